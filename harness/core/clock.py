@@ -1,0 +1,51 @@
+"""Where wall-clock time enters, and how times are written."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+
+from harness.core.errors import UsageError
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def now_ns() -> int:
+    """Nanoseconds since the epoch, UTC."""
+    return time.time_ns()
+
+
+def iso(ts_ns: int) -> str:
+    """Writes nanoseconds since the epoch as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(ts_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def ts_ns_from_iso(text: str, where: str) -> int:
+    """Reads ISO 8601; a time without an offset is UTC.
+
+    Raises:
+      UsageError: the text is no ISO 8601 time.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            where, f"'{text}' is no ISO 8601 time", "Write it like 2013-11-01T00:00:00Z."
+        ) from None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return int(at.timestamp()) * 1_000_000_000 + at.microsecond * 1000
+
+
+def seconds_from_duration(text: str, where: str) -> float:
+    """Reads 500ms, 5s, 10m, 24h or 61d as seconds.
+
+    Raises:
+      UsageError: the text is no duration.
+    """
+    found = _DURATION.match(text)
+    if not found:
+        raise UsageError(where, f"'{text}' is no duration", "Write it like 500ms, 5s, 24h or 61d.")
+    return float(found[1]) * _SECONDS[found[2]]

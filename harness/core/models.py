@@ -1,0 +1,52 @@
+"""A model version, pinned once per run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.tensors import Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedModel:
+    """One version of a model, fixed to its bytes for the whole run."""
+
+    given: str
+    """What the user wrote: models:/name@alias, models:/name/3 or a path."""
+    uri: str
+    """What it was pinned to: models:/name/3 or the absolute path."""
+    name: str
+    """Registered name, or the file's stem."""
+    version: str
+    """Registry version, or "file"."""
+    digest: str
+    """sha256 (hex) over model bytes, external data and requirements; see `resolve.digest`."""
+    path: Path
+    """A local copy of the .onnx file that nothing else writes to."""
+    requirements: tuple[str, ...] = ()
+    """pip requirements recorded with the version, mlflow left out; empty when none are recorded."""
+    training_cutoff_ns: int | None = None
+    """Last instant whose data the version was trained on; None when the version does not say."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Registry tags, sorted by key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelGraph:
+    """What a sandboxed look at the model bytes found."""
+
+    signature: Signature
+    """Inputs and outputs."""
+    features: tuple[str, ...]
+    """Tensors computed from raw fields, declared by the version's metadata; may be empty."""
+    fitted: tuple[str, ...]
+    """Named tensors after fitted constants (imputed, scaled), declared by the metadata."""
+    tensors: tuple[str, ...]
+    """Every intermediate tensor's name in topological order."""
+    vocabularies: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """For category codes: feature name → the words in code order, as the graph itself has them."""
+    random_operators: tuple[str, ...] = ()
+    """Operators whose output differs from run to run."""
+    runtime: str = ""
+    """The onnxruntime version that will run it."""

@@ -1,0 +1,75 @@
+"""What came back: one leg's observations, and the pair that travels replay → diff → judge."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.tensors import Tensors
+from harness.core.traffic import RequestBatch
+
+
+class Outcome(enum.IntEnum):
+    """How one request ended in one leg."""
+
+    OK = 0
+    """Answered with tensors of the declared shape."""
+    ERROR = 1
+    """The runtime raised; the process lives on."""
+    CRASH = 2
+    """The process died on it, twice."""
+    TIMEOUT = 3
+    """No answer within the batch deadline, twice."""
+    INVALID = 4
+    """The answer broke the protocol or had another shape or number of rows."""
+    NOT_RUN = 5
+    """Never given to the model: the leg had ended before."""
+
+
+Outcomes = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """One leg's answers to a RequestBatch of n requests and R rows."""
+
+    outcome: Outcomes
+    """`Outcome` per request, shape (n,)."""
+    outputs: Tensors
+    """Verdict session's outputs, shape (R, *trailing); rows of failed requests are filler.
+
+    A ZipMap output is a float64 matrix (R, classes) whose columns `keys` names.
+    """
+    features: Tensors
+    """Trace session's named tensors, shape (R, *trailing); empty when no trace was asked for."""
+    trace_outputs: Tensors
+    """The trace session's outputs, for the observer-effect guard; empty without a trace."""
+    latency_s: npt.NDArray[np.float64]
+    """Share of its batch's service time by the parent's clock, shape (n,); never a single-request latency."""
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Class names of ZipMap outputs, in column order."""
+    messages: tuple[tuple[int, str], ...] = ()
+    """(index in batch, message) for failed requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairBatch:
+    """The same requests through both versions."""
+
+    requests: RequestBatch
+    """What was asked, in test order."""
+    baseline: Observations
+    """What the old version did."""
+    candidate: Observations
+    """What the new version did."""
+
+    def __len__(self) -> int:
+        """Number of requests."""
+        return len(self.requests)
+
+    def row_owner(self) -> npt.NDArray[np.int64]:
+        """Index of the request that owns each model row, shape (R,)."""
+        return np.repeat(np.arange(len(self.requests)), self.requests.rows)

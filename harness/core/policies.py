@@ -1,0 +1,213 @@
+"""A policy as typed values; `decide.policy` reads it from YAML."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Preset(enum.StrEnum):
+    """Kind of change."""
+
+    REFACTOR = "refactor"
+    """The same model: any difference above the floor counts."""
+    RETRAIN = "retrain"
+    """May differ, must not be worse."""
+
+
+class Mode(enum.StrEnum):
+    """Whether the exit code carries the decision."""
+
+    ENFORCE = "enforce"
+    """It does."""
+    ADVISE = "advise"
+    """Exit 0; the report says what enforce would have done."""
+
+
+class Claim(enum.StrEnum):
+    """What a verdict is about."""
+
+    PROCESS = "process"
+    """Traffic like this window."""
+    WINDOW = "window"
+    """Only these requests."""
+
+
+class Direction(enum.StrEnum):
+    """Which side of the margin is harm."""
+
+    INCREASE = "increase"
+    """A mean above +margin."""
+    DECREASE = "decrease"
+    """A mean below −margin."""
+    BOTH = "both"
+    """Either."""
+
+
+class Metric(enum.StrEnum):
+    """Per-request quantities; values and bounds are in `judge.metrics`."""
+
+    PARITY_MISMATCH = "parity_mismatch"
+    FAILURE = "failure"
+    NAN_RATE = "nan_rate"
+    DECISION_FLIP = "decision_flip"
+    DECISION_RATE_SHIFT = "decision_rate_shift"
+    SCORE_SHIFT = "score_shift"
+    LOSS_DIFFERENCE = "loss_difference"
+
+
+class Loss(enum.StrEnum):
+    """Bounded losses for labelled requests."""
+
+    BRIER = "brier"
+    """(p − y)², y ∈ {0, 1}."""
+    ZERO_ONE = "zero_one"
+    """1[decision ≠ y]."""
+    ABSOLUTE = "absolute"
+    """|p − y|, y ∈ {0, 1}."""
+
+
+class Scope(enum.StrEnum):
+    """What a parity guardrail compares."""
+
+    OUTPUTS = "outputs"
+    FEATURES = "features"
+
+
+class WindowName(enum.StrEnum):
+    """The two windows one traffic source serves."""
+
+    NEWEST = "newest"
+    """The last days: label-free guardrails."""
+    MATURED = "matured"
+    """After both training cut-offs, labels older than the maturity: loss guardrails."""
+
+
+class Rule(enum.StrEnum):
+    """How an output becomes a decision."""
+
+    THRESHOLD = "threshold"
+    """1[output ≥ value]."""
+    ARGMAX = "argmax"
+    """Index of the largest class score."""
+    NONE = "none"
+    """The output is the decision itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guardrail:
+    """A metric with a margin."""
+
+    name: str
+    """Unique within the policy."""
+    metric: Metric
+    """What is measured per request."""
+    margin: float
+    """Largest tolerated mean, in the metric's unit, > 0."""
+    direction: Direction = Direction.INCREASE
+    """Which side is harm."""
+    window: WindowName = WindowName.NEWEST
+    """Which requests it sees."""
+    gating: bool = True
+    """False: reported, never decides."""
+    effect: float | None = None
+    """The mean a harmless candidate is expected to have; plans the bets."""
+    slice_by: tuple[str, ...] = ()
+    """Context columns whose values are guardrails of their own, besides the whole."""
+    slice_margin: float | None = None
+    """Margin of slices and of the pooled rest; None = the guardrail's own."""
+    min_slice: int = 500
+    """Slices with fewer requests in the window are pooled as "rest"."""
+    loss: Loss | None = None
+    """For loss_difference."""
+    scope: Scope | None = None
+    """For parity_mismatch."""
+    expected_changes: tuple[str, ...] = ()
+    """Features or outputs that are meant to change: reported, not counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRule:
+    """How the model's answer becomes the decision that production takes, and which output is the score."""
+
+    output: str
+    """Output tensor that carries the decision."""
+    rule: Rule
+    """How it becomes a decision."""
+    value: float | None = None
+    """Threshold, for Rule.THRESHOLD."""
+    score: str | None = None
+    """Output that is the score in [0, 1]; None = `output`, unless its rule is none."""
+    positive: int = -1
+    """Column of the positive class in a score with several columns; −1 = the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Which exchanges are judged."""
+
+    newest_days: float = 60.0
+    """Length of the newest window, back from the last exchange at --as-of."""
+    maturity_s: float = 86400.0
+    """Age at which a label counts; labels that arrive later do not."""
+    min_requests: int = 2000
+    """Fewer judged requests in a window that a guardrail needs is a HOLD."""
+    max_requests: int = 200_000
+    """Requests judged per window at most."""
+    cover: tuple[str, ...] = ()
+    """Context columns whose unseen values the report lists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxPolicy:
+    """What the legs run in."""
+
+    require: str = "S2"
+    """Lowest acceptable isolation tier."""
+    memory_bytes: int = 2 << 30
+    """Address-space limit of a leg."""
+    batch_deadline_s: float = 5.0
+    """Time one batch may take."""
+    load_deadline_s: float = 30.0
+    """Time loading the model may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """Who must say yes after a PROMOTE."""
+
+    required: bool = False
+    approvers: int = 1
+    expires_s: float = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapping:
+    """Names that differ between the versions: baseline's name → candidate's name."""
+
+    inputs: tuple[tuple[str, str], ...] = ()
+    outputs: tuple[tuple[str, str], ...] = ()
+    tensors: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Everything that decides how evidence becomes a decision."""
+
+    version: int
+    preset: Preset
+    mode: Mode
+    alpha_promote: float
+    """P(promote while any gating guardrail is beyond its margin) ≤ this."""
+    alpha_rollback: float
+    """P(rollback while all are within) ≤ this."""
+    claim: Claim
+    decision: DecisionRule | None
+    """None only when no guardrail needs a score or a decision."""
+    windows: Windows
+    guardrails: tuple[Guardrail, ...]
+    sandbox: SandboxPolicy
+    approval: Approval
+    mapping: Mapping
+    digest: str
+    """sha256 (hex) of the policy's canonical form (presets expanded)."""

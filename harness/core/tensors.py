@@ -1,0 +1,62 @@
+"""What a tensor is called, holds and looks like on the Open Inference wire and in onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Strings = npt.NDArray[np.object_]
+Tensors = dict[str, Array]
+
+# Open Inference datatype → numpy dtype. BYTES become object arrays of str.
+NUMPY_DTYPES: dict[str, np.dtype[np.generic]] = {
+    "BOOL": np.dtype(np.bool_),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(object),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Name, type and shape of one input or output.
+
+    The first axis is the batch; it is never part of `shape`.
+    """
+
+    name: str
+    """As the model and the wire call it."""
+    datatype: str
+    """A key of NUMPY_DTYPES; "MAP" for ZipMap (class → score); "OTHER:<onnx type>" is not compared."""
+    shape: tuple[int | None, ...]
+    """Trailing shape without the batch axis; None for a free dimension."""
+
+    def shown(self) -> str:
+        """As shown to a user: name FP32[?, 3]."""
+        dims = ", ".join("?" if d is None else str(d) for d in (None, *self.shape))
+        return f"{self.name} {self.datatype}[{dims}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What a model version takes and returns."""
+
+    inputs: tuple[TensorSpec, ...]
+    """In the model's order."""
+    outputs: tuple[TensorSpec, ...]
+    """In the model's order."""

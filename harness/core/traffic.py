@@ -1,0 +1,95 @@
+"""Recorded exchanges, and a batch of them as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.core.tensors import Bools, Ints, Strings, Tensors, TensorSpec
+
+OK_CODE = 0
+"""gRPC status code of an answered request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One recorded request with its response or error. The bytes are verbatim and are the truth."""
+
+    ts_ns: int
+    """When the request arrived, nanoseconds since the epoch, UTC."""
+    latency_ns: int
+    """Until the response left, as the recorder saw it."""
+    code: int
+    """gRPC status code; 0 = answered."""
+    method: str
+    """Full RPC name, e.g. /inference.GRPCInferenceService/ModelInfer."""
+    model: str
+    """Model name asked for."""
+    version: str
+    """Version that answered; empty when unknown."""
+    request_id: str
+    """Unique within a traffic source; labels join on it."""
+    request: bytes
+    """Serialized ModelInferRequest."""
+    response: bytes
+    """Serialized ModelInferResponse; empty on error."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Call metadata."""
+    context: dict[str, str] = field(default_factory=dict)
+    """Columns to slice by that are no model input by right: carrier, origin, tenant."""
+    trace_id: str = ""
+    """Distributed-tracing id, when there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBatch:
+    """n exchanges as columns, in the run's test order.
+
+    R = rows.sum() model rows in all; request i owns rows offsets[i]:offsets[i+1] of every tensor.
+    """
+
+    seq: Ints
+    """Original position in the traffic, shape (n,)."""
+    request_id: Strings
+    """Shape (n,)."""
+    ts_ns: Ints
+    """Shape (n,)."""
+    rows: Ints
+    """Model rows each request carries, shape (n,), ≥ 0."""
+    inputs: Tensors
+    """Per input, shape (R, *trailing); strings as object arrays of str."""
+    recorded: Tensors
+    """Recorded response tensors, shape (R, *trailing); rows of unanswered requests are filler."""
+    answered: Bools
+    """Whether production answered the request with tensors of the recorded shape, shape (n,)."""
+    context: dict[str, Strings]
+    """Per context column, shape (n,); "" = not recorded."""
+
+    def __len__(self) -> int:
+        """Number of requests."""
+        return len(self.seq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowInfo:
+    """What a sealed window says about itself."""
+
+    window_hash: str
+    """sha256 (hex) over the columns' bytes in storage order, the specs and the row count."""
+    count: int
+    """Exchanges sealed."""
+    first_ts_ns: int
+    """Earliest request; 0 when empty."""
+    last_ts_ns: int
+    """Latest request; 0 when empty."""
+    inputs: tuple[TensorSpec, ...]
+    """Input columns, trailing shapes fixed."""
+    recorded: tuple[TensorSpec, ...]
+    """Recorded response columns."""
+    context: tuple[str, ...]
+    """Context columns."""
+    not_sealed: tuple[tuple[str, int], ...]
+    """(reason, count) of exchanges that were read and could not be sealed."""
+    sources: tuple[tuple[str, str], ...]
+    """(file name, sha256) of what was sealed."""
+    versions: tuple[tuple[str, int], ...] = ()
+    """(model version that answered, count) over the window."""
