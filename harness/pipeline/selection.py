@@ -1,0 +1,115 @@
+"""Which recorded requests each window holds, and why the others are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.clock import iso
+from harness.core.policies import Policy, WindowName
+from harness.core.tensors import Bools, Floats, Ints
+
+_DAY_NS = 86_400_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSelection:
+    """One window of the run."""
+
+    name: str
+    """newest or matured."""
+    selected: Bools
+    """Storage positions that belong to it, shape (n,)."""
+    count: int
+    """How many."""
+    first_ts_ns: int
+    """Earliest request; 0 when empty."""
+    last_ts_ns: int
+    """Latest; 0 when empty."""
+    left_out: tuple[tuple[str, int], ...]
+    """(reason, count) of exchanges that the window's rule leaves out."""
+    refusal: str
+    """Why the window may not be used at all; "" when it may."""
+
+
+def needed_windows(policy: Policy) -> tuple[str, ...]:
+    """Windows that the policy's guardrails read, newest first."""
+    used = {g.window for g in policy.guardrails}
+    return tuple(w.value for w in WindowName if w in used)
+
+
+def newest(ts_ns: Ints, policy: Policy, as_of_ns: int) -> WindowSelection:
+    """The last days before --as-of, counted back from the last exchange."""
+    known = ts_ns <= as_of_ns
+    last = int(ts_ns[known].max()) if known.any() else 0
+    since = last - round(policy.windows.newest_days * _DAY_NS)
+    selected = known & (ts_ns > since)
+    left_out = (
+        (f"after --as-of {iso(as_of_ns)}", int((~known).sum())),
+        (f"older than {policy.windows.newest_days:g} days", int((known & ~selected).sum())),
+    )
+    return _window(WindowName.NEWEST.value, ts_ns, selected, left_out, "")
+
+
+def matured(
+    ts_ns: Ints,
+    label: Floats,
+    ingestion_ns: Ints,
+    *,
+    policy: Policy,
+    as_of_ns: int,
+    cutoffs: Sequence[tuple[str, int | None]],
+) -> WindowSelection:
+    """Labelled exchanges after both training cut-offs, in a cohort of fixed maturity.
+
+    A label counts only when it arrived within the maturity, whenever one looks: otherwise the
+    cohort would change with the day of the gate, and early labels are a biased sample.
+
+    Args:
+      ts_ns: request times, shape (n,).
+      label: NaN where no label is known at --as-of, shape (n,).
+      ingestion_ns: when the label became known, shape (n,).
+      policy: gives the maturity.
+      as_of_ns: the instant at which the gate pretends to be.
+      cutoffs: (version as shown to the user, last instant it was trained on or None).
+    """
+    unknown = [name for name, cutoff in cutoffs if cutoff is None]
+    refusal = ""
+    if unknown:
+        refusal = (
+            f"the training cut-off of {' and '.join(unknown)} is not recorded, so requests it was "
+            "trained on cannot be told apart; record it (tag harness.training_cutoff)"
+        )
+    cutoff = max((c for _, c in cutoffs if c is not None), default=0)
+    maturity_ns = round(policy.windows.maturity_s * 1e9)
+    after = ts_ns > cutoff
+    old_enough = ts_ns + maturity_ns <= as_of_ns
+    labelled = ~np.isnan(label)
+    in_time = labelled & (ingestion_ns <= ts_ns + maturity_ns)
+    selected = after & old_enough & in_time
+    left_out = (
+        (f"up to the training cut-off {iso(cutoff)}", int((~after).sum())),
+        ("younger than the labels' maturity", int((after & ~old_enough).sum())),
+        ("no label", int((after & old_enough & ~labelled).sum())),
+        ("label later than the maturity", int((after & old_enough & labelled & ~in_time).sum())),
+    )
+    if refusal:
+        selected = np.zeros_like(selected)
+    return _window(WindowName.MATURED.value, ts_ns, selected, left_out, refusal)
+
+
+def _window(
+    name: str, ts_ns: Ints, selected: Bools, left_out: tuple[tuple[str, int], ...], refusal: str
+) -> WindowSelection:
+    inside = ts_ns[selected]
+    return WindowSelection(
+        name=name,
+        selected=selected,
+        count=len(inside),
+        first_ts_ns=int(inside.min()) if len(inside) else 0,
+        last_ts_ns=int(inside.max()) if len(inside) else 0,
+        left_out=tuple((reason, n) for reason, n in left_out if n),
+        refusal=refusal,
+    )

@@ -1,0 +1,91 @@
+"""The test order: drawn per gate, after the candidate's digest is fixed, from the run's own seed.
+
+A window's storage order is already a uniform shuffle, so permuting small blocks of it and shuffling
+inside each block is a uniform order of the selected requests that still reads the disk in blocks.
+A fixed order would let somebody pick the variant that happens to look best in it (29 % false
+promotion for the best of 10).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.tensors import Bools, Ints
+
+BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One look: the requests of one window that are replayed and judged together."""
+
+    index: int
+    """Position in the run's schedule."""
+    window: str
+    """Which window's guardrails see it."""
+    positions: Ints
+    """Storage positions in the sealed window, in test order."""
+
+
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """A generator of its own for each purpose, so that adding one never moves another.
+
+    Args:
+      seed: the run's secret seed, kept in the manifest afterwards.
+      purpose: what is drawn, e.g. "order/newest".
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))
+
+
+def draw_order(selected: Bools, *, seed: int, window: str, limit: int) -> Ints:
+    """Draws the order in which a window's requests are judged.
+
+    Args:
+      selected: which storage positions belong to the window, shape (n,).
+      seed: the run's seed.
+      window: the window's name; each draws its own order.
+      limit: most requests to judge.
+
+    Returns:
+      Storage positions, shape (min(selected.sum(), limit),).
+    """
+    rng = generator(seed, f"order/{window}")
+    n = len(selected)
+    blocks = rng.permutation(-(-n // BLOCK_ROWS))
+    drawn: list[Ints] = []
+    left = limit
+    for block in blocks:
+        if left <= 0:
+            break
+        start = int(block) * BLOCK_ROWS
+        inside = np.flatnonzero(selected[start : start + BLOCK_ROWS]) + start
+        taken = rng.permutation(inside)[:left]
+        drawn.append(taken)
+        left -= len(taken)
+    return np.concatenate(drawn) if drawn else np.empty(0, np.int64)
+
+
+def schedule(orders: Sequence[tuple[str, Ints]], batch_requests: int) -> list[Batch]:
+    """Cuts each window's order into batches and takes them in turn.
+
+    Taking turns lets every guardrail look from the start, whichever window it reads.
+
+    Args:
+      orders: (window, storage positions in test order).
+      batch_requests: requests a batch.
+    """
+    queues = [
+        (name, [order[i : i + batch_requests] for i in range(0, len(order), batch_requests)])
+        for name, order in orders
+    ]
+    batches: list[Batch] = []
+    for turn in range(max((len(q) for _, q in queues), default=0)):
+        for name, queue in queues:
+            if turn < len(queue):
+                batches.append(Batch(index=len(batches), window=name, positions=queue[turn]))
+    return batches
