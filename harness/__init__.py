@@ -1,1 +1,31 @@
-"""A release gate for models."""
+"""A release gate for models: recorded requests, two versions, one verdict that may be watched.
+
+The Python API is loaded when a name is first used, so that importing the package stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.pipeline.compare import compare_models
+    from harness.pipeline.gate import resume_gate, run_gate
+    from harness.pipeline.scenario import run_scenarios
+
+_API = {
+    "compare_models": "harness.pipeline.compare",
+    "resume_gate": "harness.pipeline.gate",
+    "run_gate": "harness.pipeline.gate",
+    "run_scenarios": "harness.pipeline.scenario",
+}
+
+__all__ = ["compare_models", "resume_gate", "run_gate", "run_scenarios"]
+
+
+def __getattr__(name: str) -> object:
+    """Loads an API function when it is first used."""
+    if name not in _API:
+        msg = f"module 'harness' has no attribute '{name}'"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_API[name]), name)

@@ -1,0 +1,46 @@
+"""harness bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import as_json_option, cache_option
+
+
+@click.group("bench", short_help="Figures with their limits, measured here and now.")
+def command() -> None:
+    """Benchmarks: each prints a figure beside the limit it must keep, from the same run."""
+
+
+@command.command("gate", short_help="Gate throughput against bare onnxruntime; memory; fixed cost.",
+                 epilog="Example: harness bench gate --memory")  # fmt: skip
+@click.option("--model", type=click.Choice(["gbt", "v2"]), default="gbt", show_default=True,
+              help="Flight model to replay against itself.")  # fmt: skip
+@click.option(
+    "--memory",
+    is_flag=True,
+    help="Also compare the parent's peak memory at 50,000 and 300,000 requests.",
+)
+@cache_option
+@as_json_option
+def gate(model: str, memory: bool, cache: Path | None, as_json: bool) -> int:
+    """Throughput of a whole gate as a ratio to bare InferenceSession.run of the same batches."""
+    from harness.bench.gate import bench_gate
+
+    figures = bench_gate(model, memory=memory, cache_dir=cache)
+    click.echo(figures.to_json() if as_json else figures.to_text())
+    return 0 if figures.within_limits else 1
+
+
+@command.command("start", short_help="CPU time of harness --help above bare Python.",
+                 epilog="Example: harness bench start")  # fmt: skip
+@as_json_option
+def start(as_json: bool) -> int:
+    """CPU seconds of `harness --help` and of one gate's fixed cost, beside their limits."""
+    from harness.bench.start import bench_start
+
+    figures = bench_start()
+    click.echo(figures.to_json() if as_json else figures.to_text())
+    return 0 if figures.within_limits else 1

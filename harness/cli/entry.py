@@ -1,0 +1,115 @@
+"""Entry point: finds the command, runs it, turns errors into one message and an exit code.
+
+Exit codes: 0 promote (or equal, or done), 1 rollback (or diverged), 2 usage or configuration,
+3 hold, 4 the gate itself failed or was interrupted. An uncaught exception never exits 1, because 1
+is a verdict about a model.
+
+Commands live in modules of their own that import nothing heavy, so `harness --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+import traceback
+from typing import Any
+
+import click
+
+from harness.core.errors import HarnessError, UsageError, nearest
+
+EXIT_USAGE = 2
+EXIT_FAILED = 4
+
+_COMMANDS = {
+    "bench": "harness.cli.bench",
+    "compare": "harness.cli.compare",
+    "demo": "harness.cli.demo",
+    "doctor": "harness.cli.doctor",
+    "gate": "harness.cli.gate",
+    "report": "harness.cli.report",
+    "scenario": "harness.cli.scenario",
+    "traffic": "harness.cli.traffic",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module when the command is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Every command's name."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """The command, or None when there is none of that name."""
+        module = _COMMANDS.get(cmd_name)
+        return None if module is None else importlib.import_module(module).command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; an unknown one names the nearest."""
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            message = f"No such command '{args[0]}': {nearest(args[0], _COMMANDS)}"
+            raise click.UsageError(message, ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Try it: harness demo. Exit codes of gate: 0 promote, 1 rollback, 2 usage, 3 hold, "
+    "4 the gate itself failed.",
+)
+@click.version_option(package_name="harness")
+def cli() -> None:
+    """A release gate for models: replay recorded requests through the old and the new version,
+    diff outputs and features, and let sequential tests say PROMOTE, ROLLBACK or HOLD."""  # noqa: D209, D205 - help text
+
+
+def _internal(error: BaseException) -> int:
+    """Keeps the traceback in a file and says where; the gate failed, no model did."""
+    if os.environ.get("HARNESS_DEBUG"):
+        traceback.print_exception(error)
+    handle, name = tempfile.mkstemp(prefix="harness-failure-", suffix=".txt")
+    with os.fdopen(handle, "w") as file:
+        traceback.print_exception(error, file=file)
+    click.echo(
+        f"harness: the gate itself failed: {type(error).__name__}: {error}\n"
+        f"No verdict was reached. The traceback is in {name}; please report it.",
+        err=True,
+    )
+    return EXIT_FAILED
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit code.
+
+    Args:
+      arguments: words after the program's name; None = sys.argv.
+    """
+    try:
+        result: Any = cli.main(args=arguments, prog_name="harness", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except HarnessError as error:
+        click.echo(f"harness: {error.where}: {error.what}.\n  {error.remedy}", err=True)
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("harness: interrupted; nothing already recorded is lost", err=True)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # The reader of our output went away (head, less): not a failure of the gate's, not a pass.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the last line of defence: never exit 1 by accident
+        return _internal(error)
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """The `harness` program."""
+    sys.exit(run())

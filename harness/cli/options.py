@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.core.errors import UsageError
+
+registry_option = click.option(
+    "--registry", metavar="URI", envvar="HARNESS_REGISTRY",
+    help="MLflow registry, e.g. sqlite:///mlflow.db or http://host:5000 (default: MLFLOW_TRACKING_URI).",
+)  # fmt: skip
+cache_option = click.option(
+    "--cache", type=click.Path(path_type=Path), envvar="HARNESS_CACHE_DIR",
+    help="Where sealed windows are kept (default: the user's cache folder).",
+)  # fmt: skip
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Draw no progress.")
+
+
+def existing(_: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401 - click's
+    """Checks that each path given exists, with a remedy in the message."""
+    for path in value if isinstance(value, tuple) else (value,):
+        if path is not None and not Path(path).exists():
+            raise UsageError(
+                f"{parameter.human_readable_name} {path}",
+                "there is no such file or folder",
+                "Check the path; it is taken relative to the current folder.",
+            )
+    return value

@@ -1,0 +1,191 @@
+"""What the saved pairs say besides the verdict: flips, slices, latency, the most changed requests.
+
+Read from pairs/*.parquet one chunk at a time, so memory stays flat and a resumed run gives the
+same figures.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.core.observations import Outcome
+from harness.core.tensors import Array, Floats
+
+MOST_CHANGED = 10
+
+
+@dataclass(slots=True)
+class _Slice:
+    """Running sums of one context value in one window."""
+
+    n: int = 0
+    baseline_positive: float = 0.0
+    candidate_positive: float = 0.0
+    decided: int = 0
+    score_shift: float = 0.0
+    scored: int = 0
+
+
+@dataclass(slots=True)
+class Summary:
+    """Accumulates `summary.json`; feed it every chunk once, in order."""
+
+    cover: Sequence[str] = ()
+    _windows: dict[str, _Slice] = field(default_factory=lambda: defaultdict(_Slice))
+    _slices: dict[tuple[str, str], _Slice] = field(default_factory=lambda: defaultdict(_Slice))
+    _outcomes: dict[str, Counter[str]] = field(
+        default_factory=lambda: {"baseline": Counter(), "candidate": Counter()}
+    )
+    _latency: dict[str, list[Floats]] = field(
+        default_factory=lambda: {"baseline": [], "candidate": []}
+    )
+    _flips: Counter[str] = field(default_factory=Counter)
+    _changed: list[tuple[float, int, dict[str, object]]] = field(default_factory=list)
+    n: int = 0
+
+    def add(self, pairs: dict[str, Array]) -> None:
+        """Takes one chunk of the pairs table."""
+        for leg in ("baseline", "candidate"):
+            codes, counts = np.unique(pairs[f"{leg}_outcome"], return_counts=True)
+            for code, count in zip(codes, counts, strict=True):
+                self._outcomes[leg][Outcome(int(code)).name] += int(count)
+            self._latency[leg].append(_batch_latencies(pairs, leg))
+        for window in np.unique(pairs["window"]):
+            self._tally(self._windows[str(window)], pairs, pairs["window"] == window)
+        for column in (c for c in pairs if c.startswith("cx:")):
+            for value in np.unique(pairs[column].astype(str)):
+                self._tally(
+                    self._slices[column[3:], str(value)], pairs, pairs[column].astype(str) == value
+                )
+        self._count_flips(pairs)
+        self._keep_most_changed(pairs)
+        self.n += len(pairs["seq"])
+
+    def _tally(self, into: _Slice, pairs: dict[str, Array], mask: Array) -> None:
+        old = pairs["baseline_decision"][mask].astype(np.float64)
+        new = pairs["candidate_decision"][mask].astype(np.float64)
+        both = ~(np.isnan(old) | np.isnan(new))
+        shift = (pairs["candidate_score"] - pairs["baseline_score"])[mask]
+        scored = ~np.isnan(shift)
+        into.n += int(mask.sum())
+        into.decided += int(both.sum())
+        into.baseline_positive += float(old[both].sum())
+        into.candidate_positive += float(new[both].sum())
+        into.scored += int(scored.sum())
+        into.score_shift += float(shift[scored].sum())
+
+    def _count_flips(self, pairs: dict[str, Array]) -> None:
+        old, new = pairs["baseline_decision"], pairs["candidate_decision"]
+        both = ~(np.isnan(old) | np.isnan(new))
+        self._flips["n"] += int(both.sum())
+        self._flips["up"] += int((new > old)[both].sum())
+        self._flips["down"] += int((new < old)[both].sum())
+
+    def _keep_most_changed(self, pairs: dict[str, Array]) -> None:
+        change = np.abs(pairs["candidate_score"] - pairs["baseline_score"])
+        change = np.where(np.isnan(change), -1.0, change)
+        for i in np.argsort(-change, kind="stable")[:MOST_CHANGED]:
+            if change[i] <= 0:
+                break
+            row = {
+                "request_id": str(pairs["request_id"][i]),
+                "ts_ns": int(pairs["ts_ns"][i]),
+                "baseline_score": float(pairs["baseline_score"][i]),
+                "candidate_score": float(pairs["candidate_score"][i]),
+                "baseline_decision": float(pairs["baseline_decision"][i]),
+                "candidate_decision": float(pairs["candidate_decision"][i]),
+                "context": {c[3:]: str(pairs[c][i]) for c in pairs if c.startswith("cx:")},
+            }
+            # The sequence number breaks ties, so that the list does not depend on chunk borders.
+            entry = (float(change[i]), -int(pairs["seq"][i]), row)
+            if len(self._changed) < MOST_CHANGED:
+                heapq.heappush(self._changed, entry)
+            else:
+                heapq.heappushpop(self._changed, entry)
+
+    def finish(self, traffic_counts: dict[str, dict[str, int]]) -> dict[str, object]:
+        """The content of summary.json.
+
+        Args:
+          traffic_counts: per context column, how many selected requests hold each value.
+        """
+        ranked = sorted(self._changed, key=lambda e: (-e[0], -e[1]))
+        return {
+            "n": self.n,
+            "latency": {leg: _quantiles(parts) for leg, parts in self._latency.items()},
+            "flips": self._flip_summary(),
+            "decision_rate": {
+                name: {
+                    "baseline": _share(w.baseline_positive, w.decided),
+                    "candidate": _share(w.candidate_positive, w.decided),
+                    "n": w.n,
+                }
+                for name, w in self._windows.items()
+            },
+            "changed": [row for _, _, row in ranked],
+            "outcomes": {leg: dict(counts) for leg, counts in self._outcomes.items()},
+            "slices": [
+                {
+                    "column": column,
+                    "value": value,
+                    "n": s.n,
+                    "baseline_rate": _share(s.baseline_positive, s.decided),
+                    "candidate_rate": _share(s.candidate_positive, s.decided),
+                    "score_shift": _share(s.score_shift, s.scored),
+                }
+                for (column, value), s in sorted(self._slices.items())
+            ],
+            "coverage": list(self._coverage(traffic_counts)),
+        }
+
+    def _flip_summary(self) -> dict[str, object]:
+        from scipy.stats import binomtest
+
+        up, down = self._flips["up"], self._flips["down"]
+        # McNemar's exact test is a fair-coin test on the discordant pairs.
+        p = float(binomtest(up, up + down).pvalue) if up + down else 1.0
+        return {
+            "n": self._flips["n"],
+            "changed": up + down,
+            "to_positive": up,
+            "to_negative": down,
+            "mcnemar_p": p,
+        }
+
+    def _coverage(self, traffic_counts: dict[str, dict[str, int]]) -> Iterable[dict[str, object]]:
+        for column in self.cover:
+            counts = traffic_counts.get(column, {})
+            total = sum(counts.values())
+            for value, count in sorted(counts.items()):
+                judged = self._slices[column, value].n if (column, value) in self._slices else 0
+                yield {
+                    "column": column,
+                    "value": value,
+                    "traffic_share": _share(count, total),
+                    "judged_share": _share(judged, self.n),
+                    "judged": judged,
+                }
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _batch_latencies(pairs: dict[str, Array], leg: str) -> Floats:
+    """One figure a batch: its service time a request, which all of its requests share."""
+    _, first = np.unique(pairs["batch"], return_index=True)
+    latency = pairs[f"{leg}_latency_s"][first].astype(np.float64)
+    return latency[~np.isnan(latency)]
+
+
+def _quantiles(parts: list[Floats]) -> dict[str, float | int | None]:
+    times = np.concatenate(parts) if parts else np.empty(0)
+    if not len(times):
+        return {"p50_ms": None, "p99_ms": None, "batches": 0}
+    p50, p99 = np.quantile(times, [0.5, 0.99]) * 1e3
+    return {"p50_ms": float(p50), "p99_ms": float(p99), "batches": len(times)}

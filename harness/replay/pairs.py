@@ -1,0 +1,50 @@
+"""Both versions over the same batches, several in flight so that both compute at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from harness.core.observations import PairBatch
+from harness.core.traffic import RequestBatch
+from harness.replay.legs import Leg
+from harness.replay.order import Batch
+
+IN_FLIGHT = 3
+"""Batches given to both legs before the first answer is awaited."""
+
+
+def replay_pairs(
+    baseline: Leg,
+    candidate: Leg,
+    batches: Iterable[tuple[Batch, RequestBatch]],
+    *,
+    trace: bool,
+) -> Iterator[tuple[Batch, PairBatch]]:
+    """Runs batches through both legs and yields the pairs in order.
+
+    Args:
+      baseline: the old version's leg.
+      candidate: the new version's leg.
+      batches: what to replay, read lazily, so that no more than IN_FLIGHT batches are in memory.
+      trace: also return feature tensors.
+
+    Yields:
+      Each batch with the observations of both versions.
+    """
+    waiting: deque[tuple[Batch, RequestBatch]] = deque()
+    source = iter(batches)
+    while True:
+        while len(waiting) < IN_FLIGHT and (item := next(source, None)) is not None:
+            baseline.submit(item[1], trace=trace)
+            candidate.submit(item[1], trace=trace)
+            waiting.append(item)
+        if not waiting:
+            return
+        batch, requests = waiting.popleft()
+        yield (
+            batch,
+            PairBatch(
+                requests=requests, baseline=baseline.collect(), candidate=candidate.collect()
+            ),
+        )
