@@ -1,0 +1,1 @@
+"""Recorded traffic, labels, sealed windows and run folders on disk."""
