@@ -150,28 +150,37 @@ def array_from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -
     return _shaped(name, np.frombuffer(raw, dtype.newbyteorder("<")), dims)
 
 
-def strings_from_raw(name: str, count: int, raw: bytes) -> list[str]:
-    """Reads `count` length-prefixed strings that fill `raw` exactly.
+def strings_from_raw(name: str, count: int, raw: bytes) -> tuple[str, ...]:
+    """Reads exactly `count` length-prefixed strings.
 
     Raises:
-      MessageError: too short, too long, or not UTF-8.
+      MessageError: another number of strings, cut off, or not UTF-8.
     """
-    if count * _LENGTH_BYTES > len(raw):
-        msg = f"tensor '{name}': {len(raw)} raw bytes cannot hold {count} strings"
-        raise MessageError(msg)
-    strings: list[str] = []
-    at = 0
-    for _ in range(count):
-        start = at + _LENGTH_BYTES
-        at = start + int.from_bytes(raw[at:start], "little")
-        if start > len(raw) or at > len(raw):
-            msg = f"tensor '{name}': a string is longer than its {len(raw)} raw bytes"
-            raise MessageError(msg)
-        strings.append(_text(name, raw[start:at]))
-    if at != len(raw):
-        msg = f"tensor '{name}': {len(raw) - at} raw bytes after the last string"
+    strings = strings_from_all_raw(name, raw)
+    if len(strings) != count:
+        msg = (
+            f"tensor '{name}': {len(strings)} strings in raw contents where the shape needs {count}"
+        )
         raise MessageError(msg)
     return strings
+
+
+def strings_from_all_raw(name: str, raw: bytes) -> tuple[str, ...]:
+    """Reads the length-prefixed strings that fill `raw` exactly.
+
+    Raises:
+      MessageError: cut off or not UTF-8.
+    """
+    strings: list[str] = []
+    at, end = 0, len(raw)
+    while at < end:
+        start = at + _LENGTH_BYTES
+        at = start + int.from_bytes(raw[at:start], "little")
+        if start > end or at > end:
+            msg = f"tensor '{name}': a string is cut off in its {end} raw bytes"
+            raise MessageError(msg)
+        strings.append(_text(name, raw[start:at]))
+    return tuple(strings)
 
 
 def array_from_contents(

@@ -142,9 +142,9 @@ BAD = {
     "2 raw contents for 1 tensors": request([b"", b""], name="x", datatype="FP32", shape=[1]),
     "exists only as raw": request(name="x", datatype="FP16", shape=[1]),
     "0 values in fp32_contents": request(name="x", datatype="FP32", shape=[1]),
-    "cannot hold 3 strings": request([b"\0" * 8], name="x", datatype="BYTES", shape=[3]),
-    "longer than its": request([b"\x09\0\0\0ab"], name="x", datatype="BYTES", shape=[1]),
-    "after the last string": request([b"\x01\0\0\0ab"], name="x", datatype="BYTES", shape=[1]),
+    "2 strings in raw contents": request([b"\0" * 8], name="x", datatype="BYTES", shape=[3]),
+    "cut off in its 6": request([b"\x09\0\0\0ab"], name="x", datatype="BYTES", shape=[1]),
+    "cut off in its 3": request([b"ab\0"], name="x", datatype="BYTES", shape=[1]),
     "not UTF-8": request([b"\x01\0\0\0\xff"], name="x", datatype="BYTES", shape=[1]),
     "cannot be held": request([b""], name="x", datatype="INT8", shape=[2**40, 2**40, 0]),
     "does not fit INT8": request(
