@@ -50,3 +50,5 @@ class ModelGraph:
     """Operators whose output differs from run to run."""
     runtime: str = ""
     """The onnxruntime version that will run it."""
+    training_cutoff_ns: int | None = None
+    """Last instant whose data it was trained on, declared by the metadata; None when it is not."""

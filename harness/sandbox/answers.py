@@ -1,0 +1,272 @@
+"""What a child says, checked and turned into typed values.
+
+Everything here comes from a process that ran a model somebody else made: names, counts, types and
+shapes are compared with what was asked before a value leaves this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.core.observations import Outcome
+from harness.core.tensors import NUMPY_DTYPES, Signature, Tensors, TensorSpec
+from harness.sandbox.channel import printable
+from harness.sandbox.child import columns
+from harness.sandbox.child.frames import FrameError, Header
+
+MAX_TENSORS = 100_000
+MAX_NAME = 10_000
+MAX_TEXT = 4000
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+    "seq(map(int64,tensor(float)))": "MAP",
+    "seq(map(string,tensor(float)))": "MAP",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFailure:
+    """A version that cannot be run, as an observation."""
+
+    kind: str
+    """start (interpreter or imports), load (onnxruntime refused it), trace (only the probed copy),
+    metadata, crash, timeout or invalid."""
+    message: str
+    """What happened, in one or two sentences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """A loaded model's description of itself."""
+
+    signature: Signature
+    """Inputs and outputs in the model's order."""
+    loose: frozenset[str]
+    """Outputs whose declared rank is 0 or unknown: they may have no batch axis."""
+    trace_missing: tuple[str, ...]
+    """Named tensors that the trace session does not have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchAnswer:
+    """What the model returned for R rows."""
+
+    seq: int
+    """Number that `submit` gave."""
+    rows: int
+    """R."""
+    outputs: Tensors
+    """Verdict session's outputs, shape (R, *trailing)."""
+    features: Tensors
+    """Named tensors of the trace session; empty without a trace."""
+    trace_outputs: Tensors
+    """The trace session's own outputs; empty without a trace."""
+    keys: dict[str, tuple[str, ...]]
+    """Class names of ZipMap outputs."""
+    service_s: float
+    """From when the child could begin with it until its answer was complete, by the parent's clock."""
+    trace_error: str = ""
+    """Why the trace session raised; the outputs are good all the same."""
+    left_out: tuple[str, ...] = field(default=())
+    """Tensors with no row per input row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFault:
+    """Why there is no answer."""
+
+    seq: int
+    """Number that `submit` gave."""
+    kind: Outcome
+    """ERROR, CRASH, TIMEOUT or INVALID."""
+    message: str
+    """What happened, in one or two sentences."""
+    alive: bool
+    """Whether the process can be given the next batch."""
+    last_words: str = ""
+    """End of the dead process's standard error: untrusted, for a person who investigates."""
+
+
+def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
+    """One input or output; the flag says that its declared rank is 0 or unknown.
+
+    Raises:
+      FrameError: not a description.
+    """
+    if not isinstance(described, dict):
+        msg = "a signature entry is no object"
+        raise FrameError(msg)
+    name = text_from(described.get("name"), MAX_NAME)
+    onnx_type = text_from(described.get("type"), MAX_NAME)
+    shape = described.get("shape")
+    if not isinstance(shape, list) or len(shape) > columns.MAX_RANK:
+        msg = f"the shape of {name!r} is no short list"
+        raise FrameError(msg)
+    trailing = tuple(d if type(d) is int and d >= 0 else None for d in shape[1:])
+    datatype = _DATATYPES.get(onnx_type, f"OTHER:{onnx_type}")
+    return TensorSpec(
+        name=name, datatype=datatype, shape=() if datatype == "MAP" else trailing
+    ), not shape
+
+
+def signature_from_header(header: Header) -> tuple[Signature, frozenset[str]]:
+    """Inputs, outputs, and the outputs that may have no batch axis.
+
+    Raises:
+      FrameError: not a signature.
+    """
+    groups: list[tuple[TensorSpec, ...]] = []
+    loose: set[str] = set()
+    for group in ("inputs", "outputs"):
+        entries = header.get(group)
+        if not isinstance(entries, list) or len(entries) > MAX_TENSORS:
+            msg = f"the list of {group} is missing or too long"
+            raise FrameError(msg)
+        specs = [spec_from_described(e) for e in entries]
+        if len({s.name for s, _ in specs}) != len(specs):
+            msg = f"two {group} have the same name"
+            raise FrameError(msg)
+        groups.append(tuple(s for s, _ in specs))
+        loose |= {s.name for s, unknown in specs if group == "outputs" and unknown}
+    return Signature(inputs=groups[0], outputs=groups[1]), frozenset(loose)
+
+
+def hello_from_header(header: Header) -> Hello | LoadFailure:
+    """What the child said after it tried to load the model.
+
+    Raises:
+      FrameError: it is no hello.
+    """
+    expect_kind(header, "hello")
+    if header.get("ok") is not True:
+        session = header.get("session")
+        kind = "trace" if session == "trace" else "load"
+        return LoadFailure(kind=kind, message=message_from(header.get("error")))
+    signature, loose = signature_from_header(header)
+    missing = texts_from(header.get("trace_missing", []), MAX_NAME)
+    return Hello(signature=signature, loose=loose, trace_missing=missing)
+
+
+def batch_from_answer(
+    header: Header, body: bytearray, *, seq: int, rows: int, hello: Hello, service_s: float
+) -> BatchAnswer | BatchFault:
+    """One answer, compared with the question and the model's own signature.
+
+    Raises:
+      FrameError: the child broke the protocol and cannot be believed any more.
+    """
+    expect_kind(header, "answer")
+    if header.get("seq") != seq:
+        msg = f"answered number {header.get('seq')!r:.40} when number {seq} was due"
+        raise FrameError(msg)
+    if header.get("ok") is not True:
+        message = message_from(header.get("error"))
+        return BatchFault(seq=seq, kind=Outcome.ERROR, message=message, alive=True)
+    groups, at = [], 0
+    for group in ("outputs", "features", "trace_outputs"):
+        tensors, at = columns.decoded(header.get(group, []), body, at)
+        groups.append(tensors)
+    if at != len(body):
+        msg = f"the frame holds {len(body)} bytes, its tensors {at}"
+        raise FrameError(msg)
+    outputs, features, trace_outputs = groups
+    left_out = texts_from(header.get("left_out", []), MAX_NAME)
+    _expect_declared(outputs, left_out, hello)
+    for name, array in (*features.items(), *trace_outputs.items()):
+        if array.ndim == 0 or array.shape[0] != rows:
+            msg = f"traced tensor {name!r} has the shape {array.shape} for {rows} rows"
+            raise FrameError(msg)
+    keys = _keys_from_header(header.get("keys", {}), outputs, hello)
+    wrong = [f"{n} has the shape {a.shape}" for n, a in outputs.items() if a.shape[0] != rows]
+    if wrong:
+        message = f"{'; '.join(wrong)[:MAX_TEXT]} for {rows} rows"
+        return BatchFault(seq=seq, kind=Outcome.INVALID, message=message, alive=True)
+    return BatchAnswer(
+        seq=seq,
+        rows=rows,
+        outputs=outputs,
+        features=features,
+        trace_outputs=trace_outputs,
+        keys=keys,
+        service_s=service_s,
+        trace_error=message_from(header.get("trace_error", "")),
+        left_out=left_out,
+    )
+
+
+def _expect_declared(outputs: Tensors, left_out: Sequence[str], hello: Hello) -> None:
+    """The outputs are those of the signature, with its types; only loose ones may be left out."""
+    absent = set(left_out) & hello.loose
+    expected = {
+        s.name: s.datatype
+        for s in hello.signature.outputs
+        if not s.datatype.startswith("OTHER:") and s.name not in absent
+    }
+    if set(outputs) != set(expected):
+        names = sorted(set(outputs) ^ set(expected))[:10]
+        msg = f"the outputs are not those of the signature: {names}"
+        raise FrameError(msg)
+    for name, array in outputs.items():
+        datatype = expected[name]
+        dtype = np.dtype(np.float64) if datatype == "MAP" else NUMPY_DTYPES[datatype]
+        if array.dtype != dtype or array.ndim == 0:
+            msg = f"output {name!r} came as {array.dtype} {array.shape}, declared as {datatype}"
+            raise FrameError(msg)
+
+
+def _keys_from_header(given: object, outputs: Tensors, hello: Hello) -> dict[str, tuple[str, ...]]:
+    maps = {s.name for s in hello.signature.outputs if s.datatype == "MAP"}
+    if not isinstance(given, dict) or set(given) != maps:
+        msg = "class names are missing"
+        raise FrameError(msg)
+    keys: dict[str, tuple[str, ...]] = {}
+    for name, names in given.items():
+        keys[name] = texts_from(names, MAX_NAME)
+        array = outputs[name]
+        if array.shape[1:] != (len(keys[name]),):
+            msg = f"output {name!r} has the shape {array.shape} for {len(keys[name])} class names"
+            raise FrameError(msg)
+    return keys
+
+
+def expect_kind(header: Header, kind: str) -> None:
+    """Raises FrameError unless the frame is of this kind."""
+    if header.get("kind") != kind:
+        msg = f"expected a {kind} frame, got {header.get('kind')!r:.40}"
+        raise FrameError(msg)
+
+
+def text_from(value: object, longest: int) -> str:
+    """A text of bounded length, or FrameError."""
+    if not isinstance(value, str) or len(value) > longest:
+        msg = "a text is missing or too long"
+        raise FrameError(msg)
+    return value
+
+
+def message_from(value: object) -> str:
+    """A message for people: as `text_from`, fit for a terminal."""
+    return printable(text_from(value, MAX_TEXT))
+
+
+def texts_from(values: object, longest: int) -> tuple[str, ...]:
+    """A list of texts of bounded length, or FrameError."""
+    if not isinstance(values, list) or len(values) > MAX_TENSORS:
+        msg = "a list of texts is missing or too long"
+        raise FrameError(msg)
+    return tuple(text_from(v, longest) for v in values)

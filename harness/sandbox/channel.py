@@ -1,0 +1,165 @@
+"""The parent's end of a child's pipes: nothing here blocks longer than it was told to.
+
+Both pipes are non-blocking. A frame that does not fit is written on while answers are awaited, so that
+a full pipe in one direction never waits for a full pipe in the other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import time
+from collections.abc import Callable
+
+from harness.sandbox.child import frames
+
+PIPE_BYTES = 1 << 20
+STDERR_TAIL = 4096
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_STDERR_READS = 16
+"""Reads at a time, so that a child that floods its standard error holds nobody up."""
+
+
+class ChannelClosed(Exception):  # noqa: N818 - an event of the pipe, not an error of the gate
+    """The child's end is gone."""
+
+
+class ChannelTimeout(Exception):  # noqa: N818
+    """The deadline passed before the frame was complete."""
+
+
+def widened(fd: int) -> None:
+    """Asks for a larger pipe; a system that refuses keeps the default, which only costs time."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    except PermissionError:
+        return
+
+
+def printable(text: str) -> str:
+    """Text from a child without terminal colours and control characters; lines stay."""
+    return _CONTROL.sub("", _COLOUR.sub("", text))
+
+
+class Channel:
+    """Sends and receives frames.
+
+    Args:
+      write_fd: pipe to the child; owned from now on.
+      read_fd: pipe from the child; owned from now on.
+      stderr_fd: the child's standard error; owned from now on.
+      max_body: bytes a frame's body may have.
+    """
+
+    def __init__(self, write_fd: int, read_fd: int, stderr_fd: int, max_body: int) -> None:
+        self._write_fd, self._read_fd, self._stderr_fd = write_fd, read_fd, stderr_fd
+        self._max_body = max_body
+        self._outgoing: list[memoryview] = []
+        self._tail = b""
+        self._open = {write_fd, read_fd, stderr_fd}
+        for fd in self._open:
+            os.set_blocking(fd, False)
+        widened(write_fd)
+        widened(read_fd)
+
+    def send(self, header: frames.Header, buffers: list[memoryview] | None = None) -> None:
+        """Queues a frame and writes what the pipe takes now."""
+        self._outgoing.extend(frames.packed(header, buffers or []))
+        self._write()
+
+    def receive(
+        self, timeout_s: float, extension_s: Callable[[], float] = float
+    ) -> tuple[frames.Header, bytearray]:
+        """Waits for one frame.
+
+        Args:
+          timeout_s: from now until the frame is complete.
+          extension_s: asked once when that time is over; seconds to add.
+
+        Raises:
+          ChannelClosed: the child closed its end.
+          ChannelTimeout: no complete frame in time.
+          frames.FrameError: what came is no frame.
+        """
+        self._deadline = time.perf_counter() + timeout_s
+        self._extension_s: Callable[[], float] | None = extension_s
+        prefix = self._read(frames.PREFIX.size)
+        header, body = frames.sizes_from_prefix(bytes(prefix), self._max_body)
+        return frames.header_from_bytes(bytes(self._read(header))), self._read(body)
+
+    def stderr_tail(self) -> str:
+        """The last lines the child wrote to its standard error."""
+        self._drain_stderr()
+        return printable(self._tail.decode("utf-8", "replace")).strip()
+
+    def close(self) -> None:
+        """Closes all three descriptors."""
+        self._outgoing.clear()
+        for fd in list(self._open):
+            self._forget(fd)
+
+    def _read(self, size: int) -> bytearray:
+        buffer = bytearray(size)
+        view = memoryview(buffer)
+        done = 0
+        while done < size:
+            try:
+                got = os.readv(self._read_fd, [view[done:]])
+            except BlockingIOError:
+                self._wait()
+                continue
+            if not got:
+                raise ChannelClosed
+            done += got
+        return buffer
+
+    def _wait(self) -> None:
+        """Sleeps until a descriptor is ready; writes and drains what can be meanwhile."""
+        left = self._deadline - time.perf_counter()
+        if left <= 0:
+            more = self._extension_s() if self._extension_s else 0.0
+            self._extension_s = None
+            if more <= 0:
+                raise ChannelTimeout
+            self._deadline += more
+            return
+        poll = select.poll()
+        poll.register(self._read_fd, select.POLLIN)
+        if self._outgoing and self._write_fd in self._open:
+            poll.register(self._write_fd, select.POLLOUT)
+        if self._stderr_fd in self._open:
+            poll.register(self._stderr_fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(left * 1000)}
+        if self._write_fd in ready:
+            self._write()
+        if self._stderr_fd in ready:
+            self._drain_stderr()
+
+    def _write(self) -> None:
+        try:
+            while self._outgoing:
+                frames.write_some(self._write_fd, self._outgoing)
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            # The child is dead or has closed its end; reading will say so.
+            self._outgoing.clear()
+
+    def _drain_stderr(self) -> None:
+        for _ in range(_STDERR_READS):
+            if self._stderr_fd not in self._open:
+                return
+            try:
+                got = os.read(self._stderr_fd, 1 << 16)
+            except BlockingIOError:
+                return
+            if not got:
+                self._forget(self._stderr_fd)
+            self._tail = (self._tail + got)[-STDERR_TAIL:]
+
+    def _forget(self, fd: int) -> None:
+        self._open.discard(fd)
+        os.close(fd)

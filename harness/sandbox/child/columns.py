@@ -1,0 +1,187 @@
+"""Tensors ↔ raw buffers: little-endian C order; strings as int64 offsets and one UTF-8 blob."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.sandbox.child.frames import FrameError
+
+Array = npt.NDArray[Any]
+
+ALIGNMENT = 64
+MAX_RANK = 16
+STRING = "str"
+NUMBERS = {
+    name: np.dtype(name)
+    for name in (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    )
+}
+_PADDING = memoryview(bytes(ALIGNMENT))
+
+
+def encoded(tensors: Mapping[str, Array]) -> tuple[list[dict[str, Any]], list[memoryview]]:
+    """Descriptions for the header, and the buffers in the same order.
+
+    Raises:
+      TypeError: a dtype that has no place on the pipe, or something in an object array that is no str.
+      UnicodeEncodeError: a string with a lone surrogate.
+    """
+    described: list[dict[str, Any]] = []
+    buffers: list[memoryview] = []
+    for name, array in tensors.items():
+        if array.dtype.kind in "OU":
+            dtype, parts = STRING, _string_buffers(name, array)
+        elif array.dtype.name in NUMBERS:
+            dtype = array.dtype.name
+            flat = np.ascontiguousarray(array, dtype=NUMBERS[dtype])
+            parts = [flat.reshape(-1).view(np.uint8).data]
+        else:
+            msg = f"{name}: dtype {array.dtype} cannot be given to a model"
+            raise TypeError(msg)
+        size = sum(p.nbytes for p in parts)
+        described.append({"name": name, "dtype": dtype, "shape": list(array.shape), "size": size})
+        buffers.extend(parts)
+        if size % ALIGNMENT:
+            buffers.append(_PADDING[: ALIGNMENT - size % ALIGNMENT])
+    return described, buffers
+
+
+def _string_buffers(name: str, array: Array) -> list[memoryview]:
+    values = array.reshape(-1).tolist()
+    offsets = np.zeros(len(values) + 1, np.int64)
+    try:
+        text = "".join(values)
+    except TypeError as error:
+        msg = f"{name}: a string tensor holds something else than text ({error})"
+        raise TypeError(msg) from None
+    if text.isascii():
+        blob = text.encode("ascii")
+        lengths = np.fromiter(map(len, values), np.int64, len(values))
+    else:
+        pieces = [v.encode("utf-8") for v in values]
+        blob = b"".join(pieces)
+        lengths = np.fromiter(map(len, pieces), np.int64, len(values))
+    np.cumsum(lengths, out=offsets[1:])
+    return [offsets.view(np.uint8).data, memoryview(blob)]
+
+
+def decoded(described: object, body: bytearray, at: int = 0) -> tuple[dict[str, Array], int]:
+    """Tensors of a frame, in the header's order; numbers are views of `body`.
+
+    Args:
+      described: the header's list for these tensors.
+      body: the frame's body.
+      at: where the first of them begins.
+
+    Returns:
+      The tensors, and where the next list's begin; after the last list that is the body's end.
+
+    Raises:
+      FrameError: a description that does not fit its bytes.
+    """
+    if not isinstance(described, list):
+        msg = "the tensor list is missing"
+        raise FrameError(msg)
+    tensors: dict[str, Array] = {}
+    for entry in described:
+        name, dtype, shape, size = _checked(entry)
+        if name in tensors:
+            msg = f"tensor {name!r} comes twice"
+            raise FrameError(msg)
+        if at + size > len(body):
+            msg = f"tensor {name!r} is longer than its frame"
+            raise FrameError(msg)
+        count = _product(shape)
+        if dtype == STRING:
+            flat = _strings(name, memoryview(body)[at : at + size], count)
+        else:
+            flat = _numbers(name, body, NUMBERS[dtype], at, count, size)
+        tensors[name] = flat.reshape(shape)
+        at += -(-size // ALIGNMENT) * ALIGNMENT
+    return tensors, at
+
+
+def _checked(entry: object) -> tuple[str, str, tuple[int, ...], int]:
+    if not isinstance(entry, dict):
+        msg = "a tensor description is no object"
+        raise FrameError(msg)
+    name, dtype, shape, size = (entry.get(k) for k in ("name", "dtype", "shape", "size"))
+    if not isinstance(name, str) or not isinstance(dtype, str):
+        msg = "a tensor has no name or dtype"
+        raise FrameError(msg)
+    if dtype != STRING and dtype not in NUMBERS:
+        msg = f"tensor {name!r} has the unknown dtype {dtype!r}"
+        raise FrameError(msg)
+    if not _is_count(size) or not isinstance(shape, list) or len(shape) > MAX_RANK:
+        msg = f"tensor {name!r} has no valid size or shape"
+        raise FrameError(msg)
+    if not all(_is_count(d) for d in shape):
+        msg = f"tensor {name!r} has the shape {shape[:MAX_RANK]}"
+        raise FrameError(msg)
+    return name, dtype, tuple(shape), size
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 1 << 48
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    count = 1
+    for d in shape:
+        count *= d
+    return count
+
+
+def _numbers(
+    name: str, body: bytearray, dtype: np.dtype[Any], at: int, count: int, size: int
+) -> Array:
+    if count * dtype.itemsize != size:
+        msg = f"tensor {name!r}: {size} bytes do not hold {count} values of {dtype.name}"
+        raise FrameError(msg)
+    flat = np.frombuffer(body, dtype, count, at) if count else np.empty(0, dtype)
+    if dtype.kind == "b" and count and int(flat.view(np.uint8).max()) > 1:
+        msg = f"tensor {name!r}: a boolean is neither 0 nor 1"
+        raise FrameError(msg)
+    return flat
+
+
+def _strings(name: str, raw: memoryview, count: int) -> Array:
+    head = (count + 1) * 8
+    if head > len(raw):
+        msg = f"tensor {name!r}: {len(raw)} bytes do not hold {count} offsets"
+        raise FrameError(msg)
+    offsets = np.frombuffer(raw[:head], np.int64)
+    blob = bytes(raw[head:])
+    if offsets[0] != 0 or offsets[-1] != len(blob) or bool((np.diff(offsets) < 0).any()):
+        msg = f"tensor {name!r}: string offsets are out of order"
+        raise FrameError(msg)
+    bounds = offsets.tolist()
+    try:
+        if blob.isascii():
+            text = blob.decode("ascii")
+            values = [text[a:b] for a, b in pairwise(bounds)]
+        else:
+            values = [blob[a:b].decode("utf-8") for a, b in pairwise(bounds)]
+    except UnicodeDecodeError:
+        msg = f"tensor {name!r}: a string is no UTF-8"
+        raise FrameError(msg) from None
+    out = np.empty(count, object)
+    out[:] = values
+    return out

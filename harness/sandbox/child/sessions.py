@@ -1,0 +1,170 @@
+"""onnxruntime sessions with every option that can change a bit pinned; from 1.15 on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
+
+Array = npt.NDArray[Any]
+
+PROVIDERS = ["CPUExecutionProvider"]
+CAST_SUFFIX = "#float32"
+"""A probed model returns tensor t as `t#float32` when numpy has no type for t."""
+MAPS = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
+COMPARABLE = frozenset(
+    f"tensor({name})"
+    for name in (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float",
+        "double",
+        "string",
+    )
+)
+# The binding's exceptions share no base class; a plain RuntimeError, ValueError or MemoryError comes too.
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    MemoryError,
+    NotImplementedError,
+    *(
+        kind
+        for kind in vars(onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
+)
+
+
+def session_options(optimise: bool) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Options of a session: one thread, sequential, explicit optimisation, nothing left to chance.
+
+    Args:
+      optimise: production's graph optimisation, or none at all.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "0")
+    return options
+
+
+def open_session(model: bytes, optimise: bool) -> Any:  # noqa: ANN401
+    """A session on model bytes. Raises one of RUNTIME_ERRORS when the model does not load."""
+    return onnxruntime.InferenceSession(model, session_options(optimise), providers=PROVIDERS)
+
+
+def described(arguments: Sequence[Any]) -> list[dict[str, Any]]:
+    """Inputs or outputs of a session for a JSON header; symbolic dimensions become null."""
+    return [
+        {
+            "name": a.name,
+            "type": a.type,
+            "shape": [d if isinstance(d, int) else None for d in (a.shape or [])],
+        }
+        for a in arguments
+    ]
+
+
+def matrix_from_maps(rows: Sequence[dict[Any, float]]) -> tuple[Array, list[str]]:
+    """ZipMap's list of dicts as a float64 matrix (rows, classes) and the class names.
+
+    A class that some row lacks is NaN there.
+    """
+    if not rows:
+        return np.empty((0, 0), np.float64), []
+    keys = list(rows[0])
+    values: list[Any] = []
+    try:
+        # One class makes itemgetter return bare numbers: the reshape below does not mind.
+        values = list(map(itemgetter(*keys), rows)) if keys else []
+        ragged = any(len(r) != len(keys) for r in rows)
+    except KeyError:
+        ragged = True
+    if ragged:
+        keys = list(dict.fromkeys(k for r in rows for k in r))
+        values = [tuple(r.get(k, float("nan")) for k in keys) for r in rows]
+    matrix = np.array(values, np.float64).reshape(len(rows), len(keys))
+    return matrix, [str(k) for k in keys]
+
+
+class VerdictSession:
+    """The model as production runs it."""
+
+    def __init__(self, model: bytes) -> None:
+        self._session = open_session(model, optimise=True)
+        self._outputs = self._session.get_outputs()
+        self._maps = {o.name for o in self._outputs if o.type in MAPS}
+        self._wanted = [
+            o.name for o in self._outputs if o.type in COMPARABLE or o.name in self._maps
+        ]
+
+    def signature(self) -> dict[str, Any]:
+        """Inputs and outputs with onnxruntime's type names."""
+        return {
+            "inputs": described(self._session.get_inputs()),
+            "outputs": described(self._outputs),
+        }
+
+    def run(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], dict[str, list[str]]]:
+        """Outputs that can be compared, and the class names of ZipMap outputs."""
+        # An empty list would mean "all outputs" too; then nothing can be compared, but the model runs.
+        answers = self._session.run(self._wanted or None, feeds)
+        return tensors_from_answers(self._wanted, answers if self._wanted else [], self._maps)
+
+
+class TraceSession:
+    """The probed copy without graph optimisation: every named tensor is really computed."""
+
+    def __init__(self, model: bytes, tensors: Sequence[str], outputs: Sequence[str]) -> None:
+        self._session = open_session(model, optimise=False)
+        found = {o.name: o.type for o in self._session.get_outputs()}
+        self._maps = {n for n, kind in found.items() if kind in MAPS}
+        usable = {n for n, kind in found.items() if kind in COMPARABLE or n in self._maps}
+        self._sources = {
+            t: source for t in tensors for source in (t, t + CAST_SUFFIX) if source in usable
+        }
+        self.missing = [t for t in tensors if t not in self._sources]
+        self._outputs = [n for n in outputs if n in usable]
+        self._names = list(dict.fromkeys([*self._sources.values(), *self._outputs]))
+
+    def run(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Named tensors, and the outputs as this session computes them."""
+        answers = self._session.run(self._names or None, feeds)
+        arrays, _ = tensors_from_answers(self._names, answers if self._names else [], self._maps)
+        features = {t: arrays[source] for t, source in self._sources.items() if source in arrays}
+        return features, {n: arrays[n] for n in self._outputs if n in arrays}
+
+
+def tensors_from_answers(
+    names: Sequence[str], answers: Sequence[Any], maps: set[str]
+) -> tuple[dict[str, Array], dict[str, list[str]]]:
+    """Return values of a run as arrays; what is none (an absent optional) is left out."""
+    arrays: dict[str, Array] = {}
+    keys: dict[str, list[str]] = {}
+    for name, answer in zip(names, answers, strict=True):
+        if name in maps:
+            arrays[name], keys[name] = matrix_from_maps(answer)
+        elif isinstance(answer, np.ndarray):
+            arrays[name] = answer
+    return arrays, keys

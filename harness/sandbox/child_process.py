@@ -1,0 +1,199 @@
+"""One child process: started with nothing it does not need, always reaped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.core.errors import SandboxError
+from harness.sandbox.bundle import bundle
+from harness.sandbox.channel import Channel, ChannelClosed, ChannelTimeout
+from harness.sandbox.child.frames import FrameError
+from harness.sandbox.memory_files import sealed_from_bytes
+
+# PYTHONHASHSEED is ignored under -I; it stands here for programs that a version's environment may add.
+ENVIRONMENT = {
+    "HOME": "/nonexistent",
+    "LANG": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PATH": "/usr/bin:/bin",
+    "PYTHONHASHSEED": "0",
+}
+_EXIT_GRACE_S = 0.5
+
+
+class ChildProcess:
+    """A running program of the bundle with a channel to it.
+
+    Use `started`; `close` kills and reaps, and also runs when the value is dropped or Python exits.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+        self.channel = channel
+        self.pid = process.pid
+        self.last_words = ""
+        """End of its standard error, once it has died; untrusted text."""
+        self._process = process
+        self._finalize = weakref.finalize(self, _end, process, channel)
+
+    @classmethod
+    def started(
+        cls,
+        program: str,
+        *,
+        python: Path | None,
+        fds: Sequence[int],
+        config: Mapping[str, object],
+        max_body: int,
+    ) -> ChildProcess:
+        """Starts a program of the bundle and sends it its configuration.
+
+        The working directory is empty and already removed when the child's first line runs: no file
+        can be made in it and none can stay behind.
+
+        Args:
+          program: module to run, from `bundle`.
+          python: interpreter; None for the parent's own.
+          fds: descriptors the child gets, in the order of its arguments; −1 for none.
+          config: what the program reads as its first frame.
+          max_body: bytes a frame from the child may have.
+
+        Raises:
+          SandboxError: the interpreter does not start.
+        """
+        executable = str(python or sys.executable)
+        code = sealed_from_bytes("sandbox", bundle())
+        request_read, request_write = os.pipe()
+        answer_read, answer_write = os.pipe()
+        theirs = [code, request_read, answer_write]
+        ours = [request_write, answer_read]
+        arguments = [request_read, answer_write, *fds]
+        try:
+            process = _spawned(
+                [
+                    executable,
+                    "-I",
+                    "-B",
+                    f"/proc/self/fd/{code}",
+                    program,
+                    *(str(a) for a in arguments),
+                ],
+                [code, *(a for a in arguments if a >= 0)],
+            )
+        except OSError as error:
+            for fd in ours:
+                os.close(fd)
+            raise SandboxError(
+                executable,
+                f"does not start ({error.strerror})",
+                "Give the path of a Python interpreter that has numpy and onnxruntime.",
+            ) from None
+        except BaseException:
+            for fd in ours:
+                os.close(fd)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        assert process.stderr is not None  # noqa: S101 - Popen was asked for a pipe
+        channel = Channel(request_write, answer_read, os.dup(process.stderr.fileno()), max_body)
+        process.stderr.close()
+        child = cls(process, channel)
+        channel.send(
+            {
+                "parent": os.getpid(),
+                # The kernel ties the parent-death signal to the thread that started the child.
+                "die_with_parent": threading.current_thread() is threading.main_thread(),
+                **config,
+            }
+        )
+        return child
+
+    def close(self) -> str:
+        """Kills the process and whatever it started, reaps it, closes the pipes.
+
+        Returns:
+          How the process ended: "was killed by SIGSEGV", "exited with code 3".
+        """
+        self._finalize()
+        code = self._process.returncode
+        if code < 0:
+            try:
+                return f"was killed by {signal.Signals(-code).name}"
+            except ValueError:
+                return f"was killed by signal {-code}"
+        return f"exited with code {code}"
+
+    def death(self) -> str:
+        """After the pipe closed: how the process ended by itself."""
+        until = time.perf_counter() + _EXIT_GRACE_S
+        while not (dead := self._has_exited()) and time.perf_counter() < until:
+            time.sleep(0.001)
+        self.last_words = self.channel.stderr_tail()
+        ending = self.close()
+        return ending if dead else "closed its pipe and ran on"
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        """Ends the child after a failed exchange; (crash | timeout | invalid, message)."""
+        match error:
+            case ChannelClosed():
+                return "crash", f"the process {self.death()}"
+            case ChannelTimeout():
+                self.close()
+                return "timeout", "no answer within the deadline"
+            case FrameError():
+                self.close()
+                return "invalid", f"broke the protocol: {error}"
+            case _:
+                raise error
+
+    def cpu_times_s(self) -> tuple[float, float]:
+        """Seconds on a CPU and seconds waiting for one, of the main thread; zeros when unknown."""
+        with contextlib.suppress(OSError, ValueError):
+            fields = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+            return int(fields[0]) / 1e9, int(fields[1]) / 1e9
+        return 0.0, 0.0
+
+    def _has_exited(self) -> bool:
+        """Looks without reaping, so that the process group cannot be reused before it is killed."""
+        if self._process.returncode is not None:
+            return True
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.pid, options) is not None
+
+
+def _spawned(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
+    directory = tempfile.mkdtemp(prefix="sandbox-")
+    try:
+        return subprocess.Popen(
+            command,
+            pass_fds=fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=directory,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    finally:
+        Path(directory).rmdir()
+
+
+def _end(process: subprocess.Popen[bytes], channel: Channel) -> None:
+    """Kills the child's whole session while its id is still ours, then reaps it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    channel.close()

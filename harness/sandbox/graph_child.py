@@ -1,0 +1,171 @@
+"""A look at a model's graph, in a process of its own: what is inside, or a copy that returns more.
+
+Runs in the parent's environment, with `onnx`; like `child.worker` it locks itself first. Its answer is
+one frame: JSON, and for a probe the new model's bytes.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.sandbox.child import frames, lockdown
+
+if TYPE_CHECKING:
+    import onnx
+
+RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+_METADATA = "harness."
+
+
+def main(arguments: list[str]) -> None:
+    """Answers one question about one model.
+
+    Args:
+      arguments: descriptors of the request pipe, the answer pipe and the model.
+    """
+    requests, answers, model_fd = (int(a) for a in arguments)
+    faulthandler.enable()
+    config, _ = frames.read_frame(requests, 0)
+    lockdown.stage_a(
+        config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
+    )
+    # Only now: the lock must be on before anything third-party is imported.
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from harness.sandbox.child import sessions, worker
+
+    data = worker.bytes_from_fd(model_fd)
+    refusals: tuple[type[Exception], ...] = (DecodeError, *sessions.RUNTIME_ERRORS)
+    buffers: list[memoryview] = []
+    try:
+        # onnxruntime first: its word on what a model is counts, and onnx parses almost anything.
+        session = sessions.open_session(data, optimise=True)
+        model = onnx.load_model_from_string(data)
+        if config["tensors"] is None:
+            answer = inspected(model, session)
+        else:
+            answer, probed = probed_model(model, config["tensors"])
+            buffers = [memoryview(probed)]
+    except refusals as error:
+        answer = {"ok": False, "error": worker.shown(error)}
+    worker.send(answers, {"kind": "graph", **answer}, buffers)
+
+
+def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Signature, declared features, intermediate tensors, random operators."""
+    import onnxruntime
+
+    from harness.sandbox.child import sessions
+
+    return {
+        "ok": True,
+        "inputs": sessions.described(session.get_inputs()),
+        "outputs": sessions.described(session.get_outputs()),
+        "metadata": {p.key: p.value for p in model.metadata_props if p.key.startswith(_METADATA)},
+        "tensors": intermediate_names(model),
+        "random": random_operators(model),
+        "runtime": onnxruntime.__version__,
+    }
+
+
+def intermediate_names(model: onnx.ModelProto) -> list[str]:
+    """What the main graph computes on the way, in topological order.
+
+    ONNX requires nodes to be sorted. Tensors inside the bodies of If, Loop and Scan are no tensors of
+    the main graph and cannot be returned.
+    """
+    ends = {v.name for v in (*model.graph.input, *model.graph.output)}
+    return [name for node in model.graph.node for name in node.output if name and name not in ends]
+
+
+def random_operators(model: onnx.ModelProto) -> list[str]:
+    """Operators whose result differs from run to run, wherever they stand."""
+    constants_false = {
+        i.name for i in model.graph.initializer if not any(i.raw_data) and not any(i.int32_data)
+    }
+    found = set()
+    for node in all_nodes(model):
+        if node.op_type in RANDOM:
+            found.add(node.op_type)
+        training = node.input[2] if len(node.input) > 2 else ""  # noqa: PLR2004 - training_mode
+        if node.op_type == "Dropout" and training and training not in constants_false:
+            found.add("Dropout")
+    return sorted(found)
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of the main graph, of bodies and of local functions."""
+    waiting: list[Iterable[onnx.NodeProto]] = [model.graph.node]
+    waiting.extend(f.node for f in model.functions)
+    while waiting:
+        for node in waiting.pop():
+            yield node
+            for attribute in node.attribute:
+                waiting.extend(g.node for g in (attribute.g, *attribute.graphs))
+
+
+def probed_model(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[dict[str, Any], bytes]:
+    """The model with more outputs.
+
+    An output that is only a name is enough: onnxruntime infers its type, also for ai.onnx.ml operators
+    that ONNX's own shape inference does not know. Types that numpy has no dtype for (bfloat16, float8,
+    int4) would make the whole run raise: they are cast to float32 and returned as `name#float32`.
+
+    Returns:
+      The answer, and the new model's bytes.
+    """
+    import onnx
+
+    from harness.sandbox.child import sessions
+
+    computed = set(intermediate_names(model))
+    outputs = {v.name for v in model.graph.output}
+    wanted = list(dict.fromkeys(tensors))
+    skipped = [
+        [name, "is no tensor that the main graph computes"]
+        for name in wanted
+        if name not in computed | outputs
+    ]
+    added = [name for name in wanted if name in computed]
+    before = len(model.graph.output)
+    for name in added:
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    types = _output_types(model)
+    odd = [n for n in added if types[n] not in sessions.COMPARABLE]
+    castable = [n for n in odd if types[n].startswith("tensor(")]
+    skipped.extend([n, f"is a {types[n]}"] for n in odd if n not in castable)
+    del model.graph.output[before:]
+    for name in added:
+        if name in castable:
+            cast = onnx.helper.make_node(
+                "Cast", [name], [name + sessions.CAST_SUFFIX], to=onnx.TensorProto.FLOAT
+            )
+            model.graph.node.append(cast)
+            model.graph.output.append(onnx.ValueInfoProto(name=name + sessions.CAST_SUFFIX))
+        elif name not in odd:
+            model.graph.output.append(onnx.ValueInfoProto(name=name))
+    if castable:
+        _output_types(model)
+    exposed = [n for n in wanted if n not in {s[0] for s in skipped}]
+    answer = {"ok": True, "exposed": exposed, "cast": castable, "skipped": skipped}
+    return answer, model.SerializeToString()
+
+
+def _output_types(model: onnx.ModelProto) -> dict[str, str]:
+    """Output → type as onnxruntime infers it; raises when the model does not load."""
+    from harness.sandbox.child import sessions
+
+    session = sessions.open_session(model.SerializeToString(), optimise=False)
+    return {o.name: o.type for o in session.get_outputs()}

@@ -1,0 +1,309 @@
+"""A version of a model in its own process, as seen by the parent.
+
+Whatever the model does to its process comes back as a value: `LoadFailure` at the start, `BatchFault`
+for a batch. Exceptions mean that the gate or the user's configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from harness.core.errors import GateError
+from harness.core.observations import Outcome
+from harness.core.policies import SandboxPolicy
+from harness.core.tensors import Signature, Tensors
+from harness.sandbox.answers import (
+    BatchAnswer,
+    BatchFault,
+    Hello,
+    LoadFailure,
+    batch_from_answer,
+    expect_kind,
+    hello_from_header,
+    text_from,
+)
+from harness.sandbox.bundle import WORKER
+from harness.sandbox.channel import ChannelClosed, ChannelTimeout
+from harness.sandbox.child import columns
+from harness.sandbox.child.frames import FrameError, Header
+from harness.sandbox.child_process import ChildProcess
+from harness.sandbox.isolation import Isolation, isolation_from_child, refuse_weaker
+from harness.sandbox.memory_files import sealed_from_path
+
+START_DEADLINE_S = 30.0
+"""For the interpreter and its imports, on a machine that is busy with something else."""
+_PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
+_OUTCOMES = {"crash": Outcome.CRASH, "timeout": Outcome.TIMEOUT, "invalid": Outcome.INVALID}
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A batch that has been given to the child."""
+
+    seq: int
+    rows: int
+    since: float
+    refused: str = ""
+
+
+class Sandbox:
+    """One loaded version. Answers come in the order of the questions.
+
+    Use `Sandbox.start` and, best, a with-statement: leaving it ends the process.
+    """
+
+    def __init__(
+        self,
+        child: ChildProcess,
+        *,
+        name: str,
+        limits: SandboxPolicy,
+        hello: Hello,
+        isolation: Isolation,
+        versions: dict[str, str],
+        traced: bool,
+        start_s: float,
+    ) -> None:
+        self.name = name
+        self.isolation = isolation
+        """Which layers hold."""
+        self.versions = versions
+        """python, numpy and onnxruntime inside."""
+        self.start_s = start_s
+        """From the first system call to the loaded model."""
+        self.trace_missing = hello.trace_missing
+        """Named tensors that the trace session does not have."""
+        self._hello = hello
+        self._child = child
+        self._limits = limits
+        self._traced = traced
+        self._asked: deque[_Asked] = deque()
+        self._seq = 0
+        self._answered_at = time.perf_counter()
+        self._dead = ""
+
+    @classmethod
+    def start(
+        cls,
+        model: Path,
+        *,
+        name: str,
+        limits: SandboxPolicy,
+        trace_model: Path | None = None,
+        trace_tensors: tuple[str, ...] = (),
+        python: Path | None = None,
+        allow_weaker: bool = False,
+    ) -> Sandbox | LoadFailure:
+        """Starts a process and loads the model in it.
+
+        Args:
+          model: the .onnx file; copied, never parsed here.
+          name: for messages: baseline, candidate.
+          limits: memory, deadlines and the isolation that is required.
+          trace_model: a probed copy (`graphs.probe`), for batches that want a trace.
+          trace_tensors: tensors of the probed copy to return.
+          python: interpreter of the version's own environment; None for the parent's.
+          allow_weaker: go on when less isolation than required was obtained.
+
+        Returns:
+          The sandbox, or why the version cannot be run.
+
+        Raises:
+          UsageError: the file cannot be read, or the isolation is weaker than required.
+          SandboxError: the interpreter does not start at all.
+        """
+        began = time.perf_counter()
+        fds: list[int] = []
+        try:
+            fds.append(sealed_from_path(model))
+            fds.append(sealed_from_path(trace_model) if trace_model else -1)
+            child = ChildProcess.started(
+                WORKER,
+                python=python,
+                fds=fds,
+                config={
+                    "memory_bytes": limits.memory_bytes,
+                    "trace_tensors": list(trace_tensors),
+                },
+                max_body=limits.memory_bytes,
+            )
+        finally:
+            for fd in fds:
+                if fd >= 0:
+                    os.close(fd)
+        try:
+            isolation, versions = _ready(child)
+            refuse_weaker(isolation, limits.require, allow_weaker=allow_weaker)
+            child.channel.send({"kind": "load"})
+            header, _ = child.channel.receive(limits.load_deadline_s)
+            hello = hello_from_header(header)
+        except _PIPE_ERRORS as error:
+            return load_failure_from_child(child, error)
+        except BaseException:
+            child.close()
+            raise
+        if isinstance(hello, LoadFailure):
+            child.close()
+            return hello
+        return cls(
+            child,
+            name=name,
+            limits=limits,
+            hello=hello,
+            isolation=isolation,
+            versions=versions,
+            traced=trace_model is not None,
+            start_s=time.perf_counter() - began,
+        )
+
+    @property
+    def signature(self) -> Signature:
+        """The model's inputs and outputs."""
+        return self._hello.signature
+
+    @property
+    def not_comparable(self) -> tuple[str, ...]:
+        """Outputs that are never sent: sequences, optionals, types numpy does not know."""
+        return tuple(
+            spec.shown() for spec in self.signature.outputs if spec.datatype.startswith("OTHER:")
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the next batch can be given to it."""
+        return not self._dead
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._child.pid
+
+    @property
+    def in_flight(self) -> int:
+        """Batches submitted and not collected."""
+        return len(self._asked)
+
+    def submit(self, inputs: Tensors, rows: int, *, trace: bool) -> int:
+        """Gives the child a batch and returns without waiting for it.
+
+        Inputs that no model can be given (text with lone surrogates, an odd dtype) are not sent: the
+        answer is an ERROR in its turn.
+
+        Args:
+          inputs: per input of the signature, shape (rows, *trailing); not to be changed before the answer.
+          rows: model rows in the batch, ≥ 0.
+          trace: also run the trace session.
+
+        Returns:
+          The batch's number.
+
+        Raises:
+          GateError: a trace is wanted of a sandbox without a trace model.
+        """
+        if trace and not self._traced:
+            raise GateError(self.name, "has no trace session", "Start it with trace_model.")
+        self._seq += 1
+        asked = _Asked(self._seq, rows, time.perf_counter())
+        try:
+            described, buffers = columns.encoded(inputs)
+        except (TypeError, UnicodeEncodeError) as error:
+            asked.refused = f"cannot be given to a model: {error}"
+        else:
+            if not self._dead:
+                self._child.channel.send(
+                    {"seq": asked.seq, "rows": rows, "trace": trace, "tensors": described}, buffers
+                )
+        self._asked.append(asked)
+        return asked.seq
+
+    def collect(self, timeout_s: float | None = None) -> BatchAnswer | BatchFault:
+        """Waits for the oldest batch that is in flight.
+
+        Args:
+          timeout_s: from now; None for the policy's batch deadline. Time that the child spent waiting
+            for a processor is added once, at most as much again: a busy machine is no slow model.
+
+        Raises:
+          GateError: nothing is in flight.
+        """
+        if not self._asked:
+            raise GateError(self.name, "no batch is in flight", "Call submit first.")
+        asked = self._asked.popleft()
+        if asked.refused:
+            return BatchFault(seq=asked.seq, kind=Outcome.ERROR, message=asked.refused, alive=True)
+        if self._dead:
+            return BatchFault(seq=asked.seq, kind=Outcome.CRASH, message=self._dead, alive=False)
+        limit = self._limits.batch_deadline_s if timeout_s is None else timeout_s
+        cpu, waited = self._child.cpu_times_s()
+        try:
+            header, body = self._child.channel.receive(
+                limit, lambda: min(limit, self._child.cpu_times_s()[1] - waited)
+            )
+            return self._checked(asked, header, body)
+        except _PIPE_ERRORS as error:
+            used = self._child.cpu_times_s()[0] - cpu
+            kind, message = self._child.explain(error)
+            if kind == "timeout":
+                doing = "computing" if used > limit / 2 else "blocked"
+                message += f" of {limit:g} s ({doing}: {max(used, 0.0):.1f} s of processor time)"
+            self._dead = message
+            return BatchFault(
+                seq=asked.seq,
+                kind=_OUTCOMES[kind],
+                message=message,
+                alive=False,
+                last_words=self._child.last_words,
+            )
+
+    def close(self) -> None:
+        """Ends the process. Batches in flight are lost."""
+        self._dead = self._dead or "the sandbox was closed"
+        self._child.close()
+
+    def __enter__(self) -> Sandbox:
+        """The sandbox itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the process."""
+        self.close()
+
+    def _checked(self, asked: _Asked, header: Header, body: bytearray) -> BatchAnswer | BatchFault:
+        now = time.perf_counter()
+        service_s = now - max(asked.since, self._answered_at)
+        self._answered_at = now
+        return batch_from_answer(
+            header, body, seq=asked.seq, rows=asked.rows, hello=self._hello, service_s=service_s
+        )
+
+
+def _ready(child: ChildProcess) -> tuple[Isolation, dict[str, str]]:
+    """The child's first frame, sent before it looks at any model."""
+    header, _ = child.channel.receive(START_DEADLINE_S)
+    expect_kind(header, "ready")
+    isolation = isolation_from_child(_texts_by_name(header.get("layers")), child.pid)
+    return isolation, _texts_by_name(header.get("versions"))
+
+
+def load_failure_from_child(child: ChildProcess, error: Exception) -> LoadFailure:
+    """Ends a child that did not get as far as loading; its last words tell of missing packages."""
+    kind, message = child.explain(error)
+    last = child.last_words.splitlines()[-1:] if kind == "crash" else []
+    return LoadFailure(kind=kind, message=": ".join([message, *last]))
+
+
+def _texts_by_name(given: object) -> dict[str, str]:
+    if not isinstance(given, dict):
+        msg = "a table of texts is missing"
+        raise FrameError(msg)
+    return {text_from(k, 100): text_from(v, 1000) for k, v in given.items()}
