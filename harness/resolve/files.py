@@ -1,0 +1,265 @@
+"""Plain .onnx files and MLflow model folders, copied to where nothing else writes.
+
+The copy is made first and hashed then: the digest is of the bytes that will run. Copies lie in a
+folder named by their digest, so pinning the same content again is free and two versions may share
+the folder they are pinned into.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.core.errors import ResolveError
+from harness.core.models import PinnedModel
+from harness.resolve.digest import ModelContent, external_data_names, model_content
+from harness.resolve.tags import training_cutoff_ns
+
+MODEL_FILE = "model.onnx"
+METADATA_FILE = "MLmodel"
+REQUIREMENTS_FILE = "requirements.txt"
+_METADATA_LIMIT_BYTES = 1 << 20
+_MLFLOW_OWN = {"mlflow", "mlflow-skinny", "mlflow-tracing"}
+_REQUIREMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A model as it lies on disk, before it is copied."""
+
+    model: Path
+    """The .onnx file."""
+    requirements: tuple[str, ...] = ()
+    """As recorded with it, mlflow's own left out."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """Text values of the folder's own metadata, sorted by key."""
+
+
+def pin_path(given: str, into: Path) -> PinnedModel:
+    """Pins an .onnx file or an MLflow model folder.
+
+    Args:
+      given: the path as the user wrote it.
+      into: folder for the copy; made when missing.
+
+    Raises:
+      ResolveError: missing, empty or unreadable, not a model folder, or a link out of the folder.
+    """
+    source = model_source(Path(given), given)
+    path, content = copy_model(source, into, given)
+    tags = dict(source.metadata)
+    at = Path(given).resolve()
+    return PinnedModel(
+        given=given,
+        uri=str(at),
+        name=at.name if at.is_dir() else at.stem,
+        version="file",
+        digest=content.digest,
+        path=path,
+        requirements=source.requirements,
+        training_cutoff_ns=training_cutoff_ns(tags, given),
+        tags=source.metadata,
+    )
+
+
+def model_source(path: Path, where: str) -> ModelSource:
+    """Finds the model at a path.
+
+    Args:
+      path: an .onnx file or an MLflow model folder.
+      where: how errors name it.
+
+    Raises:
+      ResolveError: there is no usable model.
+    """
+    try:
+        if path.is_dir():
+            return _folder_source(path.resolve(), where)
+        if not path.is_file():
+            raise ResolveError(
+                where,
+                "no such file or folder",
+                "Give an existing .onnx file or MLflow model folder, or models:/NAME@ALIAS.",
+            )
+        if path.suffix.lower() != ".onnx":
+            raise ResolveError(
+                where, "it is no .onnx file", "Export the model to ONNX and give that file."
+            )
+        return ModelSource(model=_not_empty(path.resolve(), where))
+    except OSError as error:
+        raise _unreadable(where, error) from error
+
+
+def copy_model(
+    source: ModelSource, into: Path, where: str, *, recorded_digest: str = ""
+) -> tuple[Path, ModelContent]:
+    """Copies a model with its external data and hashes the copy.
+
+    Args:
+      source: what to copy.
+      into: folder that holds the copies, each in a folder named by its digest.
+      where: how errors name the model.
+      recorded_digest: what the digest must be; "" when none was recorded.
+
+    Returns:
+      The copied .onnx file (read-only) and its content.
+
+    Raises:
+      ResolveError: a file cannot be read or copied, or the digest is not the recorded one.
+    """
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=into) as staged:
+            model = _copy_files(source.model, Path(staged) / "content", where)
+            content = model_content(model, source.requirements)
+            if recorded_digest and content.digest != recorded_digest:
+                raise ResolveError(
+                    where,
+                    "refused, its bytes are not those that were registered: digest"
+                    f" {content.digest[:16]}…, recorded {recorded_digest[:16]}…",
+                    "Register the model again, and find out who changed the stored files.",
+                )
+            return _publish(model, into / content.digest[:32], content), content
+    except OSError as error:
+        raise _unreadable(where, error) from error
+
+
+def requirements_from_text(text: str) -> tuple[str, ...]:
+    """Reads requirements.txt: comments, options and mlflow itself are left out.
+
+    mlflow adds itself to every model it logs; a sandbox that only runs the graph has no use for it.
+    """
+    lines = (line.split(" #", 1)[0].strip() for line in text.splitlines())
+    kept = []
+    for line in lines:
+        name = _REQUIREMENT_NAME.match(line)
+        if name and name[0].lower().replace("_", "-") not in _MLFLOW_OWN:
+            kept.append(line)
+    return tuple(kept)
+
+
+def _folder_source(folder: Path, where: str) -> ModelSource:
+    """Reads an MLflow model folder (resolved path)."""
+    if not (folder / METADATA_FILE).is_file():
+        remedy = (
+            f"Give the file itself: {where.rstrip('/')}/{MODEL_FILE}"
+            if (folder / MODEL_FILE).is_file()
+            else "Give an MLflow model folder or an .onnx file."
+        )
+        raise ResolveError(where, f"the folder has no {METADATA_FILE} file", remedy)
+    _refuse_links_out(folder, where)
+    metadata = _mlmodel(folder / METADATA_FILE, where)
+    flavors = metadata.get("flavors")
+    onnx = flavors.get("onnx") if isinstance(flavors, dict) else None
+    if not isinstance(onnx, dict):
+        has = ", ".join(sorted(map(str, flavors))) if isinstance(flavors, dict) else "none"
+        raise ResolveError(
+            where,
+            f"the model was not logged as ONNX (flavors: {has})",
+            "Log it with mlflow.onnx.log_model, or export it to ONNX first.",
+        )
+    model = (folder / str(onnx.get("data") or MODEL_FILE)).resolve()
+    if not model.is_relative_to(folder) or not model.is_file():
+        raise ResolveError(
+            where,
+            f"{METADATA_FILE} names the model file '{onnx.get('data')}', which is not in the folder",
+            "Log or copy the model again.",
+        )
+    requirements = folder / REQUIREMENTS_FILE
+    extra = metadata.get("metadata")
+    return ModelSource(
+        model=_not_empty(model, where),
+        requirements=requirements_from_text(requirements.read_text())
+        if requirements.is_file()
+        else (),
+        metadata=tuple(sorted((str(k), str(v)) for k, v in extra.items()))
+        if isinstance(extra, dict)
+        else (),
+    )
+
+
+def _mlmodel(path: Path, where: str) -> dict[str, Any]:
+    """Reads an MLmodel file as a mapping."""
+    if path.stat().st_size > _METADATA_LIMIT_BYTES:
+        raise ResolveError(where, f"{METADATA_FILE} is larger than 1 MiB", "Log the model again.")
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise ResolveError(
+            where, f"{METADATA_FILE} is no YAML ({first})", "Log the model again."
+        ) from error
+    if not isinstance(found, dict):
+        raise ResolveError(where, f"{METADATA_FILE} holds no mapping", "Log the model again.")
+    return found
+
+
+def _not_empty(model: Path, where: str) -> Path:
+    """The model file, once it is known to hold something."""
+    if model.stat().st_size == 0:
+        raise ResolveError(where, f"{model.name} is empty", "Export or download the model again.")
+    return model
+
+
+def _refuse_links_out(folder: Path, where: str) -> None:
+    """A model folder is its files: a link out of it would pin something else."""
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            entry = Path(root) / name
+            if entry.is_symlink() and not entry.resolve().is_relative_to(folder):
+                raise ResolveError(
+                    where,
+                    f"{entry.relative_to(folder)} is a link that leaves the folder",
+                    "Replace the link by the file it points to.",
+                )
+
+
+def _copy_files(model: Path, home: Path, where: str) -> Path:
+    """Copies a model and its external data, read-only, to a new folder; returns the model.
+
+    The copy has one name whatever the source is called, so that equal content is one copy.
+    """
+    external = external_data_names(model)
+    copied = home / (MODEL_FILE if MODEL_FILE not in external else f"_{MODEL_FILE}")
+    home.mkdir()
+    for source, target in ((model, copied), *((model.parent / n, home / n) for n in external)):
+        if not source.resolve().is_relative_to(model.parent):
+            raise ResolveError(
+                where,
+                f"its external data file {source.name} is a link that leaves the folder",
+                "Replace the link by the file it points to.",
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o444)
+    return copied
+
+
+def _publish(staged: Path, home: Path, content: ModelContent) -> Path:
+    """Moves a staged copy to its place, unless an intact one is already there; returns the model."""
+    model = home / staged.name
+    if home.exists():
+        if model.is_file() and model_content(model, content.requirements) == content:
+            return model
+        shutil.rmtree(home)
+    try:
+        staged.parent.rename(home)
+    except OSError:
+        # Another process published the same content in the meantime.
+        if not (model.is_file() and model_content(model, content.requirements) == content):
+            raise
+    return model
+
+
+def _unreadable(where: str, error: OSError) -> ResolveError:
+    """An operating-system error as one about the model."""
+    reason = error.strerror or str(error)
+    file = f" ({error.filename})" if error.filename else ""
+    return ResolveError(where, f"{reason}{file}", "Check that the files exist and may be read.")

@@ -1,0 +1,184 @@
+"""Plain files and model folders: what is pinned, and what is refused with which remedy."""
+
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.core.errors import ResolveError, UsageError
+from harness.resolve import pin
+from harness.resolve.files import requirements_from_text
+
+
+def model_folder(model: Path, **changes) -> Path:
+    """A minimal MLflow model folder around a model file named model.onnx."""
+    described = {"flavors": {"onnx": {"data": "model.onnx"}}, **changes}
+    (model.parent / "MLmodel").write_text(yaml.safe_dump(described))
+    (model.parent / "requirements.txt").write_text("mlflow==3.17.2\nonnxruntime==1.31.1\n")
+    return model.parent
+
+
+def refusal(reference: Path | str, into: Path) -> ResolveError:
+    with pytest.raises(ResolveError) as caught:
+        pin(str(reference), into)
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_a_file_is_copied_read_only_and_described(make_model, tmp_path):
+    model = make_model("flights_v1.onnx")
+    pinned = pin(str(model), tmp_path / "pins")
+    assert pinned.path.read_bytes() == model.read_bytes()
+    assert stat.S_IMODE(pinned.path.stat().st_mode) == 0o444
+    assert (pinned.given, pinned.uri) == (str(model), str(model))
+    assert (pinned.name, pinned.version) == ("flights_v1", "file")
+    assert (pinned.requirements, pinned.training_cutoff_ns, pinned.tags) == ((), None, ())
+
+
+def test_a_change_of_the_source_does_not_reach_the_pin(make_model, tmp_path):
+    model = make_model()
+    pinned = pin(str(model), tmp_path / "pins")
+    before = pinned.path.read_bytes()
+    model.write_bytes(b"something else")
+    assert pinned.path.read_bytes() == before
+
+
+def test_external_data_come_along(make_model, tmp_path):
+    model = make_model("m.onnx", external=True)
+    pinned = pin(str(model), tmp_path / "pins")
+    weights = model.with_name("weights.bin").read_bytes()
+    assert pinned.path.with_name("weights.bin").read_bytes() == weights
+
+
+def test_a_folder_is_pinned_with_its_requirements(make_model, tmp_path):
+    folder = model_folder(make_model("v7/model.onnx"))
+    pinned = pin(str(folder), tmp_path / "pins")
+    assert pinned.requirements == ("onnxruntime==1.31.1",)
+    assert pinned.name == "v7"
+
+
+def test_a_folders_metadata_say_until_when_it_was_trained(make_model, tmp_path):
+    metadata = {"harness.training_cutoff": "1970-01-01T00:00:01Z"}
+    folder = model_folder(make_model("v7/model.onnx"), metadata=metadata)
+    pinned = pin(str(folder), tmp_path / "pins")
+    assert pinned.training_cutoff_ns == 1_000_000_000
+    assert pinned.tags == (("harness.training_cutoff", "1970-01-01T00:00:01Z"),)
+
+
+def test_a_cutoff_that_is_no_time_is_refused(make_model, tmp_path):
+    folder = model_folder(make_model("v7/model.onnx"), metadata={"harness.training_cutoff": "soon"})
+    with pytest.raises(UsageError, match=r"harness.training_cutoff.*'soon' is no ISO 8601 time"):
+        pin(str(folder), tmp_path / "pins")
+
+
+def test_equal_content_is_one_copy(make_model, tmp_path):
+    one = pin(str(make_model("a/one.onnx")), tmp_path / "pins")
+    two = pin(str(make_model("b/two.onnx")), tmp_path / "pins")
+    assert (one.digest, one.path) == (two.digest, two.path)
+    assert [p.name for p in (tmp_path / "pins").iterdir()] == [one.digest[:32]]
+
+
+def test_a_damaged_copy_is_made_again(make_model, tmp_path):
+    model = make_model()
+    first = pin(str(model), tmp_path / "pins")
+    first.path.chmod(0o644)
+    first.path.write_bytes(b"damaged")
+    assert pin(str(model), tmp_path / "pins").path.read_bytes() == model.read_bytes()
+
+
+def test_a_link_to_a_model_is_followed(make_model, tmp_path):
+    model = make_model("v3.onnx")
+    link = tmp_path / "current.onnx"
+    link.symlink_to(model)
+    assert pin(str(link), tmp_path / "pins").uri == str(model)
+
+
+def test_missing(tmp_path):
+    assert refusal(tmp_path / "no.onnx", tmp_path).what == "no such file or folder"
+
+
+def test_empty(tmp_path):
+    (tmp_path / "empty.onnx").touch()
+    assert refusal(tmp_path / "empty.onnx", tmp_path / "pins").what == "empty.onnx is empty"
+
+
+def test_another_kind_of_file(tmp_path):
+    (tmp_path / "model.pkl").write_bytes(b"x")
+    assert refusal(tmp_path / "model.pkl", tmp_path / "pins").what == "it is no .onnx file"
+
+
+def test_folder_without_metadata_names_the_file_to_give(make_model, tmp_path):
+    folder = make_model("v1/model.onnx").parent
+    error = refusal(folder, tmp_path / "pins")
+    assert error.what == "the folder has no MLmodel file"
+    assert str(folder / "model.onnx") in error.remedy
+
+
+def test_folder_of_another_flavor(make_model, tmp_path):
+    folder = model_folder(make_model("v1/model.onnx"), flavors={"sklearn": {}, "xgboost": {}})
+    assert "flavors: sklearn, xgboost" in refusal(folder, tmp_path / "pins").what
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "- a list", "", "\x00"])
+def test_metadata_that_are_no_mapping(make_model, tmp_path, text):
+    folder = model_folder(make_model("v1/model.onnx"))
+    (folder / "MLmodel").write_text(text)
+    assert "MLmodel" in refusal(folder, tmp_path / "pins").what
+
+
+@pytest.mark.parametrize("data", ["../outside.onnx", "absent.onnx", "."])
+def test_metadata_that_name_a_file_that_is_not_in_the_folder(make_model, tmp_path, data):
+    make_model("outside.onnx")
+    folder = model_folder(make_model("v1/model.onnx"), flavors={"onnx": {"data": data}})
+    assert f"'{data}', which is not in the folder" in refusal(folder, tmp_path / "pins").what
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "extra.txt"])
+def test_links_out_of_a_folder(make_model, tmp_path, name):
+    outside = make_model("outside.onnx")
+    folder = model_folder(make_model("v1/model.onnx"))
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(outside)
+    assert f"{name} is a link that leaves the folder" in refusal(folder, tmp_path / "pins").what
+
+
+def test_external_data_that_are_a_link_out(make_model, tmp_path):
+    model = make_model("v1/m.onnx", external=True)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s")
+    model.with_name("weights.bin").unlink()
+    model.with_name("weights.bin").symlink_to(secret)
+    assert "weights.bin is a link that leaves" in refusal(model, tmp_path / "pins").what
+    assert list((tmp_path / "pins").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "what"),
+    [
+        ("models:/flights", "no version and no alias"),
+        ("models:flights@x", "no registered name"),
+        ("models://profile/flights/3", "no registered name"),
+        ("models:/flights/latest", "'latest' is whatever was registered last"),
+        ("models:/flights/Production", "stages are not supported"),
+        ("models:/flights/3/model.onnx", "not of the form"),
+        ("models:/@champion", "no version and no alias"),
+        ("runs:/abc/model", "cannot be pinned"),
+        ("s3://bucket/model.onnx", "cannot be pinned"),
+    ],
+)
+def test_references_that_name_no_single_version(reference, what, tmp_path):
+    assert what in refusal(reference, tmp_path).what
+
+
+def test_requirements_keep_what_a_runtime_needs():
+    text = (
+        "# by hand\n--index-url https://example.test/simple\n-c constraints.txt\n\n"
+        "mlflow==3.17.2\nMLflow_skinny>=3\nmlflow-tracing\nmlflow-plugin==1\n"
+        "onnxruntime==1.31.1  # pinned\n numpy<3 ; python_version>'3.10'\n"
+    )
+    assert requirements_from_text(text) == (
+        "mlflow-plugin==1",
+        "onnxruntime==1.31.1",
+        "numpy<3 ; python_version>'3.10'",
+    )
