@@ -7,11 +7,9 @@ page checksums, so that a damaged file is an error and never a different request
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,30 +19,20 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError, nearest
 from harness.core.traffic import Exchange
-
-LABELS_FOLDER = "labels"
-"""Folder of delayed labels inside a traffic folder; its Parquet files are no exchanges."""
-
-_STRING_MAP = pa.map_(pa.string(), pa.string())
-SCHEMA = pa.schema(
-    [
-        pa.field("ts_ns", pa.int64(), nullable=False),
-        pa.field("latency_ns", pa.int64(), nullable=False),
-        pa.field("code", pa.int32(), nullable=False),
-        pa.field("method", pa.string(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("version", pa.string(), nullable=False),
-        pa.field("request_id", pa.string(), nullable=False),
-        pa.field("request", pa.large_binary(), nullable=False),
-        pa.field("response", pa.large_binary(), nullable=False),
-        pa.field("metadata", _STRING_MAP, nullable=False),
-        pa.field("context", _STRING_MAP, nullable=False),
-        pa.field("trace_id", pa.string(), nullable=False),
-    ]
+from harness.store.exchanges import (
+    OPTIONAL,
+    SCHEMA,
+    batch_from_exchanges,
+    castable,
+    conformed_batch,
+    exchanges_from_batch,
 )
-"""One row an exchange; fields as in `core.traffic.Exchange`."""
+from harness.store.files import damage_is_a_traffic_error, publish, sha256_of_file
+from harness.store.labels import LABELS_FOLDER, label_paths, read_labels
+from harness.store.summary import SUMMARY_COLUMNS, TrafficSummary, summarize
 
-_OPTIONAL = ("metadata", "context", "trace_id")
+__all__ = ["SCHEMA", "TrafficFile", "TrafficSource", "TrafficWriter"]
+
 _ROW_GROUP_ROWS = 2048
 _ROW_GROUP_BYTES = 32 << 20
 _BATCH_ROWS = 1024
@@ -112,9 +100,7 @@ class TrafficWriter:
         self._writer.close()
         self._writer = None
         final = self._folder / f"{self._name}-{self._number:05d}.parquet"
-        with self._temporary().open("rb") as written:
-            os.fsync(written.fileno())
-        self._temporary().rename(final)
+        publish(self._temporary(), final)
         self._files.append(final)
         self._number += 1
         self._file_rows = self._file_bytes = 0
@@ -160,28 +146,6 @@ class TrafficWriter:
         self._row_bytes = 0
 
 
-def batch_from_exchanges(exchanges: Sequence[Exchange]) -> pa.RecordBatch:
-    """Exchanges as one Arrow batch of `SCHEMA`."""
-    columns = []
-    for f in SCHEMA:
-        values = [getattr(e, f.name) for e in exchanges]
-        if f.type == _STRING_MAP:
-            values = [list(v.items()) for v in values]
-        columns.append(pa.array(values, f.type))
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-
-
-def exchanges_from_batch(batch: pa.RecordBatch) -> list[Exchange]:
-    """The rows of an Arrow batch of `SCHEMA` as values."""
-    columns = [
-        [dict(v) for v in column.to_pylist()] if f.type == _STRING_MAP else column.to_pylist()
-        for f, column in zip(SCHEMA, batch.columns, strict=True)
-    ]
-    return [
-        Exchange(**dict(zip(SCHEMA.names, row, strict=True))) for row in zip(*columns, strict=True)
-    ]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficFile:
     """One Parquet file of exchanges."""
@@ -192,6 +156,8 @@ class TrafficFile:
     """As errors and manifests call it: the path below the folder that was given."""
     rows: int
     """Exchanges in it."""
+    size_bytes: int
+    """Their columns before compression, as the file's footer says."""
 
 
 class TrafficSource:
@@ -200,8 +166,9 @@ class TrafficSource:
     Nothing is read but footers until `batches` is used; then one batch at a time.
     """
 
-    def __init__(self, files: Sequence[TrafficFile]) -> None:
+    def __init__(self, files: Sequence[TrafficFile], labels: Sequence[Path] = ()) -> None:
         self._files = tuple(files)
+        self._labels = tuple(labels)
         self._hashes: tuple[tuple[str, str], ...] | None = None
 
     @classmethod
@@ -218,11 +185,24 @@ class TrafficSource:
         for path in paths:
             for file, name in _files_below(path):
                 found.setdefault(file.resolve(), name)
-        return cls([_checked_file(path, name) for path, name in found.items()])
+        return cls(
+            [_checked_file(path, name) for path, name in found.items()],
+            [label for path in paths for label in label_paths(path)],
+        )
 
     def __len__(self) -> int:
         """Exchanges in all files."""
         return sum(f.rows for f in self._files)
+
+    @property
+    def size_bytes(self) -> int:
+        """All columns before compression, about."""
+        return sum(f.size_bytes for f in self._files)
+
+    @property
+    def labels(self) -> tuple[Path, ...]:
+        """Label files that lie in the folders given."""
+        return self._labels
 
     @property
     def traffic_files(self) -> tuple[TrafficFile, ...]:
@@ -250,24 +230,42 @@ class TrafficSource:
         fields = [f for f in SCHEMA if columns is None or f.name in columns]
         for file in self._files:
             with (
-                _damage_is_a_traffic_error(file.name),
+                damage_is_a_traffic_error(file.name, "Parquet"),
                 pq.ParquetFile(file.path, page_checksum_verification=True) as parquet,
             ):
                 present = set(parquet.schema_arrow.names)
                 wanted = [f.name for f in fields if f.name in present]
                 for batch in parquet.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
-                    yield _conformed(batch, fields)
+                    yield conformed_batch(batch, fields)
+
+    def summary(self) -> TrafficSummary:
+        """Counts what the source holds, labels of the folder included; one pass.
+
+        Raises:
+          TrafficError: a file turns out to be damaged.
+        """
+        counted = summarize(self.batches(SUMMARY_COLUMNS), len(self._files))
+        labels = read_labels(self._labels, None)
+        labelled = unknown = 0
+        if len(labels):
+            known: set[int] = set()
+            for batch in self.batches(["request_id"]):
+                at = labels.ids.lookup(batch.column("request_id").to_numpy(zero_copy_only=False))
+                labelled += int((at >= 0).sum())
+                known.update(at[at >= 0].tolist())
+            unknown = len(labels) - len(known)
+        return replace(
+            counted,
+            label_files=len(self._labels),
+            labels=labels.read,
+            labelled=labelled,
+            labels_unknown=unknown,
+        )
 
     def exchanges(self) -> Iterator[Exchange]:
         """Streams the exchanges as values; slow, for few or for tests."""
         for batch in self.batches():
             yield from exchanges_from_batch(batch)
-
-
-def sha256_of_file(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _next_number(folder: Path, name: str) -> int:
@@ -300,86 +298,26 @@ def _files_below(path: Path) -> list[tuple[Path, str]]:
 
 
 def _checked_file(path: Path, name: str) -> TrafficFile:
-    with _damage_is_a_traffic_error(name), pq.ParquetFile(path) as parquet:
+    with damage_is_a_traffic_error(name, "Parquet"), pq.ParquetFile(path) as parquet:
         schema: Any = parquet.schema_arrow
         rows = int(parquet.metadata.num_rows)
+        groups = range(parquet.metadata.num_row_groups)
+        size = sum(int(parquet.metadata.row_group(g).total_byte_size) for g in groups)
     for f in SCHEMA:
         if f.name in schema.names:
             given = schema.field(f.name).type
-            if not _castable(given, f.type):
+            if not castable(given, f.type):
                 raise TrafficError(
                     name,
                     f"column '{f.name}' holds {given} where traffic holds {f.type}",
                     "Write it with harness.store.traffic.TrafficWriter or cast the column.",
                 )
-        elif f.name not in _OPTIONAL:
+        elif f.name not in OPTIONAL:
             raise TrafficError(
                 name,
                 f"no column '{f.name}' ({nearest(f.name, schema.names)})",
                 "Recorded traffic needs "
-                + ", ".join(n for n in SCHEMA.names if n not in _OPTIONAL)
+                + ", ".join(n for n in SCHEMA.names if n not in OPTIONAL)
                 + "; a plain table of inputs must be given as a single file.",
             )
-    return TrafficFile(path=path, name=name, rows=rows)
-
-
-def _castable(given: pa.DataType, wanted: pa.DataType) -> bool:
-    if pa.types.is_dictionary(given):
-        given = given.value_type
-    if given == wanted:
-        return True
-    if pa.types.is_integer(wanted):
-        return bool(pa.types.is_integer(given))
-    if pa.types.is_string(wanted):
-        return bool(pa.types.is_large_string(given) or pa.types.is_string_view(given))
-    if pa.types.is_large_binary(wanted):
-        return bool(pa.types.is_binary(given) or pa.types.is_binary_view(given))
-    return bool(pa.types.is_map(given)) and all(
-        _castable(part, pa.string()) for part in (given.key_type, given.item_type)
-    )
-
-
-def _conformed(batch: pa.RecordBatch, fields: Sequence[pa.Field]) -> pa.RecordBatch:
-    columns = []
-    for f in fields:
-        if f.name in batch.schema.names:
-            column = batch.column(f.name)
-            if column.type != f.type:
-                column = column.cast(f.type)
-            if column.null_count:
-                column = _without_nulls(column)
-        else:
-            column = _defaults(f.type, len(batch))
-        columns.append(column)
-    conformed = pa.RecordBatch.from_arrays(columns, schema=pa.schema(list(fields)))
-    conformed.validate(full=True)  # Parquet does not promise that strings are UTF-8
-    return conformed
-
-
-def _without_nulls(column: pa.Array) -> pa.Array:
-    defaults = _defaults(column.type, 1)[0].as_py()
-    return pa.array([defaults if v is None else v for v in column.to_pylist()], column.type)
-
-
-def _defaults(kind: pa.DataType, count: int) -> pa.Array:
-    value: Any = 0
-    if pa.types.is_string(kind):
-        value = ""
-    elif pa.types.is_large_binary(kind):
-        value = b""
-    elif pa.types.is_map(kind):
-        value = []
-    return pa.array([value] * count, kind)
-
-
-@contextmanager
-def _damage_is_a_traffic_error(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        first_line = str(error).split("\n", 1)[0].rstrip(".")
-        raise TrafficError(
-            name,
-            f"cannot be read as Parquet: {first_line}",
-            "The file is damaged or cut off; restore it or leave it out.",
-        ) from None
+    return TrafficFile(path=path, name=name, rows=rows, size_bytes=size)

@@ -1,0 +1,223 @@
+"""Delayed labels: a table of their own beside the traffic, joined by request id.
+
+A label has three times: the request's, the labelled event's, and when the label arrived. Only the
+last says what the gate could have known: `as_of` cuts on it. Labels that were corrected later
+appear again; the last one to arrive by `as_of` is the label.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from harness.core.errors import TrafficError, nearest
+from harness.core.tensors import Floats, Ints, Strings
+from harness.store.files import damage_is_a_traffic_error, publish, sha256_of_file
+from harness.store.ids import IdIndex
+
+LABELS_FOLDER = "labels"
+"""Folder of delayed labels inside a traffic folder; its Parquet files are no exchanges."""
+
+NEVER_NS = 2**63 - 1
+"""Ingestion time of a request without a label: later than any `as_of`."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("label", pa.float64(), nullable=False),
+        pa.field("event_ts_ns", pa.int64(), nullable=False),
+        pa.field("label_event_ts_ns", pa.int64(), nullable=False),
+        pa.field("ingestion_ts_ns", pa.int64(), nullable=False),
+    ]
+)
+"""One row a label: the request, its label, when the request was made, when the labelled event
+happened, when the label arrived; times in nanoseconds since the epoch, UTC."""
+
+_NEEDED = ("request_id", "label", "ingestion_ts_ns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """One label a request, as known at one instant."""
+
+    ids: IdIndex
+    """The labelled requests, sorted by id."""
+    label: Floats
+    """Label of each, never NaN, shape (n,)."""
+    ingestion_ns: Ints
+    """When each arrived, shape (n,)."""
+    read: int
+    """Rows in the label files."""
+    after_as_of: int
+    """Of these: arrived after `as_of`, not used."""
+    duplicates: int
+    """Of these: another label of the same request arrived later, still by `as_of`."""
+    invalid: int
+    """Of these: no finite number, no request id or no arrival time."""
+    files: tuple[tuple[str, str], ...]
+    """(file name, sha256 hex)."""
+
+    def __len__(self) -> int:
+        """Labelled requests."""
+        return len(self.label)
+
+    def join(self, request_ids: Strings) -> tuple[Floats, Ints]:
+        """Labels of these requests.
+
+        Args:
+          request_ids: shape (m,).
+
+        Returns:
+          Labels, NaN where there is none, and ingestion times, NEVER_NS where there is none; both (m,).
+        """
+        at = self.ids.lookup(request_ids)
+        known = at >= 0
+        label = np.full(len(at), np.nan)
+        ingestion = np.full(len(at), NEVER_NS, np.int64)
+        label[known] = self.label[at[known]]
+        ingestion[known] = self.ingestion_ns[at[known]]
+        return label, ingestion
+
+    def unknown(self, request_ids: Strings) -> int:
+        """How many labels belong to none of these requests."""
+        at = self.ids.lookup(request_ids)
+        return len(self) - len(np.unique(at[at >= 0]))
+
+
+def label_paths(traffic_path: Path) -> tuple[Path, ...]:
+    """Label files that lie in a traffic folder; none for a single file."""
+    if not traffic_path.is_dir():
+        return ()
+    return tuple(
+        sorted(
+            p
+            for p in traffic_path.rglob("*.parquet")
+            if LABELS_FOLDER in p.relative_to(traffic_path).parts[:-1]
+        )
+    )
+
+
+def write_labels(
+    path: Path,
+    *,
+    request_id: Strings,
+    label: Floats,
+    event_ts_ns: Ints,
+    label_event_ts_ns: Ints,
+    ingestion_ts_ns: Ints,
+) -> None:
+    """Writes one label file, whole or not at all; the columns are those of `SCHEMA`, shape (n,)."""
+    table = pa.table(
+        {
+            "request_id": pa.array(request_id, pa.string()),
+            "label": pa.array(label, pa.float64()),
+            "event_ts_ns": event_ts_ns,
+            "label_event_ts_ns": label_event_ts_ns,
+            "ingestion_ts_ns": ingestion_ts_ns,
+        },
+        schema=SCHEMA,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    publish(temporary, path)
+
+
+def read_labels(paths: Sequence[Path], as_of_ns: int | None) -> Labels:
+    """Reads label files as they were known at one instant.
+
+    Args:
+      paths: label files, or folders of them; may be empty.
+      as_of_ns: labels that arrived later are not used; None for no limit.
+
+    Raises:
+      TrafficError: missing path, damaged file, wrong columns.
+    """
+    read = after = invalid = 0
+    parts: list[pa.Table] = []
+    files = [file for path in paths for file in _files_of(path)]
+    for file in files:
+        with (
+            damage_is_a_traffic_error(str(file), "Parquet"),
+            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        ):
+            _check_columns(file, parquet.schema_arrow)
+            for batch in parquet.iter_batches(columns=list(_NEEDED), use_threads=False):
+                table = _cast(batch)
+                read += len(table)
+                valid = table.filter(_is_valid(table))
+                invalid += len(table) - len(valid)
+                known = valid
+                if as_of_ns is not None:
+                    known = valid.filter(pc.less_equal(valid["ingestion_ts_ns"], as_of_ns))
+                after += len(valid) - len(known)
+                parts.append(known)
+    last = _last_of_each(pa.concat_tables(parts) if parts else SCHEMA.empty_table())
+    return Labels(
+        ids=IdIndex(last["request_id"].combine_chunks()),
+        label=last["label"].to_numpy(),
+        ingestion_ns=last["ingestion_ts_ns"].to_numpy(),
+        read=read,
+        after_as_of=after,
+        duplicates=read - after - invalid - len(last),
+        invalid=invalid,
+        files=tuple((file.name, sha256_of_file(file)) for file in files),
+    )
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    if not found:
+        raise TrafficError(
+            str(path), "no label file here", "Give a .parquet file or a folder of them."
+        )
+    return found
+
+
+def _check_columns(file: Path, schema: pa.Schema) -> None:
+    for name in _NEEDED:
+        if name not in schema.names:
+            raise TrafficError(
+                str(file),
+                f"no column '{name}' ({nearest(name, schema.names)})",
+                f"A label file has the columns {', '.join(SCHEMA.names)}.",
+            )
+
+
+def _cast(batch: pa.RecordBatch) -> pa.Table:
+    return pa.table(
+        {
+            name: batch.column(name).cast(
+                pa.large_string() if name == "request_id" else SCHEMA.field(name).type
+            )
+            for name in _NEEDED
+        }
+    )
+
+
+def _is_valid(table: pa.Table) -> pa.ChunkedArray:
+    number = pc.and_(pc.is_valid(table["label"]), pc.is_finite(table["label"]))
+    named = pc.and_(pc.is_valid(table["request_id"]), pc.is_valid(table["ingestion_ts_ns"]))
+    return pc.fill_null(pc.and_(number, named), False)
+
+
+def _last_of_each(table: pa.Table) -> pa.Table:
+    """The row of each request that arrived last; of equal times the one read last."""
+    order = pa.array(np.arange(len(table)))
+    by_id = table.append_column("order", order).sort_by(
+        [("request_id", "ascending"), ("ingestion_ts_ns", "ascending"), ("order", "ascending")]
+    )
+    if len(by_id) == 0:
+        return by_id
+    ids = by_id["request_id"].combine_chunks()
+    changes = pc.not_equal(ids[:-1], ids[1:]).to_numpy(zero_copy_only=False)
+    return by_id.filter(pa.array(np.append(changes, True)))
