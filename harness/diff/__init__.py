@@ -1,0 +1,1 @@
+"""How the two versions' answers and features differ, how far, and in which way."""

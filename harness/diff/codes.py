@@ -1,0 +1,134 @@
+"""Categories under other codes, and words that changed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
+
+_CHECKS = 3
+"""Differing rows per distinct code: with fewer, any pairing of codes would look like a rule."""
+_MOST_CODES = 2048
+_SHOWN = 4
+_FEW = 3
+
+
+def permuted(pairs: Pairs) -> Relation | None:
+    """Whole numbers whose values stand for each other one to one."""
+    finite = np.isfinite(pairs.baseline) & np.isfinite(pairs.candidate)
+    if finite[pairs.differs].mean() < ENOUGH:
+        return None
+    before, after = pairs.baseline[finite], pairs.candidate[finite]
+    if not ((before == np.round(before)).all() and (after == np.round(after)).all()):
+        return None
+    codes, was = np.unique(before, return_inverse=True)
+    found = _bijection(was, after, pairs.differs[finite])
+    if found is None or len(codes) > _MOST_CODES:
+        return None
+    image, share = found
+    moved = [(float(b), float(c)) for b, c in zip(codes, image, strict=True) if b != c]
+    return Relation(
+        kind=RelationKind.PERMUTED,
+        value=None,
+        share=share,
+        text=_permuted_text(moved, pairs.vocabularies),
+    )
+
+
+def name_words(baseline: Array, candidate: Array) -> Relation:
+    """Names the relation between two columns of words, shape (r,)."""
+    differs = np.asarray(baseline != candidate, dtype=np.bool_)
+    if not differs.any():
+        return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text="candidate = baseline")
+    before, after = baseline[differs], candidate[differs]
+    olds, news = set(before.tolist()), set(after.tolist())
+    if (
+        len(before) >= _FEW
+        and len(news) == 1
+        and (len(olds) > 1 or olds.isdisjoint(baseline[~differs]))
+    ):
+        where = (
+            f"wherever the baseline is {olds.pop()!r}"
+            if len(olds) == 1
+            else "where the baseline has other words"
+        )
+        text = f"candidate is {news.pop()!r} {where}"
+        return Relation(kind=RelationKind.FILLED_WITH_CONSTANT, value=None, share=1.0, text=text)
+    plain = [
+        str(b).strip().casefold() == str(c).strip().casefold()
+        for b, c in zip(before, after, strict=True)
+    ]
+    if np.mean(plain) >= ENOUGH:
+        text = "candidate differs only in capitals or blanks at the ends"
+        return Relation(kind=RelationKind.OTHER, value=None, share=float(np.mean(plain)), text=text)
+    return _renamed(baseline, candidate, differs)
+
+
+def _renamed(baseline: Array, candidate: Array, differs: Bools) -> Relation:
+    words, was = np.unique(baseline.astype(str), return_inverse=True)
+    _, now = np.unique(candidate.astype(str), return_inverse=True)
+    found = _bijection(was, now.astype(np.float64), differs)
+    if found is None:
+        text = f"{len(set(baseline[differs].tolist()))} words differ, with no rule"
+        return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
+    first = {str(b): str(c) for b, c in zip(baseline[differs], candidate[differs], strict=True)}
+    some = ", ".join(f"{b} → {first[b]}" for b in words.tolist() if b in first and first[b] != b)
+    return Relation(
+        kind=RelationKind.PERMUTED,
+        value=None,
+        share=found[1],
+        text=f"words stand for each other: {_cut(some)}",
+    )
+
+
+def _bijection(was: Ints, now: Floats, differs: Bools) -> tuple[Floats, float] | None:
+    """The value each code became, and the share of differing rows that say so; None if not one to one.
+
+    Args:
+      was: index of the baseline's distinct code, shape (r,).
+      now: the candidate's value, shape (r,).
+      differs: rows to explain, shape (r,).
+    """
+    moved = len(np.unique(was[differs]))
+    if moved < 2 or differs.sum() < _CHECKS * moved:  # noqa: PLR2004 - one code is a fill
+        return None
+    values, after = np.unique(now, return_inverse=True)
+    pairs, counts = np.unique(was * np.int64(len(values)) + after, return_counts=True)
+    best = np.zeros(int(was.max()) + 1, dtype=np.int64)
+    by_count = np.argsort(counts, kind="stable")
+    best[pairs[by_count] // len(values)] = pairs[by_count] % len(values)
+    if len(np.unique(best)) < len(best):
+        return None
+    share = float((best[was[differs]] == after[differs]).mean())
+    return (values[best].astype(np.float64), share) if share >= ENOUGH else None
+
+
+def _permuted_text(moved: list[tuple[float, float]], vocabularies: Vocabularies) -> str:
+    old, new = vocabularies
+    words = [_word(b, old) for b, _ in moved]
+    if old is not None and new is not None:
+        renamed = [_word(c, new) for _, c in moved]
+        if words == renamed:
+            some = ", ".join(
+                f"{w} {b:.0f} → {c:.0f}" for w, (b, c) in zip(words, moved, strict=True)
+            )
+            return f"codes assigned in another order: {_cut(some)}"
+        some = ", ".join(f"{w} is read as {r}" for w, r in zip(words, renamed, strict=True))
+        return f"codes stand for other words: {_cut(some)}"
+    if old is not None:
+        some = ", ".join(f"{w} {b:.0f} → {c:.0f}" for w, (b, c) in zip(words, moved, strict=True))
+        return f"codes permuted: {_cut(some)}"
+    return "codes permuted: " + _cut(", ".join(f"{b:.0f} → {c:.0f}" for b, c in moved))
+
+
+def _word(code: float, vocabulary: tuple[str, ...] | None) -> str:
+    if vocabulary is not None and 0 <= code < len(vocabulary):
+        return vocabulary[int(code)]
+    return f"{code:.0f}"
+
+
+def _cut(some: str) -> str:
+    parts = some.split(", ")
+    more = len(parts) - _SHOWN
+    return some if more <= 0 else f"{', '.join(parts[:_SHOWN])} and {more} more"

@@ -1,0 +1,163 @@
+"""Tensors as named columns, aligned between the two sides.
+
+A flat tensor is one column named ""; a matrix has columns "0", "1", …; a ZipMap output has its
+class names. Tensors with more than WIDE columns are judged as a whole, with one scale (large
+embeddings: a column each would say nothing to a reader).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.tensors import Array, Bools, Ints, Strings
+from harness.core.traffic import RequestBatch
+
+WIDE = 64
+"""Largest number of columns that are judged one by one."""
+Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aligned:
+    """Two tensors over the same columns."""
+
+    labels: Keys
+    """Column names; ("",) for a flat tensor and for a wide one."""
+    baseline: Array
+    """Shape (R, K)."""
+    candidate: Array
+    """Shape (R, K); K = len(labels) unless wide."""
+    wide: bool
+    """Judged as a whole."""
+    unlike: str = ""
+    """Why the shapes cannot be compared; then every row differs and K = 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRows:
+    """Which requests of a batch are compared, and which rows they own."""
+
+    requests: Bools
+    """Compared or not, shape (n,)."""
+    rows: Bools | None
+    """Compared or not, shape (R,); None = all R."""
+    owner: Ints
+    """Request index of each compared row, ascending, shape (R',)."""
+    ids: Strings
+    """Request ids, shape (n,)."""
+    single: bool
+    """Every request is compared and owns exactly one row."""
+    total: int
+    """R, before leaving rows out."""
+
+    def take(self, tensor: Array) -> Array:
+        """The compared rows of a tensor of R rows."""
+        return tensor if self.rows is None else tensor[self.rows]
+
+    def owners(self, rows: Bools) -> Bools:
+        """Requests that own any of the marked compared rows, shape (n,)."""
+        if self.single:
+            return rows
+        marked = np.zeros(len(self.requests), dtype=np.bool_)
+        marked[self.owner[rows]] = True
+        return marked
+
+    def count_by_column(self, cells: Bools) -> Ints:
+        """How many requests own a marked cell, per column of (R', k); shape (k,)."""
+        if not self.single and len(self.owner):
+            starts = np.flatnonzero(np.diff(self.owner, prepend=-1))
+            cells = np.logical_or.reduceat(cells, starts, axis=0)
+        return np.asarray(cells.sum(axis=0, dtype=np.int64))
+
+    def count(self) -> int:
+        """Compared requests that own at least one row."""
+        if self.single:
+            return len(self.owner)
+        return int(np.count_nonzero(np.diff(self.owner, prepend=-1)))
+
+
+def compared_rows(batch: RequestBatch, ok: Bools) -> ComparedRows:
+    """Leaves out the rows of requests that are not compared.
+
+    Args:
+      batch: n requests.
+      ok: which of them are compared, shape (n,).
+    """
+    n = len(batch)
+    owner = np.repeat(np.arange(n), batch.rows)
+    everything = bool(ok.all())
+    rows = None if everything else ok[owner]
+    return ComparedRows(
+        requests=ok,
+        rows=rows,
+        owner=owner if rows is None else owner[rows],
+        ids=batch.request_id,
+        single=everything and len(owner) == n and bool((batch.rows == 1).all()),
+        total=len(owner),
+    )
+
+
+def aligned(
+    baseline: Array,
+    candidate: Array,
+    keys: tuple[Keys | None, Keys | None] = (None, None),
+    known: Keys = (),
+) -> Aligned:
+    """Brings two tensors to the same columns.
+
+    Args:
+      baseline: shape (R, *trailing).
+      candidate: shape (R, *trailing); trailing shapes of equal size are equal enough.
+      keys: class names of a ZipMap output, both sides; None for other tensors.
+      known: class names met in earlier batches, which keep their places.
+
+    Returns:
+      Matrices over the union of columns; a class that one side lacks is NaN there.
+    """
+    before, after = _flat(baseline), _flat(candidate)
+    if keys[0] is not None and keys[1] is not None:
+        labels = tuple(dict.fromkeys((*known, *keys[0], *keys[1])))
+        before, after = _placed(before, keys[0], labels), _placed(after, keys[1], labels)
+    elif before.shape[1] != after.shape[1]:
+        return _unlike(baseline, candidate)
+    else:
+        labels = keys[0] or keys[1] or _labels(baseline)
+    wide = before.shape[1] > WIDE
+    return Aligned(labels=("",) if wide else labels, baseline=before, candidate=after, wide=wide)
+
+
+def column_name(tensor: str, label: str) -> str:
+    """As shown to a user: `imputed[3]`, or the tensor's own name."""
+    return f"{tensor}[{label}]" if label else tensor
+
+
+def _flat(tensor: Array) -> Array:
+    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
+
+
+def _labels(tensor: Array) -> Keys:
+    return ("",) if tensor.ndim == 1 else tuple(map(str, range(math.prod(tensor.shape[1:]))))
+
+
+def _placed(matrix: Array, keys: Keys, labels: Keys) -> Array:
+    if keys == labels:
+        return matrix
+    placed = np.full((len(matrix), len(labels)), np.nan)
+    where = {label: i for i, label in enumerate(labels)}
+    placed[:, [where[key] for key in keys]] = matrix
+    return placed
+
+
+def _unlike(baseline: Array, candidate: Array) -> Aligned:
+    nothing = np.empty((len(baseline), 0))
+    shapes = (list(baseline.shape[1:]), list(candidate.shape[1:]))
+    return Aligned(
+        labels=("",),
+        baseline=nothing,
+        candidate=nothing,
+        wide=False,
+        unlike=f"the shape per row was {shapes[0]} and is {shapes[1]}",
+    )

@@ -1,0 +1,165 @@
+"""How far two tensors are apart, row by row.
+
+Floats: |Δ| relative to the column's scale. The scale comes from the A/A prefix (`diff.floor`), so
+a row's verdict never depends on rows that come later; a row whose own magnitude exceeds the scale
+is measured against the smaller of its two magnitudes, which keeps the measure symmetric and never
+lets a runaway value excuse itself. Units in the last place were left: useless near zero.
+Integers, booleans and strings: equal or not. NaN and ±inf must stand in the same places.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.tensors import Array, Bools, Floats
+
+FLOAT_TOLERANCE = 1e-6
+"""Smallest relative tolerance of float32 and float64 columns: about eight float32 roundings."""
+HALF_TOLERANCE = 2.0 * float(np.finfo(np.float16).eps)
+"""Smallest relative tolerance where both sides are float16: two float16 roundings at the scale."""
+FLOOR_FACTOR = 8.0
+"""A difference up to this many times the baseline's own A/A difference is noise."""
+
+
+class Comparison(enum.Enum):
+    """How two dtypes are compared."""
+
+    FLOAT = "float"
+    """At least one side is a float: distance against a tolerance."""
+    EXACT = "exact"
+    """Integers and booleans: equal or not."""
+    WORDS = "words"
+    """Strings: equal or not."""
+    IMPOSSIBLE = "impossible"
+    """Strings against numbers: every row differs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowDifference:
+    """How R rows of k columns differ."""
+
+    mismatch: Bools
+    """Beyond tolerance, or NaN/inf on one side only, shape (R, k)."""
+    masked: Bools
+    """Of these: NaN or ±inf on one side only (or another sign of inf), shape (R, k)."""
+    absolute: Floats
+    """|candidate − baseline|, shape (R, k); 0 where masked, 1 for unequal words."""
+    relative: Floats
+    """`absolute` relative to the scale, shape (R, k); inf when both scale and row are 0."""
+
+
+def comparison(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> Comparison:
+    """Says how two dtypes are compared."""
+    words = (baseline.kind in "OUS", candidate.kind in "OUS")
+    if all(words):
+        return Comparison.WORDS
+    if any(words):
+        return Comparison.IMPOSSIBLE
+    if "f" in (baseline.kind, candidate.kind):
+        return Comparison.FLOAT
+    return Comparison.EXACT
+
+
+def base_tolerance(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> float:
+    """Smallest relative tolerance for a pair of dtypes; 0 for what is compared exactly.
+
+    A float16 candidate against a float32 baseline is held to the float32 tolerance: losing the
+    digits is a change.
+    """
+    if comparison(baseline, candidate) is not Comparison.FLOAT:
+        return 0.0
+    half = np.dtype(np.float16)
+    return HALF_TOLERANCE if baseline == half and candidate == half else FLOAT_TOLERANCE
+
+
+def same_bits(baseline: Array, candidate: Array) -> bool:
+    """Whether two tensors are surely equal: same dtype, shape and bytes (words: same words).
+
+    False proves nothing (−0 and 0 have other bits); it only says that the rows must be compared.
+    """
+    if baseline.dtype != candidate.dtype or baseline.shape != candidate.shape:
+        return False
+    if baseline.dtype == object:
+        return bool(np.array_equal(baseline, candidate))
+    return baseline.tobytes() == candidate.tobytes()
+
+
+def compare_rows(
+    baseline: Array, candidate: Array, tolerance: Floats | float, scale: Floats | float
+) -> RowDifference:
+    """Compares two matrices cell by cell.
+
+    Args:
+      baseline: shape (R, k).
+      candidate: shape (R, k).
+      tolerance: relative, ≥ 0, scalar or shape (k,); only used for floats.
+      scale: the columns' reference magnitude, ≥ 0, scalar or shape (k,).
+
+    Returns:
+      Mismatches, NaN masks and distances, each of shape (R, k).
+    """
+    match comparison(baseline.dtype, candidate.dtype):
+        case Comparison.FLOAT:
+            return _floats(baseline, candidate, tolerance, scale)
+        case Comparison.EXACT:
+            return _exact(baseline, candidate, scale)
+        case Comparison.WORDS:
+            return _all_or_nothing(np.asarray(baseline != candidate, dtype=np.bool_))
+        case Comparison.IMPOSSIBLE:
+            return _all_or_nothing(np.ones(baseline.shape, dtype=np.bool_))
+
+
+def _floats(
+    baseline: Array, candidate: Array, tolerance: Floats | float, scale: Floats | float
+) -> RowDifference:
+    before = baseline.astype(np.float64)
+    after = candidate.astype(np.float64)
+    same = (before == after) | (np.isnan(before) & np.isnan(after))
+    finite = np.isfinite(before) & np.isfinite(after)
+    with np.errstate(over="ignore", invalid="ignore"):
+        absolute = np.where(finite & ~same, np.abs(after - before), 0.0)
+    relative = _relative(absolute, before, after, scale)
+    masked = ~finite & ~same
+    return RowDifference(
+        mismatch=masked | (relative > tolerance),
+        masked=masked,
+        absolute=absolute,
+        relative=relative,
+    )
+
+
+def _exact(baseline: Array, candidate: Array, scale: Floats | float) -> RowDifference:
+    mismatch = np.asarray(baseline != candidate, dtype=np.bool_)
+    before = baseline.astype(np.float64)
+    after = candidate.astype(np.float64)
+    absolute = np.abs(after - before)
+    # Large neighbouring integers are one float64; they still differ.
+    absolute = np.where(mismatch, np.maximum(absolute, 1.0), 0.0)
+    return RowDifference(
+        mismatch=mismatch,
+        masked=np.zeros(mismatch.shape, dtype=np.bool_),
+        absolute=absolute,
+        relative=_relative(absolute, before, after, scale),
+    )
+
+
+def _all_or_nothing(mismatch: Bools) -> RowDifference:
+    cost = mismatch.astype(np.float64)
+    return RowDifference(
+        mismatch=mismatch,
+        masked=np.zeros(mismatch.shape, dtype=np.bool_),
+        absolute=cost,
+        relative=cost,
+    )
+
+
+def _relative(absolute: Floats, before: Floats, after: Floats, scale: Floats | float) -> Floats:
+    reach = np.fmax(scale, np.fmin(np.abs(before), np.abs(after)))
+    relative = np.zeros(absolute.shape)
+    moved = absolute > 0
+    with np.errstate(divide="ignore", over="ignore"):
+        np.divide(absolute, reach, out=relative, where=moved)
+    return relative

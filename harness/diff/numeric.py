@@ -1,0 +1,321 @@
+"""Rules that name a relation between two numeric columns."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.core.tensors import Array, Floats
+from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, plus, shown
+from harness.diff.units import AFFINE, HOURS, PERIODS, known_factor, known_offset
+
+_CONFIRMED_ONE = 3
+"""Distinct values that confirm one fitted constant."""
+_CONFIRMED_KNOWN = 2
+"""Distinct values that confirm a well-known constant."""
+_CONFIRMED_TWO = 4
+"""Distinct values that confirm two fitted constants."""
+_WRAPS = 2
+"""Rows beyond the period's end that make a shift cyclic."""
+_SECOND = 0.01
+"""Least share of the second of two shifts."""
+_INTEGER_RANGE = 100.0
+"""Integers over a range this wide may have been rounded after scaling."""
+_DECIMALS = 5
+_CLUSTERS = 6
+_LAGS = 50
+_CHECKED = 30
+"""Rows that must have a predecessor in the sample before staleness is named."""
+_HALF = 2.0 * float(np.finfo(np.float16).eps)
+_SAME = 1e-9
+
+
+def rounded(pairs: Pairs) -> Relation | None:
+    """The baseline's value with fewer digits."""
+    if pairs.explained(pairs.baseline) >= ENOUGH:
+        text = "candidate = baseline within twice the tolerance (rounding)"
+        return Relation(kind=RelationKind.PRECISION, value=None, share=1.0, text=text)
+    if pairs.whole or pairs.distinct() < _CONFIRMED_ONE:
+        return None
+    before = pairs.baseline
+    with np.errstate(over="ignore", invalid="ignore"):
+        ways: list[tuple[str, Floats]] = [
+            ("rounded to float16", before.astype(np.float16).astype(np.float64)),
+            ("rounded to bfloat16", _bfloat16(before)),
+            ("cut off to whole numbers", np.trunc(before)),
+            ("rounded down to whole numbers", np.floor(before)),
+        ]
+    ways += [
+        (f"rounded to {k} decimals" if k else "rounded to whole numbers", np.round(before, k))
+        for k in range(_DECIMALS)
+    ]
+    for words, predicted in ways:
+        share = pairs.explained(predicted)
+        if share >= ENOUGH:
+            text = f"candidate = baseline {words}"
+            return Relation(kind=RelationKind.PRECISION, value=None, share=share, text=text)
+    return None
+
+
+def sign(pairs: Pairs) -> Relation | None:
+    """Negated, or the sign lost."""
+    if pairs.distinct() < _CONFIRMED_KNOWN:
+        return None
+    for predicted, text in (
+        (-pairs.baseline, "candidate = −baseline"),
+        (np.abs(pairs.baseline), "candidate = |baseline| (sign lost)"),
+    ):
+        share = pairs.explained(predicted)
+        if share >= ENOUGH:
+            return Relation(kind=RelationKind.SIGN, value=-1.0, share=share, text=text)
+    return None
+
+
+def scaled(pairs: Pairs) -> Relation | None:
+    """Times a constant; well-known unit factors get their name."""
+    before, after = pairs.baseline[pairs.differs], pairs.candidate[pairs.differs]
+    usable = np.isfinite(before) & np.isfinite(after) & (before != 0)
+    if usable.sum() < ENOUGH * len(before):
+        return None
+    large = usable & (np.abs(before) >= np.median(np.abs(before[usable])))
+    ratio = float(np.median(after[large] / before[large]))
+    known = known_factor(ratio)
+    distinct = pairs.distinct()
+    allowed = _allowed(pairs)
+    if known is not None and distinct >= _CONFIRMED_KNOWN:
+        share = pairs.explained(known.value * pairs.baseline, allowed)
+        if share >= ENOUGH:
+            return _scaled(known.value, share, known.meaning)
+    share = pairs.explained(ratio * pairs.baseline, allowed)
+    if distinct < _CONFIRMED_ONE or share < ENOUGH or ratio == 0:
+        return None
+    return _scaled(ratio, share, known.meaning if known else "")
+
+
+def cyclic(pairs: Pairs) -> Relation | None:
+    """Plus a constant, wrapped round the end of a day, week, year, circle; one or two shifts."""
+    clusters = _clusters(pairs)
+    if not clusters or pairs.distinct() < _CONFIRMED_TWO:
+        return None
+    first = clusters[0][0]
+    for period, meaning in PERIODS.items():
+        found = _wrapped(pairs, clusters, (first,), period)
+        if found is not None:
+            return _cyclic(found, period, meaning)
+    for period, meaning in HOURS.items():
+        for other, count in clusters[1:]:
+            apart = abs(_least(other - first, period))
+            if abs(apart - period / 24.0) < _SAME * period and count >= _SECOND * pairs.count:
+                found = _wrapped(pairs, clusters, (first, other), period)
+                if found is not None:
+                    return _cyclic(found, period, f"{meaning}, with daylight saving time")
+    return None
+
+
+def shifted(pairs: Pairs) -> Relation | None:
+    """Plus a constant."""
+    clusters = _clusters(pairs)
+    if not clusters or pairs.distinct() < _CONFIRMED_ONE:
+        return None
+    shift = clusters[0][0]
+    share = pairs.explained(pairs.baseline + shift, np.maximum(pairs.slack, _ulp(pairs)))
+    if share < ENOUGH:
+        return None
+    return Relation(
+        kind=RelationKind.SHIFTED,
+        value=shift,
+        share=share,
+        text=_with_meaning(f"candidate = baseline {plus(shift)}", known_offset(shift)),
+    )
+
+
+def two_shifts(pairs: Pairs) -> Relation | None:
+    """Plus one of two constants an hour apart: a zone offset with daylight saving time."""
+    clusters = _clusters(pairs)
+    if len(clusters) < 2 or pairs.distinct() < _CONFIRMED_TWO:  # noqa: PLR2004 - two shifts
+        return None
+    (first, n_first), (second, n_second) = clusters[:2]
+    share = (n_first + n_second) / pairs.count
+    hour = any(
+        abs(abs(first - second) - h) <= _SAME * h for h in (1.0, 60.0, 3600.0, 3.6e6, 3.6e12)
+    )
+    if share < ENOUGH or not hour or n_second < _SECOND * pairs.count or first * second < 0:
+        return None
+    text = (
+        f"candidate = baseline {plus(first)} ({n_first / pairs.count:.0%}) "
+        f"or {plus(second)} ({n_second / pairs.count:.0%}) (local time ↔ UTC, with daylight saving time?)"
+    )
+    return Relation(kind=RelationKind.SHIFTED, value=first, share=share, text=text)
+
+
+def affine(pairs: Pairs) -> Relation | None:
+    """Times a constant plus a constant, fitted by medians."""
+    fit = _median_line(pairs)
+    if fit is None or pairs.distinct() < _CONFIRMED_TWO:
+        return None
+    allowed = _allowed(pairs)
+    for slope, intercept, meaning in AFFINE:
+        share = pairs.explained(slope * pairs.baseline + intercept, allowed)
+        if share >= ENOUGH:
+            return _affine(slope, intercept, share, meaning)
+    slope, intercept = fit
+    share = pairs.explained(slope * pairs.baseline + intercept, allowed)
+    return _affine(slope, intercept, share, "") if share >= ENOUGH and slope != 0 else None
+
+
+def stale(pairs: Pairs) -> Relation | None:
+    """The value of the row k places earlier in time; needs the order of rows and most neighbours."""
+    if pairs.order is None or pairs.distinct() < _CONFIRMED_TWO:
+        return None
+    by_time = np.argsort(pairs.order, kind="stable")
+    order, before = pairs.order[by_time], pairs.baseline[by_time]
+    for lag in range(1, _LAGS + 1):
+        at = np.searchsorted(order, pairs.order - lag)
+        at = np.minimum(at, len(order) - 1)
+        there = (order[at] == pairs.order - lag) & pairs.differs
+        if there.sum() < max(_CHECKED, pairs.count // 2):
+            continue
+        hit = np.abs(pairs.candidate - before[at]) <= pairs.slack
+        share = float(hit[there].mean())
+        if share >= ENOUGH:
+            rows = "row" if lag == 1 else "rows"
+            text = f"candidate = the baseline's value {lag} {rows} earlier (stale copy?)"
+            return Relation(kind=RelationKind.STALE, value=float(lag), share=share, text=text)
+    return None
+
+
+def loosely_equal(pairs: Pairs) -> Relation | None:
+    """Equal to about three digits, by no rounding rule that has a name."""
+    if pairs.whole:
+        return None
+    share = pairs.explained(pairs.baseline, _HALF * np.abs(pairs.baseline))
+    if share < ENOUGH:
+        return None
+    text = "candidate = baseline to about three digits (lower precision?)"
+    return Relation(kind=RelationKind.PRECISION, value=None, share=share, text=text)
+
+
+def _clusters(pairs: Pairs) -> list[tuple[float, int]]:
+    """(centre, rows) of the most frequent differences, largest first; empty when they spread."""
+    delta = pairs.delta[pairs.differs]
+    delta = np.sort(delta[np.isfinite(delta)])
+    if len(delta) < ENOUGH * pairs.count:
+        return []
+    width = max(float(np.median(pairs.slack)), float(np.max(_ulp(pairs))))
+    found: list[tuple[float, int]] = []
+    parts = np.split(delta, np.flatnonzero(np.diff(delta) > width) + 1)
+    for part in sorted(parts, key=len, reverse=True)[:_CLUSTERS]:
+        centre = float(np.median(part))
+        if abs(centre - round(centre)) <= width:
+            centre = float(round(centre))
+        found.append((centre, int((np.abs(part - centre) <= width).sum())))
+    found.sort(key=lambda c: -c[1])
+    return found
+
+
+def _wrapped(
+    pairs: Pairs, clusters: list[tuple[float, int]], shifts: tuple[float, ...], period: float
+) -> list[tuple[float, float]] | None:
+    """(shift, share) per shift when the clusters are these shifts with and without a wrap."""
+    values = pairs.baseline[pairs.differs & np.isfinite(pairs.delta)]
+    width = max(float(np.median(pairs.slack)), float(np.max(_ulp(pairs))))
+    if np.ptp(values) > period + width or max(abs(s) for s in shifts) >= period:
+        return None
+    shares: list[tuple[float, float]] = []
+    wraps = False
+    for shift in shifts:
+        other = shift - np.copysign(period, shift)
+        straight = sum(n for centre, n in clusters if abs(centre - shift) <= width)
+        turned = sum(n for centre, n in clusters if abs(centre - other) <= width)
+        wraps = wraps or turned >= _WRAPS
+        shares.append((_least(shift, period), (straight + turned) / pairs.count))
+    if not wraps or sum(share for _, share in shares) < ENOUGH:
+        return None
+    if len({shift for shift, _ in shares}) < len(shifts):
+        return None
+    return sorted(shares, key=lambda s: -s[1])
+
+
+def _least(shift: float, period: float) -> float:
+    """The representative of a shift modulo a period with the smallest size; half stays positive."""
+    turned = shift % period
+    return turned - period if turned > period / 2 else turned
+
+
+def _cyclic(found: list[tuple[float, float]], period: float, meaning: str) -> Relation:
+    share = sum(part for _, part in found)
+    if len(found) == 1:
+        words = plus(found[0][0])
+    else:
+        words = " or ".join(f"{plus(shift)} ({part:.0%})" for shift, part in found)
+    return Relation(
+        kind=RelationKind.CYCLIC_SHIFT,
+        value=found[0][0],
+        share=share,
+        text=_with_meaning(f"candidate = baseline {words} modulo {shown(period)}", meaning),
+    )
+
+
+def _median_line(pairs: Pairs) -> tuple[float, float] | None:
+    """Slope and intercept by medians of far-apart pairs, then refined on the rows that fit."""
+    use = pairs.differs & np.isfinite(pairs.baseline) & np.isfinite(pairs.candidate)
+    if use.sum() < max(ENOUGH * pairs.count, _CONFIRMED_TWO):
+        return None
+    order = np.argsort(pairs.baseline[use], kind="stable")
+    x, y = pairs.baseline[use][order], pairs.candidate[use][order]
+    half = len(x) // 2
+    run = x[half:] - x[: len(x) - half]
+    apart = run > float(np.median(pairs.slack))
+    if not apart.any():
+        return None
+    slope = float(np.median((y[half:] - y[: len(y) - half])[apart] / run[apart]))
+    intercept = float(np.median(y - slope * x))
+    fits = np.abs(y - slope * x - intercept) <= 4.0 * pairs.slack[use][order]
+    if fits.sum() >= _CONFIRMED_TWO and np.ptp(x[fits]) > 0:
+        middle_x, middle_y = float(x[fits].mean()), float(y[fits].mean())
+        dx = x[fits] - middle_x
+        slope = float((dx * (y[fits] - middle_y)).sum() / (dx * dx).sum())
+        intercept = middle_y - slope * middle_x
+    return slope, intercept
+
+
+def _allowed(pairs: Pairs) -> Floats:
+    """The slack; wide integer columns may also have been rounded after the arithmetic."""
+    finite = pairs.baseline[pairs.differs & np.isfinite(pairs.baseline)]
+    if pairs.whole and len(finite) and np.ptp(finite) >= _INTEGER_RANGE:
+        return np.maximum(pairs.slack, 1.0)
+    return pairs.slack
+
+
+def _ulp(pairs: Pairs) -> Floats:
+    """What float64 cannot tell apart at these values; integers were subtracted exactly."""
+    size = np.abs(pairs.baseline[pairs.differs])
+    largest = float(size[np.isfinite(size)].max(initial=0.0))
+    return np.full(len(pairs.slack), 0.0 if pairs.whole else float(np.spacing(largest)))
+
+
+def _bfloat16(values: Floats) -> Floats:
+    """Rounds to the 8 significant bits of bfloat16, ties to even."""
+    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+    kept = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16
+    wide: Array = kept.astype(np.uint32).view(np.float32)
+    return wide.astype(np.float64)
+
+
+def _scaled(factor: float, share: float, meaning: str) -> Relation:
+    return Relation(
+        kind=RelationKind.SCALED,
+        value=factor,
+        share=share,
+        text=_with_meaning(f"candidate = baseline × {shown(factor)}", meaning),
+    )
+
+
+def _affine(slope: float, intercept: float, share: float, meaning: str) -> Relation:
+    text = f"candidate = baseline × {shown(slope)} {plus(intercept)}"
+    return Relation(
+        kind=RelationKind.AFFINE, value=slope, share=share, text=_with_meaning(text, meaning)
+    )
+
+
+def _with_meaning(text: str, meaning: str) -> str:
+    return f"{text} ({meaning}?)" if meaning else text

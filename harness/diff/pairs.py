@@ -1,0 +1,177 @@
+"""The sampled pairs of one column, as the naming rules see them."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.tensors import Array, Bools, Floats, Ints
+
+ENOUGH = 0.99
+"""Share of the differing rows that a relation must explain."""
+SLACK = 2.0
+"""A fitted relation may miss by this many tolerances: the fitted constant carries noise too."""
+MANY = 16
+"""More distinct values than any rule asks for."""
+Vocabularies = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
+
+
+class RelationKind(enum.StrEnum):
+    """How a candidate's column follows from the baseline's."""
+
+    EQUAL = "equal"
+    """Within tolerance."""
+    SCALED = "scaled"
+    """Times a constant."""
+    SHIFTED = "shifted"
+    """Plus a constant."""
+    AFFINE = "affine"
+    """Times a constant plus a constant."""
+    CYCLIC_SHIFT = "cyclic_shift"
+    """Plus a constant, wrapped round a period."""
+    PERMUTED = "permuted"
+    """The same categories under other codes."""
+    FILLED_WITH_ZERO = "filled_with_zero"
+    """0 where the baseline has nothing, its own fill, or a value."""
+    FILLED_WITH_CONSTANT = "filled_with_constant"
+    """The same with another constant."""
+    MISSING = "missing"
+    """NaN where the baseline has a value."""
+    SIGN = "sign"
+    """Negated, or the sign lost."""
+    CLIPPED = "clipped"
+    """Cut off at a bound."""
+    PRECISION = "precision"
+    """Rounded."""
+    STALE = "stale"
+    """The value of an earlier row."""
+    OTHER_COLUMN = "other_column"
+    """Another feature's values."""
+    OTHER = "other"
+    """None of these."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """A named relation."""
+
+    kind: RelationKind
+    """Its name."""
+    value: float | None
+    """Its constant, when it has one: factor, shift, slope, fill, bound."""
+    share: float
+    """Share of the sampled differing rows it explains; 0 for "other"."""
+    text: str
+    """In words: candidate = baseline + 4 modulo 24."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Sampled numeric pairs of one column."""
+
+    baseline: Floats
+    """Shape (r,)."""
+    candidate: Floats
+    """Shape (r,)."""
+    delta: Floats
+    """candidate − baseline, exact for integers before rounding to float64, shape (r,)."""
+    differs: Bools
+    """Rows whose difference is to be explained, shape (r,)."""
+    slack: Floats
+    """How far a fitted relation may miss, shape (r,)."""
+    whole: bool
+    """Both sides have integer types."""
+    vocabularies: Vocabularies
+    """Words in code order, if the column holds codes."""
+    order: Ints | None
+    """Position in time of each row, when known."""
+
+    @classmethod
+    def of(
+        cls,
+        baseline: Array,
+        candidate: Array,
+        differs: Bools,
+        measure: tuple[float, float],
+        *,
+        vocabularies: Vocabularies,
+        order: Ints | None,
+    ) -> Pairs:
+        """Prepares two numeric columns of shape (r,); `measure` = (relative tolerance, scale)."""
+        tolerance, scale = measure
+        before, after = baseline.astype(np.float64), candidate.astype(np.float64)
+        whole = baseline.dtype.kind in "iub" and candidate.dtype.kind in "iub"
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = _exact_delta(baseline, candidate) if whole else after - before
+        size = np.abs(after[np.isfinite(after)])
+        reach = max(scale, float(np.quantile(size, ENOUGH)) if len(size) else 0.0)
+        own = np.fmax(np.abs(before), np.abs(after))
+        slack = SLACK * max(tolerance, 1e-9) * np.fmax(reach, np.where(np.isfinite(own), own, 0.0))
+        return cls(
+            baseline=before,
+            candidate=after,
+            delta=delta,
+            differs=differs,
+            slack=slack,
+            whole=whole,
+            vocabularies=vocabularies,
+            order=order,
+        )
+
+    @property
+    def count(self) -> int:
+        """Rows to explain."""
+        return int(self.differs.sum())
+
+    def restricted(self, differs: Bools) -> Pairs:
+        """The same rows with fewer differences to explain; the others are left out."""
+        keep = differs | ~self.differs
+        return dataclasses.replace(
+            self,
+            baseline=self.baseline[keep],
+            candidate=self.candidate[keep],
+            delta=self.delta[keep],
+            differs=differs[keep],
+            slack=self.slack[keep],
+            order=None if self.order is None else self.order[keep],
+        )
+
+    def explained(self, predicted: Floats, allowed: Floats | float | None = None) -> float:
+        """Share of the differing rows that a prediction, shape (r,), hits within the slack."""
+        slack = self.slack if allowed is None else allowed
+        with np.errstate(invalid="ignore"):
+            hit = (np.abs(self.candidate - predicted) <= slack) | (
+                np.isnan(self.candidate) & np.isnan(predicted)
+            )
+        return float(hit[self.differs].mean())
+
+    def distinct(self) -> int:
+        """Baseline values more than the slack apart among the differing rows, at most MANY."""
+        values = self.baseline[self.differs]
+        values = np.sort(values[np.isfinite(values)])
+        apart = float(np.median(self.slack))
+        found, at = 0, 0
+        while at < len(values) and found < MANY:
+            found += 1
+            at = int(np.searchsorted(values, values[at] + apart, side="right"))
+        return found
+
+
+def shown(value: float) -> str:
+    """A number as text, at most seven digits."""
+    return f"{value:.7g}"
+
+
+def plus(value: float) -> str:
+    """The sign apart from the size: `+ 4` or `− 4`."""
+    return f"+ {shown(value)}" if value >= 0 else f"− {shown(-value)}"
+
+
+def _exact_delta(baseline: Array, candidate: Array) -> Floats:
+    """Integer differences taken before float64 loses the last digits of large values."""
+    if "u" in (baseline.dtype.kind, candidate.dtype.kind):
+        return candidate.astype(np.float64) - baseline.astype(np.float64)
+    return (candidate.astype(np.int64) - baseline.astype(np.int64)).astype(np.float64)

@@ -1,0 +1,157 @@
+"""Names the relation between two columns: the bug's signature, in words a person can act on.
+
+The simplest relation that explains at least 99 % of the rows that differ is named; a rule that
+needs n constants must be confirmed by more than n distinct values, so that a nearly constant
+column gets no fanciful name. Two different faults in one column (scaled, and zero where a value
+was missing) are named one by one. What was left: least squares for the affine fit (a few
+wrap-around rows wreck it) and relations over more than one column (see `diff.roots`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.diff.codes import name_words, permuted
+from harness.diff.distance import Comparison, compare_rows, comparison
+from harness.diff.fills import clipped, filled
+from harness.diff.numeric import (
+    affine,
+    cyclic,
+    loosely_equal,
+    rounded,
+    scaled,
+    shifted,
+    sign,
+    stale,
+    two_shifts,
+)
+from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
+
+RULES = (
+    filled,
+    rounded,
+    sign,
+    cyclic,
+    shifted,
+    scaled,
+    affine,
+    clipped,
+    permuted,
+    two_shifts,
+    stale,
+    loosely_equal,
+)
+"""Tried in this order: the first that explains enough is the name."""
+
+_FEW = 3
+_MANY = 50
+
+
+def name_relation(
+    baseline: Array,
+    candidate: Array,
+    *,
+    tolerance: float = 1e-6,
+    scale: float | None = None,
+    vocabularies: Vocabularies = (None, None),
+    order: Ints | None = None,
+) -> Relation:
+    """Names how a candidate's column follows from the baseline's.
+
+    Args:
+      baseline: shape (r,), any dtype.
+      candidate: shape (r,), the same rows.
+      tolerance: relative; differences within are none.
+      scale: reference magnitude of the column; None = its largest finite |value|.
+      vocabularies: words in code order, baseline's and candidate's, for columns of codes.
+      order: position in time of each row, shape (r,); None = unknown, then staleness is not tried.
+
+    Returns:
+      The simplest relation that explains at least 99 % of the rows that differ, or "other".
+    """
+    if len(baseline) == 0:
+        return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text="no rows")
+    match comparison(baseline.dtype, candidate.dtype):
+        case Comparison.WORDS:
+            return name_words(baseline, candidate)
+        case Comparison.IMPOSSIBLE:
+            text = f"numbers on one side, words on the other ({baseline.dtype} → {candidate.dtype})"
+            return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
+        case Comparison.FLOAT | Comparison.EXACT:
+            return _name_numbers(baseline, candidate, tolerance, scale, vocabularies, order)
+
+
+def _name_numbers(
+    baseline: Array,
+    candidate: Array,
+    tolerance: float,
+    scale: float | None,
+    vocabularies: Vocabularies,
+    order: Ints | None,
+) -> Relation:
+    if scale is None:
+        finite = np.abs(baseline.astype(np.float64))
+        scale = float(finite[np.isfinite(finite)].max(initial=0.0))
+    if comparison(baseline.dtype, candidate.dtype) is Comparison.EXACT:
+        tolerance = 0.0
+    difference = compare_rows(baseline[:, None], candidate[:, None], tolerance, scale)
+    differs, masked = difference.mismatch[:, 0], difference.masked[:, 0]
+    if not differs.any():
+        return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text="candidate = baseline")
+    pairs = Pairs.of(
+        baseline, candidate, differs, (tolerance, scale), vocabularies=vocabularies, order=order
+    )
+    share = float(masked[differs].mean())
+    if 1.0 - ENOUGH < share < ENOUGH:
+        return _both(pairs.restricted(differs & ~masked), pairs.restricted(differs & masked), share)
+    return first_named(pairs)
+
+
+def first_named(pairs: Pairs) -> Relation:
+    """The first rule that explains enough, else "other"."""
+    if pairs.count < _FEW:
+        return _other(pairs, f"only {pairs.count} sampled rows differ; too few to name a relation")
+    for rule in RULES:
+        relation = rule(pairs)
+        if relation is not None:
+            return relation
+    return _other(pairs, "no simple relation")
+
+
+def _both(numbers: Pairs, missing: Pairs, share: float) -> Relation:
+    """Two faults in one column: where both sides have numbers, and where only one has."""
+    parts = (first_named(numbers), first_named(missing))
+    major, minor = parts if share <= 1.0 - share else (parts[1], parts[0])
+    if major.kind is RelationKind.OTHER and minor.kind is not RelationKind.OTHER:
+        major, minor = minor, major
+    return Relation(
+        kind=major.kind,
+        value=major.value,
+        share=major.share,
+        text=f"{major.text}; elsewhere {minor.text}",
+    )
+
+
+def _other(pairs: Pairs, why: str) -> Relation:
+    """What can be said without a name: correlation and mean difference."""
+    both = np.isfinite(pairs.baseline) & np.isfinite(pairs.candidate)
+    lines: Sequence[str] = (why, *_figures(pairs.baseline, pairs.candidate, both, pairs.differs))
+    return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text="; ".join(lines))
+
+
+def _figures(baseline: Floats, candidate: Floats, both: Bools, differs: Bools) -> list[str]:
+    lines = []
+    before, after = baseline[both], candidate[both]
+    if len(before) >= _MANY and np.ptp(before) > 0 and np.ptp(after) > 0:
+        lines.append(f"correlation {float(np.corrcoef(before, after)[0, 1]):.3f}")
+    moved = both & differs
+    if moved.any():
+        mean = float((candidate[moved] - baseline[moved]).mean())
+        lines.append(f"mean difference {mean:.4g} where they differ")
+    one_sided = int((differs & ~both).sum())
+    if one_sided:
+        lines.append(f"{one_sided} sampled rows are NaN or infinite on one side only")
+    return lines

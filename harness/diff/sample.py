@@ -1,0 +1,123 @@
+"""A bounded sample of rows of one tensor, taken in test order.
+
+The first rows of the stream, equal or not, and the first rows that differ: enough to name the
+relation between the two sides, small enough to save after every chunk. Test order is random, so
+"first" is a fair draw.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.core.tensors import Array, Bools
+from harness.diff.state import State, array_from_parts, array_parts, bytes_from_value
+from harness.diff.state import value_from_bytes as _read
+
+LIMIT = 4096
+"""Rows kept of the beginning, and differing rows kept."""
+WIDE_COLUMNS = 16
+"""Columns kept of a wide tensor, evenly strided."""
+
+
+class RowSample:
+    """Both sides' values of a few thousand rows, shape (rows, columns)."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.differing = 0
+        self._baseline: list[Array] = []
+        self._candidate: list[Array] = []
+
+    def wants_more(self) -> bool:
+        """Whether rows that are equal would still be kept."""
+        return self.seen < LIMIT
+
+    def add_equal(self, values: Array) -> None:
+        """Offers rows, shape (R, k), that are the same on both sides."""
+        kept = thinned(values[: max(LIMIT - self.seen, 0)]).copy()
+        self.seen += len(values)
+        if len(kept):
+            # One object on both sides: saved once.
+            self._baseline.append(kept)
+            self._candidate.append(kept)
+
+    def add(self, baseline: Array, candidate: Array, mismatch: Bools) -> None:
+        """Offers rows, shape (R, k); `mismatch` marks those that differ, shape (R,)."""
+        first = max(LIMIT - self.seen, 0)
+        keep = np.zeros(len(mismatch), dtype=np.bool_)
+        keep[:first] = True
+        keep[np.flatnonzero(mismatch)[: max(LIMIT - self.differing, 0)]] = True
+        self.seen += len(mismatch)
+        self.differing = min(self.differing + int(mismatch.sum()), LIMIT)
+        if keep.any():
+            self._baseline.append(thinned(baseline)[keep])
+            self._candidate.append(thinned(candidate)[keep])
+
+    def column(self, index: int) -> tuple[Array, Array]:
+        """One column's sampled values, baseline and candidate, in test order."""
+        before = [_column(chunk, index) for chunk in self._baseline]
+        after = [_column(chunk, index) for chunk in self._candidate]
+        if not before:
+            return np.zeros(0), np.zeros(0)
+        return np.concatenate(before), np.concatenate(after)
+
+    def prefix(self, index: int) -> tuple[Array, Array]:
+        """As `column`, of the first rows only: these rows are the same ones for every tensor."""
+        before, after = self.column(index)
+        kept = min(self.seen, LIMIT)
+        return before[:kept], after[:kept]
+
+    def flat(self) -> tuple[Array, Array]:
+        """All sampled values of a wide tensor as one column."""
+        width = self._baseline[0].shape[1] if self._baseline else 0
+        columns = [self.column(i) for i in range(width)]
+        if not columns:
+            return np.zeros(0), np.zeros(0)
+        return np.concatenate([b for b, _ in columns]), np.concatenate([c for _, c in columns])
+
+    def state(self) -> State:
+        """Everything, as arrays."""
+        state: State = {"head": bytes_from_value([self.seen, self.differing])}
+        if not self._baseline:
+            return state
+        state |= array_parts("baseline", _stacked(self._baseline))
+        if any(b is not c for b, c in zip(self._baseline, self._candidate, strict=True)):
+            state |= array_parts("candidate", _stacked(self._candidate))
+        return state
+
+    @classmethod
+    def from_state(cls, state: State) -> RowSample:
+        """Continues from `state()`."""
+        sample = cls()
+        sample.seen, sample.differing = _read(state["head"])
+        baseline = array_from_parts("baseline", state)
+        if baseline is not None:
+            candidate = array_from_parts("candidate", state)
+            sample._baseline = [baseline]
+            sample._candidate = [baseline if candidate is None else candidate]
+        return sample
+
+
+def thinned(matrix: Array, width: int = 64) -> Array:
+    """A wide matrix's evenly strided columns; narrower ones as they are."""
+    columns = matrix.shape[1]
+    if columns <= width:
+        return matrix
+    return matrix[:, np.linspace(0, columns - 1, WIDE_COLUMNS).astype(np.int64)]
+
+
+def _column(chunk: Array, index: int) -> Array:
+    """A column; NaN when the chunk is older than the column (a class met later)."""
+    return chunk[:, index] if index < chunk.shape[1] else np.full(len(chunk), np.nan)
+
+
+def _stacked(chunks: list[Array]) -> Array:
+    width = max(chunk.shape[1] for chunk in chunks)
+    return np.concatenate(
+        [
+            chunk
+            if chunk.shape[1] == width
+            else np.pad(chunk, ((0, 0), (0, width - chunk.shape[1])), constant_values=np.nan)
+            for chunk in chunks
+        ]
+    )
