@@ -1,0 +1,115 @@
+"""The A/A leg: the baseline against itself, in other batches, on a random prefix of the traffic.
+
+Whatever differs here is noise of the machine and the runtime. A tolerance that was assumed instead
+of measured either hides a fault or raises an alarm about nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from harness.core.observations import Observations, PairBatch
+from harness.core.tensors import Ints, Tensors
+from harness.core.traffic import RequestBatch
+from harness.diff.floor import Floor, FloorBuilder
+from harness.replay.legs import Leg
+from harness.replay.order import Batch
+
+FLOOR_REQUESTS = 20_000
+_SPLITS = (333, 512)
+"""Sizes into which the second leg's batches are cut, the rest being the third piece."""
+
+
+def measure_floor(
+    first: Leg,
+    second: Leg,
+    batches: Sequence[Batch],
+    read: Callable[[Ints], RequestBatch],
+    *,
+    trace: bool,
+    heard: Callable[[int, int], None],
+) -> Floor:
+    """Runs both baseline legs over the same requests and measures how far they differ.
+
+    Args:
+      first: the baseline in the run's batches.
+      second: the baseline again, in a process of its own, each batch cut in three.
+      batches: the run's schedule; the prefix up to FLOOR_REQUESTS is used.
+      read: gives the requests at storage positions.
+      trace: also compare feature tensors.
+      heard: told (done, total) requests.
+    """
+    builder = FloorBuilder()
+    prefix = list(_prefix(batches))
+    total = sum(len(b.positions) for b in prefix)
+    done = 0
+    for batch in prefix:
+        requests = read(batch.positions)
+        pieces = [_rows(requests, start, stop) for start, stop in _cuts(len(requests))]
+        first.submit(requests, trace=trace)
+        for piece in pieces:
+            second.submit(piece, trace=trace)
+        pair = PairBatch(
+            requests=requests,
+            baseline=first.collect(),
+            candidate=joined([second.collect() for _ in pieces]),
+        )
+        builder.update(pair)
+        done += len(requests)
+        heard(done, total)
+        if first.ended or second.ended:
+            break
+    return builder.finish()
+
+
+def _prefix(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """The first batches of one window, until FLOOR_REQUESTS are reached."""
+    count = 0
+    window = batches[0].window if batches else ""
+    for batch in batches:
+        if batch.window != window:
+            continue
+        if count >= FLOOR_REQUESTS:
+            return
+        count += len(batch.positions)
+        yield batch
+
+
+def _cuts(n: int) -> list[tuple[int, int]]:
+    edges = sorted({0, *(min(e, n) for e in np.cumsum(_SPLITS).tolist()), n})
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def _rows(batch: RequestBatch, start: int, stop: int) -> RequestBatch:
+    """Requests start:stop of a batch."""
+    offsets = np.concatenate([[0], np.cumsum(batch.rows)])
+    low, high = int(offsets[start]), int(offsets[stop])
+    return RequestBatch(
+        seq=batch.seq[start:stop],
+        request_id=batch.request_id[start:stop],
+        ts_ns=batch.ts_ns[start:stop],
+        rows=batch.rows[start:stop],
+        inputs={name: tensor[low:high] for name, tensor in batch.inputs.items()},
+        recorded={name: tensor[low:high] for name, tensor in batch.recorded.items()},
+        answered=batch.answered[start:stop],
+        context={name: column[start:stop] for name, column in batch.context.items()},
+    )
+
+
+def joined(pieces: Sequence[Observations]) -> Observations:
+    """Observations of consecutive pieces of a batch as those of the whole batch."""
+    return Observations(
+        outcome=np.concatenate([p.outcome for p in pieces]),
+        outputs=_joined([p.outputs for p in pieces]),
+        features=_joined([p.features for p in pieces]),
+        trace_outputs=_joined([p.trace_outputs for p in pieces]),
+        latency_s=np.concatenate([p.latency_s for p in pieces]),
+        keys=pieces[0].keys,
+    )
+
+
+def _joined(parts: Sequence[Tensors]) -> Tensors:
+    names = set.intersection(*(set(p) for p in parts))
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0] if name in names}

@@ -1,0 +1,307 @@
+"""Before anything is replayed: pin both versions, look at their graphs, seal, select, draw the order.
+
+What is fixed here goes into the run folder (`manifest.json`, `order.npz`, `policy.yaml`, the pinned
+models), and both a fresh and a resumed run are read back from there: one path, so that a resumed
+verdict cannot differ.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core.clock import iso, now_ns
+from harness.core.errors import TrafficError, UsageError
+from harness.core.jsonable import jsonable, sha256
+from harness.core.models import ModelGraph, PinnedModel
+from harness.core.policies import Policy, WindowName
+from harness.core.tensors import Floats, Ints
+from harness.decide.policy import policy_from_yaml
+from harness.judge.plan import WindowCounts
+from harness.pipeline.attempts import attempt_number
+from harness.pipeline.environment import environment
+from harness.pipeline.progress import Listener, Progress
+from harness.pipeline.request import GateRequest
+from harness.pipeline.selection import WindowSelection, matured, needed_windows, newest
+from harness.replay.order import Batch, draw_order, schedule
+from harness.resolve.digest import model_content
+from harness.resolve.pin import pin
+from harness.sandbox.answers import LoadFailure
+from harness.sandbox.graphs import inspect
+from harness.store.labels import Labels, label_paths, read_labels
+from harness.store.runs import RunFolder
+from harness.store.tables import open_traffic
+from harness.store.windows import SealedWindow, WindowIndex
+
+BATCH_REQUESTS = 1024
+_CHUNK = 65_536
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything a run needs before its first batch."""
+
+    request: GateRequest
+    """What was asked."""
+    run: RunFolder
+    """Where the run is written."""
+    manifest: dict[str, Any]
+    """As saved; the isolation is added when it is known."""
+    policy: Policy
+    """As parsed, with this attempt's error rates."""
+    baseline: PinnedModel
+    candidate: PinnedModel
+    baseline_graph: ModelGraph | LoadFailure
+    candidate_graph: ModelGraph | LoadFailure
+    window: SealedWindow | None
+    """None when a version does not load: then nothing is replayed."""
+    batches: tuple[Batch, ...]
+    """The schedule."""
+    label: Floats
+    """Label per storage position, NaN where none counts, shape (n,)."""
+    counts: dict[str, WindowCounts]
+    """Per needed window, what it holds."""
+    seed: int
+    attempt: int
+
+
+def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepared:
+    """Fixes everything a fresh run depends on.
+
+    Raises:
+      UsageError: policy, references, traffic or labels cannot be used; the run folder holds nothing
+        worth keeping then.
+    """
+    text = _read_policy(request.policy)
+    policy = policy_from_yaml(text, str(request.policy))
+    listener(Progress(stage="resolve", done=0, total=0))
+    models = run.path / "models"
+    baseline = pin(request.baseline, models, registry_uri=request.registry_uri)
+    candidate = pin(request.candidate, models, registry_uri=request.registry_uri)
+    # Drawn now that the candidate's bytes are fixed, so that nobody could choose bytes for an order.
+    seed = secrets.randbits(63)
+    graphs = [inspect(m.path, policy.sandbox) for m in (baseline, candidate)]
+    baseline, candidate = (
+        _with_cutoff(m, g) for m, g in zip((baseline, candidate), graphs, strict=True)
+    )
+    lineage = {"baseline": baseline.digest, "candidate": candidate.digest, "policy": policy.digest}
+    manifest: dict[str, Any] = {
+        "format": _FORMAT,
+        "run_id": run.path.name,
+        "created_at": iso(now_ns()),
+        "as_of": iso(request.as_of_ns),
+        "command": " ".join(sys.argv) if Path(sys.argv[0]).name == "harness" else "Python API",
+        "request": jsonable(request),
+        "lineage": lineage,
+        "attempt": attempt_number(run.path.parent, lineage, run.path),
+        "seed": seed,
+        "batch_requests": BATCH_REQUESTS,
+        "harness_version": environment()["packages"]["harness"],  # type: ignore[index]
+        "policy": {
+            "digest": policy.digest, "preset": policy.preset.value, "mode": policy.mode.value,
+            "claim": policy.claim.value, "text": text,
+        },
+        "baseline": jsonable(baseline),
+        "candidate": jsonable(candidate),
+        "environment": environment(),
+    }  # fmt: skip
+    run.write_text("policy.yaml", text)
+    if isinstance(graphs[0], ModelGraph) and isinstance(graphs[1], ModelGraph):
+        _fix_traffic(request, policy, (baseline, candidate), graphs[0], run, manifest, listener)
+    run.write_json("manifest.json", manifest)
+    return restore(run, graphs=(graphs[0], graphs[1]))
+
+
+def restore(
+    run: RunFolder, graphs: tuple[ModelGraph | LoadFailure, ModelGraph | LoadFailure] | None = None
+) -> Prepared:
+    """Reads a run's preparation back, from a fresh or an interrupted run alike.
+
+    Args:
+      run: the run folder.
+      graphs: what was just seen of both versions; None = look again.
+
+    Raises:
+      UsageError: something that the run depends on has changed.
+    """
+    manifest = run.read_json("manifest.json")
+    request = GateRequest.from_json(manifest["request"])
+    policy = policy_from_yaml((run.path / "policy.yaml").read_text(), str(run.path / "policy.yaml"))
+    baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
+    if graphs is None:
+        graphs = (inspect(baseline.path, policy.sandbox), inspect(candidate.path, policy.sandbox))
+    seed = int(manifest["seed"])
+    window: SealedWindow | None = None
+    batches: tuple[Batch, ...] = ()
+    label: Floats = np.empty(0)
+    counts: dict[str, WindowCounts] = {}
+    if "window" in manifest:
+        window = SealedWindow.open(Path(manifest["window"]["path"]))
+        if window.info.window_hash != manifest["window"]["window_hash"]:
+            raise TrafficError(
+                manifest["window"]["path"], "the sealed window is not the one of this run",
+                "Start a new run.",
+            )  # fmt: skip
+        orders, label = _load_order(run, window.info.count)
+        batches = tuple(schedule(orders, int(manifest["batch_requests"])))
+        counts = _window_counts(policy, window.index(), dict(orders))
+    return Prepared(
+        request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
+        candidate=candidate, baseline_graph=graphs[0], candidate_graph=graphs[1], window=window,
+        batches=batches, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
+    )  # fmt: skip
+
+
+def _read_policy(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            str(path), f"the policy cannot be read: {error}", "Give a YAML text file."
+        ) from error
+
+
+def _with_cutoff(model: PinnedModel, graph: ModelGraph | LoadFailure) -> PinnedModel:
+    """The registry's word on the training cut-off comes first, the graph's own metadata second."""
+    if model.training_cutoff_ns is not None or isinstance(graph, LoadFailure):
+        return model
+    return replace(model, training_cutoff_ns=graph.training_cutoff_ns)
+
+
+def _pinned(content: dict[str, Any]) -> PinnedModel:
+    """A pinned model from the manifest; its bytes must still be the same."""
+    model = PinnedModel(
+        **{
+            **content,
+            "path": Path(content["path"]),
+            "requirements": tuple(content["requirements"]),
+            "tags": tuple((k, v) for k, v in content["tags"]),
+        }
+    )
+    found = model_content(model.path, model.requirements).digest
+    if found != model.digest:
+        raise UsageError(
+            str(model.path), f"its digest is {found[:12]}, the run pinned {model.digest[:12]}",
+            "The run folder was changed; start a new run.",
+        )  # fmt: skip
+    return model
+
+
+def _fix_traffic(
+    request: GateRequest,
+    policy: Policy,
+    models: tuple[PinnedModel, PinnedModel],
+    graph: ModelGraph,
+    run: RunFolder,
+    manifest: dict[str, Any],
+    listener: Listener,
+) -> None:
+    """Seals the traffic, selects the windows and draws their orders into the run folder."""
+
+    def sealing(done: int, total: int) -> None:
+        listener(Progress(stage="seal", done=done, total=total))
+
+    window = open_traffic(request.traffic, request.cache_dir, graph.signature.inputs, sealing)
+    index = window.index()
+    wanted = needed_windows(policy)
+    label: Floats = np.full(window.info.count, np.nan)
+    selections: list[WindowSelection] = []
+    if WindowName.NEWEST.value in wanted:
+        selections.append(newest(index.ts_ns, policy, request.as_of_ns))
+    if WindowName.MATURED.value in wanted:
+        label, ingestion, manifest["labels"] = _joined_labels(request, index)
+        cutoffs = [(f"{m.name} {m.version}", m.training_cutoff_ns) for m in models]
+        selections.append(
+            matured(
+                index.ts_ns,
+                label,
+                ingestion,
+                policy=policy,
+                as_of_ns=request.as_of_ns,
+                cutoffs=cutoffs,
+            )
+        )
+    seed = int(manifest["seed"])
+    orders = {
+        s.name: draw_order(s.selected, seed=seed, window=s.name, limit=policy.windows.max_requests)
+        for s in selections
+    }
+    manifest["window"] = {**jsonable(window.info), "path": str(window.path)}
+    manifest["selection"] = {
+        s.name: {
+            "n": s.count, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
+            "last_ts_ns": s.last_ts_ns, "left_out": jsonable(s.left_out), "refusal": s.refusal,
+        }
+        for s in selections
+    }  # fmt: skip
+    with (run.path / "order.npz").open("wb") as file:
+        np.savez(file, label=label, **orders)  # type: ignore[arg-type]
+    manifest["order_sha256"] = sha256({name: order.tolist() for name, order in orders.items()})
+
+
+def _joined_labels(
+    request: GateRequest, index: WindowIndex
+) -> tuple[Floats, Ints, dict[str, object]]:
+    """Labels by storage position, as known at --as-of, and what the join says about itself."""
+    files = [f for t in request.traffic for f in label_paths(t)] + list(request.labels)
+    labels: Labels = read_labels(files, request.as_of_ns)
+    ids = index.request_ids()
+    parts = [labels.join(ids[i : i + _CHUNK]) for i in range(0, len(ids), _CHUNK)]
+    label = np.concatenate([p[0] for p in parts]) if parts else np.empty(0)
+    ingestion = np.concatenate([p[1] for p in parts]) if parts else np.empty(0, np.int64)
+    info: dict[str, object] = {
+        "files": jsonable(labels.files),
+        "read": labels.read,
+        "joined": int((~np.isnan(label)).sum()),
+        "unknown": labels.unknown(ids),
+        "after_as_of": labels.after_as_of,
+        "duplicates": labels.duplicates,
+        "invalid": labels.invalid,
+    }
+    return label, ingestion, info
+
+
+def _load_order(run: RunFolder, count: int) -> tuple[list[tuple[str, Ints]], Floats]:
+    """The windows' orders, newest first, and the labels."""
+    with np.load(run.path / "order.npz", allow_pickle=False) as saved:
+        names = [w.value for w in WindowName if w.value in saved.files]
+        orders = [(name, saved[name]) for name in names]
+        label = saved["label"]
+    if len(label) != count:
+        raise TrafficError(str(run.path), "order.npz does not fit the window", "Start a new run.")
+    return orders, label
+
+
+def _window_counts(
+    policy: Policy, index: WindowIndex, orders: dict[str, Ints]
+) -> dict[str, WindowCounts]:
+    """What each window holds, in all and by the context columns that the policy names."""
+    columns = {c for g in policy.guardrails for c in g.slice_by} | set(policy.windows.cover)
+    slices = {
+        column: index.context(column) for column in sorted(columns & set(index.context_names))
+    }
+    return {
+        name: WindowCounts(
+            n=len(order),
+            slices={c: _value_counts(codes[order], words) for c, (codes, words) in slices.items()},
+        )
+        for name, order in orders.items()
+    }
+
+
+def _value_counts(codes: Ints, words: Sequence[str]) -> dict[str, int]:
+    counts = np.bincount(codes, minlength=len(words))
+    return {word: int(n) for word, n in zip(words, counts, strict=True) if n}
+
+
+def slug(text: str) -> str:
+    """A reference as part of a folder name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text.removesuffix(".onnx")).strip("-.")[-60:] or "model"
