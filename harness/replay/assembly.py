@@ -1,0 +1,193 @@
+"""Answers to parts of a batch → the observations of the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.core.observations import Observations, Outcome
+from harness.core.tensors import NUMPY_DTYPES, Array, Ints, Signature, Tensors
+from harness.core.traffic import RequestBatch
+from harness.sandbox.answers import BatchAnswer, BatchFault
+
+Part = tuple[Ints, BatchAnswer]
+"""Indices of requests in the batch, ascending, and the answer to exactly these."""
+
+
+@dataclass(slots=True)
+class Shapes:
+    """What the leg's tensors look like, so that batches without an answer look like the others."""
+
+    outputs: Tensors
+    """Empty arrays, shape (0, *trailing): declared by the signature, then as seen."""
+    features: Tensors = field(default_factory=dict)
+    """As seen."""
+    trace_outputs: Tensors = field(default_factory=dict)
+    """As seen."""
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """As seen."""
+
+    def learn(self, answer: BatchAnswer) -> None:
+        """Takes over the shapes of an answer that has rows."""
+        if not answer.rows:
+            return
+        for known, seen in (
+            (self.outputs, answer.outputs),
+            (self.features, answer.features),
+            (self.trace_outputs, answer.trace_outputs),
+        ):
+            if seen:
+                known.clear()
+                known.update({name: array[:0] for name, array in seen.items()})
+        self.keys.update(answer.keys)
+
+
+def shapes_from_signature(signature: Signature) -> Shapes:
+    """Shapes before any answer: free dimensions count as 1, ZipMap has no columns yet."""
+    outputs: Tensors = {}
+    keys: dict[str, tuple[str, ...]] = {}
+    for spec in signature.outputs:
+        if spec.datatype == "MAP":
+            outputs[spec.name] = np.empty((0, 0), np.float64)
+            keys[spec.name] = ()
+        elif spec.datatype in NUMPY_DTYPES:
+            trailing = tuple(1 if d is None else d for d in spec.shape)
+            outputs[spec.name] = np.empty((0, *trailing), NUMPY_DTYPES[spec.datatype])
+    return Shapes(outputs=outputs, keys=keys)
+
+
+def observations_from_parts(
+    batch: RequestBatch,
+    parts: Sequence[Part],
+    faults: Mapping[int, BatchFault],
+    shapes: Shapes,
+    *,
+    trace: bool,
+) -> Observations:
+    """Puts answers where their requests are; requests with neither answer nor fault were not run.
+
+    Args:
+      batch: what was asked.
+      parts: answers to disjoint sets of its requests.
+      faults: index → why that request has no answer.
+      shapes: what rows without an answer look like.
+      trace: whether a trace was asked for; a part without one takes it from the whole batch, because
+        a feature that is there for some rows only cannot be compared.
+    """
+    rows = batch.rows
+    total = int(rows.sum())
+    offsets = np.concatenate([[0], np.cumsum(rows)])
+    outcome = np.full(len(batch), int(Outcome.NOT_RUN), np.int8)
+    latency = np.full(len(batch), np.nan)
+    messages: list[tuple[int, str]] = []
+    for index, fault in sorted(faults.items()):
+        outcome[index] = fault.kind
+        messages.append((index, fault.message))
+    keys = _all_keys([answer for _, answer in parts], shapes)
+    outputs = _filled(shapes.outputs, total, keys)
+    traced = trace and all(a.features or a.trace_outputs or not a.rows for _, a in parts)
+    features = _filled(shapes.features, total, keys) if traced else {}
+    trace_outputs = _filled(shapes.trace_outputs, total, keys) if traced else {}
+    for indices, answer in parts:
+        where = _row_indices(indices, rows, offsets)
+        odd = _placed(answer, where, keys, (outputs, features, trace_outputs))
+        outcome[indices] = Outcome.INVALID if odd else Outcome.OK
+        if odd:
+            message = f"has another shape than other requests' answers: {', '.join(odd)}"
+            messages.extend((int(i), message) for i in indices)
+            continue
+        latency[indices] = latency_shares(answer.service_s, rows[indices])
+    return Observations(
+        outcome=outcome,
+        outputs=outputs,
+        features=features,
+        trace_outputs=trace_outputs,
+        latency_s=latency,
+        keys=keys,
+        messages=tuple(sorted(messages)),
+    )
+
+
+def observations_from_answer(
+    batch: RequestBatch, answer: BatchAnswer, shapes: Shapes
+) -> Observations:
+    """The usual case: one answer to the whole batch, taken over without a copy."""
+    outputs, keys = dict(answer.outputs), dict(answer.keys)
+    if not answer.rows:
+        # Without rows ZipMap cannot say which classes there are; the leg knows from earlier batches.
+        keys = {name: shapes.keys.get(name, known) for name, known in keys.items()}
+        outputs |= {name: np.empty((0, len(known))) for name, known in keys.items()}
+    return Observations(
+        outcome=np.zeros(len(batch), np.int8),
+        outputs=outputs,
+        features=answer.features,
+        trace_outputs=answer.trace_outputs,
+        latency_s=latency_shares(answer.service_s, batch.rows),
+        keys=keys,
+    )
+
+
+def latency_shares(service_s: float, rows: Ints) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Service time shared by rows; equally when no request has any. Shape (n,)."""
+    total = int(rows.sum())
+    shares = rows / total if total else np.full(len(rows), 1.0 / max(len(rows), 1))
+    return np.asarray(service_s * shares, np.float64)
+
+
+def _filled(like: Tensors, rows: int, keys: Mapping[str, tuple[str, ...]]) -> Tensors:
+    """Arrays of filler: NaN, 0, False or the empty text."""
+    filled: Tensors = {}
+    for name, array in like.items():
+        trailing = (len(keys[name]),) if name in keys else array.shape[1:]
+        filler = {"O": "", "f": np.nan}.get(array.dtype.kind, 0)
+        filled[name] = np.full((rows, *trailing), filler, array.dtype)
+    return filled
+
+
+def _all_keys(answers: Sequence[BatchAnswer], shapes: Shapes) -> dict[str, tuple[str, ...]]:
+    """Per ZipMap output: the classes the leg knows, then those that only these answers have."""
+    return {
+        name: tuple(dict.fromkeys([*known, *(k for a in answers for k in a.keys.get(name, ()))]))
+        for name, known in shapes.keys.items()
+    }
+
+
+def _row_indices(indices: Ints, rows: Ints, offsets: Ints) -> Ints:
+    """Rows of these requests, in order."""
+    counts = rows[indices]
+    starts = np.repeat(offsets[indices] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    return np.asarray(starts + np.arange(int(counts.sum())), np.int64)
+
+
+def _placed(
+    answer: BatchAnswer,
+    where: Ints,
+    keys: Mapping[str, tuple[str, ...]],
+    targets: tuple[Tensors, Tensors, Tensors],
+) -> list[str]:
+    """Writes an answer's rows into the batch's arrays; names of outputs whose shape does not fit."""
+    if not answer.rows:
+        return []
+    outputs, features, trace_outputs = targets
+    aligned = {n: _aligned(a, answer.keys.get(n), keys.get(n)) for n, a in answer.outputs.items()}
+    odd = [n for n, a in aligned.items() if a.shape[1:] != outputs[n].shape[1:]]
+    if odd:
+        return odd
+    for name, array in aligned.items():
+        outputs[name][where] = array
+    for target, group in ((features, answer.features), (trace_outputs, answer.trace_outputs)):
+        for name, array in group.items():
+            if name in target and array.shape[1:] == target[name].shape[1:]:
+                target[name][where] = array
+    return []
+
+
+def _aligned(array: Array, own: tuple[str, ...] | None, wanted: tuple[str, ...] | None) -> Array:
+    """A ZipMap matrix with its columns in the batch's order; other arrays as they are."""
+    if own is None or wanted is None or own == wanted:
+        return array
+    matrix = np.full((len(array), len(wanted)), np.nan)
+    matrix[:, [wanted.index(k) for k in own]] = array
+    return matrix
