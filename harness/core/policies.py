@@ -56,6 +56,18 @@ class Metric(enum.StrEnum):
     LOSS_DIFFERENCE = "loss_difference"
 
 
+METRIC_BOUNDS: dict[Metric, tuple[float, float]] = {
+    Metric.PARITY_MISMATCH: (0.0, 1.0),
+    Metric.FAILURE: (-1.0, 1.0),
+    Metric.NAN_RATE: (-1.0, 1.0),
+    Metric.DECISION_FLIP: (0.0, 1.0),
+    Metric.DECISION_RATE_SHIFT: (-1.0, 1.0),
+    Metric.SCORE_SHIFT: (-1.0, 1.0),
+    Metric.LOSS_DIFFERENCE: (-1.0, 1.0),
+}
+"""Mathematical bounds of one request's value; a test stakes its validity on them."""
+
+
 class Loss(enum.StrEnum):
     """Bounded losses for labelled requests."""
 

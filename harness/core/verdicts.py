@@ -82,6 +82,26 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What all guardrails together have shown at one look."""
+
+    rollback: bool
+    """Harm is proven; once true it stays true, as Ville's inequality covers every look."""
+    promote_ready: bool
+    """Every gating test has proven its margin; false when there is none or one has no data."""
+    log_e_rollback_combined: float
+    """Natural log of the weighted average of the gating rollback e-values."""
+    culprits: tuple[str, ...]
+    """Evidence names proven beyond their margin (e-BH), strongest first; may be empty in a rollback."""
+    shares: tuple[tuple[str, float], ...]
+    """(evidence name, its share of the weighted average), largest first; no proof by themselves."""
+    alpha_promote: float
+    """Level the promotion e-values are held to: 1/α."""
+    alpha_rollback: float
+    """Level the combined rollback e-value is held to: 1/α."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
     """What `decision.json` holds."""
 

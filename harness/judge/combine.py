@@ -1,0 +1,243 @@
+"""All tests together: may the run stop, and what has each guardrail shown?
+
+Rollback: the weighted average of the gating tests' e-values reaches 1/α_R; an average of e-values is
+an e-value under any dependence (Vovk & Wang 2021, Prop. 3.1). Culprits are named by e-BH (Wang &
+Ramdas 2022), which names none unless the average has crossed. Promotion: every gating test on its
+own reaches 1/α_P, an intersection–union test that needs no correction.
+
+A proven rollback stays proven: Ville's inequality bounds the chance that a harmless candidate is
+*ever* rejected, at any look. Promotion has no such memory: what counts is where every guardrail
+stands at the same look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from harness.core.errors import GateError, nearest
+from harness.core.policies import METRIC_BOUNDS
+from harness.core.tensors import Floats, Ints, Strings
+from harness.core.verdicts import Evidence, Status
+from harness.judge.evidence import evidence_of
+from harness.judge.metrics import Values
+from harness.judge.plan import PlannedTest, TestPlan
+from harness.judge.track import Track
+
+Groups = dict[tuple[str, ...], Ints]
+"""Slice values of a test → indices of the requests that carry them."""
+
+
+class Judge:
+    """Takes observations in, gives the state of the evidence at every look.
+
+    A look is the end of an `update`. The log-wealth behind it is a sum over observations: how they
+    were cut into updates matters to when one looks, not to what one sees.
+    """
+
+    def __init__(self, plan: TestPlan, alpha_promote: float, alpha_rollback: float) -> None:
+        """Starts with no evidence.
+
+        Args:
+          plan: the tests.
+          alpha_promote: P(promote while any gating guardrail is beyond its margin) ≤ this.
+          alpha_rollback: P(rollback while all are within) ≤ this.
+        """
+        self._plan = plan
+        self._alpha_promote = alpha_promote
+        self._alpha_rollback = alpha_rollback
+        self._tracks = [self._track(test) for test in plan.tests]
+        self._left_out: dict[str, dict[str, int]] = {}
+        self._rollback = False
+        self._culprits: tuple[str, ...] = ()
+
+    def _track(self, test: PlannedTest) -> Track:
+        return Track(
+            direction=test.guardrail.direction,
+            margin=test.margin,
+            bounds=METRIC_BOUNDS[test.guardrail.metric],
+            plan=(test.gap, test.second_moment),
+            alphas=(self._alpha_promote, self._alpha_rollback),
+            sliced=bool(test.column),
+        )
+
+    def update(
+        self, window: str, values: Mapping[str, Values], slices: Mapping[str, Strings]
+    ) -> None:
+        """Adds one batch of a window and looks.
+
+        Args:
+          window: newest or matured.
+          values: guardrail name → observations of the same n requests; a guardrail of the window
+            that is left out gets no data from them.
+          slices: context column → value per request, shape (n,).
+
+        Raises:
+          GateError: an unknown guardrail, a length that differs, a value outside its bounds, or a
+            slice column that is missing.
+        """
+        asked = {t.guardrail.name: t for t in self._plan.tests if t.guardrail.window == window}
+        for name, observed in values.items():
+            if name not in asked:
+                what = f"no guardrail '{name}' in window '{window}'"
+                raise GateError("judge", what, f"Report this; {nearest(name, asked)}")
+            _check(asked[name], observed, slices)
+        groups: dict[str, Groups] = {}
+        parts = [
+            (track, _entering(values[test.guardrail.name], self._members(test, slices, groups)))
+            for test, track in zip(self._plan.tests, self._tracks, strict=True)
+            if test.guardrail.window == window and test.guardrail.name in values
+        ]
+        for track, (x, n_failed) in parts:
+            track.add(x, n_failed)
+        for name, observed in values.items():
+            counts = self._left_out.setdefault(name, {})
+            for reason, count in observed.left_out:
+                counts[reason] = counts.get(reason, 0) + count
+        self._latch()
+
+    def _members(
+        self, test: PlannedTest, slices: Mapping[str, Strings], groups: dict[str, Groups]
+    ) -> Ints | slice:
+        """Indices of the requests a test sees; each column is sorted out once."""
+        if not test.column:
+            return slice(None)
+        key = f"{test.column}\n{test.guardrail.min_slice}"
+        if key not in groups:
+            if test.column not in slices:
+                what = f"slice column '{test.column}' is missing from the batch"
+                raise GateError("judge", what, "Report this: the window was planned with it.")
+            alike = [t.values for t in self._plan.tests if _same_parts(t, test)]
+            groups[key] = _group(list(dict.fromkeys(alike)), slices[test.column])
+        return groups[key][test.values]
+
+    def _log_weighted(self) -> tuple[list[str], Floats]:
+        """Names and log(w_k E_k) of the gating tests."""
+        gating = [
+            (test.name, math.log(test.weight) + track.log_e_rollback())
+            for test, track in zip(self._plan.tests, self._tracks, strict=True)
+            if test.gating
+        ]
+        return [name for name, _ in gating], np.array([value for _, value in gating])
+
+    def _latch(self) -> None:
+        """Remembers the first look that proves harm, and the first that names who did it."""
+        names, logs = self._log_weighted()
+        bar = math.log(1.0 / self._alpha_rollback)
+        if not len(logs) or float(np.logaddexp.reduce(logs)) < bar:
+            return
+        self._rollback = True
+        if not self._culprits:
+            order = np.argsort(-logs, kind="stable")
+            ranks = np.arange(1, len(logs) + 1)
+            # e-BH on K·w_k·E_k: the largest k whose k-th value reaches K/(k·α); K cancels.
+            reached = np.flatnonzero(logs[order] + np.log(ranks) >= bar)
+            count = int(reached[-1]) + 1 if len(reached) else 0
+            self._culprits = tuple(names[i] for i in order[:count])
+
+    def status(self) -> Status:
+        """Where all tests together stand at the last look."""
+        names, logs = self._log_weighted()
+        combined = float(np.logaddexp.reduce(logs)) if len(logs) else 0.0
+        order = np.argsort(-logs, kind="stable")
+        return Status(
+            rollback=self._rollback,
+            promote_ready=self._promote_ready(),
+            log_e_rollback_combined=combined,
+            culprits=self._culprits,
+            shares=tuple((names[i], float(np.exp(logs[i] - combined))) for i in order),
+            alpha_promote=self._alpha_promote,
+            alpha_rollback=self._alpha_rollback,
+        )
+
+    def _promote_ready(self) -> bool:
+        bar = math.log(1.0 / self._alpha_promote)
+        gating = [
+            track.n > track.n_failed and track.log_e_promote() >= bar
+            for test, track in zip(self._plan.tests, self._tracks, strict=True)
+            if test.gating
+        ]
+        return bool(gating) and all(gating)
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What every test has shown, in the plan's order."""
+        status = self.status()
+        return tuple(
+            evidence_of(test, track, status, self._left_out.get(test.guardrail.name, {}))
+            for test, track in zip(self._plan.tests, self._tracks, strict=True)
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values from which `from_state` continues identically."""
+        return {
+            "plan": self._plan.digest(),
+            "alphas": [self._alpha_promote, self._alpha_rollback],
+            "rollback": self._rollback,
+            "culprits": list(self._culprits),
+            "left_out": {name: dict(counts) for name, counts in self._left_out.items()},
+            "tracks": [track.state() for track in self._tracks],
+        }
+
+    @classmethod
+    def from_state(
+        cls, plan: TestPlan, alpha_promote: float, alpha_rollback: float, state: dict[str, Any]
+    ) -> Self:
+        """Continues a saved judge: the same further batches give the identical answer.
+
+        Raises:
+          GateError: the state belongs to another plan or other levels.
+        """
+        if state["plan"] != plan.digest() or state["alphas"] != [alpha_promote, alpha_rollback]:
+            raise GateError(
+                "judge",
+                "the saved evidence belongs to another plan or to other error levels",
+                "Start a new run: evidence cannot be carried over to other questions.",
+            )
+        judge = cls(plan, alpha_promote, alpha_rollback)
+        judge._rollback = bool(state["rollback"])
+        judge._culprits = tuple(state["culprits"])
+        judge._left_out = {name: dict(counts) for name, counts in state["left_out"].items()}
+        for track, saved in zip(judge._tracks, state["tracks"], strict=True):
+            track.restore(saved)
+        return judge
+
+
+def _same_parts(one: PlannedTest, other: PlannedTest) -> bool:
+    """Whether two tests split the same window's traffic in the same way."""
+    left, right = one.guardrail, other.guardrail
+    return (one.column, left.window, left.min_slice) == (
+        other.column,
+        right.window,
+        right.min_slice,
+    )
+
+
+def _check(test: PlannedTest, observed: Values, slices: Mapping[str, Strings]) -> None:
+    n = len(observed.x)
+    name = test.guardrail.name
+    lengths = {len(observed.failed), *(len(column) for column in slices.values())}
+    if lengths != {n}:
+        what = f"guardrail '{name}' has {n} observations beside columns of {sorted(lengths)}"
+        raise GateError("judge", what, "Report this: a batch's columns must have one length.")
+    lo, hi = METRIC_BOUNDS[test.guardrail.metric]
+    if np.any((observed.x < lo) | (observed.x > hi)):
+        what = f"guardrail '{name}' has a value outside [{lo:g}, {hi:g}]"
+        raise GateError("judge", what, "Report this: the test is valid only within its bounds.")
+
+
+def _entering(observed: Values, members: Ints | slice) -> tuple[Floats, int]:
+    """Values that enter and the number of failed pairs, of the requests a test sees."""
+    x, failed = observed.x[members], observed.failed[members]
+    return x[~np.isnan(x) & ~failed], int(np.count_nonzero(failed))
+
+
+def _group(parts: list[tuple[str, ...]], column: Strings) -> Groups:
+    """Splits a batch by slice with one stable sort; values of no part are in none."""
+    code = {value: i for i, part in enumerate(parts) for value in part}
+    codes = np.fromiter((code.get(value, -1) for value in column), np.int32, len(column))
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(parts) + 1))
+    return {part: order[ends[i] : ends[i + 1]] for i, part in enumerate(parts)}

@@ -1,0 +1,124 @@
+"""One test's numbers, verdict and the sentence that says why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from harness.core.policies import Direction
+from harness.core.verdicts import Evidence, Status, Verdict
+from harness.judge.plan import PlannedTest
+from harness.judge.track import Track
+
+_LARGEST_LOG = math.log(1e300)
+
+_OPENINGS = {
+    Verdict.NO_DATA: "No request could be measured, so nothing is proven",
+    Verdict.FAIL: "Proven beyond the tolerated {tolerated}",
+    Verdict.PASS: "Proven within the tolerated {tolerated}",
+    Verdict.INCONCLUSIVE: "Neither within nor beyond the tolerated {tolerated} is proven",
+}
+
+_LEFT_OUT_WORDS = {
+    "no_label": "have no label that counts",
+    "both_failed": "failed in both versions",
+    "baseline_failed": "failed in the baseline only",
+    "not_run": "were not run through both versions",
+    "no_rows": "carry no rows",
+    "not_measured": "could not be measured",
+}
+
+
+def evidence_of(
+    test: PlannedTest, track: Track, status: Status, left_out: Mapping[str, int]
+) -> Evidence:
+    """Words and numbers of one test.
+
+    Args:
+      test: what was asked.
+      track: what was seen.
+      status: of all tests at this look.
+      left_out: reason → requests of the guardrail that did not enter.
+
+    Returns:
+      Evidence whose verdict FAIL means "named by e-BH" for gating tests and "e ≥ 1/α_R on its own"
+      for reported ones.
+    """
+    path = track.path()
+    lower, upper = (path[-1].lower, path[-1].upper) if path else track.interval()
+    log_promote, log_rollback = track.log_e_promote(), track.log_e_rollback()
+    return Evidence(
+        name=test.name,
+        guardrail=test.guardrail.name,
+        metric=test.guardrail.metric.value,
+        window=test.guardrail.window.value,
+        slice=test.slice,
+        margin=test.margin,
+        direction=test.guardrail.direction.value,
+        gating=test.gating,
+        verdict=_verdict(test, track, status),
+        reason=_reason(test, track, status, (lower, upper)) + _left_out(test, left_out),
+        subject=_subject(test),
+        n=track.n,
+        n_available=test.n_available,
+        n_failed=track.n_failed,
+        e_promote=math.exp(min(log_promote, _LARGEST_LOG)),
+        e_rollback=math.exp(min(log_rollback, _LARGEST_LOG)),
+        lower=lower,
+        upper=upper,
+        weight=test.weight,
+        path=path,
+    )
+
+
+def _verdict(test: PlannedTest, track: Track, status: Status) -> Verdict:
+    if not track.n:
+        return Verdict.NO_DATA
+    alone = track.log_e_rollback() >= math.log(1.0 / status.alpha_rollback)
+    if test.name in status.culprits or (alone and not test.gating):
+        return Verdict.FAIL
+    if track.n > track.n_failed and track.log_e_promote() >= math.log(1.0 / status.alpha_promote):
+        return Verdict.PASS
+    return Verdict.INCONCLUSIVE
+
+
+def _reason(test: PlannedTest, track: Track, status: Status, interval: tuple[float, float]) -> str:
+    verdict = _verdict(test, track, status)
+    level = 1.0 - status.alpha_promote - status.alpha_rollback
+    span = f"the mean lies in [{interval[0]:.4g}, {interval[1]:.4g}] ({level:.0%} at every look)"
+    text = _OPENINGS[verdict].format(tolerated=_tolerated(test))
+    if verdict is not Verdict.NO_DATA:
+        text += f": {span}"
+    if track.n_failed:
+        text += f"; {track.n_failed:,} of {track.n:,} failed and count as the worst value"
+    if verdict is Verdict.INCONCLUSIVE and status.rollback and test.gating:
+        share = dict(status.shares)[test.name]
+        text += f"; it carries {share:.0%} of the proven harm, not proven by itself"
+    if not test.guardrail.gating:
+        text += "; reported, never decides"
+    elif not test.gating:
+        text += "; too few requests for a claim of its own, never decides"
+    return text + "."
+
+
+def _tolerated(test: PlannedTest) -> str:
+    match test.guardrail.direction:
+        case Direction.INCREASE:
+            return f"mean of at most {test.margin:g}"
+        case Direction.DECREASE:
+            return f"mean of at least {-test.margin:g}"
+        case Direction.BOTH:
+            return f"mean between {-test.margin:g} and {test.margin:g}"
+
+
+def _left_out(test: PlannedTest, left_out: Mapping[str, int]) -> str:
+    """Only beside all traffic: slices would need counts of their own."""
+    if test.column or not left_out:
+        return ""
+    parts = [f"{n:,} {_LEFT_OUT_WORDS.get(why, why)}" for why, n in sorted(left_out.items())]
+    return f" Requests that did not enter: {', '.join(parts)}."
+
+
+def _subject(test: PlannedTest) -> str:
+    where = f" with {test.slice}" if test.slice else ""
+    return f"mean over requests like the {test.guardrail.window.value} window's{where}"

@@ -1,0 +1,264 @@
+"""One number per request and guardrail, within mathematical bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.errors import GateError, PolicyError, TrafficError
+from harness.core.observations import Observations, Outcome, PairBatch
+from harness.core.policies import (
+    METRIC_BOUNDS,
+    DecisionRule,
+    Guardrail,
+    Loss,
+    Metric,
+    Scope,
+)
+from harness.core.tensors import Bools, Floats
+from harness.judge.answers import RowPair, decisions, positives, scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """One guardrail's observations of n requests."""
+
+    x: Floats
+    """Shape (n,), within `bounds`; NaN = this request does not enter, unless it failed."""
+    failed: Bools
+    """Shape (n,): enters as the bound that speaks against whatever is to be proven."""
+    left_out: tuple[tuple[str, int], ...] = ()
+    """(reason, requests) that do not enter: no_label, both_failed, baseline_failed, not_run, …"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sides:
+    """How each request ended, shape (n,) each; at most one is true."""
+
+    both: Bools
+    """Both answered, with at least one row."""
+    candidate_failed: Bools
+    """The baseline answered."""
+    baseline_failed: Bools
+    """The candidate answered."""
+    both_failed: Bools
+    not_run: Bools
+    no_rows: Bools
+
+
+def bounds(guardrail: Guardrail) -> tuple[float, float]:
+    """Mathematical (lo, hi) of a guardrail's observations; never a declared or observed range."""
+    return METRIC_BOUNDS[guardrail.metric]
+
+
+def observe(
+    guardrail: Guardrail,
+    pair: PairBatch,
+    decision: DecisionRule | None,
+    labels: Floats | None,
+    output_mismatch: Bools | None,
+    feature_mismatch: Bools | None,
+) -> Values:
+    """Measures one guardrail on a batch.
+
+    A request that carries k rows is one unit: its value is the mean over its rows. Where the
+    candidate fails and the baseline answers, or a value is NaN or outside its range, the request
+    failed. Where both fail it does not enter. Where only the baseline fails it does not enter
+    either, except for failure (−1) and parity (1: the versions differ).
+
+    Args:
+      guardrail: what to measure.
+      pair: n requests through both versions.
+      decision: needed by decision, score and loss metrics.
+      labels: y per request, shape (n,), NaN = none that counts; None = no labels at all.
+      output_mismatch: outputs differ beyond the floor, shape (n,); None = not compared.
+      feature_mismatch: the same for features.
+
+    Returns:
+      Values for the n requests.
+
+    Raises:
+      PolicyError: the decision rule does not fit the model's outputs.
+      TrafficError: a label that the loss cannot take.
+      GateError: arrays of another length.
+    """
+    sides = _sides(pair)
+    for given in (labels, output_mismatch, feature_mismatch):
+        if given is not None and len(given) != len(pair):
+            what = f"{len(given)} labels or mismatches for {len(pair)} requests"
+            raise GateError("judge", what, "Report this: they must belong to the same batch.")
+    match guardrail.metric:
+        case Metric.FAILURE:
+            return _failure(sides)
+        case Metric.PARITY_MISMATCH:
+            features = guardrail.scope is Scope.FEATURES
+            return _parity(sides, feature_mismatch if features else output_mismatch)
+        case Metric.NAN_RATE:
+            return _entered(sides, _request_means(pair, _nan_difference(pair)))
+        case Metric.LOSS_DIFFERENCE:
+            return _loss(guardrail, pair, _needed(decision, guardrail), labels, sides)
+        case _:
+            rows = _ROW_VALUES[guardrail.metric](pair, _needed(decision, guardrail))
+            return _entered(sides, _request_means(pair, rows))
+
+
+def _sides(pair: PairBatch) -> _Sides:
+    base, cand = pair.baseline.outcome, pair.candidate.outcome
+    not_run = (base == Outcome.NOT_RUN) | (cand == Outcome.NOT_RUN)
+    no_rows = ~not_run & (pair.requests.rows == 0)
+    base_ok, cand_ok = base == Outcome.OK, cand == Outcome.OK
+    ran = ~not_run
+    return _Sides(
+        both=base_ok & cand_ok & ~no_rows,
+        candidate_failed=ran & base_ok & ~cand_ok,
+        baseline_failed=ran & ~base_ok & cand_ok,
+        both_failed=ran & ~base_ok & ~cand_ok,
+        not_run=not_run,
+        no_rows=no_rows & base_ok & cand_ok,
+    )
+
+
+def _needed(decision: DecisionRule | None, guardrail: Guardrail) -> DecisionRule:
+    if decision is None:
+        raise PolicyError(
+            "decision",
+            f"guardrail '{guardrail.name}' ({guardrail.metric.value}) needs one",
+            "Add `decision: {output: …, rule: …}` to the policy.",
+        )
+    return decision
+
+
+def _failure(sides: _Sides) -> Values:
+    x = sides.candidate_failed.astype(np.float64) - sides.baseline_failed
+    return Values(
+        x=np.where(sides.not_run, np.nan, x),
+        failed=np.zeros(len(x), np.bool_),
+        left_out=_counts(not_run=sides.not_run),
+    )
+
+
+def _parity(sides: _Sides, mismatch: Bools | None) -> Values:
+    if mismatch is None:
+        nothing = np.full(len(sides.both), np.nan)
+        return _entered(sides, nothing, not_measured=sides.both | sides.baseline_failed)
+    x = np.where(sides.both, mismatch.astype(np.float64), np.nan)
+    return _entered(sides, np.where(sides.baseline_failed, 1.0, x), baseline_enters=True)
+
+
+def _loss(
+    guardrail: Guardrail,
+    pair: PairBatch,
+    decision: DecisionRule,
+    labels: Floats | None,
+    sides: _Sides,
+) -> Values:
+    n = len(pair)
+    y = np.full(n, np.nan) if labels is None else labels
+    odd = ~np.isnan(y) & (y != 0.0) & (y != 1.0)
+    if guardrail.loss is not Loss.ZERO_ONE and odd.any():
+        raise TrafficError(
+            f"guardrail {guardrail.name}, labels",
+            f"label {y[odd][0]:g} is neither 0 nor 1",
+            "Import 0/1 labels, or use `loss: zero_one`.",
+        )
+    rows = _loss_rows(guardrail, pair, decision, np.repeat(y, pair.requests.rows))
+    values = _request_means(pair, rows)
+    return _entered(sides, values, no_label=np.isnan(y))
+
+
+def _loss_rows(guardrail: Guardrail, pair: PairBatch, decision: DecisionRule, y: Floats) -> Floats:
+    """Candidate's loss minus baseline's per row, shape (R,)."""
+    if guardrail.loss is Loss.ZERO_ONE:
+        taken = decisions(pair, decision)
+        return _different(taken.candidate, y) - _different(taken.baseline, y)
+    score = scores(pair, decision)
+    if guardrail.loss is Loss.ABSOLUTE:
+        return np.abs(score.candidate - y) - np.abs(score.baseline - y)
+    return np.square(score.candidate - y) - np.square(score.baseline - y)
+
+
+def _flips(pair: PairBatch, decision: DecisionRule) -> Floats:
+    taken = decisions(pair, decision)
+    return _different(taken.candidate, taken.baseline)
+
+
+def _rate(pair: PairBatch, decision: DecisionRule) -> Floats:
+    return _difference(positives(pair, decision))
+
+
+def _score(pair: PairBatch, decision: DecisionRule) -> Floats:
+    return _difference(scores(pair, decision))
+
+
+_ROW_VALUES: dict[Metric, Callable[[PairBatch, DecisionRule], Floats]] = {
+    Metric.DECISION_FLIP: _flips,
+    Metric.DECISION_RATE_SHIFT: _rate,
+    Metric.SCORE_SHIFT: _score,
+}
+
+
+def _difference(rows: RowPair) -> Floats:
+    return rows.candidate - rows.baseline
+
+
+def _different(left: Floats, right: Floats) -> Floats:
+    """1[left ≠ right], NaN where either is."""
+    unknown = np.isnan(left) | np.isnan(right)
+    return np.where(unknown, np.nan, (left != right).astype(np.float64))
+
+
+def _nan_difference(pair: PairBatch) -> Floats:
+    """1[any output value of the row is NaN], candidate's minus baseline's, shape (R,)."""
+    return _nan_rows(pair.candidate, pair) - _nan_rows(pair.baseline, pair)
+
+
+def _nan_rows(observed: Observations, pair: PairBatch) -> Floats:
+    found = np.zeros(int(pair.requests.rows.sum()), np.bool_)
+    for values in observed.outputs.values():
+        if values.dtype.kind == "f" and values.size:
+            found |= np.isnan(values.reshape(len(values), -1)).any(axis=1)
+    return found.astype(np.float64)
+
+
+def _request_means(pair: PairBatch, rows: Floats) -> Floats:
+    """Mean over each request's rows, shape (n,); NaN without rows."""
+    k = pair.requests.rows
+    if len(rows) == len(k) and (k == 1).all():
+        return rows
+    sums = np.bincount(pair.row_owner(), rows, len(k))
+    return np.where(k > 0, sums / np.maximum(k, 1), np.nan)
+
+
+def _entered(
+    sides: _Sides,
+    x: Floats,
+    *,
+    no_label: Bools | None = None,
+    not_measured: Bools | None = None,
+    baseline_enters: bool = False,
+) -> Values:
+    """Applies who enters, who failed and who is left out."""
+    nobody = np.zeros(len(x), np.bool_)
+    out = nobody if no_label is None else no_label
+    blind = nobody if not_measured is None else not_measured
+    enters = (sides.both | (sides.baseline_failed & baseline_enters)) & ~out & ~blind
+    failed = (sides.candidate_failed & ~out) | (enters & np.isnan(x))
+    return Values(
+        x=np.where(enters, x, np.nan),
+        failed=failed,
+        left_out=_counts(
+            no_label=out & ~sides.not_run,
+            both_failed=sides.both_failed & ~out,
+            baseline_failed=sides.baseline_failed & ~out & ~enters & ~blind,
+            not_run=sides.not_run,
+            no_rows=sides.no_rows & ~out,
+            not_measured=blind,
+        ),
+    )
+
+
+def _counts(**reasons: Bools) -> tuple[tuple[str, int], ...]:
+    counted = ((reason, int(np.count_nonzero(mask))) for reason, mask in reasons.items())
+    return tuple((reason, n) for reason, n in counted if n)

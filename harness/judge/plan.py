@@ -1,0 +1,224 @@
+"""Which tests a policy asks for, with which weights, before any of them sees data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from harness.core.errors import PolicyError, nearest
+from harness.core.jsonable import sha256
+from harness.core.policies import METRIC_BOUNDS, Direction, Guardrail, Policy
+
+REST = "rest"
+"""Slice value under which values too rare for a test of their own are pooled."""
+
+_ZERO_ONE = (0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowCounts:
+    """What a window holds, counted before it is replayed."""
+
+    n: int
+    """Requests."""
+    slices: Mapping[str, Mapping[str, int]]
+    """Context column → value → requests; "" = not recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTest:
+    """One pair of hypotheses: a guardrail over all traffic or over one slice."""
+
+    name: str
+    """Evidence name: the guardrail's, or name[column=value]."""
+    guardrail: Guardrail
+    """What is measured."""
+    slice: str
+    """ "" for all traffic, else column=value, pooled values as column=rest."""
+    column: str
+    """ "" for all traffic."""
+    values: tuple[str, ...]
+    """Slice values it covers: one, or the pooled ones; empty for all traffic."""
+    margin: float
+    """Largest tolerated mean."""
+    gating: bool
+    """Whether it decides."""
+    n_available: int
+    """Requests of the window that belong to it."""
+    weight: float
+    """In the rollback average; 0 when not gating."""
+    gap: float | None
+    """Planned distance of the mean from the margin; None = no plan."""
+    second_moment: float | None
+    """Planned E(x − margin)²; None = no plan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """Slice values that get no claim of their own."""
+
+    guardrail: str
+    """Name in the policy."""
+    column: str
+    """Context column."""
+    values: tuple[str, ...]
+    """Sorted; "" = requests that do not carry the column."""
+    n: int
+    """Requests of the window with these values."""
+    share: float
+    """Of the window's requests."""
+    tested: bool
+    """Whether together they are enough for a gating test as "rest"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestPlan:
+    """All tests of a run; fixed before the first pair is judged."""
+
+    __test__: ClassVar[bool] = False  # not a test class, whatever pytest makes of the name
+
+    tests: tuple[PlannedTest, ...]
+    """Guardrails in policy order, each followed by its slices."""
+    pooled: tuple[Pooled, ...]
+    """What has no claim of its own."""
+
+    def digest(self) -> str:
+        """sha256 (hex); saved state continues only under the same plan."""
+        return sha256(self)
+
+
+def plan_tests(
+    policy: Policy,
+    windows: Mapping[str, WindowCounts],
+    second_moments: Mapping[str, float] | None = None,
+) -> TestPlan:
+    """Turns guardrails into tests.
+
+    Every guardrail gets one test over all traffic of its window, and one for each value of its
+    slice columns with at least `min_slice` requests. Other values are pooled as "rest" under the
+    same margin; a rest smaller than `min_slice` could never prove anything and only reports.
+    Half the rollback weight lies on all-traffic tests and half on slices, equal within each half;
+    all of it on the former without slices.
+
+    Args:
+      policy: guardrails, margins, slices.
+      windows: counts by window name; a missing window counts as empty.
+      second_moments: E(x − margin)² by guardrail name, from data that is not tested (an earlier
+        comparison or a planning set). 0/1 metrics need none: margin·(1 − margin).
+
+    Returns:
+      The plan.
+
+    Raises:
+      PolicyError: a slice column that the window does not record.
+    """
+    moments = second_moments or {}
+    tests: list[PlannedTest] = []
+    pooled: list[Pooled] = []
+    for guardrail in policy.guardrails:
+        counts = windows.get(guardrail.window.value, WindowCounts(n=0, slices={}))
+        moment = moments.get(guardrail.name)
+        tests.append(_test(guardrail, _Part(n=counts.n), moment))
+        for column in guardrail.slice_by:
+            parts = _parts(guardrail, column, counts)
+            tests.extend(_test(guardrail, part, moment) for part in parts)
+            pooled.extend(_pooled(guardrail, part, counts.n) for part in parts if part.rest)
+    return TestPlan(tests=_weighted(tests), pooled=tuple(pooled))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The requests one test sees."""
+
+    n: int
+    column: str = ""
+    values: tuple[str, ...] = ()
+    rest: bool = False
+
+    def label(self) -> str:
+        """column=value; a value that is itself called rest is quoted."""
+        if not self.column:
+            return ""
+        if self.rest:
+            return f"{self.column}={REST}"
+        value = self.values[0]
+        return f"{self.column}={value!r}" if value == REST else f"{self.column}={value}"
+
+
+def _parts(guardrail: Guardrail, column: str, counts: WindowCounts) -> list[_Part]:
+    """Slices large enough for a test, by name, then the pooled rest."""
+    if not counts.n:
+        return []
+    if column not in counts.slices:
+        raise PolicyError(
+            f"guardrail {guardrail.name}, slice_by",
+            f"window {guardrail.window.value} has no context column '{column}'",
+            f"Slice by a recorded column; {nearest(column, counts.slices)}",
+        )
+    found = counts.slices[column]
+    own = sorted(value for value, n in found.items() if value and n >= guardrail.min_slice)
+    rest = tuple(sorted(value for value, n in found.items() if n and value not in own))
+    parts = [_Part(n=found[value], column=column, values=(value,)) for value in own]
+    if rest:
+        n = sum(found[value] for value in rest)
+        parts.append(_Part(n=n, column=column, values=rest, rest=True))
+    return parts
+
+
+def _test(guardrail: Guardrail, part: _Part, second_moment: float | None) -> PlannedTest:
+    margin = guardrail.margin
+    if part.column and guardrail.slice_margin is not None:
+        margin = guardrail.slice_margin
+    if METRIC_BOUNDS[guardrail.metric] == _ZERO_ONE:
+        second_moment = margin * (1.0 - margin)
+    gap = _gap(guardrail, margin)
+    label = part.label()
+    return PlannedTest(
+        name=f"{guardrail.name}[{label}]" if label else guardrail.name,
+        guardrail=guardrail,
+        slice=label,
+        column=part.column,
+        values=part.values,
+        margin=margin,
+        gating=guardrail.gating and not (part.rest and part.n < guardrail.min_slice),
+        n_available=part.n,
+        weight=0.0,
+        gap=gap,
+        second_moment=second_moment if gap is not None else None,
+    )
+
+
+def _gap(guardrail: Guardrail, margin: float) -> float | None:
+    """Distance between the declared effect and the margin; None when nothing was declared."""
+    if guardrail.effect is None:
+        return None
+    towards = {
+        Direction.INCREASE: guardrail.effect,
+        Direction.DECREASE: -guardrail.effect,
+        Direction.BOTH: abs(guardrail.effect),
+    }
+    gap = margin - towards[guardrail.direction]
+    return gap if gap > 0.0 else None
+
+
+def _pooled(guardrail: Guardrail, part: _Part, n_window: int) -> Pooled:
+    return Pooled(
+        guardrail=guardrail.name,
+        column=part.column,
+        values=part.values,
+        n=part.n,
+        share=part.n / n_window,
+        tested=part.n >= guardrail.min_slice,
+    )
+
+
+def _weighted(tests: list[PlannedTest]) -> tuple[PlannedTest, ...]:
+    """Half the weight on all traffic, half on slices, equal within each; only gating tests."""
+    n_slices = sum(test.gating and bool(test.column) for test in tests)
+    n_whole = sum(test.gating and not test.column for test in tests)
+    half = 0.5 if n_slices and n_whole else 1.0
+    weights = {True: half / max(n_slices, 1), False: half / max(n_whole, 1)}
+    return tuple(
+        replace(test, weight=weights[bool(test.column)] if test.gating else 0.0) for test in tests
+    )
