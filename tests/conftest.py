@@ -93,6 +93,12 @@ def registry_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return template
 
 
+@pytest.fixture(scope="session")
+def write_onnx() -> MakeModel:
+    """`write_model` below, for fixtures that outlive a test."""
+    return write_model
+
+
 @pytest.fixture
 def make_model(tmp_path: Path) -> MakeModel:
     """Writes x → x * scale as ONNX: `make_model(file name, scale=…, external=…)`."""

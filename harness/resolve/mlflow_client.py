@@ -58,17 +58,42 @@ def registry_uris(registry_uri: str | None) -> tuple[str, str]:
     if registry_uri:
         return registry_uri, registry_uri
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
-    registry = os.environ.get("MLFLOW_REGISTRY_URI", "") or tracking
-    if registry:
+    registry = named_registry()
+    if registry is not None:
         return tracking or registry, registry
-    if Path(_DEFAULT_DATABASE).is_file():
-        default = f"{_SQLITE}{Path(_DEFAULT_DATABASE).resolve()}"
-        return default, default
     raise ResolveError(
         "registry",
         "no MLflow registry was named and there is no mlflow.db here",
         "Set MLFLOW_TRACKING_URI, for example to sqlite:///mlflow.db or http://127.0.0.1:5000.",
     )
+
+
+def named_registry() -> str | None:
+    """The registry that the environment names, else ./mlflow.db; None when there is neither."""
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if named := os.environ.get("MLFLOW_REGISTRY_URI", "") or tracking:
+        return named
+    database = Path(_DEFAULT_DATABASE)
+    return f"{_SQLITE}{database.resolve()}" if database.is_file() else None
+
+
+def check_readable(registry_uri: str | None = None) -> str:
+    """Reads one registered model, if there is one.
+
+    Args:
+      registry_uri: as given; None = the environment's or ./mlflow.db.
+
+    Returns:
+      The registry in words, without its password.
+
+    Raises:
+      ResolveError: no registry, or one that cannot be read.
+    """
+    tracking, registry = registry_uris(registry_uri)
+    client = connect(tracking, registry)
+    with quiet(), explained(registry):
+        some = client.search_registered_models(max_results=1)
+    return f"{shown(registry)}, {'has models' if some else 'has no models yet'}"
 
 
 def connect(tracking_uri: str, registry_uri: str) -> Any:  # noqa: ANN401 - mlflow has no types
@@ -85,7 +110,7 @@ def connect(tracking_uri: str, registry_uri: str) -> Any:  # noqa: ANN401 - mlfl
       ResolveError: there is no such registry, or it does not answer.
     """
     for uri in sorted({tracking_uri, registry_uri}):
-        _check_there(uri)
+        check_there(uri)
     with quiet(), explained(registry_uri):
         return _client(tracking_uri, registry_uri)
 
@@ -132,6 +157,35 @@ def explained(uri: str) -> Iterator[None]:
     except ImportError as error:
         raise ResolveError(
             shown(uri), f"its driver is not installed ({error.name})", "Install that package."
+        ) from error
+
+
+def check_there(uri: str) -> None:
+    """Finds a registry's file or host without MLflow.
+
+    MLflow would create a missing sqlite file, and retries a dead database host for minutes.
+
+    Raises:
+      ResolveError: there is no such file, it is no MLflow database, or nothing answers.
+    """
+    database = sqlite_path(uri)
+    if database is not None:
+        _schema_revision(database, uri)
+        return
+    address = urlsplit(uri)
+    scheme = address.scheme.partition("+")[0]
+    port = address.port or _PORTS.get(scheme)
+    if not (address.hostname and port) or (
+        scheme.startswith("http") and urllib.request.getproxies()
+    ):
+        return
+    try:
+        socket.create_connection((address.hostname, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ResolveError(
+            shown(uri),
+            f"nothing answers at {address.hostname} port {port} ({error.strerror or error})",
+            "Start the registry, or correct MLFLOW_TRACKING_URI.",
         ) from error
 
 
@@ -188,32 +242,6 @@ def _client(tracking_uri: str, registry_uri: str) -> Any:  # noqa: ANN401 - mlfl
     for uri in sorted({tracking_uri, registry_uri}):
         _check_schema(uri)
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=registry_uri)
-
-
-def _check_there(uri: str) -> None:
-    """Finds a registry's file or host without MLflow.
-
-    MLflow would create a missing sqlite file, and retries a dead database host for minutes.
-    """
-    database = sqlite_path(uri)
-    if database is not None:
-        _schema_revision(database, uri)
-        return
-    address = urlsplit(uri)
-    scheme = address.scheme.partition("+")[0]
-    port = address.port or _PORTS.get(scheme)
-    if not (address.hostname and port) or (
-        scheme.startswith("http") and urllib.request.getproxies()
-    ):
-        return
-    try:
-        socket.create_connection((address.hostname, port), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise ResolveError(
-            shown(uri),
-            f"nothing answers at {address.hostname} port {port} ({error.strerror or error})",
-            "Start the registry, or correct MLFLOW_TRACKING_URI.",
-        ) from error
 
 
 def _schema_revision(database: Path, uri: str) -> str:

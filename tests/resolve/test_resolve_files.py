@@ -1,6 +1,7 @@
 """Plain files and model folders: what is pinned, and what is refused with which remedy."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_a_damaged_copy_is_made_again(make_model, tmp_path):
     first.path.chmod(0o644)
     first.path.write_bytes(b"damaged")
     assert pin(str(model), tmp_path / "pins").path.read_bytes() == model.read_bytes()
+
+
+def test_pins_at_the_same_time_share_the_copy(make_model, tmp_path):
+    model = str(make_model("m.onnx", external=True))
+    with ThreadPoolExecutor(8) as pool:
+        pinned = list(pool.map(lambda _: pin(model, tmp_path / "pins"), range(32)))
+    assert len({p.path for p in pinned}) == 1
+    assert [p.name for p in (tmp_path / "pins").iterdir()] == [pinned[0].digest[:32]]
 
 
 def test_a_link_to_a_model_is_followed(make_model, tmp_path):
