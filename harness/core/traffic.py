@@ -93,3 +93,5 @@ class WindowInfo:
     """(file name, sha256) of what was sealed."""
     versions: tuple[tuple[str, int], ...] = ()
     """(model version that answered, count) over the window."""
+    not_answered: tuple[tuple[str, int], ...] = ()
+    """(reason, count) of sealed exchanges without a usable recorded response."""

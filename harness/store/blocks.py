@@ -1,0 +1,286 @@
+"""A window's columns as an Arrow IPC file of small blocks.
+
+One block is 256 requests. A tensor column whose requests all carry one row without trailing
+dimensions is flat; any other is a list column, rows and trailing dimensions flattened. Strings are
+codes into one dictionary per column while it stays small. Read by plain file reads: mapped pages
+would count as this process's memory, and a window may be larger than that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness.core.tensors import NUMPY_DTYPES, Array, Bools, Ints, Strings, Tensors, TensorSpec
+
+BLOCK_REQUESTS = 256
+MOST_WORDS = 65_536
+"""A string column with more different values is stored plainly,"""
+MOST_WORD_BYTES = 16 << 20
+"""and so is one whose different values are longer than this together."""
+
+INPUT, RECORDED, CONTEXT = "in:", "out:", "cx:"
+PLAIN_COLUMNS = ("seq", "request_id", "ts_ns", "rows", "answered")
+
+
+def value_type(datatype: str) -> pa.DataType:
+    """Arrow type of a tensor's elements."""
+    if datatype == "BYTES":
+        return pa.string()
+    return pa.from_numpy_dtype(NUMPY_DTYPES[datatype])
+
+
+def elements_per_row(spec: TensorSpec) -> int:
+    """Elements one model row has; trailing shapes of a window are fixed."""
+    return math.prod(d or 0 for d in spec.shape)
+
+
+def list_column(values: pa.Array, rows: Ints, elements: int) -> pa.Array:
+    """A tensor's flattened values as one list per request."""
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows * elements)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
+
+
+@dataclass(slots=True)
+class Words:
+    """The different values of a string column, until there are too many."""
+
+    seen: set[str] | None
+    size: int = 0
+
+    def add(self, values: pa.Array) -> None:
+        """Learns the values of more rows."""
+        if self.seen is None:
+            return
+        new = set(pc.unique(values).to_pylist()) - self.seen
+        self.seen |= new
+        self.size += sum(map(len, new))
+        if len(self.seen) > MOST_WORDS or self.size > MOST_WORD_BYTES:
+            self.seen = None
+
+    def sorted(self) -> pa.Array | None:
+        """The dictionary; None when there are too many words for one."""
+        return None if self.seen is None else pa.array(sorted(self.seen), pa.string())
+
+
+class BlockWriter:
+    """Cuts columns into blocks, writes and hashes them.
+
+    Args:
+      path: the file to write.
+      tensors: column name (with prefix) → its spec.
+      context: context column names (with prefix).
+      words: per string column its dictionary, or None for a plain column.
+      flat: whether every request carries one row.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tensors: Mapping[str, TensorSpec],
+        context: Sequence[str],
+        words: Mapping[str, pa.Array | None],
+        flat: bool,
+    ) -> None:
+        self._tensors = dict(tensors)
+        self._words = dict(words)
+        self._elements = {c: elements_per_row(s) for c, s in tensors.items()}
+        self._flat = {c: flat and not s.shape for c, s in tensors.items()}
+        self._names = [*PLAIN_COLUMNS, *tensors, *context]
+        self._waiting: dict[str, list[pa.Array]] = {name: [] for name in self._names}
+        self._waiting_requests = 0
+        self._hash = hashlib.sha256()
+        self._schema = self._stored_schema(context)
+        self._writer: Any = pa.ipc.new_file(str(path), self._schema)
+
+    def add(self, columns: Mapping[str, pa.Array]) -> None:
+        """Appends requests; tensor columns come flattened, one value an element."""
+        for name in self._names:
+            values = columns[name]
+            words = self._words.get(name)
+            if words is not None:
+                values = pc.index_in(values, value_set=words)
+            self._waiting[name].append(values)
+        self._waiting_requests += len(columns["seq"])
+        if self._waiting_requests >= BLOCK_REQUESTS:
+            self._write(whole_only=True)
+
+    def close(self) -> bytes:
+        """Writes the last block.
+
+        Returns:
+          The sha256 digest over the columns' values in storage order and the dictionaries.
+        """
+        self._write(whole_only=False)
+        self._writer.close()
+        for name, words in self._words.items():
+            if words is not None:
+                self._hash.update(name.encode() + b"\0" + _string_bytes(words))
+        return self._hash.digest()
+
+    def _stored_schema(self, context: Sequence[str]) -> pa.Schema:
+        types = [pa.int64(), pa.string(), pa.int64(), pa.int64(), pa.bool_()]
+        fields = [pa.field(n, t) for n, t in zip(PLAIN_COLUMNS, types, strict=True)]
+        for name, spec in self._tensors.items():
+            kind = self._stored_type(name, value_type(spec.datatype))
+            fields.append(pa.field(name, kind if self._flat[name] else pa.large_list(kind)))
+        fields += [pa.field(name, self._stored_type(name, pa.string())) for name in context]
+        return pa.schema(fields)
+
+    def _stored_type(self, name: str, plain: pa.DataType) -> pa.DataType:
+        has_words = self._words.get(name) is not None
+        return pa.dictionary(pa.int32(), pa.string()) if has_words else plain
+
+    def _write(self, *, whole_only: bool) -> None:
+        if not self._waiting_requests:
+            return
+        columns = {name: pa.concat_arrays(parts) for name, parts in self._waiting.items()}
+        rows = columns["rows"].to_numpy()
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows)])
+        at = 0
+        while at < len(rows) and (not whole_only or len(rows) - at >= BLOCK_REQUESTS):
+            upto = min(at + BLOCK_REQUESTS, len(rows))
+            self._write_block(self._cut(columns, ends, at, upto), rows[at:upto])
+            at = upto
+        self._waiting = {
+            name: [part] for name, part in self._cut(columns, ends, at, len(rows)).items()
+        }
+        self._waiting_requests = len(rows) - at
+
+    def _cut(
+        self, columns: Mapping[str, pa.Array], ends: Ints, start: int, stop: int
+    ) -> dict[str, pa.Array]:
+        cut = {}
+        for name, values in columns.items():
+            first, last = start, stop
+            if name in self._elements:
+                first, last = (int(ends[k]) * self._elements[name] for k in (start, stop))
+            cut[name] = values[first:last]
+        return cut
+
+    def _write_block(self, columns: Mapping[str, pa.Array], rows: Ints) -> None:
+        stored = []
+        for name, values in columns.items():
+            self._hash.update(_value_bytes(values))
+            words = self._words.get(name)
+            column = values if words is None else pa.DictionaryArray.from_arrays(values, words)
+            if name in self._elements and not self._flat[name]:
+                column = list_column(column, rows, self._elements[name])
+            stored.append(column)
+        self._writer.write_batch(pa.RecordBatch.from_arrays(stored, schema=self._schema))
+
+
+def _value_bytes(values: pa.Array) -> bytes:
+    if pa.types.is_string(values.type):
+        return _string_bytes(values)
+    return bytes(values.to_numpy(zero_copy_only=False).tobytes())
+
+
+def _string_bytes(values: pa.Array) -> bytes:
+    lengths: Ints = pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<i8")
+    return lengths.tobytes() + "".join(values.to_pylist()).encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One block's columns; strings of dictionary columns as codes."""
+
+    seq: Ints
+    """Shape (b,)."""
+    request_id: Strings
+    """Shape (b,)."""
+    ts_ns: Ints
+    """Shape (b,)."""
+    rows: Ints
+    """Shape (b,)."""
+    answered: Bools
+    """Shape (b,)."""
+    starts: Ints
+    """First model row of each request, shape (b,)."""
+    tensors: Tensors
+    """Column name with prefix → values (R, *trailing), or int32 codes of that shape."""
+    context: Tensors
+    """Column name with prefix → strings or int32 codes, shape (b,)."""
+    size_bytes: int
+    """Memory it takes, about."""
+
+
+class BlockReader:
+    """Reads blocks of a window's column file.
+
+    Args:
+      path: the file.
+      tensors: column name (with prefix) → its spec, trailing shape fixed.
+      context: context column names (with prefix).
+    """
+
+    def __init__(
+        self, path: Path, *, tensors: Mapping[str, TensorSpec], context: Sequence[str]
+    ) -> None:
+        self._path = path
+        self._tensors = dict(tensors)
+        self._context = tuple(context)
+        self._file = pa.OSFile(str(path))
+        self._reader = pa.ipc.open_file(self._file)
+        self._words: dict[str, Strings] = {}
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return int(self._reader.num_record_batches)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def words(self, column: str) -> Strings | None:
+        """A column's dictionary, once a block with it was read; None for a plain column."""
+        return self._words.get(column)
+
+    def read(self, block: int) -> Block:
+        """Reads one block."""
+        batch = self._reader.get_batch(block)
+        rows = batch.column("rows").to_numpy()
+        return Block(
+            seq=batch.column("seq").to_numpy(),
+            request_id=batch.column("request_id").to_numpy(zero_copy_only=False),
+            ts_ns=batch.column("ts_ns").to_numpy(),
+            rows=rows,
+            answered=batch.column("answered").to_numpy(zero_copy_only=False),
+            starts=np.cumsum(rows) - rows,
+            tensors={
+                name: self._values(name, batch).reshape(-1, *(d or 0 for d in spec.shape))
+                for name, spec in self._tensors.items()
+            },
+            context={name: self._values(name, batch) for name in self._context},
+            size_bytes=batch.nbytes,
+        )
+
+    def columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Reads only these columns of every block, in storage order."""
+        schema = self._reader.schema
+        fields = [schema.get_field_index(name) for name in names]
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
+        with pa.OSFile(str(self._path)) as opened:
+            reader = pa.ipc.open_file(opened, options=options)
+            for block in range(reader.num_record_batches):
+                yield reader.get_batch(block)
+
+    def _values(self, name: str, batch: pa.RecordBatch) -> Array:
+        column = batch.column(name)
+        if pa.types.is_large_list(column.type):
+            column = column.flatten()
+        if pa.types.is_dictionary(column.type):
+            if name not in self._words:
+                self._words[name] = column.dictionary.to_numpy(zero_copy_only=False)
+            column = column.indices
+        values: Array = column.to_numpy(zero_copy_only=False)
+        return values

@@ -1,0 +1,370 @@
+"""A sealed window: columns in shuffled storage order, verbatim bytes beside them, a manifest.
+
+columns.arrow     blocks of 256 requests, see `blocks`
+verbatim.parquet  row i = storage position i: the exchange as recorded, and seq
+manifest.json     WindowInfo, sha256 of the two files, sha256 of itself
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.core.errors import TrafficError
+from harness.core.jsonable import jsonable, sha256
+from harness.core.tensors import NUMPY_DTYPES, Array, Bools, Ints, Strings, TensorSpec
+from harness.core.traffic import Exchange, RequestBatch, WindowInfo
+from harness.store.blocks import (
+    BLOCK_REQUESTS,
+    CONTEXT,
+    INPUT,
+    RECORDED,
+    Block,
+    BlockReader,
+)
+from harness.store.exchanges import SCHEMA, exchanges_from_batch
+from harness.store.files import damage_is_a_traffic_error, sha256_of_file
+from harness.store.ids import UNKNOWN, IdIndex
+
+FORMAT = "harness-window"
+FORMAT_VERSION = 1
+"""Changes whenever the same traffic would be sealed into other bytes."""
+
+COLUMNS_FILE = "columns.arrow"
+VERBATIM_FILE = "verbatim.parquet"
+MANIFEST_FILE = "manifest.json"
+
+_BLOCK_CACHE_BYTES = 64 << 20
+_BLOCK_CACHE_BLOCKS = 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WindowIndex:
+    """The whole window's small columns in storage order."""
+
+    seq: Ints
+    """Original position in the traffic, shape (n,)."""
+    ts_ns: Ints
+    """Shape (n,)."""
+    rows: Ints
+    """Model rows, shape (n,)."""
+    answered: Bools
+    """Whether a usable response was recorded, shape (n,)."""
+    _reader: BlockReader = field(repr=False)
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """Number of requests."""
+        return len(self.seq)
+
+    def request_ids(self) -> Strings:
+        """Request ids, shape (n,); read when first asked for."""
+        return self.ids().ids()
+
+    def ids(self) -> IdIndex:
+        """Request id → storage position; built when first asked for."""
+        if "ids" not in self._cache:
+            parts = [b.column(0) for b in self._reader.columns(["request_id"])]
+            joined = pa.chunked_array(parts, pa.string()).cast(pa.large_string())
+            self._cache["ids"] = IdIndex(joined.combine_chunks())
+        found: IdIndex = self._cache["ids"]
+        return found
+
+    def context(self, column: str) -> tuple[Array, Strings]:
+        """A context column as codes, shape (n,) int32, and the words they stand for.
+
+        Raises:
+          KeyError: no such context column in the window.
+        """
+        if column not in self._cache:
+            self._cache[column] = self._read_context(column)
+        found: tuple[Array, Strings] = self._cache[column]
+        return found
+
+    def _read_context(self, column: str) -> tuple[Array, Strings]:
+        parts = [
+            c if pa.types.is_dictionary((c := b.column(0)).type) else c.dictionary_encode()
+            for b in self._reader.columns([CONTEXT + column])
+        ]
+        if not parts:
+            return np.empty(0, np.int32), np.empty(0, object)
+        encoded = pa.chunked_array(parts).unify_dictionaries()
+        codes = np.concatenate([c.indices.to_numpy() for c in encoded.chunks])
+        words = encoded.chunk(0).dictionary.to_numpy(zero_copy_only=False)
+        return codes.astype(np.int32, copy=False), words
+
+
+class SealedWindow:
+    """Reads a sealed window; memory does not grow with it except by the index."""
+
+    def __init__(self, path: Path, info: WindowInfo, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+        self.manifest = manifest
+        self._tensors = {INPUT + s.name: s for s in info.inputs} | {
+            RECORDED + s.name: s for s in info.recorded
+        }
+        self._reader = BlockReader(
+            path / COLUMNS_FILE,
+            tensors=self._tensors,
+            context=[CONTEXT + c for c in info.context],
+        )
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._block_bytes = 0
+        self._index: WindowIndex | None = None
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = True) -> SealedWindow:
+        """Opens a window folder.
+
+        Args:
+          path: the folder.
+          verify: hash the files and compare with the manifest.
+
+        Raises:
+          TrafficError: no window there, another format version, or content that does not match.
+        """
+        manifest = _manifest(path)
+        if verify:
+            for name, digest in manifest["files"]:
+                with damage_is_a_traffic_error(str(path / name), "part of a sealed window"):
+                    found = sha256_of_file(path / name)
+                if found != digest:
+                    raise _changed(path / name)
+        with damage_is_a_traffic_error(str(path / COLUMNS_FILE), "Arrow"):
+            return cls(path, _window_info(manifest["info"]), manifest)
+
+    def __len__(self) -> int:
+        """Number of requests."""
+        return self.info.count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the column file."""
+        self._reader.close()
+
+    def index(self) -> WindowIndex:
+        """The small columns of all requests; read once."""
+        if self._index is None:
+            names = ["seq", "ts_ns", "rows", "answered"]
+            parts = [
+                [c.to_numpy(zero_copy_only=False) for c in b.columns]
+                for b in self._reader.columns(names)
+            ]
+            empty = [[np.empty(0, np.int64)] * 3 + [np.empty(0, np.bool_)]]
+            seq, ts_ns, rows, answered = (
+                np.concatenate(column) for column in zip(*(parts or empty), strict=True)
+            )
+            self._index = WindowIndex(
+                seq=seq, ts_ns=ts_ns, rows=rows, answered=answered, _reader=self._reader
+            )
+        return self._index
+
+    def read(self, positions: Ints) -> RequestBatch:
+        """Reads requests at these storage positions, in this order.
+
+        Args:
+          positions: each in [0, n), shape (m,); fast when they come from few blocks.
+
+        Raises:
+          IndexError: a position outside the window.
+        """
+        positions = np.asarray(positions, np.int64)
+        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
+            msg = f"storage positions must be in [0, {len(self)})"
+            raise IndexError(msg)
+        index = self.index()
+        rows = index.rows[positions]
+        starts = np.cumsum(rows) - rows
+        total = int(rows.sum())
+        request_id = np.empty(len(positions), object)
+        tensors = {name: _room(spec, total) for name, spec in self._tensors.items()}
+        context = {c: np.empty(len(positions), object) for c in self.info.context}
+        block_of = positions // BLOCK_REQUESTS
+        for number in np.unique(block_of).tolist():
+            taken = np.flatnonzero(block_of == number)
+            block = self._block(number)
+            inside = positions[taken] - number * BLOCK_REQUESTS
+            request_id[taken] = block.request_id[inside]
+            source = _row_indices(block.starts[inside], rows[taken])
+            target = _row_indices(starts[taken], rows[taken])
+            for name, out in tensors.items():
+                out[target] = self._decoded(name, block.tensors[name][source])
+            for column, out in context.items():
+                name = CONTEXT + column
+                out[taken] = self._decoded(name, block.context[name][inside])
+        return RequestBatch(
+            seq=index.seq[positions],
+            request_id=request_id,
+            ts_ns=index.ts_ns[positions],
+            rows=rows,
+            inputs={s.name: tensors[INPUT + s.name] for s in self.info.inputs},
+            recorded={s.name: tensors[RECORDED + s.name] for s in self.info.recorded},
+            answered=index.answered[positions],
+            context=context,
+        )
+
+    def exchange(self, request_id: str) -> Exchange:
+        """The verbatim exchange of one request.
+
+        Raises:
+          TrafficError: the window does not hold that request.
+        """
+        wanted = np.array([request_id], object)
+        position = int(self.index().ids().lookup(wanted)[0])
+        if position == UNKNOWN:
+            raise TrafficError(
+                str(self.path),
+                f"no request '{request_id}' in this window",
+                "Take an id from the run's pairs or from `harness traffic show`.",
+            )
+        path = self.path / VERBATIM_FILE
+        with (
+            damage_is_a_traffic_error(str(path), "Parquet"),
+            pq.ParquetFile(path, page_checksum_verification=True) as parquet,
+        ):
+            counts = [
+                parquet.metadata.row_group(g).num_rows
+                for g in range(parquet.metadata.num_row_groups)
+            ]
+            ends = np.cumsum(counts)
+            group = int(np.searchsorted(ends, position, side="right"))
+            table = parquet.read_row_group(group, columns=SCHEMA.names)
+        row = table.slice(position - int(ends[group] - counts[group]), 1)
+        return exchanges_from_batch(row.combine_chunks().to_batches()[0])[0]
+
+    def _block(self, number: int) -> Block:
+        cached = self._blocks.get(number)
+        if cached is not None:
+            self._blocks.move_to_end(number)
+            return cached
+        with damage_is_a_traffic_error(str(self.path / COLUMNS_FILE), "Arrow"):
+            block = self._reader.read(number)
+        self._blocks[number] = block
+        self._block_bytes += block.size_bytes
+        while len(self._blocks) > 1 and (
+            self._block_bytes > _BLOCK_CACHE_BYTES or len(self._blocks) > _BLOCK_CACHE_BLOCKS
+        ):
+            _, dropped = self._blocks.popitem(last=False)
+            self._block_bytes -= dropped.size_bytes
+        return block
+
+    def _decoded(self, name: str, values: Array) -> Array:
+        words = self._reader.words(name)
+        return values if words is None else words[values]
+
+
+def is_window(path: Path) -> bool:
+    """Whether a folder is a sealed window (it may still be damaged)."""
+    try:
+        return bool(json.loads((path / MANIFEST_FILE).read_bytes()).get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def manifest_bytes(info: WindowInfo, files: dict[str, str], **more: object) -> bytes:
+    """The manifest of a window.
+
+    Args:
+      info: what the window holds.
+      files: file name → sha256 (hex).
+      more: further facts for people.
+    """
+    body = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "block_requests": BLOCK_REQUESTS,
+        "info": jsonable(info),
+        "files": sorted([name, digest] for name, digest in files.items()),
+        **jsonable(more),
+    }
+    return json.dumps({**body, "manifest_sha256": sha256(body)}, indent=1).encode() + b"\n"
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST_FILE
+    try:
+        manifest = json.loads(file.read_bytes())
+    except OSError:
+        raise TrafficError(
+            str(path), "no sealed window here", "Give a folder that `harness traffic seal` wrote."
+        ) from None
+    except ValueError:
+        raise _changed(file) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise TrafficError(
+            str(path), "no sealed window here", "Give a folder that `harness traffic seal` wrote."
+        )
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise TrafficError(
+            str(path),
+            f"window format {manifest.get('format_version')}, this version reads {FORMAT_VERSION}",
+            "Seal the recorded traffic again.",
+        )
+    digest = manifest.pop("manifest_sha256", None)
+    if digest != sha256(manifest):
+        raise _changed(file)
+    return manifest
+
+
+def _changed(file: Path) -> TrafficError:
+    return TrafficError(
+        str(file),
+        "the content is not what was sealed (sha256 differs)",
+        "Seal the recorded traffic again.",
+    )
+
+
+def _window_info(fields: dict[str, Any]) -> WindowInfo:
+    def specs(name: str) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(name=s["name"], datatype=s["datatype"], shape=tuple(s["shape"]))
+            for s in fields[name]
+        )
+
+    def pairs(name: str) -> tuple[tuple[str, Any], ...]:
+        return tuple((word, value) for word, value in fields[name])
+
+    return WindowInfo(
+        window_hash=fields["window_hash"],
+        count=fields["count"],
+        first_ts_ns=fields["first_ts_ns"],
+        last_ts_ns=fields["last_ts_ns"],
+        inputs=specs("inputs"),
+        recorded=specs("recorded"),
+        context=tuple(fields["context"]),
+        not_sealed=pairs("not_sealed"),
+        sources=pairs("sources"),
+        versions=pairs("versions"),
+        not_answered=pairs("not_answered"),
+    )
+
+
+def _room(spec: TensorSpec, rows: int) -> Array:
+    return np.empty((rows, *(d or 0 for d in spec.shape)), NUMPY_DTYPES[spec.datatype])
+
+
+def _row_indices(starts: Ints, rows: Ints) -> Ints:
+    """start, start+1, … for each request, one after another."""
+    if len(rows) and rows.min() == rows.max() == 1:
+        return starts
+    begun = np.cumsum(rows) - rows
+    return np.repeat(starts - begun, rows) + np.arange(int(rows.sum()))

@@ -1,0 +1,14 @@
+"""Sealed windows: `seal` makes one, `SealedWindow` reads it."""
+
+from harness.store.sealed import SealedWindow, WindowIndex, is_window
+from harness.store.sealing import ExchangeSource, Progress, seal, seal_cached
+
+__all__ = [
+    "ExchangeSource",
+    "Progress",
+    "SealedWindow",
+    "WindowIndex",
+    "is_window",
+    "seal",
+    "seal_cached",
+]
