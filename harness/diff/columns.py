@@ -52,6 +52,8 @@ class ComparedRows:
     """Every request is compared and owns exactly one row."""
     total: int
     """R, before leaving rows out."""
+    count: int
+    """Compared requests that own at least one row."""
 
     def take(self, tensor: Array) -> Array:
         """The compared rows of a tensor of R rows."""
@@ -72,12 +74,6 @@ class ComparedRows:
             cells = np.logical_or.reduceat(cells, starts, axis=0)
         return np.asarray(cells.sum(axis=0, dtype=np.int64))
 
-    def count(self) -> int:
-        """Compared requests that own at least one row."""
-        if self.single:
-            return len(self.owner)
-        return int(np.count_nonzero(np.diff(self.owner, prepend=-1)))
-
 
 def compared_rows(batch: RequestBatch, ok: Bools) -> ComparedRows:
     """Leaves out the rows of requests that are not compared.
@@ -90,13 +86,15 @@ def compared_rows(batch: RequestBatch, ok: Bools) -> ComparedRows:
     owner = np.repeat(np.arange(n), batch.rows)
     everything = bool(ok.all())
     rows = None if everything else ok[owner]
+    kept = owner if rows is None else owner[rows]
     return ComparedRows(
         requests=ok,
         rows=rows,
-        owner=owner if rows is None else owner[rows],
+        owner=kept,
         ids=batch.request_id,
         single=everything and len(owner) == n and bool((batch.rows == 1).all()),
         total=len(owner),
+        count=int(np.count_nonzero(np.diff(kept, prepend=-1))),
     )
 
 

@@ -1,0 +1,248 @@
+"""The features of both versions: what the models computed before they scored.
+
+Features computed from raw fields must agree; a difference is a mismatch of the request unless the
+policy expects it. Tensors after fitted constants change with every retrain: they are compared,
+named and reported, never counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.core.models import ModelGraph
+from harness.core.observations import Outcome, PairBatch
+from harness.core.policies import Mapping as NameMapping
+from harness.core.tensors import Bools, Ints
+from harness.diff.columns import ComparedRows, compared_rows
+from harness.diff.fitted import explained_columns
+from harness.diff.floor import Floor
+from harness.diff.pairs import Relation, RelationKind, Vocabularies
+from harness.diff.relations import name_relation
+from harness.diff.reports import FeatureReport, Follow, ParityVerdict, RequestMismatch, TensorReport
+from harness.diff.roots import Differing, follows
+from harness.diff.sample import LIMIT
+from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
+from harness.diff.swaps import other_column
+from harness.diff.tally import TensorTally, floors_by_column, not_compared
+
+RAW = "raw"
+FITTED = "fitted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureMatch:
+    """Which declared tensors of the two versions stand for each other."""
+
+    raw: tuple[tuple[str, str], ...]
+    """(baseline's, candidate's) features computed from raw fields, in the graph's order."""
+    fitted: tuple[tuple[str, str], ...]
+    """The same after fitted constants."""
+    baseline_only: tuple[str, ...]
+    """Declared by the baseline alone."""
+    candidate_only: tuple[str, ...]
+    """Declared by the candidate alone."""
+
+
+def match_features(
+    baseline: ModelGraph, candidate: ModelGraph, mapping: NameMapping
+) -> FeatureMatch:
+    """Pairs declared tensors by name, after the policy's mapping.
+
+    A tensor that either version declares as a feature counts as one: declaring it fitted on one
+    side does not take it out of the gate.
+    """
+    renamed = dict(mapping.tensors)
+    theirs = set(candidate.features) | set(candidate.fitted)
+    raw_theirs = set(candidate.features)
+    ours = _in_graph_order(dict.fromkeys((*baseline.features, *baseline.fitted)), baseline.tensors)
+    pairs = [(name, renamed.get(name, name)) for name in ours]
+    both = [(a, b) for a, b in pairs if b in theirs]
+    taken = {b for _, b in both}
+    raw = [(a, b) for a, b in both if a in baseline.features or b in raw_theirs]
+    return FeatureMatch(
+        raw=tuple(raw),
+        fitted=tuple(pair for pair in both if pair not in raw),
+        baseline_only=tuple(a for a, b in pairs if b not in theirs),
+        candidate_only=tuple(
+            n for n in dict.fromkeys((*candidate.features, *candidate.fitted)) if n not in taken
+        ),
+    )
+
+
+class FeatureDiff:
+    """Compares features batch by batch in test order; batch boundaries do not matter.
+
+    Args:
+      floor: tolerance and scale per column.
+      baseline_graph: what the baseline declares.
+      candidate_graph: what the candidate declares.
+      expected_changes: features or columns that are meant to change; reported, not counted.
+      mapping: names that differ between the versions.
+    """
+
+    def __init__(
+        self,
+        floor: Floor,
+        baseline_graph: ModelGraph,
+        candidate_graph: ModelGraph,
+        expected_changes: Collection[str] = (),
+        mapping: NameMapping | None = None,
+    ) -> None:
+        self.match = match_features(baseline_graph, candidate_graph, mapping or NameMapping())
+        floors = floors_by_column(floor.features)
+        self._raw = [(b, TensorTally(a, RAW, floors, expected_changes)) for a, b in self.match.raw]
+        self._fitted = [(b, TensorTally(a, FITTED, floors, ())) for a, b in self.match.fitted]
+        self._expected = tuple(expected_changes)
+        self._words = (dict(baseline_graph.vocabularies), dict(candidate_graph.vocabularies))
+        self._requests = 0
+        self._mismatched = 0
+        self._order: list[Ints] = []
+        self._ordered = 0
+
+    def update(self, pair: PairBatch) -> RequestMismatch:
+        """Compares one batch; returns which of its n requests have a differing raw feature."""
+        before, after = pair.baseline, pair.candidate
+        ok: Bools = np.asarray((before.outcome == Outcome.OK) & (after.outcome == Outcome.OK))
+        mismatch = np.zeros(len(pair), dtype=np.bool_)
+        if not before.features or not after.features or not ok.any():
+            return RequestMismatch(mismatch=mismatch, compared=np.zeros_like(ok))
+        view = compared_rows(pair.requests, ok)
+        self._note_order(pair.requests.seq, view)
+        for theirs, tally in (*self._raw, *self._fitted):
+            ours, other = before.features.get(tally.name), after.features.get(theirs)
+            if ours is None or other is None:
+                continue
+            marked = tally.update(ours, other, view)
+            if marked is not None and tally.kind == RAW:
+                mismatch |= marked
+        self._requests += int(ok.sum())
+        self._mismatched += int(mismatch.sum())
+        return RequestMismatch(mismatch=mismatch, compared=ok)
+
+    def _note_order(self, seq: Ints, view: ComparedRows) -> None:
+        """Keeps the sampled beginning's place in time, for staleness."""
+        if self._ordered < LIMIT:
+            kept = seq[view.owner][: LIMIT - self._ordered]
+            self._order.append(np.array(kept, dtype=np.int64))
+            self._ordered += len(kept)
+
+    def finish(self) -> FeatureReport:
+        """The report so far."""
+        raw = {tally.name: self._raw_reports(theirs, tally) for theirs, tally in self._raw}
+        found = follows(self._differing(raw))
+        marks = {f.name: f for f in found}
+        features = [_marked(r, marks.get(name)) for name, rs in raw.items() for r in rs]
+        fitted = explained_columns(
+            [tally for _, tally in self._fitted], [tally for _, tally in self._raw]
+        )
+        alone = self._one_sided()
+        differing = [n for n, rs in raw.items() if _any(rs, ParityVerdict.DIFFERS)]
+        reports = (*features, *fitted, *alone)
+        return FeatureReport(
+            features=reports,
+            requests=self._requests,
+            mismatched_requests=self._mismatched,
+            roots=tuple(n for n in differing if n not in marks),
+            follows=tuple(f for f in found if f.name in differing),
+            not_compared=tuple(
+                f"feature {r.name}: {r.text}"
+                for r in reports
+                if r.verdict is ParityVerdict.NOT_COMPARED
+            ),
+            unknown_expected=self._unknown(reports),
+        )
+
+    def _raw_reports(self, theirs: str, tally: TensorTally) -> list[TensorReport]:
+        vocabularies: Vocabularies = (self._words[0].get(tally.name), self._words[1].get(theirs))
+        reports = tally.reports(vocabularies)
+        if len(tally.labels) > 1 or not reports or reports[0].relation != RelationKind.OTHER:
+            return reports
+        relation = self._stale(tally) or other_column(tally, [t for _, t in self._raw])
+        return reports if relation is None else [_renamed(reports[0], relation)]
+
+    def _stale(self, tally: TensorTally) -> Relation | None:
+        """Tries an earlier row's value, where the sampled beginning is dense in time."""
+        before, after = tally.sample.prefix(0)
+        order = np.concatenate(self._order) if self._order else np.zeros(0, dtype=np.int64)
+        if len(order) != len(before) or len(np.unique(order)) < len(order):
+            return None
+        tolerance, scale = tally.measure()
+        relation = name_relation(before, after, tolerance=tolerance, scale=scale, order=order)
+        return relation if relation.kind is RelationKind.STALE else None
+
+    def _differing(self, raw: Mapping[str, Sequence[TensorReport]]) -> list[Differing]:
+        by_name = {tally.name: tally for _, tally in self._raw}
+        found = []
+        for name, reports in raw.items():
+            if len(reports) == 1 and reports[0].mismatched_requests:
+                before, after = by_name[name].sample.prefix(0)
+                found.append(
+                    Differing(
+                        name=name, baseline=before, candidate=after, relation=reports[0].relation
+                    )
+                )
+        return found
+
+    def _one_sided(self) -> list[TensorReport]:
+        sides = (
+            (self.match.baseline_only, "only the baseline declares it"),
+            (self.match.candidate_only, "only the candidate declares it"),
+        )
+        return [not_compared(name, RAW, why) for names, why in sides for name in names]
+
+    def _unknown(self, reports: Sequence[TensorReport]) -> tuple[str, ...]:
+        known = {r.name for r in reports} | {r.name.split("[")[0] for r in reports}
+        return tuple(name for name in self._expected if name not in known)
+
+    def state(self) -> State:
+        """Everything so far, as arrays without objects."""
+        state: State = {
+            "head": bytes_from_value([self._requests, self._mismatched]),
+            "order": np.concatenate(self._order) if self._order else np.zeros(0, dtype=np.int64),
+        }
+        for i, (_, tally) in enumerate((*self._raw, *self._fitted)):
+            state |= under(str(i), tally.state())
+        return state
+
+    @classmethod
+    def from_state(
+        cls,
+        state: State,
+        floor: Floor,
+        baseline_graph: ModelGraph,
+        candidate_graph: ModelGraph,
+        expected_changes: Collection[str] = (),
+        mapping: NameMapping | None = None,
+    ) -> FeatureDiff:
+        """Continues from `state()`; the other arguments as in the first construction."""
+        diff = cls(floor, baseline_graph, candidate_graph, expected_changes, mapping)
+        diff._requests, diff._mismatched = value_from_bytes(state["head"])
+        diff._order = [state["order"].astype(np.int64)]
+        diff._ordered = len(state["order"])
+        for i, (_, tally) in enumerate((*diff._raw, *diff._fitted)):
+            tally.restore(inside(str(i), state))
+        return diff
+
+
+def _in_graph_order(names: Collection[str], tensors: Sequence[str]) -> list[str]:
+    """Topological order; names the graph does not compute (inputs) come first."""
+    place = {name: i for i, name in enumerate(tensors)}
+    return sorted(names, key=lambda name: place.get(name, -1))
+
+
+def _any(reports: Sequence[TensorReport], verdict: ParityVerdict) -> bool:
+    return any(report.verdict is verdict for report in reports)
+
+
+def _renamed(report: TensorReport, relation: Relation) -> TensorReport:
+    return replace(report, relation=relation.kind.value, value=relation.value, text=relation.text)
+
+
+def _marked(report: TensorReport, follow: Follow | None) -> TensorReport:
+    if follow is None or report.mismatched_requests == 0:
+        return report
+    how = "follows from" if follow.proven else "may follow from"
+    return replace(report, text=f"{report.text}; {how} {follow.root}")

@@ -1,0 +1,269 @@
+"""Reports → findings: where, how much, in which way, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.core.findings import Finding, Severity
+from harness.diff.floor import Floor
+from harness.diff.pairs import RelationKind
+from harness.diff.reports import (
+    FaithfulReport,
+    FeatureReport,
+    ObserverReport,
+    OutputReport,
+    ParityVerdict,
+    TensorReport,
+)
+
+_REMEDIES: dict[str, str] = {
+    RelationKind.SCALED: "Compare the units both versions use for this feature, and convert once.",
+    RelationKind.AFFINE: "Compare the units both versions use for this feature, and convert once.",
+    RelationKind.SHIFTED: "Look for a changed offset: time zone, epoch, index base.",
+    RelationKind.CYCLIC_SHIFT: "Look for a changed time zone or first day: compute from local time on both sides.",
+    RelationKind.PERMUTED: "Ship the baseline's vocabulary with the candidate instead of building a new one.",
+    RelationKind.FILLED_WITH_ZERO: "Fill missing values as in training; a zero here is a value the model was never taught to read as missing.",
+    RelationKind.FILLED_WITH_CONSTANT: "Check which constant stands for a missing value on both sides.",
+    RelationKind.MISSING: "Find out why the candidate has no value: renamed field, failed join, wrong type.",
+    RelationKind.SIGN: "Look for a reversed difference or a lost sign.",
+    RelationKind.CLIPPED: "Look for a bound or a smaller number type in the candidate's preprocessing.",
+    RelationKind.PRECISION: "Look for a cast to a smaller number type or an early rounding.",
+    RelationKind.STALE: "Look for a cache or a join that reads the previous value.",
+    RelationKind.OTHER_COLUMN: "Look for swapped columns or a wrong name in the candidate's preprocessing.",
+}
+_OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
+
+
+def findings_from_features(report: FeatureReport, margin: float | None) -> list[Finding]:
+    """Feature differences, causes first.
+
+    Args:
+      report: the finished feature diff.
+      margin: largest tolerated share of mismatching requests; None = features do not gate.
+    """
+    order = {name: i for i, name in enumerate((*report.roots, *(f.name for f in report.follows)))}
+    followers = {f.name for f in report.follows}
+    raw = [r for r in report.features if r.verdict is ParityVerdict.DIFFERS]
+    raw.sort(key=lambda r: order.get(_tensor(r), len(order)))
+    found = [_changed(r, margin, follows=_tensor(r) in followers) for r in raw]
+    found += [_zero_filled(r) for r in report.features if _is_zero_fill(r)]
+    found += _refitted(report.features)
+    found += [_expected(r) for r in report.features if r.verdict is ParityVerdict.EXPECTED]
+    found += [
+        Finding(
+            kind="expected_change_unknown",
+            severity=Severity.WARNING,
+            where=name,
+            what=f"'{name}' is listed under expected_changes, and no compared feature has that name",
+            remedy="Correct the name or take it out of the policy.",
+        )
+        for name in report.unknown_expected
+    ]
+    return found + _uncompared(report)
+
+
+def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Finding]:
+    """Output differences.
+
+    Args:
+      report: the finished output diff.
+      margin: largest tolerated share of mismatching requests; None = outputs do not gate, as for
+        a retrained model, whose outputs are meant to move.
+    """
+    found = [
+        Finding(
+            kind="class_on_one_side",
+            severity=Severity.INFO if margin is None else Severity.HARM,
+            where=name,
+            what=f"{name}: this class is named by one version only",
+            remedy="Train both versions on the same classes, or map them.",
+        )
+        for name in report.one_sided_classes
+    ]
+    for output in report.outputs:
+        if output.verdict is ParityVerdict.EXPECTED:
+            found.append(_expected(output))
+        elif output.verdict is ParityVerdict.DIFFERS:
+            found.append(
+                Finding(
+                    kind="output_changed",
+                    severity=_severity(output, margin, quiet=Severity.INFO),
+                    where=output.name,
+                    what=_sentence(output),
+                    remedy=_REMEDIES.get(output.relation, _OTHER_REMEDY),
+                    relation=output.relation,
+                    value=output.value,
+                    requests=output.examples,
+                )
+            )
+    return found
+
+
+def findings_from_faithful(report: FaithfulReport) -> list[Finding]:
+    """Whether the replay is production at all."""
+    if report.mismatched == 0 and report.baseline_failed == 0 and report.compared:
+        return []
+    unknown = report.compared == 0 and report.baseline_failed == 0
+    return [
+        Finding(
+            kind="replay_not_checked" if unknown else "unfaithful_replay",
+            severity=Severity.WARNING,
+            where="baseline",
+            what=report.note,
+            remedy=(
+                "Record responses together with requests."
+                if unknown
+                else "Check that the baseline is the version that answered this traffic and that "
+                "nothing before the model changed the request; until then read every difference with care."
+            ),
+            requests=tuple(i for r in report.outputs for i in r.examples)[:5],
+        )
+    ]
+
+
+def findings_from_floor(floor: Floor) -> list[Finding]:
+    """Columns in which the baseline differs from itself."""
+    return [
+        Finding(
+            kind="nondeterministic",
+            severity=Severity.WARNING,
+            where=column.name,
+            what=(
+                f"{column.name}: the baseline differs from itself by up to {column.largest:.4g} "
+                f"(unequal in {_percent(column.mismatch_share)} of {column.rows:,} rows)"
+            ),
+            remedy="Fix the seed or take random operators out; until then only larger differences show.",
+        )
+        for column in (*floor.outputs, *floor.features)
+        if column.nondeterministic
+    ]
+
+
+def findings_from_observer(report: ObserverReport) -> list[Finding]:
+    """Whether reading the intermediates changed the answers."""
+    if report.mismatched == 0:
+        return []
+    return [
+        Finding(
+            kind="observer_effect",
+            severity=Severity.WARNING,
+            where="trace",
+            what=report.note,
+            remedy="Compare the versions with graph optimisation off to see whether the difference stays.",
+            requests=tuple(i for r in report.outputs for i in r.examples)[:5],
+        )
+    ]
+
+
+def _changed(report: TensorReport, margin: float | None, *, follows: bool) -> Finding:
+    return Finding(
+        kind="feature_follows" if follows else "feature_changed",
+        severity=_severity(report, margin, quiet=Severity.WARNING),
+        where=report.name,
+        what=_sentence(report),
+        remedy=(
+            "Correct the feature it follows from first."
+            if follows
+            else _REMEDIES.get(report.relation, _OTHER_REMEDY)
+        ),
+        relation=report.relation,
+        value=report.value,
+        requests=report.examples,
+    )
+
+
+def _zero_filled(report: TensorReport) -> Finding:
+    return Finding(
+        kind="filled_with_zero",
+        severity=Severity.WARNING,
+        where=report.about or report.name,
+        what=_sentence(report),
+        remedy=_REMEDIES[RelationKind.FILLED_WITH_ZERO],
+        relation=report.relation,
+        value=report.value,
+        requests=report.examples,
+    )
+
+
+def _is_zero_fill(report: TensorReport) -> bool:
+    """Fitted tensors only: a raw feature filled with zero is already a changed feature."""
+    return (
+        report.verdict is ParityVerdict.REFITTED
+        and report.relation == RelationKind.FILLED_WITH_ZERO
+    )
+
+
+def _refitted(reports: Sequence[TensorReport]) -> list[Finding]:
+    """One line for all fitted constants: every retrain changes them."""
+    changed = [r for r in reports if r.verdict is ParityVerdict.REFITTED and not _is_zero_fill(r)]
+    if not changed:
+        return []
+    names = list(dict.fromkeys(_tensor(r) for r in changed))
+    some = f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"  # noqa: PLR2004 - names shown
+    return [
+        Finding(
+            kind="refitted",
+            severity=Severity.INFO,
+            where=some,
+            what=f"{len(changed)} columns of {some} changed with fitted constants (imputation, scaling)",
+            remedy="Expected after a retrain; judged by its effect on the loss.",
+        )
+    ]
+
+
+def _expected(report: TensorReport) -> Finding:
+    return Finding(
+        kind="expected_change",
+        severity=Severity.INFO,
+        where=report.name,
+        what=f"{_sentence(report)}; listed under expected_changes",
+        remedy="Check that it changed in the way that was meant.",
+        relation=report.relation,
+        value=report.value,
+        requests=report.examples,
+    )
+
+
+def _uncompared(report: FeatureReport) -> list[Finding]:
+    if not report.features:
+        what = "neither version declares features: nothing upstream of the outputs was compared"
+    elif report.not_compared:
+        what = "; ".join(report.not_compared)
+    else:
+        return []
+    return [
+        Finding(
+            kind="features_not_compared",
+            severity=Severity.WARNING,
+            where="features",
+            what=what,
+            remedy="Declare the same features in both versions' metadata, or map their names.",
+        )
+    ]
+
+
+def _severity(report: TensorReport, margin: float | None, *, quiet: Severity) -> Severity:
+    if margin is None:
+        return quiet
+    beyond = report.mismatched_requests > margin * report.requests
+    return Severity.HARM if beyond else Severity.WARNING
+
+
+def _sentence(report: TensorReport) -> str:
+    share = _percent(report.mismatched_requests / max(report.requests, 1))
+    return f"{report.name}: {report.text}, in {share} of {report.requests:,} requests"
+
+
+def _percent(share: float) -> str:
+    """100 % and 0 % only when exact."""
+    if share in (0.0, 1.0):
+        return f"{share:.0%}".replace("%", " %")
+    for digits in (0, 1, 2, 3):
+        text = f"{100 * share:.{digits}f}"
+        if 0.0 < float(text) < 100.0:  # noqa: PLR2004 - per cent
+            return f"{text} %"
+    return "nearly 100 %" if share > 0.5 else "under 0.001 %"  # noqa: PLR2004 - the nearer end
+
+
+def _tensor(report: TensorReport) -> str:
+    return report.name.split("[")[0]

@@ -1,0 +1,72 @@
+"""Columns of fitted matrices: which raw feature each one holds, and what fills its gaps.
+
+`imputed[9]` says little to a person. Where a baseline column equals a raw feature wherever that
+one has a value, the column is about that feature; where the feature is missing, it is the fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness.core.tensors import Array
+from harness.diff.pairs import RelationKind, shown
+from harness.diff.reports import TensorReport
+from harness.diff.tally import TensorTally
+
+_ROWS = 30
+_DISTINCT = 3
+_FILLS = (RelationKind.FILLED_WITH_ZERO, RelationKind.FILLED_WITH_CONSTANT)
+
+
+def explained_columns(
+    fitted: Sequence[TensorTally], raw: Sequence[TensorTally]
+) -> list[TensorReport]:
+    """Reports of fitted tensors, with the raw feature each differing column is about."""
+    return [
+        _explained(tally, i, report, raw) if report.mismatched_requests else report
+        for tally in fitted
+        for i, report in enumerate(tally.reports())
+    ]
+
+
+def _explained(
+    tally: TensorTally, index: int, report: TensorReport, raw: Sequence[TensorTally]
+) -> TensorReport:
+    held, now = tally.sample.prefix(index)
+    if held.dtype == object:
+        return report
+    for feature in raw:
+        if len(feature.labels) != 1 or not _holds(feature, held):
+            continue
+        report = replace(report, about=feature.name)
+        if report.relation in _FILLS and _only_missing(feature, held, now):
+            return replace(report, text=_fill_text(feature.name, report))
+        return report
+    return report
+
+
+def _holds(feature: TensorTally, held: Array) -> bool:
+    values, _ = feature.sample.prefix(0)
+    if values.dtype == object or len(values) != len(held):
+        return False
+    known = np.isfinite(values.astype(np.float64))
+    if known.sum() < _ROWS or len(np.unique(values[known])) < _DISTINCT:
+        return False
+    return bool((values[known].astype(np.float64) == held[known].astype(np.float64)).all())
+
+
+def _only_missing(feature: TensorTally, held: Array, now: Array) -> bool:
+    """Whether the column differs only where the raw feature has no value."""
+    values, _ = feature.sample.prefix(0)
+    missing = np.isnan(values.astype(np.float64))
+    return bool((held == now)[~missing].all()) and bool((held != now)[missing].any())
+
+
+def _fill_text(name: str, report: TensorReport) -> str:
+    own = None if report.example is None else report.example.baseline
+    before = shown(float(own)) if isinstance(own, int | float) else "its own fill"
+    after = shown(report.value or 0.0)
+    return f"missing {name} becomes {after} in the candidate, {before} in the baseline"

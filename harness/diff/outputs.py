@@ -1,0 +1,102 @@
+"""The outputs of both versions, request by request."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from harness.core.observations import Outcome, PairBatch
+from harness.core.tensors import Bools
+from harness.diff.columns import compared_rows
+from harness.diff.floor import Floor
+from harness.diff.reports import OutputReport, RequestMismatch
+from harness.diff.signature import SignatureMatch
+from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
+from harness.diff.tally import TensorTally, floors_by_column
+
+
+class OutputDiff:
+    """Compares outputs batch by batch in test order; batch boundaries do not matter.
+
+    Requests that either version failed are left out here: they are reported by outcome.
+
+    Args:
+      match: which outputs are compared.
+      floor: tolerance and scale per column.
+      expected_changes: outputs or columns that are meant to change; reported, not counted.
+    """
+
+    def __init__(
+        self, match: SignatureMatch, floor: Floor, expected_changes: Collection[str] = ()
+    ) -> None:
+        floors = floors_by_column(floor.outputs)
+        self._match = match
+        self._tallies = [
+            (theirs, TensorTally(ours, "output", floors, expected_changes))
+            for ours, theirs in match.outputs
+        ]
+        self._requests = 0
+        self._mismatched = 0
+
+    def update(self, pair: PairBatch) -> RequestMismatch:
+        """Compares one batch; returns which of its n requests differ."""
+        before, after = pair.baseline, pair.candidate
+        ok: Bools = np.asarray((before.outcome == Outcome.OK) & (after.outcome == Outcome.OK))
+        mismatch = np.zeros(len(pair), dtype=np.bool_)
+        if ok.any():
+            view = compared_rows(pair.requests, ok)
+            for theirs, tally in self._tallies:
+                keys = (before.keys.get(tally.name), after.keys.get(theirs))
+                ours = before.outputs.get(tally.name)
+                other = after.outputs.get(theirs)
+                if ours is None or other is None:
+                    continue
+                marked = tally.update(ours, other, view, keys)
+                if marked is not None:
+                    mismatch |= marked
+        self._requests += int(ok.sum())
+        self._mismatched += int(mismatch.sum())
+        return RequestMismatch(mismatch=mismatch, compared=ok)
+
+    def finish(self) -> OutputReport:
+        """The report so far."""
+        reports = [report for _, tally in self._tallies for report in tally.reports()]
+        odd = [
+            f"output {name}: of a kind that is not compared" for name in self._match.not_compared
+        ]
+        extra = [f"output {n}: only the candidate has it" for n in self._match.extra_outputs]
+        return OutputReport(
+            outputs=tuple(reports),
+            requests=self._requests,
+            mismatched_requests=self._mismatched,
+            extra_outputs=self._match.extra_outputs,
+            not_compared=(*odd, *extra),
+            one_sided_classes=tuple(
+                f"{tally.name}[{label}] ({side})"
+                for _, tally in self._tallies
+                for label, side in sorted(tally.one_sided_labels.items())
+            ),
+        )
+
+    def state(self) -> State:
+        """Everything so far, as arrays without objects."""
+        state: State = {"head": bytes_from_value([self._requests, self._mismatched])}
+        for i, (_, tally) in enumerate(self._tallies):
+            state |= under(str(i), tally.state())
+        return state
+
+    @classmethod
+    def from_state(
+        cls,
+        state: State,
+        match: SignatureMatch,
+        floor: Floor,
+        expected_changes: Collection[str] = (),
+    ) -> OutputDiff:
+        """Continues from `state()`; the other arguments as in the first construction."""
+        diff = cls(match, floor, expected_changes)
+        diff._requests, diff._mismatched = value_from_bytes(state["head"])
+        for i, (_, tally) in enumerate(diff._tallies):
+            tally.restore(inside(str(i), state))
+        return diff

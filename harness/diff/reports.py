@@ -1,0 +1,169 @@
+"""What a finished diff says, as values that can be saved."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from harness.core.tensors import Bools
+
+
+class ParityVerdict(enum.StrEnum):
+    """What became of one column."""
+
+    EQUAL = "equal"
+    """No row beyond tolerance."""
+    DIFFERS = "differs"
+    """Counts as a mismatch."""
+    EXPECTED = "expected"
+    """Differs and was listed under expected_changes: not counted."""
+    REFITTED = "refitted"
+    """Differs after fitted constants: not counted."""
+    NOT_COMPARED = "not_compared"
+    """No rows, or only one side has it. Never parity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestMismatch:
+    """Which requests of one batch differ."""
+
+    mismatch: Bools
+    """Any counted column beyond tolerance, shape (n,); False where not compared."""
+    compared: Bools
+    """Both sides had something to compare, shape (n,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One differing value."""
+
+    request_id: str
+    """The request it belongs to."""
+    baseline: float | int | bool | str | None
+    """None when the shapes differ or the tensor is wide."""
+    candidate: float | int | bool | str | None
+    """As `baseline`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorReport:
+    """One column of one tensor over the whole stream."""
+
+    name: str
+    """As shown: hour, imputed[3], probabilities[late]."""
+    kind: str
+    """raw (a feature computed from raw fields), fitted, or output."""
+    about: str
+    """For a column of a fitted matrix: the raw feature it holds, when that is plain; else ""."""
+    rows: int
+    """Rows compared."""
+    requests: int
+    """Requests compared."""
+    mismatched_requests: int
+    """Requests with a row beyond tolerance in this column."""
+    one_sided: int
+    """Rows that are NaN or infinite on one side only."""
+    max_abs: float
+    """Largest finite |candidate − baseline|; 1 for unequal words."""
+    max_rel: float
+    """Largest difference relative to the column's scale."""
+    tolerance: float
+    """Relative tolerance: max(8 × floor, 1e-6); 0 = compared exactly."""
+    verdict: ParityVerdict
+    """What became of it."""
+    relation: str
+    """A `RelationKind`; "" when nothing was compared."""
+    value: float | None
+    """The relation's constant."""
+    text: str
+    """The relation in words, or why nothing was compared."""
+    example: Example | None
+    """The first differing value in test order."""
+    examples: tuple[str, ...]
+    """Ids of the first differing requests of the whole tensor, at most 5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputReport:
+    """The outputs of both versions."""
+
+    outputs: tuple[TensorReport, ...]
+    """Per output column."""
+    requests: int
+    """Requests compared: both versions answered."""
+    mismatched_requests: int
+    """Of these: any counted column beyond tolerance."""
+    extra_outputs: tuple[str, ...]
+    """Candidate outputs the baseline does not have."""
+    not_compared: tuple[str, ...]
+    """Outputs that were not compared, each with the reason."""
+    one_sided_classes: tuple[str, ...]
+    """Classes of ZipMap outputs that only one side names: output[class] (baseline|candidate only)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Follow:
+    """A differing feature that another one accounts for."""
+
+    name: str
+    """The later feature."""
+    root: str
+    """The earlier one."""
+    proven: bool
+    """The same function of the root on both sides; False: it only comes later in the graph."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureReport:
+    """The features of both versions."""
+
+    features: tuple[TensorReport, ...]
+    """Per column: raw features in the graph's order, then fitted ones."""
+    requests: int
+    """Requests compared: both versions answered and both were traced."""
+    mismatched_requests: int
+    """Of these: any raw feature, not listed as expected, beyond tolerance."""
+    roots: tuple[str, ...]
+    """Differing raw features that no earlier one accounts for."""
+    follows: tuple[Follow, ...]
+    """The other differing ones."""
+    not_compared: tuple[str, ...]
+    """Declared on one side only, or never traced, each with the reason."""
+    unknown_expected: tuple[str, ...]
+    """Names under expected_changes that no tensor has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaithfulReport:
+    """Whether the replayed baseline answers as production did."""
+
+    compared: int
+    """Answered requests whose recorded tensors were compared."""
+    mismatched: int
+    """Of these: beyond tolerance."""
+    baseline_failed: int
+    """Requests production answered and the replayed baseline does not."""
+    max_rel: float
+    """Largest difference relative to the scale."""
+    outputs: tuple[TensorReport, ...]
+    """Per output column."""
+    not_compared: tuple[str, ...]
+    """Tensors that only one side has."""
+    note: str
+    """One sentence for the reader."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObserverReport:
+    """Whether reading the intermediates changes the answers."""
+
+    checked: int
+    """Requests traced and answered, both versions together."""
+    mismatched: int
+    """Of these: traced outputs beyond tolerance from the plain ones."""
+    max_rel: float
+    """Largest difference relative to the scale."""
+    outputs: tuple[TensorReport, ...]
+    """Per output column, "name (baseline)" and "name (candidate)"."""
+    note: str
+    """One sentence for the reader."""

@@ -1,0 +1,320 @@
+"""Running figures of one matched tensor: the one accumulator that every diff is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import GateError
+from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.diff.columns import Aligned, ComparedRows, Keys, aligned, column_name
+from harness.diff.distance import RowDifference, base_tolerance, compare_rows, same_bits
+from harness.diff.floor import ColumnFloor
+from harness.diff.pairs import Relation, RelationKind, Vocabularies
+from harness.diff.relations import name_relation
+from harness.diff.reports import Example, ParityVerdict, TensorReport
+from harness.diff.sample import RowSample
+from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
+
+_EXAMPLES = 5
+Floors = Mapping[tuple[str, str], ColumnFloor]
+
+
+def floors_by_column(columns: Sequence[ColumnFloor]) -> Floors:
+    """(tensor, column) → its floor."""
+    return {(column.tensor, column.column): column for column in columns}
+
+
+class TensorTally:
+    """Counts how one tensor differs; batch boundaries do not matter.
+
+    Args:
+      name: the baseline's name, as shown.
+      kind: raw, fitted or output.
+      floors: tolerance and scale per column, looked up under the baseline's name; a column
+        without a floor is measured against each row's own magnitude.
+      expected: tensor or column names whose differences are not counted.
+    """
+
+    def __init__(self, name: str, kind: str, floors: Floors, expected: Collection[str]) -> None:
+        self.name = name
+        self.kind = kind
+        self.sample = RowSample()
+        self.rows = 0
+        self.requests = 0
+        self.mismatched = 0
+        self.labels: Keys = ()
+        self.one_sided_labels: dict[str, str] = {}
+        self._floors = floors
+        self._expected = frozenset(expected)
+        self._all_count = True
+        self._base = 0.0
+        self._unlike = ""
+        self._wide = False
+        self._tolerance: Floats = np.zeros(0)
+        self._scale: Floats = np.zeros(0)
+        self._counted: Bools = np.zeros(0, dtype=np.bool_)
+        self._max_abs: Floats = np.zeros(0)
+        self._max_rel: Floats = np.zeros(0)
+        self._one_sided: Ints = np.zeros(0, dtype=np.int64)
+        self._by_column: Ints = np.zeros(0, dtype=np.int64)
+        self._examples: dict[str, list[Any]] = {}
+        self._ids: list[str] = []
+
+    def update(
+        self,
+        baseline: Array,
+        candidate: Array,
+        view: ComparedRows,
+        keys: tuple[Keys | None, Keys | None] = (None, None),
+    ) -> Bools | None:
+        """Adds one batch.
+
+        Args:
+          baseline: shape (R, *trailing).
+          candidate: shape (R, *trailing).
+          view: which rows are compared and who owns them.
+          keys: class names, for ZipMap outputs.
+
+        Returns:
+          Requests with a counted difference, shape (n,); None when there is none.
+        """
+        if len(baseline) != view.total or len(candidate) != view.total:
+            raise GateError(
+                self.name,
+                f"{len(baseline)} and {len(candidate)} rows came for {view.total}",
+                "This is a fault of the gate; please report it with the run folder.",
+            )
+        self.rows += len(view.owner)
+        self.requests += view.count
+        same = keys[0] == keys[1] and same_bits(baseline, candidate)
+        if same and self.labels and not self.sample.wants_more():
+            return None
+        pair = aligned(
+            view.take(baseline), view.take(candidate), keys, () if keys[0] is None else self.labels
+        )
+        self._grow(pair, baseline.dtype, candidate.dtype)
+        if same:
+            self.sample.add_equal(pair.baseline)
+            return None
+        if keys[0] is not None and keys[1] is not None:
+            self._note_classes(keys[0], keys[1])
+        return self._differing(pair, view)
+
+    def _differing(self, pair: Aligned, view: ComparedRows) -> Bools | None:
+        difference = self._difference(pair)
+        cells = difference.mismatch
+        self._max_abs = np.maximum(self._max_abs, difference.absolute.max(axis=0, initial=0.0))
+        self._max_rel = np.maximum(self._max_rel, difference.relative.max(axis=0, initial=0.0))
+        self._one_sided = self._one_sided + difference.masked.sum(axis=0, dtype=np.int64)
+        rows = np.asarray(cells.any(axis=1), dtype=np.bool_)
+        if not pair.unlike:
+            self.sample.add(pair.baseline, pair.candidate, rows)
+        if not rows.any():
+            return None
+        self._by_column = self._by_column + view.count_by_column(cells)
+        marked = view.owners(rows)
+        self.mismatched += int(marked.sum())
+        self._keep_examples(pair, cells, view)
+        if self._all_count:
+            return marked
+        counted = np.asarray(cells[:, self._counted].any(axis=1), dtype=np.bool_)
+        return view.owners(counted) if counted.any() else None
+
+    def _difference(self, pair: Aligned) -> RowDifference:
+        if pair.unlike:
+            shape = (len(pair.baseline), 1)
+            nothing = np.zeros(shape)
+            return RowDifference(
+                mismatch=np.ones(shape, dtype=np.bool_),
+                masked=np.zeros(shape, dtype=np.bool_),
+                absolute=nothing,
+                relative=nothing,
+            )
+        difference = compare_rows(pair.baseline, pair.candidate, self._tolerance, self._scale)
+        if not pair.wide:
+            return difference
+        return RowDifference(
+            mismatch=np.asarray(difference.mismatch.any(axis=1, keepdims=True)),
+            masked=np.asarray(difference.masked.any(axis=1, keepdims=True)),
+            absolute=difference.absolute.max(axis=1, keepdims=True, initial=0.0),
+            relative=difference.relative.max(axis=1, keepdims=True, initial=0.0),
+        )
+
+    def _grow(
+        self, pair: Aligned, before: np.dtype[np.generic], after: np.dtype[np.generic]
+    ) -> None:
+        if pair.unlike:
+            self._unlike = pair.unlike
+        if self.labels and len(pair.labels) == len(self.labels):
+            return
+        more = len(pair.labels) - len(self.labels)
+        self.labels = pair.labels
+        self._wide = pair.wide
+        self._base = base_tolerance(before, after)
+        self._set_measures()
+        self._max_abs = np.pad(self._max_abs, (0, more))
+        self._max_rel = np.pad(self._max_rel, (0, more))
+        self._one_sided = np.pad(self._one_sided, (0, more))
+        self._by_column = np.pad(self._by_column, (0, more))
+
+    def _set_measures(self) -> None:
+        """Tolerance and scale are fixed by the floor, before any row is seen."""
+        floors = [self._floors.get((self.name, label)) for label in self.labels]
+        tolerance = [f.tolerance(self._base) if f and self._base else self._base for f in floors]
+        self._tolerance = np.array(tolerance, dtype=np.float64)
+        self._scale = np.array([f.scale if f else 0.0 for f in floors], dtype=np.float64)
+        named = [{self.name, column_name(self.name, label)} for label in self.labels]
+        self._counted = np.array([names.isdisjoint(self._expected) for names in named])
+        self._all_count = bool(self._counted.all())
+
+    def _note_classes(self, ours: Keys, theirs: Keys) -> None:
+        if ours == theirs:
+            return
+        for label in set(ours) ^ set(theirs):
+            self.one_sided_labels[label] = "baseline only" if label in ours else "candidate only"
+
+    def _keep_examples(self, pair: Aligned, cells: Bools, view: ComparedRows) -> None:
+        if len(self._ids) < _EXAMPLES:
+            owners = np.unique(view.owner[cells.any(axis=1)])
+            self._ids += [str(i) for i in view.ids[owners[: _EXAMPLES - len(self._ids)]]]
+        for column in np.flatnonzero(cells.any(axis=0)).tolist():
+            label = self.labels[column]
+            if label in self._examples:
+                continue
+            row = int(np.argmax(cells[:, column]))
+            request = str(view.ids[view.owner[row]])
+            if pair.unlike or pair.wide:
+                self._examples[label] = [request, None, None]
+            else:
+                before, after = pair.baseline[row, column], pair.candidate[row, column]
+                self._examples[label] = [request, _plain(before), _plain(after)]
+
+    def reports(self, vocabularies: Vocabularies = (None, None)) -> list[TensorReport]:
+        """One report a column, with the relation named from the sample."""
+        if self.rows == 0 or not self.labels:
+            return [not_compared(self.name, self.kind, "no rows were compared")]
+        return [self._report(i, vocabularies) for i in range(len(self.labels))]
+
+    def _report(self, index: int, vocabularies: Vocabularies) -> TensorReport:
+        label = self.labels[index]
+        example = self._examples.get(label)
+        mismatched = int(self._by_column[index])
+        relation = self._relation(index, vocabularies)
+        return TensorReport(
+            name=column_name(self.name, label),
+            kind=self.kind,
+            about="",
+            rows=self.rows,
+            requests=self.requests,
+            mismatched_requests=mismatched,
+            one_sided=int(self._one_sided[index]),
+            max_abs=float(self._max_abs[index]),
+            max_rel=float(self._max_rel[index]),
+            tolerance=float(self._tolerance[index]),
+            verdict=self._verdict(mismatched, counted=bool(self._counted[index])),
+            relation=relation.kind.value,
+            value=relation.value,
+            text=relation.text,
+            example=None
+            if example is None
+            else Example(request_id=example[0], baseline=example[1], candidate=example[2]),
+            examples=tuple(self._ids),
+        )
+
+    def _verdict(self, mismatched: int, *, counted: bool) -> ParityVerdict:
+        if mismatched == 0:
+            return ParityVerdict.EQUAL
+        if self.kind == "fitted":
+            return ParityVerdict.REFITTED
+        return ParityVerdict.DIFFERS if counted else ParityVerdict.EXPECTED
+
+    def _relation(self, index: int, vocabularies: Vocabularies) -> Relation:
+        if self._unlike:
+            return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=self._unlike)
+        if self._by_column[index] == 0:
+            text = "candidate = baseline"
+            return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text=text)
+        before, after = self.sample.flat() if self._wide else self.sample.column(index)
+        tolerance, scale = self.measure(index)
+        relation = name_relation(
+            before, after, tolerance=tolerance, scale=scale, vocabularies=vocabularies
+        )
+        if relation.kind is RelationKind.EQUAL:
+            text = "none of the sampled rows differs in this column"
+            return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
+        return relation
+
+    def max_rel(self) -> float:
+        """Largest relative difference over all columns."""
+        return float(self._max_rel.max(initial=0.0))
+
+    def measure(self, index: int = 0) -> tuple[float, float]:
+        """(relative tolerance, scale) of a column."""
+        return float(self._tolerance[index]), float(self._scale[index])
+
+    def state(self) -> State:
+        """Everything that `restore` needs, as arrays."""
+        head = {
+            "rows": self.rows,
+            "requests": self.requests,
+            "mismatched": self.mismatched,
+            "labels": list(self.labels),
+            "one_sided_labels": self.one_sided_labels,
+            "base": self._base,
+            "unlike": self._unlike,
+            "wide": self._wide,
+            "examples": self._examples,
+            "ids": self._ids,
+        }
+        return {
+            "head": bytes_from_value(head),
+            "max_abs": self._max_abs,
+            "max_rel": self._max_rel,
+            "one_sided": self._one_sided,
+            "by_column": self._by_column,
+        } | under("sample", self.sample.state())
+
+    def restore(self, state: State) -> None:
+        """Continues from `state()` of a tally made with the same arguments."""
+        head = value_from_bytes(state["head"])
+        self.rows, self.requests = head["rows"], head["requests"]
+        self.mismatched = head["mismatched"]
+        self.labels = tuple(head["labels"])
+        self.one_sided_labels = head["one_sided_labels"]
+        self._base, self._unlike, self._wide = head["base"], head["unlike"], head["wide"]
+        self._examples, self._ids = head["examples"], head["ids"]
+        self._max_abs = state["max_abs"].astype(np.float64)
+        self._max_rel = state["max_rel"].astype(np.float64)
+        self._one_sided = state["one_sided"].astype(np.int64)
+        self._by_column = state["by_column"].astype(np.int64)
+        self.sample = RowSample.from_state(inside("sample", state))
+        self._set_measures()
+
+
+def not_compared(name: str, kind: str, why: str) -> TensorReport:
+    """The report of a tensor that was not compared."""
+    return TensorReport(
+        name=name,
+        kind=kind,
+        about="",
+        rows=0,
+        requests=0,
+        mismatched_requests=0,
+        one_sided=0,
+        max_abs=0.0,
+        max_rel=0.0,
+        tolerance=0.0,
+        verdict=ParityVerdict.NOT_COMPARED,
+        relation="",
+        value=None,
+        text=why,
+        example=None,
+        examples=(),
+    )
+
+
+def _plain(value: Any) -> float | int | bool | str:  # noqa: ANN401 - a cell of any dtype
+    return value if isinstance(value, str) else value.item()
