@@ -196,9 +196,9 @@ def _scheduled(flights: pd.DataFrame) -> tuple[Ints, Ints]:
     aware = local.dt.tz_localize(_NEW_YORK, ambiguous="raise", nonexistent="raise")
     epoch = pd.Timestamp("1970-01-01")
     universal = aware.dt.tz_convert("UTC").dt.tz_localize(None)
-    departure_s = ((universal - epoch) // _SECOND).to_numpy(dtype=np.int64)
-    local_s = ((local - epoch) // _SECOND).to_numpy(dtype=np.int64)
-    return departure_s, np.asarray(local_s - departure_s, dtype=np.int64)
+    departure_s = np.asarray((universal - epoch) // _SECOND, dtype=np.int64)
+    local_s = np.asarray((local - epoch) // _SECOND, dtype=np.int64)
+    return departure_s, local_s - departure_s
 
 
 def _minute_of_day(hhmm: pd.Series[Any]) -> Ints:
