@@ -174,6 +174,11 @@ class Sandbox:
         )
 
     @property
+    def batch_deadline_s(self) -> float:
+        """Time that a batch may take."""
+        return self._limits.batch_deadline_s
+
+    @property
     def alive(self) -> bool:
         """Whether the next batch can be given to it."""
         return not self._dead

@@ -1,0 +1,89 @@
+import os
+import threading
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.sandbox.child import columns, frames
+
+NUMBERS = st.sampled_from(sorted(columns.NUMBERS)).flatmap(
+    lambda name: arrays.arrays(columns.NUMBERS[name], arrays.array_shapes(min_dims=0, min_side=0))
+)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+STRINGS = arrays.arrays(object, arrays.array_shapes(min_side=0), elements=TEXT)
+
+
+def carried(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Through a real pipe."""
+    described, buffers = columns.encoded(tensors)
+    read, write = os.pipe()
+    parts = frames.packed({"tensors": described}, buffers)
+    writer = threading.Thread(target=frames.write_all, args=(write, parts))
+    writer.start()
+    header, body = frames.read_frame(read, 1 << 30)
+    writer.join()
+    os.close(read)
+    os.close(write)
+    found, end = columns.decoded(header["tensors"], body)
+    assert end == len(body)
+    return found
+
+
+@settings(deadline=None)
+@given(st.dictionaries(TEXT, NUMBERS | STRINGS, max_size=4))
+def test_what_is_decoded_is_what_was_encoded(tensors):
+    found = carried(tensors)
+    assert list(found) == list(tensors)
+    for name, array in tensors.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        if array.dtype == object:
+            assert found[name].tolist() == array.tolist()
+        else:
+            assert found[name].tobytes() == array.tobytes()
+
+
+def test_arrays_that_are_no_plain_blocks_are_carried():
+    base = np.arange(24, dtype=np.int32).reshape(4, 6)
+    given = {"strided": base[::2, ::-1], "transposed": base.T, "swapped": base.astype(">i4")}
+    found = carried(given)
+    assert {n: a.tolist() for n, a in found.items()} == {n: a.tolist() for n, a in given.items()}
+
+
+def test_every_buffer_begins_aligned():
+    tensors = {str(i): np.zeros(i, np.int8) for i in range(1, 5)}
+    described, buffers = columns.encoded(tensors)
+    assert sum(b.nbytes for b in buffers) == 4 * columns.ALIGNMENT
+    assert [d["size"] for d in described] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", ["S3", "complex64", "datetime64[ns]"])
+def test_a_dtype_without_a_place_is_refused_by_name(dtype):
+    with pytest.raises(TypeError, match="x: dtype"):
+        columns.encoded({"x": np.zeros(2, dtype)})
+
+
+def test_a_boolean_that_is_neither_is_refused():
+    described = [{"name": "x", "dtype": "bool", "shape": [2], "size": 2}]
+    with pytest.raises(frames.FrameError, match="neither 0 nor 1"):
+        columns.decoded(described, bytearray(b"\x01\x02") + bytearray(62))
+
+
+def test_text_that_is_no_utf8_is_refused():
+    described, buffers = columns.encoded({"x": np.array(["é"], object)})
+    body = bytearray(b"".join(buffers)).replace(b"\xc3\xa9", b"\xc3\xc3")
+    with pytest.raises(frames.FrameError, match="no UTF-8"):
+        columns.decoded(described, body)
+
+
+@given(st.binary(min_size=frames.PREFIX.size, max_size=frames.PREFIX.size))
+def test_any_prefix_is_within_the_limits_or_refused(prefix):
+    try:
+        header, body = frames.sizes_from_prefix(prefix, 1000)
+    except frames.FrameError:
+        return
+    assert prefix[:4] == frames.MAGIC
+    assert header <= frames.MAX_HEADER_BYTES
+    assert body <= 1000

@@ -1,0 +1,222 @@
+"""Children that answer what no honest worker would: each ends as a value, none harms the parent."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import sandbox_models as models
+
+from harness.core.observations import Outcome
+from harness.core.policies import SandboxPolicy
+from harness.sandbox.answers import BatchFault, LoadFailure
+from harness.sandbox.process import Sandbox
+
+REPOSITORY = Path(__file__).parents[2]
+LIMITS = SandboxPolicy(
+    require="S0", batch_deadline_s=0.5, load_deadline_s=2.0, memory_bytes=1 << 28
+)
+
+PRELUDE = f"""\
+#!{sys.executable}
+import json, os, struct, sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
+from harness.sandbox.child import frames, lockdown
+requests, answers = int(sys.argv[5]), int(sys.argv[6])
+config, _ = frames.read_frame(requests, 0)
+def send(header, body=b""):
+    frames.write_all(answers, frames.packed(header, [memoryview(body)]))
+def ready():
+    layers = lockdown.stage_a(config["parent"], config["memory_bytes"], die_with_parent=True)
+    send({{"kind": "ready", "layers": layers, "versions": {{}}}})
+    frames.read_frame(requests, 0)
+def hello():
+    ready()
+    x = {{"name": "x", "type": "tensor(float)", "shape": [None, 2]}}
+    send({{"kind": "hello", "ok": True, "inputs": [x], "outputs": [dict(x, name="y")]}})
+    frames.read_frame(requests, 1 << 30)
+def answer(seq=1, shape=(2, 2), dtype="float32", size=16, body=bytes(64), **more):
+    y = {{"name": "y", "dtype": dtype, "shape": list(shape), "size": size}}
+    send({{"kind": "answer", "seq": seq, "ok": True, "outputs": [y], "features": [],
+          "trace_outputs": [], "keys": {{}}, "left_out": [], **more}}, body)
+"""
+
+
+def hostile(folder: Path, lines: str) -> Path:
+    script = folder / "hostile.py"
+    script.write_text(PRELUDE + textwrap.dedent(lines))
+    script.chmod(0o755)
+    return script
+
+
+def start(folder: Path, lines: str) -> Sandbox | LoadFailure:
+    model = models.identity(folder / "m.onnx")
+    return Sandbox.start(model, name="c", limits=LIMITS, python=hostile(folder, lines))
+
+
+def fault_of(folder: Path, lines: str) -> BatchFault:
+    sandbox = start(folder, "hello()\n" + textwrap.dedent(lines))
+    assert isinstance(sandbox, Sandbox), sandbox
+    with sandbox:
+        sandbox.submit({"x": np.zeros((2, 2), np.float32)}, 2, trace=False)
+        fault = sandbox.collect()
+        assert isinstance(fault, BatchFault)
+        assert not sandbox.alive
+        assert not psutil.pid_exists(sandbox.pid)
+    return fault
+
+
+def test_the_honest_answer_of_these_fixtures_is_accepted(tmp_path):
+    sandbox = start(tmp_path, "hello()\nanswer()\ntime.sleep(60)")
+    assert isinstance(sandbox, Sandbox)
+    with sandbox:
+        sandbox.submit({"x": np.zeros((2, 2), np.float32)}, 2, trace=False)
+        answer = sandbox.collect()
+    assert not isinstance(answer, BatchFault)
+    assert answer.outputs["y"].tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("os.write(answers, os.urandom(4096))", "no frame begins with"),
+        ("answer(seq=2)", "answered number 2 when number 1 was due"),
+        ("answer(seq='1' * 100000)", "when number 1 was due"),
+        ("send({'kind': 'hello'})", "expected a answer frame"),
+        ("os.write(answers, frames.PREFIX.pack(b'HRF1', 4, 0) + b'[[[[')", "no JSON"),
+        ("os.write(answers, frames.PREFIX.pack(b'HRF1', 100000, 0) + b'[' * 100000)", "no JSON"),
+        ("os.write(answers, frames.PREFIX.pack(b'HRF1', 2, 0) + b'[]')", "no JSON object"),
+        ("os.write(answers, frames.PREFIX.pack(b'HRF1', 1 << 31, 0))", "over the limit"),
+        ("os.write(answers, frames.PREFIX.pack(b'HRF1', 2, 1 << 62))", "over the limit"),
+        ("answer(shape=(2**31, 2**31))", "do not hold"),
+        ("answer(shape=(-1, 2))", "has the shape"),
+        ("answer(shape=(2.0, 2))", "has the shape"),
+        ("answer(shape=[1] * 40)", "no valid size or shape"),
+        ("answer(size=1 << 40)", "longer than its frame"),
+        ("answer(dtype='object')", "unknown dtype"),
+        ("answer(dtype='float64', size=32)", "declared as FP32"),
+        ("answer(body=bytes(128))", "the frame holds 128 bytes"),
+        ("answer(outputs=[], body=b'')", "not those of the signature"),
+        ("answer(outputs='y')", "tensor list is missing"),
+        ("answer(keys={'y': ['a', 'b']})", "class names are missing"),
+        ("answer(left_out=['y'], outputs=[], body=b'')", "not those of the signature"),
+        ("answer(trace_error=3)", "a text is missing"),
+        (
+            "answer(outputs=[{'name': 'y', 'dtype': 'str', 'shape': [2, 2], 'size': 40}])",
+            "declared as FP32",
+        ),
+        (
+            """answer(outputs=[{'name': 'y', 'dtype': 'str', 'shape': [2, 2], 'size': 40}],
+                      body=struct.pack('<5q', 0, 9, 3, 1, 0) + bytes(24))""",
+            "out of order",
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_protocol_is_invalid(tmp_path, lines, message):
+    fault = fault_of(tmp_path, lines + "\ntime.sleep(60)")
+    assert (fault.kind, fault.alive) == (Outcome.INVALID, False)
+    assert message in fault.message
+    assert len(fault.message) < 5000
+
+
+def test_a_flood_of_answers_is_read_one_at_a_time(tmp_path):
+    sandbox = start(tmp_path, "hello()\nwhile True:\n    answer()")
+    assert isinstance(sandbox, Sandbox)
+    with sandbox:
+        results = []
+        for _ in range(2):
+            sandbox.submit({"x": np.zeros((2, 2), np.float32)}, 2, trace=False)
+            results.append(sandbox.collect())
+    assert isinstance(results[1], BatchFault)
+    assert results[1].kind == Outcome.INVALID
+
+
+def test_a_truncated_frame_is_a_timeout(tmp_path):
+    fault = fault_of(
+        tmp_path, "os.write(answers, frames.PREFIX.pack(b'HRF1', 9, 9))\ntime.sleep(60)"
+    )
+    assert fault.kind == Outcome.TIMEOUT
+
+
+def test_an_exit_in_the_middle_of_a_frame_is_a_crash(tmp_path):
+    fault = fault_of(tmp_path, "os.write(answers, frames.PREFIX.pack(b'HRF1', 9, 9))\nos._exit(3)")
+    assert (fault.kind, fault.message) == (Outcome.CRASH, "the process exited with code 3")
+
+
+def test_a_closed_pipe_with_a_running_process_is_a_crash(tmp_path):
+    fault = fault_of(tmp_path, "os.close(answers)\ntime.sleep(60)")
+    assert (fault.kind, fault.message) == (
+        Outcome.CRASH,
+        "the process closed its pipe and ran on",
+    )
+
+
+def test_a_flood_of_its_standard_error_does_not_hold_the_parent_up(tmp_path):
+    fault = fault_of(tmp_path, "while True:\n    os.write(2, b'\\x1b[31mnoise\\x07 ' * 1000)")
+    assert fault.kind == Outcome.TIMEOUT
+
+
+def test_terminal_codes_do_not_reach_messages(tmp_path):
+    fault = fault_of(
+        tmp_path, "os.write(2, b'\\x1b[31mred\\x1b[m\\x07')\ntime.sleep(.05)\nos.abort()"
+    )
+    assert (fault.kind, fault.last_words) == (Outcome.CRASH, "red")
+
+
+def test_children_of_the_child_die_with_it(tmp_path):
+    sandbox = start(
+        tmp_path, "hello()\nif not os.fork():\n    time.sleep(60)\nanswer()\ntime.sleep(60)"
+    )
+    assert isinstance(sandbox, Sandbox)
+    with sandbox:
+        sandbox.submit({"x": np.zeros((2, 2), np.float32)}, 2, trace=False)
+        sandbox.collect()
+        offspring = psutil.Process(sandbox.pid).children()
+    assert len(offspring) == 1
+    _, alive = psutil.wait_procs(offspring, timeout=5)
+    assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        ("time.sleep(60)", "timeout"),
+        ("os._exit(0)", "crash"),
+        ("send({'kind': 'hello', 'ok': False, 'error': 3})", "invalid"),
+        ("send({'kind': 'hello', 'ok': True, 'inputs': 3})", "invalid"),
+        (
+            """send({'kind': 'hello', 'ok': True, 'inputs': [],
+                    'outputs': [{'name': 'y', 'type': 'tensor(float)', 'shape': [1]}] * 2})""",
+            "invalid",
+        ),
+    ],
+)
+def test_a_start_that_goes_wrong_is_a_load_failure(tmp_path, lines, kind):
+    failure = start(tmp_path, f"ready()\n{lines}\ntime.sleep(60)")
+    assert isinstance(failure, LoadFailure)
+    assert failure.kind == kind
+    assert psutil.Process().children() == []
+
+
+def test_a_child_that_lies_about_its_limits_reaches_no_tier(tmp_path):
+    sandbox = Sandbox.start(
+        models.identity(tmp_path / "m.onnx"),
+        name="c",
+        limits=LIMITS,
+        allow_weaker=True,
+        python=hostile(
+            tmp_path,
+            """
+            names = ("no_new_privs", "rlimit_as")
+            send({"kind": "ready", "layers": dict.fromkeys(names, ""), "versions": {}})
+            frames.read_frame(requests, 0)
+            send({"kind": "hello", "ok": True, "inputs": [], "outputs": []})
+            time.sleep(60)
+            """,
+        ),
+    )
+    assert isinstance(sandbox, Sandbox)
+    with sandbox:
+        assert sandbox.isolation.tier == "none"
