@@ -118,11 +118,9 @@ def draw_features(drawing: Drawing, reading: Reading) -> None:
     _draw_travel(drawing, reading)
     _draw_delays(drawing, reading)
     _draw_wind(drawing)
-    known = {reading.renamed_inputs.get(n, n): n for n in schema().inputs}
-    names = {given: name for name, given in known.items()}
     for feature, source in _PASSED_ON.items():
         if feature in reading.features():
-            drawing.node("Identity", [names[source]], feature)
+            drawing.node("Identity", [reading.renamed_inputs.get(source, source)], feature)
     for code, words in reading.vocabularies.items():
         drawing.node(
             "LabelEncoder",
