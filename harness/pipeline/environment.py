@@ -17,9 +17,10 @@ def _cpu() -> dict[str, str]:
     if not info.exists():
         return {"machine": platform.machine(), "detail": "no /proc/cpuinfo on this system"}
     first = info.read_text().split("\n\n", 1)[0]
-    fields = dict(
-        (part.strip() for part in line.split(":", 1)) for line in first.splitlines() if ":" in line
-    )
+    fields: dict[str, str] = {}
+    for line in first.splitlines():
+        key, _, value = line.partition(":")
+        fields[key.strip()] = value.strip()
     flags = set(fields.get("flags", fields.get("Features", "")).split())
     return {
         "machine": platform.machine(),
@@ -31,6 +32,11 @@ def _cpu() -> dict[str, str]:
         "instruction_sets": " ".join(f for f in _FLAGS if f in flags),
         "cores": str(os.cpu_count() or 0),
     }
+
+
+def package_version() -> str:
+    """This package's own version."""
+    return metadata.version("harness")
 
 
 def environment() -> dict[str, object]:

@@ -6,6 +6,7 @@ of measured either hides a fault or raises an alarm about nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -79,7 +80,7 @@ def _prefix(batches: Sequence[Batch]) -> Iterator[Batch]:
 
 def _cuts(n: int) -> list[tuple[int, int]]:
     edges = sorted({0, *(min(e, n) for e in np.cumsum(_SPLITS).tolist()), n})
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _rows(batch: RequestBatch, start: int, stop: int) -> RequestBatch:

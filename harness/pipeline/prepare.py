@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ from harness.core.errors import TrafficError, UsageError
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.policies import Policy, WindowName
-from harness.core.tensors import Floats, Ints
+from harness.core.tensors import Array, Floats, Ints, Strings
 from harness.decide.policy import policy_from_yaml
 from harness.judge.plan import WindowCounts
 from harness.pipeline.attempts import attempt_number
-from harness.pipeline.environment import environment
+from harness.pipeline.environment import environment, package_version
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.request import GateRequest
 from harness.pipeline.selection import WindowSelection, matured, needed_windows, newest
@@ -104,7 +103,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
         "attempt": attempt_number(run.path.parent, lineage, run.path),
         "seed": seed,
         "batch_requests": BATCH_REQUESTS,
-        "harness_version": environment()["packages"]["harness"],  # type: ignore[index]
+        "harness_version": package_version(),
         "policy": {
             "digest": policy.digest, "preset": policy.preset.value, "mode": policy.mode.value,
             "claim": policy.claim.value, "text": text,
@@ -115,7 +114,10 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
     }  # fmt: skip
     run.write_text("policy.yaml", text)
     if isinstance(graphs[0], ModelGraph) and isinstance(graphs[1], ModelGraph):
-        _fix_traffic(request, policy, (baseline, candidate), graphs[0], run, manifest, listener)
+        _fix_traffic(
+            request, policy, (baseline, candidate), graphs[0],
+            run=run, manifest=manifest, listener=listener,
+        )  # fmt: skip
     run.write_json("manifest.json", manifest)
     return restore(run, graphs=(graphs[0], graphs[1]))
 
@@ -152,7 +154,7 @@ def restore(
             )  # fmt: skip
         orders, label = _load_order(run, window.info.count)
         batches = tuple(schedule(orders, int(manifest["batch_requests"])))
-        counts = _window_counts(policy, window.index(), dict(orders))
+        counts = _window_counts(policy, window, dict(orders))
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
         candidate=candidate, baseline_graph=graphs[0], candidate_graph=graphs[1], window=window,
@@ -200,6 +202,7 @@ def _fix_traffic(
     policy: Policy,
     models: tuple[PinnedModel, PinnedModel],
     graph: ModelGraph,
+    *,
     run: RunFolder,
     manifest: dict[str, Any],
     listener: Listener,
@@ -281,13 +284,12 @@ def _load_order(run: RunFolder, count: int) -> tuple[list[tuple[str, Ints]], Flo
 
 
 def _window_counts(
-    policy: Policy, index: WindowIndex, orders: dict[str, Ints]
+    policy: Policy, window: SealedWindow, orders: dict[str, Ints]
 ) -> dict[str, WindowCounts]:
     """What each window holds, in all and by the context columns that the policy names."""
     columns = {c for g in policy.guardrails for c in g.slice_by} | set(policy.windows.cover)
-    slices = {
-        column: index.context(column) for column in sorted(columns & set(index.context_names))
-    }
+    index, recorded = window.index(), set(window.info.context)
+    slices = {column: index.context(column) for column in sorted(columns & recorded)}
     return {
         name: WindowCounts(
             n=len(order),
@@ -297,7 +299,7 @@ def _window_counts(
     }
 
 
-def _value_counts(codes: Ints, words: Sequence[str]) -> dict[str, int]:
+def _value_counts(codes: Array, words: Strings) -> dict[str, int]:
     counts = np.bincount(codes, minlength=len(words))
     return {word: int(n) for word, n in zip(words, counts, strict=True) if n}
 

@@ -10,12 +10,15 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.core.observations import Outcome
-from harness.core.tensors import Array, Floats
+from harness.core.tensors import Bools, Floats
 
+Pairs = dict[str, npt.NDArray[Any]]
 MOST_CHANGED = 10
 
 
@@ -48,7 +51,7 @@ class Summary:
     _changed: list[tuple[float, int, dict[str, object]]] = field(default_factory=list)
     n: int = 0
 
-    def add(self, pairs: dict[str, Array]) -> None:
+    def add(self, pairs: Pairs) -> None:
         """Takes one chunk of the pairs table."""
         for leg in ("baseline", "candidate"):
             codes, counts = np.unique(pairs[f"{leg}_outcome"], return_counts=True)
@@ -66,7 +69,7 @@ class Summary:
         self._keep_most_changed(pairs)
         self.n += len(pairs["seq"])
 
-    def _tally(self, into: _Slice, pairs: dict[str, Array], mask: Array) -> None:
+    def _tally(self, into: _Slice, pairs: Pairs, mask: Bools) -> None:
         old = pairs["baseline_decision"][mask].astype(np.float64)
         new = pairs["candidate_decision"][mask].astype(np.float64)
         both = ~(np.isnan(old) | np.isnan(new))
@@ -79,14 +82,14 @@ class Summary:
         into.scored += int(scored.sum())
         into.score_shift += float(shift[scored].sum())
 
-    def _count_flips(self, pairs: dict[str, Array]) -> None:
+    def _count_flips(self, pairs: Pairs) -> None:
         old, new = pairs["baseline_decision"], pairs["candidate_decision"]
         both = ~(np.isnan(old) | np.isnan(new))
         self._flips["n"] += int(both.sum())
         self._flips["up"] += int((new > old)[both].sum())
         self._flips["down"] += int((new < old)[both].sum())
 
-    def _keep_most_changed(self, pairs: dict[str, Array]) -> None:
+    def _keep_most_changed(self, pairs: Pairs) -> None:
         change = np.abs(pairs["candidate_score"] - pairs["baseline_score"])
         change = np.where(np.isnan(change), -1.0, change)
         for i in np.argsort(-change, kind="stable")[:MOST_CHANGED]:
@@ -144,11 +147,11 @@ class Summary:
         }
 
     def _flip_summary(self) -> dict[str, object]:
-        from scipy.stats import binomtest
+        from statsmodels.stats.contingency_tables import mcnemar
 
         up, down = self._flips["up"], self._flips["down"]
-        # McNemar's exact test is a fair-coin test on the discordant pairs.
-        p = float(binomtest(up, up + down).pvalue) if up + down else 1.0
+        same = self._flips["n"] - up - down
+        p = float(mcnemar([[same, up], [down, 0]], exact=True).pvalue) if up + down else 1.0
         return {
             "n": self._flips["n"],
             "changed": up + down,
@@ -176,7 +179,7 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _batch_latencies(pairs: dict[str, Array], leg: str) -> Floats:
+def _batch_latencies(pairs: Pairs, leg: str) -> Floats:
     """One figure a batch: its service time a request, which all of its requests share."""
     _, first = np.unique(pairs["batch"], return_index=True)
     latency = pairs[f"{leg}_latency_s"][first].astype(np.float64)

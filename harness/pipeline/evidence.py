@@ -1,0 +1,251 @@
+"""The running evidence of one gate: what diff, judge and the pairs table make of each batch.
+
+All of it can be saved at a checkpoint and restored, so that a resumed run goes on exactly where the
+interrupted one was; the state does not grow with the number of requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from harness.core.models import ModelGraph
+from harness.core.observations import Observations, Outcome, PairBatch
+from harness.core.policies import Guardrail, Metric, Policy, Scope
+from harness.core.tensors import Array, Bools, Floats
+from harness.core.verdicts import Status
+from harness.diff.faithful import FaithfulDiff
+from harness.diff.features import FeatureDiff
+from harness.diff.floor import Floor
+from harness.diff.observer import ObserverDiff
+from harness.diff.outputs import OutputDiff
+from harness.diff.reports import RequestMismatch
+from harness.diff.signature import SignatureMatch
+from harness.judge.answers import positives, scores
+from harness.judge.combine import Judge
+from harness.judge.metrics import Values, observe
+from harness.judge.plan import TestPlan
+from harness.pipeline.candidate_failures import CandidateFailures
+from harness.pipeline.summary import Pairs
+from harness.replay.order import Batch
+
+State = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the evidence is measured against; fixed before the first pair."""
+
+    policy: Policy
+    plan: TestPlan
+    alpha_promote: float
+    alpha_rollback: float
+    match: SignatureMatch
+    floor: Floor
+    graphs: tuple[ModelGraph, ModelGraph]
+    """(baseline's, candidate's)."""
+
+
+class RunningEvidence:
+    """Diffs, judge and counters, fed batch by batch in the run's order."""
+
+    def __init__(self, terms: Terms) -> None:
+        """Starts with no evidence."""
+        self.terms = terms
+        policy, floor = terms.policy, terms.floor
+        self.judge = Judge(terms.plan, terms.alpha_promote, terms.alpha_rollback)
+        self.outputs = OutputDiff(terms.match, floor, _expected(policy, Scope.OUTPUTS))
+        self.features = FeatureDiff(
+            floor, *terms.graphs, _expected(policy, Scope.FEATURES), policy.mapping
+        )
+        self.faithful = FaithfulDiff(floor)
+        self.observer = ObserverDiff(floor)
+        self.failures = CandidateFailures()
+        self.judged: dict[str, int] = {}
+
+    def update(self, batch: Batch, pair: PairBatch, label: Floats) -> Pairs:
+        """Takes one batch and looks.
+
+        Args:
+          batch: which window it is of.
+          pair: both versions' observations.
+          label: y per request, NaN where none counts, shape (n,).
+
+        Returns:
+          The batch's rows of the pairs table.
+        """
+        outputs = self.outputs.update(pair)
+        features = self.features.update(pair)
+        unfaithful = self.faithful.update(pair.requests, pair.baseline)
+        self.observer.update(pair)
+        seen = _under_baseline_names(pair, self.terms.match)
+        self.failures.update(seen)
+        values = {
+            g.name: self._observed(g, seen, label, outputs, features)
+            for g in self.terms.policy.guardrails
+            if g.window.value == batch.window
+        }
+        self.judge.update(batch.window, values, pair.requests.context)
+        self.judged[batch.window] = self.judged.get(batch.window, 0) + len(pair)
+        return _pairs_table(
+            batch, seen, self.terms.policy, label,
+            {"output_mismatch": outputs.mismatch, "feature_mismatch": features.mismatch,
+             "unfaithful": unfaithful.mismatch},
+            values,
+        )  # fmt: skip
+
+    def _observed(
+        self,
+        guardrail: Guardrail,
+        pair: PairBatch,
+        label: Floats,
+        outputs: RequestMismatch,
+        features: RequestMismatch,
+    ) -> Values:
+        """One guardrail's values; parity that could not be compared speaks against both sides."""
+        comparable = bool(self.features.match.raw)
+        values = observe(
+            guardrail, pair, self.terms.policy.decision, label, outputs.mismatch,
+            features.mismatch if comparable else None,
+        )  # fmt: skip
+        if guardrail.metric is not Metric.PARITY_MISMATCH:
+            return values
+        seen = outputs if guardrail.scope is Scope.OUTPUTS else features
+        unseen: Bools = ~seen.compared & ~np.isnan(values.x) & _both_answered(pair)
+        return replace(values, failed=values.failed | unseen) if unseen.any() else values
+
+    def status(self) -> Status:
+        """Where the guardrails stand at this look."""
+        return self.judge.status()
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Arrays and plain values from which `restored` goes on identically."""
+        arrays: State = {}
+        for name, part in self._diffs():
+            arrays |= {f"{name}/{key}": value for key, value in part.state().items()}
+        meta = {
+            "judge": self.judge.state(),
+            "failures": self.failures.state(),
+            "judged": dict(self.judged),
+        }
+        return arrays, meta
+
+    @classmethod
+    def restored(cls, terms: Terms, arrays: State, meta: dict[str, Any]) -> Self:
+        """Goes on from a checkpoint of the same run."""
+        found = cls(terms)
+        policy, floor = terms.policy, terms.floor
+
+        def saved(name: str) -> State:
+            return {k.split("/", 1)[1]: v for k, v in arrays.items() if k.startswith(name + "/")}
+
+        found.judge = Judge.from_state(
+            terms.plan, terms.alpha_promote, terms.alpha_rollback, meta["judge"]
+        )
+        found.outputs = OutputDiff.from_state(
+            saved("outputs"), terms.match, floor, _expected(policy, Scope.OUTPUTS)
+        )
+        found.features = FeatureDiff.from_state(
+            saved("features"),
+            floor,
+            *terms.graphs,
+            _expected(policy, Scope.FEATURES),
+            policy.mapping,
+        )
+        found.faithful = FaithfulDiff.from_state(saved("faithful"), floor)
+        found.observer = ObserverDiff.from_state(saved("observer"), floor)
+        found.failures = CandidateFailures.from_state(meta["failures"])
+        found.judged = dict(meta["judged"])
+        return found
+
+    def _diffs(
+        self,
+    ) -> tuple[tuple[str, OutputDiff | FeatureDiff | FaithfulDiff | ObserverDiff], ...]:
+        return (
+            ("outputs", self.outputs),
+            ("features", self.features),
+            ("faithful", self.faithful),
+            ("observer", self.observer),
+        )
+
+
+def _expected(policy: Policy, scope: Scope) -> tuple[str, ...]:
+    """Everything that the policy's guardrails of one scope expect to change."""
+    listed = (g.expected_changes for g in policy.guardrails if g.scope is scope)
+    return tuple(sorted({name for names in listed for name in names}))
+
+
+def _both_answered(pair: PairBatch) -> Bools:
+    return np.asarray(
+        (pair.baseline.outcome == Outcome.OK) & (pair.candidate.outcome == Outcome.OK)
+    )
+
+
+def _under_baseline_names(pair: PairBatch, match: SignatureMatch) -> PairBatch:
+    """The candidate's outputs under the baseline's names, where a mapping renames them."""
+    renamed = {theirs: ours for ours, theirs in match.outputs if ours != theirs}
+    if not renamed:
+        return pair
+    candidate: Observations = replace(
+        pair.candidate,
+        outputs={renamed.get(n, n): v for n, v in pair.candidate.outputs.items()},
+        keys={renamed.get(n, n): v for n, v in pair.candidate.keys.items()},
+    )
+    return replace(pair, candidate=candidate)
+
+
+def _request_means(pair: PairBatch, rows: Floats) -> Floats:
+    """Mean over each request's rows; NaN without rows, shape (n,)."""
+    counts = pair.requests.rows.astype(np.float64)
+    sums = np.bincount(pair.row_owner(), weights=rows, minlength=len(pair))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: Floats = sums / counts
+    return means
+
+
+def _pairs_table(
+    batch: Batch,
+    pair: PairBatch,
+    policy: Policy,
+    label: Floats,
+    flags: dict[str, Bools],
+    values: dict[str, Values],
+) -> Pairs:
+    """One row a request: who, what both said, what each guardrail saw."""
+    n = len(pair)
+    nothing: Floats = np.full(n, np.nan)
+    table: Pairs = {
+        "request_id": pair.requests.request_id,
+        "seq": pair.requests.seq,
+        "window": np.array([batch.window] * n, dtype=object),
+        "batch": np.full(n, batch.index, np.int64),
+        "ts_ns": pair.requests.ts_ns,
+        "rows": pair.requests.rows,
+        "label": label,
+        "baseline_outcome": pair.baseline.outcome,
+        "candidate_outcome": pair.candidate.outcome,
+        "baseline_latency_s": pair.baseline.latency_s,
+        "candidate_latency_s": pair.candidate.latency_s,
+        "baseline_score": nothing,
+        "candidate_score": nothing,
+        "baseline_decision": nothing,
+        "candidate_decision": nothing,
+        **flags,
+    }
+    rule = policy.decision
+    if rule is not None:
+        ok = np.repeat(_both_answered(pair), pair.requests.rows)
+        parts = {"decision": positives(pair, rule)}
+        if rule.score is not None or rule.rule.value != "none":
+            parts["score"] = scores(pair, rule)
+        for name, seen in parts.items():
+            for leg, side in (("baseline", seen.baseline), ("candidate", seen.candidate)):
+                table[f"{leg}_{name}"] = _request_means(pair, np.where(ok, side, np.nan))
+    for name, observed in values.items():
+        table[f"x:{name}"] = observed.x
+        table[f"failed:{name}"] = observed.failed
+    for name, column in pair.requests.context.items():
+        table[f"cx:{name}"] = column
+    return table

@@ -1,0 +1,221 @@
+"""The replay loop: both versions batch by batch, evidence after each, checkpoints in between.
+
+A checkpoint is a chunk of the pairs table and the state of the evidence after it. Ctrl-C and SIGTERM
+write one and leave; a kill loses at most what came after the last one. Going on from a checkpoint
+repeats nothing and gives the verdict that an uninterrupted run gives, because the order, the batch
+borders and the looks are those of the run folder.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.observations import Outcome, PairBatch
+from harness.core.traffic import RequestBatch
+from harness.pipeline.evidence import RunningEvidence, Terms
+from harness.pipeline.prepare import Prepared
+from harness.pipeline.progress import Listener, Progress
+from harness.pipeline.summary import Pairs
+from harness.replay.leg_counters import LegCounters
+from harness.replay.legs import Leg
+from harness.replay.order import Batch
+from harness.replay.pairs import replay_pairs
+
+CHECKPOINT_BATCHES = 8
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C, after the checkpoint was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopResult:
+    """How the replay ended."""
+
+    evidence: RunningEvidence
+    finished: bool
+    """All scheduled batches were judged."""
+    ended_leg: str
+    """ "baseline: why" or "candidate: why" when a leg gave up; "" otherwise."""
+    baseline: LegCounters
+    candidate: LegCounters
+
+
+def replay(
+    prepared: Prepared,
+    terms: Terms,
+    legs: tuple[Leg, Leg],
+    listener: Listener,
+    *,
+    trace: bool,
+) -> LoopResult:
+    """Judges batches until the decision is reached or the traffic is used up.
+
+    Args:
+      prepared: the run; goes on from its last checkpoint when it has one.
+      terms: what the evidence is measured against.
+      legs: opened legs (baseline, candidate).
+      listener: hears progress.
+      trace: also replay the features.
+
+    Raises:
+      Interrupted: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    book = _Book(prepared, terms)
+    evidence = book.evidence
+    stop = _Stop(prepared, evidence)
+    ahead = prepared.batches[book.next_batch :]
+    total = sum(len(b.positions) for b in prepared.batches)
+    done = total - sum(len(b.positions) for b in ahead)
+    with _stoppable() as asked:
+        for batch, pair in _pairs(prepared, legs, () if stop.reached() else ahead, trace=trace):
+            book.enter(batch, evidence.update(batch, pair, prepared.label[batch.positions]))
+            done += len(pair)
+            listener(Progress(stage="replay", done=done, total=total, note=stop.note()))
+            if asked:
+                book.checkpoint()
+                raise Interrupted
+            if stop.reached():
+                break
+        book.checkpoint()
+    return LoopResult(
+        evidence=evidence,
+        finished=book.next_batch == len(prepared.batches),
+        ended_leg=_gave_up(legs),
+        baseline=legs[0].counters(),
+        candidate=legs[1].counters(),
+    )
+
+
+def _pairs(
+    prepared: Prepared, legs: tuple[Leg, Leg], batches: tuple[Batch, ...], *, trace: bool
+) -> Iterator[tuple[Batch, PairBatch]]:
+    """Pairs until a leg has given up and answers nothing any more."""
+    for batch, pair in replay_pairs(*legs, _read(prepared, batches), trace=trace):
+        if _gave_up(legs) and not _any_run(pair):
+            return
+        yield batch, pair
+
+
+class _Book:
+    """The run folder's side of the loop: rows that wait for a chunk, and where the run stands."""
+
+    def __init__(self, prepared: Prepared, terms: Terms) -> None:
+        self._run = prepared.run
+        self._chunk = 0
+        self._rows: list[Pairs] = []
+        self.next_batch = 0
+        self.evidence = RunningEvidence(terms)
+        saved = self._run.load_state()
+        if saved is not None:
+            self._chunk, arrays, meta = saved
+            self.evidence = RunningEvidence.restored(terms, arrays, meta["evidence"])
+            self.next_batch = int(meta["next_batch"])
+
+    def enter(self, batch: Batch, rows: Pairs) -> None:
+        """Takes one judged batch."""
+        self._rows.append(rows)
+        self.next_batch = batch.index + 1
+        if len(self._rows) >= CHECKPOINT_BATCHES:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Writes what waits, then the state after it; a kill in between repeats the chunk."""
+        if not self._rows:
+            return
+        self._run.append_pairs(self._chunk, _stacked(self._rows))
+        self._rows.clear()
+        self._chunk += 1
+        arrays, meta = self.evidence.state()
+        self._run.save_state(self._chunk, arrays, {"evidence": meta, "next_batch": self.next_batch})
+
+
+class _Stop:
+    """Whether the evidence decides already, so that the legs may stop."""
+
+    def __init__(self, prepared: Prepared, evidence: RunningEvidence) -> None:
+        self._evidence = evidence
+        self._need = {
+            name: min(prepared.policy.windows.min_requests, counts.n)
+            for name, counts in prepared.counts.items()
+        }
+
+    def reached(self) -> bool:
+        """Every window has its least number of requests, and the guardrails decide."""
+        judged = self._evidence.judged
+        if any(judged.get(name, 0) < need for name, need in self._need.items()):
+            return False
+        status = self._evidence.status()
+        return status.rollback or status.promote_ready
+
+    def note(self) -> str:
+        """The state of the evidence in a few words."""
+        status = self._evidence.status()
+        if status.rollback:
+            return "harm proven"
+        return "all within their margins" if status.promote_ready else "undecided"
+
+
+def _read(prepared: Prepared, batches: tuple[Batch, ...]) -> Iterator[tuple[Batch, RequestBatch]]:
+    window = prepared.window
+    if window is None:
+        return
+    for batch in batches:
+        yield batch, window.read(batch.positions)
+
+
+def _gave_up(legs: tuple[Leg, Leg]) -> str:
+    """Which leg ended and why; "" while both run."""
+    return next((f"{leg.name}: {leg.ended}" for leg in legs if leg.ended), "")
+
+
+def _any_run(pair: PairBatch) -> bool:
+    """Whether both legs ran any request of a batch."""
+    return bool(
+        (
+            (pair.baseline.outcome != Outcome.NOT_RUN) & (pair.candidate.outcome != Outcome.NOT_RUN)
+        ).any()
+    )
+
+
+def _stacked(parts: list[Pairs]) -> Pairs:
+    """Several batches' rows as one chunk; a guardrail of another window is NaN, not failed."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: np.concatenate([_column(part, name) for part in parts]) for name in names}
+
+
+def _column(part: Pairs, name: str) -> npt.NDArray[Any]:
+    if name in part:
+        return part[name]
+    n = len(part["seq"])
+    return np.zeros(n, np.bool_) if name.startswith("failed:") else np.full(n, np.nan)
+
+
+@contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying at once; a second one ends at once."""
+    asked: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the program that embeds us owns the signals
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
