@@ -1,0 +1,282 @@
+"""The run folder: everything one gate leaves behind, written so that a kill loses no saved step.
+
+    manifest.json, decision.json, …   replaced in one step
+    pairs/00000.parquet …             one file a chunk of requests
+    state.npz                         what the gate needs to go on: next chunk, arrays, plain values
+    .run                              says that the folder is a run; the writer holds a lock on it
+
+Pairs count once the state that follows them is saved: after a kill, chunks at or beyond the saved
+`next_chunk` are as if they had never been written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.core.errors import GateError, UsageError
+from harness.core.jsonable import jsonable
+from harness.core.tensors import Array
+from harness.store.files import damage_is_a_traffic_error, locked, publish, write_atomically
+
+State = tuple[int, dict[str, Array], Any]
+"""(next chunk, arrays, plain values)."""
+
+_MARKER = ".run"
+_FORMAT = b"harness-run 1\n"
+_STATE = "state.npz"
+_PAIRS = "pairs"
+_ARRAY = "array:"
+_NEXT_CHUNK, _META = "next_chunk", "meta"
+
+
+class RunFolder:
+    """One run's folder. `create` and `open(write=True)` hold its lock until `close`."""
+
+    def __init__(self, path: Path, lock: ExitStack | None) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Makes a new run folder and locks it.
+
+        Raises:
+          UsageError: the folder holds something, or is a file.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            is_run = path.is_dir() and (path / _MARKER).exists()
+            raise UsageError(
+                str(path),
+                "already holds a run" if is_run else "exists and is not an empty folder",
+                "Name a new folder" + (", or resume this run." if is_run else "."),
+            )
+        (path / _PAIRS).mkdir(parents=True)
+        lock = _lock(path)
+        write_atomically(path / _MARKER, _FORMAT)
+        return cls(path, lock)
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = False) -> RunFolder:
+        """Opens a run folder.
+
+        Args:
+          path: the folder.
+          write: lock it and drop what a killed writer left unfinished.
+
+        Raises:
+          UsageError: no run there, of another version, or another process is writing it.
+        """
+        try:
+            marker = (path / _MARKER).read_bytes()
+        except OSError:
+            raise UsageError(
+                str(path), "no run folder", "Give the folder that `harness gate --out` wrote."
+            ) from None
+        if marker != _FORMAT:
+            raise UsageError(
+                str(path), "a run of another version", "Use the version that wrote it."
+            )
+        if not write:
+            return cls(path, None)
+        run = cls(path, _lock(path))
+        run._drop_unfinished()
+        return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the lock back; a folder open for reading has none."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def has(self, name: str) -> bool:
+        """Whether the run has this file."""
+        return self._file(name).is_file()
+
+    def write_json(self, name: str, value: object) -> None:
+        """Writes a value as JSON (see `core.jsonable`): the whole file or nothing."""
+        text = json.dumps(jsonable(value), indent=1, ensure_ascii=False, allow_nan=False)
+        self.write_text(name, text + "\n")
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 - whatever was written
+        """Reads what `write_json` wrote, as plain values.
+
+        Raises:
+          UsageError: the run has no such file, or it is no JSON.
+        """
+        file = self._file(name)
+        try:
+            return json.loads(file.read_bytes())
+        except OSError:
+            raise UsageError(
+                str(self.path), f"no {name} in this run", "The run ended before that step."
+            ) from None
+        except ValueError:
+            raise UsageError(str(file), "is no JSON", "The file was changed; run again.") from None
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a text file: the whole file or nothing."""
+        self._must_hold_lock()
+        write_atomically(self._file(name), text.encode())
+
+    def append_pairs(self, chunk: int, table: dict[str, Array]) -> None:
+        """Writes one chunk of pairs, in place of an earlier one with its number.
+
+        Args:
+          chunk: number of the chunk, from 0.
+          table: columns of equal length; numbers, bools, or object arrays of str.
+
+        Raises:
+          GateError: a column that is no such thing.
+        """
+        self._must_hold_lock()
+        columns = {name: _column(name, values) for name, values in table.items()}
+        strings = [n for n, c in columns.items() if pa.types.is_string(c.type)]
+        final = self._chunk_path(chunk)
+        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+        # A float dictionary would make one of all NaNs and one of 0.0 and -0.0.
+        pq.write_table(
+            pa.table(columns),
+            temporary,
+            compression="zstd",
+            use_dictionary=strings or False,
+            write_page_checksum=True,
+        )
+        publish(temporary, final)
+
+    def pairs_chunks(self) -> tuple[int, ...]:
+        """Numbers of the chunks that the saved state covers; none before a state is saved."""
+        state = self.load_state()
+        next_chunk = state[0] if state else 0
+        return tuple(n for n in self._chunks_on_disk() if n < next_chunk)
+
+    def read_pairs(self, chunk: int) -> dict[str, Array]:
+        """Reads one chunk of pairs.
+
+        Raises:
+          TrafficError: no such chunk, or it is damaged.
+        """
+        path = self._chunk_path(chunk)
+        with damage_is_a_traffic_error(str(path), "Parquet"):
+            table = pq.read_table(path, page_checksum_verification=True, use_threads=False)
+        return {
+            name: column.combine_chunks().to_numpy(zero_copy_only=False)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+
+    def save_state(self, next_chunk: int, arrays: dict[str, Array], meta: object) -> None:
+        """Saves what the gate needs to go on, in place of the former state.
+
+        Args:
+          next_chunk: chunks below it are done.
+          arrays: numbers, bools or fixed-width strings, any shape; kept bit for bit.
+          meta: plain values (dict, list, str, int, float, None); infinities and NaN come back.
+
+        Raises:
+          GateError: an object array.
+        """
+        self._must_hold_lock()
+        for name, values in arrays.items():
+            if values.dtype.hasobject:
+                raise GateError(
+                    _STATE, f"array '{name}' holds Python objects", "Save strings as a U array."
+                )
+        text = json.dumps(meta, default=jsonable)
+        content: dict[str, Any] = {_ARRAY + name: values for name, values in arrays.items()}
+        content[_META] = np.frombuffer(text.encode(), np.uint8)
+        content[_NEXT_CHUNK] = np.array(next_chunk)
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **content)
+        write_atomically(self.path / _STATE, buffer.getvalue())
+
+    def load_state(self) -> State | None:
+        """What `save_state` saved last; None when nothing was saved.
+
+        Raises:
+          UsageError: the state was damaged.
+        """
+        path = self.path / _STATE
+        if not path.exists():
+            return None
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
+                arrays = {
+                    name.removeprefix(_ARRAY): saved[name]
+                    for name in saved.files
+                    if name.startswith(_ARRAY)
+                }
+                meta = json.loads(saved[_META].tobytes())
+                return int(saved[_NEXT_CHUNK]), arrays, meta
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise UsageError(
+                str(path), "the saved state is damaged", "Start again in a new folder."
+            ) from None
+
+    def _file(self, name: str) -> Path:
+        if not name or name != Path(name).name or name.startswith("."):
+            raise GateError(str(self.path), f"'{name}' is no plain file name", "Name one file.")
+        return self.path / name
+
+    def _chunk_path(self, chunk: int) -> Path:
+        return self.path / _PAIRS / f"{chunk:05d}.parquet"
+
+    def _chunks_on_disk(self) -> list[int]:
+        names = (p.stem for p in (self.path / _PAIRS).glob("*.parquet"))
+        return sorted(int(stem) for stem in names if stem.isdecimal())
+
+    def _drop_unfinished(self) -> None:
+        covered = set(self.pairs_chunks())
+        for chunk in self._chunks_on_disk():
+            if chunk not in covered:
+                self._chunk_path(chunk).unlink()
+        for begun in [*self.path.glob(".*.tmp"), *(self.path / _PAIRS).glob(".*.tmp")]:
+            begun.unlink()
+
+    def _must_hold_lock(self) -> None:
+        if self._lock is None:
+            raise GateError(
+                str(self.path), "not open for writing", "Use RunFolder.open(path, write=True)."
+            )
+
+
+def _lock(path: Path) -> ExitStack:
+    stack = ExitStack()
+    if not stack.enter_context(locked(path / ".lock", wait=False)):
+        stack.close()
+        raise UsageError(
+            str(path),
+            "another process is writing this run",
+            "Wait until it ends, or name another folder.",
+        )
+    return stack
+
+
+def _column(name: str, values: Array) -> pa.Array:
+    if values.ndim != 1:
+        raise GateError(_PAIRS, f"column '{name}' has shape {values.shape}", "Give one axis.")
+    if values.dtype.kind in "OU":
+        if not all(isinstance(v, str) for v in values.tolist()):
+            raise GateError(_PAIRS, f"column '{name}' holds more than str", "Give strings only.")
+        return pa.array(values.tolist(), pa.string())
+    return pa.array(values)
