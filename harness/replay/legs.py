@@ -24,6 +24,7 @@ from harness.core.tensors import NUMPY_DTYPES, Ints, Tensors
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import (
     Part,
+    Shapes,
     observations_from_answer,
     observations_from_parts,
     shapes_from_signature,
@@ -91,6 +92,7 @@ class Leg:
         self._sandbox: Sandbox | None = None
         self.first: Sandbox | None = None
         """The first process: its signature, isolation and versions stay readable after it ended."""
+        self._shapes = Shapes(outputs={})
         opened = open_sandbox()
         if isinstance(opened, LoadFailure):
             self.load_failure = opened

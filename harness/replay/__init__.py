@@ -1,0 +1,1 @@
+"""Windows in test order through both versions: legs and pairs."""
