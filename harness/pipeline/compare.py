@@ -1,0 +1,285 @@
+"""Parity of two model files on the same inputs: no registry, no policy, no statistics."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import UsageError, nearest
+from harness.core.findings import Finding
+from harness.core.jsonable import jsonable
+from harness.core.models import ModelGraph, PinnedModel
+from harness.core.policies import Mapping, SandboxPolicy
+from harness.diff.features import FeatureDiff
+from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
+from harness.diff.floor import Floor
+from harness.diff.outputs import OutputDiff
+from harness.diff.signature import SignatureMatch, check_signatures
+from harness.pipeline.assets import default_cache_dir
+from harness.pipeline.candidate_failures import CandidateFailures
+from harness.pipeline.describe import intermediates_json, leg_findings
+from harness.pipeline.floorpass import measure_floor
+from harness.pipeline.opening import LegRecipe, leg_recipe
+from harness.pipeline.prepare import BATCH_REQUESTS
+from harness.pipeline.progress import Listener, Progress, silent
+from harness.replay.legs import Leg
+from harness.replay.order import draw_order, schedule
+from harness.replay.pairs import replay_pairs
+from harness.resolve.pin import pin
+from harness.sandbox.answers import LoadFailure
+from harness.sandbox.graphs import inspect
+from harness.store.tables import open_traffic
+from harness.store.windows import SealedWindow
+
+LIMITS = SandboxPolicy(require="S0")
+ORDER_SEED = 0
+"""Compare decides nothing by chance, so the same inputs are drawn every time."""
+_KINDS = ("inputs", "outputs", "tensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareResult:
+    """Whether two versions give the same answers."""
+
+    equal: bool
+    """No output and no feature beyond the floor, and neither side failed alone."""
+    comparable: bool
+    """Something was compared at all."""
+    compared: int
+    """Requests that both versions answered."""
+    asked: int
+    """Requests that were replayed."""
+    available: int
+    """Requests that the inputs hold."""
+    models: tuple[PinnedModel, PinnedModel]
+    findings: tuple[Finding, ...]
+    intermediates: dict[str, Any]
+    """As in a run folder's intermediates.json."""
+    not_compared: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 equal within the floor, 1 diverged, 2 not comparable."""
+        if not self.comparable:
+            return 2
+        return 0 if self.equal else 1
+
+    def to_json(self) -> str:
+        """Everything as JSON."""
+        return json.dumps({**jsonable(self), "exit_code": self.exit_code}, indent=2)
+
+    def to_text(self) -> str:
+        """The answer first, then how much was compared, then every finding."""
+        old, new = self.models
+        answer = "EQUAL within the floor" if self.equal else "DIVERGED"
+        if not self.comparable:
+            answer = "NOT COMPARABLE"
+        counts = self.intermediates.get("compared", {})
+        lines = [
+            f"{answer}: {old.name} ({old.digest[:12]}) and {new.name} ({new.digest[:12]})",
+            f"  {self.compared:,} of {self.asked:,} requests compared ({self.available:,} available)",
+        ]
+        for what in ("outputs", "features"):
+            rows = self.intermediates.get(what, [])
+            equal = sum(row["verdict"] == "equal" for row in rows)
+            differ = counts.get(f"{what[:-1]}_mismatches", 0)
+            lines.append(f"  {equal} of {len(rows)} {what} equal; {differ:,} requests differ")
+        for finding in self.findings:
+            lines += [f"- {finding.what}", f"    {finding.remedy}"]
+        lines += [f"  not compared: {text}" for text in self.not_compared]
+        return "\n".join(lines)
+
+
+def compare_models(
+    old: str,
+    new: str,
+    *,
+    inputs: Sequence[Path],
+    limit: int = 20_000,
+    mapping: Sequence[str] = (),
+    registry_uri: str | None = None,
+    cache_dir: Path | None = None,
+    listener: Listener = silent,
+) -> CompareResult:
+    """Compares outputs and declared features of two versions on the same inputs.
+
+    Args:
+      old: .onnx file, MLflow model folder or registry reference.
+      new: the same.
+      inputs: traffic folder, sealed window, .npz, .parquet or .jsonl.
+      limit: most requests to compare.
+      mapping: KIND:OLD=NEW for names that differ.
+      registry_uri: MLflow registry, for references.
+      cache_dir: where sealed windows are kept.
+      listener: hears progress.
+
+    Raises:
+      UsageError: a file cannot be read, the inputs do not fit, nothing can be compared.
+      SignatureError: the versions take or return other things.
+    """
+    with tempfile.TemporaryDirectory(prefix="harness-compare-") as scratch:
+        folder = Path(scratch)
+        pinned = [pin(r, folder / "models", registry_uri=registry_uri) for r in (old, new)]
+        graphs = [_loaded(m, role) for m, role in zip(pinned, ("old", "new"), strict=True)]
+        renames = mapping_from_options(mapping)
+        match = check_signatures(graphs[0].signature, graphs[1].signature, renames)
+        window = open_traffic(
+            list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")
+        )  # fmt: skip
+        recipes = (
+            leg_recipe("baseline", pinned[0].path, graphs[0], limits=LIMITS, probes=folder / "probes"),
+            leg_recipe(
+                "candidate", pinned[1].path, graphs[1], limits=LIMITS, probes=folder / "probes",
+                input_names=match.inputs,
+            ),
+        )  # fmt: skip
+        setup = _Setup(
+            window=window, match=match, recipes=recipes, graphs=(graphs[0], graphs[1]),
+            models=(pinned[0], pinned[1]), mapping=renames,
+        )  # fmt: skip
+        return _compared(setup, limit, listener)
+
+
+def mapping_from_options(options: Sequence[str]) -> Mapping:
+    """Reads KIND:OLD=NEW.
+
+    Raises:
+      UsageError: another form or an unknown kind.
+    """
+    found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in _KINDS}
+    for option in options:
+        kind, colon, names = option.partition(":")
+        before, equals, after = names.partition("=")
+        if not (colon and equals and before and after):
+            raise UsageError(
+                f"--map {option}", "is not KIND:OLD=NEW", "Write it like inputs:age=age_years."
+            )
+        if kind not in found:
+            raise UsageError(f"--map {option}", f"'{kind}' cannot be mapped", nearest(kind, found))
+        found[kind].append((before, after))
+    return Mapping(
+        inputs=tuple(found["inputs"]),
+        outputs=tuple(found["outputs"]),
+        tensors=tuple(found["tensors"]),
+    )
+
+
+def _loaded(model: PinnedModel, role: str) -> ModelGraph:
+    graph = inspect(model.path, LIMITS)
+    if isinstance(graph, LoadFailure):
+        raise UsageError(
+            f"{role} model {model.given}", f"does not load: {graph.message}",
+            "Give a model that this onnxruntime can load.",
+        )  # fmt: skip
+    return graph
+
+
+def _heard(listener: Listener, stage: str) -> Callable[[int, int], None]:
+    def heard(done: int, total: int) -> None:
+        listener(Progress(stage=stage, done=done, total=total))
+
+    return heard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setup:
+    """Two versions and the inputs, ready to run."""
+
+    window: SealedWindow
+    match: SignatureMatch
+    recipes: tuple[LegRecipe, LegRecipe]
+    graphs: tuple[ModelGraph, ModelGraph]
+    models: tuple[PinnedModel, PinnedModel]
+    mapping: Mapping
+
+
+def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
+    """Measures the floor, then runs both versions and compares."""
+    window = setup.window
+    everything = np.ones(window.info.count, np.bool_)
+    order = draw_order(everything, seed=ORDER_SEED, window="inputs", limit=limit)
+    batches = schedule([("inputs", order)], BATCH_REQUESTS)
+    trace = all(r.trace_model is not None for r in setup.recipes)
+    with ExitStack() as stack:
+        baseline, again, candidate = (
+            _opened(r, stack) for r in (setup.recipes[0], setup.recipes[0], setup.recipes[1])
+        )
+        floor = measure_floor(
+            baseline, again, batches, window.read, trace=trace, heard=_heard(listener, "floor")
+        )
+        again.close()
+        outputs = OutputDiff(setup.match, floor)
+        features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
+        only_new, only_old = CandidateFailures(), CandidateFailures()
+        done = 0
+        source = ((batch, window.read(batch.positions)) for batch in batches)
+        for _, pair in replay_pairs(baseline, candidate, source, trace=trace):
+            outputs.update(pair)
+            features.update(pair)
+            only_new.update(pair)
+            only_old.update(replace(pair, baseline=pair.candidate, candidate=pair.baseline))
+            done += len(pair)
+            listener(Progress(stage="compare", done=done, total=len(order)))
+        return _result(
+            setup, floor, (outputs, features), (only_new, only_old), (baseline, candidate)
+        )
+
+
+def _opened(recipe: LegRecipe, stack: ExitStack) -> Leg:
+    leg = stack.enter_context(recipe.open())
+    if leg.load_failure is not None:
+        raise UsageError(
+            f"{recipe.role} model", f"does not load: {leg.load_failure.message}",
+            "Give a model that this onnxruntime can load.",
+        )  # fmt: skip
+    return leg
+
+
+def _result(
+    setup: _Setup,
+    floor: Floor,
+    diffs: tuple[OutputDiff, FeatureDiff],
+    failures: tuple[CandidateFailures, CandidateFailures],
+    legs: tuple[Leg, Leg],
+) -> CompareResult:
+    outputs, features = diffs[0].finish(), diffs[1].finish()
+    findings = [
+        *findings_from_features(features, 0.0),
+        *findings_from_outputs(outputs, 0.0),
+        *findings_from_floor(floor),
+    ]
+    for role, failed, leg in zip(("candidate", "baseline"), failures, reversed(legs), strict=True):
+        findings += leg_findings(
+            role, leg.counters(), dict(failed.kinds), failed.ids, failed.messages
+        )
+    alone = sum(f.count() for f in failures)
+    ended = tuple(f"{leg.name} stopped answering: {leg.ended}" for leg in legs if leg.ended)
+    return CompareResult(
+        equal=not (outputs.mismatched_requests or features.mismatched_requests or alone or ended),
+        comparable=bool(outputs.requests or alone or ended),
+        compared=outputs.requests,
+        asked=min(setup.window.info.count, outputs.requests + alone + failures[0].both),
+        available=setup.window.info.count,
+        models=setup.models,
+        findings=tuple(findings),
+        intermediates=intermediates_json(outputs, features, None, floor),
+        not_compared=(
+            *outputs.not_compared,
+            *features.not_compared,
+            *(u for r in setup.recipes for u in r.untraced),
+            *ended,
+            *(() if features.requests else ("no feature inside the models was compared",)),
+            *(
+                (f"{failures[0].both} requests that both versions reject",)
+                if failures[0].both
+                else ()
+            ),
+        ),
+    )

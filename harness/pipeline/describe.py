@@ -1,0 +1,220 @@
+"""Reports of the diff → intermediates.json and findings, with the recording's version in mind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.core.findings import Finding, Severity
+from harness.core.jsonable import jsonable
+from harness.core.models import PinnedModel
+from harness.core.policies import Metric, Policy, Scope
+from harness.core.traffic import WindowInfo
+from harness.diff.findings import (
+    findings_from_faithful,
+    findings_from_features,
+    findings_from_floor,
+    findings_from_observer,
+    findings_from_outputs,
+)
+from harness.diff.floor import Floor
+from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport
+from harness.pipeline.evidence import RunningEvidence
+from harness.replay.leg_counters import LegCounters
+
+FILE_VERSION = "file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What the diff found, as it is saved."""
+
+    intermediates: dict[str, Any]
+    findings: tuple[Finding, ...]
+    not_compared: tuple[str, ...]
+    unfaithful: int
+    """Requests that the replayed baseline answers otherwise than the same version did in production."""
+
+
+def recorded_by(baseline: PinnedModel, window: WindowInfo) -> str:
+    """Whether the recording was answered by the baseline: "same", "other" or "unknown"."""
+    versions = {version for version, _ in window.versions if version}
+    if baseline.version == FILE_VERSION or not versions:
+        return "unknown"
+    return "same" if versions == {baseline.version} else "other"
+
+
+def describe(
+    evidence: RunningEvidence,
+    policy: Policy,
+    baseline: PinnedModel,
+    window: WindowInfo,
+    untraced: Sequence[str],
+) -> Described:
+    """Finishes the diffs and words them.
+
+    Args:
+      evidence: after the last batch.
+      policy: gives the parity margins.
+      baseline: tells whether the recorded answers are its own.
+      window: the sealed window.
+      untraced: declared tensors that could not be traced, as sentences.
+    """
+    outputs, features = evidence.outputs.finish(), evidence.features.finish()
+    observer = evidence.observer.finish()
+    faithful = _worded(evidence.faithful.finish(), recorded_by(baseline, window), window)
+    floor = evidence.terms.floor
+    findings = [
+        *_fidelity_findings(faithful, recorded_by(baseline, window)),
+        *findings_from_features(features, _parity_margin(policy, Scope.FEATURES)),
+        *findings_from_outputs(outputs, _parity_margin(policy, Scope.OUTPUTS)),
+        *findings_from_floor(floor),
+        *findings_from_observer(observer),
+    ]
+    not_compared = (
+        *outputs.not_compared,
+        *features.not_compared,
+        *untraced,
+        *(() if features.requests else ("no feature inside the models was compared",)),
+    )
+    return Described(
+        intermediates=intermediates_json(outputs, features, faithful, floor)
+        | {
+            "observer": {
+                "checked": observer.checked,
+                "max_rel": observer.max_rel,
+                "note": observer.note,
+            },
+            "not_compared": list(not_compared),
+        },
+        findings=tuple(findings),
+        not_compared=not_compared,
+        unfaithful=faithful.mismatched if recorded_by(baseline, window) == "same" else 0,
+    )
+
+
+def intermediates_json(
+    outputs: OutputReport, features: FeatureReport, faithful: FaithfulReport | None, floor: Floor
+) -> dict[str, Any]:
+    """The content of intermediates.json but for the observer guard."""
+    return {
+        "features": jsonable(features.features),
+        "roots": list(features.roots),
+        "outputs": jsonable(outputs.outputs),
+        "compared": {
+            "output_requests": outputs.requests,
+            "output_mismatches": outputs.mismatched_requests,
+            "feature_requests": features.requests,
+            "feature_mismatches": features.mismatched_requests,
+        },
+        "faithful": None if faithful is None else jsonable(faithful),
+        "floor": [
+            {
+                "name": c.name, "largest": c.largest, "scale": c.scale, "rows": c.rows,
+                "nondeterministic": c.nondeterministic,
+            }
+            for c in (*floor.outputs, *floor.features)
+        ],
+        "floor_requests": floor.requests,
+    }  # fmt: skip
+
+
+def _parity_margin(policy: Policy, scope: Scope) -> float | None:
+    """The gating margin of one scope; None when it does not gate."""
+    margins = [
+        g.margin
+        for g in policy.guardrails
+        if g.metric is Metric.PARITY_MISMATCH and g.scope is scope and g.gating
+    ]
+    return min(margins) if margins else None
+
+
+def _worded(report: FaithfulReport, recorded: str, window: WindowInfo) -> FaithfulReport:
+    """Says whose answers were recorded, where they are not the baseline's own."""
+    who = (
+        ", ".join(version or "an unnamed version" for version, _ in window.versions)
+        or "an unnamed version"
+    )
+    match recorded:
+        case "same":
+            return report
+        case "other":
+            note = f"The answers were recorded from version {who}, not from this baseline: whether the replay is faithful is unknown."
+        case _ if report.mismatched:
+            note = (
+                f"The answers were recorded from version {who}; the baseline is a file, so its {report.mismatched} "
+                "other answers may be another version's or an unfaithful replay."
+            )
+        case _:
+            return report
+    return replace(report, note=note)
+
+
+def _fidelity_findings(report: FaithfulReport, recorded: str) -> list[Finding]:
+    if recorded == "same":
+        return findings_from_faithful(report)
+    if not report.mismatched:
+        return []
+    return [
+        Finding(
+            kind="recorded_by_another_version",
+            severity=Severity.INFO,
+            where="recorded answers",
+            what=report.note,
+            remedy="To check that a replay is faithful, gate with the version that answered while recording.",
+        )
+    ]
+
+
+def leg_findings(
+    role: str,
+    counters: LegCounters,
+    failures: dict[str, int],
+    ids: Sequence[str],
+    messages: Sequence[str],
+) -> list[Finding]:
+    """What happened to a version's process.
+
+    Args:
+      role: baseline or candidate.
+      counters: of its leg.
+      failures: kind → requests that only this version fails.
+      ids: the first of them.
+      messages: what it said.
+    """
+    severity = Severity.HARM if role == "candidate" else Severity.WARNING
+    words = {
+        "CRASH": ("crash", "its process dies"),
+        "TIMEOUT": ("timeout", "no answer came before the deadline"),
+        "ERROR": ("error", "the runtime refuses the request"),
+        "INVALID": ("invalid", "the answer has another shape or breaks the protocol"),
+        "NAN": ("nan", "an output is not a number where the other version's is"),
+    }
+    found = [
+        Finding(
+            kind=f"{role}_{words[kind][0]}",
+            severity=severity,
+            where=role,
+            what=f"{count} requests: {words[kind][1]}{_said(messages)}",
+            remedy="Run one of these requests by itself and look at the operator that the message names.",
+            requests=tuple(ids[:5]),
+        )
+        for kind, count in failures.items()
+        if kind in words
+    ]
+    if counters.flaky:
+        found.append(
+            Finding(
+                kind=f"{role}_flaky",
+                severity=severity,
+                where=role,
+                what=f"{counters.flaky} batches failed once and passed unchanged the second time",
+                remedy="A model whose process dies now and then will do so in production, too.",
+            )
+        )
+    return found
+
+
+def _said(messages: Sequence[str]) -> str:
+    return f' ("{messages[0][:200]}")' if messages else ""

@@ -1,0 +1,129 @@
+"""Writes what a finished run leaves behind, and makes its reports from that."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import UsageError
+from harness.core.findings import Finding
+from harness.core.jsonable import jsonable, sha256
+from harness.core.models import PinnedModel
+from harness.core.verdicts import DecisionRecord, Evidence, Status
+from harness.judge.plan import TestPlan
+from harness.store.runs import RunFolder
+
+_JSON = ("manifest", "decision", "evidence", "intermediates", "findings", "summary")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Everything a run has to say when it ends."""
+
+    record: DecisionRecord
+    evidence: tuple[Evidence, ...]
+    findings: tuple[Finding, ...]
+    intermediates: dict[str, Any]
+    """See `intermediates_json`; empty when nothing was replayed."""
+    summary: dict[str, Any]
+    """See `Summary.finish`; empty when nothing was replayed."""
+    manifest: dict[str, Any]
+    """Completed with isolation and floor."""
+    models: tuple[PinnedModel, PinnedModel]
+    windows: dict[str, Any]
+    """Per window: n, judged, span, why it is empty."""
+    plan: TestPlan | None
+    status: Status | None
+
+
+def publish(run: RunFolder, outcome: Outcome) -> str:
+    """Writes the run folder's files, the decision last: a folder with a decision is complete.
+
+    Returns:
+      evidence_sha256, to which an approval binds: sha256 of evidence.json's bytes.
+    """
+    run.write_json("manifest.json", outcome.manifest)
+    run.write_json("evidence.json", _evidence_json(outcome))
+    digest = hashlib.sha256((run.path / "evidence.json").read_bytes()).hexdigest()
+    run.write_json("intermediates.json", outcome.intermediates)
+    run.write_json("findings.json", {"findings": jsonable(outcome.findings)})
+    run.write_json("summary.json", outcome.summary)
+    run.write_json("decision.json", _decision_json(outcome, digest))
+    _render(run, "all")
+    return digest
+
+
+def _evidence_json(outcome: Outcome) -> dict[str, Any]:
+    pooled = outcome.plan.pooled if outcome.plan else ()
+    return {
+        "lineage": outcome.manifest["lineage"],
+        "seed": outcome.manifest["seed"],
+        "window_hash": outcome.manifest.get("window", {}).get("window_hash", ""),
+        "evidence": jsonable(outcome.evidence),
+        "pooled": jsonable(pooled),
+        "combined": jsonable(outcome.status) if outcome.status else {},
+        "findings_sha256": sha256(outcome.findings),
+        "decision": outcome.record.decision.value,
+        "reason": outcome.record.reason,
+    }
+
+
+_COMPACT = (
+    "name", "metric", "slice", "window", "margin", "direction", "gating", "verdict", "reason", "n",
+    "n_failed", "e_promote", "e_rollback", "lower", "upper",
+)  # fmt: skip
+
+
+def _decision_json(outcome: Outcome, digest: str) -> dict[str, Any]:
+    rows = jsonable(outcome.evidence)
+    return {
+        **jsonable(outcome.record),
+        "guardrails": [{key: row[key] for key in _COMPACT} for row in rows],
+        "baseline": jsonable(outcome.models[0]),
+        "candidate": jsonable(outcome.models[1]),
+        "windows": outcome.windows,
+        "isolation": outcome.manifest.get("isolation", {}),
+        "mode": outcome.manifest["policy"]["mode"],
+        "evidence_sha256": digest,
+    }
+
+
+def write_reports(path: Path, form: str) -> str:
+    """Makes a run's report again from its recorded evidence.
+
+    Args:
+      path: run folder.
+      form: html, markdown, junit, terminal or all.
+
+    Returns:
+      The terminal summary for "terminal", else what was written, a line each.
+
+    Raises:
+      UsageError: the folder holds no run.
+    """
+    if form == "terminal":
+        return _render(RunFolder.open(path), form)
+    with RunFolder.open(path, write=True) as run:
+        return _render(run, form)
+
+
+def _render(run: RunFolder, form: str) -> str:
+    from harness import report
+
+    files = {n: run.read_json(f"{n}.json") if run.has(f"{n}.json") else None for n in _JSON}
+    if files["manifest"] is None:
+        raise UsageError(str(run.path), "the run ended before it was prepared", "Start a new run.")
+    view = report.view_from_run(**files)
+    if form == "terminal":
+        return report.render_terminal(view)
+    targets = {
+        "html": ("report.html", report.render_html),
+        "markdown": ("summary.md", report.render_markdown),
+        "junit": ("junit.xml", report.render_junit),
+    }
+    chosen = targets if form == "all" else {form: targets[form]}
+    for name, render in chosen.values():
+        run.write_text(name, render(view))
+    return "\n".join(str(run.path / name) for name, _ in chosen.values())
