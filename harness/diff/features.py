@@ -158,7 +158,7 @@ class FeatureDiff:
     def _raw_reports(self, theirs: str, tally: TensorTally) -> list[TensorReport]:
         vocabularies: Vocabularies = (self._words[0].get(tally.name), self._words[1].get(theirs))
         reports = tally.reports(vocabularies)
-        if len(tally.labels) > 1 or not reports or reports[0].relation != RelationKind.OTHER:
+        if not tally.flat or reports[0].relation != RelationKind.OTHER:
             return reports
         relation = self._stale(tally) or other_column(tally, [t for _, t in self._raw])
         return reports if relation is None else [_renamed(reports[0], relation)]
@@ -177,7 +177,7 @@ class FeatureDiff:
         by_name = {tally.name: tally for _, tally in self._raw}
         found = []
         for name, reports in raw.items():
-            if len(reports) == 1 and reports[0].mismatched_requests:
+            if by_name[name].flat and reports[0].mismatched_requests:
                 before, after = by_name[name].sample.prefix(0)
                 found.append(
                     Differing(

@@ -31,6 +31,8 @@ _REMEDIES: dict[str, str] = {
     RelationKind.STALE: "Look for a cache or a join that reads the previous value.",
     RelationKind.OTHER_COLUMN: "Look for swapped columns or a wrong name in the candidate's preprocessing.",
 }
+_SHOWN = 3
+"""Columns spelled out in one finding."""
 _OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
 
 
@@ -46,7 +48,7 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
     raw = [r for r in report.features if r.verdict is ParityVerdict.DIFFERS]
     raw.sort(key=lambda r: order.get(_tensor(r), len(order)))
     found = [_changed(r, margin, follows=_tensor(r) in followers) for r in raw]
-    found += [_zero_filled(r) for r in report.features if _is_zero_fill(r)]
+    found += _zero_filled([r for r in report.features if _is_zero_fill(r)])
     found += _refitted(report.features)
     found += [_expected(r) for r in report.features if r.verdict is ParityVerdict.EXPECTED]
     found += [
@@ -172,17 +174,28 @@ def _changed(report: TensorReport, margin: float | None, *, follows: bool) -> Fi
     )
 
 
-def _zero_filled(report: TensorReport) -> Finding:
-    return Finding(
-        kind="filled_with_zero",
-        severity=Severity.WARNING,
-        where=report.about or report.name,
-        what=_sentence(report),
-        remedy=_REMEDIES[RelationKind.FILLED_WITH_ZERO],
-        relation=report.relation,
-        value=report.value,
-        requests=report.examples,
-    )
+def _zero_filled(reports: list[TensorReport]) -> list[Finding]:
+    """One finding a tensor, the column with the most requests first."""
+    found = []
+    for tensor in dict.fromkeys(_tensor(r) for r in reports):
+        columns = [r for r in reports if _tensor(r) == tensor]
+        columns.sort(key=lambda r: -r.mismatched_requests)
+        parts = [_sentence(r, named=not r.about) for r in columns[:_SHOWN]]
+        if len(columns) > _SHOWN:
+            parts.append(f"and {len(columns) - _SHOWN} more columns")
+        found.append(
+            Finding(
+                kind="filled_with_zero",
+                severity=Severity.WARNING,
+                where=", ".join(r.about or r.name for r in columns),
+                what=f"{tensor}: {'; '.join(parts)}",
+                remedy=_REMEDIES[RelationKind.FILLED_WITH_ZERO],
+                relation=RelationKind.FILLED_WITH_ZERO.value,
+                value=0.0,
+                requests=columns[0].examples,
+            )
+        )
+    return found
 
 
 def _is_zero_fill(report: TensorReport) -> bool:
@@ -249,9 +262,10 @@ def _severity(report: TensorReport, margin: float | None, *, quiet: Severity) ->
     return Severity.HARM if beyond else Severity.WARNING
 
 
-def _sentence(report: TensorReport) -> str:
+def _sentence(report: TensorReport, *, named: bool = True) -> str:
     share = _percent(report.mismatched_requests / max(report.requests, 1))
-    return f"{report.name}: {report.text}, in {share} of {report.requests:,} requests"
+    name = f"{report.name}: " if named else ""
+    return f"{name}{report.text}, in {share} of {report.requests:,} requests"
 
 
 def _percent(share: float) -> str:

@@ -39,7 +39,7 @@ def _explained(
     if held.dtype == object:
         return report
     for feature in raw:
-        if len(feature.labels) != 1 or not _holds(feature, held):
+        if not feature.flat or not _holds(feature, held):
             continue
         report = replace(report, about=feature.name)
         if report.relation in _FILLS and _only_missing(feature, held, now):

@@ -14,6 +14,8 @@ _CONFIRMED_KNOWN = 2
 """Distinct values that confirm a well-known constant."""
 _CONFIRMED_TWO = 4
 """Distinct values that confirm two fitted constants."""
+_FLAT = 4.0
+"""A line that rises by fewer slacks over the data is a constant with noise."""
 _WRAPS = 2
 """Rows beyond the period's end that make a shift cyclic."""
 _SECOND = 0.01
@@ -159,7 +161,11 @@ def affine(pairs: Pairs) -> Relation | None:
             return _affine(slope, intercept, share, meaning)
     slope, intercept = fit
     share = pairs.explained(slope * pairs.baseline + intercept, allowed)
-    return _affine(slope, intercept, share, "") if share >= ENOUGH and slope != 0 else None
+    before = pairs.baseline[pairs.differs]
+    rise = abs(slope) * float(np.ptp(before[np.isfinite(before)]))
+    if share < ENOUGH or rise <= _FLAT * float(np.median(pairs.slack)):
+        return None
+    return _affine(slope, intercept, share, "")
 
 
 def stale(pairs: Pairs) -> Relation | None:

@@ -114,10 +114,12 @@ def first_named(pairs: Pairs) -> Relation:
     """The first rule that explains enough, else "other"."""
     if pairs.count < _FEW:
         return _other(pairs, f"only {pairs.count} sampled rows differ; too few to name a relation")
-    for rule in RULES:
-        relation = rule(pairs)
-        if relation is not None:
-            return relation
+    # Rules try their formula on every row, also where the values are infinite or enormous.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for rule in RULES:
+            relation = rule(pairs)
+            if relation is not None:
+                return relation
     return _other(pairs, "no simple relation")
 
 
@@ -125,13 +127,11 @@ def _both(numbers: Pairs, missing: Pairs, share: float) -> Relation:
     """Two faults in one column: where both sides have numbers, and where only one has."""
     parts = (first_named(numbers), first_named(missing))
     major, minor = parts if share <= 1.0 - share else (parts[1], parts[0])
-    if major.kind is RelationKind.OTHER and minor.kind is not RelationKind.OTHER:
-        major, minor = minor, major
+    text = f"{major.text}; elsewhere {minor.text}"
+    if RelationKind.OTHER in (major.kind, minor.kind):
+        return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
     return Relation(
-        kind=major.kind,
-        value=major.value,
-        share=major.share,
-        text=f"{major.text}; elsewhere {minor.text}",
+        kind=major.kind, value=major.value, share=min(major.share, minor.share), text=text
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.core.tensors import Array, Bools
+from harness.diff.columns import WIDE
 from harness.diff.state import State, array_from_parts, array_parts, bytes_from_value
 from harness.diff.state import value_from_bytes as _read
 
@@ -98,10 +99,10 @@ class RowSample:
         return sample
 
 
-def thinned(matrix: Array, width: int = 64) -> Array:
+def thinned(matrix: Array) -> Array:
     """A wide matrix's evenly strided columns; narrower ones as they are."""
     columns = matrix.shape[1]
-    if columns <= width:
+    if columns <= WIDE:
         return matrix
     return matrix[:, np.linspace(0, columns - 1, WIDE_COLUMNS).astype(np.int64)]
 

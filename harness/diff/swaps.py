@@ -32,7 +32,7 @@ def other_column(tally: TensorTally, others: Sequence[TensorTally]) -> Relation 
     if differs.sum() < _ROWS or _distinct(after[differs]) < _DISTINCT:
         return None
     for other in others:
-        if other is tally or len(other.labels) != 1:
+        if other is tally or not other.flat:
             continue
         values, _ = other.sample.prefix(0)
         if len(values) != len(after) or comparison(values.dtype, after.dtype) in _UNLIKE:

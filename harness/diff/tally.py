@@ -247,6 +247,11 @@ class TensorTally:
             return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
         return relation
 
+    @property
+    def flat(self) -> bool:
+        """One value a row, on both sides."""
+        return self.labels == ("",) and not self._wide and not self._unlike
+
     def max_rel(self) -> float:
         """Largest relative difference over all columns."""
         return float(self._max_rel.max(initial=0.0))

@@ -1,0 +1,230 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.diff.pairs import RelationKind as Kind
+from harness.diff.relations import name_relation
+
+N = 2048
+RNG = np.random.default_rng(20130901)
+HOUR = (RNG.integers(5 * 4, 24 * 4, N) / 4).astype(np.float32)
+WEEKDAY = RNG.integers(0, 7, N)
+MILES = RNG.integers(80, 2500, N).astype(np.float32)
+TEMP = RNG.normal(60, 18, N).astype(np.float32)
+GAPPY = np.where(RNG.random(N) < 0.1, np.float32(np.nan), TEMP)
+EPOCH = RNG.integers(1_372_636_800, 1_378_000_000, N)
+CODE = RNG.choice(8, N)
+ORDER = np.array([3, 1, 7, 0, 4, 2, 6, 5])
+SUMMER = RNG.random(N) < 0.7
+
+
+def f32(values):
+    return np.asarray(values, dtype=np.float32)
+
+
+PLANTED = {
+    "local hour to UTC": (HOUR, f32((HOUR + 4) % 24), Kind.CYCLIC_SHIFT, 4.0),
+    "UTC to local hour": (HOUR, f32((HOUR - 8) % 24), Kind.CYCLIC_SHIFT, -8.0),
+    "daylight saving": (
+        HOUR,
+        f32((HOUR + np.where(SUMMER, 4, 5)) % 24),
+        Kind.CYCLIC_SHIFT,
+        4.0,
+    ),
+    "minute of the day": (HOUR * 60, f32((HOUR * 60 + 240) % 1440), Kind.CYCLIC_SHIFT, 240.0),
+    "weekday from Sunday": (WEEKDAY, (WEEKDAY + 1) % 7, Kind.CYCLIC_SHIFT, 1.0),
+    "weekday back": (f32(WEEKDAY), f32((WEEKDAY + 6) % 7), Kind.CYCLIC_SHIFT, -1.0),
+    "wind turned": (10.0 * CODE, (10.0 * CODE + 350) % 360, Kind.CYCLIC_SHIFT, -10.0),
+    "month": (CODE + 5, (CODE + 5) % 12 + 1, Kind.CYCLIC_SHIFT, 1.0),
+    "kilometres": (MILES, MILES * np.float32(1.609344), Kind.SCALED, 1.609344),
+    "kilometres, whole": (MILES.astype(int), (MILES * 1.609344).astype(int), Kind.SCALED, 1.609344),
+    "seconds": (MILES, MILES * 60, Kind.SCALED, 60.0),
+    "milliseconds": (EPOCH, EPOCH * 1000, Kind.SCALED, 1000.0),
+    "plain factor": (TEMP, f32(TEMP * 1.37), Kind.SCALED, 1.37),
+    "to celsius": (TEMP, f32((TEMP - 32) / 1.8), Kind.AFFINE, 5 / 9),
+    "to kelvin": (TEMP, f32(TEMP + 273.15), Kind.SHIFTED, 273.15),
+    "epoch four hours on": (EPOCH, EPOCH + 14_400, Kind.SHIFTED, 14_400.0),
+    "epoch, daylight saving": (
+        EPOCH,
+        EPOCH + np.where(SUMMER, 14_400, 18_000),
+        Kind.SHIFTED,
+        14_400.0,
+    ),
+    "other affine": (TEMP, f32(TEMP * 0.7 + 3), Kind.AFFINE, 0.7),
+    "codes reordered": (CODE, ORDER[CODE], Kind.PERMUTED, None),
+    "two codes swapped": (CODE, np.choose(CODE, [0, 1, 5, 3, 4, 2, 6, 7]), Kind.PERMUTED, None),
+    "flag inverted": (TEMP > 50, TEMP <= 50, Kind.PERMUTED, None),
+    "missing to zero": (GAPPY, np.nan_to_num(GAPPY), Kind.FILLED_WITH_ZERO, 0.0),
+    "missing to -1": (GAPPY, np.nan_to_num(GAPPY, nan=-1.0), Kind.FILLED_WITH_CONSTANT, -1.0),
+    "own fill to zero": (
+        np.nan_to_num(GAPPY, nan=54.25),
+        np.nan_to_num(GAPPY),
+        Kind.FILLED_WITH_ZERO,
+        0.0,
+    ),
+    "always zero": (TEMP, np.zeros(N, np.float32), Kind.FILLED_WITH_ZERO, 0.0),
+    "values lost": (TEMP, GAPPY, Kind.MISSING, None),
+    "negated": (TEMP, -TEMP, Kind.SIGN, -1.0),
+    "clipped": (TEMP, np.minimum(TEMP, 70), Kind.CLIPPED, 70.0),
+    "float16": (TEMP, f32(TEMP.astype(np.float16)), Kind.PRECISION, None),
+    "whole hours": (HOUR, np.floor(HOUR), Kind.PRECISION, None),
+    "unrelated": (TEMP, f32(RNG.normal(60, 18, N)), Kind.OTHER, None),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_planted_relation_is_named_with_its_constant(fault):
+    baseline, candidate, kind, value = PLANTED[fault]
+    found = name_relation(baseline, candidate)
+    assert found.kind == kind
+    assert found.value == (value if value is None else pytest.approx(value, rel=1e-5))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["local hour to UTC", "kilometres", "to celsius", "negated", "clipped", "to kelvin"],
+)
+def test_noise_at_the_floor_does_not_hide_the_relation(fault):
+    baseline, candidate, kind, value = PLANTED[fault]
+    noise = np.random.default_rng(3).uniform(-1, 1, N) * 1e-4 * np.abs(candidate).max() / 8
+    found = name_relation(baseline.astype(float), candidate + noise, tolerance=1e-4)
+    assert found.kind == kind
+    assert found.value == pytest.approx(value, rel=1e-3)
+
+
+def test_daylight_saving_names_both_shifts():
+    baseline, candidate, *_ = PLANTED["daylight saving"]
+    text = name_relation(baseline, candidate).text
+    assert "+ 4" in text
+    assert "+ 5" in text
+    assert "modulo 24" in text
+
+
+def test_known_units_are_named():
+    baseline, candidate, *_ = PLANTED["kilometres"]
+    assert "miles → kilometres" in name_relation(baseline, candidate).text
+
+
+def test_a_fault_on_part_of_the_traffic_keeps_its_name():
+    part = np.random.default_rng(1).random(N) < 0.05
+    found = name_relation(MILES, np.where(part, MILES * np.float32(1.609344), MILES))
+    assert (found.kind, found.value) == (Kind.SCALED, 1.609344)
+
+
+def test_two_faults_in_one_column_are_both_named():
+    gappy = np.where(np.isnan(GAPPY), np.float32(np.nan), MILES)
+    found = name_relation(gappy, np.nan_to_num(gappy * np.float32(1.609344)))
+    assert found.kind == Kind.SCALED
+    assert "candidate is 0 where the baseline has no value" in found.text
+
+
+def test_rows_that_do_not_fit_wreck_no_fit():
+    candidate = f32((TEMP - 32) / 1.8)
+    candidate[:15] = 1e6
+    assert name_relation(TEMP, candidate).kind == Kind.AFFINE
+
+
+def test_too_many_rows_that_do_not_fit_get_no_name():
+    candidate = f32((TEMP - 32) / 1.8)
+    candidate[: N // 20] = np.random.default_rng(0).normal(0, 50, N // 20)
+    assert name_relation(TEMP, candidate).kind == Kind.OTHER
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-9])
+def test_a_nearly_constant_column_gets_no_factor(spread):
+    noise = np.random.default_rng(5).normal(0, spread, N)
+    found = name_relation(5 + noise, 7 + noise)
+    assert found.kind == Kind.FILLED_WITH_CONSTANT
+
+
+def test_few_rows_get_no_name():
+    candidate = TEMP.copy()
+    candidate[:2] *= 2
+    assert name_relation(TEMP, candidate).kind == Kind.OTHER
+
+
+def test_a_moved_threshold_is_no_zero_fill():
+    found = name_relation((TEMP > 50).astype(int), (TEMP > 60).astype(int))
+    assert found.kind == Kind.OTHER
+
+
+def test_distinct_identifiers_are_no_permutation():
+    ids = np.arange(N) * 7919
+    assert name_relation(ids, np.random.default_rng(2).permutation(ids)).kind == Kind.OTHER
+
+
+def test_merged_codes_are_no_permutation():
+    merged = np.choose(CODE, [1, 1, 3, 3, 5, 5, 7, 7])
+    assert name_relation(CODE, merged).kind != Kind.PERMUTED
+
+
+def test_codes_are_told_in_words():
+    words = tuple("ABCDEFGH")
+    new = tuple(words[i] for i in np.argsort(ORDER))
+    text = name_relation(CODE, ORDER[CODE], vocabularies=(words, new)).text
+    assert "codes assigned in another order" in text
+    assert "A 0 → 3" in text
+
+
+def test_words_that_stand_for_each_other():
+    words = np.array(["EWR", "JFK", "LGA"], dtype=object)
+    found = name_relation(words[CODE % 3], words[(CODE + 1) % 3])
+    assert found.kind == Kind.PERMUTED
+    assert "EWR → JFK" in found.text
+
+
+def test_a_stale_copy_needs_the_order_of_rows():
+    place = np.random.default_rng(4).permutation(N)
+    in_time = np.empty(N, np.float32)
+    in_time[place] = TEMP
+    stale = in_time[place - 1]
+    assert name_relation(TEMP, stale, order=place).kind == Kind.STALE
+    assert name_relation(TEMP, stale).kind == Kind.OTHER
+
+
+def test_equal_columns_are_equal():
+    assert name_relation(GAPPY, GAPPY.copy()).kind == Kind.EQUAL
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    factor=st.floats(-50, 50).filter(
+        lambda f: abs(f) > 0.05 and min(abs(f - 1), abs(f + 1)) > 0.05
+    ),
+    seed=st.integers(0, 99),
+)
+def test_any_factor_is_recovered(factor, seed):
+    values = np.random.default_rng(seed).normal(3, 10, 300)
+    found = name_relation(values, values * factor)
+    assert found.kind == Kind.SCALED
+    assert found.value == pytest.approx(factor, rel=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shift=st.integers(-23, 23).filter(bool), seed=st.integers(0, 99))
+def test_any_zone_offset_is_recovered(shift, seed):
+    hour = np.random.default_rng(seed).integers(0, 96, 600) / 4
+    found = name_relation(hour, (hour + shift) % 24)
+    assert found.kind == Kind.CYCLIC_SHIFT
+    assert (found.value - shift) % 24 == 0
+    assert abs(found.value) <= 12
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations(range(6)), st.integers(0, 99))
+def test_any_reordering_is_explained(order, seed):
+    codes = np.random.default_rng(seed).choice(6, 400)
+    found = name_relation(codes, np.array(order)[codes])
+    moved = any(i != image for i, image in enumerate(order))
+    assert (found.kind == Kind.EQUAL) == (not moved)
+    assert found.kind != Kind.OTHER
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 10_000), rows=st.integers(0, 40))
+def test_a_name_always_explains_or_says_other(seed, rows):
+    rng = np.random.default_rng(seed)
+    pool = np.array([0.0, 1.0, -1.0, np.nan, np.inf, 3.5])
+    found = name_relation(rng.choice(pool, rows), rng.choice(pool, rows))
+    assert found.kind in {Kind.OTHER, Kind.EQUAL} or found.share >= 0.99
