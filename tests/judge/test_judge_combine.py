@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import GateError
@@ -188,6 +188,7 @@ def test_windows_keep_their_slices_apart(make_policy):
     assert seen["score"] == seen["score[tenant=a]"] == 0
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3))
 def test_saved_judge_continues_identically(make_policy, seed, cut):
     rng = np.random.default_rng(seed)

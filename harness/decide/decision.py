@@ -1,0 +1,321 @@
+"""Facts and evidence → the decision, its reason, and what would settle a HOLD.
+
+Rules are asked in order; the first that answers decides. Everything that makes evidence unfit comes
+before the evidence, and only a complete proof promotes: a missing window, a missing guardrail or a
+guardrail without data is a HOLD, whatever else holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.core.policies import Guardrail, Metric, Policy
+from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
+from harness.decide.facts import Facts, WindowFacts
+from harness.decide.forecast import farthest, words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """What the rules look at."""
+
+    policy: Policy
+    status: Status | None
+    evidence: Sequence[Evidence]
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What the first rule that applies says."""
+
+    decision: Decision
+    reason: str
+    explanation: str
+    next: str
+    binding: str = ""
+
+
+def decide(
+    policy: Policy, status: Status | None, evidence: Sequence[Evidence], facts: Facts
+) -> DecisionRecord:
+    """Decides a run.
+
+    Args:
+      policy: what was asked for.
+      status: the judge's last look; None when nothing was judged.
+      evidence: one entry a test, in the plan's order.
+      facts: what happened besides.
+
+    Returns:
+      The record. PROMOTE only when every gating guardrail of the policy has passed on data.
+    """
+    case = _Case(policy=policy, status=status, evidence=evidence, facts=facts)
+    answer = next(found for rule in _RULES if (found := rule(case)) is not None)
+    alphas = (
+        (policy.alpha_promote, policy.alpha_rollback)
+        if status is None
+        else (status.alpha_promote, status.alpha_rollback)
+    )
+    return DecisionRecord(
+        decision=answer.decision,
+        reason=answer.reason,
+        explanation=answer.explanation,
+        binding_guardrail=answer.binding,
+        next=answer.next,
+        n_requests=sum(window.judged for window in facts.windows),
+        n_window=sum(window.selected for window in facts.windows),
+        alpha={"promote": alphas[0], "rollback": alphas[1]},
+        attempt=facts.attempt,
+        not_compared=facts.not_compared,
+    )
+
+
+def _baseline_loads(case: _Case) -> _Answer | None:
+    why = case.facts.baseline_load_failure
+    if not why:
+        return None
+    return _hold(
+        "baseline_does_not_load",
+        f"The baseline does not load: {why}. Nothing can be compared, so nothing is decided.",
+        "Give the gate the version that serves now, with the requirements it was built with.",
+    )
+
+
+def _candidate_loads(case: _Case) -> _Answer | None:
+    why = case.facts.candidate_load_failure
+    if not why:
+        return None
+    return _Answer(
+        decision=Decision.ROLLBACK,
+        reason="candidate_does_not_load",
+        explanation=f"The candidate does not load: {why}. It could not serve a single request.",
+        next="Repair the model file or its requirements and register a new version.",
+    )
+
+
+def _candidate_answers(case: _Case) -> _Answer | None:
+    """A failure where the baseline answers is harm, unless a guardrail has a margin for it."""
+    owners = {guardrail.metric for guardrail in _gating(case)}
+    failures = [
+        failure
+        for failure in case.facts.candidate_only_failures
+        if failure.count > 0
+        and (Metric.NAN_RATE if failure.kind == "nan" else Metric.FAILURE) not in owners
+    ]
+    if not failures:
+        return None
+    total = sum(failure.count for failure in failures)
+    kinds = ", ".join(f"{failure.count:,} {failure.kind}" for failure in failures)
+    examples = [example for failure in failures for example in failure.examples][:3]
+    shown = f" (for example {', '.join(examples)})" if examples else ""
+    return _Answer(
+        decision=Decision.ROLLBACK,
+        reason="candidate_fails",
+        explanation=(
+            f"The candidate fails on {_requests(total)} that the baseline answers: {kinds}{shown}. "
+            "The policy has no guardrail with a margin for this, so one is too many."
+        ),
+        next="Reproduce one of these requests, repair the candidate and register a new version.",
+    )
+
+
+def _floor_is_below(case: _Case) -> _Answer | None:
+    reported = {guardrail.name for guardrail in case.policy.guardrails if not guardrail.gating}
+    names = [name for name in case.facts.floor_above_margin if name not in reported]
+    if not names:
+        return None
+    return _hold(
+        "floor_above_margin",
+        f"The baseline differs from itself by more than the margin of {_list(names)}: "
+        "a difference of the candidate could not be told from this noise.",
+        "Make the runtime deterministic (threads, seeds), or set the margin above the floor.",
+        names[0],
+    )
+
+
+def _harm_is_not_proven(case: _Case) -> _Answer | None:
+    status = case.status
+    if status is None or not status.rollback:
+        return None
+    by_name = {evidence.name: evidence for evidence in case.evidence}
+    named = [by_name[name] for name in status.culprits if name in by_name]
+    if named:
+        what = "; ".join(_beyond(evidence) for evidence in named[:3])
+        explanation = f"The candidate is proven worse than the policy tolerates: {what}."
+        binding = named[0].name
+    else:
+        binding = status.shares[0][0] if status.shares else ""
+        explanation = (
+            "The guardrails together prove harm, though none does by itself; "
+            f"the largest part of the evidence comes from '{binding}'."
+        )
+    return _Answer(
+        decision=Decision.ROLLBACK,
+        reason="guardrail_failed",
+        explanation=(
+            f"{explanation} A candidate within all margins is rejected like this with a "
+            f"probability of at most {status.alpha_rollback:.2g}."
+        ),
+        next="The baseline stays. Read the findings for the cause before the next version.",
+        binding=binding,
+    )
+
+
+def _windows_are_filled(case: _Case) -> _Answer | None:
+    present = {window.name: window for window in case.facts.windows}
+    needed = dict.fromkeys(guardrail.window.value for guardrail in _gating(case))
+    for name in needed:
+        window = present.get(
+            name, WindowFacts(name=name, selected=0, judged=0, min_requests=1, reason="not built")
+        )
+        users = [g.name for g in _gating(case) if g.window.value == name]
+        why = f" ({window.reason})" if window.reason else ""
+        settle = (
+            f"Record more traffic{' and import its labels' if name == 'matured' else ''}, "
+            f"or drop what needs this window: {_list(users)}."
+        )
+        if window.judged <= 0:
+            return _hold(
+                "empty_window",
+                f"The {name} window holds nothing to judge{why}, and {_list(users)} needs it.",
+                settle,
+                users[0],
+            )
+        if window.judged < window.min_requests:
+            missing = window.min_requests - window.judged
+            return _hold(
+                "too_few_requests",
+                f"The {name} window gave {_requests(window.judged)} to judge{why}; "
+                f"the policy asks for at least {window.min_requests:,}.",
+                f"{missing:,} more are needed. {settle}",
+                users[0],
+            )
+    return None
+
+
+def _run_is_whole(case: _Case) -> _Answer | None:
+    if case.facts.interrupted:
+        return _hold(
+            "interrupted",
+            "The run was interrupted before it had an answer.",
+            "Resume it: the evidence so far is kept.",
+        )
+    if case.facts.legs_ended_early:
+        legs = "; ".join(f"{leg}: {why}" for leg, why in case.facts.legs_ended_early)
+        return _hold(
+            "leg_ended_early",
+            f"A pass through a version ended before its time ({legs}), so evidence is missing.",
+            "Remove the cause and run the gate again.",
+        )
+    return None
+
+
+def _everything_is_proven(case: _Case) -> _Answer | None:
+    gating = [evidence for evidence in case.evidence if evidence.gating]
+    proven = {evidence.guardrail for evidence in gating if not evidence.slice}
+    wanted = {guardrail.name for guardrail in _gating(case)}
+    whole = (
+        case.status is not None
+        and case.status.promote_ready
+        and bool(wanted)
+        and wanted <= proven
+        and all(e.verdict is Verdict.PASS and e.n > e.n_failed for e in gating)
+    )
+    if not whole or case.status is None:
+        return None
+    tightest = min(gating, key=lambda evidence: evidence.e_promote)
+    n_slices = sum(bool(evidence.slice) for evidence in gating)
+    slices = f" and {n_slices} slice tests" if n_slices else ""
+    approval = case.policy.approval
+    return _Answer(
+        decision=Decision.PROMOTE,
+        reason="all_guardrails_pass",
+        explanation=(
+            f"All {len(wanted)} deciding guardrails{slices} are proven within their margins on "
+            f"{_requests(sum(window.judged for window in case.facts.windows))}. "
+            "A candidate beyond any of them passes with a probability of at most "
+            f"{case.status.alpha_promote:.2g}."
+        ),
+        next=(
+            f"Approval is required: {approval.approvers} within "
+            f"{approval.expires_s / 3600.0:g} h, bound to this evidence."
+            if approval.required
+            else "Move the alias to the candidate."
+        ),
+        binding=tightest.name,
+    )
+
+
+def _not_enough(case: _Case) -> _Answer:
+    without = [e for e in case.evidence if e.gating and not e.n]
+    names = {e.guardrail for e in case.evidence if e.gating and not e.slice}
+    missing = [g.name for g in _gating(case) if g.name not in names]
+    if without or missing or case.status is None:
+        bare = [e.name for e in without] + missing
+        return _hold(
+            "no_data",
+            f"Nothing could be measured for {_list(bare) if bare else 'any guardrail'}, "
+            "and no data is no proof.",
+            "Find out why (findings, what was not compared), or drop the guardrail.",
+            bare[0] if bare else "",
+        )
+    found = farthest(case.evidence, case.status)
+    text = words(found) if found else "Read further looks: the tests disagree at this one."
+    if case.facts.exhausted and found and found.more > 0.0:
+        full = any(w.selected >= case.policy.windows.max_requests for w in case.facts.windows)
+        how = "raise windows.max_requests" if full else "record more traffic"
+        text += f" All selected traffic has been read: {how}, or reconsider the margin."
+    return _hold(
+        "not_enough_evidence",
+        "Neither harm nor harmlessness is proven on "
+        f"{_requests(sum(window.judged for window in case.facts.windows))}. "
+        "The baseline stays for now.",
+        text,
+        found.evidence.name if found else "",
+    )
+
+
+_RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
+    _baseline_loads,
+    _candidate_loads,
+    _candidate_answers,
+    _floor_is_below,
+    _harm_is_not_proven,
+    _windows_are_filled,
+    _run_is_whole,
+    _everything_is_proven,
+    _not_enough,
+)
+
+
+def _hold(reason: str, explanation: str, settle: str, binding: str = "") -> _Answer:
+    return _Answer(
+        decision=Decision.HOLD,
+        reason=reason,
+        explanation=explanation,
+        next=settle,
+        binding=binding,
+    )
+
+
+def _gating(case: _Case) -> list[Guardrail]:
+    return [guardrail for guardrail in case.policy.guardrails if guardrail.gating]
+
+
+def _beyond(evidence: Evidence) -> str:
+    where = f" for {evidence.slice}" if evidence.slice else ""
+    return (
+        f"{evidence.metric}{where} ('{evidence.name}') has a mean in "
+        f"[{evidence.lower:.4g}, {evidence.upper:.4g}] with a margin of {evidence.margin:g}, "
+        f"after {_requests(evidence.n)}"
+    )
+
+
+def _requests(n: int) -> str:
+    return f"{n:,} request{'' if n == 1 else 's'}"
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,61 @@
+"""What happened in a run besides the evidence: the decision needs it, the judge cannot see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowFacts:
+    """One window's counts."""
+
+    name: str
+    """newest or matured."""
+    selected: int
+    """Requests the policy selects from the traffic."""
+    judged: int
+    """Pairs the judge has seen."""
+    min_requests: int
+    """Fewer judged pairs are a HOLD."""
+    reason: str = ""
+    """Why it holds nothing or little: "no labels", "no traffic after 2013-11-01" …"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureCount:
+    """Requests on which the candidate failed and the baseline answered."""
+
+    kind: str
+    """crash, timeout, error, invalid or nan."""
+    count: int
+    """Requests."""
+    examples: tuple[str, ...] = ()
+    """A few request ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything but the evidence that a decision rests on."""
+
+    windows: tuple[WindowFacts, ...]
+    """The windows that were selected; a window that is left out counts as empty."""
+    baseline_load_failure: str = ""
+    """Why the baseline did not load; "" = it did."""
+    candidate_load_failure: str = ""
+    """Why the candidate did not load; "" = it did."""
+    candidate_only_failures: tuple[FailureCount, ...] = ()
+    """By kind."""
+    baseline_failures: int = 0
+    """Requests on which the baseline failed, whatever the candidate did."""
+    legs_ended_early: tuple[tuple[str, str], ...] = ()
+    """(leg, why) for legs that ended for another reason than the judge's answer."""
+    floor_above_margin: tuple[str, ...] = ()
+    """Guardrails whose margin lies below the baseline's difference from itself."""
+    interrupted: bool = False
+    """A person or the scheduler ended the run."""
+    attempt: int = 1
+    """1 for the first gate over this candidate, baseline and policy."""
+    exhausted: bool = False
+    """All selected traffic has been read."""
+    not_compared: tuple[str, ...] = ()
+    """What the gate did not look at, each as a sentence."""
