@@ -95,6 +95,9 @@ class FeatureDiff:
         floors = floors_by_column(floor.features)
         self._raw = [(b, TensorTally(a, RAW, floors, expected_changes)) for a, b in self.match.raw]
         self._fitted = [(b, TensorTally(a, FITTED, floors, ())) for a, b in self.match.fitted]
+        self._only_fitted = (set(baseline_graph.fitted) | set(candidate_graph.fitted)) - (
+            set(baseline_graph.features) | set(candidate_graph.features)
+        )
         self._expected = tuple(expected_changes)
         self._words = (dict(baseline_graph.vocabularies), dict(candidate_graph.vocabularies))
         self._requests = 0
@@ -148,7 +151,7 @@ class FeatureDiff:
             roots=tuple(n for n in differing if n not in marks),
             follows=tuple(f for f in found if f.name in differing),
             not_compared=tuple(
-                f"feature {r.name}: {r.text}"
+                f"{'fitted tensor' if r.kind == FITTED else 'feature'} {r.name}: {r.text}"
                 for r in reports
                 if r.verdict is ParityVerdict.NOT_COMPARED
             ),
@@ -191,7 +194,11 @@ class FeatureDiff:
             (self.match.baseline_only, "only the baseline declares it"),
             (self.match.candidate_only, "only the candidate declares it"),
         )
-        return [not_compared(name, RAW, why) for names, why in sides for name in names]
+        return [
+            not_compared(name, FITTED if name in self._only_fitted else RAW, why)
+            for names, why in sides
+            for name in names
+        ]
 
     def _unknown(self, reports: Sequence[TensorReport]) -> tuple[str, ...]:
         known = {r.name for r in reports} | {r.name.split("[")[0] for r in reports}
@@ -244,5 +251,6 @@ def _renamed(report: TensorReport, relation: Relation) -> TensorReport:
 def _marked(report: TensorReport, follow: Follow | None) -> TensorReport:
     if follow is None or report.mismatched_requests == 0:
         return report
-    how = "follows from" if follow.proven else "may follow from"
-    return replace(report, text=f"{report.text}; {how} {follow.root}")
+    if follow.proven:
+        return replace(report, text=f"follows from {follow.root}")
+    return replace(report, text=f"{report.text}; may follow from {follow.root}")

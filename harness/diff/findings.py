@@ -244,10 +244,11 @@ def _uncompared(report: FeatureReport) -> list[Finding]:
         what = "; ".join(report.not_compared)
     else:
         return []
+    lost = [r.kind for r in report.features if r.verdict is ParityVerdict.NOT_COMPARED]
     return [
         Finding(
             kind="features_not_compared",
-            severity=Severity.WARNING,
+            severity=Severity.WARNING if "raw" in lost or not report.features else Severity.INFO,
             where="features",
             what=what,
             remedy="Declare the same features in both versions' metadata, or map their names.",

@@ -125,3 +125,21 @@ def test_reports_and_findings_are_plain_json():
     report = report_on(utc())
     text = json.dumps(jsonable({"report": report, "findings": findings_from_features(report, 0.1)}))
     assert json.loads(text)["report"]["features"][0]["verdict"] == "differs"
+
+
+def test_a_fitted_tensor_of_one_side_is_information():
+    diff = FeatureDiff(floor_of(feature_pairs(FLIGHTS, FLIGHTS)), graph(), graph(fitted=()))
+    for pair in feature_pairs(FLIGHTS, FLIGHTS):
+        diff.update(pair)
+    (found,) = findings_from_features(diff.finish(), 0.001)
+    assert (found.kind, found.severity) == ("features_not_compared", Severity.INFO)
+    assert found.what == "fitted tensor temp_imputed: only the baseline declares it"
+
+
+def test_a_raw_feature_of_one_side_is_a_warning():
+    other = graph(features=("hour",))
+    diff = FeatureDiff(floor_of(feature_pairs(FLIGHTS, FLIGHTS)), graph(), other)
+    for pair in feature_pairs(FLIGHTS, FLIGHTS):
+        diff.update(pair)
+    (found,) = findings_from_features(diff.finish(), 0.001)
+    assert (found.kind, found.severity) == ("features_not_compared", Severity.WARNING)
