@@ -13,6 +13,9 @@ import pyarrow as pa
 
 from harness.core.errors import TrafficError
 
+COLUMNS_FILE = "columns.arrow"
+"""A folder that has it is a sealed window and no recorded traffic."""
+
 
 def sha256_of_file(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""

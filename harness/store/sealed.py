@@ -31,14 +31,13 @@ from harness.store.blocks import (
     BlockReader,
 )
 from harness.store.exchanges import SCHEMA, exchanges_from_batch
-from harness.store.files import damage_is_a_traffic_error, sha256_of_file
+from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_of_file
 from harness.store.ids import UNKNOWN, IdIndex
 
 FORMAT = "harness-window"
 FORMAT_VERSION = 1
 """Changes whenever the same traffic would be sealed into other bytes."""
 
-COLUMNS_FILE = "columns.arrow"
 VERBATIM_FILE = "verbatim.parquet"
 MANIFEST_FILE = "manifest.json"
 
@@ -274,10 +273,7 @@ class SealedWindow:
 
 def is_window(path: Path) -> bool:
     """Whether a folder is a sealed window (it may still be damaged)."""
-    try:
-        return bool(json.loads((path / MANIFEST_FILE).read_bytes()).get("format") == FORMAT)
-    except (OSError, ValueError, AttributeError):
-        return False
+    return (path / COLUMNS_FILE).is_file()
 
 
 def manifest_bytes(info: WindowInfo, files: dict[str, str], **more: object) -> bytes:

@@ -28,10 +28,9 @@ from harness.core.jsonable import sha256
 from harness.core.tensors import Ints
 from harness.store.decoding import SEQ_SCHEMA, Decoding, Tally
 from harness.store.exchanges import context_columns
-from harness.store.files import locked, publish, sha256_of_file
+from harness.store.files import COLUMNS_FILE, locked, publish, sha256_of_file
 from harness.store.ids import hashes
 from harness.store.sealed import (
-    COLUMNS_FILE,
     FORMAT_VERSION,
     MANIFEST_FILE,
     VERBATIM_FILE,
@@ -93,6 +92,7 @@ def seal_cached(
     cache_dir: Path,
     *,
     seed: int | None = None,
+    variant: str = "",
     progress: Progress | None = None,
 ) -> SealedWindow:
     """Opens the source's window in a cache, sealing it when it is not there or damaged.
@@ -103,12 +103,15 @@ def seal_cached(
       source: the exchanges; the window is found by the sha256 of its files.
       cache_dir: made when missing.
       seed: of the storage order; by default drawn from the source's hashes.
+      variant: whatever else than the files decides what the source gives.
       progress: called while decoding.
 
     Raises:
       TrafficError: the source is damaged.
     """
-    key = sha256({"files": source.files(), "format": FORMAT_VERSION, "seed": seed})
+    key = sha256(
+        {"files": source.files(), "format": FORMAT_VERSION, "seed": seed, "variant": variant}
+    )
     drawn = int(key[:16], 16) if seed is None else seed
     out = cache_dir / key[:32]
     cache_dir.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from harness.store.exchanges import (
     conformed_batch,
     exchanges_from_batch,
 )
-from harness.store.files import damage_is_a_traffic_error, publish, sha256_of_file
+from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, publish, sha256_of_file
 from harness.store.labels import LABELS_FOLDER, label_paths, read_labels
 from harness.store.summary import SUMMARY_COLUMNS, TrafficSummary, summarize
 
@@ -287,6 +287,7 @@ def _files_below(path: Path) -> list[tuple[Path, str]]:
         for p in path.rglob("*.parquet")
         if LABELS_FOLDER not in (relative := p.relative_to(path)).parts[:-1]
         and not any(part.startswith(".") for part in relative.parts)
+        and not (p.parent / COLUMNS_FILE).exists()  # a sealed window's verbatim bytes
     )
     if not found:
         raise TrafficError(

@@ -1,0 +1,141 @@
+"""A table's columns → the types a model declares, without losing anything.
+
+Tables made with pandas hold int64 and float64, models declare float32 and int32. A cast that
+changes a value would test the model on other requests than the table holds, so it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import TrafficError
+from harness.core.tensors import NUMPY_DTYPES, Array, Bools, Strings
+
+_REFUSED = "Write the column as {want}, or round it yourself."
+
+
+def cast_lossless(where: str, name: str, values: Array, datatype: str) -> Array:
+    """Casts numbers to a declared datatype.
+
+    Args:
+      where: the file, for messages.
+      name: the column, for messages.
+      values: numbers, bools, or object arrays of str.
+      datatype: Open Inference datatype.
+
+    Raises:
+      TrafficError: a value would change, or is of another kind.
+    """
+    dtype = NUMPY_DTYPES.get(datatype)
+    if dtype is None:
+        raise TrafficError(
+            where, f"input '{name}' is {datatype}", "Tables cannot hold this type; record requests."
+        )
+    if values.dtype == dtype:
+        return values
+    kinds = {values.dtype.kind, dtype.kind}
+    if "O" in kinds or ("b" in kinds and len(kinds) > 1):
+        found = "text" if values.dtype.kind == "O" else str(values.dtype)
+        raise TrafficError(
+            where,
+            f"column '{name}' holds {found} where the model takes {datatype}",
+            _REFUSED.format(want=datatype),
+        )
+    with np.errstate(all="ignore"):  # a value that does not fit is found by the comparison
+        cast = values.astype(dtype)
+        back = cast.astype(values.dtype)
+    same = _same(values, back) & _same_sign(values, cast)
+    if not same.all():
+        example = values[~same].ravel()[0]
+        raise TrafficError(
+            where,
+            f"column '{name}' holds {example!s} ({values.dtype}), which {datatype} cannot hold exactly",
+            _REFUSED.format(want=datatype),
+        )
+    return cast
+
+
+def array_from_json(where: str, name: str, values: Sequence[Any], datatype: str) -> Array:
+    """JSON values of one column as an array of a declared type.
+
+    JSON numbers have no width: a decimal becomes the nearest value of the declared float type.
+
+    Args:
+      where: the file, for messages.
+      name: the column, for messages.
+      values: n scalars, or n equally shaped nested lists; null is NaN among numbers.
+      datatype: Open Inference datatype.
+
+    Raises:
+      RaggedError: lists of different shapes; take them one by one.
+      TrafficError: values of another kind than declared.
+    """
+    objects = np.array(values, dtype=object)
+    kinds = {type(v) for v in objects.ravel().tolist()}
+    if list in kinds:
+        raise RaggedError
+    found = datatype_of_json(kinds)
+    if found is None and kinds:
+        shown = " and ".join(sorted("null" if k is type(None) else k.__name__ for k in kinds))
+        raise TrafficError(
+            where,
+            f"column '{name}' holds {shown}",
+            "Give only numbers, only booleans or only text.",
+        )
+    want = NUMPY_DTYPES.get(datatype)
+    if not kinds and want is not None:
+        return np.empty(objects.shape, want)
+    if found == "BYTES":
+        return cast_lossless(where, name, objects, datatype)
+    if found == "INT64" and want is not None and want.kind in "iu":
+        return _integers(where, name, objects, want)
+    plain = objects.astype(np.bool_ if found == "BOOL" else np.float64)
+    if found != "BOOL" and want is not None and want.kind == "f":
+        with np.errstate(over="ignore"):
+            rounded = plain.astype(want)
+        if (np.isinf(rounded) == np.isinf(plain)).all():
+            return rounded
+    return cast_lossless(where, name, plain, datatype)
+
+
+def datatype_of_json(kinds: set[type]) -> str | None:
+    """The datatype that holds values of these Python types; None when there is none."""
+    if kinds == {str}:
+        return "BYTES"
+    if kinds == {bool}:
+        return "BOOL"
+    if kinds == {int}:
+        return "INT64"
+    return "FP64" if kinds and kinds <= {int, float, type(None)} else None
+
+
+class RaggedError(ValueError):
+    """Nested lists of different shapes."""
+
+
+def _integers(where: str, name: str, objects: Strings, want: np.dtype[np.generic]) -> Array:
+    limits = np.iinfo(want.name)
+    for value in objects.ravel().tolist():
+        if not limits.min <= value <= limits.max:
+            raise TrafficError(
+                where,
+                f"column '{name}' holds {value}, which {want} cannot hold",
+                "Correct the value.",
+            )
+    return objects.astype(want)
+
+
+def _same(values: Array, back: Array) -> Bools:
+    equal: Bools = values == back
+    if values.dtype.kind == "f":
+        equal = equal | (np.isnan(values) & np.isnan(back))
+    return equal
+
+
+def _same_sign(values: Array, cast: Array) -> Bools:
+    """Finds −1 that became 2⁶⁴ − 1: casting it back gives −1 again."""
+    agree: Bools = np.less(values, 0) == np.less(cast, 0)
+    return agree

@@ -1,0 +1,368 @@
+"""Tables of inputs: .npz, .parquet and .jsonl, read in pieces of the same form.
+
+Besides one array or column per input a table may have `ts_ns` (request time), `request_id`, and
+`cx:<name>` (context columns to slice by).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.core.errors import TrafficError, nearest
+from harness.core.tensors import NUMPY_DTYPES, Array, Ints, Tensors, TensorSpec
+from harness.store.blocks import CONTEXT
+from harness.store.casting import RaggedError, array_from_json, cast_lossless, datatype_of_json
+from harness.store.files import damage_is_a_traffic_error
+
+TIME, ID = "ts_ns", "request_id"
+PIECE_ROWS = 1024
+
+Specs = Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Some requests of a table."""
+
+    count: int
+    """Requests."""
+    inputs: dict[str, Array | list[Array]]
+    """Per input (count, *trailing) when every request is one row, else per request (rows, *trailing)."""
+    ts_ns: Ints | None
+    """Shape (count,); None = the table has no times."""
+    request_id: list[str] | None
+    """None = the table has no ids."""
+    context: dict[str, list[str]]
+    """Context columns."""
+
+
+def pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
+    """Reads a table by its suffix.
+
+    Args:
+      path: a .npz, .parquet or .jsonl file.
+      specs: the model's inputs by name; None takes the columns as they are.
+
+    Raises:
+      TrafficError: damaged file, or columns that are not the model's inputs; the column is named.
+    """
+    match path.suffix:
+        case ".npz":
+            yield from _npz(path, specs)
+        case ".parquet":
+            yield from _parquet(path, specs)
+        case _:
+            yield from _jsonl(path, specs)
+
+
+def _check_names(where: str, names: Sequence[str], specs: Specs | None) -> list[str]:
+    """The input columns among `names`; with specs exactly the model's inputs."""
+    inputs = [
+        n for n in names if (specs and n in specs) or not (n in {TIME, ID} or n.startswith(CONTEXT))
+    ]
+    if not inputs:
+        raise TrafficError(where, "no input columns", "Give one array or column per model input.")
+    for name in inputs:
+        if specs is not None and name not in specs:
+            raise TrafficError(
+                where,
+                f"column '{name}' is no input of the model ({nearest(name, specs)})",
+                f"Rename it, drop it, or keep it as context: {CONTEXT}{name}.",
+            )
+    for name in specs or ():
+        if name not in inputs:
+            raise TrafficError(
+                where, f"no column for the model's input '{name}'", f"Columns: {', '.join(names)}."
+            )
+    return inputs
+
+
+def _side_columns(
+    where: str, count: int, columns: Mapping[str, Sequence[Any]], inputs: Sequence[str]
+) -> dict[str, Any]:
+    """Times, ids and context of a piece, as `Piece` holds them."""
+    side = {n: v for n, v in columns.items() if n not in inputs}
+    for name, values in side.items():
+        if len(values) != count:
+            raise TrafficError(
+                where,
+                f"column '{name}' has {len(values)} values for {count} requests",
+                "Give one value a request.",
+            )
+    times = side.get(TIME)
+    if times is not None and not all(isinstance(t, int) for t in times):
+        raise TrafficError(
+            where, f"column '{TIME}' is not all integers", "Give nanoseconds since the epoch, UTC."
+        )
+    return {
+        "ts_ns": None if times is None else np.array(times, np.int64),
+        "request_id": None if ID not in side else [_text(v) for v in side[ID]],
+        "context": {
+            n.removeprefix(CONTEXT): [_text(v) for v in values]
+            for n, values in side.items()
+            if n.startswith(CONTEXT)
+        },
+    }
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _npz(path: Path, specs: Specs | None) -> Iterator[Piece]:
+    arrays = _npz_arrays(path)
+    names = _check_names(path.name, list(arrays), specs)
+    inputs = {n: arrays[n] for n in names}
+    if specs is not None:
+        inputs = {n: cast_lossless(path.name, n, a, specs[n].datatype) for n, a in inputs.items()}
+    inputs = _one_request_a_row(path.name, inputs, specs)
+    count = len(next(iter(inputs.values())))
+    side = {n: a.tolist() for n, a in arrays.items() if n not in names}
+    for at in range(0, count, PIECE_ROWS):
+        cut = slice(at, at + PIECE_ROWS)
+        size = len(range(*cut.indices(count)))
+        here = {n: v[cut] if isinstance(v, list) else [v] for n, v in side.items()}
+        yield Piece(
+            count=size,
+            inputs={n: a[cut] for n, a in inputs.items()},
+            **_side_columns(path.name, size, here, names),
+        )
+
+
+def _npz_arrays(path: Path) -> Tensors:
+    arrays: Tensors | None = None
+    try:
+        with path.open("rb") as opened:
+            saved = np.load(opened, allow_pickle=False)
+            if isinstance(saved, np.lib.npyio.NpzFile):
+                arrays = {name: saved[name] for name in saved.files}
+    except Exception as error:  # noqa: BLE001 - zipfile, zlib, header parser: many kinds of damage
+        if "allow_pickle" in str(error):
+            raise TrafficError(
+                path.name,
+                "an array holds Python objects, which are not read from files",
+                "Save strings as a U array: values.astype(str).",
+            ) from None
+        raise TrafficError(
+            path.name, f"cannot be read as .npz: {error}", "The file is damaged or no .npz."
+        ) from None
+    if arrays is None:
+        raise TrafficError(path.name, "holds one bare array", "Save it with np.savez, by name.")
+    for name, values in arrays.items():
+        if values.dtype.kind == "U":
+            arrays[name] = values.astype(object)
+        elif values.dtype not in NUMPY_DTYPES.values():
+            raise TrafficError(
+                path.name,
+                f"array '{name}' has numpy type {values.dtype}",
+                "Save numbers, booleans or strings (U).",
+            )
+    return arrays
+
+
+def _one_request_a_row(where: str, inputs: Tensors, specs: Specs | None) -> Tensors:
+    """Arrays that share their first axis are that many requests, others are one request."""
+    if specs is None:
+        lengths = {a.shape[:1] for a in inputs.values()}
+        if len(lengths) == 1 and lengths != {()}:
+            return inputs
+        return {n: a[np.newaxis] for n, a in inputs.items()}
+    if all(a.ndim == len(specs[n].shape) for n, a in inputs.items()):
+        inputs = {n: a[np.newaxis] for n, a in inputs.items()}
+    for name, values in inputs.items():
+        _check_shape(where, name, values.shape[1:] if values.ndim else None, specs[name])
+    if len({len(a) for a in inputs.values()}) > 1:
+        shown = ", ".join(f"{n} {len(a)}" for n, a in inputs.items())
+        raise TrafficError(
+            where,
+            f"the inputs have different numbers of rows: {shown}",
+            "Give every input one row a request.",
+        )
+    return inputs
+
+
+def _check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: TensorSpec) -> None:
+    fits = (
+        trailing is not None
+        and len(trailing) == len(spec.shape)
+        and all(w is None or w == g for w, g in zip(spec.shape, trailing, strict=True))
+    )
+    if not fits:
+        found = "a single value" if trailing is None else f"rows of shape {list(trailing)}"
+        raise TrafficError(
+            where,
+            f"column '{name}' has {found} where the model takes {spec.shown()}",
+            "Reshape it.",
+        )
+
+
+def _parquet(path: Path, specs: Specs | None) -> Iterator[Piece]:
+    with (
+        damage_is_a_traffic_error(path.name, "Parquet"),
+        pq.ParquetFile(path, page_checksum_verification=True) as parquet,
+    ):
+        names = _check_names(path.name, parquet.schema_arrow.names, specs)
+        for batch in parquet.iter_batches(PIECE_ROWS, use_threads=False):
+            inputs = {
+                n: _column_values(path.name, n, batch.column(n), specs[n] if specs else None)
+                for n in names
+            }
+            side = {n: batch.column(n).to_pylist() for n in batch.schema.names if n not in names}
+            yield Piece(
+                count=len(batch), inputs=inputs, **_side_columns(path.name, len(batch), side, names)
+            )
+
+
+def _column_values(
+    where: str, name: str, column: pa.Array, spec: TensorSpec | None
+) -> Array | list[Array]:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _listed(where, name, column, spec)
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if not (text or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or _is_float(kind)):
+        raise TrafficError(
+            where,
+            f"column '{name}' holds {kind}",
+            "Give numbers, booleans, strings or lists of them.",
+        )
+    if column.null_count and not _is_float(kind):
+        raise TrafficError(
+            where,
+            f"column '{name}' has {column.null_count} empty values",
+            "Fill them; only float columns have a value (NaN) for missing.",
+        )
+    values: Array = column.to_numpy(zero_copy_only=False)
+    if spec is None:
+        return values
+    _check_shape(where, name, (), spec)
+    return cast_lossless(where, name, values, spec.datatype)
+
+
+def _is_float(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind))
+
+
+def _listed(
+    where: str, name: str, column: pa.Array, spec: TensorSpec | None
+) -> Array | list[Array]:
+    """List columns: a row with trailing dimensions, or several rows, as the input declares."""
+    inner = column.type
+    while hasattr(inner, "value_type"):
+        inner = inner.value_type
+    own = "BYTES" if pa.types.is_string(inner) or pa.types.is_large_string(inner) else None
+    if own is None:
+        dtype = np.dtype(inner.to_pandas_dtype())
+        own = next((k for k, v in NUMPY_DTYPES.items() if v == dtype), "FP64")
+    declared = spec or TensorSpec(name=name, datatype=own, shape=(None,) * _depth(column.type))
+    arrays = _nested(
+        where, name, column.to_pylist(), TensorSpec(name=name, datatype=own, shape=declared.shape)
+    )
+    if isinstance(arrays, list):
+        return [cast_lossless(where, name, a, declared.datatype) for a in arrays]
+    return cast_lossless(where, name, arrays, declared.datatype)
+
+
+def _depth(kind: pa.DataType) -> int:
+    return 1 + _depth(kind.value_type) if hasattr(kind, "value_type") else 0
+
+
+def _nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> Array | list[Array]:
+    """Scalars and nested lists: one row each where the depth is the input's, else several rows."""
+    try:
+        joined = array_from_json(where, name, values, spec.datatype)
+        if joined.ndim == len(spec.shape) + 1:
+            _check_shape(where, name, joined.shape[1:], spec)
+            return joined
+    except RaggedError:
+        pass
+    arrays = []
+    for value in values:
+        try:
+            array = array_from_json(where, name, [value], spec.datatype)[0]
+        except RaggedError:
+            raise TrafficError(
+                where, f"column '{name}' has lists of different lengths in one request", "Pad them."
+            ) from None
+        one_row = np.ndim(array) == len(spec.shape)
+        rows = np.asarray(array)[np.newaxis] if one_row else array
+        _check_shape(where, name, rows.shape[1:], spec)
+        arrays.append(rows)
+    return arrays
+
+
+def _jsonl(path: Path, specs: Specs | None) -> Iterator[Piece]:
+    waiting: list[dict[str, Any]] = []
+    names = list(next(_json_lines(path), (0, {}))[1])
+    inputs = _check_names(path.name, names, specs)
+    declared = specs or _inferred(path, inputs)
+    for number, line in _json_lines(path):
+        if line.keys() != set(names):
+            odd = sorted(line.keys() ^ set(names))
+            raise TrafficError(
+                f"{path.name}:{number}",
+                f"other columns than line 1: {', '.join(odd)}",
+                "Give every line the same columns.",
+            )
+        waiting.append(line)
+        if len(waiting) == PIECE_ROWS:
+            yield _json_piece(path.name, waiting, inputs, declared)
+            waiting = []
+    if waiting:
+        yield _json_piece(path.name, waiting, inputs, declared)
+
+
+def _json_piece(
+    where: str, lines: Sequence[dict[str, Any]], inputs: Sequence[str], specs: Specs
+) -> Piece:
+    columns = {n: [line[n] for line in lines] for n in lines[0]}
+    return Piece(
+        count=len(lines),
+        inputs={n: _nested(where, n, columns[n], specs[n]) for n in inputs},
+        **_side_columns(where, len(lines), columns, inputs),
+    )
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open("rb") as opened:
+        for number, text in enumerate(opened, 1):
+            if not text.strip():
+                continue
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                line = None
+            if not isinstance(line, dict):
+                raise TrafficError(
+                    f"{path.name}:{number}",
+                    "no JSON object",
+                    "Write one object a line: input → value.",
+                )
+            yield number, line
+
+
+def _inferred(path: Path, inputs: Sequence[str]) -> Specs:
+    """The narrowest declaration that fits every line, when no model says what it takes."""
+    kinds: dict[str, set[type]] = {n: set() for n in inputs}
+    depth: dict[str, int] = {}
+    for _, line in _json_lines(path):
+        for name in kinds.keys() & line.keys():
+            values = np.array([line[name]], dtype=object)
+            kinds[name] |= {type(v) for v in values.ravel().tolist()}
+            depth.setdefault(name, values.ndim - 1)
+    return {
+        n: TensorSpec(
+            name=n, datatype=datatype_of_json(kinds[n]) or "FP64", shape=(None,) * depth.get(n, 0)
+        )
+        for n in inputs
+    }
