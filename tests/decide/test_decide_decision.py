@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core.policies import WindowName
+from harness.core.verdicts import Decision, Evidence, PathPoint, Status, Verdict
+from harness.decide.decision import decide
+from harness.decide.facts import Facts, FailureCount, WindowFacts
+from harness.decide.policy import policy_from_yaml
+
+POLICY = policy_from_yaml(
+    """
+version: 1
+preset: retrain
+decision: {output: p, rule: threshold, value: 0.3}
+drop: [features, rate]
+""",
+    "policy.yaml",
+)
+WITH_FAILURE = policy_from_yaml(
+    """
+version: 1
+preset: retrain
+decision: {output: p, rule: threshold, value: 0.3}
+drop: [features, rate]
+guardrails: [{name: failures, metric: failure, margin: 0.01}]
+""",
+    "policy.yaml",
+)
+APPROVED = dataclasses.replace(
+    POLICY, approval=dataclasses.replace(POLICY.approval, required=True, approvers=2)
+)
+
+NEWEST = WindowFacts(name="newest", selected=5000, judged=4000, min_requests=2000)
+MATURED = WindowFacts(name="matured", selected=3000, judged=2500, min_requests=2000)
+FACTS = Facts(windows=(NEWEST, MATURED))
+
+
+def path(n, log_e_promote, log_e_rollback=-1.0, lower=-0.01, upper=0.02):
+    return tuple(
+        PathPoint(
+            n=n * k // 4,
+            lower=lower,
+            upper=upper,
+            log_e_promote=log_e_promote * k / 4,
+            log_e_rollback=log_e_rollback * k / 4,
+        )
+        for k in range(1, 5)
+    )
+
+
+def evidence(which, verdict=Verdict.PASS, *, n=4000, log_e=10.0, **more):
+    rails = {g.name: g for g in (*POLICY.guardrails, *WITH_FAILURE.guardrails)}
+    rail = rails[which]
+    return Evidence(
+        **{
+            "name": which,
+            "guardrail": which,
+            "metric": rail.metric.value,
+            "window": rail.window.value,
+            "slice": "",
+            "margin": rail.margin,
+            "direction": rail.direction.value,
+            "gating": rail.gating,
+            "verdict": verdict,
+            "reason": "",
+            "subject": "mean",
+            "n": n,
+            "n_available": 5000,
+            "n_failed": 0,
+            "e_promote": math.exp(log_e),
+            "e_rollback": 0.1,
+            "lower": -0.01,
+            "upper": 0.02,
+            "weight": 0.5,
+            "path": path(n, log_e) if n else (),
+        }
+        | more
+    )
+
+
+PASSED = (evidence("score"), evidence("loss"), evidence("flips"))
+READY = Status(
+    rollback=False,
+    promote_ready=True,
+    log_e_rollback_combined=-1.0,
+    culprits=(),
+    shares=(("score", 0.7), ("loss", 0.3)),
+    alpha_promote=0.05,
+    alpha_rollback=0.05,
+)
+OPEN = dataclasses.replace(READY, promote_ready=False)
+HARM = dataclasses.replace(OPEN, rollback=True, culprits=("score",))
+
+
+def with_facts(**more):
+    return dataclasses.replace(FACTS, **more)
+
+
+def test_all_proven_promotes():
+    record = decide(POLICY, READY, PASSED, FACTS)
+    assert (record.decision, record.reason) == (Decision.PROMOTE, "all_guardrails_pass")
+    assert (record.n_requests, record.n_window) == (6500, 8000)
+    assert record.alpha == {"promote": 0.05, "rollback": 0.05}
+    assert "All 2 deciding guardrails" in record.explanation
+
+
+def test_the_tightest_guardrail_binds_a_promotion():
+    passed = (evidence("score", log_e=9.0), evidence("loss", log_e=4.0), evidence("flips"))
+    assert decide(POLICY, READY, passed, FACTS).binding_guardrail == "loss"
+
+
+def test_required_approval_is_said():
+    record = decide(APPROVED, READY, PASSED, FACTS)
+    assert "Approval is required: 2 within 24 h" in record.next
+
+
+def test_proven_harm_rolls_back_and_names_the_guardrail():
+    failed = (evidence("score", Verdict.FAIL, lower=0.06, upper=0.09), *PASSED[1:])
+    record = decide(POLICY, HARM, failed, FACTS)
+    assert (record.decision, record.reason) == (Decision.ROLLBACK, "guardrail_failed")
+    assert record.binding_guardrail == "score"
+    assert "[0.06, 0.09] with a margin of 0.05" in record.explanation
+
+
+def test_harm_that_no_guardrail_proves_alone_names_the_largest_share():
+    record = decide(POLICY, dataclasses.replace(HARM, culprits=()), PASSED, FACTS)
+    assert record.decision is Decision.ROLLBACK
+    assert record.binding_guardrail == "score"
+    assert "none does by itself" in record.explanation
+
+
+EMPTY = dataclasses.replace(MATURED, judged=0, reason="no labels")
+FEW = dataclasses.replace(MATURED, judged=1999)
+CRASHES = (FailureCount(kind="crash", count=2, examples=("r7", "r9")),)
+
+
+@pytest.mark.parametrize(
+    ("facts", "decision", "reason"),
+    [
+        ({"baseline_load_failure": "bad opset"}, Decision.HOLD, "baseline_does_not_load"),
+        ({"candidate_load_failure": "bad opset"}, Decision.ROLLBACK, "candidate_does_not_load"),
+        ({"candidate_only_failures": CRASHES}, Decision.ROLLBACK, "candidate_fails"),
+        ({"floor_above_margin": ("score",)}, Decision.HOLD, "floor_above_margin"),
+        ({"windows": (NEWEST, EMPTY)}, Decision.HOLD, "empty_window"),
+        ({"windows": (NEWEST,)}, Decision.HOLD, "empty_window"),
+        ({"windows": (NEWEST, FEW)}, Decision.HOLD, "too_few_requests"),
+        ({"interrupted": True}, Decision.HOLD, "interrupted"),
+        ({"legs_ended_early": (("baseline", "died"),)}, Decision.HOLD, "leg_ended_early"),
+    ],
+)
+def test_facts_come_before_a_proof(facts, decision, reason):
+    record = decide(POLICY, READY, PASSED, with_facts(**facts))
+    assert (record.decision, record.reason) == (decision, reason)
+    assert record.explanation.endswith(".")
+    assert record.next.endswith(".")
+
+
+ORDER = [
+    {"baseline_load_failure": "x"},
+    {"candidate_load_failure": "x"},
+    {"candidate_only_failures": CRASHES},
+    {"floor_above_margin": ("score",)},
+]
+
+
+@pytest.mark.parametrize("first", range(len(ORDER)))
+def test_the_first_fact_in_order_decides(first):
+    together = {key: value for facts in ORDER[first:] for key, value in facts.items()}
+    alone = decide(POLICY, HARM, PASSED, with_facts(**ORDER[first]))
+    assert decide(POLICY, HARM, PASSED, with_facts(**together)).reason == alone.reason
+
+
+@pytest.mark.parametrize(
+    "facts", [{"windows": (NEWEST, EMPTY)}, {"windows": (NEWEST, FEW)}, {"interrupted": True}]
+)
+def test_missing_traffic_does_not_undo_proven_harm(facts):
+    assert decide(POLICY, HARM, PASSED, with_facts(**facts)).decision is Decision.ROLLBACK
+
+
+def test_a_window_that_only_reports_may_be_empty():
+    reported = tuple(
+        dataclasses.replace(g, gating=g.gating and g.window is not WindowName.MATURED)
+        for g in POLICY.guardrails
+    )
+    policy = dataclasses.replace(POLICY, guardrails=reported)
+    seen = (evidence("score"), evidence("flips"))
+    assert decide(policy, READY, seen, with_facts(windows=(NEWEST,))).decision is Decision.PROMOTE
+
+
+def test_floor_of_a_reported_guardrail_does_not_hold():
+    record = decide(POLICY, READY, PASSED, with_facts(floor_above_margin=("flips",)))
+    assert record.decision is Decision.PROMOTE
+
+
+def test_a_failure_guardrail_decides_by_its_margin():
+    seen = (*PASSED, evidence("failures"))
+    assert decide(
+        WITH_FAILURE, READY, seen, with_facts(candidate_only_failures=CRASHES)
+    ).decision is (Decision.PROMOTE)
+
+
+def test_nan_needs_a_margin_of_its_own():
+    nans = (FailureCount(kind="nan", count=1),)
+    seen = (*PASSED, evidence("failures"))
+    record = decide(WITH_FAILURE, READY, seen, with_facts(candidate_only_failures=nans))
+    assert record.reason == "candidate_fails"
+
+
+def test_a_guardrail_without_data_holds_and_is_named():
+    seen = (evidence("score"), evidence("loss", Verdict.NO_DATA, n=0))
+    record = decide(POLICY, OPEN, seen, FACTS)
+    assert (record.decision, record.reason) == (Decision.HOLD, "no_data")
+    assert record.binding_guardrail == "loss"
+
+
+def test_a_guardrail_without_evidence_holds_even_if_the_judge_is_ready():
+    record = decide(POLICY, READY, (evidence("score"),), FACTS)
+    assert (record.decision, record.reason) == (Decision.HOLD, "no_data")
+
+
+def test_hold_says_how_many_more_requests_settle_it():
+    # Half of log 20 after 4,000 requests: about 4,000 more.
+    waiting = evidence("loss", Verdict.INCONCLUSIVE, log_e=math.log(20) / 2, upper=0.0034)
+    record = decide(POLICY, OPEN, (evidence("score"), waiting), FACTS)
+    assert (record.decision, record.reason) == (Decision.HOLD, "not_enough_evidence")
+    assert record.binding_guardrail == "loss"
+    assert "About 4,000 more requests" in record.next
+    assert "permits a margin of 0.0034" in record.next
+
+
+def test_hold_that_leans_towards_harm_says_so():
+    leaning = evidence(
+        "loss",
+        Verdict.INCONCLUSIVE,
+        log_e=-3.0,
+        path=path(4000, -3.0, math.log(40) / 2),
+    )
+    record = decide(POLICY, OPEN, (evidence("score"), leaning), FACTS)
+    assert "leans towards harm" in record.next
+    assert "about 4,000 more" in record.next
+
+
+def test_exhausted_traffic_says_what_to_change():
+    waiting = evidence("loss", Verdict.INCONCLUSIVE, log_e=1.0)
+    seen = (evidence("score"), waiting)
+    assert "record more traffic" in decide(POLICY, OPEN, seen, with_facts(exhausted=True)).next
+    capped = dataclasses.replace(
+        POLICY, windows=dataclasses.replace(POLICY.windows, max_requests=5000)
+    )
+    record = decide(capped, OPEN, seen, with_facts(exhausted=True))
+    assert "raise windows.max_requests" in record.next
+
+
+def test_a_slice_far_from_proof_is_named_with_its_slice():
+    part = evidence(
+        "score",
+        Verdict.INCONCLUSIVE,
+        log_e=0.5,
+        name="score[carrier=HA]",
+        slice="carrier=HA",
+    )
+    record = decide(POLICY, OPEN, (*PASSED, part), FACTS)
+    assert record.binding_guardrail == "score[carrier=HA]"
+    assert "more requests with carrier=HA" in record.next
+
+
+def test_no_status_is_a_hold():
+    assert decide(POLICY, None, (), FACTS).decision is Decision.HOLD
+
+
+VERDICTS = st.sampled_from(list(Verdict))
+COUNTS = st.sampled_from([0, 1, 1999, 2000, 4000])
+WINDOWS = st.lists(
+    st.builds(
+        WindowFacts,
+        name=st.sampled_from(["newest", "matured"]),
+        selected=COUNTS,
+        judged=COUNTS,
+        min_requests=st.just(2000),
+    ),
+    max_size=2,
+    unique_by=lambda window: window.name,
+).map(tuple)
+ANY_FACTS = st.builds(
+    Facts,
+    windows=WINDOWS,
+    baseline_load_failure=st.sampled_from(["", "x"]),
+    candidate_load_failure=st.sampled_from(["", "x"]),
+    candidate_only_failures=st.sampled_from([(), CRASHES]),
+    legs_ended_early=st.sampled_from([(), (("candidate", "x"),)]),
+    floor_above_margin=st.sampled_from([(), ("score",)]),
+    interrupted=st.booleans(),
+    exhausted=st.booleans(),
+)
+ANY_STATUS = st.none() | st.builds(
+    Status,
+    rollback=st.booleans(),
+    promote_ready=st.booleans(),
+    log_e_rollback_combined=st.floats(-5, 5),
+    culprits=st.sampled_from([(), ("score",), ("gone",)]),
+    shares=st.sampled_from([(), (("score", 1.0),)]),
+    alpha_promote=st.just(0.05),
+    alpha_rollback=st.just(0.05),
+)
+ANY_EVIDENCE = st.lists(
+    st.builds(
+        evidence,
+        st.sampled_from(["score", "loss", "flips"]),
+        VERDICTS,
+        n=COUNTS,
+        log_e=st.floats(-5, 5),
+    ),
+    max_size=4,
+).map(tuple)
+
+
+@given(
+    st.just(READY) | ANY_STATUS,
+    st.just(PASSED) | ANY_EVIDENCE,
+    st.just(FACTS) | ANY_FACTS,
+)
+def test_only_a_whole_proof_on_data_promotes(status, seen, facts):
+    record = decide(POLICY, status, seen, facts)
+    assert record.explanation
+    assert record.next
+    if record.decision is Decision.PROMOTE:
+        assert status is not None
+        assert status.promote_ready
+        assert not status.rollback
+        gating = [e for e in seen if e.gating]
+        assert {e.guardrail for e in gating} == {"score", "loss"}
+        assert all(e.verdict is Verdict.PASS and e.n > 0 for e in gating)
+        assert {w.name for w in facts.windows if w.judged >= 2000} == {"newest", "matured"}
+        assert not facts.baseline_load_failure
+        assert not facts.candidate_load_failure
+        assert not facts.candidate_only_failures
+        assert not facts.interrupted
+    if status is not None and status.rollback and not facts.floor_above_margin:
+        assert record.decision is Decision.ROLLBACK or facts.baseline_load_failure
