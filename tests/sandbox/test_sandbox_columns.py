@@ -52,6 +52,44 @@ def test_arrays_that_are_no_plain_blocks_are_carried():
     assert {n: a.tolist() for n, a in found.items()} == {n: a.tolist() for n, a in given.items()}
 
 
+REPEATED = st.lists(TEXT, min_size=1, max_size=5).flatmap(
+    lambda words: st.lists(st.sampled_from(words), min_size=columns._SAMPLE, max_size=200)
+)
+
+
+@settings(deadline=None)
+@given(REPEATED)
+def test_text_that_repeats_is_sent_as_words_and_codes(values):
+    described, buffers = columns.encoded({"x": np.array(values, object)})
+    assert described[0]["dtype"] == columns.CODED
+    found, _ = columns.decoded(described, bytearray(b"".join(buffers)))
+    assert found["x"].tolist() == values
+
+
+def test_text_that_does_not_repeat_is_sent_as_it_is():
+    values = [f"request {i}" for i in range(1000)]
+    described, buffers = columns.encoded({"x": np.array(values, object)})
+    assert described[0]["dtype"] == columns.STRING
+    found, _ = columns.decoded(described, bytearray(b"".join(buffers)))
+    assert found["x"].tolist() == values
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.integers(-(2**63), 2**63 - 1))
+def test_a_wrong_number_in_words_and_codes_is_refused(at, number):
+    described, buffers = columns.encoded({"x": np.array(["a", "b"] * 64, object)})
+    body = bytearray(b"".join(buffers))
+    at = 4 * (at % (described[0]["size"] // 4 - 1))
+    if at + 8 <= described[0]["size"]:
+        body[at : at + 8] = number.to_bytes(8, "little", signed=True)
+    try:
+        found, _ = columns.decoded(described, body)
+    except frames.FrameError:
+        return
+    assert found["x"].shape == (128,)
+    assert all(type(v) is str for v in found["x"])
+
+
 def test_every_buffer_begins_aligned():
     tensors = {str(i): np.zeros(i, np.int8) for i in range(1, 5)}
     described, buffers = columns.encoded(tensors)
