@@ -234,7 +234,7 @@ def _everything_is_proven(case: _Case) -> _Answer | None:
         reason="all_guardrails_pass",
         explanation=(
             f"All {len(wanted)} deciding guardrails{slices} are proven within their margins on "
-            f"{_requests(sum(window.judged for window in case.facts.windows))}. "
+            f"{_judged(case)}. "
             "A candidate beyond any of them passes with a probability of at most "
             f"{case.status.alpha_promote:.2g}."
         ),
@@ -269,9 +269,7 @@ def _not_enough(case: _Case) -> _Answer:
         text += f" All selected traffic has been read: {how}, or reconsider the margin."
     return _hold(
         "not_enough_evidence",
-        "Neither harm nor harmlessness is proven on "
-        f"{_requests(sum(window.judged for window in case.facts.windows))}. "
-        "The baseline stays for now.",
+        f"Neither harm nor harmlessness is proven on {_judged(case)}. The baseline stays for now.",
         text,
         found.evidence.name if found else "",
     )
@@ -311,6 +309,11 @@ def _beyond(evidence: Evidence) -> str:
         f"[{evidence.lower:.4g}, {evidence.upper:.4g}] with a margin of {evidence.margin:g}, "
         f"after {_requests(evidence.n)}"
     )
+
+
+def _judged(case: _Case) -> str:
+    """Pairs, as a request may lie in both windows."""
+    return f"{sum(window.judged for window in case.facts.windows):,} judged pairs"
 
 
 def _requests(n: int) -> str:

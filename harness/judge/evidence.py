@@ -10,7 +10,7 @@ from harness.core.verdicts import Evidence, Status, Verdict
 from harness.judge.plan import PlannedTest
 from harness.judge.track import Track
 
-_LARGEST_LOG = math.log(1e300)
+_LARGEST = 1e300
 
 _OPENINGS = {
     Verdict.NO_DATA: "No request could be measured, so nothing is proven",
@@ -62,13 +62,17 @@ def evidence_of(
         n=track.n,
         n_available=test.n_available,
         n_failed=track.n_failed,
-        e_promote=math.exp(min(log_promote, _LARGEST_LOG)),
-        e_rollback=math.exp(min(log_rollback, _LARGEST_LOG)),
+        e_promote=_capped(log_promote),
+        e_rollback=_capped(log_rollback),
         lower=lower,
         upper=upper,
         weight=test.weight,
         path=path,
     )
+
+
+def _capped(log_e: float) -> float:
+    return math.exp(log_e) if log_e < math.log(_LARGEST) else _LARGEST
 
 
 def _verdict(test: PlannedTest, track: Track, status: Status) -> Verdict:
@@ -91,9 +95,9 @@ def _reason(test: PlannedTest, track: Track, status: Status, interval: tuple[flo
         text += f": {span}"
     if track.n_failed:
         text += f"; {track.n_failed:,} of {track.n:,} failed and count as the worst value"
-    if verdict is Verdict.INCONCLUSIVE and status.rollback and test.gating:
+    if verdict is Verdict.INCONCLUSIVE and test.gating and status.rollback and not status.culprits:
         share = dict(status.shares)[test.name]
-        text += f"; it carries {share:.0%} of the proven harm, not proven by itself"
+        text += f"; it carries {share:.0%} of the harm that all prove together"
     if not test.guardrail.gating:
         text += "; reported, never decides"
     elif not test.gating:
