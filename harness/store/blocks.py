@@ -265,9 +265,16 @@ class BlockReader:
         )
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Reads only these columns of every block, in storage order."""
-        schema = self._reader.schema
-        fields = [schema.get_field_index(name) for name in names]
+        """Reads only these columns of every block, in storage order.
+
+        Raises:
+          KeyError: no such column.
+        """
+        stored = self._reader.schema.names
+        for name in names:
+            if name not in stored:
+                raise KeyError(name)
+        fields = [stored.index(name) for name in names]
         options = pa.ipc.IpcReadOptions(included_fields=fields)
         with pa.OSFile(str(self._path)) as opened:
             reader = pa.ipc.open_file(opened, options=options)

@@ -185,7 +185,8 @@ def _survey(source: ExchangeSource) -> _Survey:
     columns: Counter[str] = Counter()
     for batch in source.batches(["request_id", "context"]):
         keys.append(hashes(batch.column("request_id").to_pylist()))
-        columns.update(context_columns(batch.column("context")).keys())
+        for column, values in context_columns(batch.column("context")).items():
+            columns[column] += int(np.count_nonzero(values != ""))
     unique, times = np.unique(
         np.concatenate(keys) if keys else np.empty(0, np.int64), return_counts=True
     )

@@ -1,0 +1,362 @@
+"""Tables as traffic: the same inputs come back, cast only when nothing is lost."""
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from exchanges_made import exchange
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core.errors import TrafficError
+from harness.core.tensors import TensorSpec
+from harness.store.casting import cast_lossless
+from harness.store.tables import open_traffic
+from harness.store.traffic import TrafficSource, TrafficWriter
+from harness.store.windows import seal
+from harness.wire.messages import request_bytes
+from harness.wire.rows import requests_from_rows
+
+
+def spec(name, datatype, *shape):
+    return TensorSpec(name=name, datatype=datatype, shape=shape)
+
+
+def opened(path, specs=None):
+    window = open_traffic([path], path.parent / "cache", specs)
+    order = np.argsort(window.index().seq)
+    return window, window.read(order)
+
+
+def npz(folder, **arrays):
+    path = folder / "t.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def parquet(folder, table):
+    path = folder / "t.parquet"
+    pq.write_table(table if isinstance(table, pa.Table) else pa.table(table), path)
+    return path
+
+
+def jsonl(folder, *lines):
+    path = folder / "t.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    return path
+
+
+def refused(path, specs=None):
+    with pytest.raises(TrafficError) as caught:
+        opened(path, specs)
+    assert caught.value.remedy
+    return f"{caught.value.where}: {caught.value.what}"
+
+
+# .npz
+
+
+def test_npz_arrays_that_share_their_first_axis_are_that_many_requests(tmp_path):
+    x, s = np.arange(6.0).reshape(3, 2), np.array(["a", "é", ""])
+    window, batch = opened(npz(tmp_path, x=x, s=s))
+    assert window.info.count == 3
+    assert batch.request_id.tolist() == ["row-0", "row-1", "row-2"]
+    assert batch.inputs["x"].tolist() == x.tolist()
+    assert batch.inputs["s"].tolist() == s.tolist()
+    assert not batch.answered.any()
+    assert window.info.not_answered == (("no response recorded", 3),)
+
+
+def test_npz_arrays_without_a_shared_axis_are_one_request(tmp_path):
+    window, batch = opened(npz(tmp_path, x=np.zeros(3), y=np.ones((2, 2))))
+    assert window.info.count == 1
+    assert batch.inputs["x"].shape == (1, 3)
+    assert batch.inputs["y"].shape == (1, 2, 2)
+
+
+def test_npz_arrays_without_the_batch_axis_the_model_has_are_one_request(tmp_path):
+    path = npz(tmp_path, x=np.zeros(3, np.float32), y=np.ones(3, np.float32))
+    window, batch = opened(path, [spec("x", "FP32", 3), spec("y", "FP32", None)])
+    assert window.info.count == 1
+    assert batch.inputs["y"].shape == (1, 3)
+
+
+def test_npz_times_ids_and_context(tmp_path):
+    path = npz(
+        tmp_path,
+        x=np.zeros(2),
+        ts_ns=np.array([5, 6]),
+        request_id=np.array(["a", "b"]),
+        **{"cx:origin": np.array(["JFK", "EWR"])},
+    )
+    window, batch = opened(path)
+    assert batch.ts_ns.tolist() == [5, 6]
+    assert batch.request_id.tolist() == ["a", "b"]
+    assert batch.context["origin"].tolist() == ["JFK", "EWR"]
+    assert [i.name for i in window.info.inputs] == ["x"]
+
+
+def test_npz_with_python_objects_is_refused_and_not_loaded(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pickle.loads, (b"never",))
+
+    message = refused(npz(tmp_path, x=np.array([Bomb()], object)))
+    assert "Python objects" in message
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.zeros(2, complex)}, "numpy type complex128"),
+        ({"x": np.zeros(2), "ts_ns": np.zeros(3, int)}, "'ts_ns' has 3 values for 2 requests"),
+        ({"x": np.zeros(2), "ts_ns": np.zeros(2)}, "'ts_ns' is not all integers"),
+        ({"ts_ns": np.zeros(2, int)}, "no input columns"),
+    ],
+)
+def test_npz_that_is_no_table_is_named(tmp_path, arrays, said):
+    assert said in refused(npz(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.zeros((2, 3))}, "no column for the model's input 'y'"),
+        ({"x": np.zeros((2, 3)), "z": np.zeros(2)}, "'z' is no input of the model"),
+        ({"x": np.zeros((2, 4)), "y": np.zeros(2)}, "rows of shape [4] where the model takes x"),
+        ({"x": np.zeros((2, 3)), "y": np.zeros(3)}, "different numbers of rows: x 2, y 3"),
+    ],
+)
+def test_npz_that_does_not_fit_the_model_is_named(tmp_path, arrays, said):
+    assert said in refused(npz(tmp_path, **arrays), [spec("x", "FP64", 3), spec("y", "FP64")])
+
+
+def test_damaged_npz_is_named(tmp_path):
+    path = npz(tmp_path, x=np.arange(1000.0))
+    path.write_bytes(path.read_bytes()[:500])
+    assert "t.npz: cannot be read as .npz" in refused(path)
+    np.save(tmp_path / "one", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    assert "one bare array" in refused(tmp_path / "one.npz")
+
+
+# .parquet
+
+
+def test_pandas_tables_are_cast_to_what_the_model_takes(tmp_path):
+    frame = pd.DataFrame(
+        {"f": [0.5, np.nan, -2.0], "i": [1, 2, 3], "s": ["a", "b", "a"], "b": [True, False, True]}
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    specs = [spec("f", "FP32"), spec("i", "INT32"), spec("s", "BYTES"), spec("b", "BOOL")]
+    _, batch = opened(tmp_path / "t.parquet", specs)
+    assert batch.inputs["f"].dtype == np.float32
+    assert batch.inputs["i"].dtype == np.int32
+    np.testing.assert_array_equal(batch.inputs["f"], np.float32([0.5, np.nan, -2.0]))
+    assert batch.inputs["i"].tolist() == [1, 2, 3]
+    assert batch.inputs["s"].tolist() == ["a", "b", "a"]
+    assert batch.inputs["b"].tolist() == [True, False, True]
+
+
+def test_parquet_lists_are_rows_or_trailing_dimensions_as_declared(tmp_path):
+    table = {"v": [[1.0, 2.0], [3.0, 4.0]], "r": [[1], [2]], "m": [[[1, 2]], [[3, 4]]]}
+    path = parquet(tmp_path, table)
+    specs = [spec("v", "FP32", 2), spec("r", "INT64"), spec("m", "INT64", 2)]
+    _, batch = opened(path, specs)
+    assert batch.rows.tolist() == [1, 1]
+    assert batch.inputs["v"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert batch.inputs["r"].tolist() == [1, 2]
+    assert batch.inputs["m"].tolist() == [[1, 2], [3, 4]]
+
+
+def test_requests_of_several_rows(tmp_path):
+    path = parquet(tmp_path, {"x": [[1.0, 2.0, 3.0], [4.0]], "y": [[1, 2, 3], [4]]})
+    _, batch = opened(path, [spec("x", "FP64"), spec("y", "INT64")])
+    assert batch.rows.tolist() == [3, 1]
+    assert batch.inputs["x"].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("table", "datatype", "said"),
+    [
+        ({"x": [0.1]}, "FP32", "holds 0.1 (float64), which FP32 cannot hold exactly"),
+        ({"x": [300]}, "INT8", "holds 300 (int64)"),
+        ({"x": [0.5]}, "INT64", "holds 0.5"),
+        ({"x": [-1]}, "UINT64", "holds -1"),
+        ({"x": ["a"]}, "FP32", "holds text where the model takes FP32"),
+        ({"x": [1]}, "BYTES", "holds int64 where the model takes BYTES"),
+        ({"x": [1]}, "BOOL", "holds int64 where the model takes BOOL"),
+        ({"x": [1, None]}, "INT64", "has 1 empty values"),
+        ({"x": ["a", None]}, "BYTES", "has 1 empty values"),
+        ({"x": pa.array([0], pa.timestamp("ms"))}, "INT64", "holds timestamp[ms]"),
+        ({"x": [[1.0, 2.0]]}, "OTHER:sequence", "is OTHER:sequence"),
+    ],
+)
+def test_values_that_would_change_are_refused(tmp_path, table, datatype, said):
+    shape = (2,) if datatype.startswith("OTHER") else ()
+    message = refused(parquet(tmp_path, table), [spec("x", datatype, *shape)])
+    assert message.startswith("t.parquet: ")
+    assert "'x'" in message
+    assert said in message
+
+
+# .jsonl
+
+
+def test_jsonl_scalars_and_lists(tmp_path):
+    path = jsonl(
+        tmp_path,
+        {"x": 0.1, "v": [1, 2], "s": "a", "b": True, "ts_ns": 7, "cx:user": "u"},
+        {"x": 2, "v": [3, 4], "s": "b", "b": False, "ts_ns": 8, "cx:user": None},
+    )
+    window, batch = opened(path)
+    assert batch.inputs["x"].tolist() == [0.1, 2.0]
+    assert batch.inputs["v"].tolist() == [[1, 2], [3, 4]]
+    assert batch.inputs["s"].tolist() == ["a", "b"]
+    assert batch.inputs["b"].tolist() == [True, False]
+    assert batch.ts_ns.tolist() == [7, 8]
+    assert batch.context["user"].tolist() == ["u", ""]
+    assert [i.datatype for i in window.info.inputs] == ["FP64", "INT64", "BYTES", "BOOL"]
+
+
+def test_json_decimals_become_the_nearest_declared_float(tmp_path):
+    path = jsonl(tmp_path, {"x": 0.1}, {"x": None}, {"x": 3})
+    _, batch = opened(path, [spec("x", "FP32")])
+    np.testing.assert_array_equal(batch.inputs["x"], np.float32([0.1, np.nan, 3]))
+
+
+def test_jsonl_requests_of_several_rows(tmp_path):
+    path = jsonl(tmp_path, {"x": [1, 2], "v": [[1], [2]]}, {"x": [3], "v": [[3]]})
+    _, batch = opened(path, [spec("x", "INT64"), spec("v", "INT64", 1)])
+    assert batch.rows.tolist() == [2, 1]
+    assert batch.inputs["v"].tolist() == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "datatype", "said"),
+    [
+        ([{"x": 1}, {"y": 1}], "INT64", "t.jsonl:2: other columns than line 1: x, y"),
+        ([{"x": 1}, {"x": "a"}], "INT64", "'x' holds int and str"),
+        ([{"x": {"a": 1}}], "INT64", "'x' holds dict"),
+        ([{"x": 2**40}], "INT32", "'x' holds 1099511627776"),
+        ([{"x": 1e300}], "FP32", "'x' holds 1e+300"),
+        ([{"x": True}], "FP32", "'x' holds bool where the model takes FP32"),
+        ([{"x": [[1], [2, 3]]}], "INT64", "lists of different lengths"),
+    ],
+)
+def test_json_that_does_not_fit_is_named(tmp_path, lines, datatype, said):
+    assert said in refused(jsonl(tmp_path, *lines), [spec("x", datatype)])
+
+
+def test_lines_that_are_no_objects_are_named(tmp_path):
+    path = tmp_path / "t.jsonl"
+    for text in ('{"x": 1}\n{"x": ', "[1]\n", "[" * 100_000):
+        path.write_text(text)
+        assert "no JSON object" in refused(path)
+    path.write_text("\n")
+    assert "no input columns" in refused(path)
+
+
+# any kind
+
+
+def test_long_tables_are_read_in_pieces(tmp_path):
+    x = np.arange(2500.0)
+    window, batch = opened(npz(tmp_path, x=x))
+    assert batch.inputs["x"].tolist() == x.tolist()
+    assert batch.request_id[2499] == "row-2499"
+    assert window.info.not_sealed == ()
+
+
+def test_several_tables_are_one_sequence(tmp_path):
+    first, second = jsonl(tmp_path, {"x": 1.5}), npz(tmp_path, x=np.array([2.5]))
+    window = open_traffic([first, second], tmp_path / "cache")
+    batch = window.read(np.argsort(window.index().seq))
+    assert batch.inputs["x"].tolist() == [1.5, 2.5]
+    assert batch.request_id.tolist() == ["row-0", "row-1"]
+
+
+def test_other_declared_types_are_another_window(tmp_path):
+    path = npz(tmp_path, x=np.array([1, 2]))
+    single, _ = opened(path, [spec("x", "FP32")])
+    double, _ = opened(path, [spec("x", "FP64")])
+    assert single.info.inputs[0].datatype == "FP32"
+    assert double.info.inputs[0].datatype == "FP64"
+
+
+def test_recorded_traffic_and_sealed_windows_are_opened(tmp_path):
+    with TrafficWriter(tmp_path / "t") as writer:
+        writer.write(exchange(i) for i in range(5))
+    assert open_traffic([tmp_path / "t"], tmp_path / "cache").info.count == 5
+    assert open_traffic([writer.files[0]], tmp_path / "cache").info.count == 5
+    window = seal(TrafficSource.open([tmp_path / "t"]), tmp_path / "w", seed=1)
+    assert open_traffic([tmp_path / "w"], tmp_path / "cache").info == window.info
+
+
+def test_windows_below_a_traffic_folder_are_no_traffic(tmp_path):
+    with TrafficWriter(tmp_path / "t") as writer:
+        writer.write([exchange(1)])
+    open_traffic([tmp_path / "t"], tmp_path / "t" / "cache")
+    assert len(TrafficSource.open([tmp_path / "t"])) == 1
+
+
+def test_the_window_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    path = npz(tmp_path, x=np.zeros(2))
+    monkeypatch.chdir(tmp_path)
+    window = open_traffic([path], tmp_path.__class__("cache"))
+    assert window.path.is_absolute()
+
+
+def test_mixtures_and_unknown_files_are_refused(tmp_path):
+    table = npz(tmp_path, x=np.zeros(2))
+    with TrafficWriter(tmp_path / "t") as writer:
+        writer.write([exchange(1)])
+    seal(TrafficSource.open([tmp_path / "t"]), tmp_path / "w", seed=1)
+    (tmp_path / "a.csv").touch()
+    for paths, said in [
+        ([table, tmp_path / "t"], "a table beside recorded traffic"),
+        ([tmp_path / "w", tmp_path / "t"], "a sealed window beside other traffic"),
+        ([tmp_path / "a.csv"], "neither traffic nor a table"),
+        ([tmp_path / "gone"], "no such file or folder"),
+    ]:
+        with pytest.raises(TrafficError, match=said):
+            open_traffic(paths, tmp_path / "cache")
+
+
+NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=True))
+
+
+@settings(deadline=None, max_examples=200)
+@given(NUMBERS, st.sampled_from(["INT8", "INT64", "UINT8", "UINT64", "FP16", "FP32", "FP64"]))
+def test_a_cast_keeps_the_value_or_is_refused(value, datatype):
+    array = np.array([value])
+    try:
+        cast = cast_lossless("t", "x", array, datatype)
+    except TrafficError:
+        return
+    before, after = array.tolist()[0], cast.tolist()[0]
+    # Python compares int and float exactly.
+    assert after == before or (np.isnan(before) and np.isnan(after))
+
+
+def test_small_numbers_are_not_refused_for_nothing():
+    for datatype in ("INT8", "UINT8", "INT64", "UINT64", "FP16", "FP32", "FP64"):
+        for array in (np.array([3]), np.array([3.0]), np.array([3], np.uint8)):
+            assert cast_lossless("t", "x", array, datatype).tolist() == [3]
+
+
+def test_rows_are_the_same_bytes_as_requests_one_by_one():
+    columns = {
+        "x": np.arange(3, dtype=np.float32),
+        "s": np.array([["a", "b"], ["", "é"], ["x" * 300, "y"]], object),
+        "v": np.arange(12).reshape(3, 2, 2),
+        "b": np.array([True, False, True]),
+    }
+    ids = ["row-0", "", "row-2"]
+    assert requests_from_rows("m", columns, ids) == [
+        request_bytes("m", {n: c[i : i + 1] for n, c in columns.items()}, ids[i]) for i in range(3)
+    ]
