@@ -102,7 +102,10 @@ class WindowIndex:
 
 
 class SealedWindow:
-    """Reads a sealed window; memory does not grow with it except by the index."""
+    """Reads a sealed window; memory does not grow with it except by the index.
+
+    One thread at a time: blocks that were read are kept without a lock.
+    """
 
     def __init__(self, path: Path, info: WindowInfo, manifest: dict[str, Any]) -> None:
         self.path = path
