@@ -136,7 +136,7 @@ class Track:
             promotes = i >= sides
             alpha = alpha_promote if promotes else alpha_rollback / sides
             (log_e,) = self._log_e([process], [self._wealth[i]])
-            until = 0.0 if promotes and sides == 2 else process.high  # noqa: PLR2004 - both sides
+            until = 0.0 if promotes and sides > 1 else process.high
             stretch = Stretch(
                 process=process, until=until, threshold=math.log(1.0 / alpha), log_e=log_e
             )

@@ -88,6 +88,16 @@ def test_the_simulation_sees_a_mean_beyond_the_margin(name):
     assert crossings(log_e_paths(promote, values, chances, rng)) > 0.9 * PATHS
 
 
+def test_the_same_bound_catches_a_z_test_that_is_watched():
+    # Armitage, McPherson & Rowe 1969: 37 % at 100 looks.
+    rng = np.random.default_rng(34)
+    sums = np.cumsum(rng.normal(size=(PATHS, LOOKS)), axis=1)
+    z = np.abs(sums) / np.sqrt(np.arange(1, LOOKS + 1))
+    crossed = crossings(z, 1.96)
+    assert crossed > tolerated()
+    assert crossed / PATHS == pytest.approx(0.374, abs=0.03)
+
+
 def test_false_answers_on_continuous_values_stay_below_alpha():
     rng = np.random.default_rng(22)
     x = rng.beta(2, 5, (1000, 40, 50)) - 2 / 7 + 0.01
