@@ -48,7 +48,10 @@ class Observations:
     trace_outputs: Tensors
     """The trace session's outputs, for the observer-effect guard; empty without a trace."""
     latency_s: npt.NDArray[np.float64]
-    """Share of its batch's service time by the parent's clock, shape (n,); never a single-request latency."""
+    """Share of its batch's service time by the parent's clock, shape (n,); never a single-request latency.
+
+    NaN for requests without an answer.
+    """
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Class names of ZipMap outputs, in column order."""
     messages: tuple[tuple[int, str], ...] = ()

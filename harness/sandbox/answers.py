@@ -44,8 +44,8 @@ class LoadFailure:
     """A version that cannot be run, as an observation."""
 
     kind: str
-    """start (interpreter or imports), load (onnxruntime refused it), trace (only the probed copy),
-    metadata, crash, timeout or invalid."""
+    """load (onnxruntime refused it), metadata (cannot be read), crash (also: an interpreter without the
+    packages), timeout or invalid (broke the protocol)."""
     message: str
     """What happened, in one or two sentences."""
 
@@ -60,6 +60,8 @@ class Hello:
     """Outputs whose declared rank is 0 or unknown: they may have no batch axis."""
     trace_missing: tuple[str, ...]
     """Named tensors that the trace session does not have."""
+    trace_error: str
+    """Why there is no trace session although one was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +156,15 @@ def hello_from_header(header: Header) -> Hello | LoadFailure:
     """
     expect_kind(header, "hello")
     if header.get("ok") is not True:
-        session = header.get("session")
-        kind = "trace" if session == "trace" else "load"
-        return LoadFailure(kind=kind, message=message_from(header.get("error")))
+        return LoadFailure(kind="load", message=message_from(header.get("error")))
     signature, loose = signature_from_header(header)
     missing = texts_from(header.get("trace_missing", []), MAX_NAME)
-    return Hello(signature=signature, loose=loose, trace_missing=missing)
+    return Hello(
+        signature=signature,
+        loose=loose,
+        trace_missing=missing,
+        trace_error=message_from(header.get("trace_error", "")),
+    )
 
 
 def batch_from_answer(

@@ -51,6 +51,16 @@ class _Asked:
     refused: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A child whose model is loaded."""
+
+    child: ChildProcess
+    hello: Hello
+    isolation: Isolation
+    versions: dict[str, str]
+
+
 class Sandbox:
     """One loaded version. Answers come in the order of the questions.
 
@@ -59,27 +69,27 @@ class Sandbox:
 
     def __init__(
         self,
-        child: ChildProcess,
+        loaded: _Loaded,
         *,
         name: str,
         limits: SandboxPolicy,
-        hello: Hello,
-        isolation: Isolation,
-        versions: dict[str, str],
+        trace_error: str,
         traced: bool,
         start_s: float,
     ) -> None:
         self.name = name
-        self.isolation = isolation
+        self.isolation = loaded.isolation
         """Which layers hold."""
-        self.versions = versions
+        self.versions = loaded.versions
         """python, numpy and onnxruntime inside."""
         self.start_s = start_s
         """From the first system call to the loaded model."""
-        self.trace_missing = hello.trace_missing
+        self.trace_missing = loaded.hello.trace_missing
         """Named tensors that the trace session does not have."""
-        self._hello = hello
-        self._child = child
+        self.trace_error = trace_error
+        """Why there is no trace session although one was asked for; batches are answered without."""
+        self._hello = loaded.hello
+        self._child = loaded.child
         self._limits = limits
         self._traced = traced
         self._asked: deque[_Asked] = deque()
@@ -118,45 +128,29 @@ class Sandbox:
           SandboxError: the interpreter does not start at all.
         """
         began = time.perf_counter()
-        fds: list[int] = []
-        try:
-            fds.append(sealed_from_path(model))
-            fds.append(sealed_from_path(trace_model) if trace_model else -1)
-            child = ChildProcess.started(
-                WORKER,
-                python=python,
-                fds=fds,
-                config={
-                    "memory_bytes": limits.memory_bytes,
-                    "trace_tensors": list(trace_tensors),
-                },
-                max_body=limits.memory_bytes,
+        loaded = _loaded(
+            model,
+            trace_model,
+            limits,
+            {"trace_tensors": list(trace_tensors)},
+            python=python,
+            allow_weaker=allow_weaker,
+        )
+        trace_error = ""
+        if isinstance(loaded, LoadFailure) and loaded.kind != "load" and trace_model:
+            # The probed copy may be what ends the process; the version must not be blamed for it.
+            failure = loaded
+            loaded = _loaded(
+                model, None, limits, {"trace_tensors": []}, python=python, allow_weaker=allow_weaker
             )
-        finally:
-            for fd in fds:
-                if fd >= 0:
-                    os.close(fd)
-        try:
-            isolation, versions = _ready(child)
-            refuse_weaker(isolation, limits.require, allow_weaker=allow_weaker)
-            child.channel.send({"kind": "load"})
-            header, _ = child.channel.receive(limits.load_deadline_s)
-            hello = hello_from_header(header)
-        except _PIPE_ERRORS as error:
-            return load_failure_from_child(child, error)
-        except BaseException:
-            child.close()
-            raise
-        if isinstance(hello, LoadFailure):
-            child.close()
-            return hello
+            trace_error = failure.message
+        if isinstance(loaded, LoadFailure):
+            return loaded
         return cls(
-            child,
+            loaded,
             name=name,
             limits=limits,
-            hello=hello,
-            isolation=isolation,
-            versions=versions,
+            trace_error=trace_error or loaded.hello.trace_error,
             traced=trace_model is not None,
             start_s=time.perf_counter() - began,
         )
@@ -290,6 +284,48 @@ class Sandbox:
         return batch_from_answer(
             header, body, seq=asked.seq, rows=asked.rows, hello=self._hello, service_s=service_s
         )
+
+
+def _loaded(
+    model: Path,
+    trace_model: Path | None,
+    limits: SandboxPolicy,
+    config: dict[str, object],
+    *,
+    python: Path | None,
+    allow_weaker: bool,
+) -> _Loaded | LoadFailure:
+    """One attempt to start a process and load the model in it."""
+    fds: list[int] = []
+    try:
+        fds.append(sealed_from_path(model))
+        fds.append(sealed_from_path(trace_model) if trace_model else -1)
+        child = ChildProcess.started(
+            WORKER,
+            python=python,
+            fds=fds,
+            config={"memory_bytes": limits.memory_bytes, **config},
+            max_body=limits.memory_bytes,
+        )
+    finally:
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+    try:
+        isolation, versions = _ready(child)
+        refuse_weaker(isolation, limits.require, allow_weaker=allow_weaker)
+        child.channel.send({"kind": "load"})
+        header, _ = child.channel.receive(limits.load_deadline_s)
+        hello = hello_from_header(header)
+    except _PIPE_ERRORS as error:
+        return load_failure_from_child(child, error)
+    except BaseException:
+        child.close()
+        raise
+    if isinstance(hello, LoadFailure):
+        child.close()
+        return hello
+    return _Loaded(child=child, hello=hello, isolation=isolation, versions=versions)
 
 
 def _ready(child: ChildProcess) -> tuple[Isolation, dict[str, str]]:

@@ -167,6 +167,22 @@ def test_a_trace_that_raises_takes_nothing_from_the_answer(tmp_path):
     assert "division by zero" in answer.trace_error
 
 
+def test_a_trace_model_that_does_not_load_is_not_the_versions_fault(tmp_path):
+    path = models.two_steps(tmp_path / "m.onnx")
+    broken = tmp_path / "probed.onnx"
+    broken.write_bytes(b"no model")
+    sandbox = Sandbox.start(path, name="c", limits=LIMITS, trace_model=broken)
+    assert isinstance(sandbox, Sandbox), sandbox
+    with sandbox:
+        sandbox.submit({"x": np.float32([[1, 2]])}, 1, trace=True)
+        answer = sandbox.collect()
+        error = sandbox.trace_error
+    assert isinstance(answer, BatchAnswer)
+    assert (answer.outputs["z"].tolist(), answer.features) == ([[3, 5]], {})
+    assert answer.trace_error
+    assert error
+
+
 def test_tensors_that_the_trace_model_lacks_are_listed(tmp_path):
     path = models.two_steps(tmp_path / "m.onnx")
     sandbox = Sandbox.start(

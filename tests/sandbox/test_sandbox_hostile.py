@@ -200,6 +200,15 @@ def test_a_start_that_goes_wrong_is_a_load_failure(tmp_path, lines, kind):
     assert psutil.Process().children() == []
 
 
+def test_a_start_that_only_the_probed_copy_ends_goes_on_without_it(tmp_path):
+    model = models.identity(tmp_path / "m.onnx")
+    python = hostile(tmp_path, "sys.argv[8] == '-1' or os.abort()\nhello()\ntime.sleep(60)")
+    sandbox = Sandbox.start(model, name="c", limits=LIMITS, python=python, trace_model=model)
+    assert isinstance(sandbox, Sandbox)
+    with sandbox:
+        assert "SIGABRT" in sandbox.trace_error
+
+
 def test_a_child_that_lies_about_its_limits_reaches_no_tier(tmp_path):
     sandbox = Sandbox.start(
         models.identity(tmp_path / "m.onnx"),

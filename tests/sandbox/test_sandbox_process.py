@@ -229,6 +229,21 @@ def test_an_unknown_operator_is_a_load_failure_that_names_it(tmp_path):
     assert "Frobnicate" in failure.message
 
 
+def test_a_crash_while_loading_is_a_load_failure_that_names_the_signal(tmp_path):
+    # Production's optimiser folds the constants, and that division traps.
+    path = models.saved(
+        tmp_path / "m.onnx",
+        [models.node("Div", ["least", "minus"], ["q"]), models.node("Add", ["x", "q"], ["y"])],
+        [models.tensor("x", TensorProto.INT64)],
+        [models.tensor("y", TensorProto.INT64)],
+        constants={"least": np.array([-(2**63)]), "minus": np.array([-1])},
+    )
+    failure = Sandbox.start(path, name="candidate", limits=LIMITS)
+    assert isinstance(failure, LoadFailure)
+    assert failure.kind == "crash"
+    assert "SIGFPE" in failure.message
+
+
 def test_too_little_memory_for_the_imports_is_a_load_failure(tmp_path):
     limits = SandboxPolicy(require="S0", memory_bytes=48 << 20)
     failure = Sandbox.start(models.identity(tmp_path / "m.onnx"), name="c", limits=limits)

@@ -71,13 +71,16 @@ def shown(error: Exception) -> str:
 def _loaded(
     answers: int, model_fd: int, trace_fd: int, trace_tensors: list[str]
 ) -> tuple[VerdictSession, TraceSession | None] | None:
-    """Both sessions, announced by a hello frame; None when the model does not load."""
+    """Both sessions, announced by a hello frame; None when the model does not load.
+
+    A probed copy that does not load is no fault of the model: the hello says so, and goes on.
+    """
     from harness.sandbox.child import sessions
 
     try:
         verdict = sessions.VerdictSession(bytes_from_fd(model_fd))
     except sessions.RUNTIME_ERRORS as error:
-        send(answers, {"kind": "hello", "ok": False, "session": "verdict", "error": shown(error)})
+        send(answers, {"kind": "hello", "ok": False, "error": shown(error)})
         return None
     hello = verdict.signature()
     trace = None
@@ -85,10 +88,9 @@ def _loaded(
         outputs = [o["name"] for o in hello["outputs"]]
         try:
             trace = sessions.TraceSession(bytes_from_fd(trace_fd), trace_tensors, outputs)
+            hello["trace_missing"] = trace.missing
         except sessions.RUNTIME_ERRORS as error:
-            send(answers, {"kind": "hello", "ok": False, "session": "trace", "error": shown(error)})
-            return None
-        hello["trace_missing"] = trace.missing
+            hello["trace_error"] = shown(error)
     send(answers, {"kind": "hello", "ok": True, **hello})
     return verdict, trace
 
@@ -111,7 +113,7 @@ def _serve(
             outputs, keys = verdict.run(feeds)
             groups = {"outputs": outputs}
             answer["keys"] = keys
-            if request["trace"] and trace is not None:
+            if request["trace"]:
                 groups |= _traced(trace, feeds, answer)
             buffers = _described(groups, request["rows"], answer)
             send(answers, answer, buffers)
@@ -123,11 +125,14 @@ def _serve(
 
 
 def _traced(
-    trace: TraceSession, feeds: dict[str, Array], answer: dict[str, Any]
+    trace: TraceSession | None, feeds: dict[str, Array], answer: dict[str, Any]
 ) -> dict[str, dict[str, Array]]:
-    """A trace that raises takes nothing from the verdict: it is told apart."""
+    """A trace that raises, or was never loaded, takes nothing from the verdict: it is told apart."""
     from harness.sandbox.child import sessions
 
+    if trace is None:
+        answer["trace_error"] = "there is no trace session"
+        return {}
     try:
         features, outputs = trace.run(feeds)
     except sessions.RUNTIME_ERRORS as error:
