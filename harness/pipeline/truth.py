@@ -1,0 +1,95 @@
+"""What the labels say once all of them are in: was a verdict right?
+
+Replays every labelled request, not only those that a gate needed, and compares losses. A plain
+interval (statsmodels) is enough here: nobody decides by it, and it is looked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.policies import DecisionRule
+from harness.core.tensors import Bools, Floats
+from harness.judge.answers import scores
+from harness.pipeline.opening import LegRecipe
+from harness.replay.order import Batch
+from harness.replay.pairs import replay_pairs
+from harness.store.windows import SealedWindow
+
+_BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrueLoss:
+    """One candidate's loss against the baseline's in one span of time."""
+
+    candidate: str
+    span: str
+    n: int
+    """Labelled requests that both answered."""
+    baseline_brier: float
+    candidate_brier: float
+    difference: float
+    """Candidate − baseline."""
+    lower: float
+    """95 % interval of the difference (paired t)."""
+    upper: float
+
+
+def true_losses(
+    window: SealedWindow,
+    label: Floats,
+    spans: Sequence[tuple[str, Bools]],
+    recipes: tuple[LegRecipe, LegRecipe],
+    rule: DecisionRule,
+    candidate: str,
+) -> list[TrueLoss]:
+    """Brier scores of both versions over all labelled requests.
+
+    Args:
+      window: the sealed traffic.
+      label: y by storage position, NaN without a label, shape (n,).
+      spans: (name, storage positions in it) to report on.
+      recipes: baseline's and candidate's legs.
+      rule: which output is the score.
+      candidate: its name in the table.
+    """
+    labelled = np.flatnonzero(~np.isnan(label))
+    old: Floats = np.full(len(label), np.nan)
+    new: Floats = np.full(len(label), np.nan)
+    batches = [
+        Batch(index=k, window="all", positions=labelled[i : i + _BATCH])
+        for k, i in enumerate(range(0, len(labelled), _BATCH))
+    ]
+    with recipes[0].open() as baseline, recipes[1].open() as leg:
+        source = ((b, window.read(b.positions)) for b in batches)
+        for batch, pair in replay_pairs(baseline, leg, source, trace=False):
+            seen = scores(pair, rule)
+            owner = pair.row_owner()
+            y = label[batch.positions][owner]
+            counts = np.maximum(pair.requests.rows, 1)
+            for side, into in ((seen.baseline, old), (seen.candidate, new)):
+                loss = np.bincount(owner, weights=(side - y) ** 2, minlength=len(pair))
+                into[batch.positions] = loss / counts
+    return [_row(candidate, name, old[inside], new[inside]) for name, inside in spans]
+
+
+def _row(candidate: str, span: str, old: Floats, new: Floats) -> TrueLoss:
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    both = ~(np.isnan(old) | np.isnan(new))
+    difference = new[both] - old[both]
+    lower, upper = DescrStatsW(difference).tconfint_mean() if both.sum() > 1 else (np.nan, np.nan)
+    return TrueLoss(
+        candidate=candidate,
+        span=span,
+        n=int(both.sum()),
+        baseline_brier=float(old[both].mean()) if both.any() else np.nan,
+        candidate_brier=float(new[both].mean()) if both.any() else np.nan,
+        difference=float(difference.mean()) if both.any() else np.nan,
+        lower=float(lower),
+        upper=float(upper),
+    )
