@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -24,7 +24,7 @@ class ProgressBar:
         """Args: quiet: draw nothing."""
         self._quiet = quiet
         self._stage = ""
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._said = 0.0
         self._since = 0.0
 

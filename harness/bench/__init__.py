@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a figure beside the limit it must keep, measured in the same run."""
