@@ -59,7 +59,9 @@ def bench_gate(model: str, *, memory: bool, cache_dir: Path | None = None) -> Fi
         Figure(name="bare onnxruntime, both versions", value=n / bare_s, unit="requests/s"),
         Figure(name="gate, replay of both versions", value=n / gate["replay_s"], unit="requests/s",
                note="read, run, trace, diff, judge, write"),
-        Figure(name="ratio", value=bare_s / gate["replay_s"], unit="×", limit=RATIO_LIMIT, at_most=False),
+        Figure(name="ratio", value=bare_s / gate["replay_s"], unit="×", at_most=False,
+               limit=RATIO_LIMIT if model == "gbt" else None,
+               note="" if model == "gbt" else "so small a model costs next to nothing by itself"),
         Figure(name="whole gate", value=gate["seconds"], unit="s", note="with floor, preparation and report"),
     ]  # fmt: skip
     if memory:

@@ -7,6 +7,7 @@ verdict cannot differ.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 
 from harness.core.clock import iso, now_ns
 from harness.core.errors import TrafficError, UsageError
-from harness.core.jsonable import jsonable, sha256
+from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.policies import Policy, WindowName
 from harness.core.tensors import Array, Floats, Ints, Strings
@@ -247,7 +248,9 @@ def _fix_traffic(
     }  # fmt: skip
     with (run.path / "order.npz").open("wb") as file:
         np.savez(file, label=label, **orders)  # type: ignore[arg-type]
-    manifest["order_sha256"] = sha256({name: order.tolist() for name, order in orders.items()})
+    manifest["order_sha256"] = {
+        name: hashlib.sha256(order.tobytes()).hexdigest() for name, order in orders.items()
+    }
 
 
 def _joined_labels(
