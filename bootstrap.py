@@ -71,7 +71,7 @@ def set_up(kind: str) -> None:
         make_venv()
     sys.stderr.write(f"bootstrap: installing the pinned packages ({kind})\n")
     call(
-        str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(PYTHON),
+        str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--compile-bytecode", "--python", str(PYTHON),
         "--constraint", "requirements.lock", "--editable", f".{EXTRAS[kind]}",
     )  # fmt: skip
     (VENV / f".ready-{kind}").write_text(digest)
