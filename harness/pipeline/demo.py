@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ AS_OF = "2013-11-01T00:00:00Z"
 TRAFFIC = "scenarios/traffic/flights"
 POLICY = "scenarios/policies/flights-retrain.yaml"
 _MARKER = ".demo"
+_WIDTH = 100
+_FINDINGS = 3
 _VERSIONS = (("v1", "champion"), ("v2", "challenger"), ("utc_hour", None))
 _CANDIDATES = (
     ("good-retrain", "models:/flights@challenger", "v2", Decision.PROMOTE),
@@ -178,10 +181,21 @@ def _register(root: Path, out: Path, listener: Listener) -> str:
 
 def _told(gate: GateResult) -> str:
     """A verdict in a few lines."""
-    lines = [f"{gate.decision}  ({gate.seconds:.1f} s)", f"  {gate.record.explanation}"]
-    lines += [f"  ! {f.what}" for f in gate.findings if f.severity is Severity.HARM][:4]
-    lines.append(f"  report: {gate.run / 'report.html'}\n")
+    lines = [f"{gate.decision}  ({gate.seconds:.1f} s)", _wrapped(gate.record.explanation)]
+    harm = [f for f in gate.findings if f.severity is Severity.HARM][:_FINDINGS]
+    lines += [_wrapped(f"! {f.what}") for f in harm]
+    lines.append(f"  report: {_shown(gate.run / 'report.html')}\n")
     return "\n".join(lines)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _shown(path: Path) -> str:
+    """Relative to the current folder when it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _margin(root: Path) -> float:
@@ -249,8 +263,8 @@ def _closing(result: DemoResult, margin: float) -> str:
     lines += [
         "",
         f"Done in {result.seconds:.0f} s ({iso(ts_ns_from_iso(AS_OF, 'as of'))[:10]} was the day of decision). Open next:",
-        f"  {second / 'report.html'}   why the second was rolled back",
-        f"  {first / 'report.html'}   what a promotion rests on",
+        f"  {_shown(second / 'report.html')}   why the second was rolled back",
+        f"  {_shown(first / 'report.html')}   what a promotion rests on",
         "  harness compare models/flights/v2.onnx models/flights/utc_hour.onnx --inputs scenarios/traffic/flights",
         "  harness scenario list   more planted faults with known answers",
     ]
