@@ -11,6 +11,7 @@ import hashlib
 import re
 import secrets
 import sys
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.clock import iso, now_ns
-from harness.core.errors import TrafficError, UsageError
+from harness.core.errors import PolicyError, TrafficError, UsageError
 from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.policies import Policy, WindowName
@@ -137,7 +138,7 @@ def restore(
     """
     manifest = run.read_json("manifest.json")
     request = GateRequest.from_json(manifest["request"])
-    policy = policy_from_yaml((run.path / "policy.yaml").read_text(), str(run.path / "policy.yaml"))
+    policy = _same_policy(run, manifest)
     baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
     if graphs is None:
         graphs = (inspect(baseline.path, policy.sandbox), inspect(candidate.path, policy.sandbox))
@@ -153,7 +154,7 @@ def restore(
                 manifest["window"]["path"], "the sealed window is not the one of this run",
                 "Start a new run.",
             )  # fmt: skip
-        orders, label = _load_order(run, window.info.count)
+        orders, label = _load_order(run, manifest["order_sha256"])
         batches = tuple(schedule(orders, int(manifest["batch_requests"])))
         counts = _window_counts(policy, window, dict(orders))
     return Prepared(
@@ -170,6 +171,17 @@ def _read_policy(path: Path) -> str:
         raise UsageError(
             str(path), f"the policy cannot be read: {error}", "Give a YAML text file."
         ) from error
+
+
+def _same_policy(run: RunFolder, manifest: dict[str, Any]) -> Policy:
+    """The run's own copy of the policy; it must still mean the same."""
+    path = run.path / "policy.yaml"
+    policy = policy_from_yaml(_read_policy(path), str(path))
+    if policy.digest != manifest["policy"]["digest"]:
+        raise PolicyError(
+            str(path), "is no longer the policy that this run was begun with", "Start a new run."
+        )
+    return policy
 
 
 def _with_cutoff(model: PinnedModel, graph: ModelGraph | LoadFailure) -> PinnedModel:
@@ -248,9 +260,7 @@ def _fix_traffic(
     }  # fmt: skip
     with (run.path / "order.npz").open("wb") as file:
         np.savez(file, label=label, **orders)  # type: ignore[arg-type]
-    manifest["order_sha256"] = {
-        name: hashlib.sha256(order.tobytes()).hexdigest() for name, order in orders.items()
-    }
+    manifest["order_sha256"] = _digests({"label": label, **orders})
 
 
 def _joined_labels(
@@ -275,15 +285,25 @@ def _joined_labels(
     return label, ingestion, info
 
 
-def _load_order(run: RunFolder, count: int) -> tuple[list[tuple[str, Ints]], Floats]:
-    """The windows' orders, newest first, and the labels."""
-    with np.load(run.path / "order.npz", allow_pickle=False) as saved:
-        names = [w.value for w in WindowName if w.value in saved.files]
-        orders = [(name, saved[name]) for name in names]
-        label = saved["label"]
-    if len(label) != count:
-        raise TrafficError(str(run.path), "order.npz does not fit the window", "Start a new run.")
-    return orders, label
+def _digests(arrays: dict[str, Array]) -> dict[str, str]:
+    """sha256 (hex) of what decides which request is judged when, and by which label."""
+    return {name: hashlib.sha256(a.tobytes()).hexdigest() for name, a in arrays.items()}
+
+
+def _load_order(run: RunFolder, expected: dict[str, str]) -> tuple[list[tuple[str, Ints]], Floats]:
+    """The windows' orders, newest first, and the labels; as they were drawn."""
+    path = run.path / "order.npz"
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            arrays: dict[str, Array] = dict(saved)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise UsageError(str(path), "the test order cannot be read", "Start a new run.") from None
+    if _digests(arrays) != expected:
+        raise UsageError(
+            str(path), "is not the test order that this run was begun with", "Start a new run."
+        )
+    orders = [(str(w), arrays[w].astype(np.int64)) for w in WindowName if w in arrays]
+    return orders, arrays["label"].astype(np.float64)
 
 
 def _window_counts(

@@ -9,6 +9,7 @@ promotion for the best of 10).
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ import numpy as np
 from harness.core.tensors import Bools, Ints
 
 BLOCK_ROWS = 256
+
+_EARLY = ((256, 8), (512, 12))
+"""(requests a batch, batches) before the batches have their full size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,23 @@ def draw_order(selected: Bools, *, seed: int, window: str, limit: int) -> Ints:
     return np.concatenate(drawn) if drawn else np.empty(0, np.int64)
 
 
+def cuts(n: int, batch_requests: int) -> list[tuple[int, int]]:
+    """Where an order of n requests is cut into batches: smaller ones first.
+
+    Every batch end is a look. Early looks decide clear cases soon and show how the evidence grew;
+    later ones cost more than they tell, so batches grow to the size that replays fastest.
+
+    Args:
+      n: requests.
+      batch_requests: size of all but the early batches.
+    """
+    edges = [0]
+    for size, count in (*_EARLY, (batch_requests, -(-n // batch_requests))):
+        for _ in range(count):
+            edges.append(min(edges[-1] + min(size, batch_requests), n))
+    return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
+
+
 def schedule(orders: Sequence[tuple[str, Ints]], batch_requests: int) -> list[Batch]:
     """Cuts each window's order into batches and takes them in turn.
 
@@ -77,11 +98,10 @@ def schedule(orders: Sequence[tuple[str, Ints]], batch_requests: int) -> list[Ba
 
     Args:
       orders: (window, storage positions in test order).
-      batch_requests: requests a batch.
+      batch_requests: requests a batch, but for the early ones; see `cuts`.
     """
     queues = [
-        (name, [order[i : i + batch_requests] for i in range(0, len(order), batch_requests)])
-        for name, order in orders
+        (name, [order[a:b] for a, b in cuts(len(order), batch_requests)]) for name, order in orders
     ]
     batches: list[Batch] = []
     for turn in range(max((len(q) for _, q in queues), default=0)):
