@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("gates",)
+
 # Before anything imports MLflow: it starts telemetry on import.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 

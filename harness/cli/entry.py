@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -112,4 +113,6 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """The `harness` program."""
+    # SIGTERM as Ctrl-C: what is open is closed, and the exit code is 4.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run())

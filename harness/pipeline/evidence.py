@@ -243,9 +243,13 @@ def _pairs_table(
         for name, seen in parts.items():
             for leg, side in (("baseline", seen.baseline), ("candidate", seen.candidate)):
                 table[f"{leg}_{name}"] = _request_means(pair, np.where(ok, side, np.nan))
-    for name, observed in values.items():
-        table[f"x:{name}"] = observed.x
-        table[f"failed:{name}"] = observed.failed
+    # Every chunk has the columns of every guardrail; one that reads another window saw nothing here.
+    for guardrail in policy.guardrails:
+        observed = values.get(guardrail.name)
+        table[f"x:{guardrail.name}"] = nothing if observed is None else observed.x
+        table[f"failed:{guardrail.name}"] = (
+            np.zeros(n, np.bool_) if observed is None else observed.failed
+        )
     for name, column in pair.requests.context.items():
         table[f"cx:{name}"] = column
     return table

@@ -14,13 +14,45 @@ import numpy as np
 from harness.core.observations import Observations, PairBatch
 from harness.core.tensors import Ints, Tensors
 from harness.core.traffic import RequestBatch
-from harness.diff.floor import Floor, FloorBuilder
+from harness.diff.floor import Floor, FloorBuilder, floor_from_json
+from harness.pipeline.opening import LegRecipe
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
+from harness.store.runs import RunFolder
 
+FLOOR_FILE = "floor.json"
 FLOOR_REQUESTS = 20_000
 _SPLITS = (333, 512)
 """Sizes into which the second leg's batches are cut, the rest being the third piece."""
+
+
+def floor_of_run(
+    run: RunFolder,
+    recipe: LegRecipe,
+    first: Leg,
+    batches: Sequence[Batch],
+    read: Callable[[Ints], RequestBatch],
+    *,
+    trace: bool,
+    heard: Callable[[int, int], None],
+) -> Floor:
+    """A run's noise floor, measured once: that of a noisy baseline is another one the next time.
+
+    Args:
+      run: keeps the floor, so that a resumed run goes on with it.
+      recipe: opens the baseline's second leg.
+      first: the baseline in the run's batches.
+      batches: the run's schedule.
+      read: gives the requests at storage positions.
+      trace: also compare feature tensors.
+      heard: told (done, total) requests.
+    """
+    if run.has(FLOOR_FILE):
+        return floor_from_json(run.read_json(FLOOR_FILE))
+    with recipe.open() as second:
+        floor = measure_floor(first, second, batches, read, trace=trace, heard=heard)
+    run.write_json(FLOOR_FILE, floor)
+    return floor
 
 
 def measure_floor(

@@ -22,7 +22,7 @@ from harness.judge.plan import TestPlan, plan_tests
 from harness.pipeline.attempts import spent
 from harness.pipeline.describe import Described, describe, leg_findings
 from harness.pipeline.evidence import Terms
-from harness.pipeline.floorpass import measure_floor
+from harness.pipeline.floorpass import floor_of_run
 from harness.pipeline.loop import LoopResult, replay
 from harness.pipeline.opening import LegRecipe, leg_recipe
 from harness.pipeline.prepare import Prepared
@@ -107,11 +107,10 @@ def _replayed(
         if failed is not None:
             return _not_run(prepared, failed, prepared.manifest, plan)
         manifest = {**prepared.manifest, "isolation": _isolation(prepared, baseline, candidate)}
-        with recipes[0].open() as again:
-            floor = measure_floor(
-                baseline, again, prepared.batches, window.read, trace=trace,
-                heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
-            )  # fmt: skip
+        floor = floor_of_run(
+            prepared.run, recipes[0], baseline, prepared.batches, window.read, trace=trace,
+            heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
+        )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)
         terms = Terms(
             policy=policy,

@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.core.observations import Outcome, PairBatch
 from harness.core.traffic import RequestBatch
@@ -187,16 +185,8 @@ def _any_run(pair: PairBatch) -> bool:
 
 
 def _stacked(parts: list[Pairs]) -> Pairs:
-    """Several batches' rows as one chunk; a guardrail of another window is NaN, not failed."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: np.concatenate([_column(part, name) for part in parts]) for name in names}
-
-
-def _column(part: Pairs, name: str) -> npt.NDArray[Any]:
-    if name in part:
-        return part[name]
-    n = len(part["seq"])
-    return np.zeros(n, np.bool_) if name.startswith("failed:") else np.full(n, np.nan)
+    """Several batches' rows as one chunk."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @contextmanager

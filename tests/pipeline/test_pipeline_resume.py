@@ -1,0 +1,313 @@
+"""A run that was interrupted anywhere goes on to the verdict of a run that was not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gates import AS_OF, MODELS, RETRAIN, ROOT
+
+from harness.core.errors import TrafficError, UsageError
+from harness.pipeline import prepare as preparation
+from harness.pipeline.gate import resume_gate, run_gate
+from harness.store.runs import RunFolder
+
+SEED = 20130701
+BATCH = 128
+INTERRUPTED = """
+import os, sys
+from harness.pipeline.gate import resume_gate
+from pathlib import Path
+
+run, stage, after, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+sent = []
+
+def listener(event):
+    if event.stage == stage and event.done >= after and not sent:
+        sent.append(event)
+        os.kill(os.getpid(), number)
+
+resume_gate(run, listener=listener)
+"""
+"""Goes on with a run and sends itself a signal when a stage has come so far."""
+
+STRICT = {
+    **RETRAIN,
+    "windows": {**RETRAIN["windows"], "min_requests": 100_000},
+}
+"""Never stops early, so that there is something to interrupt."""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, some_flights, windows):
+    """A run that is prepared and not begun, in batches of 128."""
+    import yaml
+
+    folder = tmp_path_factory.mktemp("prepared")
+    policy = folder / "policy.yaml"
+    policy.write_text(yaml.safe_dump(STRICT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation.secrets, "randbits", lambda _: SEED)
+        patch.setattr(preparation, "BATCH_REQUESTS", BATCH)
+        patch.setattr("harness.pipeline.gate.conclude", _not_now)
+        with pytest.raises(KeyboardInterrupt):
+            run_gate(
+                str(MODELS / "v1.onnx"), str(MODELS / "v2.onnx"), traffic=[some_flights],
+                policy=policy, as_of=AS_OF, out=folder / "run", cache_dir=windows,
+            )  # fmt: skip
+    return folder / "run"
+
+
+def _not_now(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared):
+    """The same run, ended without interruption."""
+    run = copy_of(prepared, "uninterrupted")
+    resume_gate(run)
+    return run
+
+
+def copy_of(prepared, name):
+    return Path(shutil.copytree(prepared, prepared.parent / name))
+
+
+def interrupted(run, stage, after, number):
+    """The exit status of a process that was interrupted while it went on with the run."""
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, run, stage, str(after), str(int(number))],
+        capture_output=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert not (run / "decision.json").exists()
+    return ended.returncode
+
+
+def read(run, name):
+    return json.loads((run / f"{name}.json").read_text())
+
+
+def chunks(run):
+    folder = RunFolder.open(run)
+    return [folder.read_pairs(n) for n in folder.pairs_chunks()]
+
+
+def pairs(run):
+    parts = chunks(run)
+    return {
+        name: np.concatenate([c[name] for c in parts]) for name in parts[0] if "latency" not in name
+    }
+
+
+def without_times(summary):
+    return {k: v for k, v in summary.items() if k != "latency"}
+
+
+def assert_same_outcome(run, other):
+    for name in ("decision", "evidence", "findings", "intermediates"):
+        assert read(run, name) == read(other, name)
+    assert without_times(read(run, "summary")) == without_times(read(other, "summary"))
+    mine, theirs = pairs(run), pairs(other)
+    assert mine.keys() == theirs.keys()
+    for name, column in mine.items():
+        np.testing.assert_array_equal(column, theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("stage", "batches", "number", "kept"),
+    [
+        ("floor", 1, signal.SIGKILL, 0),
+        ("floor", 1, signal.SIGTERM, 0),
+        ("replay", 1, signal.SIGKILL, 0),
+        ("replay", 3, signal.SIGINT, 3),
+        ("replay", 11, signal.SIGKILL, 8),
+        ("replay", 11, signal.SIGTERM, 11),
+        ("replay", 24, signal.SIGKILL, 24),
+    ],
+)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    prepared, uninterrupted, stage, batches, number, kept
+):
+    run = copy_of(prepared, f"{stage}-{batches}-{number.name}")
+    assert interrupted(run, stage, batches * BATCH, number) != 0
+    assert sum(len(c["seq"]) for c in chunks(run)) == kept * BATCH
+    resume_gate(run)
+    assert_same_outcome(run, uninterrupted)
+
+
+def test_a_run_interrupted_again_and_again_ends_the_same(prepared, uninterrupted):
+    run = copy_of(prepared, "again")
+    for batches, number in ((9, signal.SIGKILL), (13, signal.SIGTERM), (28, signal.SIGKILL)):
+        interrupted(run, "replay", batches * BATCH, number)
+    events = []
+    resume_gate(run, listener=events.append)
+    assert_same_outcome(run, uninterrupted)
+    # A second measurement of a noisy baseline would be another floor.
+    assert "floor" not in {e.stage for e in events}
+
+
+def test_a_fresh_run_and_a_resumed_one_agree(
+    prepared, uninterrupted, some_flights, windows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(preparation.secrets, "randbits", lambda _: SEED)
+    monkeypatch.setattr(preparation, "BATCH_REQUESTS", BATCH)
+    fresh = run_gate(
+        str(MODELS / "v1.onnx"), str(MODELS / "v2.onnx"), traffic=[some_flights],
+        policy=prepared / "policy.yaml", as_of=AS_OF, out=tmp_path / "run", cache_dir=windows,
+    )  # fmt: skip
+    assert read(fresh.run, "evidence") == read(uninterrupted, "evidence")
+
+
+def test_a_kill_while_sealing_leaves_nothing_to_resume_and_a_usable_cache(
+    some_flights, tmp_path, write_policy
+):
+    script = f"""
+import os
+from pathlib import Path
+from harness.pipeline.gate import run_gate
+
+def listener(event):
+    if event.stage == "seal" and event.done >= 1000:
+        os.kill(os.getpid(), 9)
+
+run_gate({str(MODELS / "v1.onnx")!r}, {str(MODELS / "v2.onnx")!r}, traffic=[Path({str(some_flights)!r})],
+         policy=Path({str(write_policy(RETRAIN))!r}), as_of={AS_OF!r}, out=Path({str(tmp_path / "killed")!r}),
+         cache_dir=Path({str(tmp_path / "cache")!r}), listener=listener)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT)
+    assert ended.returncode == -signal.SIGKILL
+    with pytest.raises(UsageError, match="before anything was fixed"):
+        resume_gate(tmp_path / "killed")
+    again = run_gate(
+        str(MODELS / "v1.onnx"), str(MODELS / "v2.onnx"), traffic=[some_flights],
+        policy=write_policy(RETRAIN), as_of=AS_OF, out=tmp_path / "again",
+        cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    assert again.decision == "PROMOTE"
+
+
+@pytest.mark.parametrize(
+    ("sign", "number"),
+    [
+        ("models/probes/baseline.onnx", signal.SIGTERM),
+        ("models/probes/baseline.onnx", signal.SIGINT),
+        ("pairs/00000.parquet", signal.SIGINT),
+    ],
+)
+def test_ctrl_c_on_the_command_exits_4_and_can_be_resumed(
+    prepared, uninterrupted, number, sign, harness
+):
+    run = copy_of(prepared, f"command-{number.name}-{Path(sign).stem}")
+    command = subprocess.Popen(
+        [Path(sys.executable).with_name("harness"), "gate", "--resume", run],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for(run / sign, command)
+    os.killpg(command.pid, number)
+    _, said = command.communicate(timeout=30)
+    assert command.returncode == 4
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert harness("gate", "--resume", run, "-q").code == 3
+    assert_same_outcome(run, uninterrupted)
+
+
+def wait_for(path, process):
+    until = time.perf_counter() + 30
+    while not path.exists() and process.poll() is None and time.perf_counter() < until:
+        time.sleep(0.005)
+    assert path.exists()
+
+
+def test_a_finished_run_is_not_resumed(uninterrupted, harness):
+    ran = harness("gate", "--resume", uninterrupted)
+    assert ran.code == 2
+    assert "this run is finished" in ran.err
+    assert "harness report" in ran.err
+
+
+def test_a_folder_that_is_no_run_is_not_resumed(tmp_path, harness):
+    ran = harness("gate", "--resume", tmp_path)
+    assert ran.code == 2
+    assert "no run folder" in ran.err
+
+
+def test_a_run_without_manifest_is_not_resumed(prepared, harness):
+    run = copy_of(prepared, "no-manifest")
+    (run / "manifest.json").unlink()
+    ran = harness("gate", "--resume", run)
+    assert ran.code == 2
+    assert "new folder" in ran.err
+
+
+def test_a_second_process_on_one_run_is_refused(prepared, harness):
+    run = copy_of(prepared, "two")
+    with RunFolder.open(run, write=True):
+        ran = harness("gate", "--resume", run)
+    assert ran.code == 2
+    assert "another process is writing this run" in ran.err
+
+
+def test_a_resume_takes_no_other_settings(prepared, harness):
+    ran = harness("gate", "--resume", prepared, "--as-of", AS_OF)
+    assert ran.code == 2
+    assert "--as-of" in ran.err
+
+
+def test_a_pinned_model_that_was_changed_is_refused(prepared):
+    run = copy_of(prepared, "changed-model")
+    manifest = read(run, "manifest")
+    copied = Path(shutil.copy(manifest["candidate"]["path"], run / "changed.onnx"))
+    copied.write_bytes(copied.read_bytes() + b"\0")
+    manifest["candidate"]["path"] = str(copied)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="the run pinned"):
+        resume_gate(run)
+
+
+def test_another_window_is_refused(prepared):
+    run = copy_of(prepared, "other-window")
+    manifest = read(run, "manifest")
+    manifest["window"]["window_hash"] = "0" * 64
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TrafficError, match="not the one of this run"):
+        resume_gate(run)
+
+
+def test_a_window_that_was_changed_is_refused(prepared):
+    run = copy_of(prepared, "changed-window")
+    manifest = read(run, "manifest")
+    window = Path(shutil.copytree(manifest["window"]["path"], run / "window"))
+    manifest["window"]["path"] = str(window)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    columns = bytearray((window / "columns.arrow").read_bytes())
+    columns[len(columns) // 2] ^= 1
+    (window / "columns.arrow").write_bytes(columns)
+    with pytest.raises(TrafficError):
+        resume_gate(run)
+
+
+def test_an_order_that_was_changed_is_refused(prepared):
+    run = copy_of(prepared, "changed-order")
+    with np.load(run / "order.npz") as saved:
+        arrays = dict(saved)
+    arrays["newest"] = arrays["newest"][::-1]
+    with (run / "order.npz").open("wb") as file:
+        np.savez(file, **arrays)
+    with pytest.raises(UsageError, match="order"):
+        resume_gate(run)
+
+
+def test_a_policy_that_was_changed_is_refused(prepared):
+    run = copy_of(prepared, "changed-policy")
+    policy = run / "policy.yaml"
+    policy.write_text(policy.read_text().replace("margin: 0.02", "margin: 0.2"))
+    with pytest.raises(UsageError, match=r"policy\.yaml"):
+        resume_gate(run)
