@@ -1,0 +1,17 @@
+"""A run folder's JSON files → report.html, summary.md, junit.xml and the command's last screen."""
+
+from harness.report.from_run import view_from_run
+from harness.report.html import render_html
+from harness.report.junit import render_junit
+from harness.report.markdown import render_markdown
+from harness.report.terminal import render_terminal
+from harness.report.views import ReportView
+
+__all__ = [
+    "ReportView",
+    "render_html",
+    "render_junit",
+    "render_markdown",
+    "render_terminal",
+    "view_from_run",
+]

@@ -1,0 +1,324 @@
+"""evidence.json → guardrails in words, with their curves and slices."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+from harness.report.charts import Judged, PathStep, bar, curve, shared_reach
+from harness.report.read import LONG, Doc
+from harness.report.views import (
+    Badge,
+    Cell,
+    Column,
+    EvidenceView,
+    Fact,
+    GuardrailView,
+    Table,
+    Tone,
+)
+from harness.report.words import (
+    WINDOWS,
+    between,
+    count,
+    e_value,
+    interval,
+    listed,
+    metric_from_word,
+    percent,
+    plain_word,
+    statement,
+    tolerated,
+)
+
+VERDICTS = {
+    "PASS": Badge(tone=Tone.GOOD, word="PASS"),
+    "FAIL": Badge(tone=Tone.BAD, word="FAIL"),
+    "INCONCLUSIVE": Badge(tone=Tone.WAIT, word="INCONCLUSIVE"),
+    "NO_DATA": Badge(tone=Tone.WAIT, word="NO DATA"),
+}
+MOST_GUARDRAILS = 60
+"""Guardrails shown with a card of their own."""
+MOST_SLICES = 80
+"""Slices shown per guardrail."""
+_ORDER = {"FAIL": 0, "NO_DATA": 1, "INCONCLUSIVE": 2}
+
+
+def evidence_rows(evidence: Doc, decision: Doc) -> tuple[Doc, ...]:
+    """The Evidence values: from evidence.json, or the compact ones in decision.json."""
+    rows = evidence.at("evidence").items() or decision.at("guardrails").items()
+    return tuple(row for row in rows if row.fields())
+
+
+def alphas(decision: Doc) -> tuple[float, float]:
+    """(promote, rollback) error rates; 0 where the decision does not say."""
+    return (
+        decision.at("alpha", "promote").finite() or 0.0,
+        decision.at("alpha", "rollback").finite() or 0.0,
+    )
+
+
+def judged_from(row: Doc) -> Judged:
+    """The numbers and words of one Evidence."""
+    margin = row.at("margin").finite()
+    verdict = row.at("verdict").text()
+    return Judged(
+        metric=metric_from_word(row.at("metric").text()),
+        margin=margin if margin is not None and margin > 0 else None,
+        direction=row.at("direction").text("increase"),
+        verdict=verdict,
+        lower=row.at("lower").number() if verdict != "NO_DATA" else None,
+        upper=row.at("upper").number() if verdict != "NO_DATA" else None,
+        tone=VERDICTS[verdict].tone if verdict in VERDICTS else Tone.MUTED,
+    )
+
+
+def evidence_view(row: Doc, reach: float | None = None) -> EvidenceView:
+    """One Evidence in words.
+
+    Args:
+      row: the Evidence.
+      reach: margins the bar shows to each side; None = as many as it needs.
+    """
+    judged = judged_from(row)
+    gating = row.at("gating").flag(default=True)
+    badge = VERDICTS.get(judged.verdict) or Badge(tone=Tone.MUTED, word=judged.verdict or "unknown")
+    if not gating and judged.verdict == "FAIL":
+        badge = Badge(tone=Tone.INFO, word=badge.word)
+    window = row.at("window").text()
+    ends = interval(judged.metric, judged.lower, judged.upper, judged.margin)
+    limit = tolerated(judged.metric, judged.margin, judged.direction)
+    return EvidenceView(
+        name=row.at("name").text("unnamed"),
+        slice=row.at("slice").text(),
+        verdict=judged.verdict,
+        badge=badge,
+        gating=gating,
+        window=WINDOWS.get(window, window),
+        reason=row.at("reason").text(limit=LONG),
+        interval=ends,
+        tolerated=limit,
+        statement=statement(judged.metric, ends, limit),
+        requests=_requests(row),
+        bar=bar(judged, reach or shared_reach((judged,))),
+    )
+
+
+def _requests(row: Doc) -> str:
+    n, available = row.at("n").whole(), row.at("n_available").whole()
+    return count(n) if available in (None, n) else f"{count(n)} of {count(available)}"
+
+
+def guardrail_views(
+    rows: tuple[Doc, ...], alpha: tuple[float, float], binding: str
+) -> tuple[GuardrailView, ...]:
+    """One view a guardrail, the failing ones first.
+
+    Args:
+      rows: every Evidence, slices among them.
+      alpha: (promote, rollback) error rates.
+      binding: name of the evidence that bound the decision; "" when none did.
+    """
+    grouped: dict[tuple[str, str], list[Doc]] = defaultdict(list)
+    for row in rows:
+        own = row.at("guardrail").text() or row.at("name").text()
+        grouped[own, row.at("window").text()].append(row)
+    groups = sorted(grouped.values(), key=_urgency)
+    return tuple(
+        _guardrail(index, group, alpha, binding)
+        for index, group in enumerate(groups[:MOST_GUARDRAILS])
+    )
+
+
+def _urgency(group: list[Doc]) -> tuple[bool, int]:
+    reported = not any(row.at("gating").flag(default=True) for row in group)
+    return reported, min(_ORDER.get(row.at("verdict").text(), 9) for row in group)
+
+
+def _guardrail(
+    index: int, group: list[Doc], alpha: tuple[float, float], binding: str
+) -> GuardrailView:
+    whole = next((row for row in group if not row.at("slice").text()), group[0])
+    slices = [row for row in group if row is not whole]
+    judged = judged_from(whole)
+    return GuardrailView(
+        anchor=f"guardrail-{index + 1}",
+        whole=evidence_view(whole),
+        title=judged.metric.title,
+        question=judged.metric.question,
+        reading=_reading(whole, judged, alpha[0]),
+        binding=bool(binding) and any(row.at("name").text() == binding for row in group),
+        curve=curve(judged, _path(whole), alpha),
+        slices=_slices(slices) if slices else None,
+        numbers=_numbers(whole, alpha),
+    )
+
+
+def _path(row: Doc) -> tuple[PathStep, ...]:
+    steps: list[PathStep] = []
+    for point in row.at("path").items():
+        n = point.at("n").whole()
+        lower, upper = point.at("lower").number(), point.at("upper").number()
+        if n is None or n < 1 or lower is None or upper is None:
+            continue
+        # A path out of order cannot be drawn over n.
+        if steps and n <= steps[-1].n:
+            continue
+        steps.append(
+            PathStep(
+                n=n,
+                lower=lower,
+                upper=upper,
+                log_e_promote=point.at("log_e_promote").number(),
+                log_e_rollback=point.at("log_e_rollback").number(),
+            )
+        )
+    return tuple(steps)
+
+
+def _reading(row: Doc, judged: Judged, alpha: float) -> str:
+    if judged.lower is None or judged.upper is None:
+        return "Nothing was measured, so this guardrail can neither pass nor fail."
+    ends = interval(judged.metric, judged.lower, judged.upper, judged.margin)
+    sure = f"With {percent(1 - alpha)} confidence, " if 0 < alpha < 1 else ""
+    subject = row.at("subject").text("mean")
+    sentence = f"{sure}the {subject.removeprefix('the ')} lies {between(ends)}."
+    limit = tolerated(judged.metric, judged.margin, judged.direction)
+    return f"{sentence[0].upper()}{sentence[1:]} The policy tolerates {limit}."
+
+
+def _threshold(level: float) -> str:
+    return f"needs {count(1 / level)}" if 0 < level < 1 else ""
+
+
+def _numbers(row: Doc, alpha: tuple[float, float]) -> tuple[Fact, ...]:
+    facts = [
+        Fact(
+            label="Evidence for harmless (e-value)",
+            value=e_value(row.at("e_promote").number()),
+            note=_threshold(alpha[0]),
+        ),
+        Fact(
+            label="Evidence for harm (e-value)",
+            value=e_value(row.at("e_rollback").number()),
+            note="enters a weighted average",
+        ),
+        Fact(label="Weight in that average", value=percent(row.at("weight").finite())),
+    ]
+    failed = row.at("n_failed").whole()
+    if failed:
+        facts.append(
+            Fact(
+                label="Failed or NaN pairs among them",
+                value=count(failed),
+                note="counted as the worst value for promotion, the best for rollback",
+            )
+        )
+    return tuple(facts)
+
+
+def _slices(rows: list[Doc]) -> Table:
+    ordered = sorted(rows, key=lambda row: _ORDER.get(row.at("verdict").text(), 9))
+    shown = ordered[:MOST_SLICES]
+    reach = shared_reach(tuple(judged_from(row) for row in shown))
+    views = [evidence_view(row, reach) for row in shown]
+    left_out = len(rows) - len(shown)
+    return Table(
+        title="Slices",
+        columns=(
+            Column(label="Slice"),
+            Column(label="Verdict"),
+            Column(label="Against the margin"),
+            Column(label="Mean between", numeric=True),
+            Column(label="Requests", numeric=True),
+        ),
+        rows=tuple(
+            (
+                Cell(text=view.slice or view.name),
+                Cell(text=view.badge.word, badge=view.badge.tone),
+                bar_cell(view),
+                Cell(text=view.interval),
+                Cell(text=view.requests),
+            )
+            for view in views
+        ),
+        empty="",
+        note=f"{left_out} more slices are in evidence.json." if left_out else "",
+    )
+
+
+def bar_cell(view: EvidenceView) -> Cell:
+    """The interval as a drawing, or words where there is nothing to draw."""
+    return Cell(text="not drawn" if view.bar is None else view.interval, bar=view.bar)
+
+
+def guardrail_notes(evidence: Doc, rows: tuple[Doc, ...]) -> tuple[str, ...]:
+    """Pooled slices and the combined evidence, in sentences."""
+    notes = []
+    for pooled in evidence.at("pooled").items():
+        values = tuple(value.text() for value in pooled.at("values").items())
+        if not values:
+            continue
+        notes.append(
+            f"{pooled.at('guardrail').text('A guardrail')}: no claim of their own for "
+            f"{pooled.at('column').text('slice')} {listed(values)} "
+            f"({percent(pooled.at('share').finite())} of the traffic); "
+            "they have too few requests and are judged together as rest."
+        )
+    log_e = evidence.at("combined", "log_e_rollback").number()
+    level = evidence.at("combined", "alpha_rollback").finite()
+    if log_e is not None and level is not None and 0 < level < 1:
+        combined = math.exp(min(log_e, 700.0))
+        notes.append(
+            f"Evidence for harm over all gating guardrails: e-value {e_value(combined)}; "
+            f"a rollback needs {count(1 / level)}."
+        )
+    guardrails = {row.at("guardrail").text() for row in rows}
+    if len(guardrails) > MOST_GUARDRAILS:
+        left_out = len(guardrails) - MOST_GUARDRAILS
+        notes.append(f"{left_out} more guardrails are in evidence.json.")
+    return tuple(notes)
+
+
+def overview(views: tuple[EvidenceView, ...]) -> Table:
+    """All guardrails over all traffic in one table, in units of their margins."""
+    return Table(
+        title="Guardrails at a glance",
+        columns=(
+            Column(label="Guardrail"),
+            Column(label="Verdict"),
+            Column(label="Against the margin"),
+            Column(label="Mean between", numeric=True),
+            Column(label="Tolerated", numeric=True),
+            Column(label="Requests", numeric=True),
+        ),
+        rows=tuple(
+            (
+                Cell(
+                    text=view.name,
+                    note=view.window if view.gating else f"{view.window}; reported only",
+                ),
+                Cell(text=view.badge.word, badge=view.badge.tone),
+                bar_cell(view),
+                Cell(text=view.interval),
+                Cell(text=view.tolerated),
+                Cell(text=view.requests),
+            )
+            for view in views
+        ),
+        empty="No guardrail was judged.",
+    )
+
+
+def tally(rows: tuple[Doc, ...]) -> str:
+    """How the gating guardrails ended: 5 of 6 pass, 1 fail."""
+    gating = [row.at("verdict").text() for row in rows if row.at("gating").flag(default=True)]
+    if not gating:
+        return "none judged"
+    words = [
+        f"{gating.count(verdict)} {plain_word(verdict.lower())}"
+        for verdict in ("FAIL", "INCONCLUSIVE", "NO_DATA")
+        if gating.count(verdict)
+    ]
+    within = f"{gating.count('PASS')} of {len(gating)} pass"
+    return ", ".join([within, *words])

@@ -1,0 +1,165 @@
+"""How the answer was reached, what it was contained in, and what it does not prove."""
+
+from __future__ import annotations
+
+from harness.report.headline import below_required, isolation_of
+from harness.report.read import LONG, Doc
+from harness.report.views import Cell, Column, Fact, Section, Table, Tone
+from harness.report.words import REASONS, TIERS, count, percent, plain_word
+
+ALWAYS = (
+    "A replay starts at the recorded request. Nothing upstream of it was tested: how callers build requests, how features are fetched before the call, network, queues.",
+    "No feedback: users, other systems and later requests could not react to the candidate's answers.",
+    "No concurrency: requests were not replayed under production's load or in its timing.",
+    "Absent days and absent slices: seasons, callers and values that the window does not hold were not seen.",
+    "Without labels, a change in what the right answer is (concept drift) is invisible. With labels, only those that had matured count.",
+)
+"""True of every run; printed in every report."""
+_CLAIMS = {
+    "process": "traffic like this window (future requests of the same kind)",
+    "window": "only the requests of this window",
+}
+_PRESETS = {
+    "refactor": "the same model: any difference above the noise floor counts",
+    "retrain": "the model may differ, but must not be worse",
+}
+
+
+def isolation(decision: Doc, manifest: Doc) -> Section:
+    """The tier really obtained, layer by layer."""
+    report = isolation_of(decision, manifest)
+    tier, required = report.at("tier").text("not recorded"), report.at("required").text()
+    enough = not below_required(report)
+    obtained = f"{tier} – {TIERS[tier]}" if tier in TIERS else tier
+    facts = (
+        Fact(label="Obtained", value=obtained, note="" if enough else "below what is required"),
+        Fact(
+            label="Required by the policy",
+            value=f"{required} – {TIERS[required]}" if required in TIERS else required or "unknown",
+        ),
+    )
+    layers = tuple(
+        (
+            Cell(text=plain_word(layer.at("name").text("layer"))),
+            Cell(text="on", badge=Tone.GOOD)
+            if layer.at("on").flag(default=False)
+            else Cell(text="off", badge=Tone.WAIT),
+            Cell(text=layer.at("detail").text("–")),
+        )
+        for layer in report.at("layers").items()
+    )
+    return Section(
+        anchor="isolation",
+        title="Isolation",
+        lead="Each version ran in its own process. These layers were in force, as reported by "
+        "the run and not assumed.",
+        facts=facts,
+        tables=(
+            Table(
+                title="Layers",
+                columns=(Column(label="Layer"), Column(label="State"), Column(label="Detail")),
+                rows=layers,
+                empty="No layers were recorded.",
+            ),
+        ),
+    )
+
+
+def method(decision: Doc, manifest: Doc) -> Section:
+    """Error rates, claim, seed, hashes, environment, policy text."""
+    policy = manifest.at("policy")
+    environment = tuple(
+        (Cell(text=plain_word(name)), Cell(text=_flat(value), mono=True))
+        for name, value in manifest.at("environment").fields()
+    )
+    return Section(
+        anchor="method",
+        title="How it was decided",
+        lead="Sequential tests: their error rates hold however often the evidence is looked at.",
+        facts=(*_rates(decision), *_setting(decision, manifest), *_hashes(decision, manifest)),
+        tables=(
+            Table(
+                title="Environment",
+                columns=(Column(label="Part"), Column(label="Value")),
+                rows=environment,
+                empty="No environment was recorded.",
+                folded=True,
+            ),
+        ),
+        block=policy.at("text").block(),
+        block_title="Policy as applied",
+        folded=True,
+    )
+
+
+def _flat(value: Doc) -> str:
+    inner = value.fields() or tuple(("", item) for item in value.items())
+    if not inner:
+        return value.text("–")
+    return ", ".join(f"{key} {item.text('…')}".strip() for key, item in inner[:40])
+
+
+def _rates(decision: Doc) -> tuple[Fact, ...]:
+    words = {
+        "promote": ("Risk of a wrong promotion", "while any gating guardrail is beyond its margin"),
+        "rollback": ("Risk of a wrong rollback", "while all are within"),
+    }
+    return tuple(
+        Fact(label=words[key][0], value=f"at most {percent(rate.finite())}", note=words[key][1])
+        for key, rate in decision.at("alpha").fields()
+        if key in words
+    )
+
+
+def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
+    policy = manifest.at("policy")
+    preset, claim = policy.at("preset").text(), policy.at("claim").text()
+    reason = decision.at("reason").text()
+    attempt = decision.at("attempt").whole() or manifest.at("attempt").whole()
+    seed = manifest.at("seed").text("not recorded")
+    return (
+        Fact(label="Reason", value=REASONS.get(reason, plain_word(reason)), note=reason),
+        Fact(label="Kind of change", value=preset or "unknown", note=_PRESETS.get(preset, "")),
+        Fact(
+            label="What the verdict is about",
+            value=_CLAIMS.get(claim, claim) or "unknown",
+            note=f"claim: {claim}" if claim else "",
+        ),
+        Fact(label="Mode", value=policy.at("mode").text("unknown")),
+        Fact(
+            label="Attempt",
+            value=count(attempt),
+            note="gates so far over this candidate, baseline and policy; "
+            "each further attempt has its error rates halved",
+        ),
+        Fact(
+            label="Seed of the test order",
+            value=seed,
+            note="drawn after the candidate's digest was fixed",
+            mono=True,
+        ),
+    )
+
+
+def _hashes(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
+    facts = (
+        ("Evidence (sha256)", decision.at("evidence_sha256")),
+        ("Policy (sha256)", manifest.at("policy", "digest")),
+        ("Window (sha256)", manifest.at("window", "window_hash")),
+        ("Harness version", manifest.at("harness_version")),
+        ("Command", manifest.at("command")),
+    )
+    return tuple(Fact(label=label, value=_command(at), mono=True) for label, at in facts)
+
+
+def _command(at: Doc) -> str:
+    """A text, or an argument list joined for reading only."""
+    words = at.items()
+    return " ".join(word.text() for word in words) if words else at.text("not recorded", limit=LONG)
+
+
+def limits(decision: Doc, intermediates: Doc) -> tuple[str, ...]:
+    """What this run did not compare, each as a sentence."""
+    both = (*decision.at("not_compared").items(), *intermediates.at("not_compared").items())
+    said = tuple(item.text(limit=LONG) or _flat(item) for item in both)
+    return tuple(dict.fromkeys(text for text in said if text and text != "–"))

@@ -1,0 +1,218 @@
+"""intermediates.json → features and outputs side by side, and whether the replay can be trusted."""
+
+from __future__ import annotations
+
+from harness.report.read import Doc
+from harness.report.views import Cell, Column, Fact, Section, Table, Tone
+from harness.report.words import count, counted, listed, number, share
+
+MOST_ROWS = 200
+"""Tensors shown per table."""
+
+_VERDICTS = {
+    "differs": (Tone.BAD, "differs"),
+    "expected": (Tone.INFO, "expected change"),
+    "refitted": (Tone.INFO, "refitted"),
+    "not_compared": (Tone.WAIT, "not compared"),
+    "equal": (Tone.GOOD, "equal"),
+}
+_KINDS = {"raw": "computed from raw fields", "fitted": "fitted constant", "output": "output"}
+_COLUMNS = (
+    Column(label="Name"),
+    Column(label="Verdict"),
+    Column(label="Requests that differ", numeric=True),
+    Column(label="Largest difference", numeric=True),
+    Column(label="Tolerance (relative)", numeric=True),
+    Column(label="Relation and example"),
+)
+
+
+def parity(intermediates: Doc) -> Section:
+    """Features and outputs, differing ones first; equal ones folded."""
+    features = intermediates.at("features").items()
+    outputs = intermediates.at("outputs").items()
+    return Section(
+        anchor="parity",
+        title="Features and outputs, side by side",
+        lead="The same requests through both versions: what each computed on the way, and its "
+        "answer. Features computed from raw fields should agree; fitted constants may move when "
+        "a model is retrained.",
+        facts=(
+            Fact(label="Features", value=_tally(features)),
+            Fact(label="Outputs", value=_tally(outputs)),
+        ),
+        tables=(*_tables("Features", features), *_tables("Outputs", outputs)),
+    )
+
+
+def _tally(rows: tuple[Doc, ...]) -> str:
+    verdicts = [row.at("verdict").text() for row in rows]
+    parts = [
+        f"{verdicts.count(key)} {words.replace('expected change', 'expected')}"
+        for key, (_, words) in _VERDICTS.items()
+        if verdicts.count(key)
+    ]
+    return ", ".join(parts) or "none recorded"
+
+
+def _tables(title: str, rows: tuple[Doc, ...]) -> tuple[Table, ...]:
+    order = list(_VERDICTS)
+
+    def rank(row: Doc) -> tuple[int, float]:
+        verdict = row.at("verdict").text()
+        place = order.index(verdict) if verdict in order else len(order)
+        return place, -(row.at("mismatched_requests").finite() or 0.0)
+
+    changed = sorted((r for r in rows if r.at("verdict").text() != "equal"), key=rank)
+    equal = [r for r in rows if r.at("verdict").text() == "equal"]
+    tables = [_table(title, changed, empty=f"{title}: no differences." if rows else "")]
+    if not rows:
+        tables = [_table(title, [], empty=f"{title}: none were compared in this run.")]
+    if equal:
+        tables.append(
+            _table(f"{title}: {counted(len(equal), 'equal one')}", equal, empty="", folded=True)
+        )
+    return tuple(tables)
+
+
+def _table(title: str, rows: list[Doc], *, empty: str, folded: bool = False) -> Table:
+    left_out = len(rows) - MOST_ROWS
+    return Table(
+        title=title,
+        columns=_COLUMNS,
+        rows=tuple(_row(row) for row in rows[:MOST_ROWS]),
+        empty=empty,
+        note=f"{left_out} more are in intermediates.json." if left_out > 0 else "",
+        folded=folded,
+    )
+
+
+def _row(row: Doc) -> tuple[Cell, ...]:
+    verdict = row.at("verdict").text()
+    tone, word = _VERDICTS.get(verdict, (Tone.MUTED, verdict or "unknown"))
+    kind = row.at("kind").text()
+    requests, differing = row.at("requests").whole(), row.at("mismatched_requests").whole()
+    part = share(differing, requests)
+    largest = row.at("max_abs").number()
+    relative = row.at("max_rel").number()
+    compared = verdict != "not_compared"
+    return (
+        Cell(text=row.at("name").text("unnamed"), note=_KINDS.get(kind, kind), mono=True),
+        Cell(text=word, badge=tone),
+        Cell(
+            text=f"{count(differing)} of {count(requests)}" if compared else "–",
+            note=part if differing else "",
+        ),
+        Cell(
+            text=number(largest) if compared else "–",
+            note=f"relative {number(relative)}" if compared and relative else "",
+        ),
+        Cell(text=number(row.at("tolerance").number(), 2) if compared else "–"),
+        Cell(
+            text=row.at("text").text() or row.at("relation").text().replace("_", " ") or "–",
+            note=_example(row.at("example")),
+        ),
+    )
+
+
+def _example(example: Doc) -> str:
+    if not example.fields():
+        return ""
+    return (
+        f"e.g. {example.at('request_id').text('a request')}: "
+        f"{_shown(example.at('baseline'))} → {_shown(example.at('candidate'))}"
+    )
+
+
+def _shown(value: Doc) -> str:
+    if value.items():
+        return f"[{listed(tuple(_shown(item) for item in value.items()), 4)}]"
+    return value.text("–", limit=60)
+
+
+def fidelity(intermediates: Doc) -> Section:
+    """Baseline against production's recorded answers, against itself, and the observer guard."""
+    faithful, observer = intermediates.at("faithful"), intermediates.at("observer")
+    compared, differing = faithful.at("compared").whole(), faithful.at("mismatched").whole()
+    facts = []
+    if not compared:
+        facts.append(
+            Fact(
+                label="Replayed baseline = production",
+                value="not checked",
+                note=faithful.at("note").text()
+                or "no recorded answer could be compared, so nothing shows that the replay "
+                "is faithful",
+            )
+        )
+    else:
+        same = (compared or 0) - (differing or 0)
+        furthest = faithful.at("max_rel").number()
+        note = faithful.at("note").text()
+        largest = f"largest relative difference {number(furthest)}" if furthest else ""
+        facts.append(
+            Fact(
+                label="Replayed baseline = production",
+                value=f"{count(same)} of {counted(compared, 'answered request')}",
+                note="; ".join(t for t in (share(same, compared), largest, note) if t),
+            )
+        )
+    checked = observer.at("checked").whole()
+    facts.append(
+        Fact(
+            label="Looking inside changes the answer",
+            value="not checked"
+            if not checked
+            else f"largest relative difference {number(observer.at('max_rel').number() or 0.0)}",
+            note="; ".join(
+                t
+                for t in (
+                    f"{counted(checked, 'request')} with and without the extra outputs"
+                    if checked
+                    else "",
+                    observer.at("note").text(),
+                )
+                if t
+            ),
+        )
+    )
+    return Section(
+        anchor="fidelity",
+        title="Can the replay be trusted?",
+        lead="The replayed baseline is compared with what production answered, and with itself: "
+        "the noise floor is how far one version differs from itself.",
+        facts=tuple(facts),
+        tables=(_floor(intermediates.at("floor").items()),),
+    )
+
+
+def _floor(rows: tuple[Doc, ...]) -> Table:
+    noisy = [row for row in rows if (row.at("largest").number() or 0.0) > 0]
+    noisy.sort(key=lambda row: -(row.at("largest").number() or 0.0))
+    still = len(rows) - len(noisy)
+    return Table(
+        title="Noise floor: baseline against itself",
+        columns=(
+            Column(label="Tensor"),
+            Column(label="Largest difference", numeric=True),
+            Column(label="Typical size", numeric=True),
+            Column(label="Rows", numeric=True),
+            Column(label=""),
+        ),
+        rows=tuple(
+            (
+                Cell(text=row.at("name").text("unnamed"), mono=True),
+                Cell(text=number(row.at("largest").number())),
+                Cell(text=number(row.at("scale").number())),
+                Cell(text=count(row.at("rows").whole())),
+                Cell(text="changes from run to run", badge=Tone.WAIT)
+                if row.at("nondeterministic").flag(default=False)
+                else Cell(text="repeatable noise"),
+            )
+            for row in noisy[:MOST_ROWS]
+        ),
+        empty=f"The baseline repeats itself exactly in all {counted(still, 'tensor')}."
+        if rows
+        else "The noise floor was not measured in this run.",
+        note=f"{counted(still, 'tensor')} repeat exactly." if noisy and still else "",
+    )

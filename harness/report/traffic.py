@@ -1,0 +1,176 @@
+"""Which requests the decision rests on."""
+
+from __future__ import annotations
+
+from harness.report.charts import time_line
+from harness.report.read import Doc
+from harness.report.views import Cell, Column, Fact, Section, Table, TimeLine, Tone
+from harness.report.words import (
+    WINDOWS,
+    count,
+    counted,
+    listed,
+    moment,
+    percent,
+    period,
+    plain_word,
+    share,
+    short_digest,
+)
+
+_MOST_VALUES = 60
+
+
+def traffic(decision: Doc, manifest: Doc, summary: Doc) -> Section:
+    """Windows, what was left out on the way, labels, coverage."""
+    window = manifest.at("window")
+    return Section(
+        anchor="traffic",
+        title="Traffic",
+        lead="Recorded requests that were replayed through both versions.",
+        facts=_facts(window, manifest.at("labels")),
+        time_line=_time_line(decision, manifest),
+        tables=(
+            _windows(decision),
+            _not_sealed(window),
+            _coverage(summary),
+        ),
+    )
+
+
+def _windows(decision: Doc) -> Table:
+    rows = tuple(
+        (
+            Cell(text=WINDOWS.get(name, name)),
+            Cell(text=count(window.at("judged").whole())),
+            Cell(text=count(window.at("n").whole())),
+            Cell(
+                text=period(window.at("first_ts_ns").whole(), window.at("last_ts_ns").whole())
+                or "no requests"
+            ),
+            Cell(text=window.at("reason").text("–")),
+        )
+        for name, window in decision.at("windows").fields()
+    )
+    return Table(
+        title="Windows",
+        columns=(
+            Column(label="Window"),
+            Column(label="Requests judged", numeric=True),
+            Column(label="Available", numeric=True),
+            Column(label="From … to (UTC)"),
+            Column(label="Remark"),
+        ),
+        rows=rows,
+        empty="No window was selected.",
+    )
+
+
+def _facts(window: Doc, labels: Doc) -> tuple[Fact, ...]:
+    facts = []
+    if window:
+        sources = window.at("sources").fields()
+        span = period(window.at("first_ts_ns").whole(), window.at("last_ts_ns").whole())
+        versions = tuple(
+            f"{name or 'unnamed'} ({count(n.whole())})"
+            for name, n in window.at("versions").fields()
+        )
+        facts += [
+            Fact(
+                label="Sealed",
+                value=counted(window.at("count").whole(), "request"),
+                note=f"{span}; {counted(len(sources), 'file')}" if span else "",
+            ),
+            Fact(label="Answered in production by version", value=listed(versions) or "unknown"),
+            Fact(
+                label="Window hash",
+                value=short_digest(window.at("window_hash").text("unknown")),
+                mono=True,
+            ),
+        ]
+    if labels:
+        parts = [
+            f"{count(labels.at(key).whole())} {words}"
+            for key, words in (
+                ("unknown", "for unknown requests"),
+                ("late", "later than the maturity, not used"),
+            )
+            if labels.at(key).whole()
+        ]
+        facts.append(
+            Fact(
+                label="Labels joined",
+                value=f"{count(labels.at('joined').whole())} of {count(labels.at('read').whole())} read",
+                note="; ".join(parts),
+            )
+        )
+    else:
+        facts.append(
+            Fact(label="Labels joined", value="none", note="a change of meaning cannot be seen")
+        )
+    return tuple(facts)
+
+
+def _not_sealed(window: Doc) -> Table:
+    rows = tuple(
+        (Cell(text=plain_word(reason)), Cell(text=count(n.whole())))
+        for reason, n in window.at("not_sealed").fields()
+    )
+    return Table(
+        title="Recorded but left out",
+        columns=(Column(label="Reason"), Column(label="Requests", numeric=True)),
+        rows=rows,
+        empty="Every recorded request that was read could be used."
+        if window
+        else "This run does not record what was left out.",
+    )
+
+
+def _coverage(summary: Doc) -> Table:
+    values = summary.at("coverage").items()
+    ordered = sorted(values, key=lambda v: (v.at("judged_share").finite() or 0.0) > 0)
+    unseen = sum(1 for v in values if not v.at("judged_share").finite())
+    left_out = len(values) - _MOST_VALUES
+    rows = tuple(
+        (
+            Cell(text=f"{v.at('column').text('column')} = {v.at('value').text('(empty)')}"),
+            Cell(text=percent(v.at("traffic_share").finite())),
+            Cell(text=percent(v.at("judged_share").finite())),
+            Cell(text="judged", badge=Tone.MUTED)
+            if v.at("judged_share").finite()
+            else Cell(text="not judged", badge=Tone.WAIT),
+        )
+        for v in ordered[:_MOST_VALUES]
+    )
+    notes = [f"{counted(unseen, 'value')} never judged."] if unseen else []
+    notes += [f"{left_out} more are in summary.json."] if left_out > 0 else []
+    return Table(
+        title="Coverage of the columns that the policy lists",
+        columns=(
+            Column(label="Value"),
+            Column(label="Share of traffic", numeric=True),
+            Column(label="Share of judged", numeric=True),
+            Column(label=""),
+        ),
+        rows=rows,
+        empty="The policy lists no columns to cover.",
+        note=" ".join(notes),
+        folded=not unseen,
+    )
+
+
+def _time_line(decision: Doc, manifest: Doc) -> TimeLine | None:
+    spans = []
+    for role in ("baseline", "candidate"):
+        model = decision.at(role) or manifest.at(role)
+        cutoff = model.at("training_cutoff_ns").whole() or 0
+        if moment(cutoff):
+            spans.append((f"{role} trained", 0, cutoff, Tone.MUTED, f"until {moment(cutoff)}"))
+    for name, window in decision.at("windows").fields():
+        first, last = window.at("first_ts_ns").whole() or 0, window.at("last_ts_ns").whole() or 0
+        if moment(first) and moment(last) and last >= first:
+            judged = window.at("judged").whole()
+            part = share(judged, window.at("n").whole())
+            words = f"{period(first, last)}, {count(judged)} judged" + f" ({part})" * bool(part)
+            spans.append((f"{name} window", first, last, Tone.INFO, words))
+    return time_line(tuple(spans))

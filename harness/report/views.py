@@ -1,0 +1,408 @@
+"""What the report shows, already worded and formatted: the same values for every output format.
+
+A view holds no raw JSON and no number to be computed with, except positions in percent of a
+drawing. Its strings are plain text; each renderer escapes them for its own format.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Tone(enum.StrEnum):
+    """How a fact is meant; always shown as a word and a sign too, never as colour alone."""
+
+    GOOD = "good"
+    BAD = "bad"
+    WAIT = "wait"
+    INFO = "info"
+    MUTED = "muted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Badge:
+    """A word with a tone: FAIL, proven beyond the margin."""
+
+    tone: Tone
+    """Colour and sign."""
+    word: str
+    """The word itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A labelled value."""
+
+    label: str
+    """What it is."""
+    value: str
+    """The value with its unit."""
+    note: str = ""
+    """Small print after it."""
+    mono: bool = False
+    """A digest, name or command: shown in fixed-width letters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """An interval against its margins; positions in percent of the bar's width."""
+
+    left: float
+    """Where the interval starts."""
+    width: float
+    """How wide it is."""
+    zero: float
+    """Where no change is."""
+    margin_low: float | None
+    """Where harm begins on the left; None = no harm on that side."""
+    margin_high: float | None
+    """Where harm begins on the right."""
+    clipped_left: bool
+    """The interval goes on beyond the left end."""
+    clipped_right: bool
+    """The interval goes on beyond the right end."""
+    tone: Tone
+    """The verdict's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One table cell."""
+
+    text: str
+    """What it says."""
+    note: str = ""
+    """Small print under it."""
+    badge: Tone | None = None
+    """Shown as a badge of this tone."""
+    mono: bool = False
+    """Fixed-width letters."""
+    bar: Bar | None = None
+    """Drawn instead of the text, which then describes the drawing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One table column."""
+
+    label: str
+    """Heading with the unit."""
+    numeric: bool = False
+    """Right-aligned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows under headings, or the reason why there are none."""
+
+    title: str
+    """Caption; the section's own heading is above it."""
+    columns: tuple[Column, ...]
+    """Headings."""
+    rows: tuple[tuple[Cell, ...], ...]
+    """As many cells as columns each."""
+    empty: str
+    """Said when there are no rows."""
+    note: str = ""
+    """Said under the rows: what was left out, how to read a column."""
+    folded: bool = False
+    """Closed until the reader opens it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banner:
+    """A condition that changes how far the decision can be trusted; on every page."""
+
+    tone: Tone
+    """How bad it is."""
+    title: str
+    """A few words."""
+    text: str
+    """What it means for the reader."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """The answer."""
+
+    state: str
+    """PROMOTE, ROLLBACK, HOLD or, when the gate itself failed, ERROR."""
+    tone: Tone
+    """Its colour and sign."""
+    word: str
+    """What is printed large."""
+    lead: str
+    """What it means for the candidate, in one sentence."""
+    reason: str
+    """The stable reason in words."""
+    explanation: str
+    """The gate's own two or three sentences."""
+    binding: str
+    """Which guardrail bound it, with its numbers; "" when none did."""
+    next: str
+    """What to do, or what would settle a HOLD."""
+    facts: tuple[Fact, ...]
+    """Requests, traffic, guardrails, isolation at a glance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSide:
+    """One of the two versions."""
+
+    role: str
+    """Baseline (old) or candidate (new)."""
+    name: str
+    """Model name."""
+    version: str
+    """Version, or "file"."""
+    facts: tuple[Fact, ...]
+    """Digest, reference, training cut-off, requirements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """A labelled position on an axis."""
+
+    at: float
+    """Percent of the axis."""
+    label: str
+    """With the unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A labelled horizontal line."""
+
+    at: float
+    """Percent from the top."""
+    label: str
+    """What it marks."""
+    above: bool
+    """The label stands above the line, where the curve leaves room."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """The part of a plot that means harm."""
+
+    top: float
+    """Percent from the top."""
+    height: float
+    """Percent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A confidence sequence over the number of requests; coordinates in percent of the plot."""
+
+    band: str
+    """SVG points of the band between the ends."""
+    lower: str
+    """SVG points of the lower end."""
+    upper: str
+    """SVG points of the upper end."""
+    margins: tuple[Level, ...]
+    """Where harm begins."""
+    harm: tuple[Zone, ...]
+    """Beyond the margins."""
+    zero: float | None
+    """Where no change is, percent from the top; None when outside the plot."""
+    last: tuple[float, float, float]
+    """Final interval: x, y of the lower end, y of the upper end."""
+    proven: float | None
+    """x at which the verdict was proven; None when it was not."""
+    proven_label: str
+    """By how many requests."""
+    x_ticks: tuple[Tick, ...]
+    """Requests."""
+    y_ticks: tuple[Tick, ...]
+    """In the metric's unit, percent from the top."""
+    x_label: str
+    """Unit of x and whether it is logarithmic."""
+    text: str
+    """The same in words, for readers who do not see the drawing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceView:
+    """One guardrail, or one slice of one."""
+
+    name: str
+    """As in evidence.json."""
+    slice: str
+    """ "" for all traffic."""
+    verdict: str
+    """PASS, FAIL, INCONCLUSIVE, NO_DATA."""
+    badge: Badge
+    """The verdict in words."""
+    gating: bool
+    """Whether it decides."""
+    window: str
+    """Which requests."""
+    reason: str
+    """Why this verdict."""
+    interval: str
+    """Both ends with unit; says so when nothing was measured."""
+    tolerated: str
+    """What the policy tolerates, with unit."""
+    statement: str
+    """Metric, interval and limit in one phrase."""
+    requests: str
+    """How many entered, of how many."""
+    bar: Bar | None
+    """The interval against the margin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardrailView:
+    """One guardrail with everything that belongs to it."""
+
+    anchor: str
+    """Fragment id."""
+    whole: EvidenceView
+    """Over all traffic, or the first slice when there is no such evidence."""
+    title: str
+    """What is measured, in words."""
+    question: str
+    """How it is measured, in one sentence."""
+    reading: str
+    """What the interval says, in one sentence."""
+    binding: bool
+    """This one bound the decision."""
+    curve: Curve | None
+    """How the evidence grew; None when there was too little."""
+    slices: Table | None
+    """Its slices; None when it has none."""
+    numbers: tuple[Fact, ...]
+    """e-values, thresholds, weight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingView:
+    """One finding."""
+
+    badge: Badge
+    """How much it matters."""
+    where: str
+    """What it concerns."""
+    what: str
+    """The fact."""
+    line: str
+    """Both in one line, without saying the place twice."""
+    relation: str
+    """The relation in words; "" when there is none."""
+    remedy: str
+    """What to do."""
+    requests: tuple[str, ...]
+    """Request ids that show it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A labelled stretch of time."""
+
+    label: str
+    """What it is."""
+    left: float
+    """Percent of the time line."""
+    width: float
+    """Percent."""
+    tone: Tone
+    """Judged or not."""
+    detail: str
+    """Its dates in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLine:
+    """Windows and training cut-offs on one axis."""
+
+    spans: tuple[Span, ...]
+    """Windows, and what each version was trained on."""
+    ticks: tuple[Tick, ...]
+    """Dates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of the report made of facts, tables and notes."""
+
+    anchor: str
+    """Fragment id."""
+    title: str
+    """Heading."""
+    lead: str = ""
+    """One or two sentences under it."""
+    facts: tuple[Fact, ...] = ()
+    """Before the tables."""
+    tables: tuple[Table, ...] = ()
+    """In this order."""
+    notes: tuple[str, ...] = ()
+    """After the tables."""
+    time_line: TimeLine | None = None
+    """Drawn before the tables."""
+    block: str = ""
+    """Verbatim text at the end."""
+    block_title: str = ""
+    """What the verbatim text is."""
+    folded: bool = False
+    """Closed until the reader opens it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportView:
+    """One run, ready to be shown in any format."""
+
+    run_id: str
+    """Name of the run."""
+    created: str
+    """When the gate ran."""
+    as_of: str
+    """The instant it was run for; "" when not recorded."""
+    title: str
+    """Model and versions in a few words."""
+    headline: Headline
+    """The answer."""
+    banners: tuple[Banner, ...]
+    """What limits it."""
+    advise: bool
+    """The exit code does not carry the decision."""
+    baseline: VersionSide
+    """Old version."""
+    candidate: VersionSide
+    """New version."""
+    changes: tuple[str, ...]
+    """What differs between the two versions' records, in sentences."""
+    evidence: tuple[EvidenceView, ...]
+    """Every guardrail and slice, in the file's order."""
+    overview: Table
+    """Every guardrail in one row."""
+    guardrails: tuple[GuardrailView, ...]
+    """Guardrails over all traffic, failing ones first."""
+    guardrails_empty: str
+    """Said when there are none."""
+    guardrail_notes: tuple[str, ...]
+    """Pooled slices, combined evidence."""
+    findings: tuple[FindingView, ...]
+    """Harm first."""
+    findings_note: str
+    """Said when there are none, or when some were left out."""
+    traffic: Section
+    """Windows, counts, coverage."""
+    parity: Section
+    """Features and outputs."""
+    fidelity: Section
+    """Replay against production, noise floor, observer."""
+    behaviour: Section
+    """Outcomes, decisions, changed requests, slices."""
+    latency: Section
+    """Both versions."""
+    isolation: Section
+    """Obtained and required."""
+    method: Section
+    """α, claim, attempt, seed, hashes, environment, policy."""
+    limits: tuple[str, ...] = field(default=())
+    """What was not compared in this run."""
+    always: tuple[str, ...] = field(default=())
+    """What no replay shows."""
