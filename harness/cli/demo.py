@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import as_json_option, cache_option, quiet_option
+from harness.cli.options import as_json_option, cache_option, creatable, quiet_option
 
 
 @click.command(
@@ -14,7 +14,7 @@ from harness.cli.options import as_json_option, cache_option, quiet_option
     short_help="The whole story on real recorded flights: a good retrain and a broken one.",
     epilog="Example: harness demo --out runs/demo",
 )
-@click.option("--out", "-o", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True,
+@click.option("--out", "-o", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, callback=creatable,
               help="Folder for the registry and the two runs; replaced when it is an earlier demo.")  # fmt: skip
 @cache_option
 @as_json_option

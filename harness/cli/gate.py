@@ -9,6 +9,7 @@ import click
 from harness.cli.options import (
     as_json_option,
     cache_option,
+    creatable,
     existing,
     quiet_option,
     registry_option,
@@ -42,6 +43,7 @@ from harness.cli.options import (
     "--out",
     "-o",
     type=click.Path(path_type=Path),
+    callback=creatable,
     help="Run folder to create (default: runs/<time>-<name>).",
 )
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), callback=existing,

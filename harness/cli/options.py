@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,27 @@ import click
 
 from harness.core.errors import UsageError
 
+
+def creatable(_: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Checks that a folder is there or can be made, before any work is done for it."""
+    if value is None:
+        return None
+    above = next(p for p in (value.absolute(), *value.absolute().parents) if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{parameter.opts[-1]} {value}",
+            f"{above} is {'a folder that cannot be written to' if above.is_dir() else 'no folder'}",
+            "Name another folder.",
+        )
+    return value
+
+
 registry_option = click.option(
     "--registry", metavar="URI", envvar="HARNESS_REGISTRY",
     help="MLflow registry, e.g. sqlite:///mlflow.db or http://host:5000 (default: MLFLOW_TRACKING_URI).",
 )  # fmt: skip
 cache_option = click.option(
-    "--cache", type=click.Path(path_type=Path), envvar="HARNESS_CACHE_DIR",
+    "--cache", type=click.Path(path_type=Path), envvar="HARNESS_CACHE_DIR", callback=creatable,
     help="Where sealed windows are kept (default: the user's cache folder).",
 )  # fmt: skip
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import as_json_option, cache_option, quiet_option
+from harness.cli.options import as_json_option, cache_option, creatable, quiet_option
 
 
 @click.group("scenario", short_help="Planted faults with known answers: list them, run them.")
@@ -34,6 +34,7 @@ def list_(as_json: bool) -> int:
     "--out",
     "-o",
     type=click.Path(path_type=Path),
+    callback=creatable,
     help="Folder for the run folders (default: runs/scenarios).",
 )
 @cache_option

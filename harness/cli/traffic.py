@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import as_json_option, existing, quiet_option
+from harness.cli.options import as_json_option, creatable, existing, quiet_option
 
 
 @click.group("traffic", short_help="Look at recorded traffic; seal it into a window.")
@@ -41,7 +41,12 @@ def show(traffic: tuple[Path, ...], as_json: bool) -> int:
     "traffic", nargs=-1, required=True, type=click.Path(path_type=Path), callback=existing
 )
 @click.option(
-    "--out", "-o", required=True, type=click.Path(path_type=Path), help="Window folder to create."
+    "--out",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path),
+    callback=creatable,
+    help="Window folder to create.",
 )
 @as_json_option
 @quiet_option

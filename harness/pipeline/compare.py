@@ -124,11 +124,11 @@ def compare_models(
       UsageError: a file cannot be read, the inputs do not fit, nothing can be compared.
       SignatureError: the versions take or return other things.
     """
+    renames = mapping_from_options(mapping)
     with tempfile.TemporaryDirectory(prefix="harness-compare-") as scratch:
         folder = Path(scratch)
         pinned = [pin(r, folder / "models", registry_uri=registry_uri) for r in (old, new)]
         graphs = [_loaded(m, role) for m, role in zip(pinned, ("old", "new"), strict=True)]
-        renames = mapping_from_options(mapping)
         match = check_signatures(graphs[0].signature, graphs[1].signature, renames)
         window = open_traffic(
             list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")

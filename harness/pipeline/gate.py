@@ -130,6 +130,7 @@ def run_gate(
         allow_lower_isolation=allow_lower_isolation,
     )
     path = (out or _default_run(candidate)).resolve()
+    was_there = path.exists()
     with RunFolder.create(path) as run:
         try:
             prepared = prepare(request, run, listener)
@@ -138,6 +139,8 @@ def run_gate(
             # Nothing was judged yet or ever will be with these arguments: leave no half a run.
             if not run.pairs_chunks():
                 shutil.rmtree(path)
+                if was_there:
+                    path.mkdir()
             raise
 
 

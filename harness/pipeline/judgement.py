@@ -22,6 +22,7 @@ from harness.judge.plan import TestPlan, plan_tests
 from harness.pipeline.attempts import spent
 from harness.pipeline.describe import Described, describe, leg_findings
 from harness.pipeline.evidence import Terms
+from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import floor_of_run
 from harness.pipeline.loop import LoopResult, replay
 from harness.pipeline.opening import LegRecipe, leg_recipe
@@ -40,13 +41,15 @@ def conclude(prepared: Prepared, listener: Listener) -> Outcome:
 
     Raises:
       SignatureError: the versions take or return other things.
-      UsageError: isolation below the policy's, traffic that lacks an input.
+      UsageError: isolation below the policy's, traffic that lacks an input, a name in the policy
+        that neither version has.
       Interrupted: a checkpoint was written; the run can be gone on with.
     """
     graphs = (prepared.baseline_graph, prepared.candidate_graph)
     if not isinstance(graphs[0], ModelGraph) or not isinstance(graphs[1], ModelGraph):
         return _not_run(prepared, _load_facts(*graphs), prepared.manifest)
     match = check_signatures(graphs[0].signature, graphs[1].signature, prepared.policy.mapping)
+    check_expected_changes(prepared.policy, (graphs[0], graphs[1]), str(prepared.request.policy))
     window = prepared.window
     if window is None:  # both load, so preparation sealed the traffic
         msg = "a run with two loadable versions has a window"
