@@ -13,7 +13,8 @@ from harness.report.words import (
     milliseconds,
     moment,
     number,
-    percent,
+    rate,
+    score,
     share,
     signed,
 )
@@ -73,7 +74,7 @@ def _flips(summary: Doc) -> tuple[Fact, ...]:
         facts.append(
             Fact(
                 label=f"Positive decisions, {WINDOWS.get(window, window)}",
-                value=f"{percent(old)} → {percent(new)}",
+                value=f"{rate(old)} → {rate(new)}",
                 note=f"{signed(100 * (new - old), 2)} pp",
             )
         )
@@ -145,7 +146,7 @@ def _changed_row(row: Doc) -> tuple[Cell, ...]:
     return (
         Cell(text=row.at("request_id").text("unnamed"), note=listed(context, 4), mono=True),
         Cell(text=moment(row.at("ts_ns").whole()) or "unknown"),
-        Cell(text=f"{number(old)} → {number(new)}"),
+        Cell(text=f"{score(old)} → {score(new)}"),
         Cell(text=signed(new - old) if old is not None and new is not None else "–"),
         Cell(text=f"{before} → {after}", badge=Tone.WAIT)
         if before != after
@@ -185,7 +186,7 @@ def _slice_row(row: Doc) -> tuple[Cell, ...]:
     return (
         Cell(text=f"{row.at('column').text('column')} = {row.at('value').text('(empty)')}"),
         Cell(text=count(row.at("n").whole())),
-        Cell(text=f"{percent(old)} → {percent(new)}" if known else "–"),
+        Cell(text=f"{rate(old)} → {rate(new)}" if known else "–"),
         Cell(text=signed(100 * (new - old), 2) if old is not None and new is not None else "–"),
         Cell(text=signed(row.at("score_shift").finite(), 4)),
     )

@@ -155,8 +155,9 @@ def curve(judged: Judged, path: tuple[PathStep, ...], alpha: tuple[float, float]
             Level(
                 at=round(y(m), 2),
                 label=f"margin {value_in_unit(judged.metric, m)}",
-                # A failing curve ends beyond the margin, every other one within.
-                above=_label_above(y(m), preferred=(m > 0) != (judged.verdict == "FAIL")),
+                # A failing curve ends beyond the margin, every other one within; the lowest
+                # line of the plot is kept free for the words about the proof.
+                above=_label_above(y(m), preferred=m < 0 or judged.verdict != "FAIL"),
             )
             for m in margins
         ),
@@ -164,6 +165,7 @@ def curve(judged: Judged, path: tuple[PathStep, ...], alpha: tuple[float, float]
         zero=round(y(0.0), 2) if bottom <= 0 <= top else None,
         last=(99.6, round(y(steps[-1].lower), 2), round(y(steps[-1].upper), 2)),
         proven=None if proven is None else round(x(proven), 2),
+        proven_on_top=judged.verdict == "FAIL",
         proven_label="" if proven is None else f"proven by {count(proven)} requests",
         x_ticks=_x_ticks(first, last, x, logarithmic=logarithmic),
         y_ticks=tuple(
@@ -243,7 +245,7 @@ def _x_ticks(
     else:
         values = [v for v in _nice(first, last) if first <= v <= last]
     # The last look is labelled itself; a tick that would touch it is left out.
-    ticks = [Tick(at=round(x(v), 2), label=count(v)) for v in values if x(v) <= 86]  # noqa: PLR2004
+    ticks = [Tick(at=round(x(v), 2), label=count(v)) for v in values if x(v) <= 80]  # noqa: PLR2004
     return (*ticks, Tick(at=100.0, label=count(last)))
 
 

@@ -150,6 +150,7 @@ def _guardrail(
         binding=bool(binding) and any(row.at("name").text() == binding for row in group),
         curve=curve(judged, _path(whole), alpha),
         slices=_slices(slices) if slices else None,
+        slice_tally=f"slices: {_tally(slices)}" if slices else "",
         numbers=_numbers(whole, alpha),
     )
 
@@ -280,7 +281,7 @@ def guardrail_notes(evidence: Doc, rows: tuple[Doc, ...]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def overview(views: tuple[EvidenceView, ...]) -> Table:
+def overview(cards: tuple[GuardrailView, ...]) -> Table:
     """All guardrails over all traffic in one table, in units of their margins."""
     return Table(
         title="Guardrails at a glance",
@@ -292,33 +293,38 @@ def overview(views: tuple[EvidenceView, ...]) -> Table:
             Column(label="Tolerated", numeric=True),
             Column(label="Requests", numeric=True),
         ),
-        rows=tuple(
-            (
-                Cell(
-                    text=view.name,
-                    note=view.window if view.gating else f"{view.window}; reported only",
-                ),
-                Cell(text=view.badge.word, badge=view.badge.tone),
-                bar_cell(view),
-                Cell(text=view.interval),
-                Cell(text=view.tolerated),
-                Cell(text=view.requests),
-            )
-            for view in views
-        ),
+        rows=tuple(_overview_row(card) for card in cards),
         empty="No guardrail was judged.",
+    )
+
+
+def _overview_row(card: GuardrailView) -> tuple[Cell, ...]:
+    view = card.whole
+    role = "" if view.gating else "reported only"
+    return (
+        Cell(
+            text=view.name,
+            note="; ".join(part for part in (view.window, role, card.slice_tally) if part),
+        ),
+        Cell(text=view.badge.word, badge=view.badge.tone),
+        bar_cell(view),
+        Cell(text=view.interval),
+        Cell(text=view.tolerated),
+        Cell(text=view.requests),
     )
 
 
 def tally(rows: tuple[Doc, ...]) -> str:
     """How the gating guardrails ended: 5 of 6 pass, 1 fail."""
-    gating = [row.at("verdict").text() for row in rows if row.at("gating").flag(default=True)]
-    if not gating:
-        return "none judged"
+    gating = [row for row in rows if row.at("gating").flag(default=True)]
+    return _tally(gating) if gating else "none judged"
+
+
+def _tally(rows: list[Doc]) -> str:
+    verdicts = [row.at("verdict").text() for row in rows]
     words = [
-        f"{gating.count(verdict)} {plain_word(verdict.lower())}"
+        f"{verdicts.count(verdict)} {plain_word(verdict.lower())}"
         for verdict in ("FAIL", "INCONCLUSIVE", "NO_DATA")
-        if gating.count(verdict)
+        if verdicts.count(verdict)
     ]
-    within = f"{gating.count('PASS')} of {len(gating)} pass"
-    return ", ".join([within, *words])
+    return ", ".join([f"{verdicts.count('PASS')} of {len(rows)} pass", *words])

@@ -27,8 +27,11 @@ _COLUMNS = (
 )
 
 
-def parity(intermediates: Doc) -> Section:
+def parity(intermediates: Doc, manifest: Doc) -> Section:
     """Features and outputs, differing ones first; equal ones folded."""
+    # A retrained model's answers are meant to differ; how much is the guardrails' question.
+    retrained = manifest.at("policy", "preset").text() == "retrain"
+    output_tone = Tone.INFO if retrained else Tone.BAD
     features = intermediates.at("features").items()
     outputs = intermediates.at("outputs").items()
     return Section(
@@ -41,7 +44,13 @@ def parity(intermediates: Doc) -> Section:
             Fact(label="Features", value=_tally(features)),
             Fact(label="Outputs", value=_tally(outputs)),
         ),
-        tables=(*_tables("Features", features), *_tables("Outputs", outputs)),
+        tables=(
+            *_tables("Features", features, Tone.BAD),
+            *_tables("Outputs", outputs, output_tone),
+        ),
+        notes=("Outputs of a retrained model are expected to differ; guardrails judge how much.",)
+        if retrained and outputs
+        else (),
     )
 
 
@@ -55,7 +64,7 @@ def _tally(rows: tuple[Doc, ...]) -> str:
     return ", ".join(parts) or "none recorded"
 
 
-def _tables(title: str, rows: tuple[Doc, ...]) -> tuple[Table, ...]:
+def _tables(title: str, rows: tuple[Doc, ...], differs: Tone) -> tuple[Table, ...]:
     order = list(_VERDICTS)
 
     def rank(row: Doc) -> tuple[int, float]:
@@ -65,31 +74,33 @@ def _tables(title: str, rows: tuple[Doc, ...]) -> tuple[Table, ...]:
 
     changed = sorted((r for r in rows if r.at("verdict").text() != "equal"), key=rank)
     equal = [r for r in rows if r.at("verdict").text() == "equal"]
-    tables = [_table(title, changed, empty=f"{title}: no differences." if rows else "")]
-    if not rows:
-        tables = [_table(title, [], empty=f"{title}: none were compared in this run.")]
+    empty = "No differences." if rows else "None were compared in this run."
+    tables = [_table(title, changed, differs, empty=empty)]
     if equal:
         tables.append(
-            _table(f"{title}: {counted(len(equal), 'equal one')}", equal, empty="", folded=True)
+            _table(f"{title}: {counted(len(equal), 'equal one')}", equal, differs, folded=True)
         )
     return tuple(tables)
 
 
-def _table(title: str, rows: list[Doc], *, empty: str, folded: bool = False) -> Table:
+def _table(
+    title: str, rows: list[Doc], differs: Tone, *, empty: str = "", folded: bool = False
+) -> Table:
     left_out = len(rows) - MOST_ROWS
     return Table(
         title=title,
         columns=_COLUMNS,
-        rows=tuple(_row(row) for row in rows[:MOST_ROWS]),
+        rows=tuple(_row(row, differs) for row in rows[:MOST_ROWS]),
         empty=empty,
         note=f"{left_out} more are in intermediates.json." if left_out > 0 else "",
         folded=folded,
     )
 
 
-def _row(row: Doc) -> tuple[Cell, ...]:
+def _row(row: Doc, differs: Tone) -> tuple[Cell, ...]:
     verdict = row.at("verdict").text()
     tone, word = _VERDICTS.get(verdict, (Tone.MUTED, verdict or "unknown"))
+    tone = differs if verdict == "differs" else tone
     kind = row.at("kind").text()
     requests, differing = row.at("requests").whole(), row.at("mismatched_requests").whole()
     part = share(differing, requests)
@@ -132,57 +143,45 @@ def _shown(value: Doc) -> str:
 
 def fidelity(intermediates: Doc) -> Section:
     """Baseline against production's recorded answers, against itself, and the observer guard."""
-    faithful, observer = intermediates.at("faithful"), intermediates.at("observer")
-    compared, differing = faithful.at("compared").whole(), faithful.at("mismatched").whole()
-    facts = []
-    if not compared:
-        facts.append(
-            Fact(
-                label="Replayed baseline = production",
-                value="not checked",
-                note=faithful.at("note").text()
-                or "no recorded answer could be compared, so nothing shows that the replay "
-                "is faithful",
-            )
-        )
-    else:
-        same = (compared or 0) - (differing or 0)
-        furthest = faithful.at("max_rel").number()
-        note = faithful.at("note").text()
-        largest = f"largest relative difference {number(furthest)}" if furthest else ""
-        facts.append(
-            Fact(
-                label="Replayed baseline = production",
-                value=f"{count(same)} of {counted(compared, 'answered request')}",
-                note="; ".join(t for t in (share(same, compared), largest, note) if t),
-            )
-        )
-    checked = observer.at("checked").whole()
-    facts.append(
-        Fact(
-            label="Looking inside changes the answer",
-            value="not checked"
-            if not checked
-            else f"largest relative difference {number(observer.at('max_rel').number() or 0.0)}",
-            note="; ".join(
-                t
-                for t in (
-                    f"{counted(checked, 'request')} with and without the extra outputs"
-                    if checked
-                    else "",
-                    observer.at("note").text(),
-                )
-                if t
-            ),
-        )
-    )
     return Section(
         anchor="fidelity",
         title="Can the replay be trusted?",
         lead="The replayed baseline is compared with what production answered, and with itself: "
         "the noise floor is how far one version differs from itself.",
-        facts=tuple(facts),
+        facts=(
+            _against_production(intermediates.at("faithful")),
+            _observed(intermediates.at("observer")),
+        ),
         tables=(_floor(intermediates.at("floor").items()),),
+    )
+
+
+def _against_production(faithful: Doc) -> Fact:
+    label = "Replayed baseline against production"
+    compared, differing = faithful.at("compared").whole(), faithful.at("mismatched").whole() or 0
+    note = faithful.at("note").text()
+    if not compared:
+        why = "no recorded answer could be compared, so nothing shows that the replay is faithful"
+        return Fact(label=label, value="not checked", note=note or why)
+    furthest = faithful.at("max_rel").number()
+    largest = f"largest relative difference {number(furthest)}" if furthest else ""
+    return Fact(
+        label=label,
+        value=f"{count(compared - differing)} of {counted(compared, 'answer')} equal",
+        note="; ".join(t for t in (share(compared - differing, compared), largest, note) if t),
+    )
+
+
+def _observed(observer: Doc) -> Fact:
+    label = "Answers with and without reading features"
+    checked, note = observer.at("checked").whole(), observer.at("note").text()
+    if not checked:
+        return Fact(label=label, value="not checked", note=note)
+    furthest = observer.at("max_rel").number()
+    return Fact(
+        label=label,
+        value=f"largest relative difference {number(furthest)}" if furthest else "identical",
+        note="; ".join(t for t in (f"{counted(checked, 'request')} checked", note) if t),
     )
 
 

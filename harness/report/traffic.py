@@ -11,9 +11,9 @@ from harness.report.words import (
     counted,
     listed,
     moment,
-    percent,
     period,
     plain_word,
+    rate,
     share,
     short_digest,
 )
@@ -33,7 +33,7 @@ def traffic(decision: Doc, manifest: Doc, summary: Doc) -> Section:
         tables=(
             _windows(decision),
             _not_sealed(window),
-            _coverage(summary),
+            *_coverage(summary),
         ),
     )
 
@@ -126,36 +126,38 @@ def _not_sealed(window: Doc) -> Table:
     )
 
 
-def _coverage(summary: Doc) -> Table:
+def _coverage(summary: Doc) -> tuple[Table, ...]:
     values = summary.at("coverage").items()
-    ordered = sorted(values, key=lambda v: (v.at("judged_share").finite() or 0.0) > 0)
-    unseen = sum(1 for v in values if not v.at("judged_share").finite())
+    seen = [v for v in values if v.at("judged_share").finite()]
+    unseen = [v for v in values if not v.at("judged_share").finite()]
+    title = "Values in the traffic that were never judged"
+    empty = "Every value was judged." if values else "The policy lists no columns to cover."
+    tables = [_shares(title, unseen, empty=empty)]
+    if seen:
+        tables.append(_shares(f"Coverage: {counted(len(seen), 'value')} judged", seen, folded=True))
+    return tuple(tables)
+
+
+def _shares(title: str, values: list[Doc], *, empty: str = "", folded: bool = False) -> Table:
     left_out = len(values) - _MOST_VALUES
-    rows = tuple(
-        (
-            Cell(text=f"{v.at('column').text('column')} = {v.at('value').text('(empty)')}"),
-            Cell(text=percent(v.at("traffic_share").finite())),
-            Cell(text=percent(v.at("judged_share").finite())),
-            Cell(text="judged", badge=Tone.MUTED)
-            if v.at("judged_share").finite()
-            else Cell(text="not judged", badge=Tone.WAIT),
-        )
-        for v in ordered[:_MOST_VALUES]
-    )
-    notes = [f"{counted(unseen, 'value')} never judged."] if unseen else []
-    notes += [f"{left_out} more are in summary.json."] if left_out > 0 else []
     return Table(
-        title="Coverage of the columns that the policy lists",
+        title=title,
         columns=(
             Column(label="Value"),
             Column(label="Share of traffic", numeric=True),
             Column(label="Share of judged", numeric=True),
-            Column(label=""),
         ),
-        rows=rows,
-        empty="The policy lists no columns to cover.",
-        note=" ".join(notes),
-        folded=not unseen,
+        rows=tuple(
+            (
+                Cell(text=f"{v.at('column').text('column')} = {v.at('value').text('(empty)')}"),
+                Cell(text=rate(v.at("traffic_share").finite())),
+                Cell(text=rate(v.at("judged_share").finite() or 0.0)),
+            )
+            for v in values[:_MOST_VALUES]
+        ),
+        empty=empty,
+        note=f"{left_out} more are in summary.json." if left_out > 0 else "",
+        folded=folded,
     )
 
 

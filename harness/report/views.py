@@ -212,6 +212,8 @@ class Curve:
     """Final interval: x, y of the lower end, y of the upper end."""
     proven: float | None
     """x at which the verdict was proven; None when it was not."""
+    proven_on_top: bool
+    """The words about it stand at the top, where the margins leave room."""
     proven_label: str
     """By how many requests."""
     x_ticks: tuple[Tick, ...]
@@ -274,6 +276,8 @@ class GuardrailView:
     """How the evidence grew; None when there was too little."""
     slices: Table | None
     """Its slices; None when it has none."""
+    slice_tally: str
+    """How its slices ended; "" when it has none."""
     numbers: tuple[Fact, ...]
     """e-values, thresholds, weight."""
 

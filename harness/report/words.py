@@ -136,6 +136,20 @@ def percent(value: float | None) -> str:
     return f"{shown:.2f}".rstrip("0").rstrip(".").replace("-", _MINUS) + " %"
 
 
+def rate(value: float | None) -> str:
+    """A share in percent with two decimals, for columns and pairs that are read side by side."""
+    if value is None or not math.isfinite(value) or 0 < value < 1e-4:  # noqa: PLR2004
+        return percent(value)
+    return f"{100 * value:.2f} %".replace("-", _MINUS)
+
+
+def score(value: float | None) -> str:
+    """A score; those around 0 to 1 with three decimals."""
+    if value is None or not abs(value) < 10:  # noqa: PLR2004
+        return number(value, 5)
+    return f"{value:.3f}".replace("-", _MINUS)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with that many significant digits and a true minus sign."""
     if value is None:
@@ -225,7 +239,8 @@ def tolerated(metric: Metric, margin: float | None, direction: str) -> str:
 
 def statement(metric: Metric, ends: str, limit: str) -> str:
     """An interval and its limit in one phrase."""
-    found = ends if ends == NOT_MEASURED else f"found {ends}"
+    of = " of requests" if metric.unit == "%" else ""
+    found = ends if ends == NOT_MEASURED else f"found {ends}{of}"
     return f"{metric.title[:1].lower()}{metric.title[1:]}: {found}, tolerated {limit}"
 
 

@@ -332,23 +332,26 @@ def _summary():
     }
 
 
-def _slices(verdicts, shift=0.0, most=7_424):
+def _slices(shift=0.0, most=7_424):
     rows = []
-    for k, (carrier, verdict) in enumerate(zip(CARRIERS, verdicts, strict=False)):
-        n = most * (10 - k) // 10
+    for k, carrier in enumerate(CARRIERS):
+        points = path(
+            0.002 - 0.001 * k + shift * (1 - k / 8),
+            0.08,
+            most * (10 - k) // 10,
+            20 + k,
+            margin=0.05,
+            first=256,
+        )
+        end = points[-1]
+        within = end["lower"] > -0.05 and end["upper"] < 0.05
+        verdict = "FAIL" if end["lower"] > 0.05 else "PASS" if within else "INCONCLUSIVE"
         rows.append(
             evidence(
                 f"score[carrier={carrier}]",
                 "score_shift",
                 verdict,
-                path(
-                    0.002 - 0.001 * k + shift - shift * k / 8,
-                    0.08,
-                    n,
-                    20 + k,
-                    margin=0.05,
-                    first=256,
-                ),
+                points,
                 slice=f"carrier={carrier}",
                 margin=0.05,
                 direction="both",
@@ -403,7 +406,7 @@ def promote():
             gating=False,
             reason="Reported, does not decide.",
         ),
-        *_slices(["PASS"] * 9),
+        *_slices(),
     ]
     decision = {
         "decision": "PROMOTE",
@@ -505,21 +508,7 @@ def rollback():
             margin=0.03,
             gating=False,
         ),
-        *_slices(
-            [
-                "FAIL",
-                "INCONCLUSIVE",
-                "INCONCLUSIVE",
-                "PASS",
-                "INCONCLUSIVE",
-                "INCONCLUSIVE",
-                "INCONCLUSIVE",
-                "INCONCLUSIVE",
-                "INCONCLUSIVE",
-            ],
-            0.062,
-            1_086,
-        ),
+        *_slices(0.062, 1_086),
     ]
     run["evidence"]["combined"] = {"log_e_rollback": 680.4, "alpha_rollback": 0.05}
     run["decision"] |= {
@@ -690,6 +679,8 @@ def hold():
 def does_not_load():
     """A candidate that onnxruntime refuses: nothing was replayed through it."""
     run = promote()
+    for window in run["decision"]["windows"].values():
+        window |= {"judged": 0, "reason": "not replayed"}
     return {
         "manifest": run["manifest"],
         "decision": run["decision"]
