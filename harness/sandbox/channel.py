@@ -86,9 +86,13 @@ class Channel:
         """
         self._deadline = time.perf_counter() + timeout_s
         self._extension_s: Callable[[], float] | None = extension_s
-        prefix = self._read(frames.PREFIX.size)
-        header, body = frames.sizes_from_prefix(bytes(prefix), self._max_body)
-        return frames.header_from_bytes(bytes(self._read(header))), self._read(body)
+        try:
+            prefix = self._read(frames.PREFIX.size)
+            header, body = frames.sizes_from_prefix(bytes(prefix), self._max_body)
+            return frames.header_from_bytes(bytes(self._read(header))), self._read(body)
+        finally:
+            # It holds the sandbox: kept, a dropped sandbox would wait for the garbage collector.
+            self._extension_s = None
 
     def stderr_tail(self) -> str:
         """The last lines the child wrote to its standard error."""

@@ -1,12 +1,14 @@
 """A look at a model's graph, in a process of its own: what is inside, or a copy that returns more.
 
 Runs in the parent's environment, with `onnx`; like `child.worker` it locks itself first. Its answer is
-one frame: JSON, and for a probe the new model's bytes.
+a frame of JSON, and when a copy is wanted a second one with the new model's bytes. External data are
+never needed to read a graph; onnxruntime gets them, and a copy goes on referring to them.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from harness.sandbox.child import frames, lockdown
 
 if TYPE_CHECKING:
     import onnx
+
+    from harness.sandbox.child.external import Files
 
 RANDOM = frozenset(
     {
@@ -25,16 +29,19 @@ RANDOM = frozenset(
         "RandomUniformLike",
     }
 )
+FEATURES = "harness.features"
+FITTED = "harness.fitted"
 _METADATA = "harness."
 
 
 def main(arguments: list[str]) -> None:
-    """Answers one question about one model.
+    """Answers one question about one model: what is inside, then a copy if one is wanted.
 
     Args:
-      arguments: descriptors of the request pipe, the answer pipe and the model.
+      arguments: descriptors of the request pipe, the answer pipe, the model and the external data
+        (−1 for none).
     """
-    requests, answers, model_fd = (int(a) for a in arguments)
+    requests, answers, model_fd, external_fd = (int(a) for a in arguments)
     faulthandler.enable()
     config, _ = frames.read_frame(requests, 0)
     lockdown.stage_a(
@@ -44,23 +51,39 @@ def main(arguments: list[str]) -> None:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from harness.sandbox.child import sessions, worker
+    from harness.sandbox.child import external, sessions, worker
 
-    data = worker.bytes_from_fd(model_fd)
     refusals: tuple[type[Exception], ...] = (DecodeError, *sessions.RUNTIME_ERRORS)
-    buffers: list[memoryview] = []
     try:
+        data = worker.bytes_from_fd(model_fd)
+        files = external.files_from_fd(external_fd, config["external"])
         # onnxruntime first: its word on what a model is counts, and onnx parses almost anything.
-        session = sessions.open_session(data, optimise=True)
+        session = sessions.open_session(data, files, optimise=True)
         model = onnx.load_model_from_string(data)
-        if config["tensors"] is None:
-            answer = inspected(model, session)
-        else:
-            answer, probed = probed_model(model, config["tensors"])
-            buffers = [memoryview(probed)]
+        answer = inspected(model, session)
+        del session, data
+        worker.send(answers, {"kind": "graph", **answer})
+        if config["copy"]:
+            tensors = config["tensors"]
+            wanted = declared_tensors(model) if tensors is None else tensors
+            answer, probed = probed_model(model, files, wanted)
+            worker.send(answers, {"kind": "graph", **answer}, [memoryview(probed)])
     except refusals as error:
-        answer = {"ok": False, "error": worker.shown(error)}
-    worker.send(answers, {"kind": "graph", **answer}, buffers)
+        worker.send(answers, {"kind": "graph", "ok": False, "error": worker.shown(error)})
+
+
+def declared_tensors(model: onnx.ModelProto) -> list[str]:
+    """Features and fitted tensors as the metadata list them; the parent judges lists that are none."""
+    metadata = {p.key: p.value for p in model.metadata_props}
+    found: list[str] = []
+    for key in (FEATURES, FITTED):
+        try:
+            names = json.loads(metadata.get(key, "[]"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(names, list):
+            found += [n for n in names if isinstance(n, str)]
+    return found
 
 
 def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -93,7 +116,9 @@ def intermediate_names(model: onnx.ModelProto) -> list[str]:
 def random_operators(model: onnx.ModelProto) -> list[str]:
     """Operators whose result differs from run to run, wherever they stand."""
     constants_false = {
-        i.name for i in model.graph.initializer if not any(i.raw_data) and not any(i.int32_data)
+        i.name
+        for i in model.graph.initializer
+        if not (i.data_location or any(i.raw_data) or any(i.int32_data))
     }
     found = set()
     for node in all_nodes(model):
@@ -116,7 +141,9 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
                 waiting.extend(g.node for g in (attribute.g, *attribute.graphs))
 
 
-def probed_model(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[dict[str, Any], bytes]:
+def probed_model(
+    model: onnx.ModelProto, files: Files, tensors: Sequence[str]
+) -> tuple[dict[str, Any], bytes]:
     """The model with more outputs.
 
     An output that is only a name is enough: onnxruntime infers its type, also for ai.onnx.ml operators
@@ -142,7 +169,7 @@ def probed_model(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[dict[s
     before = len(model.graph.output)
     for name in added:
         model.graph.output.append(onnx.ValueInfoProto(name=name))
-    types = _output_types(model)
+    types = _output_types(model, files)
     odd = [n for n in added if types[n] not in sessions.COMPARABLE]
     castable = [n for n in odd if types[n].startswith("tensor(")]
     skipped.extend([n, f"is a {types[n]}"] for n in odd if n not in castable)
@@ -157,15 +184,15 @@ def probed_model(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[dict[s
         elif name not in odd:
             model.graph.output.append(onnx.ValueInfoProto(name=name))
     if castable:
-        _output_types(model)
+        _output_types(model, files)
     exposed = [n for n in wanted if n not in {s[0] for s in skipped}]
     answer = {"ok": True, "exposed": exposed, "cast": castable, "skipped": skipped}
     return answer, model.SerializeToString()
 
 
-def _output_types(model: onnx.ModelProto) -> dict[str, str]:
+def _output_types(model: onnx.ModelProto, files: Files) -> dict[str, str]:
     """Output → type as onnxruntime infers it; raises when the model does not load."""
     from harness.sandbox.child import sessions
 
-    session = sessions.open_session(model.SerializeToString(), optimise=False)
+    session = sessions.open_session(model.SerializeToString(), files, optimise=False)
     return {o.name: o.type for o in session.get_outputs()}

@@ -6,8 +6,8 @@ The parent never parses model bytes: a short-lived process (`graph_child`) does.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +25,12 @@ from harness.sandbox.answers import (
     texts_from,
 )
 from harness.sandbox.bundle import GRAPHS
-from harness.sandbox.channel import ChannelClosed, ChannelTimeout
 from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
-from harness.sandbox.memory_files import sealed_from_path
-from harness.sandbox.process import START_DEADLINE_S, load_failure_from_child
+from harness.sandbox.graph_child import FEATURES, FITTED
+from harness.sandbox.model_files import ModelFiles
+from harness.sandbox.starting import PIPE_ERRORS, START_DEADLINE_S, load_failure_from_child
 
-FEATURES = "harness.features"
-FITTED = "harness.fitted"
 TRAINING_CUTOFF = "harness.training_cutoff"
 VOCABULARY = "harness.vocabulary."
 _MAX_METADATA = 4 << 20
@@ -52,43 +50,138 @@ class ProbeResult:
     """(tensor, why) of those that were asked for and cannot be returned."""
 
 
-def inspect(model: Path, limits: SandboxPolicy) -> ModelGraph | LoadFailure:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A question about one model."""
+
+    model: Path
+    """The .onnx file."""
+    external: tuple[str, ...] = ()
+    """Names of its external data files relative to its folder, as pinned."""
+    copy: Path | None = None
+    """Where a copy goes that returns the tensors which the model declares; None = make none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """The answer to a look at a model that loads."""
+
+    graph: ModelGraph
+    """What is inside."""
+    probe: ProbeResult | LoadFailure | None
+    """The copy, or why there is none; None when none was asked for or the model declares nothing."""
+
+
+def look(looks: Sequence[Look], limits: SandboxPolicy) -> list[Looked | LoadFailure]:
+    """Looks at several models at the same time, each in a process of its own.
+
+    Args:
+      looks: the models.
+      limits: memory and the load deadline.
+
+    Raises:
+      UsageError: a file cannot be read.
+    """
+    with ExitStack() as stack:
+        children = [stack.enter_context(_asked(w, limits, None)) for w in looks]
+        return [_answered(w, child, limits) for w, child in zip(looks, children, strict=True)]
+
+
+def inspect(
+    model: Path, limits: SandboxPolicy, *, external: tuple[str, ...] = ()
+) -> ModelGraph | LoadFailure:
     """Looks at a model's signature, declared features and intermediate tensors.
 
     Args:
       model: the .onnx file.
       limits: memory and the load deadline.
+      external: names of its external data files.
 
     Raises:
       UsageError: the file cannot be read.
     """
-    answer = _asked(model, None, limits)
-    if isinstance(answer, LoadFailure):
-        return answer
-    header, _ = answer
-    try:
-        return _graph_from_header(header)
-    except FrameError as error:
-        return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
-    except UsageError as error:
-        return LoadFailure(kind="metadata", message=str(error))
+    answer = look([Look(model=model, external=external)], limits)[0]
+    return answer if isinstance(answer, LoadFailure) else answer.graph
 
 
 def probe(
-    model: Path, tensors: Sequence[str], out: Path, limits: SandboxPolicy
+    model: Path,
+    tensors: Sequence[str],
+    out: Path,
+    limits: SandboxPolicy,
+    *,
+    external: tuple[str, ...] = (),
 ) -> ProbeResult | LoadFailure:
     """Writes a copy of a model that also returns the named tensors.
 
     Args:
       model: the .onnx file.
       tensors: names as `ModelGraph.tensors` has them; unknown ones are skipped and listed.
-      out: where the copy goes.
+      out: where the copy goes; it refers to the same external data.
       limits: memory and the load deadline.
+      external: names of its external data files.
 
     Raises:
       UsageError: the file cannot be read.
     """
-    answer = _asked(model, list(tensors), limits)
+    wanted = Look(model=model, external=external, copy=out)
+    with _asked(wanted, limits, list(tensors)) as child:
+        answer = _received(child, limits)
+        return answer if isinstance(answer, LoadFailure) else _probed(child, tensors, out, limits)
+
+
+@contextmanager
+def _asked(
+    wanted: Look, limits: SandboxPolicy, tensors: list[str] | None
+) -> Iterator[ChildProcess]:
+    """A process that has the question; ended when the answer is no longer awaited.
+
+    Args:
+      wanted: the model.
+      limits: memory.
+      tensors: what the copy returns; None = what the model declares.
+    """
+    with ModelFiles(wanted.model, external=wanted.external) as files:
+        child = ChildProcess.started(
+            GRAPHS,
+            python=None,
+            fds=[files.model_fd, files.external_fd],
+            config={
+                "memory_bytes": limits.memory_bytes,
+                "external": files.external,
+                "copy": wanted.copy is not None,
+                "tensors": tensors,
+            },
+            max_body=limits.memory_bytes,
+        )
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+def _answered(wanted: Look, child: ChildProcess, limits: SandboxPolicy) -> Looked | LoadFailure:
+    """Both parts of an answer; a copy that cannot be made takes nothing from the first."""
+    answer = _received(child, limits)
+    if isinstance(answer, LoadFailure):
+        return answer
+    try:
+        graph = _graph_from_header(answer[0])
+    except FrameError as error:
+        return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
+    except UsageError as error:
+        return LoadFailure(kind="metadata", message=str(error))
+    declared = (*graph.features, *graph.fitted)
+    if wanted.copy is None or not declared:
+        return Looked(graph=graph, probe=None)
+    return Looked(graph=graph, probe=_probed(child, declared, wanted.copy, limits))
+
+
+def _probed(
+    child: ChildProcess, tensors: Sequence[str], out: Path, limits: SandboxPolicy
+) -> ProbeResult | LoadFailure:
+    """The second part of an answer, saved."""
+    answer = _received(child, limits)
     if isinstance(answer, LoadFailure):
         return answer
     header, body = answer
@@ -100,36 +193,22 @@ def probe(
         return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
     if not set(exposed) <= set(tensors):
         return LoadFailure(kind="invalid", message="the probe returns tensors nobody asked for")
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(body)
     return ProbeResult(path=out, exposed=exposed, cast=cast, skipped=skipped)
 
 
-def _asked(
-    model: Path, tensors: list[str] | None, limits: SandboxPolicy
-) -> tuple[Header, bytearray] | LoadFailure:
-    """One question to one fresh process."""
-    fd = sealed_from_path(model)
-    try:
-        child = ChildProcess.started(
-            GRAPHS,
-            python=None,
-            fds=[fd],
-            config={"memory_bytes": limits.memory_bytes, "tensors": tensors},
-            max_body=limits.memory_bytes,
-        )
-    finally:
-        os.close(fd)
+def _received(child: ChildProcess, limits: SandboxPolicy) -> tuple[Header, bytearray] | LoadFailure:
+    """The next frame of an answer."""
     try:
         header, body = child.channel.receive(START_DEADLINE_S + limits.load_deadline_s)
         expect_kind(header, "graph")
         if header.get("ok") is not True:
             return LoadFailure(kind="load", message=message_from(header.get("error")))
-    except (ChannelClosed, ChannelTimeout, FrameError) as error:
+    except PIPE_ERRORS as error:
         return load_failure_from_child(child, error)
     else:
         return header, body
-    finally:
-        child.close()
 
 
 def _graph_from_header(header: Header) -> ModelGraph:

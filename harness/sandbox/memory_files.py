@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.core.errors import SandboxError, UsageError
 
 _CHUNK = 1 << 20
+_ALIGNMENT = 64
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -34,22 +36,52 @@ def sealed_from_path(path: Path) -> int:
     Raises:
       UsageError: the file cannot be read.
     """
-    fd = _created(path.name[:100] or "model")
+    return sealed_from_paths(path.name[:100] or "model", [path])[0]
+
+
+def sealed_from_paths(name: str, paths: Sequence[Path]) -> tuple[int, list[tuple[int, int]]]:
+    """A sealed copy of several files, one after the other.
+
+    Args:
+      name: for the system's list of descriptors.
+      paths: the files.
+
+    Returns:
+      The descriptor, which the caller closes, and per file (first byte, bytes).
+
+    Raises:
+      UsageError: a file cannot be read.
+    """
+    fd = _created(name)
+    spans: list[tuple[int, int]] = []
+    at = 0
     try:
-        with path.open("rb") as source:
-            while chunk := source.read(_CHUNK):
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(fd, view) :]
-        return _sealed(fd)
-    except OSError as error:
-        os.close(fd)
-        raise UsageError(
-            str(path), f"cannot be read ({error.strerror})", "Give the path of an ONNX file."
-        ) from None
+        for path in paths:
+            size = _appended(fd, path)
+            spans.append((at, size))
+            at += size + -size % _ALIGNMENT
+            os.lseek(fd, at, os.SEEK_SET)
+        return _sealed(fd), spans
     except BaseException:
         os.close(fd)
         raise
+
+
+def _appended(fd: int, path: Path) -> int:
+    """Copies a file to where the descriptor stands; its size."""
+    try:
+        size = 0
+        with path.open("rb") as source:
+            while chunk := source.read(_CHUNK):
+                size += len(chunk)
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(fd, view) :]
+    except OSError as error:
+        raise UsageError(
+            str(path), f"cannot be read ({error.strerror})", "Give the path of an ONNX file."
+        ) from None
+    return size
 
 
 def _created(name: str) -> int:

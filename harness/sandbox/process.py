@@ -6,9 +6,9 @@ for a batch. Exceptions mean that the gate or the user's configuration is wrong.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,27 +17,12 @@ from harness.core.errors import GateError
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Signature, Tensors
-from harness.sandbox.answers import (
-    BatchAnswer,
-    BatchFault,
-    Hello,
-    LoadFailure,
-    batch_from_answer,
-    expect_kind,
-    hello_from_header,
-    text_from,
-)
-from harness.sandbox.bundle import WORKER
-from harness.sandbox.channel import ChannelClosed, ChannelTimeout
+from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, batch_from_answer
 from harness.sandbox.child import columns
-from harness.sandbox.child.frames import FrameError, Header
-from harness.sandbox.child_process import ChildProcess
-from harness.sandbox.isolation import Isolation, isolation_from_child, refuse_weaker
-from harness.sandbox.memory_files import sealed_from_path
+from harness.sandbox.child.frames import Header
+from harness.sandbox.model_files import ModelFiles
+from harness.sandbox.starting import PIPE_ERRORS, Loaded, Start
 
-START_DEADLINE_S = 30.0
-"""For the interpreter and its imports, on a machine that is busy with something else."""
-_PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
 _OUTCOMES = {"crash": Outcome.CRASH, "timeout": Outcome.TIMEOUT, "invalid": Outcome.INVALID}
 
 
@@ -51,32 +36,13 @@ class _Asked:
     refused: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loaded:
-    """A child whose model is loaded."""
-
-    child: ChildProcess
-    hello: Hello
-    isolation: Isolation
-    versions: dict[str, str]
-
-
 class Sandbox:
     """One loaded version. Answers come in the order of the questions.
 
     Use `Sandbox.start` and, best, a with-statement: leaving it ends the process.
     """
 
-    def __init__(
-        self,
-        loaded: _Loaded,
-        *,
-        name: str,
-        limits: SandboxPolicy,
-        trace_error: str,
-        traced: bool,
-        start_s: float,
-    ) -> None:
+    def __init__(self, loaded: Loaded, *, name: str, limits: SandboxPolicy, start_s: float) -> None:
         self.name = name
         self.isolation = loaded.isolation
         """Which layers hold."""
@@ -86,12 +52,12 @@ class Sandbox:
         """From the first system call to the loaded model."""
         self.trace_missing = loaded.hello.trace_missing
         """Named tensors that the trace session does not have."""
-        self.trace_error = trace_error
+        self.trace_error = loaded.trace_error or loaded.hello.trace_error
         """Why there is no trace session although one was asked for; batches are answered without."""
         self._hello = loaded.hello
         self._child = loaded.child
         self._limits = limits
-        self._traced = traced
+        self._traced = loaded.traced
         self._asked: deque[_Asked] = deque()
         self._seq = 0
         self._answered_at = time.perf_counter()
@@ -104,6 +70,7 @@ class Sandbox:
         *,
         name: str,
         limits: SandboxPolicy,
+        external: Sequence[str] = (),
         trace_model: Path | None = None,
         trace_tensors: tuple[str, ...] = (),
         python: Path | None = None,
@@ -115,6 +82,8 @@ class Sandbox:
           model: the .onnx file; copied, never parsed here.
           name: for messages: baseline, candidate.
           limits: memory, deadlines and the isolation that is required.
+          external: names of external data files relative to the model's folder, as pinned; no other
+            file is ever given to the model.
           trace_model: a probed copy (`graphs.probe`), for batches that want a trace.
           trace_tensors: tensors of the probed copy to return.
           python: interpreter of the version's own environment; None for the parent's.
@@ -124,35 +93,35 @@ class Sandbox:
           The sandbox, or why the version cannot be run.
 
         Raises:
-          UsageError: the file cannot be read, or the isolation is weaker than required.
+          UsageError: a file cannot be read, or the isolation is weaker than required.
           SandboxError: the interpreter does not start at all.
         """
-        began = time.perf_counter()
-        loaded = _loaded(
-            model,
-            trace_model,
-            limits,
-            {"trace_tensors": list(trace_tensors)},
-            python=python,
-            allow_weaker=allow_weaker,
-        )
-        trace_error = ""
-        if isinstance(loaded, LoadFailure) and loaded.kind != "load" and trace_model:
-            # The probed copy may be what ends the process; the version must not be blamed for it.
-            failure = loaded
-            loaded = _loaded(
-                model, None, limits, {"trace_tensors": []}, python=python, allow_weaker=allow_weaker
+        with ModelFiles(model, external=external, trace_model=trace_model) as files:
+            start = Start(
+                files,
+                limits=limits,
+                trace_tensors=trace_tensors,
+                python=python,
+                allow_weaker=allow_weaker,
             )
-            trace_error = failure.message
+            return cls.started(start, name=name)
+
+    @classmethod
+    def started(cls, start: Start, *, name: str) -> Sandbox | LoadFailure:
+        """Waits for a start that was begun, perhaps among others.
+
+        Args:
+          start: its process, which the sandbox owns from now on.
+          name: for messages.
+
+        Raises:
+          As `start`.
+        """
+        loaded = start.finish()
         if isinstance(loaded, LoadFailure):
             return loaded
         return cls(
-            loaded,
-            name=name,
-            limits=limits,
-            trace_error=trace_error or loaded.hello.trace_error,
-            traced=trace_model is not None,
-            start_s=time.perf_counter() - began,
+            loaded, name=name, limits=start.limits, start_s=time.perf_counter() - start.began
         )
 
     @property
@@ -244,7 +213,7 @@ class Sandbox:
                 limit, lambda: min(limit, self._child.cpu_times_s()[1] - waited)
             )
             return self._checked(asked, header, body)
-        except _PIPE_ERRORS as error:
+        except PIPE_ERRORS as error:
             used = self._child.cpu_times_s()[0] - cpu
             kind, message = self._child.explain(error)
             if kind == "timeout":
@@ -284,67 +253,3 @@ class Sandbox:
         return batch_from_answer(
             header, body, seq=asked.seq, rows=asked.rows, hello=self._hello, service_s=service_s
         )
-
-
-def _loaded(
-    model: Path,
-    trace_model: Path | None,
-    limits: SandboxPolicy,
-    config: dict[str, object],
-    *,
-    python: Path | None,
-    allow_weaker: bool,
-) -> _Loaded | LoadFailure:
-    """One attempt to start a process and load the model in it."""
-    fds: list[int] = []
-    try:
-        fds.append(sealed_from_path(model))
-        fds.append(sealed_from_path(trace_model) if trace_model else -1)
-        child = ChildProcess.started(
-            WORKER,
-            python=python,
-            fds=fds,
-            config={"memory_bytes": limits.memory_bytes, **config},
-            max_body=limits.memory_bytes,
-        )
-    finally:
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
-    try:
-        isolation, versions = _ready(child)
-        refuse_weaker(isolation, limits.require, allow_weaker=allow_weaker)
-        child.channel.send({"kind": "load"})
-        header, _ = child.channel.receive(limits.load_deadline_s)
-        hello = hello_from_header(header)
-    except _PIPE_ERRORS as error:
-        return load_failure_from_child(child, error)
-    except BaseException:
-        child.close()
-        raise
-    if isinstance(hello, LoadFailure):
-        child.close()
-        return hello
-    return _Loaded(child=child, hello=hello, isolation=isolation, versions=versions)
-
-
-def _ready(child: ChildProcess) -> tuple[Isolation, dict[str, str]]:
-    """The child's first frame, sent before it looks at any model."""
-    header, _ = child.channel.receive(START_DEADLINE_S)
-    expect_kind(header, "ready")
-    isolation = isolation_from_child(_texts_by_name(header.get("layers")), child.pid)
-    return isolation, _texts_by_name(header.get("versions"))
-
-
-def load_failure_from_child(child: ChildProcess, error: Exception) -> LoadFailure:
-    """Ends a child that did not get as far as loading; its last words tell of missing packages."""
-    kind, message = child.explain(error)
-    last = child.last_words.splitlines()[-1:] if kind == "crash" else []
-    return LoadFailure(kind=kind, message=": ".join([message, *last]))
-
-
-def _texts_by_name(given: object) -> dict[str, str]:
-    if not isinstance(given, dict):
-        msg = "a table of texts is missing"
-        raise FrameError(msg)
-    return {text_from(k, 100): text_from(v, 1000) for k, v in given.items()}

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
+from harness.sandbox.child import external
+
 Array = npt.NDArray[Any]
 
 PROVIDERS = ["CPUExecutionProvider"]
@@ -69,9 +71,20 @@ def session_options(optimise: bool) -> Any:  # noqa: ANN401 - onnxruntime has no
     return options
 
 
-def open_session(model: bytes, optimise: bool) -> Any:  # noqa: ANN401
-    """A session on model bytes. Raises one of RUNTIME_ERRORS when the model does not load."""
-    return onnxruntime.InferenceSession(model, session_options(optimise), providers=PROVIDERS)
+def open_session(model: bytes, files: external.Files, *, optimise: bool) -> Any:  # noqa: ANN401
+    """A session on model bytes.
+
+    Args:
+      model: serialised.
+      files: external data that it may use.
+      optimise: production's graph optimisation, or none at all.
+
+    Raises:
+      One of RUNTIME_ERRORS when the model does not load.
+    """
+    options = session_options(optimise)
+    external.offer(options, model, files)
+    return onnxruntime.InferenceSession(model, options, providers=PROVIDERS)
 
 
 def described(arguments: Sequence[Any]) -> list[dict[str, Any]]:
@@ -111,8 +124,8 @@ def matrix_from_maps(rows: Sequence[dict[Any, float]]) -> tuple[Array, list[str]
 class VerdictSession:
     """The model as production runs it."""
 
-    def __init__(self, model: bytes) -> None:
-        self._session = open_session(model, optimise=True)
+    def __init__(self, model: bytes, files: external.Files) -> None:
+        self._session = open_session(model, files, optimise=True)
         self._outputs = self._session.get_outputs()
         self._maps = {o.name for o in self._outputs if o.type in MAPS}
         self._wanted = [
@@ -136,8 +149,10 @@ class VerdictSession:
 class TraceSession:
     """The probed copy without graph optimisation: every named tensor is really computed."""
 
-    def __init__(self, model: bytes, tensors: Sequence[str], outputs: Sequence[str]) -> None:
-        self._session = open_session(model, optimise=False)
+    def __init__(
+        self, model: bytes, files: external.Files, tensors: Sequence[str], outputs: Sequence[str]
+    ) -> None:
+        self._session = open_session(model, files, optimise=False)
         found = {o.name: o.type for o in self._session.get_outputs()}
         self._maps = {n for n, kind in found.items() if kind in MAPS}
         usable = {n for n, kind in found.items() if kind in COMPARABLE or n in self._maps}

@@ -26,10 +26,10 @@ def main(arguments: list[str]) -> None:
     """Runs until the parent closes its end.
 
     Args:
-      arguments: descriptors of the request pipe, the answer pipe, the model and the probed model
-        (−1 for none).
+      arguments: descriptors of the request pipe, the answer pipe, the model, the probed model and
+        the external data (−1 for none).
     """
-    requests, answers, model_fd, trace_fd = (int(a) for a in arguments)
+    requests, answers, *model_fds = (int(a) for a in arguments)
     faulthandler.enable()
     config, _ = frames.read_frame(requests, 0)
     layers = lockdown.stage_a(
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     }
     send(answers, {"kind": "ready", "layers": layers, "versions": versions})
     frames.read_frame(requests, 0)
-    loaded = _loaded(answers, model_fd, trace_fd, config["trace_tensors"])
+    loaded = _loaded(answers, model_fds, config)
     if loaded is not None:
         _serve(requests, answers, config["memory_bytes"], loaded)
 
@@ -57,9 +57,14 @@ def send(fd: int, header: frames.Header, buffers: list[memoryview] | None = None
 
 
 def bytes_from_fd(fd: int) -> bytes:
-    """The whole content of a sealed memory file; closes it."""
-    with os.fdopen(fd, "rb") as file:
-        return file.read()
+    """The whole content of a sealed memory file; closes it.
+
+    Read from its start by position: other processes share the descriptor's offset.
+    """
+    try:
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+    finally:
+        os.close(fd)
 
 
 def shown(error: Exception) -> str:
@@ -69,16 +74,18 @@ def shown(error: Exception) -> str:
 
 
 def _loaded(
-    answers: int, model_fd: int, trace_fd: int, trace_tensors: list[str]
+    answers: int, model_fds: list[int], config: frames.Header
 ) -> tuple[VerdictSession, TraceSession | None] | None:
     """Both sessions, announced by a hello frame; None when the model does not load.
 
     A probed copy that does not load is no fault of the model: the hello says so, and goes on.
     """
-    from harness.sandbox.child import sessions
+    from harness.sandbox.child import external, sessions
 
+    model_fd, trace_fd, external_fd = model_fds
     try:
-        verdict = sessions.VerdictSession(bytes_from_fd(model_fd))
+        files = external.files_from_fd(external_fd, config["external"])
+        verdict = sessions.VerdictSession(bytes_from_fd(model_fd), files)
     except sessions.RUNTIME_ERRORS as error:
         send(answers, {"kind": "hello", "ok": False, "error": shown(error)})
         return None
@@ -87,7 +94,8 @@ def _loaded(
     if trace_fd >= 0:
         outputs = [o["name"] for o in hello["outputs"]]
         try:
-            trace = sessions.TraceSession(bytes_from_fd(trace_fd), trace_tensors, outputs)
+            model = bytes_from_fd(trace_fd)
+            trace = sessions.TraceSession(model, files, config["trace_tensors"], outputs)
             hello["trace_missing"] = trace.missing
         except sessions.RUNTIME_ERRORS as error:
             hello["trace_error"] = shown(error)

@@ -1,0 +1,193 @@
+"""From a version's bytes to a process that has loaded them, in steps that several starts can share.
+
+Most of a start is the child's own work (its interpreter and imports, then the model): whoever needs
+several begins all of them before waiting for any.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.policies import SandboxPolicy
+from harness.sandbox.answers import (
+    Hello,
+    LoadFailure,
+    expect_kind,
+    hello_from_header,
+    text_from,
+)
+from harness.sandbox.bundle import WORKER
+from harness.sandbox.channel import ChannelClosed, ChannelTimeout
+from harness.sandbox.child.frames import FrameError
+from harness.sandbox.child_process import ChildProcess
+from harness.sandbox.isolation import Isolation, isolation_from_child, refuse_weaker
+from harness.sandbox.model_files import NOTHING, ModelFiles
+
+START_DEADLINE_S = 30.0
+"""For the interpreter and its imports, on a machine that is busy with something else."""
+PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A child whose model is loaded."""
+
+    child: ChildProcess
+    """The process."""
+    hello: Hello
+    """What it says about the model."""
+    isolation: Isolation
+    """Which layers hold."""
+    versions: dict[str, str]
+    """python, numpy and onnxruntime inside."""
+    traced: bool
+    """A trace was asked for, whether or not it can be had."""
+    trace_error: str
+    """Why the process runs without the trace session that was asked for."""
+
+
+class Start:
+    """A process on its way to a loaded model: begun when made, then `load`, then `finish`.
+
+    Start on the main thread: the kernel ties the parent-death signal to the thread.
+
+    Args:
+      files: the version's bytes; needed until `finish` has returned.
+      limits: memory, deadlines and the isolation that is required.
+      trace_tensors: tensors of the probed copy to return.
+      python: interpreter of the version's own environment; None for the parent's.
+      allow_weaker: go on when less isolation than required was obtained.
+
+    Raises:
+      SandboxError: the interpreter does not start at all.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        limits: SandboxPolicy,
+        trace_tensors: tuple[str, ...] = (),
+        python: Path | None = None,
+        allow_weaker: bool = False,
+    ) -> None:
+        self.began = time.perf_counter()
+        """On the clock of time.perf_counter."""
+        self.limits = limits
+        self._files = files
+        self._trace_tensors = trace_tensors
+        self._python = python
+        self._allow_weaker = allow_weaker
+        self._traced = files.trace_fd != NOTHING
+        self._trace_error = ""
+        self._ready: tuple[Isolation, dict[str, str]] | None = None
+        self._failure: LoadFailure | None = None
+        self._waited_s = 0.0
+        self._child = self._begun(files.trace_fd)
+
+    def load(self) -> None:
+        """Waits for the child's word on its isolation, then lets it look at the model.
+
+        Raises:
+          UsageError: the isolation is weaker than required.
+        """
+        if self._ready is not None or self._failure is not None:
+            return
+        try:
+            header, _ = self._child.channel.receive(START_DEADLINE_S)
+            expect_kind(header, "ready")
+            isolation = isolation_from_child(_texts_by_name(header.get("layers")), self._child.pid)
+            versions = _texts_by_name(header.get("versions"))
+            refuse_weaker(isolation, self.limits.require, allow_weaker=self._allow_weaker)
+            self._child.channel.send({"kind": "load"})
+            self._waited_s = self._child.cpu_times_s()[1]
+            self._ready = isolation, versions
+        except PIPE_ERRORS as error:
+            self._failure = load_failure_from_child(self._child, error)
+        except BaseException:
+            self.close()
+            raise
+
+    def finish(self) -> Loaded | LoadFailure:
+        """Waits until the model is loaded; the process belongs to the result.
+
+        Raises:
+          UsageError: the isolation is weaker than required.
+          SandboxError: a second process does not start.
+        """
+        result = self._finished()
+        if isinstance(result, LoadFailure) and result.kind != "load" and not self._trace_error:
+            if self._files.trace_fd == NOTHING:
+                return result
+            # The probed copy may be what ends the process; the version must not be blamed for it.
+            self._trace_error = result.message
+            self._ready = self._failure = None
+            self._trace_tensors = ()
+            self._child = self._begun(NOTHING)
+            result = self._finished()
+        return result
+
+    def close(self) -> None:
+        """Ends the process of a start that nobody waits for."""
+        self._child.close()
+
+    def _begun(self, trace_fd: int) -> ChildProcess:
+        files = self._files
+        return ChildProcess.started(
+            WORKER,
+            python=self._python,
+            fds=[files.model_fd, trace_fd, files.external_fd],
+            config={
+                "memory_bytes": self.limits.memory_bytes,
+                "trace_tensors": list(self._trace_tensors),
+                "external": files.external,
+            },
+            max_body=self.limits.memory_bytes,
+        )
+
+    def _finished(self) -> Loaded | LoadFailure:
+        """One attempt, from wherever it stands."""
+        self.load()
+        if self._ready is None:
+            return self._failure or LoadFailure(kind="crash", message="the process was ended")
+        limit = self.limits.load_deadline_s
+        child = self._child
+        try:
+            # Time spent waiting for a processor is added once: a busy machine is no slow model.
+            header, _ = child.channel.receive(
+                limit, lambda: min(limit, child.cpu_times_s()[1] - self._waited_s)
+            )
+            hello = hello_from_header(header)
+        except PIPE_ERRORS as error:
+            return load_failure_from_child(child, error)
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(hello, LoadFailure):
+            self.close()
+            return hello
+        isolation, versions = self._ready
+        return Loaded(
+            child=child,
+            hello=hello,
+            isolation=isolation,
+            versions=versions,
+            traced=self._traced,
+            trace_error=self._trace_error,
+        )
+
+
+def load_failure_from_child(child: ChildProcess, error: Exception) -> LoadFailure:
+    """Ends a child that did not get as far as loading; its last words tell of missing packages."""
+    kind, message = child.explain(error)
+    last = child.last_words.splitlines()[-1:] if kind == "crash" else []
+    return LoadFailure(kind=kind, message=": ".join([message, *last]))
+
+
+def _texts_by_name(given: object) -> dict[str, str]:
+    if not isinstance(given, dict):
+        msg = "a table of texts is missing"
+        raise FrameError(msg)
+    return {text_from(k, 100): text_from(v, 1000) for k, v in given.items()}
