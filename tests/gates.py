@@ -210,22 +210,25 @@ tiny (float[N] {x}) => (float[N] probability, int64[N] label) {{
 SAME = "Identity({x})"
 
 
-def tiny_model(path: Path, *, raised: str = SAME, x: str = "x") -> Path:
-    """Writes p = sigmoid(raised), label = p ≥ ½, with the feature doubled = 2 x and a cut-off.
+def tiny_model(
+    path: Path, *, raised: str = SAME, x: str = "x", cutoff: str | None = "2020-01-01T00:00:00Z"
+) -> Path:
+    """Writes p = sigmoid(raised), label = p ≥ ½, with the feature doubled = 2 x.
 
     Args:
       path: where to.
       raised: an expression of x in ONNX's text form.
       x: the input's name.
+      cutoff: the training cut-off that its metadata declares; None for none.
     """
     import onnx
     from onnx import parser
 
     model = parser.parse_model(TINY.format(x=x, raised=raised.format(x=x)))
-    onnx.helper.set_model_props(
-        model,
-        {"harness.features": '["doubled"]', "harness.training_cutoff": "2020-01-01T00:00:00Z"},
-    )
+    declared = {"harness.features": '["doubled"]'}
+    if cutoff is not None:
+        declared["harness.training_cutoff"] = cutoff
+    onnx.helper.set_model_props(model, declared)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(model, str(path))
     return path
