@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from harness.bench.figures import Figure, Figures
+from harness.bench.gate import bench_gate
+from harness.bench.start import bench_start
+
+
+@pytest.mark.parametrize(
+    ("value", "at_most", "kept"),
+    [(1.0, True, True), (1.1, True, False), (1.0, False, True), (0.9, False, False)],
+)
+def test_a_limit_is_kept_on_its_own_side(value, at_most, kept):
+    figure = Figure(name="x", value=value, unit="s", limit=1.0, at_most=at_most)
+
+    assert figure.kept is kept
+
+
+def test_a_figure_without_a_limit_never_fails():
+    assert Figures(title="t", figures=(Figure(name="x", value=1e9, unit="s"),)).within_limits
+
+
+def test_one_broken_limit_breaks_the_benchmark():
+    good = Figure(name="x", value=1.0, unit="s", limit=2.0)
+    bad = Figure(name="y", value=3.0, unit="s", limit=2.0)
+
+    figures = Figures(title="t", figures=(good, bad))
+
+    assert not figures.within_limits
+    assert "NOT KEPT" in figures.to_text()
+    assert [row["kept"] for row in json.loads(figures.to_json())["figures"]] == [True, False]
+
+
+@pytest.mark.slow
+def test_the_gate_benchmark_compares_with_bare_onnxruntime_in_the_same_run(windows):
+    figures = {f.name: f for f in bench_gate("v2", memory=False, cache_dir=windows).figures}
+
+    assert figures["requests"].value == 57_607
+    bare = figures["bare onnxruntime, both versions"].value
+    gate = figures["gate, replay of both versions"].value
+    assert figures["ratio"].value == pytest.approx(gate / bare)
+    assert 0 < gate < bare
+
+
+@pytest.mark.slow
+def test_starting_costs_are_measured_against_their_limits():
+    figures = bench_start().figures
+
+    assert [f.limit for f in figures] == [None, 0.15, 5.0]
+    assert all(f.value > 0 for f in figures)
