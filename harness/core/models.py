@@ -24,6 +24,8 @@ class PinnedModel:
     """sha256 (hex) over model bytes, external data and requirements; see `resolve.digest`."""
     path: Path
     """A local copy of the .onnx file that nothing else writes to."""
+    external: tuple[str, ...] = ()
+    """Names of its external data files relative to the copy's folder, as `digest` covers them."""
     requirements: tuple[str, ...] = ()
     """pip requirements recorded with the version, mlflow left out; empty when none are recorded."""
     training_cutoff_ns: int | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.candidate_failures import CandidateFailures
 from harness.pipeline.describe import intermediates_json, leg_findings
 from harness.pipeline.floorpass import measure_floor
-from harness.pipeline.opening import LegRecipe, leg_recipe
+from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.prepare import BATCH_REQUESTS
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.replay.legs import Leg
@@ -34,7 +33,7 @@ from harness.replay.order import draw_order, schedule
 from harness.replay.pairs import replay_pairs
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
-from harness.sandbox.graphs import inspect
+from harness.sandbox.graphs import Looked
 from harness.store.tables import open_traffic
 from harness.store.windows import SealedWindow
 
@@ -128,20 +127,23 @@ def compare_models(
     with tempfile.TemporaryDirectory(prefix="harness-compare-") as scratch:
         folder = Path(scratch)
         pinned = [pin(r, folder / "models", registry_uri=registry_uri) for r in (old, new)]
-        graphs = [_loaded(m, role) for m, role in zip(pinned, ("old", "new"), strict=True)]
+        seen = look_at(pinned, LIMITS, folder / "probes")
+        old_seen, new_seen = (
+            _loaded(m, role, s) for m, role, s in zip(pinned, ("old", "new"), seen, strict=True)
+        )
+        graphs = (old_seen.graph, new_seen.graph)
         match = check_signatures(graphs[0].signature, graphs[1].signature, renames)
         window = open_traffic(
             list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")
         )  # fmt: skip
         recipes = (
-            leg_recipe("baseline", pinned[0].path, graphs[0], limits=LIMITS, probes=folder / "probes"),
+            leg_recipe("baseline", pinned[0], old_seen.probe, limits=LIMITS),
             leg_recipe(
-                "candidate", pinned[1].path, graphs[1], limits=LIMITS, probes=folder / "probes",
-                input_names=match.inputs,
+                "candidate", pinned[1], new_seen.probe, limits=LIMITS, input_names=match.inputs
             ),
         )  # fmt: skip
         setup = _Setup(
-            window=window, match=match, recipes=recipes, graphs=(graphs[0], graphs[1]),
+            window=window, match=match, recipes=recipes, graphs=graphs,
             models=(pinned[0], pinned[1]), mapping=renames,
         )  # fmt: skip
         return _compared(setup, limit, listener)
@@ -171,14 +173,13 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
     )
 
 
-def _loaded(model: PinnedModel, role: str) -> ModelGraph:
-    graph = inspect(model.path, LIMITS)
-    if isinstance(graph, LoadFailure):
+def _loaded(model: PinnedModel, role: str, seen: Looked | LoadFailure) -> Looked:
+    if isinstance(seen, LoadFailure):
         raise UsageError(
-            f"{role} model {model.given}", f"does not load: {graph.message}",
+            f"{role} model {model.given}", f"does not load: {seen.message}",
             "Give a model that this onnxruntime can load.",
         )  # fmt: skip
-    return graph
+    return seen
 
 
 def _heard(listener: Listener, stage: str) -> Callable[[int, int], None]:
@@ -207,10 +208,8 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
     order = draw_order(everything, seed=ORDER_SEED, window="inputs", limit=limit)
     batches = schedule([("inputs", order)], BATCH_REQUESTS)
     trace = all(r.trace_model is not None for r in setup.recipes)
-    with ExitStack() as stack:
-        baseline, again, candidate = (
-            _opened(r, stack) for r in (setup.recipes[0], setup.recipes[0], setup.recipes[1])
-        )
+    with open_legs(*setup.recipes, setup.recipes[0]) as legs:
+        baseline, candidate, again = (_running(leg) for leg in legs)
         floor = measure_floor(
             baseline, again, batches, window.read, trace=trace, heard=_heard(listener, "floor")
         )
@@ -232,11 +231,10 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         )
 
 
-def _opened(recipe: LegRecipe, stack: ExitStack) -> Leg:
-    leg = stack.enter_context(recipe.open())
+def _running(leg: Leg) -> Leg:
     if leg.load_failure is not None:
         raise UsageError(
-            f"{recipe.role} model", f"does not load: {leg.load_failure.message}",
+            f"{leg.name} model", f"does not load: {leg.load_failure.message}",
             "Give a model that this onnxruntime can load.",
         )  # fmt: skip
     return leg

@@ -7,7 +7,7 @@ import shutil
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,15 @@ from harness.core.clock import iso, ts_ns_from_iso
 from harness.core.errors import GateError, UsageError
 from harness.core.findings import Severity
 from harness.core.jsonable import jsonable
-from harness.core.models import ModelGraph
 from harness.core.policies import Metric
 from harness.core.verdicts import Decision
 from harness.decide.policy import policy_from_yaml
 from harness.pipeline.assets import assets_root, default_cache_dir
 from harness.pipeline.gate import GateResult, run_gate
-from harness.pipeline.opening import LegRecipe, leg_recipe
+from harness.pipeline.opening import LegRecipe
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.registry import register
 from harness.pipeline.truth import TrueLoss, true_losses
-from harness.sandbox.graphs import inspect
 from harness.store.labels import label_paths, read_labels
 from harness.store.tables import open_traffic
 
@@ -227,17 +225,7 @@ def _truth(root: Path, cache_dir: Path | None, listener: Listener) -> list[TrueL
 def _recipe(root: Path, version: str) -> LegRecipe:
     policy = policy_from_yaml((root / POLICY).read_text(), POLICY)
     model = root / "models" / "flights" / f"{version}.onnx"
-    graph = inspect(model, policy.sandbox)
-    if not isinstance(graph, ModelGraph):
-        raise GateError(str(model), f"does not load: {graph.message}", "Run harness doctor.")
-    return leg_recipe(
-        version, model, _without_trace(graph), limits=policy.sandbox, probes=model.parent
-    )
-
-
-def _without_trace(graph: ModelGraph) -> ModelGraph:
-    """Losses need no features."""
-    return replace(graph, features=(), fitted=())
+    return LegRecipe(role=version, model=model, limits=policy.sandbox)
 
 
 def _is_right(decision: Decision, rows: Sequence[TrueLoss], margin: float) -> bool:

@@ -15,7 +15,6 @@ from harness.core.observations import Observations, PairBatch
 from harness.core.tensors import Ints, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor, FloorBuilder, floor_from_json
-from harness.pipeline.opening import LegRecipe
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 from harness.store.runs import RunFolder
@@ -28,8 +27,8 @@ _SPLITS = (333, 512)
 
 def floor_of_run(
     run: RunFolder,
-    recipe: LegRecipe,
     first: Leg,
+    second: Sequence[Leg],
     batches: Sequence[Batch],
     read: Callable[[Ints], RequestBatch],
     *,
@@ -40,8 +39,9 @@ def floor_of_run(
 
     Args:
       run: keeps the floor, so that a resumed run goes on with it.
-      recipe: opens the baseline's second leg.
       first: the baseline in the run's batches.
+      second: the baseline again, in a process of its own, which ends here; empty when the run has
+        its floor.
       batches: the run's schedule.
       read: gives the requests at storage positions.
       trace: also compare feature tensors.
@@ -49,8 +49,8 @@ def floor_of_run(
     """
     if run.has(FLOOR_FILE):
         return floor_from_json(run.read_json(FLOOR_FILE))
-    with recipe.open() as second:
-        floor = measure_floor(first, second, batches, read, trace=trace, heard=heard)
+    with second[0] as again:
+        floor = measure_floor(first, again, batches, read, trace=trace, heard=heard)
     run.write_json(FLOOR_FILE, floor)
     return floor
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,15 +22,16 @@ from harness.pipeline.attempts import spent
 from harness.pipeline.describe import Described, describe, leg_findings
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
-from harness.pipeline.floorpass import floor_of_run
+from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.loop import LoopResult, replay
-from harness.pipeline.opening import LegRecipe, leg_recipe
+from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
 from harness.pipeline.summary import Summary
 from harness.replay.legs import Leg
 from harness.sandbox.answers import LoadFailure
+from harness.sandbox.graphs import Looked
 from harness.sandbox.isolation import TIERS, Isolation
 from harness.store.windows import SealedWindow
 
@@ -45,9 +45,10 @@ def conclude(prepared: Prepared, listener: Listener) -> Outcome:
         that neither version has.
       Interrupted: a checkpoint was written; the run can be gone on with.
     """
-    graphs = (prepared.baseline_graph, prepared.candidate_graph)
-    if not isinstance(graphs[0], ModelGraph) or not isinstance(graphs[1], ModelGraph):
-        return _not_run(prepared, _load_facts(*graphs), prepared.manifest)
+    old, new = prepared.baseline_seen, prepared.candidate_seen
+    if isinstance(old, LoadFailure) or isinstance(new, LoadFailure):
+        return _not_run(prepared, _load_facts(old, new), prepared.manifest)
+    graphs = (old.graph, new.graph)
     match = check_signatures(graphs[0].signature, graphs[1].signature, prepared.policy.mapping)
     check_expected_changes(prepared.policy, (graphs[0], graphs[1]), str(prepared.request.policy))
     window = prepared.window
@@ -57,16 +58,12 @@ def conclude(prepared: Prepared, listener: Listener) -> Outcome:
     plan = plan_tests(prepared.policy, prepared.counts)
     if not prepared.batches:
         return _not_run(prepared, Facts(windows=_windows(prepared, {})), prepared.manifest, plan)
-    probes = prepared.run.path / "models" / "probes"
-    request, policy = prepared.request, prepared.policy
+    limits, weaker = prepared.policy.sandbox, prepared.request.allow_lower_isolation
     recipes = (
+        leg_recipe("baseline", prepared.baseline, old.probe, limits=limits, allow_weaker=weaker),
         leg_recipe(
-            "baseline", prepared.baseline.path, graphs[0], limits=policy.sandbox, probes=probes,
-            allow_weaker=request.allow_lower_isolation,
-        ),
-        leg_recipe(
-            "candidate", prepared.candidate.path, graphs[1], limits=policy.sandbox, probes=probes,
-            allow_weaker=request.allow_lower_isolation, input_names=match.inputs,
+            "candidate", prepared.candidate, new.probe, limits=limits, allow_weaker=weaker,
+            input_names=match.inputs,
         ),
     )  # fmt: skip
     return _replayed(
@@ -74,7 +71,7 @@ def conclude(prepared: Prepared, listener: Listener) -> Outcome:
         window,
         plan,
         match,
-        graphs=(graphs[0], graphs[1]),
+        graphs=graphs,
         recipes=recipes,
         listener=listener,
     )
@@ -104,14 +101,15 @@ def _replayed(
 ) -> Outcome:
     policy = prepared.policy
     trace = all(r.trace_model is not None for r in recipes)
-    with ExitStack() as stack:
-        baseline, candidate = (stack.enter_context(r.open()) for r in recipes)
+    # The baseline a second time, for the floor, unless an interrupted run has measured it.
+    again = () if prepared.run.has(FLOOR_FILE) else recipes[:1]
+    with open_legs(*recipes, *again) as (baseline, candidate, *second):
         failed = _opening_failures(baseline, candidate)
         if failed is not None:
             return _not_run(prepared, failed, prepared.manifest, plan)
         manifest = {**prepared.manifest, "isolation": _isolation(prepared, baseline, candidate)}
         floor = floor_of_run(
-            prepared.run, recipes[0], baseline, prepared.batches, window.read, trace=trace,
+            prepared.run, baseline, second, prepared.batches, window.read, trace=trace,
             heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
         )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)
@@ -189,7 +187,7 @@ def _not_run(
     )  # fmt: skip
 
 
-def _load_facts(baseline: ModelGraph | LoadFailure, candidate: ModelGraph | LoadFailure) -> Facts:
+def _load_facts(baseline: Looked | LoadFailure, candidate: Looked | LoadFailure) -> Facts:
     return Facts(
         windows=(),
         baseline_load_failure=baseline.message if isinstance(baseline, LoadFailure) else "",

@@ -1,17 +1,29 @@
-"""How a run opens its legs: the pinned bytes, a probed copy for the trace, the policy's limits."""
+"""How a run opens its legs: the pinned bytes, a probed copy for the trace, the policy's limits.
+
+Starting a process is mostly its own interpreter, imports and model: looks and legs that are needed
+together are begun together, on the main thread, and waited for one after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.models import ModelGraph
+from harness.core.models import ModelGraph, PinnedModel
 from harness.core.policies import SandboxPolicy
 from harness.replay.legs import Leg
 from harness.sandbox.answers import LoadFailure
-from harness.sandbox.graphs import probe
+from harness.sandbox.graphs import Look, Looked, ProbeResult, look
+from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.process import Sandbox
+from harness.sandbox.starting import Start
+
+ROLES = ("baseline", "candidate")
+
+Seen = tuple[Looked | LoadFailure, Looked | LoadFailure]
+"""What was seen of baseline and candidate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,71 +34,143 @@ class LegRecipe:
     """baseline or candidate."""
     model: Path
     """The pinned .onnx file."""
-    trace_model: Path | None
-    """Its probed copy; None when it declares no features or cannot be probed."""
-    trace_tensors: tuple[str, ...]
-    """What the trace returns."""
-    untraced: tuple[str, ...]
-    """Why tensors that were declared are not traced, each as a sentence."""
     limits: SandboxPolicy
-    allow_weaker: bool
+    """The policy's."""
+    external: tuple[str, ...] = ()
+    """Names of its external data files, as pinned."""
+    trace_model: Path | None = None
+    """Its probed copy; None when it declares no features or cannot be probed."""
+    trace_tensors: tuple[str, ...] = ()
+    """What the trace returns."""
+    untraced: tuple[str, ...] = ()
+    """Why tensors that were declared are not traced, each as a sentence."""
+    allow_weaker: bool = False
+    """Go on below the required isolation."""
     input_names: tuple[tuple[str, str], ...] = ()
     """(name in the traffic, this version's name)."""
 
-    def open(self) -> Leg:
-        """Starts a leg; a version that does not load gives a leg that has ended."""
-        return Leg(self.opener(), name=self.role, input_names=self.input_names)
 
-    def opener(self) -> Callable[[], Sandbox | LoadFailure]:
-        """What starts one process."""
+def look_at(models: Sequence[PinnedModel], limits: SandboxPolicy, probes: Path) -> Seen:
+    """Looks at both versions at the same time, and probes each for the tensors that it declares.
 
-        def start() -> Sandbox | LoadFailure:
-            return Sandbox.start(
-                self.model,
-                name=self.role,
-                limits=self.limits,
-                trace_model=self.trace_model,
-                trace_tensors=self.trace_tensors,
-                allow_weaker=self.allow_weaker,
-            )
+    Args:
+      models: baseline and candidate.
+      limits: the policy's.
+      probes: folder for the probed copies.
 
-        return start
+    Raises:
+      UsageError: a pinned file cannot be read.
+    """
+    baseline, candidate = look(
+        [
+            Look(model=model.path, external=model.external, copy=probes / f"{role}.onnx")
+            for role, model in zip(ROLES, models, strict=True)
+        ],
+        limits,
+    )
+    return baseline, candidate
+
+
+def graph_of(seen: Looked | LoadFailure) -> ModelGraph | LoadFailure:
+    """What is inside a version, or why it does not load."""
+    return seen if isinstance(seen, LoadFailure) else seen.graph
 
 
 def leg_recipe(
     role: str,
-    model: Path,
-    graph: ModelGraph,
+    model: PinnedModel,
+    probe: ProbeResult | LoadFailure | None,
     *,
     limits: SandboxPolicy,
-    probes: Path,
     allow_weaker: bool = False,
     input_names: tuple[tuple[str, str], ...] = (),
 ) -> LegRecipe:
-    """Probes a version for the tensors that it declares.
+    """A leg on a version that was looked at.
 
     Args:
       role: baseline or candidate.
-      model: the pinned file.
-      graph: what is known of it.
+      model: the pinned version.
+      probe: its probed copy, or why there is none; None when it declares nothing.
       limits: the policy's.
-      probes: folder for the probed copy.
       allow_weaker: go on below the required isolation.
       input_names: (name in the traffic, this version's name).
     """
-    wanted = (*graph.features, *graph.fitted)
     trace_model: Path | None = None
     traced: tuple[str, ...] = ()
     untraced: tuple[str, ...] = ()
-    if wanted:
-        probes.mkdir(parents=True, exist_ok=True)
-        probed = probe(model, wanted, probes / f"{role}.onnx", limits)
-        if isinstance(probed, LoadFailure):
-            untraced = (f"no feature of the {role} could be traced: {probed.message}",)
-        else:
-            trace_model, traced = probed.path, probed.exposed
-            untraced = tuple(f"{role} tensor {name}: {why}" for name, why in probed.skipped)
+    if isinstance(probe, LoadFailure):
+        untraced = (f"no feature of the {role} could be traced: {probe.message}",)
+    elif probe is not None:
+        trace_model, traced = probe.path, probe.exposed
+        untraced = tuple(f"{role} tensor {name}: {why}" for name, why in probe.skipped)
     return LegRecipe(
-        role=role, model=model, trace_model=trace_model, trace_tensors=traced, untraced=untraced,
-        limits=limits, allow_weaker=allow_weaker, input_names=input_names,
+        role=role, model=model.path, external=model.external, limits=limits,
+        trace_model=trace_model, trace_tensors=traced, untraced=untraced,
+        allow_weaker=allow_weaker, input_names=input_names,
     )  # fmt: skip
+
+
+@contextmanager
+def open_legs(*recipes: LegRecipe) -> Iterator[list[Leg]]:
+    """Starts a leg per recipe, all at the same time; a recipe may be given twice.
+
+    A version's bytes are sealed once, for all of its processes and for every restart. A version that
+    does not load gives a leg that has ended.
+
+    Raises:
+      UsageError: a file cannot be read, or the isolation is weaker than required.
+      SandboxError: a process does not start at all.
+    """
+    with ExitStack() as stack:
+        sealed: dict[LegRecipe, ModelFiles] = {}
+        openers: list[_Opener] = []
+        for recipe in recipes:
+            if recipe not in sealed:
+                files = ModelFiles(
+                    recipe.model, external=recipe.external, trace_model=recipe.trace_model
+                )
+                sealed[recipe] = stack.enter_context(files)
+            opener = _Opener(recipe, sealed[recipe])
+            stack.callback(opener.close)
+            openers.append(opener)
+        for opener in openers:
+            opener.load()
+        yield [
+            stack.enter_context(
+                Leg(opener, name=opener.recipe.role, input_names=opener.recipe.input_names)
+            )
+            for opener in openers
+        ]
+
+
+class _Opener:
+    """What starts a leg's processes; the first has been begun when it is made."""
+
+    def __init__(self, recipe: LegRecipe, files: ModelFiles) -> None:
+        self.recipe = recipe
+        self._files = files
+        self._begun: Start | None = self._start()
+
+    def load(self) -> None:
+        """Lets the first process load the model, without waiting for it."""
+        if self._begun is not None:
+            self._begun.load()
+
+    def __call__(self) -> Sandbox | LoadFailure:
+        """The process that was begun; later ones from scratch."""
+        start, self._begun = self._begun or self._start(), None
+        return Sandbox.started(start, name=self.recipe.role)
+
+    def close(self) -> None:
+        """Ends a process that nobody waited for."""
+        if self._begun is not None:
+            self._begun.close()
+
+    def _start(self) -> Start:
+        recipe = self.recipe
+        return Start(
+            self._files,
+            limits=recipe.limits,
+            trace_tensors=recipe.trace_tensors,
+            allow_weaker=recipe.allow_weaker,
+        )

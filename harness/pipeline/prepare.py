@@ -28,6 +28,7 @@ from harness.decide.policy import policy_from_yaml
 from harness.judge.plan import WindowCounts
 from harness.pipeline.attempts import attempt_number
 from harness.pipeline.environment import environment, package_version
+from harness.pipeline.opening import Seen, graph_of, look_at
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.request import GateRequest
 from harness.pipeline.selection import WindowSelection, matured, needed_windows, newest
@@ -35,7 +36,7 @@ from harness.replay.order import Batch, draw_order, schedule
 from harness.resolve.digest import model_content
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
-from harness.sandbox.graphs import inspect
+from harness.sandbox.graphs import Looked
 from harness.store.labels import Labels, label_paths, read_labels
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
@@ -44,6 +45,7 @@ from harness.store.windows import SealedWindow, WindowIndex
 BATCH_REQUESTS = 1024
 _CHUNK = 65_536
 _FORMAT = 1
+_PROBES = "probes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,8 @@ class Prepared:
     """As parsed, with this attempt's error rates."""
     baseline: PinnedModel
     candidate: PinnedModel
-    baseline_graph: ModelGraph | LoadFailure
-    candidate_graph: ModelGraph | LoadFailure
+    baseline_seen: Looked | LoadFailure
+    candidate_seen: Looked | LoadFailure
     window: SealedWindow | None
     """None when a version does not load: then nothing is replayed."""
     batches: tuple[Batch, ...]
@@ -89,7 +91,8 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
     candidate = pin(request.candidate, models, registry_uri=request.registry_uri)
     # Drawn now that the candidate's bytes are fixed, so that nobody could choose bytes for an order.
     seed = secrets.randbits(63)
-    graphs = [inspect(m.path, policy.sandbox) for m in (baseline, candidate)]
+    seen = look_at((baseline, candidate), policy.sandbox, models / _PROBES)
+    graphs = [graph_of(s) for s in seen]
     baseline, candidate = (
         _with_cutoff(m, g) for m, g in zip((baseline, candidate), graphs, strict=True)
     )
@@ -121,17 +124,15 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
             run=run, manifest=manifest, listener=listener,
         )  # fmt: skip
     run.write_json("manifest.json", manifest)
-    return restore(run, graphs=(graphs[0], graphs[1]))
+    return restore(run, seen)
 
 
-def restore(
-    run: RunFolder, graphs: tuple[ModelGraph | LoadFailure, ModelGraph | LoadFailure] | None = None
-) -> Prepared:
+def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
     """Reads a run's preparation back, from a fresh or an interrupted run alike.
 
     Args:
       run: the run folder.
-      graphs: what was just seen of both versions; None = look again.
+      seen: what was just seen of both versions; None = look again.
 
     Raises:
       UsageError: something that the run depends on has changed.
@@ -140,8 +141,8 @@ def restore(
     request = GateRequest.from_json(manifest["request"])
     policy = _same_policy(run, manifest)
     baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
-    if graphs is None:
-        graphs = (inspect(baseline.path, policy.sandbox), inspect(candidate.path, policy.sandbox))
+    if seen is None:
+        seen = look_at((baseline, candidate), policy.sandbox, run.path / "models" / _PROBES)
     seed = int(manifest["seed"])
     window: SealedWindow | None = None
     batches: tuple[Batch, ...] = ()
@@ -159,7 +160,7 @@ def restore(
         counts = _window_counts(policy, window, dict(orders))
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
-        candidate=candidate, baseline_graph=graphs[0], candidate_graph=graphs[1], window=window,
+        candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], window=window,
         batches=batches, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
     )  # fmt: skip
 
@@ -197,6 +198,7 @@ def _pinned(content: dict[str, Any]) -> PinnedModel:
         **{
             **content,
             "path": Path(content["path"]),
+            "external": tuple(content.get("external", ())),
             "requirements": tuple(content["requirements"]),
             "tags": tuple((k, v) for k, v in content["tags"]),
         }

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.core.errors import GateError
 from harness.core.policies import DecisionRule
 from harness.core.tensors import Bools, Floats
 from harness.judge.answers import scores
-from harness.pipeline.opening import LegRecipe
+from harness.pipeline.opening import LegRecipe, open_legs
 from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 from harness.store.windows import SealedWindow
@@ -56,6 +57,9 @@ def true_losses(
       recipes: baseline's and candidate's legs.
       rule: which output is the score.
       candidate: its name in the table.
+
+    Raises:
+      GateError: a version does not load.
     """
     labelled = np.flatnonzero(~np.isnan(label))
     old: Floats = np.full(len(label), np.nan)
@@ -64,7 +68,10 @@ def true_losses(
         Batch(index=k, window="all", positions=labelled[i : i + _BATCH])
         for k, i in enumerate(range(0, len(labelled), _BATCH))
     ]
-    with recipes[0].open() as baseline, recipes[1].open() as leg:
+    with open_legs(*recipes) as (baseline, leg):
+        for role in (baseline, leg):
+            if role.ended:
+                raise GateError(role.name, role.ended, "Run harness doctor.")
         source = ((b, window.read(b.positions)) for b in batches)
         for batch, pair in replay_pairs(baseline, leg, source, trace=False):
             seen = scores(pair, rule)

@@ -56,6 +56,11 @@ class ModelContent:
     """As recorded, mlflow's own left out; order does not enter the digest."""
 
     @property
+    def external_names(self) -> tuple[str, ...]:
+        """Names of the external data, as `PinnedModel.external` has them."""
+        return tuple(file.name for file in self.external)
+
+    @property
     def digest(self) -> str:
         """sha256 (hex) of the canonical form."""
         return jsonable.sha256(

@@ -63,6 +63,7 @@ def pin_path(given: str, into: Path) -> PinnedModel:
         version="file",
         digest=content.digest,
         path=path,
+        external=content.external_names,
         requirements=source.requirements,
         training_cutoff_ns=training_cutoff_ns(tags, given),
         tags=source.metadata,

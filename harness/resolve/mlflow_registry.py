@@ -81,6 +81,7 @@ class MlflowRegistry:
             version=str(found.version),
             digest=content.digest,
             path=path,
+            external=content.external_names,
             requirements=source.requirements,
             training_cutoff_ns=tags.training_cutoff_ns(recorded, where),
             tags=tuple(sorted(_with_note(recorded).items())),

@@ -205,6 +205,7 @@ def test_ctrl_c_on_the_command_exits_4_and_can_be_resumed(
     prepared, uninterrupted, number, sign, harness
 ):
     run = copy_of(prepared, f"command-{number.name}-{Path(sign).stem}")
+    (run / sign).unlink(missing_ok=True)  # what the command itself writes is the sign
     command = subprocess.Popen(
         [Path(sys.executable).with_name("harness"), "gate", "--resume", run],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
