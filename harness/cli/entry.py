@@ -85,6 +85,19 @@ def _internal(error: BaseException) -> int:
     return EXIT_FAILED
 
 
+def _is_broken_pipe(error: BaseException) -> bool:
+    """Whether the reader of our output went away; click makes a sys.exit(1) of that, a verdict here."""
+    return isinstance(error, BrokenPipeError) or (
+        isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+    )
+
+
+def _reader_gone() -> int:
+    """Ends quietly after head or less has: not a failure of the gate's, not a pass."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code.
 
@@ -102,12 +115,9 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("harness: interrupted; nothing already recorded is lost", err=True)
         return EXIT_FAILED
-    except BrokenPipeError:
-        # The reader of our output went away (head, less): not a failure of the gate's, not a pass.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except Exception as error:  # noqa: BLE001 - the last line of defence: never exit 1 by accident
-        return _internal(error)
+    # The last line of defence: never exit 1 by accident, not even when a library calls sys.exit.
+    except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - as said
+        return _reader_gone() if _is_broken_pipe(error) else _internal(error)
     return result if isinstance(result, int) else 0
 
 
