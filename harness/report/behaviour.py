@@ -9,6 +9,7 @@ from harness.report.views import Cell, Column, Fact, Section, Table, Tone
 from harness.report.words import (
     WINDOWS,
     count,
+    counted,
     listed,
     milliseconds,
     moment,
@@ -202,6 +203,7 @@ def latency(summary: Doc) -> Section:
         )
         for key, label in (*((key, _percentile(key)) for key in _latency_keys(sides)),)
     )
+    batches = sides[0].at("batches").whole()
     return Section(
         anchor="latency",
         title="Latency",
@@ -217,6 +219,7 @@ def latency(summary: Doc) -> Section:
                 ),
                 rows=rows,
                 empty="Latency was not measured in this run.",
+                note=f"Over {counted(batches, 'batch', 'batches')} a version." if batches else "",
             ),
         ),
     )

@@ -78,6 +78,6 @@ def _instant(at: Doc) -> str:
 
 
 def _title(baseline: VersionSide, candidate: VersionSide) -> str:
-    if baseline.name == candidate.name:
+    if baseline.name == candidate.name and baseline.label != candidate.label:
         return f"{baseline.name}: {baseline.version} → {candidate.version}"
-    return f"{baseline.name} {baseline.version} → {candidate.name} {candidate.version}"
+    return f"{baseline.label} → {candidate.label}"

@@ -146,7 +146,7 @@ def _guardrail(
         whole=evidence_view(whole),
         title=judged.metric.title,
         question=judged.metric.question,
-        reading=_reading(whole, judged, alpha[0]),
+        reading=_reading(whole, judged, alpha),
         binding=bool(binding) and any(row.at("name").text() == binding for row in group),
         curve=curve(judged, _path(whole), alpha),
         slices=_slices(slices) if slices else None,
@@ -177,11 +177,13 @@ def _path(row: Doc) -> tuple[PathStep, ...]:
     return tuple(steps)
 
 
-def _reading(row: Doc, judged: Judged, alpha: float) -> str:
+def _reading(row: Doc, judged: Judged, alpha: tuple[float, float]) -> str:
     if judged.lower is None or judged.upper is None:
         return "Nothing was measured, so this guardrail can neither pass nor fail."
     ends = interval(judged.metric, judged.lower, judged.upper, judged.margin)
-    sure = f"With {percent(1 - alpha)} confidence, " if 0 < alpha < 1 else ""
+    # Each end holds on its own: the upper one at 1 − α, the lower one at 1 − α'.
+    miss = sum(alpha)
+    sure = f"With {percent(1 - miss)} confidence at every look, " if 0 < miss < 1 else ""
     subject = row.at("subject").text("mean")
     sentence = f"{sure}the {subject.removeprefix('the ')} lies {between(ends)}."
     limit = tolerated(judged.metric, judged.margin, judged.direction)
@@ -260,18 +262,22 @@ def guardrail_notes(evidence: Doc, rows: tuple[Doc, ...]) -> tuple[str, ...]:
         values = tuple(value.text() for value in pooled.at("values").items())
         if not values:
             continue
+        enough = pooled.at("tested").flag(default=True)
+        together = "together as rest" if enough else "only with all traffic"
+        values = tuple(value or "(empty)" for value in values)
         notes.append(
             f"{pooled.at('guardrail').text('A guardrail')}: no claim of their own for "
             f"{pooled.at('column').text('slice')} {listed(values)} "
             f"({percent(pooled.at('share').finite())} of the traffic); "
-            "they have too few requests and are judged together as rest."
+            f"they have too few requests and are judged {together}."
         )
-    log_e = evidence.at("combined", "log_e_rollback").number()
-    level = evidence.at("combined", "alpha_rollback").finite()
+    combined = evidence.at("combined")
+    log_e = (combined.at("log_e_rollback_combined") or combined.at("log_e_rollback")).number()
+    level = combined.at("alpha_rollback").finite()
     if log_e is not None and level is not None and 0 < level < 1:
-        combined = math.exp(min(log_e, 700.0))
+        together = math.exp(min(log_e, 700.0))
         notes.append(
-            f"Evidence for harm over all gating guardrails: e-value {e_value(combined)}; "
+            f"Evidence for harm over all gating guardrails: e-value {e_value(together)}; "
             f"a rollback needs {count(1 / level)}."
         )
     guardrails = {row.at("guardrail").text() for row in rows}

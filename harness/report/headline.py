@@ -26,6 +26,7 @@ ERROR = "ERROR"
 MOST_FINDINGS = 100
 """Findings shown."""
 _MOST_IDS = 8
+_LONGEST_FINDING = 1_000
 _MOST_REQUIREMENTS = 30
 
 _ANSWERS = {
@@ -48,7 +49,6 @@ _RELATIONS = {
     "filled_with_zero": "missing values became zero",
     "filled_with_constant": "missing values became a constant",
     "precision": "lost precision",
-    "other": "no simple relation",
 }
 
 
@@ -168,7 +168,9 @@ def banners(decision: Doc, manifest: Doc, intermediates: Doc, findings: Doc) -> 
     faithful = intermediates.at("faithful")
     compared, differing = faithful.at("compared").whole() or 0, faithful.at("mismatched").whole()
     kinds = {finding.at("kind").text() for finding in findings.at("findings").items()}
-    if differing or "unfaithful_replay" in kinds:
+    # Answers recorded from another version differ by right; the findings then say so.
+    explained = {"recorded_by_another_version", "replay_not_checked"} & kinds
+    if "unfaithful_replay" in kinds or (differing and not explained):
         part = f": {count(differing)} of {count(compared)} requests" if differing else ""
         found.append(
             Banner(
@@ -201,10 +203,12 @@ def version_side(role: str, model: Doc) -> VersionSide:
             mono=bool(requirements),
         ),
     ]
+    name, version = model.at("name").text("unknown"), model.at("version").text("unknown")
     return VersionSide(
         role=role,
-        name=model.at("name").text("unknown"),
-        version=model.at("version").text("unknown"),
+        name=name,
+        version=version,
+        label=name if version in ("file", "unknown") else f"{name} {version}",
         facts=tuple(facts),
     )
 
@@ -248,13 +252,16 @@ def _finding(item: Doc) -> FindingView:
     severity = item.at("severity").text()
     relation = item.at("relation").text()
     requests = tuple(request.text() for request in item.at("requests").items())
-    where, what = item.at("where").text(), item.at("what").text("not described", limit=LONG)
+    where, what = (
+        item.at("where").text(),
+        item.at("what").text("not described", limit=_LONGEST_FINDING),
+    )
     return FindingView(
         badge=_SEVERITIES.get(severity) or Badge(tone=Tone.MUTED, word=severity or "note"),
         where=where,
         what=what,
         line=what if not where or what.startswith(where) else f"{where}: {what}",
-        relation="" if relation in ("", "equal") else _RELATIONS.get(relation, relation),
+        relation="" if relation in ("", "equal", "other") else _RELATIONS.get(relation, relation),
         remedy=item.at("remedy").text(limit=LONG),
         requests=requests[:_MOST_IDS],
     )

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 
+from harness.report.read import visible
 from harness.report.views import EvidenceView, FindingView, ReportView
 
 MOST_BYTES = 60_000
 """Size of the summary at most."""
 _MOST_GUARDRAILS = 30
 _MOST_FINDINGS = 10
+_LONGEST_FINDING = 400
 _SIGNS = {"PROMOTE": "✅", "ROLLBACK": "❌", "HOLD": "⏸️", "ERROR": "⚠️"}
 _PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>|~#$&])")
 _LINKS = re.compile(r"(?i)(://|www\.)")
@@ -30,7 +32,7 @@ def render_markdown(view: ReportView) -> str:
         lines += [f"> **{escaped(banner.title)}.** {escaped(banner.text)}", ""]
     lines += [f"**{escaped(head.lead)}**", ""]
     if head.explanation or head.reason:
-        lines += [escaped(head.explanation or head.reason), ""]
+        lines += [paragraph(head.explanation or head.reason), ""]
     if head.binding:
         lines += [f"- Bound by {escaped(head.binding)}"]
     if head.next:
@@ -45,7 +47,7 @@ def render_markdown(view: ReportView) -> str:
 
 def _guardrails(view: ReportView) -> list[str]:
     if not view.evidence:
-        return [escaped(view.guardrails_empty), ""]
+        return [paragraph(view.guardrails_empty), ""]
     lines = [
         "| Guardrail | Verdict | Mean between | Tolerated | Requests |",
         "|---|---|---:|---:|---:|",
@@ -83,7 +85,7 @@ def _findings(view: ReportView) -> list[str]:
 
 
 def _finding(item: FindingView) -> str:
-    parts = [f"**{escaped(item.badge.word)}**", code(item.where), escaped(item.what)]
+    parts = [f"**{escaped(item.badge.word)}**", escaped(visible(item.line, _LONGEST_FINDING))]
     if item.remedy:
         parts.append(f"_{escaped(item.remedy)}_")
     return f"- {' '.join(part for part in parts if part)}"
@@ -94,7 +96,7 @@ def _rest(view: ReportView) -> list[str]:
     parity = [f"{fact.label}: {fact.value}" for fact in view.parity.facts]
     limits = [*view.limits, "A replay shows nothing upstream of the recorded request."]
     digests = [
-        f"- {side.role} {code(f'{side.name} {side.version}')}: "
+        f"- {side.role} {code(side.label)}: "
         + ", ".join(code(fact.value) for fact in side.facts if "Digest" in fact.label)
         for side in (view.baseline, view.candidate)
     ]
@@ -115,8 +117,12 @@ def escaped(text: str) -> str:
     plain = _PUNCTUATION.sub(r"\\\1", text)
     # A zero-width space stops bare addresses and names from becoming links and mentions.
     plain = _LINKS.sub(lambda found: f"{found[0][0]}\u200b{found[0][1:]}", plain)
-    plain = re.sub(r"@(?=\w)", "@\u200b", plain)
-    return _LIST_MARK.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\{m[3]}", plain)
+    return re.sub(r"@(?=\w)", "@\u200b", plain)
+
+
+def paragraph(text: str) -> str:
+    """Escaped text at the start of a line, where a number or a dash would begin a list."""
+    return _LIST_MARK.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2]}\\{m[3]}", escaped(text))
 
 
 def code(text: str) -> str:

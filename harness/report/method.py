@@ -15,6 +15,8 @@ ALWAYS = (
     "Without labels, a change in what the right answer is (concept drift) is invisible. With labels, only those that had matured count.",
 )
 """True of every run; printed in every report."""
+MOST_LIMITS = 60
+"""Sentences about what one run left out."""
 _CLAIMS = {
     "process": "traffic like this window (future requests of the same kind)",
     "window": "only the requests of this window",
@@ -162,4 +164,7 @@ def limits(decision: Doc, intermediates: Doc) -> tuple[str, ...]:
     """What this run did not compare, each as a sentence."""
     both = (*decision.at("not_compared").items(), *intermediates.at("not_compared").items())
     said = tuple(item.text(limit=LONG) or _flat(item) for item in both)
-    return tuple(dict.fromkeys(text for text in said if text and text != "–"))
+    found = tuple(dict.fromkeys(text for text in said if text and text != "–"))
+    left_out = len(found) - MOST_LIMITS
+    more = (f"{left_out} more, in decision.json and intermediates.json.",) if left_out > 0 else ()
+    return (*found[:MOST_LIMITS], *more)

@@ -17,6 +17,8 @@ _VERDICTS = {
     "equal": (Tone.GOOD, "equal"),
 }
 _KINDS = {"raw": "computed from raw fields", "fitted": "fitted constant", "output": "output"}
+_QUIET = ("refitted", "not_compared")
+_MOST_QUIET = 6
 _COLUMNS = (
     Column(label="Name"),
     Column(label="Verdict"),
@@ -72,15 +74,23 @@ def _tables(title: str, rows: tuple[Doc, ...], differs: Tone) -> tuple[Table, ..
         place = order.index(verdict) if verdict in order else len(order)
         return place, -(row.at("mismatched_requests").finite() or 0.0)
 
-    changed = sorted((r for r in rows if r.at("verdict").text() != "equal"), key=rank)
-    equal = [r for r in rows if r.at("verdict").text() == "equal"]
-    empty = "No differences." if rows else "None were compared in this run."
-    tables = [_table(title, changed, differs, empty=empty)]
-    if equal:
-        tables.append(
-            _table(f"{title}: {counted(len(equal), 'equal one')}", equal, differs, folded=True)
-        )
-    return tuple(tables)
+    equal = [row for row in rows if row.at("verdict").text() == "equal"]
+    moved = sorted((row for row in rows if row.at("verdict").text() != "equal"), key=rank)
+    # A matrix of scaled columns is refitted as a whole: a long list that nobody needs open.
+    quiet = {v: [row for row in moved if row.at("verdict").text() == v] for v in _QUIET}
+    quiet = {v: found for v, found in quiet.items() if len(found) > _MOST_QUIET}
+    shown = [row for row in moved if row.at("verdict").text() not in quiet]
+    calm = "Nothing else differs." if quiet else "No differences."
+    empty = calm if rows else "None were compared in this run."
+    folds = [(_VERDICTS[v][1], found) for v, found in quiet.items()]
+    folds += [("equal", equal)] if equal else []
+    return (
+        _table(title, shown, differs, empty=empty),
+        *(
+            _table(f"{title}: {count(len(found))} {word}", found, differs, folded=True)
+            for word, found in folds
+        ),
+    )
 
 
 def _table(
@@ -102,13 +112,18 @@ def _row(row: Doc, differs: Tone) -> tuple[Cell, ...]:
     tone, word = _VERDICTS.get(verdict, (Tone.MUTED, verdict or "unknown"))
     tone = differs if verdict == "differs" else tone
     kind = row.at("kind").text()
+    about = row.at("about").text()
     requests, differing = row.at("requests").whole(), row.at("mismatched_requests").whole()
     part = share(differing, requests)
     largest = row.at("max_abs").number()
     relative = row.at("max_rel").number()
     compared = verdict != "not_compared"
     return (
-        Cell(text=row.at("name").text("unnamed"), note=_KINDS.get(kind, kind), mono=True),
+        Cell(
+            text=row.at("name").text("unnamed"),
+            note=_KINDS.get(kind, kind) + f" of {about}" * bool(about),
+            mono=True,
+        ),
         Cell(text=word, badge=tone),
         Cell(
             text=f"{count(differing)} of {count(requests)}" if compared else "–",

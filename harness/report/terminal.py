@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 
-from harness.report.views import EvidenceView, ReportView
+from harness.report.views import EvidenceView, FindingView, ReportView
 
 MOST_LINES = 25
 """Lines at most."""
 WIDTH = 100
 """Columns at most."""
-_MOST_GUARDRAILS = 7
+_MOST_GUARDRAILS = 6
 _MOST_FINDINGS = 3
 _SEVERITY_SIGN = {"harm": "!!", "warning": " !", "info": " i"}
 _URGENCY = {"FAIL": 0, "NO_DATA": 1, "INCONCLUSIVE": 2}
@@ -23,11 +23,12 @@ def render_terminal(view: ReportView) -> str:
     lines += [_fit(f"[{banner.title}] {banner.text}") for banner in view.banners[:3]]
     lines += _paragraph(head.explanation or head.reason or head.lead, 3)
     if head.binding:
-        lines += _paragraph(f"Bound by {head.binding}", 2)
+        lines.append(_fit(f"Bound by {head.binding}"))
     lines += _guardrails(view.evidence)
     lines += [
-        _fit(f"{_SEVERITY_SIGN.get(f.badge.word, '  ')} {f.line}")
-        for f in view.findings[:_MOST_FINDINGS]
+        line
+        for place, item in enumerate(view.findings[:_MOST_FINDINGS])
+        for line in _finding(item, most=2 if place == 0 else 1)
     ]
     left_out = len(view.findings) - _MOST_FINDINGS
     if left_out > 0:
@@ -35,7 +36,7 @@ def render_terminal(view: ReportView) -> str:
     if head.next:
         lines += _paragraph(f"Next: {head.next}", 2)
     glance = "; ".join(f"{fact.label.lower()} {fact.value}" for fact in head.facts)
-    lines += _paragraph(glance[:1].upper() + glance[1:], 3)
+    lines += _paragraph(glance[:1].upper() + glance[1:], 2)
     return "\n".join(line.rstrip() for line in lines[:MOST_LINES])
 
 
@@ -66,6 +67,18 @@ def _guardrails(rows: tuple[EvidenceView, ...]) -> list[str]:
     elif any(not row.gating for row in shown):
         lines.append("in brackets: reported only")
     return lines
+
+
+def _finding(item: FindingView, most: int) -> list[str]:
+    sign = f"{_SEVERITY_SIGN.get(item.badge.word, '  ')} "
+    return textwrap.wrap(
+        item.line,
+        WIDTH,
+        initial_indent=sign,
+        subsequent_indent=" " * len(sign),
+        max_lines=most,
+        placeholder=" …",
+    )
 
 
 def _paragraph(text: str, most: int) -> list[str]:

@@ -32,7 +32,7 @@ def traffic(decision: Doc, manifest: Doc, summary: Doc) -> Section:
         time_line=_time_line(decision, manifest),
         tables=(
             _windows(decision),
-            _not_sealed(window),
+            _left_out(decision, window),
             *_coverage(summary),
         ),
     )
@@ -94,6 +94,9 @@ def _facts(window: Doc, labels: Doc) -> tuple[Fact, ...]:
             for key, words in (
                 ("unknown", "for unknown requests"),
                 ("late", "later than the maturity, not used"),
+                ("after_as_of", "after the instant of this run"),
+                ("duplicates", "given twice"),
+                ("invalid", "not readable as a label"),
             )
             if labels.at(key).whole()
         ]
@@ -111,15 +114,23 @@ def _facts(window: Doc, labels: Doc) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def _not_sealed(window: Doc) -> Table:
-    rows = tuple(
-        (Cell(text=plain_word(reason)), Cell(text=count(n.whole())))
-        for reason, n in window.at("not_sealed").fields()
-    )
+def _left_out(decision: Doc, window: Doc) -> Table:
+    reasons = [("recorded, not usable", *pair) for pair in window.at("not_sealed").fields()]
+    for name, selected in decision.at("windows").fields():
+        words = f"not in the {name} window"
+        reasons += [(words, *pair) for pair in selected.at("left_out").fields()]
+    reasons += [("no recorded answer", *pair) for pair in window.at("not_answered").fields()]
     return Table(
         title="Recorded but left out",
-        columns=(Column(label="Reason"), Column(label="Requests", numeric=True)),
-        rows=rows,
+        columns=(
+            Column(label="Of what"),
+            Column(label="Reason"),
+            Column(label="Requests", numeric=True),
+        ),
+        rows=tuple(
+            (Cell(text=what), Cell(text=plain_word(reason)), Cell(text=count(n.whole())))
+            for what, reason, n in reasons[:_MOST_VALUES]
+        ),
         empty="Every recorded request that was read could be used."
         if window
         else "This run does not record what was left out.",

@@ -156,6 +156,8 @@ class VersionSide:
     """Model name."""
     version: str
     """Version, or "file"."""
+    label: str
+    """Name and version; a file is called by its name alone."""
     facts: tuple[Fact, ...]
     """Digest, reference, training cut-off, requirements."""
 

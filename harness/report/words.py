@@ -27,6 +27,7 @@ REASONS = {
     "not_enough_evidence": "neither harm nor harmlessness is proven with the traffic at hand",
     "leg_ended_early": "a version stopped answering before the traffic was through",
     "interrupted": "the run was interrupted",
+    "no_data": "a gating guardrail measured nothing",
 }
 TIERS = {
     "S0": "resource limits only",
@@ -112,9 +113,9 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else "unbounded"
 
 
-def counted(value: float | None, noun: str) -> str:
+def counted(value: float | None, noun: str, plural: str = "") -> str:
     """A count with its noun: 1 request, 2 requests."""
-    return f"{count(value)} {noun}" + ("" if value == 1 else "s")
+    return f"{count(value)} {noun if value == 1 else plural or noun + 's'}"
 
 
 def share(part: float | None, whole: float | None) -> str:
