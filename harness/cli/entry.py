@@ -85,15 +85,8 @@ def _internal(error: BaseException) -> int:
     return EXIT_FAILED
 
 
-def _is_broken_pipe(error: BaseException) -> bool:
-    """Whether the reader of our output went away; click makes a sys.exit(1) of that, a verdict here."""
-    return isinstance(error, BrokenPipeError) or (
-        isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
-    )
-
-
 def _reader_gone() -> int:
-    """Ends quietly after head or less has: not a failure of the gate's, not a pass."""
+    """Ends quietly when head or less has ended: not a failure of the gate's, not a pass."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_FAILED
 
@@ -104,6 +97,7 @@ def run(arguments: list[str] | None = None) -> int:
     Args:
       arguments: words after the program's name; None = sys.argv.
     """
+    stdout = sys.stdout
     try:
         result: Any = cli.main(args=arguments, prog_name="harness", standalone_mode=False)
     except click.ClickException as error:
@@ -117,7 +111,9 @@ def run(arguments: list[str] | None = None) -> int:
         return EXIT_FAILED
     # The last line of defence: never exit 1 by accident, not even when a library calls sys.exit.
     except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - as said
-        return _reader_gone() if _is_broken_pipe(error) else _internal(error)
+        # When the reader of our output goes away, click calls sys.exit(1), which would be a verdict
+        # here; that it also puts something in place of sys.stdout tells this exit from others.
+        return _internal(error) if sys.stdout is stdout else _reader_gone()
     return result if isinstance(result, int) else 0
 
 
