@@ -9,6 +9,7 @@ Commands live in modules of their own that import nothing heavy, so `harness --h
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -70,6 +71,12 @@ def cli() -> None:
     diff outputs and features, and let sequential tests say PROMOTE, ROLLBACK or HOLD."""  # noqa: D209, D205 - help text
 
 
+def _say(text: str) -> None:
+    """Writes to stderr; that nobody reads it must not change the exit code."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
 def _internal(error: BaseException) -> int:
     """Keeps the traceback in a file and says where; the gate failed, no model did."""
     if os.environ.get("HARNESS_DEBUG"):
@@ -77,10 +84,9 @@ def _internal(error: BaseException) -> int:
     handle, name = tempfile.mkstemp(prefix="harness-failure-", suffix=".txt")
     with os.fdopen(handle, "w") as file:
         traceback.print_exception(error, file=file)
-    click.echo(
+    _say(
         f"harness: the gate itself failed: {type(error).__name__}: {error}\n"
-        f"No verdict was reached. The traceback is in {name}; please report it.",
-        err=True,
+        f"No verdict was reached. The traceback is in {name}; please report it."
     )
     return EXIT_FAILED
 
@@ -101,13 +107,14 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         result: Any = cli.main(args=arguments, prog_name="harness", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return EXIT_USAGE
     except HarnessError as error:
-        click.echo(f"harness: {error.where}: {error.what}.\n  {error.remedy}", err=True)
+        _say(f"harness: {error.where}: {error.what}.\n  {error.remedy}")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("harness: interrupted; nothing already recorded is lost", err=True)
+        _say("harness: interrupted; nothing already recorded is lost")
         return EXIT_FAILED
     # The last line of defence: never exit 1 by accident, not even when a library calls sys.exit.
     except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - as said

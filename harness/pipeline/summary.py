@@ -6,7 +6,6 @@ same figures.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +47,7 @@ class Summary:
         default_factory=lambda: {"baseline": [], "candidate": []}
     )
     _flips: Counter[str] = field(default_factory=Counter)
-    _changed: list[tuple[float, int, dict[str, object]]] = field(default_factory=list)
+    _changed: dict[int, tuple[float, dict[str, object]]] = field(default_factory=dict)
     n: int = 0
 
     def add(self, pairs: Pairs) -> None:
@@ -92,7 +91,9 @@ class Summary:
     def _keep_most_changed(self, pairs: Pairs) -> None:
         change = np.abs(pairs["candidate_score"] - pairs["baseline_score"])
         change = np.where(np.isnan(change), -1.0, change)
-        for i in np.argsort(-change, kind="stable")[:MOST_CHANGED]:
+        # By the sequence number where changes are equal, so that the list does not depend on chunk
+        # borders; a request may be in both windows, so twice as many are looked at.
+        for i in np.lexsort((pairs["seq"], -change))[: 2 * MOST_CHANGED]:
             if change[i] <= 0:
                 break
             row = {
@@ -104,12 +105,11 @@ class Summary:
                 "candidate_decision": float(pairs["candidate_decision"][i]),
                 "context": {c[3:]: str(pairs[c][i]) for c in pairs if c.startswith("cx:")},
             }
-            # The sequence number breaks ties, so that the list does not depend on chunk borders.
-            entry = (float(change[i]), -int(pairs["seq"][i]), row)
-            if len(self._changed) < MOST_CHANGED:
-                heapq.heappush(self._changed, entry)
-            else:
-                heapq.heappushpop(self._changed, entry)
+            seq = int(pairs["seq"][i])
+            if seq not in self._changed or self._changed[seq][0] < change[i]:
+                self._changed[seq] = (float(change[i]), row)
+        ranked = sorted(self._changed.items(), key=lambda item: (-item[1][0], item[0]))
+        self._changed = dict(ranked[:MOST_CHANGED])
 
     def finish(self, traffic_counts: dict[str, dict[str, int]]) -> dict[str, object]:
         """The content of summary.json.
@@ -117,7 +117,6 @@ class Summary:
         Args:
           traffic_counts: per context column, how many selected requests hold each value.
         """
-        ranked = sorted(self._changed, key=lambda e: (-e[0], -e[1]))
         return {
             "n": self.n,
             "latency": {leg: _quantiles(parts) for leg, parts in self._latency.items()},
@@ -130,7 +129,7 @@ class Summary:
                 }
                 for name, w in self._windows.items()
             },
-            "changed": [row for _, _, row in ranked],
+            "changed": [row for _, row in self._changed.values()],
             "outcomes": {leg: dict(counts) for leg, counts in self._outcomes.items()},
             "slices": [
                 {

@@ -147,6 +147,17 @@ def test_a_reader_that_goes_away_is_no_traceback():
     assert said == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [(["report", "nowhere"], 2), (["gaet"], 2), (["scenario", "list"], 4)]
+)
+def test_messages_that_nobody_reads_do_not_change_the_exit_code(words, code):
+    command = subprocess.Popen(
+        [HARNESS, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT
+    )
+    command.stdout.close()
+    assert command.wait(timeout=30) == code
+
+
 @pytest.mark.parametrize("words", [["traffic", "show", FLIGHTS], ["doctor"], ["scenario", "list"]])
 def test_json_can_be_read(words, harness):
     ran = harness(*words, "--json")

@@ -1,0 +1,70 @@
+"""The test order and the schedule as a gate uses them."""
+
+import numpy as np
+
+from harness.replay.order import BLOCK_ROWS, draw_order, schedule
+
+
+def order(n=2000, seed=1, window="newest", limit=10**6, selected=None):
+    return draw_order(
+        np.ones(n, np.bool_) if selected is None else selected,
+        seed=seed,
+        window=window,
+        limit=limit,
+    )
+
+
+def test_every_selected_request_once():
+    selected = np.random.default_rng(0).random(2000) < 0.4
+    assert sorted(order(selected=selected)) == np.flatnonzero(selected).tolist()
+
+
+def test_the_same_seed_draws_the_same_order():
+    assert order().tolist() == order().tolist()
+
+
+def test_other_seeds_and_windows_draw_others():
+    assert order().tolist() != order(seed=2).tolist()
+    assert order().tolist() != order(window="matured").tolist()
+
+
+def test_a_limit_is_a_prefix():
+    assert order(limit=700).tolist() == order()[:700].tolist()
+    assert len(order(limit=0)) == 0
+    assert len(order(n=0)) == 0
+
+
+def test_every_position_comes_first_as_often():
+    """First positions of 4,000 orders over 4 uneven blocks of storage: uniform within a χ² of 1e-4.
+
+    Whole blocks are drawn, so a request of the short last block has a better chance to be first;
+    the storage order is itself a uniform shuffle, which makes up for that. Here: uniform inside.
+    """
+    n = BLOCK_ROWS
+    firsts = np.array([order(n=n, seed=s)[0] for s in range(4000)])
+    observed = np.bincount(firsts // 16, minlength=n // 16)
+    expected = len(firsts) / (n // 16)
+    assert ((observed - expected) ** 2 / expected).sum() < 44.3  # χ² with 15 degrees, 1 − 1e-4
+
+
+def test_blocks_come_first_as_often():
+    firsts = np.array([order(n=4 * BLOCK_ROWS, seed=s)[0] // BLOCK_ROWS for s in range(2000)])
+    observed = np.bincount(firsts, minlength=4)
+    assert ((observed - 500) ** 2 / 500).sum() < 21.1  # χ² with 3 degrees, 1 − 1e-4
+
+
+def test_windows_take_turns_and_keep_their_orders():
+    orders = [("newest", np.arange(25)), ("matured", np.arange(100, 112))]
+    batches = schedule(orders, 10)
+    assert [(b.index, b.window, len(b.positions)) for b in batches] == [
+        (0, "newest", 10), (1, "matured", 10), (2, "newest", 10), (3, "matured", 2),
+        (4, "newest", 5),
+    ]  # fmt: skip
+    for name, drawn in orders:
+        parts = [b.positions for b in batches if b.window == name]
+        assert np.concatenate(parts).tolist() == drawn.tolist()
+
+
+def test_nothing_to_judge_is_no_batch():
+    assert schedule([("newest", np.empty(0, np.int64))], 10) == []
+    assert schedule([], 10) == []
