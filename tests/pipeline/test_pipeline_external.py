@@ -54,7 +54,12 @@ def logged(registry, tmp_path, monkeypatch):
     def log(*models):
         for model in models:
             with mlflow.start_run():
-                mlflow.onnx.log_model(model, name="wide", registered_model_name="wide")
+                mlflow.onnx.log_model(
+                    model,
+                    name="wide",
+                    registered_model_name="wide",
+                    pip_requirements=["onnxruntime"],
+                )
         return registry.uri
 
     yield log
@@ -80,7 +85,7 @@ def test_a_logged_model_gated_against_itself_is_promoted(tmp_path, logged, write
     shown = json.loads((tmp_path / "run" / "intermediates.json").read_text())
     assert len(pinned.external) == 1
     assert result.decision == "PROMOTE"
-    assert [(f["tensor"], f["verdict"]) for f in shown["features"]] == [("hidden", "equal")]
+    assert [(f["name"], f["verdict"]) for f in shown["features"]] == [("hidden", "equal")]
 
 
 def test_other_weights_outside_the_model_are_seen(tmp_path, logged, write_policy):
@@ -96,7 +101,7 @@ def test_weights_that_are_gone_are_named(tmp_path, write_policy):
         str(path),
         save_as_external_data=True,
         location="weights.bin",
-        size_threshold=0,
+        size_threshold=1024,
     )
     whole = tmp_path / "whole.onnx"
     onnx.save_model(wide_model(), str(whole))
@@ -117,7 +122,7 @@ def test_the_same_model_with_its_weights_inside_and_outside_is_equal(tmp_path):
         str(outside),
         save_as_external_data=True,
         location="weights.bin",
-        size_threshold=0,
+        size_threshold=1024,
     )
     result = compare_models(
         str(inside), str(outside), inputs=[tiny_traffic(tmp_path / "traffic")],

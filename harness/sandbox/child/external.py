@@ -28,9 +28,11 @@ _LEADS = {
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
+    "attribute": {5: "half", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "half", 2: "half"},
 }
+"""A half is a tensor in a field that protobuf merges when it comes twice: what it says of where its data
+lie may stand in the other half."""
 
 
 class ExternalDataError(ValueError):
@@ -106,8 +108,10 @@ def locations(model: bytes) -> list[str]:
         # Protobuf keeps text as it is: what does not hold the key holds no external tensor.
         if model.find(_LOCATION, start, stop) < 0:
             continue
-        if message == "tensor":
-            found.update(dict.fromkeys(_tensor_locations(model, start, stop)))
+        if message in {"tensor", "half"}:
+            names, outside = _tensor_locations(model, start, stop)
+            if outside or message == "half":
+                found.update(dict.fromkeys(names))
             continue
         leads = _LEADS[message]
         waiting.extend(
@@ -118,8 +122,8 @@ def locations(model: bytes) -> list[str]:
     return list(found)
 
 
-def _tensor_locations(model: bytes, start: int, stop: int) -> list[str]:
-    """Locations of one tensor; none when its data lie inside, whatever else it says."""
+def _tensor_locations(model: bytes, start: int, stop: int) -> tuple[list[str], bool]:
+    """Locations that one tensor names, and whether it says that its data lie there."""
     outside, names = False, []
     for number, content in _fields(model, start, stop):
         if number == _DATA_LOCATION and isinstance(content, int):
@@ -133,7 +137,7 @@ def _tensor_locations(model: bytes, start: int, stop: int) -> list[str]:
             # A repeated field counts once for each parser's idea of which one is meant.
             if _LOCATION in keys:
                 names += [v.decode("utf-8", "surrogateescape") for v in values]
-    return names if outside else []
+    return names, outside
 
 
 def _fields(model: bytes, at: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
