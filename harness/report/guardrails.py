@@ -179,13 +179,15 @@ def _path(row: Doc) -> tuple[PathStep, ...]:
 
 def _reading(row: Doc, judged: Judged, alpha: tuple[float, float]) -> str:
     if judged.lower is None or judged.upper is None:
-        return "Nothing was measured, so this guardrail can neither pass nor fail."
+        nothing = "Nothing was measured, so this guardrail can neither pass nor fail."
+        return f"{nothing} {row.at('reason').text(limit=LONG)}".rstrip()
     ends = interval(judged.metric, judged.lower, judged.upper, judged.margin)
     # Each end holds on its own: the upper one at 1 − α, the lower one at 1 − α'.
     miss = sum(alpha)
     sure = f"With {percent(1 - miss)} confidence at every look, " if 0 < miss < 1 else ""
-    subject = row.at("subject").text("mean")
-    sentence = f"{sure}the {subject.removeprefix('the ')} lies {between(ends)}."
+    # "mean" or "clipped mean"; over which requests is said elsewhere on the card.
+    subject = row.at("subject").text("mean").removeprefix("the ").partition(" over ")[0]
+    sentence = f"{sure}the {subject} lies {between(ends)}."
     limit = tolerated(judged.metric, judged.margin, judged.direction)
     return f"{sentence[0].upper()}{sentence[1:]} The policy tolerates {limit}."
 
@@ -207,6 +209,7 @@ def _numbers(row: Doc, alpha: tuple[float, float]) -> tuple[Fact, ...]:
             note="enters a weighted average",
         ),
         Fact(label="Weight in that average", value=percent(row.at("weight").finite())),
+        Fact(label="What the verdict is about", value=row.at("subject").text("mean over requests")),
     ]
     failed = row.at("n_failed").whole()
     if failed:
@@ -275,9 +278,9 @@ def guardrail_notes(evidence: Doc, rows: tuple[Doc, ...]) -> tuple[str, ...]:
     log_e = (combined.at("log_e_rollback_combined") or combined.at("log_e_rollback")).number()
     level = combined.at("alpha_rollback").finite()
     if log_e is not None and level is not None and 0 < level < 1:
-        together = math.exp(min(log_e, 700.0))
+        combined_e = math.exp(min(log_e, 700.0))
         notes.append(
-            f"Evidence for harm over all gating guardrails: e-value {e_value(together)}; "
+            f"Evidence for harm over all gating guardrails: e-value {e_value(combined_e)}; "
             f"a rollback needs {count(1 / level)}."
         )
     guardrails = {row.at("guardrail").text() for row in rows}

@@ -183,7 +183,7 @@ def _against_production(faithful: Doc) -> Fact:
     return Fact(
         label=label,
         value=f"{count(compared - differing)} of {counted(compared, 'answer')} equal",
-        note="; ".join(t for t in (share(compared - differing, compared), largest, note) if t),
+        note="; ".join(t for t in (note or share(compared - differing, compared), largest) if t),
     )
 
 
@@ -196,7 +196,7 @@ def _observed(observer: Doc) -> Fact:
     return Fact(
         label=label,
         value=f"largest relative difference {number(furthest)}" if furthest else "identical",
-        note="; ".join(t for t in (f"{counted(checked, 'request')} checked", note) if t),
+        note=note or f"{counted(checked, 'request')} checked",
     )
 
 

@@ -10,7 +10,7 @@ MOST_LINES = 25
 """Lines at most."""
 WIDTH = 100
 """Columns at most."""
-_MOST_GUARDRAILS = 6
+_MOST_GUARDRAILS = 5
 _MOST_FINDINGS = 3
 _SEVERITY_SIGN = {"harm": "!!", "warning": " !", "info": " i"}
 _URGENCY = {"FAIL": 0, "NO_DATA": 1, "INCONCLUSIVE": 2}
@@ -21,7 +21,7 @@ def render_terminal(view: ReportView) -> str:
     head = view.headline
     lines = [_fit(f"{head.word}  {view.title}  ({view.run_id})")]
     lines += [_fit(f"[{banner.title}] {banner.text}") for banner in view.banners[:3]]
-    lines += _paragraph(head.explanation or head.reason or head.lead, 3)
+    lines += _paragraph(head.explanation or head.reason or head.lead, 4)
     if head.binding:
         lines.append(_fit(f"Bound by {head.binding}"))
     lines += _guardrails(view.evidence)

@@ -240,8 +240,7 @@ def tolerated(metric: Metric, margin: float | None, direction: str) -> str:
 
 def statement(metric: Metric, ends: str, limit: str) -> str:
     """An interval and its limit in one phrase."""
-    of = " of requests" if metric.unit == "%" else ""
-    found = ends if ends == NOT_MEASURED else f"found {ends}{of}"
+    found = ends if ends == NOT_MEASURED else f"found {ends}"
     return f"{metric.title[:1].lower()}{metric.title[1:]}: {found}, tolerated {limit}"
 
 
