@@ -20,7 +20,7 @@ from harness.cli.options import (
     "gate",
     short_help="Replay traffic through two versions and decide: PROMOTE, ROLLBACK or HOLD.",
     epilog="Example: harness gate models:/flights@champion models:/flights@challenger "
-    "--traffic scenarios/traffic/flights --policy scenarios/policies/retrain.yaml "
+    "--traffic scenarios/traffic/flights --policy scenarios/policies/flights-retrain.yaml "
     "--as-of 2013-11-01T00:00:00Z",
 )
 @click.argument("baseline", required=False)

@@ -39,7 +39,10 @@ def test_every_command_has_help_with_an_example(words, harness):
     assert command.short_help
     assert command.help
     if not isinstance(command, click.Group):
-        assert f"Example: harness {words}" in " ".join(ran.out.split())
+        assert "Example:" in ran.out
+        assert command.epilog.startswith(f"Example: harness {words}")
+        for path in re.findall(r"(?:scenarios|models)/[\w./-]+", command.epilog):
+            assert (ROOT / path).exists()
 
 
 @pytest.mark.parametrize(

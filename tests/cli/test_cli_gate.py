@@ -94,31 +94,6 @@ def test_a_change_that_is_expected_is_judged_by_its_loss_alone(gate, write_polic
     assert by_name["features"]["e_rollback"] <= 1
 
 
-# attempts
-
-
-def test_a_hold_halves_the_error_rate_of_the_next_attempt(gate, write_policy):
-    never = write_policy(RETRAIN, windows={"min_requests": 100_000})
-    seen = [gate(policy=never, name=f"run-{n}")[1] for n in (1, 2, 3)]
-    assert [d["reason"] for d in seen] == ["too_few_requests"] * 3
-    assert [d["attempt"] for d in seen] == [1, 2, 3]
-    assert [d["alpha"]["promote"] for d in seen] == [0.05, 0.025, 0.0125]
-    assert [d["alpha"]["rollback"] for d in seen] == [0.05, 0.025, 0.0125]
-
-
-def test_a_hold_that_saw_nothing_is_no_attempt(gate):
-    gate(as_of="2013-06-01T00:00:00Z", name="empty")
-    _, decision = gate(name="second")
-    assert decision["attempt"] == 1
-
-
-def test_another_candidate_is_another_question(gate, write_policy):
-    never = write_policy(RETRAIN, windows={"min_requests": 100_000})
-    gate(policy=never, name="first")
-    _, decision = gate(UTC, policy=never, name="second")
-    assert decision["attempt"] == 1
-
-
 # time
 
 

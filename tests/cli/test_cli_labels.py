@@ -1,6 +1,7 @@
 """No data never promotes, and labels count only when they could have been known."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -99,7 +100,13 @@ def test_labels_of_unknown_requests_are_counted(gate, tmp_path):
     code, _, manifest = gate(traffic, "--labels", strange)
     assert code == 0
     assert manifest["labels"]["unknown"] == 3
+    assert "3" in told_of_unknown_labels((tmp_path / "run" / "report.html").read_text())
     assert manifest["labels"]["joined"] == 600
+
+
+def told_of_unknown_labels(page):
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    return next(iter(re.findall(r".{60}unknown request.{40}", text)), "")
 
 
 def test_a_corrected_label_replaces_the_earlier_one(gate, tmp_path):

@@ -88,6 +88,20 @@ def test_a_request_in_both_windows_is_listed_once():
     assert set(told["decision_rate"]) == {"newest", "matured"}
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_second_window_in_another_order_changes_nothing(seed):
+    rng = np.random.default_rng(seed)
+    n = 60
+    table = {name: np.resize(column, n) for name, column in pairs_of().items()}
+    table |= {"request_id": np.array([f"r{i}" for i in range(n)], object)}
+    table |= {"seq": np.arange(n), "candidate_score": rng.random(n), "batch": np.arange(n) // 10}
+    table["baseline_score"] = np.zeros(n)
+    order = rng.permutation(n)
+    again = {name: column[order] for name, column in table.items()}
+    once, twice = (summary_of(*chunks)["changed"] for chunks in ([table], [table, again]))
+    assert [c["request_id"] for c in twice] == [c["request_id"] for c in once]
+
+
 def test_coverage_compares_judged_with_recorded():
     told = summary_of(pairs_of(), cover=["site"], counts={"site": {"a": 10, "b": 20, "c": 10}})
     assert [(c["value"], c["traffic_share"], c["judged"]) for c in told["coverage"]] == [
