@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.core.policies import Guardrail, Metric, Policy
+from harness.core.policies import Guardrail, Metric, Policy, Scope
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.forecast import farthest, words
@@ -142,7 +142,7 @@ def _harm_is_not_proven(case: _Case) -> _Answer | None:
     by_name = {evidence.name: evidence for evidence in case.evidence}
     named = [by_name[name] for name in status.culprits if name in by_name]
     if named:
-        what = "; ".join(_beyond(evidence) for evidence in named[:3])
+        what = "; ".join(_beyond(case, evidence) for evidence in named[:3])
         explanation = f"The candidate is proven worse than the policy tolerates: {what}."
         binding = named[0].name
     else:
@@ -302,13 +302,46 @@ def _gating(case: _Case) -> list[Guardrail]:
     return [guardrail for guardrail in case.policy.guardrails if guardrail.gating]
 
 
-def _beyond(evidence: Evidence) -> str:
+def _beyond(case: _Case, evidence: Evidence) -> str:
+    """A guardrail that was crossed, in a release manager's words."""
+    guardrail = next(g for g in case.policy.guardrails if g.name == evidence.guardrail)
     where = f" for {evidence.slice}" if evidence.slice else ""
-    return (
-        f"{evidence.metric}{where} ('{evidence.name}') has a mean in "
-        f"[{evidence.lower:.4g}, {evidence.upper:.4g}] with a margin of {evidence.margin:g}, "
-        f"after {_requests(evidence.n)}"
+    lower, upper, margin = (
+        _shown(guardrail, v) for v in (evidence.lower, evidence.upper, evidence.margin)
     )
+    return (
+        f"{_measured(guardrail)}{where} lies between {lower} and {upper} after "
+        f"{_requests(evidence.n)}, and at most {margin} is tolerated ('{evidence.name}')"
+    )
+
+
+def _measured(guardrail: Guardrail) -> str:
+    """What a guardrail's mean is."""
+    match guardrail.metric:
+        case Metric.PARITY_MISMATCH:
+            what = "features" if guardrail.scope is Scope.FEATURES else "outputs"
+            return f"the share of requests whose {what} differ"
+        case Metric.FAILURE:
+            return "the extra share of requests that fail"
+        case Metric.NAN_RATE:
+            return "the extra share of answers that are not a number"
+        case Metric.DECISION_FLIP:
+            return "the share of requests whose decision changes"
+        case Metric.DECISION_RATE_SHIFT:
+            return "the change of the share of positive decisions"
+        case Metric.SCORE_SHIFT:
+            return "the change of the mean score"
+        case Metric.LOSS_DIFFERENCE:
+            name = guardrail.loss.value if guardrail.loss else "mean"
+            return f"the change of the {name} loss on labelled requests"
+
+
+_SCALES = {Metric.SCORE_SHIFT, Metric.LOSS_DIFFERENCE}
+"""Metrics shown as they are; the others are shares and shown in percent."""
+
+
+def _shown(guardrail: Guardrail, value: float) -> str:
+    return f"{value:.4g}" if guardrail.metric in _SCALES else f"{100.0 * value:.4g} %"
 
 
 def _judged(case: _Case) -> str:

@@ -111,7 +111,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
         "harness_version": package_version(),
         "policy": {
             "digest": policy.digest, "preset": policy.preset.value, "mode": policy.mode.value,
-            "claim": policy.claim.value, "text": text,
+            "claim": policy.claim.value, "approval": jsonable(policy.approval), "text": text,
         },
         "baseline": jsonable(baseline),
         "candidate": jsonable(candidate),
