@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.core.policies import Guardrail, Metric, Policy, Scope
+from harness.core.policies import Guardrail, Metric, Policy
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.forecast import farthest, words
@@ -315,25 +315,21 @@ def _beyond(case: _Case, evidence: Evidence) -> str:
     )
 
 
+_MEASURED = {
+    Metric.PARITY_MISMATCH: "the share of requests whose {} differ",
+    Metric.FAILURE: "the extra share of requests that fail",
+    Metric.NAN_RATE: "the extra share of answers that are not a number",
+    Metric.DECISION_FLIP: "the share of requests whose decision changes",
+    Metric.DECISION_RATE_SHIFT: "the change of the share of positive decisions",
+    Metric.SCORE_SHIFT: "the change of the mean score",
+    Metric.LOSS_DIFFERENCE: "the change of the {} loss on labelled requests",
+}
+
+
 def _measured(guardrail: Guardrail) -> str:
-    """What a guardrail's mean is."""
-    match guardrail.metric:
-        case Metric.PARITY_MISMATCH:
-            what = "features" if guardrail.scope is Scope.FEATURES else "outputs"
-            return f"the share of requests whose {what} differ"
-        case Metric.FAILURE:
-            return "the extra share of requests that fail"
-        case Metric.NAN_RATE:
-            return "the extra share of answers that are not a number"
-        case Metric.DECISION_FLIP:
-            return "the share of requests whose decision changes"
-        case Metric.DECISION_RATE_SHIFT:
-            return "the change of the share of positive decisions"
-        case Metric.SCORE_SHIFT:
-            return "the change of the mean score"
-        case Metric.LOSS_DIFFERENCE:
-            name = guardrail.loss.value if guardrail.loss else "mean"
-            return f"the change of the {name} loss on labelled requests"
+    """What a guardrail's mean is; the braces take what it compares."""
+    compared = guardrail.scope or guardrail.loss
+    return _MEASURED[guardrail.metric].format(compared.value if compared else "mean")
 
 
 _SCALES = {Metric.SCORE_SHIFT, Metric.LOSS_DIFFERENCE}
