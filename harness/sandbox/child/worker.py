@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ def main(arguments: list[str]) -> None:
     import onnxruntime
 
     versions = {
-        "python": platform.python_version(),
+        "python": sys.version.split(maxsplit=1)[0],
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
