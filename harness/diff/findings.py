@@ -33,6 +33,7 @@ _REMEDIES: dict[str, str] = {
 }
 _SHOWN = 3
 """Columns spelled out in one finding."""
+_NAMED = 4
 _OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
 
 
@@ -241,7 +242,7 @@ def _uncompared(report: FeatureReport) -> list[Finding]:
     if not report.features:
         what = "neither version declares features: nothing upstream of the outputs was compared"
     elif report.not_compared:
-        what = "; ".join(report.not_compared)
+        what = "; ".join(_grouped(report))
     else:
         return []
     lost = [r.kind for r in report.features if r.verdict is ParityVerdict.NOT_COMPARED]
@@ -254,6 +255,21 @@ def _uncompared(report: FeatureReport) -> list[Finding]:
             remedy="Declare the same features in both versions' metadata, or map their names.",
         )
     ]
+
+
+def _grouped(report: FeatureReport) -> list[str]:
+    """Tensors that were not compared, together by reason, so that many read as one line."""
+    reasons: dict[str, list[str]] = {}
+    for r in report.features:
+        if r.verdict is ParityVerdict.NOT_COMPARED:
+            reasons.setdefault(r.text, []).append(r.name)
+    return [f"{_some(names)}: {why}" for why, names in reasons.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names and how many more there are."""
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
 
 
 def _severity(report: TensorReport, margin: float | None, *, quiet: Severity) -> Severity:
