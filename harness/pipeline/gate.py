@@ -115,6 +115,7 @@ def run_gate(
 
     Raises:
       UsageError: something the user gave is wrong; no run folder is left behind.
+      Interrupted, KeyboardInterrupt: the run folder can be gone on with when it is still there.
       SandboxError, GateError: the gate itself failed.
     """
     started = time.perf_counter()
@@ -135,9 +136,11 @@ def run_gate(
         try:
             prepared = prepare(request, run, listener)
             return _finish(run, conclude(prepared, listener), started)
-        except UsageError:
-            # Nothing was judged yet or ever will be with these arguments: leave no half a run.
-            if not run.pairs_chunks():
+        except BaseException as error:
+            # Interrupted before anything was fixed, or wrong arguments, which will never be judged:
+            # leave no half a run, so that the same command can be given again.
+            hopeless = isinstance(error, UsageError) and not run.pairs_chunks()
+            if hopeless or not run.has("manifest.json"):
                 shutil.rmtree(path)
                 if was_there:
                     path.mkdir()

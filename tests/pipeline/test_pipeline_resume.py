@@ -193,6 +193,30 @@ run_gate({str(MODELS / "v1.onnx")!r}, {str(MODELS / "v2.onnx")!r}, traffic=[Path
     assert again.decision == "PROMOTE"
 
 
+def test_ctrl_c_while_sealing_leaves_no_half_a_run(some_flights, tmp_path, write_policy):
+    def listener(event):
+        if event.stage == "seal" and event.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_gate(
+            str(MODELS / "v1.onnx"), str(MODELS / "v2.onnx"), traffic=[some_flights],
+            policy=write_policy(RETRAIN), as_of=AS_OF, out=tmp_path / "run",
+            cache_dir=tmp_path / "cache", listener=listener,
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_run_has_a_report_that_says_so(prepared, harness):
+    run = copy_of(prepared, "unfinished")
+    interrupted(run, "replay", 3 * BATCH, signal.SIGTERM)
+    ran = harness("report", run)
+    assert ran.code == 0
+    assert "did not finish" in (run / "summary.md").read_text()
+    resume_gate(run)
+    assert "HOLD" in (run / "summary.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("sign", "number"),
     [
