@@ -133,7 +133,7 @@ def test_a_fitted_tensor_of_one_side_is_information():
         diff.update(pair)
     (found,) = findings_from_features(diff.finish(), 0.001)
     assert (found.kind, found.severity) == ("features_not_compared", Severity.INFO)
-    assert found.what == "fitted tensor temp_imputed: only the baseline declares it"
+    assert found.what == "temp_imputed: only the baseline declares it"
 
 
 def test_a_raw_feature_of_one_side_is_a_warning():
@@ -143,3 +143,14 @@ def test_a_raw_feature_of_one_side_is_a_warning():
         diff.update(pair)
     (found,) = findings_from_features(diff.finish(), 0.001)
     assert (found.kind, found.severity) == ("features_not_compared", Severity.WARNING)
+
+
+def test_many_tensors_with_one_reason_read_as_one_line():
+    names = ("hour", "weekday", "distance", "temp", "origin_code")
+    report = FeatureDiff(
+        floor_of(feature_pairs(FLIGHTS, FLIGHTS)),
+        graph(features=names, fitted=()),
+        graph(features=names, fitted=()),
+    ).finish()
+    (found,) = findings_from_features(report, 0.001)
+    assert found.what == "hour, weekday, distance, temp and 1 more: no rows were compared"
