@@ -111,7 +111,8 @@ def run(arguments: list[str] | None = None) -> int:
             error.show()
         return EXIT_USAGE
     except HarnessError as error:
-        _say(f"harness: {error.where}: {error.what}.\n  {error.remedy}")
+        end = "" if error.remedy.endswith((".", "?", "!")) else "."
+        _say(f"harness: {error.where}: {error.what}.\n  {error.remedy}{end}")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     except (click.Abort, KeyboardInterrupt):
         _say("harness: interrupted; nothing already recorded is lost")

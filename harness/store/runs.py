@@ -61,7 +61,7 @@ class RunFolder:
                 "already holds a run" if is_run else "exists and is not an empty folder",
                 "Name a new folder" + (", or resume this run." if is_run else "."),
             )
-        (path / _PAIRS).mkdir(parents=True)
+        (path / _PAIRS).mkdir(parents=True, exist_ok=True)  # the lock tells two gates apart
         lock = _lock(path)
         write_atomically(path / _MARKER, _FORMAT)
         return cls(path, lock)
