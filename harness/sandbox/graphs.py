@@ -29,7 +29,12 @@ from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.graph_child import FEATURES, FITTED
 from harness.sandbox.model_files import ModelFiles
-from harness.sandbox.starting import PIPE_ERRORS, START_DEADLINE_S, load_failure_from_child
+from harness.sandbox.starting import (
+    PIPE_ERRORS,
+    START_DEADLINE_S,
+    load_failure_from_child,
+    with_limit,
+)
 
 TRAINING_CUTOFF = "harness.training_cutoff"
 VOCABULARY = "harness.vocabulary."
@@ -204,7 +209,8 @@ def _received(child: ChildProcess, limits: SandboxPolicy) -> tuple[Header, bytea
         header, body = child.channel.receive(START_DEADLINE_S + limits.load_deadline_s)
         expect_kind(header, "graph")
         if header.get("ok") is not True:
-            return LoadFailure(kind="load", message=message_from(header.get("error")))
+            failure = LoadFailure(kind="load", message=message_from(header.get("error")))
+            return with_limit(failure, limits)
     except PIPE_ERRORS as error:
         return load_failure_from_child(child, error)
     else:

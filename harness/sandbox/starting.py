@@ -7,7 +7,7 @@ several begins all of them before waiting for any.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.policies import SandboxPolicy
@@ -27,6 +27,7 @@ from harness.sandbox.model_files import NOTHING, ModelFiles
 
 START_DEADLINE_S = 30.0
 """For the interpreter and its imports, on a machine that is busy with something else."""
+_OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Failed to allocate memory")
 PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
 
 
@@ -167,7 +168,7 @@ class Start:
             raise
         if isinstance(hello, LoadFailure):
             self.close()
-            return hello
+            return with_limit(hello, self.limits)
         isolation, versions = self._ready
         return Loaded(
             child=child,
@@ -177,6 +178,14 @@ class Start:
             traced=self._traced,
             trace_error=self._trace_error,
         )
+
+
+def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:
+    """A failure for want of memory says whose limit it was: perhaps not the model is at fault."""
+    if not any(sign in failure.message for sign in _OUT_OF_MEMORY):
+        return failure
+    limit = f"the policy's sandbox.memory is {limits.memory_bytes >> 20} MiB"
+    return replace(failure, message=f"{failure.message} ({limit})")
 
 
 def load_failure_from_child(child: ChildProcess, error: Exception) -> LoadFailure:
