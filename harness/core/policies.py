@@ -13,6 +13,8 @@ class Preset(enum.StrEnum):
     """The same model: any difference above the floor counts."""
     RETRAIN = "retrain"
     """May differ, must not be worse."""
+    NONE = "none"
+    """Only the guardrails that the policy itself lists; what a policy for a table has."""
 
 
 class Mode(enum.StrEnum):
@@ -54,6 +56,8 @@ class Metric(enum.StrEnum):
     DECISION_RATE_SHIFT = "decision_rate_shift"
     SCORE_SHIFT = "score_shift"
     LOSS_DIFFERENCE = "loss_difference"
+    COLUMN = "column"
+    """A column of a table, in the range that the policy declares for it."""
 
 
 METRIC_BOUNDS: dict[Metric, tuple[float, float]] = {
@@ -65,7 +69,10 @@ METRIC_BOUNDS: dict[Metric, tuple[float, float]] = {
     Metric.SCORE_SHIFT: (-1.0, 1.0),
     Metric.LOSS_DIFFERENCE: (-1.0, 1.0),
 }
-"""Mathematical bounds of one request's value; a test stakes its validity on them."""
+"""Mathematical bounds of one request's value; a test stakes its validity on them.
+
+A table's column has none: the range that the policy declares for it is made true by clipping.
+"""
 
 
 class Loss(enum.StrEnum):
@@ -136,6 +143,14 @@ class Guardrail:
     """For parity_mismatch."""
     expected_changes: tuple[str, ...] = ()
     """Features or outputs that are meant to change: reported, not counted."""
+    column: str = ""
+    """Column of the table that `harness judge` reads; "" = the guardrail's name."""
+    range: tuple[float, float] | None = None
+    """For column: the declared (lo, hi) to which values are clipped."""
+
+    def bounds(self) -> tuple[float, float]:
+        """(lo, hi) in which every observation lies, by mathematics or by clipping."""
+        return METRIC_BOUNDS[self.metric] if self.range is None else self.range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +183,8 @@ class Windows:
     """Requests judged per window at most."""
     cover: tuple[str, ...] = ()
     """Context columns whose unseen values the report lists."""
+    planning: int = 0
+    """First requests of each window's drawn order that only plan the bets and are never evidence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

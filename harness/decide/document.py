@@ -110,15 +110,16 @@ class Section:
 
     def number(self, key: str) -> float:
         """A finite number."""
-        node = self._scalar(key, "a number")
-        value: Any = None
-        if node.style is None and _EXPONENT.match(node.value):
-            value = float(node.value)
-        elif node.tag in (f"{_TAG}int", f"{_TAG}float") and ":" not in node.value:
-            value = _constructed(node)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.error(key, f"needs a number, not {_shown(node)}")
-        return float(value)
+        return self._number(self._at(key), self._scalar(key, "a number"))
+
+    def interval(self, key: str) -> tuple[float, float]:
+        """[lo, hi] with lo < hi."""
+        ends = [
+            self._number(f"{self._at(key)}[{i}]", node) for i, node in enumerate(self._items(key))
+        ]
+        if len(ends) != 2 or ends[0] >= ends[1]:  # noqa: PLR2004 - lo and hi
+            raise self.error(key, "needs two numbers, the smaller one first", "Write [lo, hi].")
+        return ends[0], ends[1]
 
     def integer(self, key: str, *, least: int) -> int:
         """A whole number ≥ `least`."""
@@ -216,6 +217,18 @@ class Section:
     def maybe(self, key: str, read: Callable[[str], _Read], default: _Read) -> _Read:
         """`read(key)` where the key is given, else the default."""
         return read(key) if key in self else default
+
+    def _number(self, path: str, node: yaml.Node) -> float:
+        value: Any = None
+        if not isinstance(node, yaml.ScalarNode):
+            raise self._error(node, path, f"needs a number, not {_shown(node)}")
+        if node.style is None and _EXPONENT.match(node.value):
+            value = float(node.value)
+        elif node.tag in (f"{_TAG}int", f"{_TAG}float") and ":" not in node.value:
+            value = _constructed(node)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise self._error(node, path, f"needs a number, not {_shown(node)}")
+        return float(value)
 
     def _items(self, key: str) -> list[yaml.Node]:
         node = self._values[key]

@@ -15,6 +15,19 @@ from harness.core.policies import (
 )
 from harness.decide.document import Section
 
+_TABLE_KEYS = (
+    "name",
+    "column",
+    "range",
+    "metric",
+    "margin",
+    "direction",
+    "gating",
+    "effect",
+    "slice_by",
+    "slice_margin",
+    "min_slice",
+)
 _KEYS = (
     "name",
     "metric",
@@ -31,12 +44,11 @@ _KEYS = (
     "expected_changes",
 )
 _LATER_KEYS = {
-    "column": "a guardrail over a table's column",
-    "range": "a guardrail over a table's column",
     "unit": "testing means over a unit",
     "weight": "testing means over a unit",
     "anchor": "a margin against an earlier version",
 }
+_LATER_TABLE_KEYS = {key: word for key, word in _LATER_KEYS.items() if key != "anchor"}
 _LATER_METRICS = {
     "excess_flips": "flips beyond the noise of both versions",
     "calibration_shift": "calibration in the baseline's score bins",
@@ -61,14 +73,21 @@ def read_guardrail(section: Section) -> Guardrail:
       PolicyError: an unknown key or word, a margin outside the metric's range, or a combination
         that has no meaning.
     """
+    if "column" in section or "range" in section:
+        raise section.error(
+            "column" if "column" in section else "range",
+            "belongs to a table, and a gate has none",
+            "Keep this guardrail in a policy for `harness judge`.",
+        )
     section.only(_KEYS, _LATER_KEYS)
-    name = section.text("name")
-    if not _NAME.match(name):
-        raise section.error("name", f"'{name}' is no name", "Use letters, digits, _ . and -.")
+    name = _read_name(section)
     metric = section.choice("metric", Metric, _LATER_METRICS)
+    if metric is Metric.COLUMN:
+        raise section.error("metric", "'column' needs a table", "Use `harness judge`.")
     _check_belonging(section, metric)
-    direction = _direction(section, metric)
-    margin = _margin(section, "margin", metric)
+    bounds = METRIC_BOUNDS[metric]
+    direction = _direction(section, metric.value, bounds)
+    margin = _margin(section, "margin", bounds, direction)
     loss = metric is Metric.LOSS_DIFFERENCE
     return Guardrail(
         name=name,
@@ -77,10 +96,12 @@ def read_guardrail(section: Section) -> Guardrail:
         direction=direction,
         window=_window(section, loss=loss),
         gating=section.maybe("gating", section.flag, default=True),
-        effect=_effect(section, metric, margin, direction) if "effect" in section else None,
+        effect=_effect(section, bounds, margin, direction) if "effect" in section else None,
         slice_by=section.maybe("slice_by", section.texts, ()),
         slice_margin=(
-            _margin(section, "slice_margin", metric) if "slice_margin" in section else None
+            _margin(section, "slice_margin", bounds, direction)
+            if "slice_margin" in section
+            else None
         ),
         min_slice=section.maybe("min_slice", lambda key: section.integer(key, least=1), 500),
         loss=section.choice("loss", Loss) if loss else None,
@@ -100,33 +121,104 @@ def _check_belonging(section: Section, metric: Metric) -> None:
         if key in section and metric is not owner:
             what = f"belongs to metric {owner.value}, not to {metric.value}"
             raise section.error(key, what, "Leave it out.")
+    _check_slice_keys(section)
+
+
+def _check_slice_keys(section: Section) -> None:
     for key in ("slice_margin", "min_slice"):
         if key in section and "slice_by" not in section:
             raise section.error(key, "has no meaning without slice_by", "Add slice_by.")
 
 
-def _direction(section: Section, metric: Metric) -> Direction:
+def read_table_guardrail(section: Section) -> Guardrail:
+    """Reads and checks one guardrail over a column of a table.
+
+    Its values lie in the mathematical bounds of a `metric`, or are clipped to a declared `range`.
+
+    Args:
+      section: its keys.
+
+    Raises:
+      PolicyError: an unknown key or word, both or neither of metric and range, or a margin that
+        the range makes true or false for every table.
+    """
+    section.only(_TABLE_KEYS, _LATER_TABLE_KEYS)
+    name = _read_name(section)
+    if ("metric" in section) == ("range" in section):
+        what = "has both a metric and a range" if "metric" in section else "has no range"
+        raise section.error(
+            "range", what, "Write `range: [lo, hi]`, or a metric, whose bounds are known."
+        )
+    metric, declared = Metric.COLUMN, None
+    if "range" in section:
+        declared = section.interval("range")
+    else:
+        metric = section.choice("metric", Metric, _LATER_METRICS)
+    _check_slice_keys(section)
+    bounds = declared if declared is not None else METRIC_BOUNDS[metric]
+    direction = _direction(section, metric.value, bounds)
+    margin = _margin(section, "margin", bounds, direction)
+    return Guardrail(
+        name=name,
+        metric=metric,
+        margin=margin,
+        direction=direction,
+        gating=section.maybe("gating", section.flag, default=True),
+        effect=_effect(section, bounds, margin, direction) if "effect" in section else None,
+        slice_by=section.maybe("slice_by", section.texts, ()),
+        slice_margin=(
+            _margin(section, "slice_margin", bounds, direction)
+            if "slice_margin" in section
+            else None
+        ),
+        min_slice=section.maybe("min_slice", lambda key: section.integer(key, least=1), 500),
+        column=section.maybe("column", section.text, name),
+        range=declared,
+    )
+
+
+def _read_name(section: Section) -> str:
+    name = section.text("name")
+    if not _NAME.match(name):
+        raise section.error("name", f"'{name}' is no name", "Use letters, digits, _ . and -.")
+    return name
+
+
+def _direction(section: Section, what_is: str, bounds: tuple[float, float]) -> Direction:
     direction = section.maybe(
         "direction", lambda key: section.choice(key, Direction), Direction.INCREASE
     )
-    if direction is not Direction.INCREASE and METRIC_BOUNDS[metric][0] >= 0.0:
-        what = f"'{direction.value}' has no meaning: {metric.value} is never below 0"
+    if direction is not Direction.INCREASE and bounds[0] >= 0.0:
+        what = f"'{direction.value}' has no meaning: {what_is} is never below 0"
         raise section.error("direction", what, "Leave it out: harm is an increase.")
     return direction
 
 
-def _margin(section: Section, key: str, metric: Metric) -> float:
+def _margin(section: Section, key: str, bounds: tuple[float, float], direction: Direction) -> float:
+    """A margin that a mean in the bounds can lie on either side of, in every harmful direction."""
     value = section.number(key)
-    most = METRIC_BOUNDS[metric][1]
-    if not 0.0 < value < most:
-        what = f"{value:g} is outside the range of {metric.value}"
+    most = {
+        Direction.INCREASE: bounds[1],
+        Direction.DECREASE: -bounds[0],
+        Direction.BOTH: min(bounds[1], -bounds[0]),
+    }[direction]
+    least = {Direction.INCREASE: bounds[0], Direction.DECREASE: -bounds[1]}.get(direction, 0.0)
+    if not max(0.0, least) < value < most:
+        what = f"{value:g} is outside the range [{bounds[0]:g}, {bounds[1]:g}]"
+        if max(0.0, least) >= most:
+            raise section.error(key, what, "Widen the range, or change the direction.")
+        if least > 0.0:
+            remedy = f"Choose a margin above {least:g} and below {most:g}."
+            raise section.error(key, what, remedy)
         raise section.error(key, what, f"Choose a margin above 0 and below {most:g}.")
     return value
 
 
-def _effect(section: Section, metric: Metric, margin: float, direction: Direction) -> float:
+def _effect(
+    section: Section, bounds: tuple[float, float], margin: float, direction: Direction
+) -> float:
     value = section.number("effect")
-    lo, hi = METRIC_BOUNDS[metric]
+    lo, hi = bounds
     low, high = {
         Direction.INCREASE: (lo, margin),
         Direction.DECREASE: (-margin, hi),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 from harness.core.errors import nearest
 from harness.core.jsonable import sha256
@@ -22,7 +23,7 @@ from harness.core.policies import (
     Windows,
 )
 from harness.decide.document import Section, read_document
-from harness.decide.guardrails import read_guardrail
+from harness.decide.guardrails import read_guardrail, read_table_guardrail
 from harness.decide.presets import PRESETS
 
 VERSION = 1
@@ -69,6 +70,51 @@ def policy_from_yaml(text: str, where: str) -> Policy:
     Raises:
       PolicyError: with file, line and key, what is wrong, and the nearest valid word.
     """
+    document = _document(text, where)
+    preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
+    decision = _decision(document.section("decision")) if "decision" in document else None
+    return _policy(document, preset, decision, _guardrails(document, preset, decision))
+
+
+def table_policy_from_yaml(text: str, where: str) -> Policy:
+    """Reads a policy for observations that are there already: `harness judge`.
+
+    Only `version` and `guardrails` are needed; there is no preset, and no least number of rows
+    unless `windows.min_requests` asks for one.
+
+    Args:
+      text: the file's text.
+      where: the file, as the user knows it; part of every message.
+
+    Returns:
+      A policy every guardrail of which reads one column.
+
+    Raises:
+      PolicyError: as in `policy_from_yaml`; also a preset, whose guardrails need two models.
+    """
+    document = _document(text, where)
+    if document.maybe("preset", lambda key: document.choice(key, Preset), Preset.NONE).value != (
+        Preset.NONE.value
+    ):
+        raise document.error(
+            "preset",
+            "has guardrails that need two models, and a table has none",
+            "Leave it out, and list the guardrails whose columns the table has.",
+        )
+    guardrails = _own_guardrails(document, read_table_guardrail)
+    if not guardrails:
+        raise document.error("guardrails", "is missing or empty", "List at least one.")
+    _some_decide(document, tuple(guardrails.values()))
+    policy = _policy(document, Preset.NONE, None, tuple(guardrails.values()))
+    asked = "windows" in document and "min_requests" in document.section("windows")
+    if asked:
+        return policy
+    bare = dataclasses.replace(policy.windows, min_requests=1)
+    policy = dataclasses.replace(policy, windows=bare, digest="")
+    return dataclasses.replace(policy, digest=sha256(policy))
+
+
+def _document(text: str, where: str) -> Section:
     document = read_document(text, where)
     document.only(_KEYS, {"unit": "testing means over a unit"})
     if document.integer("version", least=0) != VERSION:
@@ -77,9 +123,17 @@ def policy_from_yaml(text: str, where: str) -> Policy:
         raise document.error(
             "weight", "any weight other than request is not supported yet", "Leave it out."
         )
-    preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
+    return document
+
+
+def _policy(
+    document: Section,
+    preset: Preset,
+    decision: DecisionRule | None,
+    guardrails: tuple[Guardrail, ...],
+) -> Policy:
+    """Everything besides preset, decision and guardrails, with its defaults."""
     alpha_promote, alpha_rollback = _alphas(document)
-    decision = _decision(document.section("decision")) if "decision" in document else None
     policy = Policy(
         version=VERSION,
         preset=preset,
@@ -89,7 +143,7 @@ def policy_from_yaml(text: str, where: str) -> Policy:
         claim=_claim(document),
         decision=decision,
         windows=document.maybe("windows", lambda key: _windows(document.section(key)), Windows()),
-        guardrails=_guardrails(document, preset, decision),
+        guardrails=guardrails,
         sandbox=document.maybe(
             "sandbox", lambda key: _sandbox(document.section(key)), SandboxPolicy()
         ),
@@ -146,7 +200,7 @@ def _decision(section: Section) -> DecisionRule:
 
 
 def _windows(section: Section) -> Windows:
-    section.only(("newest", "matured", "min_requests", "max_requests", "cover"))
+    section.only(("newest", "matured", "min_requests", "max_requests", "cover", "planning"))
     default = Windows()
     days, maturity = default.newest_days, default.maturity_s
     if "newest" in section:
@@ -175,6 +229,7 @@ def _windows(section: Section) -> Windows:
         min_requests=least,
         max_requests=most,
         cover=section.maybe("cover", section.texts, ()),
+        planning=section.maybe("planning", lambda key: section.integer(key, least=0), 0),
     )
 
 
@@ -182,13 +237,7 @@ def _guardrails(
     document: Section, preset: Preset, decision: DecisionRule | None
 ) -> tuple[Guardrail, ...]:
     """The preset's guardrails, some replaced or dropped, then the file's own."""
-    sections = document.sections("guardrails") if "guardrails" in document else ()
-    own: dict[str, Guardrail] = {}
-    for section in sections:
-        guardrail = read_guardrail(section)
-        if guardrail.name in own:
-            raise section.error("name", f"'{guardrail.name}' is used twice", "Rename one of them.")
-        own[guardrail.name] = guardrail
+    own = _own_guardrails(document, read_guardrail)
     dropped = _dropped(document, preset, own)
     names = {guardrail.name for guardrail in PRESETS[preset]}
     expanded = [own.get(g.name, g) for g in PRESETS[preset] if g.name not in dropped]
@@ -204,11 +253,28 @@ def _guardrails(
             what = f"guardrail '{guardrail.name}' ({guardrail.metric.value}) needs {lack}"
             remedy = f"Add it to `decision:`, or `drop: [{guardrail.name}]`."
             raise document.error("decision", what, remedy)
-    if not any(guardrail.gating for guardrail in kept):
+    _some_decide(document, kept)
+    return tuple(kept)
+
+
+def _own_guardrails(
+    document: Section, read: Callable[[Section], Guardrail]
+) -> dict[str, Guardrail]:
+    """The guardrails that the file itself lists, by name."""
+    own: dict[str, Guardrail] = {}
+    for section in document.sections("guardrails") if "guardrails" in document else ():
+        guardrail = read(section)
+        if guardrail.name in own:
+            raise section.error("name", f"'{guardrail.name}' is used twice", "Rename one of them.")
+        own[guardrail.name] = guardrail
+    return own
+
+
+def _some_decide(document: Section, guardrails: Sequence[Guardrail]) -> None:
+    if not any(guardrail.gating for guardrail in guardrails):
         raise document.error(
             "guardrails", "no guardrail decides: nothing could ever be promoted", "Add one."
         )
-    return tuple(kept)
 
 
 def _dropped(document: Section, preset: Preset, own: dict[str, Guardrail]) -> tuple[str, ...]:

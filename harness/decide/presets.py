@@ -22,6 +22,7 @@ _FEATURES = Guardrail(
 _FLIPS = Guardrail(name="flips", metric=Metric.DECISION_FLIP, margin=0.01, gating=False)
 
 PRESETS: dict[Preset, tuple[Guardrail, ...]] = {
+    Preset.NONE: (),
     Preset.REFACTOR: (
         Guardrail(
             name="outputs",

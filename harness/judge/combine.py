@@ -19,7 +19,6 @@ from typing import Any, Self
 import numpy as np
 
 from harness.core.errors import GateError, nearest
-from harness.core.policies import METRIC_BOUNDS
 from harness.core.tensors import Floats, Ints, Strings
 from harness.core.verdicts import Evidence, Status
 from harness.judge.evidence import evidence_of
@@ -58,7 +57,7 @@ class Judge:
         return Track(
             direction=test.guardrail.direction,
             margin=test.margin,
-            bounds=METRIC_BOUNDS[test.guardrail.metric],
+            bounds=test.guardrail.bounds(),
             plan=(test.gap, test.second_moment),
             alphas=(self._alpha_promote, self._alpha_rollback),
             sliced=bool(test.column),
@@ -222,7 +221,7 @@ def _check(test: PlannedTest, observed: Values, slices: Mapping[str, Strings]) -
     if lengths != {n}:
         what = f"guardrail '{name}' has {n} observations beside columns of {sorted(lengths)}"
         raise GateError("judge", what, "Report this: a batch's columns must have one length.")
-    lo, hi = METRIC_BOUNDS[test.guardrail.metric]
+    lo, hi = test.guardrail.bounds()
     if np.any((observed.x < lo) | (observed.x > hi)):
         what = f"guardrail '{name}' has a value outside [{lo:g}, {hi:g}]"
         raise GateError("judge", what, "Report this: the test is valid only within its bounds.")

@@ -125,4 +125,9 @@ def _left_out(test: PlannedTest, left_out: Mapping[str, int]) -> str:
 
 def _subject(test: PlannedTest) -> str:
     where = f" with {test.slice}" if test.slice else ""
+    if test.guardrail.range is not None:
+        lo, hi = test.guardrail.range
+        return f"clipped mean over rows like the table's{where}, each cut to [{lo:g}, {hi:g}]"
+    if test.guardrail.column:
+        return f"mean over rows like the table's{where}"
     return f"mean over requests like the {test.guardrail.window.value} window's{where}"

@@ -10,7 +10,6 @@ import numpy as np
 from harness.core.errors import GateError, PolicyError, TrafficError
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.policies import (
-    METRIC_BOUNDS,
     DecisionRule,
     Guardrail,
     Loss,
@@ -49,8 +48,8 @@ class _Sides:
 
 
 def bounds(guardrail: Guardrail) -> tuple[float, float]:
-    """Mathematical (lo, hi) of a guardrail's observations; never a declared or observed range."""
-    return METRIC_BOUNDS[guardrail.metric]
+    """(lo, hi) of a guardrail's observations: mathematical, or a declared range that clips."""
+    return guardrail.bounds()
 
 
 def observe(
@@ -99,6 +98,12 @@ def observe(
             return _entered(sides, _request_means(pair, _nan_difference(pair)))
         case Metric.LOSS_DIFFERENCE:
             return _loss(guardrail, pair, _needed(decision, guardrail), labels, sides)
+        case Metric.COLUMN:
+            raise GateError(
+                "judge",
+                f"guardrail '{guardrail.name}' reads a table's column, not a pair of answers",
+                "Report this: a gate's policy refuses such guardrails.",
+            )
         case _:
             rows = _ROW_VALUES[guardrail.metric](pair, _needed(decision, guardrail))
             return _entered(sides, _request_means(pair, rows))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from harness.core.errors import PolicyError, nearest
 from harness.core.jsonable import sha256
-from harness.core.policies import METRIC_BOUNDS, Direction, Guardrail, Policy
+from harness.core.policies import Direction, Guardrail, Metric, Policy
 
 REST = "rest"
 """Slice value under which values too rare for a test of their own are pooled."""
@@ -170,7 +170,7 @@ def _test(guardrail: Guardrail, part: _Part, second_moment: float | None) -> Pla
     margin = guardrail.margin
     if part.column and guardrail.slice_margin is not None:
         margin = guardrail.slice_margin
-    if METRIC_BOUNDS[guardrail.metric] == _ZERO_ONE:
+    if guardrail.bounds() == _ZERO_ONE and guardrail.metric is not Metric.COLUMN:
         second_moment = margin * (1.0 - margin)
     gap = _gap(guardrail, margin)
     label = part.label()

@@ -24,6 +24,7 @@ _CLAIMS = {
 _PRESETS = {
     "refactor": "the same model: any difference above the noise floor counts",
     "retrain": "the model may differ, but must not be worse",
+    "none": "only the guardrails that the policy lists",
 }
 
 
