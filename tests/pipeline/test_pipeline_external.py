@@ -45,15 +45,12 @@ def logged(registry, tmp_path, monkeypatch):
     import mlflow
 
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(registry.uri)
-    mlflow.set_experiment(
-        experiment_id=mlflow.create_experiment("e", artifact_location=str(tmp_path / "artifacts"))
-    )
+    experiment = mlflow.create_experiment("e", artifact_location=str(tmp_path / "artifacts"))
 
     def log(*models):
         for model in models:
-            with mlflow.start_run():
+            with mlflow.start_run(experiment_id=experiment):
                 mlflow.onnx.log_model(
                     model,
                     name="wide",
@@ -63,7 +60,7 @@ def logged(registry, tmp_path, monkeypatch):
         return registry.uri
 
     yield log
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)
 
 
 def gated(tmp_path, uri, policy, candidate):
