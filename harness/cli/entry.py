@@ -31,6 +31,7 @@ _COMMANDS = {
     "demo": "harness.cli.demo",
     "doctor": "harness.cli.doctor",
     "gate": "harness.cli.gate",
+    "judge": "harness.cli.judge",
     "report": "harness.cli.report",
     "scenario": "harness.cli.scenario",
     "traffic": "harness.cli.traffic",

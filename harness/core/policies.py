@@ -94,12 +94,14 @@ class Scope(enum.StrEnum):
 
 
 class WindowName(enum.StrEnum):
-    """The two windows one traffic source serves."""
+    """The two windows one traffic source serves, and a table, which is its own."""
 
     NEWEST = "newest"
     """The last days: label-free guardrails."""
     MATURED = "matured"
     """After both training cut-offs, labels older than the maturity: loss guardrails."""
+    TABLE = "table"
+    """The rows that `harness judge` was given."""
 
 
 class Rule(enum.StrEnum):

@@ -323,16 +323,20 @@ _MEASURED = {
     Metric.DECISION_RATE_SHIFT: "the change of the share of positive decisions",
     Metric.SCORE_SHIFT: "the change of the mean score",
     Metric.LOSS_DIFFERENCE: "the change of the {} loss on labelled requests",
+    Metric.COLUMN: "the clipped mean of column '{}'",
 }
 
 
 def _measured(guardrail: Guardrail) -> str:
     """What a guardrail's mean is; the braces take what it compares."""
+    if guardrail.column:
+        words = _MEASURED[guardrail.metric] if guardrail.range else "the mean of column '{}'"
+        return words.format(guardrail.column)
     compared = guardrail.scope or guardrail.loss
     return _MEASURED[guardrail.metric].format(compared.value if compared else "mean")
 
 
-_SCALES = {Metric.SCORE_SHIFT, Metric.LOSS_DIFFERENCE}
+_SCALES = {Metric.SCORE_SHIFT, Metric.LOSS_DIFFERENCE, Metric.COLUMN}
 """Metrics shown as they are; the others are shares and shown in percent."""
 
 

@@ -163,6 +163,7 @@ def read_table_guardrail(section: Section) -> Guardrail:
         metric=metric,
         margin=margin,
         direction=direction,
+        window=WindowName.TABLE,
         gating=section.maybe("gating", section.flag, default=True),
         effect=_effect(section, bounds, margin, direction) if "effect" in section else None,
         slice_by=section.maybe("slice_by", section.texts, ()),
@@ -234,6 +235,10 @@ def _effect(
 def _window(section: Section, *, loss: bool) -> WindowName:
     default = WindowName.MATURED if loss else WindowName.NEWEST
     window = section.maybe("window", lambda key: section.choice(key, WindowName), default)
+    if window is WindowName.TABLE:
+        raise section.error(
+            "window", "'table' belongs to `harness judge`", "Use newest or matured."
+        )
     if loss and window is not WindowName.MATURED:
         raise section.error(
             "window",

@@ -31,7 +31,8 @@ class Outcome:
     """See `Summary.finish`; empty when nothing was replayed."""
     manifest: dict[str, Any]
     """Completed with isolation and floor."""
-    models: tuple[PinnedModel, PinnedModel]
+    models: tuple[PinnedModel, PinnedModel] | None
+    """Baseline and candidate; None where a table was judged."""
     windows: dict[str, Any]
     """Per window: n, judged, span, why it is empty."""
     plan: TestPlan | None
@@ -81,8 +82,8 @@ def _decision_json(outcome: Outcome, digest: str) -> dict[str, Any]:
     return {
         **jsonable(outcome.record),
         "guardrails": [{key: row[key] for key in _COMPACT} for row in rows],
-        "baseline": jsonable(outcome.models[0]),
-        "candidate": jsonable(outcome.models[1]),
+        "baseline": jsonable(outcome.models[0]) if outcome.models else {},
+        "candidate": jsonable(outcome.models[1]) if outcome.models else {},
         "windows": outcome.windows,
         "isolation": outcome.manifest.get("isolation", {}),
         "mode": outcome.manifest["policy"]["mode"],

@@ -45,7 +45,7 @@ def view_from_run(
         run_id=manifest_doc.at("run_id").text("unnamed run"),
         created=_instant(manifest_doc.at("created_at")) or "unknown",
         as_of=_instant(manifest_doc.at("as_of")),
-        title=_title(baseline, candidate),
+        title=_table_title(manifest_doc) or _title(baseline, candidate),
         headline=headline.headline(decision_doc, manifest_doc, rows),
         banners=headline.banners(decision_doc, manifest_doc, intermediates_doc, findings_doc),
         advise=headline.is_advise(manifest_doc),
@@ -65,7 +65,7 @@ def view_from_run(
         behaviour=behaviour.behaviour(summary_doc),
         latency=behaviour.latency(summary_doc),
         isolation=method.isolation(decision_doc, manifest_doc),
-        method=method.method(decision_doc, manifest_doc),
+        method=method.method(decision_doc, manifest_doc, summary_doc),
         limits=method.limits(decision_doc, intermediates_doc),
         always=method.ALWAYS,
     )
@@ -75,6 +75,11 @@ def _instant(at: Doc) -> str:
     """Written as ISO 8601 or as nanoseconds since the epoch."""
     whole = at.whole()
     return moment(whole) if whole is not None else at.text()
+
+
+def _table_title(manifest: Doc) -> str:
+    """The table's name where observations were judged instead of models; "" otherwise."""
+    return manifest.at("table", "name").text()
 
 
 def _title(baseline: VersionSide, candidate: VersionSide) -> str:

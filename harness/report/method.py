@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.report.headline import below_required, isolation_of
 from harness.report.read import LONG, Doc
 from harness.report.views import Cell, Column, Fact, Section, Table, Tone
-from harness.report.words import REASONS, TIERS, count, percent, plain_word
+from harness.report.words import REASONS, TIERS, count, number, percent, plain_word
 
 ALWAYS = (
     "A replay starts at the recorded request. Nothing upstream of it was tested: how callers build requests, how features are fetched before the call, network, queues.",
@@ -68,7 +68,7 @@ def isolation(decision: Doc, manifest: Doc) -> Section:
     )
 
 
-def method(decision: Doc, manifest: Doc) -> Section:
+def method(decision: Doc, manifest: Doc, summary: Doc) -> Section:
     """Error rates, claim, seed, hashes, environment, policy text."""
     policy = manifest.at("policy")
     environment = tuple(
@@ -88,11 +88,44 @@ def method(decision: Doc, manifest: Doc) -> Section:
                 empty="No environment was recorded.",
                 folded=True,
             ),
+            *_fixed_sample(summary),
         ),
         block=policy.at("text").block(),
         block_title="Policy as applied",
         folded=True,
     )
+
+
+def _fixed_sample(summary: Doc) -> tuple[Table, ...]:
+    """Intervals for a single planned look, where the run has computed them."""
+    rows = tuple(
+        (
+            Cell(text=row.at("guardrail").text()),
+            Cell(text=count(row.at("n").whole())),
+            Cell(text=number(row.at("mean").finite(), 4)),
+            Cell(text=f"{number(low.finite(), 4)} … {number(high.finite(), 4)}"),
+            Cell(text=f"{percent(row.at('level').finite())}, {row.at('method').text()}"),
+        )
+        for row in summary.at("fixed_sample").items()
+        for low, high in [(row.at("lower"), row.at("upper"))]
+    )
+    if not rows:
+        return ()
+    table = Table(
+        title="Fixed-sample intervals, for comparison only",
+        columns=(
+            Column(label="Guardrail"),
+            Column(label="Rows", numeric=True),
+            Column(label="Mean", numeric=True),
+            Column(label="Interval", numeric=True),
+            Column(label="Level and method"),
+        ),
+        rows=rows,
+        empty="",
+        note="They hold for one look planned beforehand; nothing was decided by them.",
+        folded=True,
+    )
+    return (table,)
 
 
 def _flat(value: Doc) -> str:

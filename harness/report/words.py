@@ -35,7 +35,11 @@ TIERS = {
     "S2": "system calls filtered",
     "S3": "system calls, files and network closed off",
 }
-WINDOWS = {"newest": "newest traffic", "matured": "traffic with matured labels"}
+WINDOWS = {
+    "newest": "newest traffic",
+    "matured": "traffic with matured labels",
+    "table": "rows of the table",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,12 @@ METRICS = {
     "loss_difference": Metric(
         "Loss on labelled requests",
         "Mean of the candidate's loss minus the baseline's; above zero the candidate is worse.",
+        "",
+        signed=True,
+    ),
+    "column": Metric(
+        "Column of the table",
+        "Mean of the column's values, each cut to the declared range.",
         "",
         signed=True,
     ),

@@ -1,0 +1,299 @@
+"""A verdict on observations that are there already: no models, no replay, the same evidence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from harness.core.clock import iso, now_ns
+from harness.core.errors import UsageError
+from harness.core.findings import Finding, Severity
+from harness.core.jsonable import jsonable
+from harness.core.policies import Guardrail, Mode, Policy, WindowName
+from harness.core.tensors import Strings
+from harness.core.verdicts import Decision, DecisionRecord, Evidence
+from harness.decide.decision import decide
+from harness.decide.facts import Facts, WindowFacts
+from harness.decide.policy import table_policy_from_yaml
+from harness.judge.combine import Judge
+from harness.judge.metrics import Values
+from harness.judge.plan import TestPlan, WindowCounts, plan_tests
+from harness.judge.tables import ColumnValues, column_values, looks
+from harness.pipeline.environment import environment, package_version
+from harness.pipeline.gate import EXIT_CODES
+from harness.pipeline.observed import ObservedTable, read_observed
+from harness.pipeline.publish import Outcome, publish, write_reports
+from harness.store.runs import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.pipeline.observed import TableLike
+
+_WINDOW = WindowName.TABLE.value
+_FORMAT = 1
+
+PolicyLike = Path | str | Mapping[str, Any] | Policy
+"""A YAML file, the same content as a mapping, or a policy that was read before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableVerdict:
+    """What a table proves under a policy."""
+
+    record: DecisionRecord
+    """The decision, its reason and what would settle a HOLD."""
+    guardrails: tuple[Evidence, ...]
+    """Per guardrail and slice: verdict, e-values, confidence sequence."""
+    findings: tuple[Finding, ...]
+    """Rows that were cut to a declared range, or that are missing."""
+    mode: Mode
+    """Under advise the exit code is 0 whatever the decision."""
+    run: Path | None
+    """Folder with evidence and report; None when none was asked for."""
+
+    @property
+    def decision(self) -> Decision:
+        """PROMOTE, ROLLBACK or HOLD."""
+        return self.record.decision
+
+    @property
+    def reason(self) -> str:
+        """Stable word, e.g. all_guardrails_pass, guardrail_failed or not_enough_evidence."""
+        return self.record.reason
+
+    @property
+    def exit_code(self) -> int:
+        """0 PROMOTE, 1 ROLLBACK, 3 HOLD; 0 under advise."""
+        return 0 if self.mode is Mode.ADVISE else EXIT_CODES[self.record.decision]
+
+    def to_json(self) -> str:
+        """The decision, every guardrail without its path, and the findings."""
+        rows = [{k: v for k, v in row.items() if k != "path"} for row in jsonable(self.guardrails)]
+        content = {
+            **jsonable(self.record),
+            "guardrails": rows,
+            "findings": jsonable(self.findings),
+            "run": str(self.run) if self.run else None,
+            "exit_code": self.exit_code,
+        }
+        return json.dumps(content, indent=2)
+
+    def to_text(self) -> str:
+        """The command's last screen."""
+        if self.run is not None:
+            return write_reports(self.run, "terminal")
+        lines = [f"{self.decision.value}: {self.record.explanation}"]
+        for row in self.guardrails:
+            lines.append(f"  {row.verdict.value:<13}{row.name}: {row.reason}")
+            lines.append(f"  {'':<13}about the {row.subject}")
+        lines += [f"- {finding.what}" for finding in self.findings]
+        return "\n".join([*lines, f"Next: {self.record.next}"])
+
+    def evidence_frame(self) -> pd.DataFrame:
+        """One row a guardrail or slice, without the paths."""
+        import pandas as pd
+
+        rows = [{k: v for k, v in row.items() if k != "path"} for row in jsonable(self.guardrails)]
+        return pd.DataFrame(rows)
+
+
+def judge_table(
+    table: TableLike,
+    policy: PolicyLike,
+    population: int | None = None,
+    *,
+    out: Path | None = None,
+) -> TableVerdict:
+    """Judges a table of observations, one row a request in arrival order.
+
+    All rows are read. Harm that was proven at any look is a ROLLBACK; PROMOTE needs every gating
+    guardrail proven where the table ends. Under `claim: process` the error rates are those of
+    `judge.combine`, for traffic like the table's.
+
+    Args:
+      table: DataFrame, Arrow table, or path to a .parquet or .csv file; optional columns
+        `request_id` (each once) and `ts_ns` or `ts` (ascending).
+      policy: YAML file, mapping or Policy; needs only `version` and `guardrails`.
+      population: the rows are a random draw from a window of so many requests.
+      out: folder to create for evidence.json, decision.json, report.html and junit.xml.
+
+    Raises:
+      UsageError: policy, table, population or folder cannot be used.
+    """
+    asked, text, where = read_table_policy(policy)
+    columns = [g.column for g in asked.guardrails]
+    columns += [c for g in asked.guardrails for c in g.slice_by]
+    observed = read_observed(table, columns)
+    observed.check_rows()
+    if population is not None and population < max(observed.n, 1):
+        raise UsageError(
+            "--population",
+            f"{population:,} is fewer than the table's {observed.n:,} rows",
+            "Give the number of requests that the rows were drawn from.",
+        )
+    judged = _judge(asked, observed)
+    rows = judged.judge.evidence()
+    record = decide(asked, judged.judge.status(), rows, _facts(asked, observed, population))
+    findings = tuple(
+        f for g in asked.guardrails for f in _findings(g, judged.seen[g.name], observed)
+    )
+    outcome = Outcome(
+        record=record, evidence=rows, findings=findings, intermediates={}, summary={},
+        manifest={}, models=None, plan=judged.plan, status=judged.judge.status(),
+        windows={_WINDOW: {"n": observed.n, "judged": observed.n, "reason": ""}},
+    )  # fmt: skip
+    if out is not None:
+        request = {"policy": where, "population": population}
+        _write(out.resolve(), outcome, _manifest(asked, text, observed, request), judged, asked)
+    return TableVerdict(
+        record=record, guardrails=rows, findings=findings, mode=asked.mode,
+        run=out.resolve() if out is not None else None,
+    )  # fmt: skip
+
+
+def read_table_policy(policy: PolicyLike) -> tuple[Policy, str, str]:
+    """(policy, its text, where it came from)."""
+    match policy:
+        case Policy():
+            return policy, "", "policy"
+        case Mapping():
+            text, where = yaml.safe_dump(dict(policy), sort_keys=False), "policy"
+        case _:
+            where = str(policy)
+            try:
+                text = Path(policy).read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(
+                    where, f"the policy cannot be read: {error}", "Give a YAML text file."
+                ) from error
+    return table_policy_from_yaml(text, where), text, where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """The judge after all rows, and what became of each column."""
+
+    judge: Judge
+    plan: TestPlan
+    seen: dict[str, ColumnValues]
+
+
+def _judge(policy: Policy, observed: ObservedTable) -> _Judged:
+    seen = {g.name: column_values(g, observed.numbers(g.column)) for g in policy.guardrails}
+    sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
+    slices = {column: observed.words(column) for column in sliced}
+    counts = WindowCounts(n=observed.n, slices={c: _counted(v) for c, v in slices.items()})
+    plan = plan_tests(policy, {_WINDOW: counts})
+    judge = Judge(plan, policy.alpha_promote, policy.alpha_rollback)
+    for start, stop in looks(observed.n):
+        judge.update(
+            _WINDOW,
+            {
+                name: Values(x=column.values.x[start:stop], failed=column.values.failed[start:stop])
+                for name, column in seen.items()
+            },
+            {name: column[start:stop] for name, column in slices.items()},
+        )
+    return _Judged(judge=judge, plan=plan, seen=seen)
+
+
+def _counted(words: Strings) -> dict[str, int]:
+    found, counts = np.unique(words.astype(str), return_counts=True)
+    return {str(w): int(n) for w, n in zip(found, counts, strict=True)}
+
+
+def _facts(policy: Policy, observed: ObservedTable, population: int | None) -> Facts:
+    return Facts(
+        windows=(
+            WindowFacts(
+                name=_WINDOW,
+                selected=population or observed.n,
+                judged=observed.n,
+                min_requests=policy.windows.min_requests,
+                reason="" if observed.n else "the table has no rows",
+            ),
+        ),
+        exhausted=True,
+        not_compared=(
+            "where the rows come from: only the table was judged, no model was run",
+            "what a row depends on: rows of one user or session count as independent",
+        ),
+    )
+
+
+def _findings(guardrail: Guardrail, column: ColumnValues, observed: ObservedTable) -> list[Finding]:
+    found = []
+    below, above = column.n_clipped
+    if guardrail.range is not None and below + above:
+        lo, hi = guardrail.range
+        found.append(
+            Finding(
+                kind="clipped",
+                severity=Severity.WARNING,
+                where=guardrail.column,
+                what=f"{below + above:,} of {observed.n:,} rows of column '{guardrail.column}' lie "
+                f"outside the declared range [{lo:g}, {hi:g}] ({below:,} below, {above:,} above) "
+                "and were cut to it: the verdict is about the clipped mean",
+                remedy="Widen the range if such values are real and matter.",
+                value=(below + above) / observed.n,
+            )
+        )
+    if column.n_missing:
+        found.append(
+            Finding(
+                kind="missing_values",
+                severity=Severity.WARNING,
+                where=guardrail.column,
+                what=f"{column.n_missing:,} of {observed.n:,} rows of column '{guardrail.column}' "
+                "have no value and count as the worst one for whatever is to be proven",
+                remedy="Find out why they are empty.",
+                value=column.n_missing / observed.n,
+            )
+        )
+    return found
+
+
+def _manifest(
+    policy: Policy, text: str, observed: ObservedTable, request: dict[str, Any]
+) -> dict[str, Any]:
+    now = iso(now_ns())
+    return {
+        "format": _FORMAT,
+        "created_at": now,
+        "as_of": now,
+        "command": " ".join(sys.argv) if Path(sys.argv[0]).name == "harness" else "Python API",
+        "table": {"name": Path(observed.name).name, "rows": observed.n, **request},
+        "lineage": {"table": observed.digest(), "policy": policy.digest},
+        "attempt": 1,
+        "seed": "none: rows were judged in the order given",
+        "harness_version": package_version(),
+        "policy": {
+            "digest": policy.digest, "preset": policy.preset.value, "mode": policy.mode.value,
+            "claim": policy.claim.value, "approval": jsonable(policy.approval), "text": text,
+        },
+        "isolation": {"tier": "none needed: no model was run", "required": "none"},
+        "environment": environment(),
+    }  # fmt: skip
+
+
+def _write(
+    path: Path, outcome: Outcome, manifest: dict[str, Any], judged: _Judged, policy: Policy
+) -> None:
+    """The same files as a gate's, without models."""
+    from harness.pipeline.fixed_sample import fixed_sample
+
+    n = manifest["table"]["rows"]
+    summary = {"n": n, "fixed_sample": fixed_sample(policy, judged.seen)}
+    with RunFolder.create(path) as run:
+        publish(
+            run,
+            replace(outcome, manifest={"run_id": path.name, **manifest}, summary=summary),
+        )

@@ -1,0 +1,202 @@
+"""A table of observations from pandas, Arrow, Parquet or CSV, read column by column."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from harness.core.errors import TrafficError, nearest
+from harness.core.tensors import Array, Floats, Strings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    TableLike: TypeAlias = pd.DataFrame | pa.Table | Path | str
+
+ID_COLUMNS = ("request_id",)
+"""Optional; where there is one, a row that is given twice is refused."""
+TIME_COLUMNS = ("ts_ns", "ts")
+"""Optional; where there is one, rows must be in its order."""
+UNPAIRED_COLUMNS = ("arm", "propensity")
+"""Rows of two arms, one version each; a paired test would mean nothing for them."""
+
+
+class ObservedTable:
+    """The columns of a table that a policy asks for."""
+
+    def __init__(self, name: str, table: pa.Table, available: Iterable[str]) -> None:
+        self.name = name
+        """The file's name, or what kind of object was given."""
+        self.n = int(table.num_rows)
+        """Rows."""
+        self._table = table
+        self._available = tuple(available)
+
+    def numbers(self, column: str) -> Floats:
+        """A numeric column, shape (n,); empty cells are NaN.
+
+        Raises:
+          TrafficError: no such column, or it holds something else than numbers.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        values = self._column(column)
+        kind = values.type
+        numeric = pa.types.is_boolean(kind) or pa.types.is_integer(kind)
+        if not (numeric or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+            raise TrafficError(
+                f"{self.name}, column '{column}'",
+                f"holds {kind}, not numbers",
+                "Give numbers or true and false.",
+            )
+        cast = pc.cast(values, pa.float64(), safe=False)
+        return np.asarray(cast.to_numpy(zero_copy_only=False), np.float64)
+
+    def words(self, column: str) -> Strings:
+        """A column as text, shape (n,); empty cells are ""."""
+        return np.array(
+            ["" if v is None else str(v) for v in self._column(column).to_pylist()], dtype=object
+        )
+
+    def digest(self) -> str:
+        """sha256 (hex) of the columns that were read, in rows as given."""
+        import pyarrow as pa
+
+        sink = pa.BufferOutputStream()
+        bare = self._table.combine_chunks().replace_schema_metadata(None)
+        with pa.ipc.new_stream(sink, bare.schema) as stream:
+            stream.write_table(bare)
+        return hashlib.sha256(sink.getvalue()).hexdigest()
+
+    def check_rows(self) -> None:
+        """Refuses rows that are given twice or out of order, where the table can tell.
+
+        Raises:
+          TrafficError: names the first such row.
+        """
+        for column in (c for c in ID_COLUMNS if c in self._table.column_names):
+            words, first = np.unique(self.words(column).astype(str), return_index=True)
+            if len(words) < self.n:
+                again = np.setdiff1d(np.arange(self.n), first)[0]
+                raise TrafficError(
+                    f"{self.name}, row {again}",
+                    f"{column} '{self.words(column)[again]}' is there twice; "
+                    f"{self.n - len(words):,} rows repeat another",
+                    "Keep one row a request: a repeated row would count as new evidence.",
+                )
+        for column in (c for c in TIME_COLUMNS if c in self._table.column_names):
+            at = self._times(column)
+            back = np.flatnonzero(np.diff(at) < 0)
+            if len(back):
+                raise TrafficError(
+                    f"{self.name}, row {back[0] + 1}",
+                    f"{column} is earlier than in the row before",
+                    "Sort the rows in the order in which the requests arrived.",
+                )
+
+    def _times(self, column: str) -> Array:
+        values = self._table[column].combine_chunks()
+        if values.null_count:
+            where = f"{self.name}, column '{column}'"
+            raise TrafficError(where, "has empty cells", "Give every row its time.")
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+
+    def _column(self, column: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+        if column not in self._table.column_names:
+            raise TrafficError(
+                f"{self.name}",
+                f"has no column '{column}'",
+                f"Name one of its columns in the policy; {nearest(column, self._available)}",
+            )
+        return self._table[column].combine_chunks()
+
+
+def read_observed(table: TableLike, columns: Iterable[str]) -> ObservedTable:
+    """Reads the columns that are needed, and those that tell rows apart.
+
+    Args:
+      table: DataFrame, Arrow table, or path to a .parquet or .csv file.
+      columns: what the policy's guardrails and slices name.
+
+    Raises:
+      TrafficError: the file cannot be read, or columns share a name.
+    """
+    import pyarrow as pa
+
+    wanted = tuple(dict.fromkeys([*columns, *ID_COLUMNS, *TIME_COLUMNS]))
+    if isinstance(table, str | Path):
+        name = str(table)
+        available, kept = _from_file(Path(table), wanted)
+    elif isinstance(table, pa.Table):
+        name, available = "Arrow table", table.column_names
+        _once(name, available)
+        kept = table.select([c for c in wanted if c in available])
+    elif hasattr(table, "columns") and hasattr(table, "dtypes"):
+        name = "DataFrame"
+        available, kept = _from_pandas(table, wanted)
+    else:
+        raise TrafficError(
+            "table",
+            f"a {type(table).__name__} is no table",
+            "Give a DataFrame, an Arrow table, or the path of a Parquet or CSV file.",
+        )
+    unpaired = [c for c in UNPAIRED_COLUMNS if c in available]
+    if unpaired:
+        raise TrafficError(
+            f"{name}, column '{unpaired[0]}'",
+            "rows of two arms are not supported yet: each row must carry a paired difference",
+            "Replay the requests through both versions, or drop the column if rows are paired.",
+        )
+    return ObservedTable(name, kept, available)
+
+
+def _once(name: str, available: Sequence[str]) -> None:
+    twice = sorted({c for c in available if available.count(c) > 1})
+    if twice:
+        raise TrafficError(name, f"has two columns named '{twice[0]}'", "Rename one of them.")
+
+
+def _from_pandas(frame: pd.DataFrame, wanted: Sequence[str]) -> tuple[list[str], pa.Table]:
+    import pyarrow as pa
+
+    available = [str(c) for c in frame.columns]
+    _once("DataFrame", available)
+    kept = frame[[c for c in frame.columns if c in wanted]]
+    try:
+        return available, pa.Table.from_pandas(kept, preserve_index=False)
+    except pa.ArrowException as error:
+        detail = str(error).splitlines()[0]
+        raise TrafficError(
+            "DataFrame", f"a column mixes kinds of values: {detail}", "Give one kind a column."
+        ) from None
+
+
+def _from_file(path: Path, wanted: Sequence[str]) -> tuple[list[str], pa.Table]:
+    """Column names and the wanted columns of a Parquet or CSV file."""
+    import pyarrow as pa
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
+
+    kind = path.suffix.lower()
+    if kind not in (".parquet", ".csv"):
+        raise TrafficError(str(path), f"'{kind}' is no kind of table", "Give .parquet or .csv.")
+    if not path.is_file():
+        raise TrafficError(str(path), "there is no such file", "Check the path.")
+    try:
+        if kind == ".csv":
+            table = pc.read_csv(path)
+            available = table.column_names
+            _once(str(path), available)
+            return available, table.select([c for c in wanted if c in available])
+        available = pq.read_schema(path).names
+        _once(str(path), available)
+        return available, pq.read_table(path, columns=[c for c in wanted if c in available])
+    except (OSError, pa.ArrowException) as error:
+        detail = str(error).splitlines()[0]
+        raise TrafficError(str(path), f"cannot be read: {detail}", "Write it again.") from None
