@@ -1,0 +1,119 @@
+"""Did the split work as declared? A sequential test of units per arm, step by step.
+
+Dirichlet–multinomial Bayes factor against the declared shares θ (Lindon & Malek 2022, section 2:
+prior Dirichlet(concentration·θ)); a martingale under H0 at every unit, so it may be watched (Ville).
+Each ramp step has its own θ and its own factor; a product of such factors is again a martingale.
+A failure says nothing about the candidate. It says that the arms are not comparable: HOLD.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from harness.core.errors import PolicyError, TrafficError
+from harness.core.tensors import Floats, Ints
+
+CONCENTRATION = 100.0
+"""Weight of the declared shares in the prior, in units."""
+
+ALPHA = 0.001
+"""P(a working split is ever called broken) ≤ this."""
+
+_ONE = 1e-9
+
+
+class SampleRatio:
+    """Counts units per arm and step; memory is one row a step."""
+
+    def __init__(self, alpha: float = ALPHA, concentration: float = CONCENTRATION) -> None:
+        """Starts without units.
+
+        Args:
+          alpha: P(fails at any look while every unit is assigned as declared) ≤ alpha, in (0, 1).
+          concentration: > 0.
+
+        Raises:
+          PolicyError: a value outside its range.
+        """
+        if not (0.0 < alpha < 1.0 and concentration > 0.0):
+            what = f"α = {alpha:g}, concentration = {concentration:g}"
+            raise PolicyError("sample ratio", what, "Use 0 < α < 1 and a concentration above 0.")
+        self._alpha = alpha
+        self._concentration = concentration
+        self._steps: dict[tuple[float, ...], Ints] = {}
+        self._log_e = 0.0
+        self._largest = 0.0
+
+    def add(self, shares: Sequence[float], counts: Sequence[int] | Ints) -> None:
+        """Adds units that one step assigned; one look follows.
+
+        Args:
+          shares: declared probability of each arm, summing to 1.
+          counts: units per arm, ≥ 0, of the same length. How they are cut into calls matters to
+            when one looks, not to what one sees.
+
+        Raises:
+          TrafficError: shares or counts that cannot be.
+        """
+        theta = tuple(float(share) for share in shares)
+        units = np.asarray(counts, np.int64)
+        if not abs(sum(theta) - 1.0) <= _ONE or min(theta) < 0.0:
+            what = f"shares {theta} are no probabilities that sum to 1"
+            raise TrafficError("sample ratio", what, "Give the declared share of each arm.")
+        if len(units) != len(theta) or np.any(units < 0):
+            what = f"{units.tolist()} units for {len(theta)} arms"
+            raise TrafficError("sample ratio", what, "Give one count ≥ 0 for each arm.")
+        self._steps[theta] = self._steps.get(theta, np.zeros(len(theta), np.int64)) + units
+        self._log_e = sum(self._log_factor(key, n) for key, n in self._steps.items())
+        self._largest = max(self._largest, self._log_e)
+
+    def _log_factor(self, theta: tuple[float, ...], counts: Ints) -> float:
+        shares = np.array(theta)
+        if np.any(counts[shares == 0.0]):
+            return math.inf
+        used = shares > 0.0
+        prior, seen = self._concentration * shares[used], counts[used]
+        marginal = sum(_log_rising(a, n) for a, n in zip(prior, seen, strict=True))
+        marginal -= _log_rising(self._concentration, int(seen.sum()))
+        return float(marginal - _dot(seen, np.log(shares[used])))
+
+    def log_e(self) -> float:
+        """Natural log of the Bayes factor against the declared split now."""
+        return self._log_e
+
+    def p_value(self) -> float:
+        """Always-valid p: 1/(largest Bayes factor at any look), in [0, 1]."""
+        return math.exp(-self._largest)
+
+    def failed(self) -> bool:
+        """Whether the split was ever refuted at level alpha; stays true."""
+        return self._largest >= -math.log(self._alpha)
+
+    def counts(self) -> tuple[tuple[tuple[float, ...], tuple[int, ...]], ...]:
+        """(shares, units per arm) of each step."""
+        return tuple((theta, tuple(n.tolist())) for theta, n in self._steps.items())
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values from which `restore` continues identically."""
+        steps = [[list(theta), n.tolist()] for theta, n in self._steps.items()]
+        return {"steps": steps, "largest": min(self._largest, 1e300)}
+
+    def restore(self, state: dict[str, Any]) -> Self:
+        """Continues from `state`."""
+        self._steps = {tuple(theta): np.asarray(n, np.int64) for theta, n in state["steps"]}
+        self._log_e = sum(self._log_factor(key, n) for key, n in self._steps.items())
+        self._largest = float(state["largest"])
+        return self
+
+
+def _log_rising(a: float, n: int) -> float:
+    """Log a(a+1)…(a+n−1)."""
+    return math.lgamma(a + n) - math.lgamma(a)
+
+
+def _dot(counts: Ints, logs: Floats) -> float:
+    return float(counts @ logs)
