@@ -47,7 +47,7 @@ def quiet_add(test, candidate, pi):
 
 
 class Quiet:
-    def due(self, n):
+    def due(self, _):
         return False
 
 

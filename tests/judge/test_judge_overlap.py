@@ -20,7 +20,7 @@ PLAN = (0.1, 0.2)
 
 
 class Quiet:
-    def due(self, n):
+    def due(self, _):
         return False
 
 

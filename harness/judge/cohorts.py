@@ -1,0 +1,188 @@
+"""Delayed labels: fixed maturity, and error rates that are split over maturities.
+
+"Labels so far" are the fast labels, and fast labels are another population: defaults come late, and
+so do the worse arm's. A unit therefore enters a label test exactly at its maturity, with the label
+that is there by then or with none; a later one is ignored and counted.
+
+E-values of guardrails on one clock (one maturity) live in one filtration and may be averaged. On
+different clocks they do not: at any instant, one knows outcomes of requests the other does not yet
+hold, and their average is no e-process (Choe & Ramdas 2402.09698). Each clock gets its own share of
+the rollback error rate instead, by the union bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from harness.core.errors import PolicyError, TrafficError
+from harness.core.tensors import Array, Floats, Ints
+from harness.judge.exposures import Units
+
+
+class Cohorts:
+    """Units of one label clock: exposed, labelled or not, matured once."""
+
+    def __init__(self, maturity_s: float) -> None:
+        """Starts without units.
+
+        Args:
+          maturity_s: age at which a unit enters, with its label or without, > 0.
+
+        Raises:
+          PolicyError: an age that is not above 0.
+        """
+        if not maturity_s > 0.0:
+            what = f"a label maturity of {maturity_s:g} s"
+            raise PolicyError("maturity", what, "Say how old a request must be for its label: 24h.")
+        self._maturity_ns = round(maturity_s * 1e9)
+        self._open: dict[str, tuple[int, bool, float, float | None]] = {}
+        self._until_ns: int | None = None
+        self.ignored: dict[str, int] = {}
+        """Labels that did not count, by reason: late, unknown_unit, second_label, before_request."""
+        self.unlabelled: list[int] = [0, 0]
+        """Units that matured without a label, (baseline's arm, candidate's)."""
+        self.labelled: list[int] = [0, 0]
+        """Units that matured with one."""
+
+    def expose(self, units: Units) -> None:
+        """Opens units.
+
+        Args:
+          units: first seen now, later than all before.
+        """
+        rows = zip(
+            units.unit,
+            units.first_ns.tolist(),
+            units.candidate.tolist(),
+            units.propensity.tolist(),
+            strict=True,
+        )
+        for name, first_ns, candidate, propensity in rows:
+            self._open[name] = (first_ns, candidate, propensity, None)
+
+    def label(self, unit: Array, value: Floats, ts_ns: Ints) -> None:
+        """Takes labels in, already turned into the guardrail's value (a loss).
+
+        Args:
+          unit: names, shape (k,).
+          value: within the guardrail's bounds, no NaN, shape (k,).
+          ts_ns: when each label became known, shape (k,).
+
+        Raises:
+          TrafficError: lengths differ or a value is NaN.
+        """
+        if not len(unit) == len(value) == len(ts_ns):
+            what = f"{len(value)} labels for {len(unit)} units at {len(ts_ns)} times"
+            raise TrafficError("labels", what, "Give one of each.")
+        if np.isnan(value).any():
+            raise TrafficError("labels", "a label is NaN", "Leave out what is not known yet.")
+        for name, y, at in zip(unit.tolist(), value.tolist(), ts_ns.tolist(), strict=True):
+            self._label_one(name, y, at)
+
+    def _label_one(self, name: str, y: float, at_ns: int) -> None:
+        found = self._open.get(name)
+        if found is None:
+            # Closed units are forgotten, so a late label and a stranger's look alike from here.
+            self._ignore("late_or_unknown")
+            return
+        first_ns, candidate, propensity, label = found
+        if label is not None:
+            self._ignore("second_label")
+        elif at_ns < first_ns:
+            self._ignore("before_request")
+        elif at_ns > first_ns + self._maturity_ns:
+            self._ignore("late_or_unknown")
+        else:
+            self._open[name] = (first_ns, candidate, propensity, y)
+
+    def _ignore(self, reason: str) -> None:
+        self.ignored[reason] = self.ignored.get(reason, 0) + 1
+
+    def mature(self, until_ns: int, guardrail: str) -> Units:
+        """Hands out units that are old enough, each once, in order of first request.
+
+        Args:
+          until_ns: all labels known by this instant have been added.
+          guardrail: name under which the values are returned.
+
+        Returns:
+          Units with their labels' values; those without a label are counted and left out.
+        """
+        done = []
+        for name, row in self._open.items():
+            if row[0] + self._maturity_ns > until_ns:
+                break
+            done.append((name, row))
+        for name, _ in done:
+            del self._open[name]
+        for _, (_, candidate, _, label) in done:
+            (self.unlabelled if label is None else self.labelled)[candidate] += 1
+        kept = [(name, *row) for name, row in done if row[3] is not None]
+        return Units(
+            first_ns=np.array([row[1] for row in kept], np.int64),
+            unit=tuple(row[0] for row in kept),
+            candidate=np.array([row[2] for row in kept], np.bool_),
+            propensity=np.array([row[3] for row in kept], np.float64),
+            values={guardrail: np.array([row[4] for row in kept], np.float64)},
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values from which `restore` continues identically."""
+        return {
+            "open": [[name, *row] for name, row in self._open.items()],
+            "ignored": dict(self.ignored),
+            "unlabelled": list(self.unlabelled),
+            "labelled": list(self.labelled),
+        }
+
+    def restore(self, state: dict[str, Any]) -> Self:
+        """Continues from `state` of cohorts with the same maturity."""
+        self._open = {name: (first, arm, pi, y) for name, first, arm, pi, y in state["open"]}
+        self.ignored = dict(state["ignored"])
+        self.unlabelled, self.labelled = list(state["unlabelled"]), list(state["labelled"])
+        return self
+
+
+def clock_levels(weights: Mapping[str, float], alpha_rollback: float) -> dict[str, float]:
+    """Splits the rollback error rate over clocks.
+
+    Args:
+      weights: clock → its share, > 0; need not sum to 1. No clocks give no levels.
+      alpha_rollback: to be split, in (0, 1).
+
+    Returns:
+      Clock → level; they sum to alpha_rollback.
+
+    Raises:
+      PolicyError: a share or a level outside its range.
+    """
+    if not 0.0 < alpha_rollback < 1.0:
+        what = f"{alpha_rollback:g} is not in (0, 1)"
+        raise PolicyError("alpha.rollback", what, "Use a level like 0.05.")
+    if not all(weight > 0.0 for weight in weights.values()):
+        raise PolicyError("clocks", f"a share in {dict(weights)} is not above 0", "Use shares > 0.")
+    total = math.fsum(weights.values())
+    return {clock: alpha_rollback * weight / total for clock, weight in weights.items()}
+
+
+def clocks_that_reject(log_e: Mapping[str, Floats], levels: Mapping[str, float]) -> tuple[str, ...]:
+    """Clocks on which the average of the guardrails' e-values proves harm.
+
+    Args:
+      log_e: clock → natural log of each of its guardrails' rollback e-values, shape (k,).
+      levels: from `clock_levels`.
+
+    Returns:
+      Names of the clocks that reject; P(any ever does while nothing is harmful) ≤ the sum of levels.
+    """
+    rejecting = []
+    for clock, values in log_e.items():
+        if len(values):
+            average = float(np.logaddexp.reduce(values)) - math.log(len(values))
+            if average >= -math.log(levels[clock]):
+                rejecting.append(clock)
+    return tuple(rejecting)

@@ -1,0 +1,139 @@
+"""Asking again: resumed evidence keeps α, restarted evidence is paid for; the lineage's anchor."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from harness.core.errors import PolicyError
+from harness.core.policies import Claim, Direction, Guardrail, Metric
+from harness.core.verdicts import Decision
+from harness.judge.anchor import Drift, Release, anchored, drift, may_have_left
+from harness.judge.attempts import Again, again, spent, spent_in_all
+from harness.judge.betting import one_sided
+
+LINEAGE = {"baseline": "a", "candidate": "b", "policy": "c"}
+MARGIN = 0.05
+PROMOTE = one_sided(-1, -MARGIN, (0.0, 1.0), 0.03, MARGIN * (1 - MARGIN))
+PATHS = 2_000
+
+
+def best_of_each_attempt(attempts, seed, *, looks=20, batch=100):
+    """Largest log E of independent attempts at the margin, (paths, attempts); and of one resumed."""
+    rng = np.random.default_rng(seed)
+    ones = rng.binomial(batch, MARGIN, (PATHS, attempts, looks))
+    factors = PROMOTE.log_factors(np.array([0.0, 1.0]))
+    grown = np.stack([batch - ones, ones], axis=-1) @ factors
+    restarted = PROMOTE.log_e(np.cumsum(grown, axis=2)).max(axis=2)
+    resumed = PROMOTE.log_e(np.cumsum(grown.reshape(PATHS, attempts * looks, -1), axis=1))
+    return restarted, resumed.max(axis=1)
+
+
+@pytest.mark.parametrize("attempts", [5, 10])
+def test_attempts_keep_the_bound_that_is_stated(attempts):
+    restarted, resumed = best_of_each_attempt(attempts, attempts)
+    bars = np.array([-math.log(spent(0.05, r)) for r in range(1, attempts + 1)])
+    paid = int((restarted >= bars).any(axis=1).sum())
+    assert paid <= binom.ppf(0.9999, PATHS, spent_in_all(0.05, attempts))
+    assert int((resumed >= math.log(20)).sum()) <= binom.ppf(0.9999, PATHS, 0.05)
+
+
+@pytest.mark.parametrize(("attempts", "bound"), [(5, 0.05), (10, spent_in_all(0.05, 10))])
+def test_restarting_at_full_level_would_break_it(attempts, bound):
+    restarted, _ = best_of_each_attempt(attempts, attempts)
+    free = int((restarted >= math.log(20)).any(axis=1).sum())
+    assert free > binom.ppf(0.9999, PATHS, bound)
+
+
+def test_the_levels_halve_and_stay_below_twice_alpha():
+    assert [spent(0.04, r) for r in (1, 2, 3)] == [0.04, 0.02, 0.01]
+    assert [spent_in_all(0.04, r) for r in (1, 2, 3)] == [
+        pytest.approx(sum(spent(0.04, k) for k in range(1, r + 1))) for r in (1, 2, 3)
+    ]
+    assert spent_in_all(0.05, 60) <= 0.1
+
+
+@pytest.mark.parametrize(("alpha", "attempt"), [(0.0, 1), (-0.1, 1), (1.0, 1), (0.05, 0)])
+def test_levels_and_attempts_outside_their_range_are_refused(alpha, attempt):
+    with pytest.raises(PolicyError):
+        spent(alpha, attempt)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, Again.RESUME),
+        ({"answered": None}, Again.RESUME),
+        ({"answered": Decision.ROLLBACK}, Again.SPEND),
+        ({"answered": Decision.PROMOTE}, Again.FIRST),
+        ({"claim": Claim.WINDOW}, Again.SPEND),
+        ({"same_test": False}, Again.SPEND),
+        ({"earlier": None}, Again.FIRST),
+        ({"earlier": {**LINEAGE, "candidate": "z"}}, Again.FIRST),
+    ],
+    ids=["hold", "interrupted", "rollback", "promoted", "window", "no evidence", "none", "other"],
+)
+def test_how_an_attempt_continues(changed, expected):
+    given = {"earlier": LINEAGE, "answered": Decision.HOLD, "claim": Claim.PROCESS,
+             "same_test": True, **changed}  # fmt: skip
+    earlier = given.pop("earlier")
+    assert again(LINEAGE, earlier, **given) is expected
+
+
+FLIPS = Guardrail(name="rate", metric=Metric.DECISION_RATE_SHIFT, margin=0.05,
+                  slice_by=("tenant",))  # fmt: skip
+
+
+def test_an_anchor_guardrail_is_the_same_question_with_a_wider_margin():
+    found = anchored(FLIPS, 0.1)
+    assert (found.name, found.margin, found.metric) == ("rate@anchor", 0.1, FLIPS.metric)
+    assert found.gating
+    assert found.slice_by == ()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.01, 1.0, math.nan])
+def test_a_cumulative_margin_outside_its_range_is_refused(margin):
+    with pytest.raises(PolicyError):
+        anchored(FLIPS, margin)
+
+
+def test_ten_small_losses_pass_one_by_one_and_not_against_the_anchor():
+    rng = np.random.default_rng(3)
+    step = one_sided(-1, -0.05, (-1.0, 1.0), 0.01, 0.06)
+    against = one_sided(-1, -0.1, (-1.0, 1.0), 0.05, 0.1)
+    harm = one_sided(1, 0.1, (-1.0, 1.0), 0.05, 0.1)
+    passed, refused, proven = 0, None, None
+    for release in range(1, 11):
+        x = rng.choice([-1.0, 0.0, 1.0], 20_000, p=[0.005, 0.95, 0.045])
+        passed += step.log_e(step.growth(x)) >= math.log(20)
+        moved = min(0.04 * release, 0.9)
+        y = (rng.random(20_000) < moved).astype(np.float64)
+        if refused is None and against.log_e(against.growth(y)) < math.log(20):
+            refused = release
+        if proven is None and harm.log_e(harm.growth(y)) >= math.log(20):
+            proven = release
+    assert passed == 10
+    assert (refused, proven) == (3, 3)
+
+
+def test_a_lineage_adds_up_its_intervals_and_their_errors():
+    releases = [Release(version=str(i), lower=0.0, upper=0.04, error=0.1) for i in range(12)]
+    assert drift(releases) == Drift(lower=0.0, upper=pytest.approx(0.48), error=1.0, releases=12)
+    assert drift([]) == Drift(lower=0.0, upper=0.0, error=0.0, releases=0)
+
+
+@pytest.mark.parametrize(
+    ("direction", "margin", "left"),
+    [
+        (Direction.INCREASE, 0.1, True),
+        (Direction.INCREASE, 0.3, False),
+        (Direction.DECREASE, 0.1, False),
+        (Direction.BOTH, 0.1, True),
+    ],
+)
+def test_a_lineage_may_have_left_its_anchor(direction, margin, left):
+    found = Drift(lower=-0.05, upper=0.2, error=0.1, releases=2)
+    assert may_have_left(found, direction, margin) is left
