@@ -1,0 +1,335 @@
+"""The live judge: observations in batches of any size, an answer after each, restartable anywhere.
+
+It puts together what the other modules prove: units that enter once (`exposures`), label cohorts of
+fixed age (`cohorts`), whole cycles for promotion (`cycles`), the test of each guardrail (`track`,
+`overlap`, `counts`), and the declared split (`sample_ratio`). The order of answers is that of the
+offline judge: a broken split is HOLD, then proven harm, then proven non-inferiority, else go on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+
+from harness.core.errors import GateError
+from harness.core.tensors import Bools
+from harness.core.verdicts import Decision, Evidence
+from harness.judge.cohorts import Cohorts, clocks_that_reject
+from harness.judge.counts import Bursts, ErrorRatio
+from harness.judge.cycles import Cycle
+from harness.judge.exposures import Exposures, Units
+from harness.judge.live_answer import answer_of, evidence_of_live
+from harness.judge.live_checks import check_batch
+from harness.judge.live_plan import (
+    LiveAnswer,
+    LiveBatch,
+    LiveGuardrail,
+    LiveKind,
+    LivePlan,
+)
+from harness.judge.overlap import OverlapTrack
+from harness.judge.sample_ratio import SampleRatio
+from harness.judge.track import Track
+
+Test = Track | OverlapTrack | ErrorRatio
+
+
+class LiveJudge:
+    """Takes live batches in; saved after any of them, it goes on elsewhere to the same answers."""
+
+    def __init__(self, plan: LivePlan) -> None:
+        """Starts with no evidence.
+
+        Args:
+          plan: the tests.
+        """
+        self._plan = plan
+        self._levels = plan.levels()
+        carried = tuple(g.name for g in plan.guardrails if g.label_maturity_s is None)
+        self._exposures = Exposures(carried, plan.maturity_s)
+        self._cohorts = {
+            g.name: Cohorts(g.label_maturity_s)
+            for g in plan.guardrails
+            if g.label_maturity_s is not None
+        }
+        self._tests: dict[str, Test] = {g.name: self._test(g) for g in plan.guardrails}
+        self._bursts = {
+            g.name: Bursts(plan.burst_gap_s, plan.burst_longest_s)
+            for g in plan.guardrails
+            if g.kind is LiveKind.ERRORS
+        }
+        self._split = SampleRatio(plan.sample_ratio_alpha)
+        self._labelled = {name: SampleRatio(plan.sample_ratio_alpha) for name in self._cohorts}
+        self._cycle = Cycle(length_s=plan.cycle_s)
+        self._cycles = dict.fromkeys(self._tests, 0)
+        self._promote_at = dict.fromkeys(self._tests, -math.inf)
+        self._start_ns: int | None = None
+        self._until_ns: int | None = None
+        self._next = 0
+        self._repeated = 0
+        self._n_closed = 0
+        self._unfit = ""
+        self._rejected: tuple[str, ...] = ()
+        self._culprits: tuple[str, ...] = ()
+
+    def _test(self, guardrail: LiveGuardrail) -> Test:
+        plan = self._plan
+        alphas = (plan.alpha_promote, self._levels.get(guardrail.clock(), plan.alpha_rollback))
+        aim = (guardrail.gap, guardrail.second_moment)
+        match guardrail.kind:
+            case LiveKind.PAIRED:
+                return Track(
+                    direction=guardrail.direction,
+                    margin=guardrail.margin,
+                    bounds=guardrail.bounds,
+                    plan=aim,
+                    alphas=alphas,
+                )
+            case LiveKind.SHIFT:
+                return OverlapTrack(
+                    direction=guardrail.direction,
+                    margin=guardrail.margin,
+                    bounds=guardrail.bounds,
+                    plan=aim,
+                    alphas=alphas,
+                )
+            case LiveKind.ERRORS:
+                return ErrorRatio(ratio=guardrail.margin, alphas=alphas)
+
+    def update(self, batch: LiveBatch) -> LiveAnswer:
+        """Adds a batch and answers.
+
+        A batch whose number was seen before changes nothing and is counted, so that a sender who
+        does not know whether a batch arrived before a crash sends it again.
+
+        Args:
+          batch: the next one.
+
+        Returns:
+          The answer now.
+
+        Raises:
+          TrafficError: a batch that skips a number, goes back in time, or holds values the tests
+            cannot take; nothing of it has been added then.
+        """
+        if batch.number < self._next:
+            self._repeated += 1
+            return self.answer()
+        check_batch(self._plan, batch, self._next, self._until_ns)
+        self._next = batch.number + 1
+        self._until_ns = batch.until_ns
+        opened = self._exposures.add(batch.requests)
+        if self._start_ns is None and len(opened.unit):
+            self._start_ns = int(opened.first_ns[0])
+        if self._plan.split():
+            _count_arms(self._split, opened)
+        for name, cohort in self._cohorts.items():
+            cohort.expose(opened)
+            labels = batch.labels.get(name)
+            if labels is not None:
+                cohort.label(labels.unit, labels.value, labels.ts_ns)
+        if not self._broken():
+            self._mature(batch.until_ns)
+        return self.answer()
+
+    def _mature(self, until_ns: int) -> None:
+        """Closes what is old enough on every clock, feeds the tests, and looks."""
+        closed = self._exposures.close(until_ns)
+        self._n_closed += len(closed.unit)
+        asked = {g.name: g for g in self._plan.guardrails}
+        for name, guardrail in asked.items():
+            if guardrail.label_maturity_s is None:
+                age_s, units = self._plan.maturity_s, closed
+            else:
+                age_s = guardrail.label_maturity_s
+                units = self._cohorts[name].mature(until_ns, name)
+                if self._plan.split():
+                    _count_arms(self._labelled[name], units)
+            self._feed(guardrail, units, until_ns - round(age_s * 1e9))
+        self._latch()
+
+    def _feed(self, guardrail: LiveGuardrail, units: Units, exposed_until_ns: int) -> None:
+        """Adds units cycle by cycle; where a cycle is complete, promotion takes its look."""
+        name = guardrail.name
+        start = self._start_ns if self._start_ns is not None else exposed_until_ns
+        numbers = self._cycle.number(units.first_ns, start)
+        for number in np.unique(numbers).tolist():
+            self._completed(name, number)
+            self._add(guardrail, units, numbers == number)
+        self._completed(name, self._cycle.completed(start, exposed_until_ns))
+        if not self._plan.cycle_s:
+            self._promote_at[name] = self._promotion(name)
+
+    def _completed(self, name: str, number: int) -> None:
+        """Everything in the test lies in whole cycles before `number`."""
+        if number > self._cycles[name]:
+            self._cycles[name] = number
+            self._promote_at[name] = self._promotion(name)
+
+    def _promotion(self, name: str) -> float:
+        test = self._tests[name]
+        return test.log_e_promote() if test.n > test.n_failed else -math.inf
+
+    def _add(self, guardrail: LiveGuardrail, units: Units, at: Bools) -> None:
+        values = units.values[guardrail.name][at]
+        test = self._tests[guardrail.name]
+        match test:
+            case Track():
+                failed = np.isnan(values)
+                test.add(values[~failed], int(np.count_nonzero(failed)))
+            case OverlapTrack():
+                test.add(values, units.candidate[at], units.propensity[at])
+            case ErrorRatio():
+                # A unit with any failed request, or one that cannot be read, is one error.
+                erring = np.flatnonzero(at)[~(values == 0.0)]
+                counted = erring[self._bursts[guardrail.name].starts(units.first_ns[erring])]
+                test.add(units.candidate[counted], units.propensity[counted])
+
+    def _broken(self) -> str:
+        """Why the arms cannot be compared; "" when they can. Remembered."""
+        if not self._unfit and self._split.failed():
+            self._unfit = "sample_ratio_mismatch"
+        if not self._unfit and any(ratio.failed() for ratio in self._labelled.values()):
+            self._unfit = "labels_unequal"
+        return self._unfit
+
+    def _latch(self) -> None:
+        """Remembers the first look that proves harm; a split found broken at that look is first."""
+        if self._broken() or self._rejected:
+            return
+        logs = self._logs()
+        values = {clock: np.array(list(found.values())) for clock, found in logs.items()}
+        self._rejected = clocks_that_reject(values, self._levels)
+        for clock in self._rejected:
+            self._culprits += _culprits(logs[clock], self._levels[clock])
+
+    def _logs(self) -> dict[str, dict[str, float]]:
+        """Clock → gating guardrail → natural log of its rollback e-value."""
+        found: dict[str, dict[str, float]] = {clock: {} for clock in self._levels}
+        for guardrail in self._plan.guardrails:
+            if guardrail.gating:
+                log_e = self._tests[guardrail.name].log_e_rollback()
+                found[guardrail.clock()][guardrail.name] = log_e
+        return found
+
+    def answer(self) -> LiveAnswer:
+        """Where the comparison stands; the same until the next batch."""
+        bar = -math.log(self._plan.alpha_promote)
+        gating = [g.name for g in self._plan.guardrails if g.gating]
+        ready = bool(gating) and all(self._promote_at[name] >= bar for name in gating)
+        if self._rejected:
+            decision, reason = Decision.ROLLBACK, "guardrail_failed"
+        elif self._broken():
+            decision, reason = Decision.HOLD, self._unfit
+        elif ready:
+            decision, reason = Decision.PROMOTE, "all_guardrails_pass"
+        else:
+            decision, reason = Decision.HOLD, "undecided"
+        ignored = dict(self._exposures.ignored)
+        for cohort in self._cohorts.values():
+            for why, count in cohort.ignored.items():
+                key = f"label_{why}"
+                ignored[key] = ignored.get(key, 0) + count
+        if self._repeated:
+            ignored["repeated_batches"] = self._repeated
+        return answer_of(
+            self._plan,
+            (decision, reason),
+            culprits=self._culprits,
+            whole_cycles=min(self._cycles[name] for name in gating) if gating else 0,
+            units=(len(self._exposures), self._n_closed),
+            sample_ratio_p=self._split.p_value(),
+            logs=self._logs(),
+            promote_at=self._promote_at,
+            ignored=ignored,
+        )
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What every guardrail has shown, in the plan's order."""
+        return tuple(
+            evidence_of_live(
+                guardrail,
+                self._tests[guardrail.name],
+                self._plan,
+                n_exposed=len(self._exposures),
+                proven_harm=guardrail.name in self._culprits,
+                promote_at=self._promote_at[guardrail.name],
+            )
+            for guardrail in self._plan.guardrails
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values from which `from_state` continues identically."""
+        return {
+            "plan": self._plan.digest(),
+            "next": self._next,
+            "repeated": self._repeated,
+            "start_ns": self._start_ns,
+            "until_ns": self._until_ns,
+            "n_closed": self._n_closed,
+            "unfit": self._unfit,
+            "rejected": list(self._rejected),
+            "culprits": list(self._culprits),
+            "cycles": dict(self._cycles),
+            "promote_at": {k: _finite(v) for k, v in self._promote_at.items()},
+            "exposures": self._exposures.state(),
+            "split": self._split.state(),
+            "labelled": {name: ratio.state() for name, ratio in self._labelled.items()},
+            "cohorts": {name: cohort.state() for name, cohort in self._cohorts.items()},
+            "bursts": {name: bursts.state() for name, bursts in self._bursts.items()},
+            "tests": {name: test.state() for name, test in self._tests.items()},
+        }
+
+    @classmethod
+    def from_state(cls, plan: LivePlan, state: dict[str, Any]) -> Self:
+        """Continues a saved judge: the same further batches give the identical answers.
+
+        Raises:
+          GateError: the state belongs to another plan.
+        """
+        if state["plan"] != plan.digest():
+            what = "the saved evidence belongs to another plan"
+            remedy = "Start anew: evidence cannot be carried over to other questions."
+            raise GateError("live judge", what, remedy)
+        judge = cls(plan)
+        judge._next, judge._repeated = int(state["next"]), int(state["repeated"])
+        judge._start_ns, judge._until_ns = state["start_ns"], state["until_ns"]
+        judge._n_closed, judge._unfit = int(state["n_closed"]), str(state["unfit"])
+        judge._rejected, judge._culprits = tuple(state["rejected"]), tuple(state["culprits"])
+        judge._cycles = {name: int(number) for name, number in state["cycles"].items()}
+        for name in judge._tests:
+            value = state["promote_at"][name]
+            judge._promote_at[name] = -math.inf if value is None else float(value)
+        judge._exposures.restore(state["exposures"])
+        judge._split.restore(state["split"])
+        for name, ratio in judge._labelled.items():
+            ratio.restore(state["labelled"][name])
+        for name, cohort in judge._cohorts.items():
+            cohort.restore(state["cohorts"][name])
+        for name, bursts in judge._bursts.items():
+            bursts.restore(state["bursts"][name])
+        for name, test in judge._tests.items():
+            test.restore(state["tests"][name])
+        return judge
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _count_arms(ratio: SampleRatio, units: Units) -> None:
+    """Units per arm of each step they belong to."""
+    for pi in np.unique(units.propensity).tolist():
+        arms = units.candidate[units.propensity == pi]
+        mine = int(np.count_nonzero(arms))
+        ratio.add((1.0 - pi, pi), (len(arms) - mine, mine))
+
+
+def _culprits(logs: dict[str, float], level: float) -> tuple[str, ...]:
+    """e-BH (Wang & Ramdas 2022) over one clock's guardrails, strongest first; may name none."""
+    ordered = sorted(logs.items(), key=lambda item: -item[1])
+    bar = math.log(len(ordered) / level)
+    reached = [k for k, (_, log_e) in enumerate(ordered, 1) if log_e + math.log(k) >= bar]
+    return tuple(name for name, _ in ordered[: max(reached, default=0)])

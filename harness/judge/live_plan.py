@@ -1,0 +1,203 @@
+"""What a live test asks, and the values it is given and gives back."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.core.errors import PolicyError
+from harness.core.jsonable import sha256
+from harness.core.policies import Direction
+from harness.core.tensors import Array, Floats, Ints
+from harness.core.verdicts import Decision
+from harness.judge.cohorts import clock_levels
+from harness.judge.cycles import Cycle
+from harness.judge.exposures import Requests
+from harness.judge.sample_ratio import ALPHA
+
+REQUESTS = "requests"
+"""The clock on which values that come with the requests mature."""
+
+
+class LiveKind(enum.StrEnum):
+    """How a guardrail's values come about, which is which test they need."""
+
+    PAIRED = "paired"
+    """Shadow: both versions answered the request; the value is candidate − baseline."""
+    SHIFT = "shift"
+    """Canary: one arm answered; the value is its outcome, the margin a difference of means."""
+    ERRORS = "errors"
+    """Canary: 1 = the request failed; the margin is a ratio of the arms' error rates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveGuardrail:
+    """A metric with a margin, on running traffic."""
+
+    name: str
+    """Unique within the plan."""
+    kind: LiveKind
+    """Which test."""
+    margin: float
+    """Largest tolerated mean difference, > 0; for errors the largest tolerated ratio, ≥ 1."""
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Mathematical bounds of one value; 0/1 for errors."""
+    direction: Direction = Direction.INCREASE
+    """Which side is harm; increase for errors."""
+    gating: bool = True
+    """False: reported, never decides."""
+    gap: float | None = None
+    """Expected distance of the mean from the margin; None = no plan."""
+    second_moment: float | None = None
+    """Paired: E(x − margin)²; shift: variance of an outcome; from data that are not tested."""
+    label_maturity_s: float | None = None
+    """Values are labels that count at this age; None = they come with the requests."""
+
+    def clock(self) -> str:
+        """Name of the clock that its values mature on."""
+        age = self.label_maturity_s
+        return REQUESTS if age is None else f"labels after {age:g} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivePlan:
+    """All tests of one live comparison, fixed before traffic is split."""
+
+    guardrails: tuple[LiveGuardrail, ...]
+    """At least one."""
+    maturity_s: float
+    """Age at which a unit closes; requests later than that are ignored."""
+    alpha_promote: float = 0.05
+    """P(promote while any gating guardrail is beyond its margin) ≤ this."""
+    alpha_rollback: float = 0.05
+    """P(rollback while all are within) ≤ this, over all clocks."""
+    cycle_s: float = 0.0
+    """Declared cycle of the traffic (a day); promotion looks only at whole ones; 0 = none."""
+    burst_gap_s: float = 0.0
+    """Errors of units first seen closer than this count once; 0 = each counts."""
+    burst_longest_s: float = 600.0
+    """A burst that lasts longer counts again."""
+    sample_ratio_alpha: float = ALPHA
+    """P(a working split is called broken) ≤ this."""
+
+    def __post_init__(self) -> None:
+        """Checks.
+
+        Raises:
+          PolicyError: a value outside its range, or two guardrails of one name.
+        """
+        for name, alpha in (
+            ("alpha.promote", self.alpha_promote),
+            ("alpha.rollback", self.alpha_rollback),
+            ("sample ratio", self.sample_ratio_alpha),
+        ):
+            if not 0.0 < alpha < 1.0:
+                raise PolicyError(name, f"{alpha:g} is not in (0, 1)", "Use a level like 0.05.")
+        names = [guardrail.name for guardrail in self.guardrails]
+        if not names or len(set(names)) < len(names):
+            what = f"guardrails {names}"
+            raise PolicyError("guardrails", what, "Name at least one, and each differently.")
+        for guardrail in self.guardrails:
+            _check(guardrail)
+        Cycle(length_s=self.cycle_s)
+
+    def split(self) -> bool:
+        """Whether traffic is split between the arms, so that arms and propensities matter."""
+        return any(guardrail.kind is not LiveKind.PAIRED for guardrail in self.guardrails)
+
+    def levels(self) -> dict[str, float]:
+        """Rollback level of each clock that has a gating guardrail; equal shares."""
+        clocks = {g.clock(): 1.0 for g in self.guardrails if g.gating}
+        return clock_levels(clocks, self.alpha_rollback)
+
+    def digest(self) -> str:
+        """sha256 (hex); saved evidence goes on only under the same plan."""
+        return sha256(self)
+
+
+def _check(guardrail: LiveGuardrail) -> None:
+    where = f"guardrail {guardrail.name}"
+    lo, hi = guardrail.bounds
+    if not lo < hi:
+        raise PolicyError(where, f"bounds [{lo:g}, {hi:g}]", "Give lo below hi.")
+    if not _fits(guardrail):
+        what = f"margin {guardrail.margin:g} does not fit bounds [{lo:g}, {hi:g}]"
+        raise PolicyError(where, what, "Give a mean inside the range; for errors a ratio from 1.")
+    if guardrail.kind is LiveKind.ERRORS and (
+        guardrail.direction is not Direction.INCREASE or guardrail.label_maturity_s is not None
+    ):
+        what = "an error ratio is harm upwards and comes with the requests"
+        raise PolicyError(where, what, "Leave out `direction` and the label's maturity.")
+    if guardrail.label_maturity_s is not None and not guardrail.label_maturity_s > 0.0:
+        raise PolicyError(where, "a label maturity of 0 or less", "Say how old: 24h.")
+
+
+def _fits(guardrail: LiveGuardrail) -> bool:
+    """Whether the margin lies where the test can say something on either side of it."""
+    lo, hi = guardrail.bounds
+    match guardrail.kind:
+        case LiveKind.PAIRED:
+            tops = {Direction.INCREASE: hi, Direction.DECREASE: -lo, Direction.BOTH: min(hi, -lo)}
+            return 0.0 < guardrail.margin < tops[guardrail.direction]
+        case LiveKind.SHIFT:
+            return 0.0 < guardrail.margin < hi - lo
+        case LiveKind.ERRORS:
+            return 1.0 <= guardrail.margin < math.inf and (lo, hi) == (0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Labels that became known, as the guardrail's values (losses)."""
+
+    unit: Array
+    """Unit each belongs to, str, shape (k,)."""
+    value: Floats
+    """Within the guardrail's bounds, shape (k,)."""
+    ts_ns: Ints
+    """When each became known, shape (k,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveBatch:
+    """What happened up to an instant."""
+
+    number: int
+    """0, 1, 2 …; a number seen before is a repetition and changes nothing."""
+    until_ns: int
+    """All requests that arrived before this instant have been delivered, and all labels known."""
+    requests: Requests
+    """Since the batch before, in arrival order; may be none."""
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    """Guardrail name → its labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveAnswer:
+    """Where a live comparison stands."""
+
+    decision: Decision
+    """HOLD also means "not yet"; `reason` tells which."""
+    reason: str
+    """guardrail_failed, all_guardrails_pass, sample_ratio_mismatch, labels_unequal, undecided."""
+    explanation: str
+    """One plain sentence."""
+    culprits: tuple[str, ...]
+    """Guardrails proven beyond their margin (e-BH on their clock), strongest first."""
+    so_far: bool
+    """A cycle is declared and not a whole number of them has been seen: the averages are partial."""
+    whole_cycles: int
+    """Complete cycles that promotion has looked at; 0 without a declared cycle."""
+    n_units: int
+    """Units ever exposed."""
+    n_closed: int
+    """Units that entered the tests."""
+    sample_ratio_p: float
+    """Always-valid p-value of the declared split; 1 in shadow."""
+    log_e_rollback: tuple[tuple[str, float], ...]
+    """(clock, natural log of its averaged rollback e-value)."""
+    promote_at: tuple[tuple[str, float], ...]
+    """(guardrail, natural log of its promotion e-value at the last look that promotion may use)."""
+    ignored: tuple[tuple[str, int], ...]
+    """(reason, count) of requests, labels and batches that entered nothing."""
