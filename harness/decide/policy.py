@@ -140,7 +140,7 @@ def _policy(
         mode=document.maybe("mode", lambda key: document.choice(key, Mode), Mode.ENFORCE),
         alpha_promote=alpha_promote,
         alpha_rollback=alpha_rollback,
-        claim=_claim(document),
+        claim=_claim(document, guardrails),
         decision=decision,
         windows=document.maybe("windows", lambda key: _windows(document.section(key)), Windows()),
         guardrails=guardrails,
@@ -172,14 +172,25 @@ def _alphas(document: Section) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def _claim(document: Section) -> Claim:
+def _claim(document: Section, guardrails: tuple[Guardrail, ...]) -> Claim:
+    """What the verdict is about; `window` only where every selected request has a value."""
     claim = document.maybe("claim", lambda key: document.choice(key, Claim), Claim.PROCESS)
-    if claim is Claim.WINDOW:
-        raise document.error(
-            "claim",
-            "'window' (a claim about these requests only) is not supported yet",
-            "Use `claim: process`: a claim about traffic like this window.",
-        )
+    if claim is Claim.PROCESS:
+        return claim
+    for guardrail in guardrails:
+        if guardrail.column:
+            raise document.error(
+                "claim",
+                "'window' (a claim about these rows only) is not supported for tables yet",
+                "Use `claim: process`: a claim about rows like these.",
+            )
+        if guardrail.metric is Metric.LOSS_DIFFERENCE:
+            raise document.error(
+                "claim",
+                f"'window' does not fit guardrail '{guardrail.name}': only requests with a label have "
+                "a loss, so how many of the window's requests it is about is not known",
+                f"Use `claim: process`, or `drop: [{guardrail.name}]`.",
+            )
     return claim
 
 

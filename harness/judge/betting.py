@@ -23,6 +23,7 @@ from typing import Self
 import numpy as np
 
 from harness.core.tensors import Floats
+from harness.judge.products import log_e_each, log_products
 
 CAP = 0.98
 """Bets stop at this share of the largest admissible λ, so that one observation cannot ruin a bet."""
@@ -35,9 +36,6 @@ _PLANNED_WEIGHTS = np.array([0.1, 0.2, 0.4, 0.3])
 _PLANNED_SHARE = 0.75
 _LOWEST_SHARE = 0.03
 _SMALLEST_GAP = 0.25
-_BLOCK = 32
-_AT_ONCE = 32_768
-_SAFE_LOG = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +88,6 @@ class OneSided:
     def growth(self, x: Floats) -> Floats:
         """Log-wealth that observations add to each bet; sums over the last axis.
 
-        Products of a block of factors are taken before the logarithm: about ten times as fast, and
-        the block is short enough that no product leaves the range of a float64.
-
         Args:
           x: values in [lo, hi] of the metric, shape (..., n).
 
@@ -100,19 +95,38 @@ class OneSided:
           Shape (..., K).
         """
         x = np.asarray(x, np.float64)
-        size = self._block()
-        blocks = x.shape[-1] // size
-        head = x[..., : blocks * size].reshape(*x.shape[:-1], 1, size, blocks)
-        tail = x[..., None, blocks * size :]
-        step = max(1, _AT_ONCE // max(x.size, 1))
-        out = np.empty((*x.shape[:-1], len(self.lam)))
-        for k in range(0, len(self.lam), step):
-            lam = self.lam[k : k + step, None]
-            slope, offset = self.sign * lam, 1.0 - lam * self.m
-            products = np.multiply.reduce(head * slope[..., None] + offset[..., None], axis=-2)
-            rest = np.multiply.reduce(tail * slope + offset, axis=-1)
-            out[..., k : k + step] = np.log(products).sum(axis=-1) + np.log(rest)
-        return out
+        offset, slope = self.line()
+        if x.ndim == 1:
+            return log_products(self.distance(x), offset, slope)
+        rows = self.distance(x).reshape(-1, x.shape[-1])
+        grown = [log_products(row, offset, slope) for row in rows]
+        return np.asarray(grown, np.float64).reshape(*x.shape[:-1], len(self.lam))
+
+    def each(self, x: Floats, log_wealth: Floats) -> Floats:
+        """Log E after every single observation, all of them looks.
+
+        Args:
+          x: values in [lo, hi] of the metric in arrival order, shape (n,).
+          log_wealth: before the first of them, shape (K,).
+
+        Returns:
+          Shape (n,).
+        """
+        x = np.asarray(x, np.float64)
+        return log_e_each(self.distance(x), *self.line(), self.log_weight + log_wealth)
+
+    def distance(self, x: Floats) -> Floats:
+        """U = y − low ≥ 0 of observations; rounding below the bound is cut.
+
+        Args:
+          x: values in [lo, hi] of the metric, any shape.
+        """
+        u = x - self.low if self.sign > 0 else -self.low - x
+        return np.maximum(u, 0.0, out=u)
+
+    def line(self) -> tuple[Floats, Floats]:
+        """(offset, slope) of each bet's factor as a function of u = y − low, shape (K,) both."""
+        return 1.0 + self.lam * (self.low - self.m), self.lam
 
     def log_failed(self) -> Floats:
         """Log-wealth that one failed observation adds (never positive), shape (K,)."""
@@ -131,10 +145,6 @@ class OneSided:
         top = terms.max(axis=-1, keepdims=True)
         summed = np.log(np.exp(terms - top).sum(axis=-1)) + top[..., 0]
         return np.asarray(summed, np.float64)
-
-    def _block(self) -> int:
-        largest = np.log1p(self.lam.max() * (self.high - self.m))
-        return int(np.clip(_SAFE_LOG / max(float(largest), -np.log1p(-CAP)), 1, _BLOCK))
 
 
 def one_sided(

@@ -61,6 +61,7 @@ class Judge:
             plan=(test.gap, test.second_moment),
             alphas=(self._alpha_promote, self._alpha_rollback),
             sliced=bool(test.column),
+            population=test.population,
         )
 
     def update(
@@ -86,7 +87,14 @@ class Judge:
             _check(asked[name], observed, slices)
         groups: dict[str, Groups] = {}
         parts = [
-            (track, _entering(values[test.guardrail.name], self._members(test, slices, groups)))
+            (
+                track,
+                _entering(
+                    values[test.guardrail.name],
+                    self._members(test, slices, groups),
+                    every=test.population is not None,
+                ),
+            )
             for test, track in zip(self._plan.tests, self._tracks, strict=True)
             if test.guardrail.window == window and test.guardrail.name in values
         ]
@@ -227,10 +235,16 @@ def _check(test: PlannedTest, observed: Values, slices: Mapping[str, Strings]) -
         raise GateError("judge", what, "Report this: the test is valid only within its bounds.")
 
 
-def _entering(observed: Values, members: Ints | slice) -> tuple[Floats, int]:
-    """Values that enter and the number of failed pairs, of the requests a test sees."""
+def _entering(observed: Values, members: Ints | slice, *, every: bool) -> tuple[Floats, int]:
+    """Values that enter and the number of failed pairs, of the requests a test sees.
+
+    A claim about exactly N requests has a value for every one of them: those that would not enter
+    count as failed, so that N stays N.
+    """
     x, failed = observed.x[members], observed.failed[members]
-    return x[~np.isnan(x) & ~failed], int(np.count_nonzero(failed))
+    enters = ~np.isnan(x) & ~failed
+    n_failed = len(x) - int(np.count_nonzero(enters)) if every else int(np.count_nonzero(failed))
+    return x[enters], n_failed
 
 
 def _group(parts: list[tuple[str, ...]], column: Strings) -> Groups:

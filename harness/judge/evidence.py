@@ -119,15 +119,34 @@ def _left_out(test: PlannedTest, left_out: Mapping[str, int]) -> str:
     """Only beside all traffic: slices would need counts of their own."""
     if test.column or not left_out:
         return ""
+    told = (
+        " Requests that count as failed, as the claim is about every one of them: "
+        if test.population is not None
+        else " Requests that did not enter: "
+    )
     parts = [f"{n:,} {_LEFT_OUT_WORDS.get(why, why)}" for why, n in sorted(left_out.items())]
-    return f" Requests that did not enter: {', '.join(parts)}."
+    return f"{told}{', '.join(parts)}."
 
 
 def _subject(test: PlannedTest) -> str:
     where = f" with {test.slice}" if test.slice else ""
+    if test.population is not None:
+        return _exact_subject(test)
     if test.guardrail.range is not None:
         lo, hi = test.guardrail.range
         return f"clipped mean over rows like the table's{where}, each cut to [{lo:g}, {hi:g}]"
     if test.guardrail.column:
         return f"mean over rows like the table's{where}"
     return f"mean over requests like the {test.guardrail.window.value} window's{where}"
+
+
+def _exact_subject(test: PlannedTest) -> str:
+    rail = test.guardrail
+    rows = (
+        "rows drawn from the table"
+        if rail.column
+        else f"requests drawn from the {rail.window.value} window"
+    )
+    clipped = f", each cut to [{rail.range[0]:g}, {rail.range[1]:g}]" if rail.range else ""
+    mean = "clipped mean" if rail.range else "mean"
+    return f"{mean} over exactly the {test.population:,} {rows}{clipped}; failed ones count as the worst"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from harness.core.errors import PolicyError, nearest
 from harness.core.jsonable import sha256
-from harness.core.policies import Direction, Guardrail, Metric, Policy
+from harness.core.policies import Claim, Direction, Guardrail, Metric, Policy
 
 REST = "rest"
 """Slice value under which values too rare for a test of their own are pooled."""
@@ -24,6 +24,8 @@ class WindowCounts:
     """Requests."""
     slices: Mapping[str, Mapping[str, int]]
     """Context column → value → requests; "" = not recorded."""
+    population: int | None = None
+    """Requests that these n were drawn from without replacement; None = these n are all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class PlannedTest:
     """Planned distance of the mean from the margin; None = no plan."""
     second_moment: float | None
     """Planned E(x − margin)²; None = no plan."""
+    population: int | None = None
+    """N of a claim about these requests only; None = a claim about traffic like them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +103,11 @@ def plan_tests(
     slice columns with at least `min_slice` requests. Other values are pooled as "rest" under the
     same margin; a rest smaller than `min_slice` could never prove anything and only reports.
     Half the rollback weight lies on all-traffic tests and half on slices, equal within each half;
-    all of it on the former without slices.
+    all of it on the former without slices. Under `claim: window` the tests over all traffic are about
+    exactly the requests that were counted, slices about traffic like theirs.
 
     Args:
-      policy: guardrails, margins, slices.
+      policy: guardrails, margins, slices, claim.
       windows: counts by window name; a missing window counts as empty.
       second_moments: E(x − margin)² by guardrail name, from data that is not tested (an earlier
         comparison or a planning set). 0/1 metrics need none: margin·(1 − margin).
@@ -119,7 +124,12 @@ def plan_tests(
     for guardrail in policy.guardrails:
         counts = windows.get(guardrail.window.value, WindowCounts(n=0, slices={}))
         moment = moments.get(guardrail.name)
-        tests.append(_test(guardrail, _Part(n=counts.n), moment))
+        whole = _test(guardrail, _Part(n=counts.n), moment)
+        # A slice and a window's remainder stay claims about traffic like it: only the whole window,
+        # read to its end, answers by itself.
+        every = counts.n if counts.population is None else counts.population
+        exact = policy.claim is Claim.WINDOW
+        tests.append(replace(whole, population=every if exact else None))
         for column in guardrail.slice_by:
             parts = _parts(guardrail, column, counts)
             tests.extend(_test(guardrail, part, moment) for part in parts)

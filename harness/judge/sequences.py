@@ -7,11 +7,14 @@ log(1 + λ(y − m)) is concave in y, its chord lies below it: inverted log-weal
 true one, so a limit can only be wider, by at most about (λh)²/8 nats an observation with h the
 grid's step. Values on the grid (0, 1 and −1 above all) are kept exactly. Rounding outward to the
 grid, tried first, moves a limit by half a step, which is not small against a margin of 0.002.
+
+A limit is found by Newton steps inside a bracket, from where it was at the look before: about three
+evaluations instead of fifteen, and with them the cost of a path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,9 +26,13 @@ from harness.judge.betting import OneSided
 STEPS = 1024
 """Grid steps over [lo, hi]; a power of two keeps −1, 0, 1 and dyadic means of rows exact."""
 
+_CELLS = np.arange(STEPS + 2, dtype=np.float64)
 _TOLERANCE = 1e-6
 _ROUNDS = 60
-_HALVE_EVERY = 4
+_HALVE_EVERY = 6
+
+Mixing = Callable[[float, float], float]
+"""(null in y, log E of the bets there) → log E of the whole process there; never increases in the null."""
 
 
 class Spread:
@@ -49,11 +56,18 @@ class Spread:
           x: values in [lo, hi], shape (n,).
         """
         lo, hi = self._bounds
-        at = (x - lo) * (STEPS / (hi - lo))
-        left = np.minimum(at.astype(np.int64), STEPS - 1)
-        share = at - left
-        self._weights += np.bincount(left, 1.0 - share, STEPS + 1)
-        self._weights += np.bincount(left + 1, share, STEPS + 1)
+        at = x - lo
+        at *= STEPS / (hi - lo)
+        left = at.astype(np.int64)
+        count = np.bincount(left, minlength=STEPS + 2)[: STEPS + 2]
+        # Sum of positions less the cells' own: what belongs to the right-hand grid points. Exactly 0
+        # for values on the grid; rounding below 0 is cut.
+        share = np.bincount(left, at, STEPS + 2) - count * _CELLS
+        np.maximum(share, 0.0, out=share)
+        here = count - share
+        self._weights += here[:-1]
+        self._weights[1:] += share[:-2]
+        self._weights[-1] += here[-1] + share[-2] + share[-1]
 
     def nodes(self) -> tuple[Floats, Floats]:
         """Grid values that carry weight and their weights, both shape (g,), g ≤ STEPS + 1."""
@@ -92,15 +106,20 @@ class Stretch:
     """log E at which a null is rejected, > 0."""
     log_e: float
     """Its exact log E at its own null."""
+    mixed: Mixing | None = None
+    """What else carries its capital; None = only the bets."""
 
 
-def limit(stretches: Sequence[Stretch], spread: Spread, n_failed: int) -> float:
+def limit(
+    stretches: Sequence[Stretch], spread: Spread, n_failed: int, near: float | None = None
+) -> float:
     """Lower limit of the mean of y = sign·x: every null up to it is rejected.
 
     Args:
       stretches: ascending in `until`, the last one reaching the upper bound; one sign.
       spread: observations that did not fail.
       n_failed: observations that count as the lower bound of y.
+      near: where to start looking, e.g. the limit at the look before; None = nowhere.
 
     Returns:
       A value in [low, high]; low when nothing is rejected.
@@ -114,58 +133,83 @@ def limit(stretches: Sequence[Stretch], spread: Spread, n_failed: int) -> float:
     mean = (sign * float(nodes @ weights) + n_failed * low) / total
     for stretch in stretches:
         excess = _Excess(stretch=stretch, nodes=nodes, weights=weights, n_failed=n_failed)
-        if excess(start) < 0.0:
-            return start
         end = min(stretch.until, max(mean, start))
-        if end > start and excess(end) < 0.0:
-            return _root(excess, start, end)
+        found = _root(excess, start, end, near)
+        # Nulls at the mean of the data are never rejected: no bet gains there (Jensen).
+        if found < end or end < stretch.until:
+            return found
         start = end
-        if end < stretch.until:
-            break
     return start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Excess:
-    """log E − threshold as a function of the null; does not increase."""
+    """log E − threshold as a function of the null, which does not increase, and its slope."""
 
     stretch: Stretch
     nodes: Floats
     weights: Floats
     n_failed: int
 
-    def __call__(self, m: float) -> float:
+    def __call__(self, m: float) -> tuple[float, float]:
+        value, slope = self._bets(m)
+        mixed = self.stretch.mixed
+        if mixed is not None:
+            step = 1e-7 * (self.stretch.process.high - self.stretch.process.low)
+            plain = value
+            value = mixed(m, plain)
+            slope = (mixed(m + step, plain + slope * step) - value) / step
         if m == self.stretch.process.m:
-            return self.stretch.log_e - self.stretch.threshold
+            value = self.stretch.log_e
+        return value - self.stretch.threshold, slope
+
+    def _bets(self, m: float) -> tuple[float, float]:
+        """Log E of the bets at a null and its derivative (bets held)."""
         process = self.stretch.process.at(m)
-        wealth = self.weights @ process.log_factors(self.nodes)
-        wealth = wealth + self.n_failed * process.log_failed()
-        return float(process.log_e(wealth)) - self.stretch.threshold
+        offset, slope = process.line()
+        factors = offset + slope * process.distance(self.nodes)[:, None]
+        wealth = self.weights @ np.log(factors) + self.n_failed * np.log(offset)
+        falls = self.weights @ np.divide(slope, factors) + self.n_failed * slope / offset
+        value = float(process.log_e(wealth))
+        share = np.exp(wealth + process.log_weight - value)
+        return value, -float(share @ falls)
 
 
-def _root(excess: _Excess, left: float, right: float) -> float:
-    """Largest rejected null found between a rejected and a not rejected one.
+def _root(excess: _Excess, left: float, right: float, near: float | None) -> float:
+    """Largest null in [left, right] that is found rejected; left when none is.
 
     The process's own null is tried first: there the exact log E is known, so that a limit and a
-    verdict never contradict each other. Then false position (Illinois), halving where it stalls.
+    verdict never contradict each other.
     """
-    process = excess.stretch.process
-    at_left, at_right = excess(left), excess(right)
-    guess = process.m if left < process.m < right else 0.5 * (left + right)
-    moved = 0
-    for round_ in range(_ROUNDS):
-        value = excess(guess)
-        side = 1 if value >= 0.0 else -1
-        if side > 0:
-            left, at_left = guess, value
-            at_right *= 0.5 if moved == side else 1.0
-        else:
-            right, at_right = guess, value
-            at_left *= 0.5 if moved == side else 1.0
-        moved = side
-        if right - left <= _TOLERANCE * (process.high - process.low):
+    width = _TOLERANCE * (excess.stretch.process.high - excess.stretch.process.low)
+    left, right = _bracket(excess, left, right, near)
+    guess = near if near is not None and left < near < right else 0.5 * (left + right)
+    for round_ in range(1, _ROUNDS + 1):
+        if right - left <= width:
             break
-        guess = 0.5 * (left + right)
-        if (round_ + 1) % _HALVE_EVERY and at_left > 0.0:
-            guess = left + (right - left) * at_left / (at_left - at_right)
+        value, slope = excess(guess)
+        if value >= 0.0:
+            left = guess
+            if value <= width * -slope:
+                break
+        else:
+            right = guess
+        # Aims a little to the rejected side, where the answer has to lie.
+        guess = guess - value / slope - 0.5 * width if slope < 0.0 else left
+        if not left < guess < right or round_ % _HALVE_EVERY == 0:
+            guess = 0.5 * (left + right)
     return left
+
+
+def _bracket(excess: _Excess, left: float, right: float, near: float | None) -> tuple[float, float]:
+    """A narrower bracket from the nulls worth asking first."""
+    process, until = excess.stretch.process, excess.stretch.until
+    warm = near is not None and left < near < right
+    edges = [process.m, *([right] if right == until else []), *([] if warm else [left])]
+    for known in edges:
+        if left <= known <= right:
+            if excess(known)[0] >= 0.0:
+                left = known
+            else:
+                right = known
+    return left, right

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
+from harness.core.errors import GateError
 from harness.core.policies import Direction
 from harness.core.tensors import Floats
 from harness.core.verdicts import PathPoint
-from harness.judge.betting import OneSided, one_sided
-from harness.judge.sequences import Spread, Stretch, limit
+from harness.judge.bernoulli import BetaMixture
+from harness.judge.betting import one_sided
+from harness.judge.process_claim import ProcessEvidence
+from harness.judge.window_claim import WindowEvidence
 
 MAX_POINTS = 400
 """Path points kept at most, the last one not counted."""
 
 _SIGNS = {Direction.INCREASE: (1,), Direction.DECREASE: (-1,), Direction.BOTH: (1, -1)}
-_WHOLE_STRIDE = 1.02
+_ZERO_ONE = (0.0, 1.0)
+_WHOLE_STRIDE = 1.05
 _SLICE_STRIDE = 1.1
 
 
@@ -38,6 +41,7 @@ class Track:
         plan: tuple[float | None, float | None] = (None, None),
         alphas: tuple[float, float],
         sliced: bool = False,
+        population: int | None = None,
     ) -> None:
         """Chooses the bets.
 
@@ -48,14 +52,27 @@ class Track:
           plan: (gap, second moment) as in `betting.one_sided`.
           alphas: (promotion, rollback) levels of the interval's ends.
           sliced: a slice's path is drawn with fewer points.
+          population: N of a claim about these N requests only, whose batches then come in the drawn
+            order; None = a claim about traffic like them.
+
+        Raises:
+          GateError: a margin, a level or a population that has no meaning.
         """
-        signs = _SIGNS[direction]
-        self._rollbacks = [one_sided(s, margin, bounds, *plan) for s in signs]
-        self._promotes = [one_sided(-s, -margin, bounds, *plan) for s in signs]
-        self._wealth = [np.zeros(len(p.lam)) for p in self._processes()]
-        self._bounds = bounds
-        self._alphas = alphas
-        self._spread = Spread(bounds)
+        _check_arguments(direction, margin, bounds, alphas=alphas, population=population)
+        self._sides = len(_SIGNS[direction])
+        processes = [one_sided(s, margin, bounds, *plan) for s in _SIGNS[direction]]
+        processes += [one_sided(-s, -margin, bounds, *plan) for s in _SIGNS[direction]]
+        self._processes = tuple(processes)
+        self._bars = self._limits_bars(alphas)
+        self._claim: ProcessEvidence | WindowEvidence
+        if population is None:
+            shares = bounds == _ZERO_ONE and None in plan
+            mixtures = [
+                BetaMixture(sign=p.sign, margin=margin) if shares else None for p in processes
+            ]
+            self._claim = ProcessEvidence(processes, mixtures, bounds)
+        else:
+            self._claim = WindowEvidence(processes, self._bars, bounds, population)
         self._stride = _SLICE_STRIDE if sliced else _WHOLE_STRIDE
         self._path: list[PathPoint] = []
         self.n = 0
@@ -63,8 +80,16 @@ class Track:
         self.n_failed = 0
         """Observations that count as the worst for whatever is to be proven."""
 
-    def _processes(self) -> list[OneSided]:
-        return [*self._rollbacks, *self._promotes]
+    def _limits_bars(self, alphas: tuple[float, float]) -> tuple[tuple[float, float], ...]:
+        """For each process: log E that rejects a null, and the last null (in y) it answers for."""
+        alpha_promote, alpha_rollback = alphas
+        bars = []
+        for i, process in enumerate(self._processes):
+            promotes = i >= self._sides
+            alpha = alpha_promote if promotes else alpha_rollback / self._sides
+            until = 0.0 if promotes and self._sides > 1 else process.high
+            bars.append((math.log(1.0 / alpha), until))
+        return tuple(bars)
 
     def add(self, x: Floats, n_failed: int) -> None:
         """Adds observations; one look at the evidence follows.
@@ -75,9 +100,7 @@ class Track:
         """
         if not len(x) and not n_failed:
             return
-        grown = zip(self._processes(), self._wealth, strict=True)
-        self._wealth = [wealth + process.growth(x) for process, wealth in grown]
-        self._spread.add(x)
+        self._claim.add(x, n_failed)
         self.n += len(x) + n_failed
         self.n_failed += n_failed
         if not self._path or self.n >= self._path[-1].n * self._stride:
@@ -88,16 +111,12 @@ class Track:
 
     def log_e_rollback(self) -> float:
         """Natural log of the average over sides."""
-        sides = self._log_e(self._rollbacks, self._wealth)
+        sides = self._claim.log_e()[: self._sides]
         return float(np.logaddexp.reduce(sides)) - math.log(len(sides))
 
     def log_e_promote(self) -> float:
         """Natural log of the smaller side: non-inferiority must hold on every side."""
-        return min(self._log_e(self._promotes, self._wealth[len(self._rollbacks) :]))
-
-    def _log_e(self, processes: Sequence[OneSided], wealths: Sequence[Floats]) -> list[float]:
-        pairs = zip(processes, wealths, strict=False)
-        return [float(p.log_e(w + self.n_failed * p.log_failed())) for p, w in pairs]
+        return min(self._claim.log_e()[self._sides :])
 
     def point(self) -> PathPoint:
         """The evidence now."""
@@ -123,34 +142,16 @@ class Track:
         An end that a promotion process sets misses the mean at any look with probability ≤ α_P, one
         that a rollback process sets with ≤ α_R, so the interval covers at ≥ 1 − α_P − α_R.
         """
-        return self._limit(1), -self._limit(-1)
-
-    def _limit(self, sign: int) -> float:
-        """Lower limit of sign·x: promotion's nulls first, rollback's beyond zero."""
-        alpha_promote, alpha_rollback = self._alphas
-        sides = len(self._rollbacks)
-        stretches = []
-        for i, process in enumerate(self._processes()):
-            if process.sign != sign:
-                continue
-            promotes = i >= sides
-            alpha = alpha_promote if promotes else alpha_rollback / sides
-            (log_e,) = self._log_e([process], [self._wealth[i]])
-            until = 0.0 if promotes and sides > 1 else process.high
-            stretch = Stretch(
-                process=process, until=until, threshold=math.log(1.0 / alpha), log_e=log_e
-            )
-            stretches.append(stretch)
-        stretches.sort(key=lambda stretch: stretch.until)
-        return limit(stretches, self._spread, self.n_failed)
+        before = self._path[-1] if self._path else None
+        lower = self._claim.lower(1, self._bars, before.lower if before else None)
+        return lower, -self._claim.lower(-1, self._bars, -before.upper if before else None)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `restore` continues identically."""
         return {
             "n": self.n,
             "n_failed": self.n_failed,
-            "wealth": [w.tolist() for w in self._wealth],
-            "spread": self._spread.state(),
+            "claim": self._claim.state(),
             "stride": self._stride,
             "path": [
                 [p.n, p.lower, p.upper, p.log_e_promote, p.log_e_rollback] for p in self._path
@@ -161,11 +162,33 @@ class Track:
         """Continues from `state` of a track with the same arguments."""
         self.n = int(state["n"])
         self.n_failed = int(state["n_failed"])
-        self._wealth = [np.asarray(w, np.float64) for w in state["wealth"]]
-        self._spread = Spread.from_state(self._bounds, state["spread"])
+        self._claim.restore(state["claim"])
         self._stride = float(state["stride"])
         self._path = [
             PathPoint(n=n, lower=lower, upper=upper, log_e_promote=up, log_e_rollback=down)
             for n, lower, upper, up, down in state["path"]
         ]
         return self
+
+
+def _check_arguments(
+    direction: Direction,
+    margin: float,
+    bounds: tuple[float, float],
+    *,
+    alphas: tuple[float, float],
+    population: int | None,
+) -> None:
+    """Refuses what would make a test invalid rather than merely useless."""
+    lo, hi = bounds
+    wrong = ""
+    if not -math.inf < lo < hi < math.inf:
+        wrong = f"bounds [{lo:g}, {hi:g}]"
+    elif not all(lo < sign * margin < hi for sign in _SIGNS[direction]):
+        wrong = f"a margin of {margin:g} ({direction.value}) within bounds [{lo:g}, {hi:g}]"
+    elif not all(0.0 < alpha < 1.0 for alpha in alphas):
+        wrong = f"error levels {alphas[0]:g} and {alphas[1]:g}"
+    elif population is not None and population < 0:
+        wrong = f"a population of {population}"
+    if wrong:
+        raise GateError("judge", f"{wrong} cannot be tested", "Report this: policies are checked.")

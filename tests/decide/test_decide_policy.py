@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import PolicyError
 from harness.core.policies import (
+    Claim,
     Direction,
     Loss,
     Metric,
@@ -55,6 +56,12 @@ def refused(text, *parts):
 
 def by_name(policy):
     return {guardrail.name: guardrail for guardrail in policy.guardrails}
+
+
+def test_a_claim_about_the_window_is_read_where_every_request_has_a_value():
+    assert policy_from_yaml(f"{REFACTOR}{DECISION}claim: window", "p").claim is Claim.WINDOW
+    dropped = policy_from_yaml(f"{RETRAIN}claim: window\ndrop: [loss]", "p")
+    assert dropped.claim is Claim.WINDOW
 
 
 def test_every_key_is_read():
@@ -165,7 +172,7 @@ LOSS = "{name: loss, metric: loss_difference, loss: brier, margin: 0.1}"
         (f"{RETRAIN}alpha: {{promote: 0.5}}", ["alpha.promote", "below 0.5"]),
         (f"{RETRAIN}alpha: {{rollback: 0}}", ["alpha.rollback", "above 0"]),
         (f"{RETRAIN}alpha: {{rollback: .nan}}", ["needs a number"]),
-        (f"{RETRAIN}claim: window", ["not supported yet"]),
+        (f"{RETRAIN}claim: window", ["claim", "'loss'", "requests with a label", "drop: [loss]"]),
         (f"{RETRAIN}weight: unit", ["not supported yet"]),
         (f"{RETRAIN}unit: 1h", ["not supported yet"]),
         (f"{RETRAIN}windows: {{newest: {{days: 0}}}}", ["windows.newest.days"]),
@@ -198,7 +205,10 @@ LOSS = "{name: loss, metric: loss_difference, loss: brier, margin: 0.1}"
         (rail("metric: score_shfit, margin: 0.1"), ["line 5", "did you mean 'score_shift'?"]),
         (rail("metric: latency_p99, margin: 0.1"), ["not supported yet"]),
         (rail("metric: calibration_shift, margin: 0.1"), ["not supported yet"]),
-        (rail("column: score_diff, range: [-1, 1], margin: 0.1"), ["column", "belongs to a table", "harness judge"]),
+        (
+            rail("column: score_diff, range: [-1, 1], margin: 0.1"),
+            ["column", "belongs to a table", "harness judge"],
+        ),
         (rail("metric: score_shift"), ["margin", "is missing"]),
         (rail("metric: score_shift, margin: 1.0"), ["outside the range"]),
         (rail("metric: score_shift, margin: -0.1"), ["outside the range"]),

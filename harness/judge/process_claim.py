@@ -1,0 +1,128 @@
+"""Evidence about traffic like the window's: sums over observations, in any order.
+
+Log-wealth of constant bets is additive, so this state has no order and no end (N = ∞). For shares
+without a plan a Beta mixture (bernoulli.py) carries three quarters of the capital and bets one
+quarter: rare events are decided with about a fifth fewer requests, and means of several rows, whose
+variance only bets use, lose no more than log 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.core.tensors import Floats
+from harness.judge.bernoulli import BetaMixture
+from harness.judge.betting import OneSided
+from harness.judge.sequences import Mixing, Spread, Stretch, limit
+
+BETA_SHARE = 0.75
+"""Of the capital that lies on the Beta mixture where there is one."""
+
+_LARGEST = math.log(1e300)
+
+
+class ProcessEvidence:
+    """One track's e-processes under `claim: process`; memory does not grow with the data."""
+
+    def __init__(
+        self,
+        processes: Sequence[OneSided],
+        mixtures: Sequence[BetaMixture | None],
+        bounds: tuple[float, float],
+    ) -> None:
+        """Starts with no evidence.
+
+        Args:
+          processes: bets of each side.
+          mixtures: for each of them a Beta mixture against the same null, or None.
+          bounds: (lo, hi) of the observations.
+        """
+        self._processes = tuple(processes)
+        self._mixtures = tuple(mixtures)
+        self._wealth = [np.zeros(len(p.lam)) for p in processes]
+        self._bounds = bounds
+        self._spread = Spread(bounds)
+        self._n = 0
+        self._sum = 0.0
+        self._n_failed = 0
+
+    def add(self, x: Floats, n_failed: int) -> None:
+        """Adds observations.
+
+        Args:
+          x: values of observations that did not fail, each in the bounds, shape (n,).
+          n_failed: observations that failed.
+        """
+        pairs = zip(self._processes, self._wealth, strict=True)
+        self._wealth = [wealth + process.growth(x) for process, wealth in pairs]
+        self._spread.add(x)
+        self._n += len(x)
+        self._sum += float(x.sum())
+        self._n_failed += n_failed
+
+    def log_e(self) -> list[float]:
+        """Natural log of E of each process at its own null."""
+        return [self._log_e(i) for i in range(len(self._processes))]
+
+    def _log_e(self, i: int) -> float:
+        process = self._processes[i]
+        bets = float(process.log_e(self._wealth[i] + self._n_failed * process.log_failed()))
+        return self._mixed(i, bets, process.sign * process.m)
+
+    def _mixed(self, i: int, bets: float, null: float) -> float:
+        """Log E of a process at a null in x, given the bets' part of it."""
+        mixture = self._mixtures[i]
+        if mixture is None:
+            return bets
+        # A failed observation is the worst for what the side is to prove: 0 above, 1 below.
+        total = self._sum + (self._n_failed if mixture.sign < 0 else 0)
+        beta = mixture.log_e(self._n + self._n_failed, total, null)
+        share = math.log(BETA_SHARE) + min(beta, _LARGEST)
+        return float(np.logaddexp(share, math.log1p(-BETA_SHARE) + bets))
+
+    def lower(self, sign: int, bars: Sequence[tuple[float, float]], near: float | None) -> float:
+        """Lower limit of the mean of sign·x: every null below it is rejected.
+
+        Args:
+          sign: +1 or −1.
+          bars: for each process (log E at which a null is rejected, last null it answers for).
+          near: where the limit was before, to start from; None = nowhere.
+
+        Returns:
+          In sign·x.
+        """
+        stretches = [
+            Stretch(process=process, until=until, threshold=bar, log_e=self._log_e(i),
+                    mixed=self._at(i) if self._mixtures[i] else None)
+            for i, (process, (bar, until)) in enumerate(zip(self._processes, bars, strict=True))
+            if process.sign == sign
+        ]  # fmt: skip
+        stretches.sort(key=lambda stretch: stretch.until)
+        return limit(stretches, self._spread, self._n_failed, near)
+
+    def _at(self, i: int) -> Mixing:
+        """How log E of the bets at a null of sign·x becomes log E of the process there."""
+        sign = self._processes[i].sign
+        return lambda null, bets: self._mixed(i, bets, sign * null)
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values from which `restore` continues identically."""
+        return {
+            "n": self._n,
+            "sum": self._sum,
+            "n_failed": self._n_failed,
+            "wealth": [w.tolist() for w in self._wealth],
+            "spread": self._spread.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from `state` of the same processes."""
+        self._n = int(state["n"])
+        self._sum = float(state["sum"])
+        self._n_failed = int(state["n_failed"])
+        self._wealth = [np.asarray(w, np.float64) for w in state["wealth"]]
+        self._spread = Spread.from_state(self._bounds, state["spread"])
