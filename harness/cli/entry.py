@@ -32,6 +32,7 @@ _COMMANDS = {
     "doctor": "harness.cli.doctor",
     "gate": "harness.cli.gate",
     "judge": "harness.cli.judge",
+    "plan": "harness.cli.plan",
     "report": "harness.cli.report",
     "scenario": "harness.cli.scenario",
     "traffic": "harness.cli.traffic",

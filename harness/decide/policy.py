@@ -114,6 +114,22 @@ def table_policy_from_yaml(text: str, where: str) -> Policy:
     return dataclasses.replace(policy, digest=sha256(policy))
 
 
+def any_policy_from_yaml(text: str, where: str) -> Policy:
+    """Reads a policy for a gate or for a table, whichever it is.
+
+    A gate's policy has a preset; a guardrail with a column or a range makes it a table's.
+
+    Raises:
+      PolicyError: as in `policy_from_yaml` and `table_policy_from_yaml`.
+    """
+    document = _document(text, where)
+    rails = document.sections("guardrails") if "guardrails" in document else ()
+    columns = any("column" in rail or "range" in rail for rail in rails)
+    if columns or "preset" not in document:
+        return table_policy_from_yaml(text, where)
+    return policy_from_yaml(text, where)
+
+
 def _document(text: str, where: str) -> Section:
     document = read_document(text, where)
     document.only(_KEYS, {"unit": "testing means over a unit"})
@@ -234,13 +250,20 @@ def _windows(section: Section) -> Windows:
             f"{most:,} is below min_requests, {least:,}: every run would hold",
             "Raise it, or lower min_requests.",
         )
+    planning = section.maybe("planning", lambda key: section.integer(key, least=0), 0)
+    if planning + least > most:
+        raise section.error(
+            "planning",
+            f"{planning:,} and min_requests, {least:,}, are more than max_requests, {most:,}",
+            "Plan with fewer requests: a few hundred are enough.",
+        )
     return Windows(
         newest_days=days,
         maturity_s=maturity,
         min_requests=least,
         max_requests=most,
         cover=section.maybe("cover", section.texts, ()),
-        planning=section.maybe("planning", lambda key: section.integer(key, least=0), 0),
+        planning=planning,
     )
 
 

@@ -25,6 +25,7 @@ from harness.decide.policy import table_policy_from_yaml
 from harness.judge.combine import Judge
 from harness.judge.metrics import Values
 from harness.judge.plan import TestPlan, WindowCounts, plan_tests
+from harness.judge.planning import moments, planning_json
 from harness.judge.tables import ColumnValues, column_values, looks
 from harness.pipeline.environment import environment, package_version
 from harness.pipeline.gate import EXIT_CODES
@@ -141,14 +142,17 @@ def judge_table(
         )
     judged = _judge(asked, observed)
     rows = judged.judge.evidence()
-    record = decide(asked, judged.judge.status(), rows, _facts(asked, observed, population))
+    facts = _facts(asked, observed, population, judged.n_planning)
+    record = decide(asked, judged.judge.status(), rows, facts)
     findings = tuple(
         f for g in asked.guardrails for f in _findings(g, judged.seen[g.name], observed)
     )
     outcome = Outcome(
         record=record, evidence=rows, findings=findings, intermediates={}, summary={},
         manifest={}, models=None, plan=judged.plan, status=judged.judge.status(),
-        windows={_WINDOW: {"n": observed.n, "judged": observed.n, "reason": ""}},
+        windows={
+            _WINDOW: {"n": observed.n, "judged": observed.n - judged.n_planning, "reason": ""}
+        },
     )  # fmt: skip
     if out is not None:
         request = {"policy": where, "population": population}
@@ -184,16 +188,22 @@ class _Judged:
     judge: Judge
     plan: TestPlan
     seen: dict[str, ColumnValues]
+    n_planning: int
+    """First rows that only planned the bets."""
 
 
 def _judge(policy: Policy, observed: ObservedTable) -> _Judged:
     seen = {g.name: column_values(g, observed.numbers(g.column)) for g in policy.guardrails}
     sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
     slices = {column: observed.words(column) for column in sliced}
-    counts = WindowCounts(n=observed.n, slices={c: _counted(v) for c, v in slices.items()})
-    plan = plan_tests(policy, {_WINDOW: counts})
+    n0 = min(policy.windows.planning, observed.n)
+    counts = WindowCounts(
+        n=observed.n - n0, slices={c: _counted(v[n0:]) for c, v in slices.items()}
+    )
+    first = {name: column.values.x[:n0] for name, column in seen.items()}
+    plan = plan_tests(policy, {_WINDOW: counts}, moments(policy.guardrails, first))
     judge = Judge(plan, policy.alpha_promote, policy.alpha_rollback)
-    for start, stop in looks(observed.n):
+    for start, stop in ((n0 + a, n0 + b) for a, b in looks(observed.n - n0)):
         judge.update(
             _WINDOW,
             {
@@ -202,7 +212,7 @@ def _judge(policy: Policy, observed: ObservedTable) -> _Judged:
             },
             {name: column[start:stop] for name, column in slices.items()},
         )
-    return _Judged(judge=judge, plan=plan, seen=seen)
+    return _Judged(judge=judge, plan=plan, seen=seen, n_planning=n0)
 
 
 def _counted(words: Strings) -> dict[str, int]:
@@ -210,21 +220,29 @@ def _counted(words: Strings) -> dict[str, int]:
     return {str(w): int(n) for w, n in zip(found, counts, strict=True)}
 
 
-def _facts(policy: Policy, observed: ObservedTable, population: int | None) -> Facts:
+def _facts(
+    policy: Policy, observed: ObservedTable, population: int | None, n_planning: int
+) -> Facts:
+    planned = (
+        f"the first {n_planning:,} rows: they planned the bets and are no evidence"
+        if n_planning
+        else ""
+    )
     return Facts(
         windows=(
             WindowFacts(
                 name=_WINDOW,
                 selected=population or observed.n,
-                judged=observed.n,
+                judged=observed.n - n_planning,
                 min_requests=policy.windows.min_requests,
-                reason="" if observed.n else "the table has no rows",
+                reason=planned if observed.n else "the table has no rows",
             ),
         ),
         exhausted=True,
         not_compared=(
             "where the rows come from: only the table was judged, no model was run",
             "what a row depends on: rows of one user or session count as independent",
+            *((planned,) if planned else ()),
         ),
     )
 
@@ -291,6 +309,7 @@ def _write(
     from harness.pipeline.fixed_sample import fixed_sample
 
     n = manifest["table"]["rows"]
+    manifest = {**manifest, "planning": planning_json(judged.plan, {_WINDOW: judged.n_planning})}
     summary = {"n": n, "fixed_sample": fixed_sample(policy, judged.seen)}
     with RunFolder.create(path) as run:
         publish(

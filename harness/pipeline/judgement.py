@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,14 +18,15 @@ from harness.decide.decision import decide
 from harness.decide.facts import Facts, FailureCount, WindowFacts
 from harness.diff.floor import Floor
 from harness.diff.signature import SignatureMatch, check_signatures
+from harness.judge.attempts import spent
 from harness.judge.plan import TestPlan, plan_tests
-from harness.pipeline.attempts import spent
 from harness.pipeline.describe import Described, describe, leg_findings
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.loop import LoopResult, replay
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
+from harness.pipeline.planning_pass import with_planned_bets
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
@@ -122,6 +124,10 @@ def _replayed(
             floor=floor,
             graphs=graphs,
         )
+        terms, manifest = with_planned_bets(
+            prepared, terms, manifest, (baseline, candidate), listener, trace=trace
+        )
+        plan = terms.plan
         result = replay(prepared, terms, (baseline, candidate), listener, trace=trace)
     untraced = [text for r in recipes for text in r.untraced]
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
@@ -332,6 +338,13 @@ def _left_out(prepared: Prepared, plan: TestPlan) -> list[str]:
             f"{name} window: {count:,} exchanges left out, {reason}"
             for reason, count in s["left_out"]
         ]
+    planned: Counter[str] = Counter()
+    for batch in prepared.planning:
+        planned[batch.window] += len(batch.positions)
+    found += [
+        f"{name} window: {count:,} requests planned the bets and are no evidence"
+        for name, count in planned.items()
+    ]
     for pooled in plan.pooled:
         values = ", ".join(v or "(not recorded)" for v in pooled.values)
         found.append(

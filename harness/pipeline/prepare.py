@@ -68,10 +68,12 @@ class Prepared:
     """None when a version does not load: then nothing is replayed."""
     batches: tuple[Batch, ...]
     """The schedule."""
+    planning: tuple[Batch, ...]
+    """First requests of each window's order that only plan the bets; no other batch holds them."""
     label: Floats
     """Label per storage position, NaN where none counts, shape (n,)."""
     counts: dict[str, WindowCounts]
-    """Per needed window, what it holds."""
+    """Per needed window, what it holds besides the requests that plan."""
     seed: int
     attempt: int
 
@@ -146,6 +148,7 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
     seed = int(manifest["seed"])
     window: SealedWindow | None = None
     batches: tuple[Batch, ...] = ()
+    planning: tuple[Batch, ...] = ()
     label: Floats = np.empty(0)
     counts: dict[str, WindowCounts] = {}
     if "window" in manifest:
@@ -156,12 +159,15 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
                 "Start a new run.",
             )  # fmt: skip
         orders, label = _load_order(run, manifest["order_sha256"])
-        batches = tuple(schedule(orders, int(manifest["batch_requests"])))
+        n0, size = policy.windows.planning, int(manifest["batch_requests"])
+        planning = tuple(schedule([(name, order[:n0]) for name, order in orders], size))
+        orders = [(name, order[n0:]) for name, order in orders]
+        batches = tuple(schedule(orders, size))
         counts = _window_counts(policy, window, dict(orders))
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], window=window,
-        batches=batches, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
+        batches=batches, planning=planning, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
     )  # fmt: skip
 
 

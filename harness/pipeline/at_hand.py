@@ -1,0 +1,125 @@
+"""What a plan can know of the traffic: how much there is, how large its slices are, how values spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.core.errors import UsageError
+from harness.core.policies import Policy, WindowName
+from harness.core.tensors import Floats
+from harness.judge.plan import WindowCounts
+from harness.judge.tables import column_values
+from harness.pipeline.observed import read_observed
+
+_MOST_EARLIER = 200_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtHand:
+    """What the traffic says."""
+
+    counts: dict[str, WindowCounts]
+    """After the requests that plan; empty without traffic."""
+    planning: dict[str, Floats]
+    """Guardrail → values of the planning set."""
+    words: str
+    """Where the counts come from."""
+    basis: str = ""
+    """Where the planning set comes from."""
+
+
+def table_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
+    """Counts of a table after its planning rows, and what those say.
+
+    Raises:
+      UsageError: more than one table, or one that cannot be read.
+    """
+    if not traffic:
+        return AtHand(counts={}, planning={}, words="")
+    if len(traffic) > 1:
+        raise UsageError("--traffic", "a policy over columns takes one table", "Give one file.")
+    sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
+    observed = read_observed(traffic[0], [*(g.column for g in policy.guardrails), *sliced])
+    n0 = min(policy.windows.planning, observed.n)
+    slices = {}
+    for column in sliced:
+        values, found = np.unique(observed.words(column)[n0:].astype(str), return_counts=True)
+        slices[column] = {str(v): int(n) for v, n in zip(values, found, strict=True)}
+    return AtHand(
+        counts={WindowName.TABLE.value: WindowCounts(n=observed.n - n0, slices=slices)},
+        planning={
+            g.name: column_values(g, observed.numbers(g.column)[:n0]).values.x
+            for g in policy.guardrails
+        },
+        words=f"{observed.name}: {observed.n:,} rows",
+        basis=f"the spread of the first {n0:,} rows, which are no evidence",
+    )
+
+
+def traffic_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
+    """Counts of a gate's traffic, before windows are selected by time."""
+    if not traffic:
+        return AtHand(counts={}, planning={}, words="")
+    from harness.store.traffic import TrafficSource
+    from harness.store.windows import SealedWindow, is_window
+
+    labelled: int | None = None
+    if len(traffic) == 1 and is_window(traffic[0]):
+        window = SealedWindow.open(traffic[0])
+        count = window.info.count
+        slices = {}
+        for column in window.info.context:
+            codes, words = window.index().context(column)
+            found = np.bincount(codes, minlength=len(words))
+            slices[column] = {str(w): int(n) for w, n in zip(words, found, strict=True) if n}
+    else:
+        summary = TrafficSource.open(traffic).summary()
+        count, labelled = summary.count, summary.labelled
+        slices = {c.column: dict(c.values) for c in summary.context}
+    counts = {}
+    for name in {g.window.value for g in policy.guardrails}:
+        n = count if name == WindowName.NEWEST.value or labelled is None else labelled
+        judged = max(0, min(n, policy.windows.max_requests) - policy.windows.planning)
+        counts[name] = WindowCounts(n=judged, slices=_scaled(slices, judged / max(count, 1)))
+    said = f"{count:,} recorded exchanges, before windows are selected by time"
+    if labelled is not None:
+        said += f"; {labelled:,} labelled"
+    return AtHand(counts=counts, planning={}, words=said)
+
+
+def earlier_values(run: Path, policy: Policy) -> dict[str, Floats]:
+    """What each guardrail saw in an earlier comparison, at most 200,000 requests.
+
+    Args:
+      run: a gate's run folder.
+      policy: guardrails are matched by name.
+
+    Raises:
+      UsageError: no run folder, or a damaged one.
+    """
+    from harness.store.runs import RunFolder
+
+    folder = RunFolder.open(run)
+    parts: dict[str, list[Floats]] = {g.name: [] for g in policy.guardrails}
+    read = 0
+    for chunk in folder.pairs_chunks():
+        pairs = folder.read_pairs(chunk)
+        read += len(pairs["seq"])
+        for name, found in parts.items():
+            if f"x:{name}" in pairs:
+                x = pairs[f"x:{name}"].astype(np.float64)
+                found.append(x[~np.isnan(x)])
+        if read >= _MOST_EARLIER:
+            break
+    return {name: np.concatenate(found) for name, found in parts.items() if found}
+
+
+def _scaled(slices: Mapping[str, Mapping[str, int]], share: float) -> dict[str, dict[str, int]]:
+    return {
+        column: {value: round(n * share) for value, n in values.items()}
+        for column, values in slices.items()
+    }

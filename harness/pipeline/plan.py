@@ -1,0 +1,359 @@
+"""`harness plan`: how many requests a verdict needs, which guardrail binds, which harm can be seen."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import UsageError
+from harness.core.jsonable import jsonable
+from harness.core.policies import Direction, Guardrail, Metric, Policy, WindowName
+from harness.decide.policy import any_policy_from_yaml
+from harness.judge.plan import PlannedTest, plan_tests
+from harness.judge.planning import (
+    POWER,
+    RequestModel,
+    Requirement,
+    moments,
+    require,
+    smallest_harm,
+)
+from harness.pipeline.at_hand import AtHand, earlier_values, table_at_hand, traffic_at_hand
+
+HORIZON = 20_000_000
+"""Requests beyond which a plan says "more than"."""
+_SEED = 0
+"""A plan of the same policy and traffic says the same."""
+_ZERO_ONE = (0.0, 1.0)
+_LEGEND = (
+    "bound: log(1/α)/KL, below which no sequential test can go on average; expected and 90 %: "
+    "simulated with the judge's bets; z-test: one planned look (statsmodels), same power"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestNeeds:
+    """What one guardrail, or one of its slices, needs."""
+
+    name: str
+    """Evidence name."""
+    window: str
+    margin: float
+    direction: str
+    gating: bool
+    """Whether it decides; others are no part of the totals."""
+    mean: float
+    """Planned mean: the declared effect, or no change where none is declared."""
+    declared: bool
+    """Whether the policy declares the effect."""
+    basis: str
+    """What the spread of the values rests on."""
+    share: float
+    """Of the window's requests that it sees, in (0, 1]."""
+    bound: float
+    """Requests of the window that no sequential test of this level can go below on average."""
+    expected: float
+    """Mean requests of the window until it is proven; inf = beyond the horizon."""
+    quantile: float
+    """Requests of the window that suffice with probability 0.9."""
+    fixed_sample: float
+    """Requests that a single-look z-test of the same level needs for the same power."""
+    power: float | None
+    """Probability of being proven with the traffic at hand; None without traffic."""
+    harm: float | None
+    """Smallest mean beyond the margin that the traffic at hand shows with probability 0.9."""
+    curve: tuple[tuple[float, float], ...]
+    """(requests of the window, probability of being proven)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowNeeds:
+    """What all deciding guardrails of one window need together."""
+
+    name: str
+    requests: float
+    """Suffice for all of them with probability ≥ 0.9, whatever their dependence."""
+    binding: str
+    """Evidence name that asks for the most."""
+    available: int | None
+    """Requests at hand after those that plan; None without traffic."""
+    planning: int
+    """Requests that only plan the bets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanResult:
+    """What a policy asks of traffic."""
+
+    policy: str
+    """File."""
+    windows: tuple[WindowNeeds, ...]
+    tests: tuple[TestNeeds, ...]
+    """In the policy's order."""
+    requests: float
+    """Judged requests of all windows together, planning ones among them; inf = beyond the horizon."""
+    binding: str
+    """Evidence name that asks for the most."""
+    notes: tuple[str, ...]
+    """What the figures rest on."""
+    out: Path | None = None
+    """Folder with plan.json, plan.txt and plan.svg."""
+
+    def to_json(self) -> str:
+        """Everything as JSON."""
+        return json.dumps(jsonable(self), indent=2)
+
+    def to_text(self) -> str:
+        """A table and what it rests on."""
+        asked = f"{_count(self.requests)} requests prove all deciding guardrails"
+        lines = [f"{asked} with probability {POWER:.0%}; '{self.binding}' binds."]
+        for window in self.windows:
+            at_hand = "" if window.available is None else f", {window.available:,} at hand"
+            lines.append(
+                f"  {window.name}: {_count(window.requests)}{at_hand}"
+                + (f", {window.planning:,} more to plan" if window.planning else "")
+            )
+        head = ("guardrail", "margin", "planned", "bound", "expected", "90 %", "z-test", "power", "seen from")  # fmt: skip
+        rows = [head, *(_row(test) for test in self.tests)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        for row in rows:
+            cells = [row[0].ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([*lines, *(f"- {note}" for note in self.notes)])
+
+
+def plan(
+    policy: Path | str,
+    traffic: Sequence[Path] = (),
+    *,
+    earlier: Path | None = None,
+    out: Path | None = None,
+) -> PlanResult:
+    """Says how many requests a policy's verdict needs.
+
+    Args:
+      policy: YAML file, of a gate or of a table.
+      traffic: for a gate, traffic folders or one sealed window; for a table's policy, one table, the
+        first `windows.planning` rows of which say how the values spread.
+      earlier: run folder of an earlier comparison, whose values say how they spread.
+      out: folder to create for plan.json, plan.txt and plan.svg.
+
+    Raises:
+      UsageError: policy, traffic or folder cannot be used.
+    """
+    where = str(policy)
+    try:
+        text = Path(policy).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            where, f"the policy cannot be read: {error}", "Give a YAML text file."
+        ) from error
+    asked = any_policy_from_yaml(text, where)
+    for_table = any(g.window is WindowName.TABLE for g in asked.guardrails)
+    hand = table_at_hand(asked, traffic) if for_table else traffic_at_hand(asked, traffic)
+    if earlier is not None and not for_table:
+        hand = replace(
+            hand,
+            planning=earlier_values(earlier, asked),
+            basis=f"the spread of values in {earlier.name}",
+        )
+    tests, needs = _tests(asked, hand)
+    windows = _windows(asked, hand, needs)
+    binding = max(windows, key=lambda w: w.requests).binding if windows else ""
+    result = PlanResult(
+        policy=where,
+        windows=windows,
+        tests=tests,
+        requests=sum(w.requests + w.planning for w in windows),
+        binding=binding,
+        notes=_notes(asked, hand, tests),
+        out=out.resolve() if out is not None else None,
+    )
+    if out is not None:
+        _write(out, result)
+    return result
+
+
+def _tests(
+    policy: Policy, hand: AtHand
+) -> tuple[tuple[TestNeeds, ...], list[tuple[PlannedTest, Requirement, float]]]:
+    """Needs of each test, and what the totals are made from."""
+    # A gate plans its bets only from a planning set; without one they are as the gate will have them.
+    first = moments(policy.guardrails, hand.planning) if policy.windows.planning else {}
+    planned = plan_tests(policy, hand.counts, first)
+    rng = np.random.default_rng(_SEED)
+    found: list[TestNeeds] = []
+    parts: list[tuple[PlannedTest, Requirement, float]] = []
+    for test in planned.tests:
+        model = _model(test.guardrail, hand)
+        need = require(test, model, policy.alpha_promote, HORIZON, rng)
+        window = hand.counts.get(test.guardrail.window.value)
+        share = test.n_available / window.n if window and window.n else 1.0
+        harm = None
+        if window is not None and test.n_available:
+            harm = smallest_harm(test, model, policy.alpha_rollback, test.n_available, rng)
+        parts.append((test, need, share))
+        found.append(_needs(test, need, share, harm, model, policy, at_hand=window is not None))
+    return tuple(found), parts
+
+
+def _model(guardrail: Guardrail, hand: AtHand) -> RequestModel:
+    """How one request's value is expected to be spread."""
+    bounds = guardrail.bounds()
+    mean = guardrail.effect if guardrail.effect is not None else min(max(0.0, bounds[0]), bounds[1])
+    sample = hand.planning.get(guardrail.name, np.empty(0))
+    sample = sample[~np.isnan(sample)]
+    if len(sample) and bounds != _ZERO_ONE:
+        return RequestModel.of_sample(sample, bounds, hand.basis).with_mean(mean)
+    zero_one = bounds == _ZERO_ONE and guardrail.metric is not Metric.COLUMN
+    basis = "zeros and ones" if zero_one else "the largest variance that the bounds allow"
+    return RequestModel.widest(mean, bounds, basis)
+
+
+def _needs(
+    test: PlannedTest,
+    need: Requirement,
+    share: float,
+    harm: float | None,
+    model: RequestModel,
+    policy: Policy,
+    *,
+    at_hand: bool,
+) -> TestNeeds:
+    stride = max(1, len(need.n) // 120)
+    kept = np.unique(np.append(np.arange(0, len(need.n), stride), len(need.n) - 1))
+    return TestNeeds(
+        name=test.name,
+        window=test.guardrail.window.value,
+        margin=test.margin,
+        direction=test.guardrail.direction.value,
+        gating=test.gating,
+        mean=need.mean,
+        declared=need.declared,
+        basis=need.basis,
+        share=share,
+        bound=need.bound / share,
+        expected=need.expected / share,
+        quantile=need.quantile / share,
+        fixed_sample=_fixed_sample(test, model, policy.alpha_promote) / share,
+        power=float(need.power_at(test.n_available)) if at_hand else None,
+        harm=harm,
+        curve=tuple((float(need.n[i]) / share, float(need.power[i])) for i in kept),
+    )
+
+
+def _fixed_sample(test: PlannedTest, model: RequestModel, alpha: float) -> float:
+    """Requests of a one-look z-test, from statsmodels, to check the order of magnitude.
+
+    With `both` each side gets half the missing power, which is what two one-sided tests need at most.
+    """
+    from statsmodels.stats.power import normal_sample_size_one_tail
+
+    guardrail = test.guardrail
+    both = guardrail.direction is Direction.BOTH
+    mean = model.mean()
+    sign = -1.0 if guardrail.direction is Direction.DECREASE else 1.0
+    gap = test.margin - (abs(mean) if both else sign * mean)
+    if gap <= 0.0:
+        return math.inf
+    spread = math.sqrt(max(float(model.p @ np.square(model.nodes - mean)), 0.0))
+    # Zeros and ones at the margin have the margin's variance, others are only shifted.
+    at_margin = spread
+    if guardrail.bounds() == _ZERO_ONE:
+        at_margin = math.sqrt(test.margin * (1.0 - test.margin))
+    power = 0.5 * (1.0 + POWER) if both else POWER
+    return float(math.ceil(normal_sample_size_one_tail(gap, power, alpha, at_margin, spread)))
+
+
+def _windows(
+    policy: Policy, hand: AtHand, parts: Sequence[tuple[PlannedTest, Requirement, float]]
+) -> tuple[WindowNeeds, ...]:
+    found = []
+    for name in dict.fromkeys(g.window.value for g in policy.guardrails):
+        deciding = [p for p in parts if p[0].gating and p[0].guardrail.window.value == name]
+        if not deciding:
+            continue
+        test, _, _ = max(deciding, key=lambda p: p[1].quantile / p[2])
+        counts = hand.counts.get(name)
+        found.append(
+            WindowNeeds(
+                name=name,
+                requests=max(_together(deciding), float(policy.windows.min_requests)),
+                binding=test.name,
+                available=counts.n if counts else None,
+                planning=policy.windows.planning,
+            )
+        )
+    return tuple(found)
+
+
+def _together(deciding: Sequence[tuple[PlannedTest, Requirement, float]]) -> float:
+    """Requests by which the chances of missing a proof add up to at most 1 − POWER (Boole)."""
+    ends = np.unique(np.concatenate([need.n / share for _, need, share in deciding]))
+    # A look's share of the window is rounded, and may then lie just before the look.
+    missed = sum(1.0 - need.power_at(ends * share * (1.0 + 1e-9)) for _, need, share in deciding)
+    enough = np.flatnonzero(missed <= 1.0 - POWER + 1e-12)
+    return float(math.ceil(ends[enough[0]])) if len(enough) else math.inf
+
+
+def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[str, ...]:
+    notes = [_LEGEND]
+    notes += [f"{test.name}: {test.basis}" for test in tests if not test.name.endswith("]")]
+    bare = [g.name for g in policy.guardrails if g.effect is None]
+    if bare:
+        notes.append(
+            f"no effect is declared for {', '.join(bare)}: no change is planned for, and the bets "
+            "are spread over all sizes; `effect:` makes them fewer"
+        )
+    if hand.words:
+        notes.append(f"at hand: {hand.words}; \"seen from\": the smallest harmful mean that it shows "
+                     f"with probability {POWER:.0%}")  # fmt: skip
+    elif any(g.slice_by for g in policy.guardrails):
+        notes.append("slices are planned only with --traffic, which says how large they are")
+    return tuple(notes)
+
+
+def _row(test: TestNeeds) -> tuple[str, ...]:
+    return (
+        test.name if test.gating else f"{test.name} (reported)",
+        f"{test.margin:g}",
+        f"{test.mean:g}" if test.declared else f"{test.mean:g} (none declared)",
+        _count(test.bound),
+        _count(test.expected),
+        _count(test.quantile),
+        _count(test.fixed_sample),
+        "" if test.power is None else f"{test.power:.0%}",
+        "" if test.harm is None else f"{test.harm:.3g}",
+    )
+
+
+def _count(n: float) -> str:
+    return f"{math.ceil(n):,}" if math.isfinite(n) else f"over {HORIZON:,}"
+
+
+def _write(out: Path, result: PlanResult) -> None:
+    from harness.report.power import PowerCurve, render_power
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(str(out), "exists and is not an empty folder", "Name a new folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    ordered = sorted((t for t in result.tests if t.gating), key=lambda t: -t.quantile)
+    curves = [
+        PowerCurve(name=t.name, n=[n for n, _ in t.curve], power=[p for _, p in t.curve])
+        for t in ordered
+    ]
+    at_hand = [w.available for w in result.windows if w.available]
+    files: dict[str, Any] = {
+        "plan.svg": render_power(curves, POWER, min(at_hand) if at_hand else None),
+        "plan.json": result.to_json() + "\n",
+        "plan.txt": result.to_text() + "\n",
+    }
+    for name, content in files.items():
+        (out / name).write_text(content, encoding="utf-8")
