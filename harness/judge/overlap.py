@@ -37,7 +37,7 @@ from harness.judge.sequences import Spread
 MAX_STEPS = 64
 """Different propensities at most; ramps have a handful."""
 
-_ROUNDS = 40
+_ROUNDS = 22
 _LEAST_SCALE = 0.01
 _SIGNS = {Direction.INCREASE: (1,), Direction.DECREASE: (-1,), Direction.BOTH: (1, -1)}
 

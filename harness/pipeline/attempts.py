@@ -1,8 +1,7 @@
 """How often this candidate, baseline and policy were gated before.
 
-Asking again until the answer is pleasant spends error rate: restarting a test at full α gave 17 %
-false promotions after 5 attempts. So attempt r is judged at α·2^(1−r); over any number of attempts
-the error rate stays below 2α, and the report shows the attempt.
+Asking again until the answer is pleasant spends error rate; `judge.attempts` says how much an attempt
+may spend, and the report shows the attempt.
 """
 
 from __future__ import annotations
@@ -45,13 +44,3 @@ def attempt_number(runs: Path, lineage: dict[str, str], own: Path) -> int:
         promoted = decision is not None and decision.get("decision") == Decision.PROMOTE
         earlier += looked and not promoted
     return 1 + earlier
-
-
-def spent(alpha: float, attempt: int) -> float:
-    """The error rate of one attempt: α·2^(1−attempt).
-
-    Args:
-      alpha: the policy's error rate, in (0, 0.5).
-      attempt: ≥ 1.
-    """
-    return alpha * 2.0 ** (1 - attempt)
