@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.clock import seconds_from_duration
-from harness.core.errors import TrafficError
+from harness.core.errors import TrafficError, UsageError
 from harness.core.tensors import Array, Bools, Floats, Ints
 from harness.judge.metrics import Values
 
@@ -71,8 +71,50 @@ def units_of_blocks(ts_ns: Ints, duration: str) -> UnitMap:
 
 
 def is_block(unit: str) -> bool:
-    """Whether a policy's `unit` is a time block (1h) and not a column's name."""
-    return unit[:1].isdigit()
+    """Whether a policy's `unit` is a time block (1h) and not a column's name (1st_party_id)."""
+    try:
+        seconds_from_duration(unit, "unit")
+    except UsageError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitArms:
+    """Which arm each unit of an unpaired table belongs to: that of its first row."""
+
+    candidate: Bools
+    """Arm per unit, shape (n_units,)."""
+    propensity: Floats
+    """π of the unit's first row, shape (n_units,)."""
+    counts: Bools
+    """Rows that count, shape (n,); the others came after their unit had changed arms."""
+
+
+def unit_arms(candidate: Bools, propensity: Floats, units: UnitMap) -> UnitArms:
+    """Fixes each unit's arm and step at its first row, as `exposures` does for live traffic.
+
+    Args:
+      candidate: arm of each row in arrival order, shape (n,).
+      propensity: π in force at each row, shape (n,).
+      units: of the same rows.
+
+    Returns:
+      What `OverlapTrack.add` needs per unit. Outcomes are `unit_means` over the rows that count.
+
+    Raises:
+      TrafficError: lengths differ.
+    """
+    if not len(candidate) == len(propensity) == len(units.code):
+        what = f"{len(candidate)} arms, {len(propensity)} propensities, {len(units.code)} units"
+        raise TrafficError("unit", what, "Give one of each for every row.")
+    _, first = np.unique(units.code, return_index=True)
+    arms = np.asarray(candidate, np.bool_)[first]
+    return UnitArms(
+        candidate=arms,
+        propensity=np.asarray(propensity, np.float64)[first],
+        counts=np.asarray(candidate, np.bool_) == arms[units.code],
+    )
 
 
 def unit_means(values: Values, units: UnitMap) -> Values:

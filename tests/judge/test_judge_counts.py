@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import betainc, betaln
 from scipy.stats import binom
 
@@ -64,6 +66,20 @@ def test_at_equal_odds_it_is_the_one_sided_beta_mixture():
         + 50 * math.log(2)
     )
     assert test.log_e_rollback() == pytest.approx(exact, abs=1e-3)
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.2, 5.0), st.floats(0.0, 1.0))
+def test_the_next_errors_arm_is_a_fair_bet_at_the_ratio_and_an_unfair_one_below(pi, ratio, below):
+    def expected(true):
+        total = 0.0
+        for mine, chance in ((True, share(pi, true)), (False, 1 - share(pi, true))):
+            test = ErrorRatio(ratio=ratio, alphas=ALPHAS)
+            quiet_add(test, np.array([mine]), pi)
+            total += chance * math.exp(test.log_e_rollback())
+        return total
+
+    assert expected(ratio) == pytest.approx(1.0, abs=1e-9)
+    assert expected(below * ratio) <= 1.0 + 1e-9
 
 
 @pytest.mark.parametrize("ratio", [1.0, 2.0])

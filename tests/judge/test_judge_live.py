@@ -389,6 +389,20 @@ def test_whole_judges_at_the_margin_keep_their_level_with_ten_requests_a_user():
     assert promotions <= tolerated
 
 
+def test_the_same_users_taken_request_by_request_would_lose_it():
+    rng = np.random.default_rng(19)
+    crossed = 0
+    for _ in range(20):
+        judge = LiveJudge(dataclasses.replace(AT_MARGIN, sample_ratio_alpha=1e-12))
+        for number in range(8):
+            made = batch(rng, number, n=1_500, each=10, rates=(0.3, 0.4), errors=(0.1, 0.1))
+            alone = np.array([f"{number}-{i}" for i in range(1_500)], object)
+            requests = dataclasses.replace(made.requests, unit=alone)
+            answer = judge.update(dataclasses.replace(made, requests=requests))
+        crossed += answer.decision is Decision.ROLLBACK
+    assert crossed > binom.ppf(0.9999, 20, 0.05)
+
+
 def test_memory_is_flat_in_requests_of_the_same_users():
     rng = np.random.default_rng(17)
     judge = LiveJudge(CANARY)

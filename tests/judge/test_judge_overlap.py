@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binom
 
 from harness.core.errors import PolicyError, TrafficError
@@ -61,6 +63,19 @@ def crossings(paths, seed, *, effect, margin=0.05, direction=Direction.INCREASE,
 
 def tolerated(paths):
     return binom.ppf(0.9999, paths, 0.05)
+
+
+@given(st.floats(0.01, 0.99), st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 0.9))
+def test_over_the_coin_flip_every_bet_is_fair_exactly_at_its_null(pi, chosen, otherwise, margin):
+    # 1 + λ·π(1 − π)(Δ − margin), whatever the outcomes of the unit in either arm.
+    expected = 0.0
+    for candidate, chance in ((True, pi), (False, 1 - pi)):
+        test = track(margin)
+        y = np.array([chosen if candidate else otherwise])
+        test.add(y, np.array([candidate]), np.array([pi]))
+        expected = expected + chance * np.exp(test._wealth[0])
+    gained = test._bets.lam * pi * (1 - pi) * (chosen - otherwise - margin)
+    assert expected == pytest.approx(1 + gained, abs=1e-9)
 
 
 @pytest.mark.parametrize(

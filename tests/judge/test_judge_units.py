@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from harness.core.errors import TrafficError, UsageError
+from harness.core.policies import Direction
 from harness.judge.betting import one_sided
 from harness.judge.metrics import Values
+from harness.judge.track import Track
 from harness.judge.units import (
     is_block,
     size_weighted_draws,
+    unit_arms,
     unit_means,
     units_of_blocks,
     units_of_column,
@@ -77,6 +80,17 @@ def test_blocks_are_hours_of_the_clock():
     assert units.code.tolist() == [0, 0, 1, 2]
     assert is_block("1h")
     assert not is_block("user")
+    assert not is_block("1st_party_id")
+
+
+def test_a_unit_keeps_the_arm_and_the_step_of_its_first_row():
+    units = units_of_column(np.array(["b", "a", "b", "a"], object))
+    arms = unit_arms(np.array([True, False, False, False]), np.array([0.1, 0.1, 0.5, 0.5]), units)
+    assert arms.candidate.tolist() == [True, False]
+    assert arms.propensity.tolist() == [0.1, 0.1]
+    assert arms.counts.tolist() == [True, True, False, True]
+    with pytest.raises(TrafficError):
+        unit_arms(np.array([True]), np.array([0.1]), units)
 
 
 @pytest.mark.parametrize("duration", ["0h", "1 hour", "h"])
@@ -181,3 +195,33 @@ def test_blocks_in_a_drawn_order_keep_the_level_about_their_own_window():
         process = one_sided(sign, sign * x.mean(), (-1.0, 1.0), 0.03, 0.01)
         draws = np.stack([size_weighted_draws(values(x), blocks, 300, rng).x for _ in range(300)])
         assert crossings(draws, process, 10) <= tolerated(300)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_window_claim_about_blocks_keeps_its_level_under_autocorrelation(sign):
+    # φ = .9: all 200 hours of one window, each once, in an order that is drawn for each gate.
+    rng = np.random.default_rng(6)
+    x = autocorrelated(rng, 1, 20_000, 0.9)[0]
+    blocks = units_of_blocks(np.arange(20_000) * (HOUR // 100), "1h")
+    means = unit_means(values(x), blocks).x
+    rollbacks = promotions = 0
+    for _ in range(120):
+        track = Track(
+            direction=Direction.INCREASE if sign > 0 else Direction.DECREASE,
+            margin=0.05,
+            bounds=(-1.0, 1.0),
+            plan=(0.03, 0.01),
+            alphas=(0.05, 0.05),
+            population=200,
+        )
+        # The window's own mean exactly at the margin; the last block is never seen.
+        drawn = rng.permutation(means - means.mean() + sign * 0.05)
+        rolled = promoted = False
+        for part in np.array_split(drawn[:-1], 10):
+            track.add(part, 0)
+            rolled |= track.log_e_rollback() >= BAR
+            promoted |= track.log_e_promote() >= BAR
+        rollbacks += rolled
+        promotions += promoted
+    assert rollbacks <= tolerated(120)
+    assert promotions <= tolerated(120)
