@@ -35,6 +35,15 @@ class Claim(enum.StrEnum):
     """Only these requests."""
 
 
+class Weight(enum.StrEnum):
+    """What counts once where requests depend on each other."""
+
+    REQUEST = "request"
+    """The mean over requests; with a unit, units are drawn with probability ∝ size."""
+    UNIT = "unit"
+    """The mean over units, each once."""
+
+
 class Direction(enum.StrEnum):
     """Which side of the margin is harm."""
 
@@ -242,3 +251,7 @@ class Policy:
     mapping: Mapping
     digest: str
     """sha256 (hex) of the policy's canonical form (presets expanded)."""
+    unit: str = ""
+    """Column (user, session) or time block (1h) whose requests depend on each other; "" = none do."""
+    weight: Weight = Weight.REQUEST
+    """What counts once where there is a unit."""

@@ -20,6 +20,7 @@ from harness.core.policies import (
     Preset,
     Rule,
     SandboxPolicy,
+    Weight,
     Windows,
 )
 from harness.decide.document import Section, read_document
@@ -39,6 +40,7 @@ _KEYS = (
     "alpha",
     "claim",
     "weight",
+    "unit",
     "decision",
     "windows",
     "guardrails",
@@ -71,6 +73,11 @@ def policy_from_yaml(text: str, where: str) -> Policy:
       PolicyError: with file, line and key, what is wrong, and the nearest valid word.
     """
     document = _document(text, where)
+    for key in ("unit", "weight"):
+        if key in document and document.text(key) != Weight.REQUEST.value:
+            raise document.error(
+                key, "is not supported yet by a gate", "Leave it out, or judge a table."
+            )
     preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
     decision = _decision(document.section("decision")) if "decision" in document else None
     return _policy(document, preset, decision, _guardrails(document, preset, decision))
@@ -106,6 +113,9 @@ def table_policy_from_yaml(text: str, where: str) -> Policy:
         raise document.error("guardrails", "is missing or empty", "List at least one.")
     _some_decide(document, tuple(guardrails.values()))
     policy = _policy(document, Preset.NONE, None, tuple(guardrails.values()))
+    unit, weight = _unit(document, policy)
+    policy = dataclasses.replace(policy, unit=unit, weight=weight, digest="")
+    policy = dataclasses.replace(policy, digest=sha256(policy))
     asked = "windows" in document and "min_requests" in document.section("windows")
     if asked:
         return policy
@@ -132,14 +142,40 @@ def any_policy_from_yaml(text: str, where: str) -> Policy:
 
 def _document(text: str, where: str) -> Section:
     document = read_document(text, where)
-    document.only(_KEYS, {"unit": "testing means over a unit"})
+    document.only(_KEYS)
     if document.integer("version", least=0) != VERSION:
         raise document.error("version", "is not 1", "Write `version: 1`.")
-    if "weight" in document and document.text("weight") != "request":
-        raise document.error(
-            "weight", "any weight other than request is not supported yet", "Leave it out."
-        )
     return document
+
+
+def _unit(document: Section, policy: Policy) -> tuple[str, Weight]:
+    """The unit of a table's rows and what counts once; both are said or neither is."""
+    weight = document.maybe("weight", lambda key: document.choice(key, Weight), Weight.REQUEST)
+    if "unit" not in document:
+        if weight is Weight.UNIT:
+            raise document.error("weight", "'unit' needs a unit", "Add `unit:`, a column or 1h.")
+        return "", weight
+    unit = document.text("unit")
+    if "weight" not in document:
+        raise document.error(
+            "unit",
+            "leaves open which mean is meant",
+            "Add `weight: unit` (each unit once) or `weight: request` (units by their size).",
+        )
+    sliced = [g.name for g in policy.guardrails if g.slice_by]
+    if sliced:
+        raise document.error(
+            "unit",
+            f"is not supported yet beside slice_by ('{sliced[0]}')",
+            "Judge the slices as tables of their own.",
+        )
+    if weight is Weight.REQUEST and policy.claim is Claim.WINDOW:
+        raise document.error(
+            "claim",
+            "'window' counts units once, and `weight: request` draws them with replacement",
+            "Use `weight: unit`, or `claim: process`.",
+        )
+    return unit, weight
 
 
 def _policy(
@@ -194,12 +230,6 @@ def _claim(document: Section, guardrails: tuple[Guardrail, ...]) -> Claim:
     if claim is Claim.PROCESS:
         return claim
     for guardrail in guardrails:
-        if guardrail.column:
-            raise document.error(
-                "claim",
-                "'window' (a claim about these rows only) is not supported for tables yet",
-                "Use `claim: process`: a claim about rows like these.",
-            )
         if guardrail.metric is Metric.LOSS_DIFFERENCE:
             raise document.error(
                 "claim",

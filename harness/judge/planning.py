@@ -20,8 +20,10 @@ import numpy as np
 from harness.core.errors import PolicyError
 from harness.core.policies import Direction, Guardrail
 from harness.core.tensors import Floats, Ints
+from harness.judge.bernoulli import BetaMixture
 from harness.judge.betting import CAP, OneSided, one_sided
 from harness.judge.plan import PlannedTest, TestPlan
+from harness.judge.process_claim import BETA_SHARE
 
 POWER = 0.9
 """Probability with which a promotion, or a harm, is to be proven."""
@@ -220,7 +222,7 @@ def require(
     longest = horizon if bound == math.inf else max(1000, math.ceil(_HORIZON * bound))
     ends = _looks(min(horizon, longest), _LOOKS)
     _, promotes = _processes(test)
-    at = _crossings(promotes, model, ends, math.log(1.0 / alpha), rng, together="min")
+    at = _crossings(test, promotes, model, ends, math.log(1.0 / alpha), rng, together="min")
     power = np.array([float((at <= end).mean()) for end in ends])
     reached = bool((at < np.inf).mean() >= _REACHED)
     enough = np.flatnonzero(power >= POWER)
@@ -270,7 +272,7 @@ def smallest_harm(
         # The same draws for every harm: the share that crosses then grows with it.
         draws = np.random.default_rng(seed)
         shifted = model.with_mean(sign * harm)
-        at = _crossings(rollbacks, shifted, ends, bar, draws, together="mean")
+        at = _crossings(test, rollbacks, shifted, ends, bar, draws, together="mean")
         return bool((at < np.inf).mean() >= POWER)
 
     low, high = test.margin, most * (1.0 - 1e-9)
@@ -330,6 +332,7 @@ def _looks(most: int, count: int) -> Ints:
 
 
 def _crossings(
+    test: PlannedTest,
     processes: list[OneSided],
     model: RequestModel,
     ends: Ints,
@@ -342,6 +345,7 @@ def _crossings(
 
     Together is the "min" of the sides, as promotion needs every one, or their "mean", as rollback.
     """
+    mixture = _mixtures(test, processes, model)
     used = model.p > 0
     nodes, p = model.nodes[used], model.p[used] / model.p[used].sum()
     steps = np.diff(ends, prepend=0)
@@ -354,6 +358,8 @@ def _crossings(
         sides = np.stack(
             [q.log_e(counts @ f) for q, f in zip(processes, factors, strict=True)], axis=-1
         )
+        if mixture:
+            sides[..., 0] = _with_mixture(mixture[0], sides[..., 0], ends, counts @ nodes)
         if together == "min":
             logs = sides.min(axis=-1)
         else:
@@ -362,3 +368,27 @@ def _crossings(
         first = crossed.argmax(axis=1)
         found.append(np.where(crossed.any(axis=1), ends[first].astype(np.float64), np.inf))
     return np.concatenate(found)
+
+
+def _mixtures(
+    test: PlannedTest, processes: list[OneSided], model: RequestModel
+) -> list[BetaMixture]:
+    """The Beta mixture that the judge adds for shares without a plan; () where it adds none.
+
+    For means of several values in [0, 1] it is left out, which plans for a few more requests.
+    """
+    binary = np.isin(model.nodes[model.p > 0], (0.0, 1.0)).all()
+    planned = test.gap is not None and test.second_moment is not None
+    if test.guardrail.bounds() != (0.0, 1.0) or planned or not binary:
+        return []
+    return [BetaMixture(sign=process.sign, margin=test.margin) for process in processes]
+
+
+def _with_mixture(mixture: BetaMixture, bets: Floats, ends: Ints, sums: Floats) -> Floats:
+    """Log E of bets and mixture together; the mixture's state is (n, S), of which few differ."""
+    out = np.empty_like(bets)
+    for j, n in enumerate(ends):
+        found, at = np.unique(np.round(sums[:, j]), return_inverse=True)
+        logs = np.array([mixture.log_e(int(n), float(s)) for s in found])
+        out[:, j] = logs[at]
+    return np.asarray(np.logaddexp(math.log(BETA_SHARE) + out, math.log1p(-BETA_SHARE) + bets))

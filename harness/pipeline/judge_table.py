@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from harness.core.clock import iso, now_ns
 from harness.core.errors import UsageError
 from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable
-from harness.core.policies import Guardrail, Mode, Policy, WindowName
+from harness.core.policies import Claim, Guardrail, Mode, Policy, Weight, WindowName
 from harness.core.tensors import Strings
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.decide.decision import decide
@@ -31,6 +32,7 @@ from harness.pipeline.environment import environment, package_version
 from harness.pipeline.gate import EXIT_CODES
 from harness.pipeline.observed import ObservedTable, read_observed
 from harness.pipeline.publish import Outcome, publish, write_reports
+from harness.pipeline.table_units import by_unit, unit_columns
 from harness.store.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ def judge_table(
     population: int | None = None,
     *,
     out: Path | None = None,
+    seed: int | None = None,
 ) -> TableVerdict:
     """Judges a table of observations, one row a request in arrival order.
 
@@ -123,8 +126,10 @@ def judge_table(
       table: DataFrame, Arrow table, or path to a .parquet or .csv file; optional columns
         `request_id` (each once) and `ts_ns` or `ts` (ascending).
       policy: YAML file, mapping or Policy; needs only `version` and `guardrails`.
-      population: the rows are a random draw from a window of so many requests.
+      population: the rows (with `weight: unit`, the units) are a random draw from a window of so
+        many; under `claim: window` the verdict is about exactly those.
       out: folder to create for evidence.json, decision.json, report.html and junit.xml.
+      seed: draws units by their size (`weight: request` with a unit); None = a fresh one.
 
     Raises:
       UsageError: policy, table, population or folder cannot be used.
@@ -132,17 +137,13 @@ def judge_table(
     asked, text, where = read_table_policy(policy)
     columns = [g.column for g in asked.guardrails]
     columns += [c for g in asked.guardrails for c in g.slice_by]
+    columns += unit_columns(asked)
     observed = read_observed(table, columns)
     observed.check_rows()
-    if population is not None and population < max(observed.n, 1):
-        raise UsageError(
-            "--population",
-            f"{population:,} is fewer than the table's {observed.n:,} rows",
-            "Give the number of requests that the rows were drawn from.",
-        )
-    judged = _judge(asked, observed)
-    rows = judged.judge.evidence()
-    facts = _facts(asked, observed, population, judged.n_planning)
+    drawn_with = secrets.randbits(63) if seed is None else seed
+    judged = _judge(asked, observed, population, drawn_with)
+    rows = tuple(_about_units(asked, row) for row in judged.judge.evidence())
+    facts = _facts(asked, judged, population)
     record = decide(asked, judged.judge.status(), rows, facts)
     findings = tuple(
         f for g in asked.guardrails for f in _findings(g, judged.seen[g.name], observed)
@@ -151,11 +152,11 @@ def judge_table(
         record=record, evidence=rows, findings=findings, intermediates={}, summary={},
         manifest={}, models=None, plan=judged.plan, status=judged.judge.status(),
         windows={
-            _WINDOW: {"n": observed.n, "judged": observed.n - judged.n_planning, "reason": ""}
+            _WINDOW: {"n": judged.n, "judged": judged.n - judged.n_planning, "reason": ""}
         },
     )  # fmt: skip
     if out is not None:
-        request = {"policy": where, "population": population}
+        request = {"policy": where, "population": population, "seed": drawn_with}
         _write(out.resolve(), outcome, _manifest(asked, text, observed, request), judged, asked)
     return TableVerdict(
         record=record, guardrails=rows, findings=findings, mode=asked.mode,
@@ -188,31 +189,62 @@ class _Judged:
     judge: Judge
     plan: TestPlan
     seen: dict[str, ColumnValues]
+    n: int
+    """What counts once: rows, or units."""
     n_planning: int
-    """First rows that only planned the bets."""
+    """First of them that only planned the bets."""
 
 
-def _judge(policy: Policy, observed: ObservedTable) -> _Judged:
+def _judge(policy: Policy, observed: ObservedTable, population: int | None, seed: int) -> _Judged:
     seen = {g.name: column_values(g, observed.numbers(g.column)) for g in policy.guardrails}
+    values = by_unit(policy, observed, {name: c.values for name, c in seen.items()}, seed)
+    n = max(len(v.x) for v in values.values())
+    _check_population(population, n)
     sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
     slices = {column: observed.words(column) for column in sliced}
-    n0 = min(policy.windows.planning, observed.n)
+    n0 = min(policy.windows.planning, n)
     counts = WindowCounts(
-        n=observed.n - n0, slices={c: _counted(v[n0:]) for c, v in slices.items()}
+        n=n - n0,
+        slices={c: _counted(v[n0:]) for c, v in slices.items()},
+        population=None if population is None else population - n0,
     )
-    first = {name: column.values.x[:n0] for name, column in seen.items()}
+    first = {name: v.x[:n0] for name, v in values.items()}
     plan = plan_tests(policy, {_WINDOW: counts}, moments(policy.guardrails, first))
     judge = Judge(plan, policy.alpha_promote, policy.alpha_rollback)
-    for start, stop in ((n0 + a, n0 + b) for a, b in looks(observed.n - n0)):
+    # A window that is all here is known at its end; before that its order would have to be random.
+    whole = policy.claim is Claim.WINDOW and population in (None, n)
+    cut = [(0, n - n0)] if whole and n > n0 else looks(n - n0)
+    for start, stop in ((n0 + a, n0 + b) for a, b in cut):
         judge.update(
             _WINDOW,
             {
-                name: Values(x=column.values.x[start:stop], failed=column.values.failed[start:stop])
-                for name, column in seen.items()
+                name: Values(x=v.x[start:stop], failed=v.failed[start:stop])
+                for name, v in values.items()
             },
             {name: column[start:stop] for name, column in slices.items()},
         )
-    return _Judged(judge=judge, plan=plan, seen=seen, n_planning=n0)
+    return _Judged(judge=judge, plan=plan, seen=seen, n=n, n_planning=n0)
+
+
+def _check_population(population: int | None, n: int) -> None:
+    if population is not None and population < max(n, 1):
+        raise UsageError(
+            "--population",
+            f"{population:,} is fewer than the table's {n:,} rows or units",
+            "Give the number of requests that the rows were drawn from.",
+        )
+
+
+def _about_units(policy: Policy, row: Evidence) -> Evidence:
+    """Evidence whose subject names the unit that counts once."""
+    if not policy.unit:
+        return row
+    if policy.weight is Weight.UNIT:
+        subject = row.subject.replace("rows", f"units of {policy.unit}, each once,", 1)
+    else:
+        subject = row.subject.replace("rows like the table's", "this table's rows", 1)
+        subject += f" (units of {policy.unit} drawn by their size)"
+    return replace(row, subject=subject)
 
 
 def _counted(words: Strings) -> dict[str, int]:
@@ -220,28 +252,28 @@ def _counted(words: Strings) -> dict[str, int]:
     return {str(w): int(n) for w, n in zip(found, counts, strict=True)}
 
 
-def _facts(
-    policy: Policy, observed: ObservedTable, population: int | None, n_planning: int
-) -> Facts:
-    planned = (
-        f"the first {n_planning:,} rows: they planned the bets and are no evidence"
-        if n_planning
-        else ""
+def _facts(policy: Policy, judged: _Judged, population: int | None) -> Facts:
+    n0 = judged.n_planning
+    planned = f"the first {n0:,} rows: they planned the bets and are no evidence" if n0 else ""
+    depends = (
+        f"dependence between units of {policy.unit}: they count as independent"
+        if policy.unit
+        else "what a row depends on: rows of one user or session count as independent"
     )
     return Facts(
         windows=(
             WindowFacts(
                 name=_WINDOW,
-                selected=population or observed.n,
-                judged=observed.n - n_planning,
+                selected=population or judged.n,
+                judged=judged.n - n0,
                 min_requests=policy.windows.min_requests,
-                reason=planned if observed.n else "the table has no rows",
+                reason=planned if judged.n else "the table has no rows",
             ),
         ),
         exhausted=True,
         not_compared=(
             "where the rows come from: only the table was judged, no model was run",
-            "what a row depends on: rows of one user or session count as independent",
+            depends,
             *((planned,) if planned else ()),
         ),
     )
@@ -291,7 +323,7 @@ def _manifest(
         "table": {"name": Path(observed.name).name, "rows": observed.n, **request},
         "lineage": {"table": observed.digest(), "policy": policy.digest},
         "attempt": 1,
-        "seed": "none: rows were judged in the order given",
+        "seed": request["seed"] if policy.unit else "none: rows were judged in the order given",
         "harness_version": package_version(),
         "policy": {
             "digest": policy.digest, "preset": policy.preset.value, "mode": policy.mode.value,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from harness.core.errors import TrafficError, nearest
-from harness.core.tensors import Array, Floats, Strings
+from harness.core.tensors import Array, Floats, Ints, Strings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +100,20 @@ class ObservedTable:
                     "Sort the rows in the order in which the requests arrived.",
                 )
 
+    def times_ns(self, column: str) -> Ints:
+        """Nanoseconds since the epoch, shape (n,).
+
+        Raises:
+          TrafficError: no such column, empty cells, or no whole numbers.
+        """
+        at = np.asarray(self._times(self._named(column)))
+        if at.dtype.kind not in "iu":
+            raise TrafficError(
+                f"{self.name}, column '{column}'", "holds no whole numbers",
+                "Give nanoseconds since the epoch.",
+            )  # fmt: skip
+        return at.astype(np.int64)
+
     def _times(self, column: str) -> Array:
         values = self._table[column].combine_chunks()
         if values.null_count:
@@ -107,14 +121,17 @@ class ObservedTable:
             raise TrafficError(where, "has empty cells", "Give every row its time.")
         return np.asarray(values.to_numpy(zero_copy_only=False))
 
-    def _column(self, column: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+    def _named(self, column: str) -> str:
         if column not in self._table.column_names:
             raise TrafficError(
                 f"{self.name}",
                 f"has no column '{column}'",
                 f"Name one of its columns in the policy; {nearest(column, self._available)}",
             )
-        return self._table[column].combine_chunks()
+        return column
+
+    def _column(self, column: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+        return self._table[self._named(column)].combine_chunks()
 
 
 def read_observed(table: TableLike, columns: Iterable[str]) -> ObservedTable:

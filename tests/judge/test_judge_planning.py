@@ -19,6 +19,7 @@ from harness.judge.planning import (
     second_moment,
     smallest_harm,
 )
+from harness.judge.track import Track
 
 RANGE = (-0.25, 0.25)
 FLIPS = Guardrail(name="flips", metric=Metric.DECISION_FLIP, margin=0.005, effect=0.001)
@@ -82,6 +83,27 @@ def test_a_plan_is_what_the_bets_themselves_need(case, most, planned):
     assert abs(found.expected - seen[np.isfinite(seen)].mean()) <= error + 0.05 * found.expected
     assert found.expected <= most * found.bound
     assert np.mean(seen <= found.quantile) == pytest.approx(0.9, abs=0.065)
+
+
+@pytest.mark.parametrize("effect", [0.001, None], ids=["planned", "bare"])
+def test_a_plan_is_what_the_judge_s_own_track_needs(effect, planned):
+    """Whatever the judge bets with, a plan must have the same bets."""
+    rail = Guardrail(name="f", metric=Metric.DECISION_FLIP, margin=0.02, effect=effect)
+    test, model = planned(rail), RequestModel.widest(0.005, (0.0, 1.0), "")
+    found = require(test, model, 0.05, 10**5, rng(1))
+    draws, looks, seen = rng(9), np.diff(found.n[found.n <= 3000], prepend=0), []
+    for _ in range(60):
+        track = Track(
+            direction=Direction.INCREASE, margin=0.02, bounds=(0.0, 1.0),
+            plan=(test.gap, test.second_moment), alphas=(0.05, 0.05),
+        )  # fmt: skip
+        for size in looks:
+            track.add((draws.random(size) < 0.005).astype(float), 0)
+            if track.log_e_promote() >= math.log(20.0):
+                break
+        seen.append(track.n)
+    assert np.mean(seen) == pytest.approx(found.expected, rel=0.2)
+    assert found.power_at(found.n[0]) == 0.0
 
 
 def test_power_grows_and_reaches_its_quantile(planned):

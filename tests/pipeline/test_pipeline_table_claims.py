@@ -1,0 +1,153 @@
+"""Tables whose rows depend on each other, and verdicts about exactly the rows of a window."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness import judge_table
+from harness.core.errors import PolicyError, TrafficError, UsageError
+from harness.core.verdicts import Decision
+
+RANGE = {"name": "score", "column": "d", "range": [-0.25, 0.25], "margin": 0.05}
+
+
+def policy(**more):
+    return {"version": 1, "guardrails": [RANGE], **more}
+
+
+def clustered(users, mean, seed, per_user=20):
+    """±0.25 by user: all rows of a user agree."""
+    rng = np.random.default_rng(seed)
+    value = np.where(rng.random(users) < 0.5 + 2.0 * mean, 0.25, -0.25)
+    return pd.DataFrame({
+        "d": np.repeat(value, per_user),
+        "user": np.repeat([f"u{i}" for i in range(users)], per_user),
+    })  # fmt: skip
+
+
+def test_at_the_margin_units_keep_the_error_rates_and_rows_do_not():
+    """20 rows a user that agree: as independent rows they would decide most runs."""
+    by_user = policy(unit="user", weight="unit")
+    seen, bare = [], []
+    for seed in range(150):
+        table = clustered(60, 0.05, seed)
+        seen.append(judge_table(table, by_user).decision)
+        bare.append(judge_table(table, policy()).decision)
+    # 150 runs at 5 %: more than 17 have a probability of 0.1 %.
+    assert seen.count(Decision.PROMOTE) <= 17
+    assert seen.count(Decision.ROLLBACK) <= 17
+    assert bare.count(Decision.PROMOTE) + bare.count(Decision.ROLLBACK) > 50
+
+
+def test_units_are_counted_once_and_named():
+    verdict = judge_table(clustered(300, -0.1, 1), policy(unit="user", weight="unit"))
+    (row,) = verdict.guardrails
+    assert (verdict.decision, row.n) == (Decision.PROMOTE, 300)
+    assert "units of user, each once" in row.subject
+    assert row.subject.startswith("clipped mean")
+
+
+def test_request_weight_asks_about_rows_not_users():
+    # One user makes half of the rows: the mean over users is fine, the mean over rows is not.
+    many = pd.DataFrame({"d": -0.25, "user": [f"u{i}" for i in range(400)]})
+    loud = pd.DataFrame({"d": 0.25, "user": ["loud"] * 800})
+    table = pd.concat([many, loud])
+    assert judge_table(table, policy(unit="user", weight="unit")).decision is Decision.PROMOTE
+    by_rows = judge_table(table, policy(unit="user", weight="request"), seed=3)
+    assert by_rows.decision is Decision.ROLLBACK
+    assert "drawn by their size" in by_rows.guardrails[0].subject
+
+
+def test_a_seed_repeats_the_draw_of_units():
+    asked = policy(unit="user", weight="request")
+    table = clustered(50, 0.0, 1)
+    assert (
+        judge_table(table, asked, seed=1).guardrails == judge_table(table, asked, seed=1).guardrails
+    )
+    assert (
+        judge_table(table, asked, seed=1).guardrails != judge_table(table, asked, seed=2).guardrails
+    )
+
+
+def test_time_blocks_are_units():
+    table = clustered(300, -0.1, 1).assign(ts_ns=np.repeat(np.arange(300), 20) * 3_600_000_000_000)
+    (row,) = judge_table(table, policy(unit="1h", weight="unit")).guardrails
+    assert row.n == 300
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"unit": "user"}, "which mean is meant"),
+        ({"weight": "unit"}, "needs a unit"),
+        ({"unit": "user", "weight": "size"}, "unknown value"),
+        ({"unit": "user", "weight": "request", "claim": "window"}, "with replacement"),
+    ],
+)
+def test_a_unit_that_leaves_the_question_open_is_refused(more, says):
+    with pytest.raises(PolicyError, match=says):
+        judge_table(clustered(10, 0.0, 0), policy(**more))
+
+
+@pytest.mark.parametrize(
+    ("change", "unit", "says"),
+    [
+        ({"user": None}, "user", "carry no unit"),
+        ({}, "tenant", "no column 'tenant'"),
+        ({}, "1h", "no column 'ts_ns'"),
+        ({"ts_ns": 0.5}, "1h", "no whole numbers"),
+    ],
+)
+def test_a_row_without_a_unit_is_refused(change, unit, says):
+    table = clustered(10, 0.0, 0).assign(**change)
+    with pytest.raises(TrafficError, match=says):
+        judge_table(table, policy(unit=unit, weight="unit"))
+
+
+def test_a_unit_beside_slices_is_refused():
+    rail = {**RANGE, "slice_by": ["user"]}
+    with pytest.raises(PolicyError, match="beside slice_by"):
+        judge_table(clustered(10, 0.0, 0), policy(guardrails=[rail], unit="user", weight="unit"))
+
+
+@pytest.mark.parametrize(
+    ("mean", "decision"), [(0.049, Decision.PROMOTE), (0.051, Decision.ROLLBACK)]
+)
+def test_a_window_that_is_all_here_is_known(mean, decision):
+    table = pd.DataFrame({"d": np.full(50, mean)})
+    verdict = judge_table(table, policy(claim="window"))
+    assert verdict.decision is decision
+    assert "over exactly the 50 rows" in verdict.guardrails[0].subject
+    assert judge_table(table, policy()).decision is Decision.HOLD
+
+
+def test_a_draw_from_a_window_keeps_the_error_rates_at_the_window_s_own_mean():
+    window = np.repeat([0.25, -0.25], [360, 240])  # mean exactly .05
+    rng = np.random.default_rng(5)
+    seen = [
+        judge_table(
+            pd.DataFrame({"d": rng.permutation(window)[:500]}), policy(claim="window"),
+            population=600,
+        ).decision
+        for _ in range(200)
+    ]  # fmt: skip
+    # 200 runs at 5 %: more than 21 have a probability of 0.1 %.
+    assert seen.count(Decision.PROMOTE) <= 21
+    assert seen.count(Decision.ROLLBACK) <= 21
+
+
+def test_a_draw_from_a_window_decides_what_traffic_like_it_leaves_open():
+    rng = np.random.default_rng(6)
+    window = rng.permutation(np.repeat([0.25, -0.25], [336, 264]))  # mean .03
+    table = pd.DataFrame({"d": window[:560]})
+    about = judge_table(table, policy(claim="window"), population=600)
+    assert about.decision is Decision.PROMOTE
+    assert judge_table(table, policy()).decision is Decision.HOLD
+
+
+def test_a_population_counts_units_where_units_count():
+    table = clustered(30, 0.0, 1)
+    asked = policy(unit="user", weight="unit", claim="window")
+    assert judge_table(table, asked, population=40).record.n_window == 40
+    with pytest.raises(UsageError, match="fewer than the table's 30"):
+        judge_table(table, asked, population=29)
