@@ -72,6 +72,12 @@ def _no_registry_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _attempts_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Asking the same question in another test is no second attempt."""
+    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
+
+
 @pytest.fixture
 def registry(tmp_path: Path, registry_template: Path) -> Registry:
     """An empty registry; nothing in it outlives the test."""

@@ -126,7 +126,7 @@ model, traffic, policy, out, cache = sys.argv[1:6]
 first, last = {}, {}
 def heard(event):
     first.setdefault(event.stage, time.perf_counter()); last[event.stage] = time.perf_counter()
-result = run_gate(model, model, traffic=[Path(traffic)], policy=Path(policy), out=Path(out), cache_dir=Path(cache), listener=heard)
+result = run_gate(model, model, traffic=[Path(traffic)], policy=Path(policy), out=Path(out), cache_dir=Path(cache), state_dir=Path(out).parent / "state", listener=heard)
 n = result.record.n_requests
 print(json.dumps({
     "replay_s": (last["replay"] - last["floor"]), "seconds": result.seconds, "requests": n,

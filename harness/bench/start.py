@@ -79,7 +79,9 @@ def _gate_s(scratch: Path, number: int) -> float:
             "--traffic", str(traffic), "--policy", str(root / "scenarios/policies/flights-refactor.yaml"),
             "--out", str(scratch / f"run-{number}"), "--cache", str(scratch / "cache"), "--quiet",
         ],
-        check=False, stdout=subprocess.DEVNULL, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        check=False, stdout=subprocess.DEVNULL, env={
+            **os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "HARNESS_STATE_DIR": str(scratch / "state"),
+        },
     )  # fmt: skip
     if done.returncode != _HOLD:  # so few requests can be nothing else
         raise GateError(

@@ -29,3 +29,12 @@ def default_cache_dir() -> Path:
     """Where sealed windows are kept unless the user names a folder."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "harness" / "windows"
+
+
+def default_state_dir() -> Path:
+    """Where attempts are counted unless HARNESS_STATE_DIR or the caller names a folder."""
+    named = os.environ.get("HARNESS_STATE_DIR")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "harness" / "attempts"

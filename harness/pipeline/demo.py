@@ -123,7 +123,8 @@ def run_demo(
         say(f"── Gate: {_WHAT[version]} ({reference}), as of {AS_OF[:10]} ──")
         gate = run_gate(
             "models:/flights@champion", reference, traffic=[root / TRAFFIC], policy=root / POLICY,
-            as_of=AS_OF, out=out / name, registry_uri=registry, cache_dir=cache_dir, listener=listener,
+            as_of=AS_OF, out=out / name, registry_uri=registry, cache_dir=cache_dir,
+            state_dir=out / "attempts", listener=listener,
         )  # fmt: skip
         runs.append((name, gate))
         say(_told(gate))

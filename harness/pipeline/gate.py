@@ -16,12 +16,13 @@ from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
 from harness.core.policies import Mode
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
-from harness.pipeline.assets import default_cache_dir
+from harness.pipeline.assets import default_cache_dir, default_state_dir
 from harness.pipeline.judgement import conclude
 from harness.pipeline.prepare import prepare, restore, slug
 from harness.pipeline.progress import Listener, silent
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.request import GateRequest
+from harness.store.attempts import ANSWERED, PROMOTED, UNSEEN, AttemptLedger
 from harness.store.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def run_gate(
     out: Path | None = None,
     registry_uri: str | None = None,
     cache_dir: Path | None = None,
+    state_dir: Path | None = None,
     allow_lower_isolation: bool = False,
     listener: Listener = silent,
 ) -> GateResult:
@@ -110,6 +112,7 @@ def run_gate(
       out: run folder to create; None = runs/<time>-<candidate>.
       registry_uri: MLflow registry; None = as MLflow itself is configured.
       cache_dir: where sealed windows are kept; None = the user's cache folder.
+      state_dir: where attempts are counted; None = HARNESS_STATE_DIR or the user's state folder.
       allow_lower_isolation: run below the policy's isolation tier; every page says so.
       listener: hears progress.
 
@@ -128,6 +131,7 @@ def run_gate(
         as_of_ns=now_ns() if as_of is None else ts_ns_from_iso(as_of, "--as-of"),
         registry_uri=registry_uri,
         cache_dir=(cache_dir or default_cache_dir()).resolve(),
+        state_dir=(state_dir or default_state_dir()).resolve(),
         allow_lower_isolation=allow_lower_isolation,
     )
     path = (out or _default_run(candidate)).resolve()
@@ -141,6 +145,7 @@ def run_gate(
             # leave no half a run, so that the same command can be given again.
             hopeless = isinstance(error, UsageError) and not run.pairs_chunks()
             if hopeless or not run.has("manifest.json"):
+                _close_attempt(run, UNSEEN)
                 shutil.rmtree(path)
                 if was_there:
                     path.mkdir()
@@ -175,6 +180,8 @@ def resume_gate(path: Path, *, listener: Listener = silent) -> GateResult:
 
 def _finish(run: RunFolder, outcome: Outcome, started: float) -> GateResult:
     digest = publish(run, outcome)
+    seen = PROMOTED if outcome.record.decision is Decision.PROMOTE else ANSWERED
+    _close_attempt(run, seen if outcome.record.n_requests else UNSEEN)
     return GateResult(
         run=run.path,
         record=outcome.record,
@@ -184,6 +191,14 @@ def _finish(run: RunFolder, outcome: Outcome, started: float) -> GateResult:
         mode=Mode(outcome.manifest["policy"]["mode"]),
         seconds=time.perf_counter() - started,
     )
+
+
+def _close_attempt(run: RunFolder, state: str) -> None:
+    """Says in the count of attempts how this run ended."""
+    if run.has("manifest.json"):
+        manifest = run.read_json("manifest.json")
+        folder = Path(manifest["request"]["state_dir"])
+        AttemptLedger(folder, manifest["lineage"]).close(manifest["attempt_token"], state)
 
 
 def _absolute(reference: str) -> str:

@@ -20,13 +20,12 @@ import numpy as np
 
 from harness.core.clock import iso, now_ns
 from harness.core.errors import PolicyError, TrafficError, UsageError
-from harness.core.jsonable import jsonable
+from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph, PinnedModel
-from harness.core.policies import Policy, WindowName
+from harness.core.policies import Mode, Policy, WindowName
 from harness.core.tensors import Array, Floats, Ints, Strings
 from harness.decide.policy import policy_from_yaml
 from harness.judge.plan import WindowCounts
-from harness.pipeline.attempts import attempt_number
 from harness.pipeline.environment import environment, package_version
 from harness.pipeline.opening import Seen, graph_of, look_at
 from harness.pipeline.progress import Listener, Progress
@@ -37,6 +36,7 @@ from harness.resolve.digest import model_content
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
+from harness.store.attempts import AttemptLedger
 from harness.store.labels import Labels, label_paths, read_labels
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
@@ -98,7 +98,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
     baseline, candidate = (
         _with_cutoff(m, g) for m, g in zip((baseline, candidate), graphs, strict=True)
     )
-    lineage = {"baseline": baseline.digest, "candidate": candidate.digest, "policy": policy.digest}
+    lineage = lineage_of(baseline, candidate, policy)
     manifest: dict[str, Any] = {
         "format": _FORMAT,
         "run_id": run.path.name,
@@ -107,7 +107,6 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
         "command": " ".join(sys.argv) if Path(sys.argv[0]).name == "harness" else "Python API",
         "request": jsonable(request),
         "lineage": lineage,
-        "attempt": attempt_number(run.path.parent, lineage, run.path),
         "seed": seed,
         "batch_requests": BATCH_REQUESTS,
         "harness_version": package_version(),
@@ -125,8 +124,21 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
             request, policy, (baseline, candidate), graphs[0],
             run=run, manifest=manifest, listener=listener,
         )  # fmt: skip
+    # The last thing before evidence can be seen: a run that is refused until here is no attempt.
+    manifest["attempt_token"] = secrets.token_hex(8)
+    manifest["attempt"] = AttemptLedger(request.state_dir, lineage).take(manifest["attempt_token"])
     run.write_json("manifest.json", manifest)
     return restore(run, seen)
+
+
+def lineage_of(baseline: PinnedModel, candidate: PinnedModel, policy: Policy) -> dict[str, str]:
+    """Digests that make two gates attempts at one question; advise looks at the same evidence."""
+    enforced = replace(policy, mode=Mode.ENFORCE, digest="")
+    return {
+        "baseline": baseline.digest,
+        "candidate": candidate.digest,
+        "policy": sha256(enforced),
+    }
 
 
 def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:

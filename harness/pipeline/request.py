@@ -27,6 +27,8 @@ class GateRequest:
     """MLflow registry; None = what MLflow itself would use."""
     cache_dir: Path
     """Where sealed windows are kept."""
+    state_dir: Path
+    """Where attempts are counted."""
     allow_lower_isolation: bool
     """Run below the policy's tier, and say so."""
 
@@ -42,5 +44,6 @@ class GateRequest:
             as_of_ns=content["as_of_ns"],
             registry_uri=content["registry_uri"],
             cache_dir=Path(content["cache_dir"]),
+            state_dir=Path(content["state_dir"]),
             allow_lower_isolation=content["allow_lower_isolation"],
         )

@@ -196,6 +196,8 @@ def _run_one(
             as_of=scenario.as_of,
             out=run,
             cache_dir=cache_dir,
+            # A scenario is asked again and again on purpose; each time it is a question of its own.
+            state_dir=run.parent / ".attempts" / run.name,
             listener=listener,
         )
     except HarnessError as error:

@@ -15,8 +15,8 @@ def gate(harness, write_policy, tmp_path):
     old, new = tiny_model(tmp_path / "old.onnx"), tmp_path / "new.onnx"
     tiny_model(new, raised="Abs({x})")
 
-    def run(name, *, candidate=old, as_of=AS_OF, needed=100_000):
-        policy = write_policy(REFACTOR, windows={"min_requests": needed})
+    def run(name, *, candidate=old, as_of=AS_OF, needed=100_000, mode="enforce"):
+        policy = write_policy(REFACTOR, windows={"min_requests": needed}, mode=mode)
         ran = harness("gate", old, candidate, "-t", traffic, "-p", policy, "--as-of", as_of,
                       "-o", tmp_path / "runs" / name, "--json")  # fmt: skip
         return ran.code, json.loads(ran.out)
@@ -52,3 +52,13 @@ def test_another_policy_is_another_question(gate):
 def test_a_promotion_is_no_failed_attempt(gate):
     assert gate("first", needed=300)[0] == 0
     assert gate("second", needed=300)[1]["attempt"] == 1
+
+
+def test_looking_under_advise_first_is_an_attempt(gate):
+    gate("look", mode="advise")
+    assert gate("then")[1]["attempt"] == 2
+
+
+def test_attempts_count_wherever_their_run_folders_are(gate):
+    gate("one/run")
+    assert gate("two/run")[1]["attempt"] == 2
