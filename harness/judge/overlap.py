@@ -268,7 +268,12 @@ class OverlapTrack:
 
 
 def _bets(margin: float, width: float, plan: tuple[float | None, float | None]) -> OneSided:
-    """Bets on Z in [−width, width] with null 0, placed as for a margin seen at π = ½."""
-    seen = 0.25 * max(margin, _LEAST_SCALE * width)
-    placed = one_sided(1, seen, (seen - width, seen + width), *plan)
+    """Bets on Z in [−width, width] with null 0.
+
+    Its variance is at most π(1 − π)·width²/4, so the smallest bet that can pay, for a difference a
+    quarter of the margin beyond it, is margin/width² at every π. `one_sided` places its grid for a
+    variance of width²; it is given four times the margin to end up there.
+    """
+    shown = 4.0 * max(margin, _LEAST_SCALE * width)
+    placed = one_sided(1, shown, (shown - width, shown + width), *plan)
     return dataclasses.replace(placed, m=0.0, low=-width, high=width)
