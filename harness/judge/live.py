@@ -117,7 +117,8 @@ class LiveJudge:
         if batch.number < self._next:
             self._repeated += 1
             return self.answer()
-        check_batch(self._plan, batch, self._next, self._until_ns)
+        steps = frozenset(shares[1] for shares, _ in self._split.counts())
+        check_batch(self._plan, batch, self._next, self._until_ns, steps)
         self._next = batch.number + 1
         self._until_ns = batch.until_ns
         opened = self._exposures.add(batch.requests)

@@ -7,10 +7,13 @@ import numpy as np
 from harness.core.errors import TrafficError, nearest
 from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch, LiveGuardrail, LivePlan
+from harness.judge.overlap import MAX_STEPS
 from harness.judge.units import within_bounds
 
 
-def check_batch(plan: LivePlan, batch: LiveBatch, due: int, until_ns: int | None) -> None:
+def check_batch(
+    plan: LivePlan, batch: LiveBatch, due: int, until_ns: int | None, steps: frozenset[float]
+) -> None:
     """Refuses a batch that the judge cannot take, before anything of it is added.
 
     Args:
@@ -18,6 +21,7 @@ def check_batch(plan: LivePlan, batch: LiveBatch, due: int, until_ns: int | None
       batch: what came.
       due: number that must come now.
       until_ns: end of the batch before; None = there was none.
+      steps: propensities seen so far.
 
     Raises:
       TrafficError: it skips a number, goes back in time, lacks a column, names no units, or holds a
@@ -32,6 +36,9 @@ def check_batch(plan: LivePlan, batch: LiveBatch, due: int, until_ns: int | None
     carried = [g for g in plan.guardrails if g.label_maturity_s is None]
     _check_columns(where, batch.requests, carried)
     _check_times(where, batch, until_ns)
+    if plan.split() and len(steps.union(batch.requests.propensity.tolist())) > MAX_STEPS:
+        what = f"more than {MAX_STEPS} different propensities since the start"
+        raise TrafficError(where, what, "Ramp in steps.")
     for guardrail in carried:
         values = batch.requests.values[guardrail.name]
         within_bounds(values, np.isnan(values), guardrail.bounds)

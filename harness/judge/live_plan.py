@@ -29,7 +29,11 @@ class LiveKind(enum.StrEnum):
     SHIFT = "shift"
     """Canary: one arm answered; the value is its outcome, the margin a difference of means."""
     ERRORS = "errors"
-    """Canary: 1 = the request failed; the margin is a ratio of the arms' error rates."""
+    """Canary: 1 = the request failed; the margin is a ratio of the arms' error rates.
+
+    Only errors are evidence: where neither arm has any, nothing is proven and a gating guardrail of
+    this kind never promotes. Where errors are rare, let it report, and gate on SHIFT of the same 0/1.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

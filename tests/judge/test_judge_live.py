@@ -219,6 +219,13 @@ def test_nothing_gates_nothing_is_promoted():
     assert answers[-1].decision is Decision.HOLD
 
 
+def test_without_any_error_an_error_ratio_proves_nothing():
+    rng = np.random.default_rng(20)
+    judge, answers = run(CANARY, [batch(rng, i, n=2_000, errors=(0.0, 0.0)) for i in range(6)])
+    assert [e.verdict for e in judge.evidence()] == [Verdict.PASS, Verdict.NO_DATA]
+    assert answers[-1].decision is Decision.HOLD
+
+
 def test_a_repeated_batch_changes_nothing_and_is_counted():
     rng = np.random.default_rng(12)
     batches = [batch(rng, i) for i in range(4)]
@@ -250,6 +257,9 @@ N = len(GOOD.requests)
         (spoiled({}, unit=np.full(N, "", object)), "no unit"),
         (spoiled({}, unit=np.full(N, None, object)), "no unit"),
         (spoiled({}, propensity=np.full(N, math.nan)), "propensity"),
+        (dataclasses.replace(batch(np.random.default_rng(13), 1, n=65), requests=dataclasses.replace(
+            batch(np.random.default_rng(13), 1, n=65).requests,
+            propensity=np.linspace(0.1, 0.9, 65))), "different propensities"),
         (spoiled({}, candidate=np.zeros(3, np.bool_)), "different lengths"),
         (spoiled({}, values={"rate": np.zeros(N)}), "values of"),
         (spoiled({}, values={"rate": np.full(N, 2.0), "errors": np.zeros(N)}), "outside"),
