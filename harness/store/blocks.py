@@ -279,7 +279,10 @@ class BlockReader:
         with pa.OSFile(str(self._path)) as opened:
             reader = pa.ipc.open_file(opened, options=options)
             for block in range(reader.num_record_batches):
-                yield reader.get_batch(block)
+                batch = reader.get_batch(block)
+                # Arrow reads whole blocks, and a column of one keeps all of its bytes alive: a copy
+                # lets them go, or the small columns of a window would hold the window in memory.
+                yield batch.take(pa.array(np.arange(len(batch))))
 
     def _values(self, name: str, batch: pa.RecordBatch) -> Array:
         column = batch.column(name)
