@@ -44,3 +44,21 @@ def start(as_json: bool) -> int:
     figures = bench_start()
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
+
+
+@command.command("judge", short_help="Requests to decide beside other tests; speed; errors.",
+                 epilog="Example: harness bench judge --figure judge.svg")  # fmt: skip
+@click.option("--long", is_flag=True, help="Also simulate errors at the margin (some minutes).")
+@click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), default=None,
+              help="Write the efficiency table as an SVG figure.")  # fmt: skip
+@as_json_option
+def judge(long: bool, figure: Path | None, as_json: bool) -> int:
+    """Mean requests to a decision as multiples of the information bound, and speed beside cumsum."""
+    from harness.bench.bars import bars_svg
+    from harness.bench.judge import bench_judge
+
+    figures = bench_judge(long=long)
+    if figure is not None:
+        figure.write_text(bars_svg(figures, "× bound"), encoding="utf-8")
+    click.echo(figures.to_json() if as_json else figures.to_text())
+    return 0 if figures.within_limits else 1

@@ -17,6 +17,7 @@ they reject a true null in up to 100 % of runs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,6 +36,7 @@ _PLANNED_MULTIPLES = np.array([0.25, 0.5, 1.0, 2.0])
 _PLANNED_WEIGHTS = np.array([0.1, 0.2, 0.4, 0.3])
 _PLANNED_SHARE = 0.75
 _LOWEST_SHARE = 0.03
+_ACCURATE = 4.0
 _SMALLEST_GAP = 0.25
 
 
@@ -128,6 +130,15 @@ class OneSided:
         """(offset, slope) of each bet's factor as a function of u = y − low, shape (K,) both."""
         return 1.0 + self.lam * (self.low - self.m), self.lam
 
+    def mirrored(self) -> tuple[Floats, Floats] | None:
+        """(offset, slope) as functions of the distance from y's *upper* bound, high − y.
+
+        With it bets on either side of a mean share one pass over the data. None where factors near
+        the upper bound are so large that small ones would lose their accuracy.
+        """
+        offset = 1.0 + self.lam * (self.high - self.m)
+        return (offset, -self.lam) if float(offset.max()) <= _ACCURATE else None
+
     def log_failed(self) -> Floats:
         """Log-wealth that one failed observation adds (never positive), shape (K,)."""
         return np.log1p(self.lam * (self.low - self.m))
@@ -145,6 +156,53 @@ class OneSided:
         top = terms.max(axis=-1, keepdims=True)
         summed = np.log(np.exp(terms - top).sum(axis=-1)) + top[..., 0]
         return np.asarray(summed, np.float64)
+
+
+class Joint:
+    """Several processes over the same bounds that grow in as few passes as accuracy allows."""
+
+    __slots__ = ("_count", "_passes")
+
+    def __init__(self, processes: Sequence[OneSided]) -> None:
+        """Sorts the bets into passes.
+
+        Args:
+          processes: their y are x or −x.
+        """
+        self._count = len(processes)
+        self._passes: list[tuple[OneSided, Floats, Floats, list[tuple[int, slice]]]] = []
+        placed: set[int] = set()
+        for sign in sorted({p.sign for p in processes}, reverse=True):
+            lines = {
+                i: line
+                for i, process in enumerate(processes)
+                if i not in placed
+                and (line := process.line() if process.sign == sign else process.mirrored())
+            }
+            placed |= set(lines)
+            if lines:
+                reference = next(p for p in processes if p.sign == sign)
+                offset, slope = (np.concatenate(part) for part in zip(*lines.values(), strict=True))
+                ends = np.cumsum([len(line[0]) for line in lines.values()]).tolist()
+                parts = [slice(lo, hi) for lo, hi in zip([0, *ends[:-1]], ends, strict=True)]
+                where = list(zip(lines, parts, strict=True))
+                self._passes.append((reference, offset, slope, where))
+
+    def growth(self, x: Floats) -> list[Floats]:
+        """Log-wealth that observations add to each bet of each process.
+
+        Args:
+          x: values in [lo, hi] of the metric, shape (n,).
+
+        Returns:
+          In the processes' order, shape (K,) each.
+        """
+        grown = [np.empty(0)] * self._count
+        for reference, offset, slope, where in self._passes:
+            found = log_products(reference.distance(x), offset, slope)
+            for i, part in where:
+                grown[i] = found[part]
+        return grown
 
 
 def one_sided(
@@ -187,4 +245,6 @@ def _generic(m: float, low: float, high: float) -> Floats:
     """
     largest = CAP / (m - low)
     worst = _SMALLEST_GAP * abs(m) / ((high - m) * (m - low))
-    return np.geomspace(min(_LOWEST_SHARE * largest, worst), largest, GENERIC_BETS)
+    share = _LOWEST_SHARE * largest
+    # Against 0 the margin says nothing about the size of what matters.
+    return np.geomspace(min(share, worst) if worst > 0.0 else share, largest, GENERIC_BETS)

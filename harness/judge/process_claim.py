@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.core.tensors import Floats
 from harness.judge.bernoulli import BetaMixture
-from harness.judge.betting import OneSided
+from harness.judge.betting import Joint, OneSided
 from harness.judge.sequences import Mixing, Spread, Stretch, limit
 
 BETA_SHARE = 0.75
@@ -42,6 +42,7 @@ class ProcessEvidence:
           bounds: (lo, hi) of the observations.
         """
         self._processes = tuple(processes)
+        self._joint = Joint(processes)
         self._mixtures = tuple(mixtures)
         self._wealth = [np.zeros(len(p.lam)) for p in processes]
         self._bounds = bounds
@@ -49,6 +50,8 @@ class ProcessEvidence:
         self._n = 0
         self._sum = 0.0
         self._n_failed = 0
+        self._now: list[float] | None = None
+        """log E at this look, once asked for."""
 
     def add(self, x: Floats, n_failed: int) -> None:
         """Adds observations.
@@ -57,8 +60,9 @@ class ProcessEvidence:
           x: values of observations that did not fail, each in the bounds, shape (n,).
           n_failed: observations that failed.
         """
-        pairs = zip(self._processes, self._wealth, strict=True)
-        self._wealth = [wealth + process.growth(x) for process, wealth in pairs]
+        pairs = zip(self._wealth, self._joint.growth(x), strict=True)
+        self._wealth = [wealth + grown for wealth, grown in pairs]
+        self._now = None
         self._spread.add(x)
         self._n += len(x)
         self._sum += float(x.sum())
@@ -66,7 +70,9 @@ class ProcessEvidence:
 
     def log_e(self) -> list[float]:
         """Natural log of E of each process at its own null."""
-        return [self._log_e(i) for i in range(len(self._processes))]
+        if self._now is None:
+            self._now = [self._log_e(i) for i in range(len(self._processes))]
+        return self._now
 
     def _log_e(self, i: int) -> float:
         process = self._processes[i]
@@ -96,7 +102,7 @@ class ProcessEvidence:
           In sign·x.
         """
         stretches = [
-            Stretch(process=process, until=until, threshold=bar, log_e=self._log_e(i),
+            Stretch(process=process, until=until, threshold=bar, log_e=self.log_e()[i],
                     mixed=self._at(i) if self._mixtures[i] else None)
             for i, (process, (bar, until)) in enumerate(zip(self._processes, bars, strict=True))
             if process.sign == sign
@@ -121,6 +127,7 @@ class ProcessEvidence:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state` of the same processes."""
+        self._now = None
         self._n = int(state["n"])
         self._sum = float(state["sum"])
         self._n_failed = int(state["n_failed"])

@@ -20,7 +20,7 @@ import numpy as np
 from harness.core.tensors import Floats
 
 _FOUR = 4
-_CHUNK = 8192
+_CHUNK = 12_288
 _SAFE_LOG = 600.0
 _SMALLEST_FACTOR = 0.02
 _LONGEST = 32
@@ -33,7 +33,8 @@ def log_products(u: Floats, offset: Floats, slope: Floats) -> Floats:
     Args:
       u: distances from a bound, each ≥ 0, shape (n,).
       offset: shape (B,), each ≥ 1 − betting.CAP.
-      slope: shape (B,), each ≥ 0 (or small enough that offset + slope·u ≥ 1 − betting.CAP).
+      slope: shape (B,), each ≥ 0; a negative one is as good while offset ≤ 4 and no factor falls
+        below 1 − betting.CAP.
 
     Returns:
       Natural logs, shape (B,); zeros for n = 0.

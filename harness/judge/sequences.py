@@ -28,6 +28,9 @@ STEPS = 1024
 
 _CELLS = np.arange(STEPS + 2, dtype=np.float64)
 _TOLERANCE = 1e-6
+_SHARE_OF_GAP = 1e-3
+"""A limit is looked for to this share of its distance from the mean; it errs outward."""
+
 _ROUNDS = 60
 _HALVE_EVERY = 6
 
@@ -182,6 +185,8 @@ def _root(excess: _Excess, left: float, right: float, near: float | None) -> flo
     verdict never contradict each other.
     """
     width = _TOLERANCE * (excess.stretch.process.high - excess.stretch.process.low)
+    if near is not None and left < near < right:
+        width = max(width, _SHARE_OF_GAP * (right - near))
     left, right = _bracket(excess, left, right, near)
     guess = near if near is not None and left < near < right else 0.5 * (left + right)
     for round_ in range(1, _ROUNDS + 1):

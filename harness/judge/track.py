@@ -21,8 +21,8 @@ MAX_POINTS = 400
 
 _SIGNS = {Direction.INCREASE: (1,), Direction.DECREASE: (-1,), Direction.BOTH: (1, -1)}
 _ZERO_ONE = (0.0, 1.0)
-_WHOLE_STRIDE = 1.05
-_SLICE_STRIDE = 1.1
+_WHOLE_STRIDE = 1.1
+_SLICE_STRIDE = 1.2
 
 
 class Track:

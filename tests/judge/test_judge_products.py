@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.judge.betting import one_sided
+from harness.judge.betting import Joint, one_sided
 from harness.judge.products import log_e_each, log_products
 
 SIZES = st.sampled_from([0, 1, 3, 4, 127, 128, 129, 1000, 8192, 8200, 9001])
@@ -52,3 +52,18 @@ def test_nothing_adds_nothing():
     one = np.ones(2)
     assert log_products(np.empty(0), one, one).tolist() == [0.0, 0.0]
     assert len(log_e_each(np.empty(0), one, one, one)) == 0
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from([1, -1]), min_size=1, max_size=4),
+    st.sampled_from([0.001, 0.3, 0.9]),
+    st.sampled_from([(0.0, 1.0), (-1.0, 1.0)]),
+    st.integers(0, 2**32),
+)
+def test_processes_together_grow_as_they_do_alone(signs, margin, bounds, seed):
+    processes = [one_sided(sign, sign * margin, bounds, None, None) for sign in signs]
+    rng = np.random.default_rng(seed)
+    x = np.where(rng.random(3000) < 0.5, rng.choice(bounds, 3000), rng.uniform(*bounds, 3000))
+    for process, grown in zip(processes, Joint(processes).growth(x), strict=True):
+        assert grown == pytest.approx(process.log_factors(x).sum(axis=0), rel=1e-7, abs=1e-5)

@@ -113,14 +113,14 @@ def test_all_failed_never_passes_nor_fails():
 
 def test_path_is_thinned_and_ends_at_the_last_look():
     seen = track(bounds=(0.0, 1.0))
-    for _ in range(15):
+    for _ in range(9):
         seen.add(np.zeros(1), 0)
-    assert [point.n for point in seen.path()] == list(range(1, 16))
+    assert [point.n for point in seen.path()] == list(range(1, 10))
     for _ in range(3000):
         seen.add(np.zeros(1000), 0)
     path = seen.path()
     assert len(path) <= MAX_POINTS
-    assert path[-1].n == seen.n == 3_000_015
+    assert path[-1].n == seen.n == 3_000_009
     assert path[-1] == seen.point()
 
 
