@@ -94,7 +94,7 @@ def process_errors(runs: int, n: int, batch: int, seed: int) -> list[Figure]:
             x = condition.draw(n, rng)
             for answer, crossed in _ever(condition, x, batch).items():
                 wrong[answer] += crossed
-        figures += [_figure(f"process, {condition.name}: false {answer}", count, runs,
+        figures += [figure_of_errors(f"process, {condition.name}: false {answer}", count, runs,
                             condition.note) for answer, count in wrong.items()]  # fmt: skip
     return figures
 
@@ -151,12 +151,20 @@ def window_errors(runs: int, n: int, batch: int, seed: int) -> list[Figure]:
         for _ in range(runs):
             for answer, crossed in _ever_track(own, rng.permutation(x), batch, n).items():
                 wrong[answer] += crossed
-        figures += [_figure(f"window, {condition.name}: false {answer}", count, runs,
+        figures += [figure_of_errors(f"window, {condition.name}: false {answer}", count, runs,
                             condition.note) for answer, count in wrong.items()]  # fmt: skip
     return figures
 
 
-def _figure(name: str, wrong: int, runs: int, note: str) -> Figure:
+def figure_of_errors(name: str, wrong: int, runs: int, note: str) -> Figure:
+    """A rate of wrong answers beside the binomial limit of a true rate of α.
+
+    Args:
+      name: of the condition and the answer.
+      wrong: runs with a wrong answer.
+      runs: all runs.
+      note: what is done about the condition.
+    """
     from scipy.stats import binom
 
     limit = float(binom.ppf(1.0 - _ONCE_IN, runs, ALPHA)) / runs

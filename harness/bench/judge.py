@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from harness.bench.dependence import dependent_errors
 from harness.bench.efficiency import efficiency, naive
 from harness.bench.errors import process_errors, window_errors
 from harness.bench.figures import Figure, Figures
@@ -21,6 +22,7 @@ BATCH_SPEED, EACH_SPEED, TEN_LIMIT_S = 50e6, 3e6, 2.0
 
 _RUNS, _LONG_RUNS = 300, 2000
 _LONG_N, _MILLION, _MILLION_RUNS = 20_000, 1_000_000, 40
+_DEPENDENT_RUNS = 500
 _BATCH = 10_000
 _REPEATS = 9
 _MEMORY_GROWTH = 1.1
@@ -38,6 +40,7 @@ def bench_judge(*, long: bool) -> Figures:
     if long:
         figures += process_errors(_LONG_RUNS, _LONG_N, 200, _SEED + 1)
         figures += window_errors(_LONG_RUNS, _LONG_N // 10, 100, _SEED + 2)
+        figures += dependent_errors(_DEPENDENT_RUNS, _SEED + 4)
         figures += process_errors(_MILLION_RUNS, _MILLION, _BATCH, _SEED + 3)
     return Figures(title="The judge", figures=tuple(figures))
 
