@@ -7,7 +7,7 @@ from harness.bench.dependence import dependent_errors
 
 
 def test_errors_under_dependence_stay_below_their_level():
-    figures = dependent_errors(30, 1)
+    figures = dependent_errors(15, 1)
     assert len(figures) == 12
     assert [f.name for f in figures if not f.kept] == []
 
