@@ -255,3 +255,5 @@ class Policy:
     """Column (user, session) or time block (1h) whose requests depend on each other; "" = none do."""
     weight: Weight = Weight.REQUEST
     """What counts once where there is a unit."""
+    unpaired: bool = False
+    """A table whose rows carry one arm's outcome each, with the arm and its probability."""

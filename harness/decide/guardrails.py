@@ -178,6 +178,39 @@ def read_table_guardrail(section: Section) -> Guardrail:
     )
 
 
+def read_unpaired_guardrail(section: Section) -> Guardrail:
+    """Reads and checks one guardrail over outcomes of two arms: a difference of their means.
+
+    Args:
+      section: its keys.
+
+    Raises:
+      PolicyError: an unknown key or word, no range, or a margin that no difference can reach.
+    """
+    section.only(
+        ("name", "column", "range", "margin", "direction", "gating", "effect"), _LATER_TABLE_KEYS
+    )
+    name = _read_name(section)
+    if "range" not in section:
+        what = "is missing: it says between which values one outcome lies"
+        raise section.error("range", what, "Write `range: [lo, hi]`.")
+    lo, hi = section.interval("range")
+    differences = (lo - hi, hi - lo)
+    direction = _direction(section, name, differences)
+    margin = _margin(section, "margin", differences, direction)
+    return Guardrail(
+        name=name,
+        metric=Metric.COLUMN,
+        margin=margin,
+        direction=direction,
+        window=WindowName.TABLE,
+        gating=section.maybe("gating", section.flag, default=True),
+        effect=_effect(section, differences, margin, direction) if "effect" in section else None,
+        column=section.maybe("column", section.text, name),
+        range=(lo, hi),
+    )
+
+
 def _read_name(section: Section) -> str:
     name = section.text("name")
     if not _NAME.match(name):

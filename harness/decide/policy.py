@@ -24,14 +24,22 @@ from harness.core.policies import (
     Windows,
 )
 from harness.decide.document import Section, read_document
-from harness.decide.guardrails import read_guardrail, read_table_guardrail
+from harness.decide.guardrails import (
+    read_guardrail,
+    read_table_guardrail,
+    read_unpaired_guardrail,
+)
+from harness.decide.policy_sections import (
+    read_approval,
+    read_decision,
+    read_mapping,
+    read_sandbox,
+    read_windows,
+)
 from harness.decide.presets import PRESETS
 
 VERSION = 1
 """The policy format that is read."""
-
-TIERS = ("S0", "S1", "S2", "S3")
-"""Isolation tiers, weakest first."""
 
 _KEYS = (
     "version",
@@ -41,6 +49,7 @@ _KEYS = (
     "claim",
     "weight",
     "unit",
+    "unpaired",
     "decision",
     "windows",
     "guardrails",
@@ -73,13 +82,13 @@ def policy_from_yaml(text: str, where: str) -> Policy:
       PolicyError: with file, line and key, what is wrong, and the nearest valid word.
     """
     document = _document(text, where)
-    for key in ("unit", "weight"):
-        if key in document and document.text(key) != Weight.REQUEST.value:
+    for key in ("unit", "weight", "unpaired"):
+        if key in document and not (key == "weight" and document.text(key) == Weight.REQUEST.value):
             raise document.error(
                 key, "is not supported yet by a gate", "Leave it out, or judge a table."
             )
     preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
-    decision = _decision(document.section("decision")) if "decision" in document else None
+    decision = read_decision(document.section("decision")) if "decision" in document else None
     return _policy(document, preset, decision, _guardrails(document, preset, decision))
 
 
@@ -108,13 +117,17 @@ def table_policy_from_yaml(text: str, where: str) -> Policy:
             "has guardrails that need two models, and a table has none",
             "Leave it out, and list the guardrails whose columns the table has.",
         )
-    guardrails = _own_guardrails(document, read_table_guardrail)
+    unpaired = document.maybe("unpaired", document.flag, default=False)
+    read = read_unpaired_guardrail if unpaired else read_table_guardrail
+    guardrails = _own_guardrails(document, read)
     if not guardrails:
         raise document.error("guardrails", "is missing or empty", "List at least one.")
     _some_decide(document, tuple(guardrails.values()))
     policy = _policy(document, Preset.NONE, None, tuple(guardrails.values()))
     unit, weight = _unit(document, policy)
-    policy = dataclasses.replace(policy, unit=unit, weight=weight, digest="")
+    policy = dataclasses.replace(policy, unit=unit, weight=weight, unpaired=unpaired, digest="")
+    if unpaired:
+        _fits_arms(document, policy)
     policy = dataclasses.replace(policy, digest=sha256(policy))
     asked = "windows" in document and "min_requests" in document.section("windows")
     if asked:
@@ -146,6 +159,20 @@ def _document(text: str, where: str) -> Section:
     if document.integer("version", least=0) != VERSION:
         raise document.error("version", "is not 1", "Write `version: 1`.")
     return document
+
+
+def _fits_arms(document: Section, policy: Policy) -> None:
+    """Refuses what has no meaning, or no test yet, where each row is one arm's."""
+    if policy.claim is Claim.WINDOW:
+        raise document.error(
+            "claim", "'window' needs both answers to a request", "Use `claim: process`."
+        )
+    if policy.windows.planning:
+        raise document.error("windows", "planning is not supported yet for arms", "Leave it out.")
+    if policy.unit and policy.weight is Weight.REQUEST:
+        raise document.error(
+            "weight", "'request' is not supported yet for arms", "Use `weight: unit`."
+        )
 
 
 def _unit(document: Section, policy: Policy) -> tuple[str, Weight]:
@@ -194,15 +221,19 @@ def _policy(
         alpha_rollback=alpha_rollback,
         claim=_claim(document, guardrails),
         decision=decision,
-        windows=document.maybe("windows", lambda key: _windows(document.section(key)), Windows()),
+        windows=document.maybe(
+            "windows", lambda key: read_windows(document.section(key)), Windows()
+        ),
         guardrails=guardrails,
         sandbox=document.maybe(
-            "sandbox", lambda key: _sandbox(document.section(key)), SandboxPolicy()
+            "sandbox", lambda key: read_sandbox(document.section(key)), SandboxPolicy()
         ),
         approval=document.maybe(
-            "approval", lambda key: _approval(document.section(key)), Approval()
+            "approval", lambda key: read_approval(document.section(key)), Approval()
         ),
-        mapping=document.maybe("mapping", lambda key: _mapping(document.section(key)), Mapping()),
+        mapping=document.maybe(
+            "mapping", lambda key: read_mapping(document.section(key)), Mapping()
+        ),
         digest="",
     )
     return dataclasses.replace(policy, digest=sha256(policy))
@@ -238,63 +269,6 @@ def _claim(document: Section, guardrails: tuple[Guardrail, ...]) -> Claim:
                 f"Use `claim: process`, or `drop: [{guardrail.name}]`.",
             )
     return claim
-
-
-def _decision(section: Section) -> DecisionRule:
-    section.only(("output", "rule", "value", "score", "positive"))
-    rule = section.choice("rule", Rule)
-    if rule is Rule.THRESHOLD and "value" not in section:
-        raise section.error("value", "is missing", "A threshold rule needs it: `value: 0.5`.")
-    if rule is not Rule.THRESHOLD and "value" in section:
-        raise section.error("value", f"has no meaning under rule '{rule.value}'", "Leave it out.")
-    return DecisionRule(
-        output=section.text("output"),
-        rule=rule,
-        value=section.number("value") if rule is Rule.THRESHOLD else None,
-        score=section.text("score") if "score" in section else None,
-        positive=section.maybe("positive", lambda key: section.integer(key, least=-1), -1),
-    )
-
-
-def _windows(section: Section) -> Windows:
-    section.only(("newest", "matured", "min_requests", "max_requests", "cover", "planning"))
-    default = Windows()
-    days, maturity = default.newest_days, default.maturity_s
-    if "newest" in section:
-        newest = section.section("newest")
-        newest.only(("days",))
-        days = newest.maybe("days", newest.positive, days)
-    if "matured" in section:
-        matured = section.section("matured")
-        matured.only(("maturity",))
-        maturity = matured.maybe("maturity", matured.seconds, maturity)
-    least = section.maybe(
-        "min_requests", lambda key: section.integer(key, least=1), default.min_requests
-    )
-    most = section.maybe(
-        "max_requests", lambda key: section.integer(key, least=1), default.max_requests
-    )
-    if most < least:
-        raise section.error(
-            "max_requests",
-            f"{most:,} is below min_requests, {least:,}: every run would hold",
-            "Raise it, or lower min_requests.",
-        )
-    planning = section.maybe("planning", lambda key: section.integer(key, least=0), 0)
-    if planning + least > most:
-        raise section.error(
-            "planning",
-            f"{planning:,} and min_requests, {least:,}, are more than max_requests, {most:,}",
-            "Plan with fewer requests: a few hundred are enough.",
-        )
-    return Windows(
-        newest_days=days,
-        maturity_s=maturity,
-        min_requests=least,
-        max_requests=most,
-        cover=section.maybe("cover", section.texts, ()),
-        planning=planning,
-    )
 
 
 def _guardrails(
@@ -367,40 +341,3 @@ def _lacks(guardrail: Guardrail, decision: DecisionRule | None) -> str:
     if needs_score and decision.rule is Rule.NONE and decision.score is None:
         return "a score output"
     return ""
-
-
-def _sandbox(section: Section) -> SandboxPolicy:
-    section.only(("require", "memory", "batch_deadline", "load_deadline"))
-    default = SandboxPolicy()
-    tier = section.maybe("require", section.text, default.require)
-    if tier not in TIERS:
-        raise section.error(
-            "require", f"'{tier}' is no isolation tier", f"Known: {', '.join(TIERS)}."
-        )
-    return SandboxPolicy(
-        require=tier,
-        memory_bytes=section.maybe("memory", section.size_bytes, default.memory_bytes),
-        batch_deadline_s=section.maybe("batch_deadline", section.seconds, default.batch_deadline_s),
-        load_deadline_s=section.maybe("load_deadline", section.seconds, default.load_deadline_s),
-    )
-
-
-def _approval(section: Section) -> Approval:
-    section.only(("required", "approvers", "expires"))
-    default = Approval()
-    return Approval(
-        required=section.maybe("required", section.flag, default.required),
-        approvers=section.maybe(
-            "approvers", lambda key: section.integer(key, least=1), default.approvers
-        ),
-        expires_s=section.maybe("expires", section.seconds, default.expires_s),
-    )
-
-
-def _mapping(section: Section) -> Mapping:
-    section.only(("inputs", "outputs", "tensors"))
-    return Mapping(
-        inputs=section.maybe("inputs", section.pairs, ()),
-        outputs=section.maybe("outputs", section.pairs, ()),
-        tensors=section.maybe("tensors", section.pairs, ()),
-    )

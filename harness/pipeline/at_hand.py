@@ -14,8 +14,10 @@ from harness.core.tensors import Floats
 from harness.judge.plan import WindowCounts
 from harness.judge.tables import column_values
 from harness.pipeline.observed import read_observed
+from harness.pipeline.table_units import by_unit, unit_columns
 
 _MOST_EARLIER = 200_000
+_SEED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +45,22 @@ def table_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
     if len(traffic) > 1:
         raise UsageError("--traffic", "a policy over columns takes one table", "Give one file.")
     sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
-    observed = read_observed(traffic[0], [*(g.column for g in policy.guardrails), *sliced])
-    n0 = min(policy.windows.planning, observed.n)
+    columns = [*(g.column for g in policy.guardrails), *sliced, *unit_columns(policy)]
+    observed = read_observed(traffic[0], columns)
+    seen = {g.name: column_values(g, observed.numbers(g.column)).values for g in policy.guardrails}
+    values = by_unit(policy, observed, seen, _SEED)
+    n = max(len(v.x) for v in values.values())
+    n0 = min(policy.windows.planning, n)
     slices = {}
     for column in sliced:
-        values, found = np.unique(observed.words(column)[n0:].astype(str), return_counts=True)
-        slices[column] = {str(v): int(n) for v, n in zip(values, found, strict=True)}
+        words, found = np.unique(observed.words(column)[n0:].astype(str), return_counts=True)
+        slices[column] = {str(w): int(k) for w, k in zip(words, found, strict=True)}
+    units = f", {n:,} units of {policy.unit}" if policy.unit else ""
     return AtHand(
-        counts={WindowName.TABLE.value: WindowCounts(n=observed.n - n0, slices=slices)},
-        planning={
-            g.name: column_values(g, observed.numbers(g.column)[:n0]).values.x
-            for g in policy.guardrails
-        },
-        words=f"{observed.name}: {observed.n:,} rows",
-        basis=f"the spread of the first {n0:,} rows, which are no evidence",
+        counts={WindowName.TABLE.value: WindowCounts(n=n - n0, slices=slices)},
+        planning={name: v.x[:n0] for name, v in values.items()},
+        words=f"{observed.name}: {observed.n:,} rows{units}",
+        basis=f"the spread of the first {n0:,} {'units' if policy.unit else 'rows'}, which are no evidence",
     )
 
 

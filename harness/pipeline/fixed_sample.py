@@ -7,7 +7,7 @@ They hold for one look that was planned beforehand, and for nothing else: a repe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,40 @@ def fixed_sample(policy: Policy, seen: Mapping[str, ColumnValues]) -> list[dict[
                 "upper": float(upper),
                 "level": 1.0 - miss,
                 "method": method,
+            }
+        )
+    return found
+
+
+def fixed_sample_of_arms(arms: Sequence[Mapping[str, Any]], miss: float) -> list[dict[str, Any]]:
+    """Newcombe's (1998) interval of candidate − baseline, for shares under one constant split.
+
+    Args:
+      arms: per guardrail ((sum, units) of the candidate, of the baseline).
+      miss: 1 − level.
+
+    Returns:
+      As `fixed_sample`; guardrails with an empty arm are left out.
+    """
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
+    found = []
+    for row in arms:
+        (up, n_up), (down, n_down) = row["arms"]
+        if not (n_up and n_down):
+            continue
+        lower, upper = confint_proportions_2indep(
+            up, n_up, down, n_down, compare="diff", method="newcomb", alpha=miss
+        )
+        found.append(
+            {
+                "guardrail": row["guardrail"],
+                "n": n_up + n_down,
+                "mean": up / n_up - down / n_down,
+                "lower": float(lower),
+                "upper": float(upper),
+                "level": 1.0 - miss,
+                "method": "Newcombe, difference of two shares",
             }
         )
     return found

@@ -15,9 +15,9 @@ import yaml
 
 from harness.core.clock import iso, now_ns
 from harness.core.errors import UsageError
-from harness.core.findings import Finding, Severity
+from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
-from harness.core.policies import Claim, Guardrail, Mode, Policy, Weight, WindowName
+from harness.core.policies import Claim, Mode, Policy, WindowName
 from harness.core.tensors import Strings
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.decide.decision import decide
@@ -30,8 +30,10 @@ from harness.judge.planning import moments, planning_json
 from harness.judge.tables import ColumnValues, column_values, looks
 from harness.pipeline.environment import environment, package_version
 from harness.pipeline.gate import EXIT_CODES
+from harness.pipeline.judge_arms import COLUMNS, check_arms, judge_arms
 from harness.pipeline.observed import ObservedTable, read_observed
 from harness.pipeline.publish import Outcome, publish, write_reports
+from harness.pipeline.table_findings import about_units, findings_of
 from harness.pipeline.table_units import by_unit, unit_columns
 from harness.store.runs import RunFolder
 
@@ -137,31 +139,72 @@ def judge_table(
     asked, text, where = read_table_policy(policy)
     columns = [g.column for g in asked.guardrails]
     columns += [c for g in asked.guardrails for c in g.slice_by]
-    columns += unit_columns(asked)
+    columns += [*unit_columns(asked), *(COLUMNS if asked.unpaired else ())]
     observed = read_observed(table, columns)
+    check_arms(asked, observed)
     observed.check_rows()
     drawn_with = secrets.randbits(63) if seed is None else seed
-    judged = _judge(asked, observed, population, drawn_with)
-    rows = tuple(_about_units(asked, row) for row in judged.judge.evidence())
-    facts = _facts(asked, judged, population)
-    record = decide(asked, judged.judge.status(), rows, facts)
-    findings = tuple(
-        f for g in asked.guardrails for f in _findings(g, judged.seen[g.name], observed)
-    )
-    outcome = Outcome(
-        record=record, evidence=rows, findings=findings, intermediates={}, summary={},
-        manifest={}, models=None, plan=judged.plan, status=judged.judge.status(),
-        windows={
-            _WINDOW: {"n": judged.n, "judged": judged.n - judged.n_planning, "reason": ""}
-        },
-    )  # fmt: skip
+    seen = {g.name: column_values(g, observed.numbers(g.column)) for g in asked.guardrails}
+    if asked.unpaired:
+        outcome = _unpaired_outcome(asked, observed, seen, population)
+    else:
+        outcome = _paired_outcome(asked, observed, seen, population, drawn_with)
     if out is not None:
         request = {"policy": where, "population": population, "seed": drawn_with}
-        _write(out.resolve(), outcome, _manifest(asked, text, observed, request), judged, asked)
+        _write(out.resolve(), outcome, _manifest(asked, text, observed, request), seen, asked)
     return TableVerdict(
-        record=record, guardrails=rows, findings=findings, mode=asked.mode,
-        run=out.resolve() if out is not None else None,
+        record=outcome.record, guardrails=outcome.evidence, findings=outcome.findings,
+        mode=asked.mode, run=out.resolve() if out is not None else None,
     )  # fmt: skip
+
+
+def _paired_outcome(
+    policy: Policy,
+    observed: ObservedTable,
+    seen: dict[str, ColumnValues],
+    population: int | None,
+    seed: int,
+) -> Outcome:
+    judged = _judge(policy, observed, seen, population, seed)
+    rows = tuple(about_units(policy, row) for row in judged.judge.evidence())
+    facts = _facts(policy, judged, population)
+    return Outcome(
+        record=decide(policy, judged.judge.status(), rows, facts),
+        evidence=rows,
+        findings=findings_of(policy, observed, seen),
+        intermediates={},
+        summary={},
+        manifest={"planning": planning_json(judged.plan, {_WINDOW: judged.n_planning})},
+        models=None,
+        windows={_WINDOW: {"n": judged.n, "judged": judged.n - judged.n_planning, "reason": ""}},
+        plan=judged.plan,
+        status=judged.judge.status(),
+    )
+
+
+def _unpaired_outcome(
+    policy: Policy,
+    observed: ObservedTable,
+    seen: dict[str, ColumnValues],
+    population: int | None,
+) -> Outcome:
+    if population is not None:
+        raise UsageError(
+            "--population", "has no meaning where each row is one arm's", "Leave it out."
+        )
+    verdict = judge_arms(policy, observed, seen)
+    return Outcome(
+        record=verdict.record,
+        evidence=verdict.evidence,
+        findings=findings_of(policy, observed, seen),
+        intermediates={},
+        summary={"arms": list(verdict.fixed_sample)},
+        manifest={},
+        models=None,
+        windows={_WINDOW: {"n": verdict.n, "judged": verdict.n, "reason": ""}},
+        plan=None,
+        status=None,
+    )
 
 
 def read_table_policy(policy: PolicyLike) -> tuple[Policy, str, str]:
@@ -184,19 +227,23 @@ def read_table_policy(policy: PolicyLike) -> tuple[Policy, str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """The judge after all rows, and what became of each column."""
+    """The judge after all rows."""
 
     judge: Judge
     plan: TestPlan
-    seen: dict[str, ColumnValues]
     n: int
     """What counts once: rows, or units."""
     n_planning: int
     """First of them that only planned the bets."""
 
 
-def _judge(policy: Policy, observed: ObservedTable, population: int | None, seed: int) -> _Judged:
-    seen = {g.name: column_values(g, observed.numbers(g.column)) for g in policy.guardrails}
+def _judge(
+    policy: Policy,
+    observed: ObservedTable,
+    seen: dict[str, ColumnValues],
+    population: int | None,
+    seed: int,
+) -> _Judged:
     values = by_unit(policy, observed, {name: c.values for name, c in seen.items()}, seed)
     n = max(len(v.x) for v in values.values())
     _check_population(population, n)
@@ -223,7 +270,7 @@ def _judge(policy: Policy, observed: ObservedTable, population: int | None, seed
             },
             {name: column[start:stop] for name, column in slices.items()},
         )
-    return _Judged(judge=judge, plan=plan, seen=seen, n=n, n_planning=n0)
+    return _Judged(judge=judge, plan=plan, n=n, n_planning=n0)
 
 
 def _check_population(population: int | None, n: int) -> None:
@@ -233,18 +280,6 @@ def _check_population(population: int | None, n: int) -> None:
             f"{population:,} is fewer than the table's {n:,} rows or units",
             "Give the number of requests that the rows were drawn from.",
         )
-
-
-def _about_units(policy: Policy, row: Evidence) -> Evidence:
-    """Evidence whose subject names the unit that counts once."""
-    if not policy.unit:
-        return row
-    if policy.weight is Weight.UNIT:
-        subject = row.subject.replace("rows", f"units of {policy.unit}, each once,", 1)
-    else:
-        subject = row.subject.replace("rows like the table's", "this table's rows", 1)
-        subject += f" (units of {policy.unit} drawn by their size)"
-    return replace(row, subject=subject)
 
 
 def _counted(words: Strings) -> dict[str, int]:
@@ -279,38 +314,6 @@ def _facts(policy: Policy, judged: _Judged, population: int | None) -> Facts:
     )
 
 
-def _findings(guardrail: Guardrail, column: ColumnValues, observed: ObservedTable) -> list[Finding]:
-    found = []
-    below, above = column.n_clipped
-    if guardrail.range is not None and below + above:
-        lo, hi = guardrail.range
-        found.append(
-            Finding(
-                kind="clipped",
-                severity=Severity.WARNING,
-                where=guardrail.column,
-                what=f"{below + above:,} of {observed.n:,} rows of column '{guardrail.column}' lie "
-                f"outside the declared range [{lo:g}, {hi:g}] ({below:,} below, {above:,} above) "
-                "and were cut to it: the verdict is about the clipped mean",
-                remedy="Widen the range if such values are real and matter.",
-                value=(below + above) / observed.n,
-            )
-        )
-    if column.n_missing:
-        found.append(
-            Finding(
-                kind="missing_values",
-                severity=Severity.WARNING,
-                where=guardrail.column,
-                what=f"{column.n_missing:,} of {observed.n:,} rows of column '{guardrail.column}' "
-                "have no value and count as the worst one for whatever is to be proven",
-                remedy="Find out why they are empty.",
-                value=column.n_missing / observed.n,
-            )
-        )
-    return found
-
-
 def _manifest(
     policy: Policy, text: str, observed: ObservedTable, request: dict[str, Any]
 ) -> dict[str, Any]:
@@ -335,16 +338,27 @@ def _manifest(
 
 
 def _write(
-    path: Path, outcome: Outcome, manifest: dict[str, Any], judged: _Judged, policy: Policy
+    path: Path,
+    outcome: Outcome,
+    manifest: dict[str, Any],
+    seen: dict[str, ColumnValues],
+    policy: Policy,
 ) -> None:
     """The same files as a gate's, without models."""
-    from harness.pipeline.fixed_sample import fixed_sample
+    from harness.pipeline.fixed_sample import fixed_sample, fixed_sample_of_arms
 
-    n = manifest["table"]["rows"]
-    manifest = {**manifest, "planning": planning_json(judged.plan, {_WINDOW: judged.n_planning})}
-    summary = {"n": n, "fixed_sample": fixed_sample(policy, judged.seen)}
+    miss = policy.alpha_promote + policy.alpha_rollback
+    intervals = (
+        fixed_sample_of_arms(outcome.summary["arms"], miss)
+        if policy.unpaired
+        else fixed_sample(policy, seen)
+    )
     with RunFolder.create(path) as run:
         publish(
             run,
-            replace(outcome, manifest={"run_id": path.name, **manifest}, summary=summary),
+            replace(
+                outcome,
+                manifest={"run_id": path.name, **manifest, **outcome.manifest},
+                summary={"n": manifest["table"]["rows"], "fixed_sample": intervals},
+            ),
         )

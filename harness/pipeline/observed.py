@@ -22,8 +22,6 @@ ID_COLUMNS = ("request_id",)
 """Optional; where there is one, a row that is given twice is refused."""
 TIME_COLUMNS = ("ts_ns", "ts")
 """Optional; where there is one, rows must be in its order."""
-UNPAIRED_COLUMNS = ("arm", "propensity")
-"""Rows of two arms, one version each; a paired test would mean nothing for them."""
 
 
 class ObservedTable:
@@ -36,6 +34,10 @@ class ObservedTable:
         """Rows."""
         self._table = table
         self._available = tuple(available)
+
+    def has(self, column: str) -> bool:
+        """Whether the table has the column, read or not."""
+        return column in self._available
 
     def numbers(self, column: str) -> Floats:
         """A numeric column, shape (n,); empty cells are NaN.
@@ -162,13 +164,6 @@ def read_observed(table: TableLike, columns: Iterable[str]) -> ObservedTable:
             "table",
             f"a {type(table).__name__} is no table",
             "Give a DataFrame, an Arrow table, or the path of a Parquet or CSV file.",
-        )
-    unpaired = [c for c in UNPAIRED_COLUMNS if c in available]
-    if unpaired:
-        raise TrafficError(
-            f"{name}, column '{unpaired[0]}'",
-            "rows of two arms are not supported yet: each row must carry a paired difference",
-            "Replay the requests through both versions, or drop the column if rows are paired.",
         )
     return ObservedTable(name, kept, available)
 

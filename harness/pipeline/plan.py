@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.errors import UsageError
+from harness.core.errors import PolicyError, UsageError
 from harness.core.jsonable import jsonable
 from harness.core.policies import Direction, Guardrail, Metric, Policy, WindowName
 from harness.decide.policy import any_policy_from_yaml
@@ -156,6 +156,10 @@ def plan(
             where, f"the policy cannot be read: {error}", "Give a YAML text file."
         ) from error
     asked = any_policy_from_yaml(text, where)
+    if asked.unpaired:
+        raise PolicyError(
+            f"{where}, unpaired", "rows of two arms cannot be planned yet", "Plan a paired policy."
+        )
     for_table = any(g.window is WindowName.TABLE for g in asked.guardrails)
     hand = table_at_hand(asked, traffic) if for_table else traffic_at_hand(asked, traffic)
     if earlier is not None and not for_table:

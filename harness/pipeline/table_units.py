@@ -10,6 +10,7 @@ from harness.core.errors import TrafficError
 from harness.core.policies import Policy, Weight
 from harness.judge.metrics import Values
 from harness.judge.units import (
+    UnitMap,
     is_block,
     size_weighted_draws,
     unit_means,
@@ -24,6 +25,17 @@ _BLOCK_TIME = "ts_ns"
 def unit_columns(policy: Policy) -> list[str]:
     """Columns that the policy's unit needs."""
     return [policy.unit] if policy.unit and not is_block(policy.unit) else []
+
+
+def units_of(unit: str, observed: ObservedTable) -> UnitMap:
+    """Which unit each row belongs to.
+
+    Raises:
+      TrafficError: a row without a unit, or a time block without the column ts_ns.
+    """
+    if is_block(unit):
+        return units_of_blocks(observed.times_ns(_BLOCK_TIME), unit)
+    return units_of_column(observed.words(unit))
 
 
 def by_unit(
@@ -46,10 +58,7 @@ def by_unit(
     """
     if not policy.unit:
         return dict(values)
-    if is_block(policy.unit):
-        units = units_of_blocks(observed.times_ns(_BLOCK_TIME), policy.unit)
-    else:
-        units = units_of_column(observed.words(policy.unit))
+    units = units_of(policy.unit, observed)
     if policy.weight is Weight.UNIT:
         return {name: unit_means(v, units) for name, v in values.items()}
     rng = np.random.default_rng(seed)

@@ -143,7 +143,7 @@ def test_advise_never_fails_a_pipeline():
     [
         ({"request_id": [f"r{i}" for i in range(9)] + ["r3"]}, "row 9: request_id 'r3'"),
         ({"ts_ns": [0, 1, 2, 3, 2, 5, 6, 7, 8, 9]}, "row 4: ts_ns is earlier"),
-        ({"arm": ["baseline", "candidate"] * 5}, "two arms are not supported yet"),
+        ({"arm": ["baseline", "candidate"] * 5}, "cannot be judged as paired"),
         ({"d": list("abcdefghij")}, "holds .*string, not numbers"),
         ({"d": [1, "a"] * 5}, "mixes kinds"),
     ],

@@ -225,3 +225,17 @@ def test_a_resumed_run_keeps_the_bets_that_were_fixed(planned_gate, tmp_path, mo
     assert again.decision is planned_gate.decision
     assert json.loads((run / "evidence.json").read_text())["evidence"] == told[0]["evidence"]
     assert json.loads((run / "manifest.json").read_text())["planning"] == told[1]["planning"]
+
+
+def test_a_plan_over_units_counts_units(policy_file, tmp_path):
+    table(2000).assign(user=np.arange(2000) // 5).to_csv(tmp_path / "t.csv", index=False)
+    path = policy_file(SCORE, unit="user", weight="unit", windows={"planning": 100})
+    needs = plan(path, [tmp_path / "t.csv"])
+    assert needs.windows[0].available == 300
+    assert "units" in needs.tests[0].basis
+
+
+def test_arms_cannot_be_planned_yet(policy_file):
+    rate = {"name": "rate", "column": "value", "range": [0, 1], "margin": 0.1}
+    with pytest.raises(PolicyError, match="cannot be planned yet"):
+        plan(policy_file(rate, unpaired=True))

@@ -1,0 +1,118 @@
+"""The parts of a policy file that are the same whatever is judged.
+
+Every function reads one section strictly and raises PolicyError with the place of what is wrong.
+"""
+
+from __future__ import annotations
+
+from harness.core.policies import (
+    Approval,
+    DecisionRule,
+    Mapping,
+    Rule,
+    SandboxPolicy,
+    Windows,
+)
+from harness.decide.document import Section
+
+TIERS = ("S0", "S1", "S2", "S3")
+"""Isolation tiers, weakest first."""
+
+
+def read_decision(section: Section) -> DecisionRule:
+    """How the answer becomes a decision."""
+    section.only(("output", "rule", "value", "score", "positive"))
+    rule = section.choice("rule", Rule)
+    if rule is Rule.THRESHOLD and "value" not in section:
+        raise section.error("value", "is missing", "A threshold rule needs it: `value: 0.5`.")
+    if rule is not Rule.THRESHOLD and "value" in section:
+        raise section.error("value", f"has no meaning under rule '{rule.value}'", "Leave it out.")
+    return DecisionRule(
+        output=section.text("output"),
+        rule=rule,
+        value=section.number("value") if rule is Rule.THRESHOLD else None,
+        score=section.text("score") if "score" in section else None,
+        positive=section.maybe("positive", lambda key: section.integer(key, least=-1), -1),
+    )
+
+
+def read_windows(section: Section) -> Windows:
+    """Which exchanges are judged."""
+    section.only(("newest", "matured", "min_requests", "max_requests", "cover", "planning"))
+    default = Windows()
+    days, maturity = default.newest_days, default.maturity_s
+    if "newest" in section:
+        newest = section.section("newest")
+        newest.only(("days",))
+        days = newest.maybe("days", newest.positive, days)
+    if "matured" in section:
+        matured = section.section("matured")
+        matured.only(("maturity",))
+        maturity = matured.maybe("maturity", matured.seconds, maturity)
+    least = section.maybe(
+        "min_requests", lambda key: section.integer(key, least=1), default.min_requests
+    )
+    most = section.maybe(
+        "max_requests", lambda key: section.integer(key, least=1), default.max_requests
+    )
+    if most < least:
+        raise section.error(
+            "max_requests",
+            f"{most:,} is below min_requests, {least:,}: every run would hold",
+            "Raise it, or lower min_requests.",
+        )
+    planning = section.maybe("planning", lambda key: section.integer(key, least=0), 0)
+    if planning + least > most:
+        raise section.error(
+            "planning",
+            f"{planning:,} and min_requests, {least:,}, are more than max_requests, {most:,}",
+            "Plan with fewer requests: a few hundred are enough.",
+        )
+    return Windows(
+        newest_days=days,
+        maturity_s=maturity,
+        min_requests=least,
+        max_requests=most,
+        cover=section.maybe("cover", section.texts, ()),
+        planning=planning,
+    )
+
+
+def read_sandbox(section: Section) -> SandboxPolicy:
+    """What the legs run in."""
+    section.only(("require", "memory", "batch_deadline", "load_deadline"))
+    default = SandboxPolicy()
+    tier = section.maybe("require", section.text, default.require)
+    if tier not in TIERS:
+        raise section.error(
+            "require", f"'{tier}' is no isolation tier", f"Known: {', '.join(TIERS)}."
+        )
+    return SandboxPolicy(
+        require=tier,
+        memory_bytes=section.maybe("memory", section.size_bytes, default.memory_bytes),
+        batch_deadline_s=section.maybe("batch_deadline", section.seconds, default.batch_deadline_s),
+        load_deadline_s=section.maybe("load_deadline", section.seconds, default.load_deadline_s),
+    )
+
+
+def read_approval(section: Section) -> Approval:
+    """Who must say yes."""
+    section.only(("required", "approvers", "expires"))
+    default = Approval()
+    return Approval(
+        required=section.maybe("required", section.flag, default.required),
+        approvers=section.maybe(
+            "approvers", lambda key: section.integer(key, least=1), default.approvers
+        ),
+        expires_s=section.maybe("expires", section.seconds, default.expires_s),
+    )
+
+
+def read_mapping(section: Section) -> Mapping:
+    """Names that differ between the versions."""
+    section.only(("inputs", "outputs", "tensors"))
+    return Mapping(
+        inputs=section.maybe("inputs", section.pairs, ()),
+        outputs=section.maybe("outputs", section.pairs, ()),
+        tensors=section.maybe("tensors", section.pairs, ()),
+    )

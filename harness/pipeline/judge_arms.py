@@ -1,0 +1,240 @@
+"""A table of two arms: each row is the outcome of the version that answered, and the split is known.
+
+Nothing pairs the arms but the coin that sent a request to one of them, so the test is the live one:
+overlap-weighted differences, which stay valid while the split changes, behind a check that units
+fell to the arms as declared (judge.live).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import PolicyError, TrafficError
+from harness.core.policies import Direction, Policy
+from harness.core.tensors import Bools, Floats
+from harness.core.verdicts import Decision, DecisionRecord, Evidence
+from harness.judge.exposures import Requests
+from harness.judge.live import LiveJudge
+from harness.judge.live_plan import LiveAnswer, LiveBatch, LiveGuardrail, LiveKind, LivePlan
+from harness.judge.metrics import Values
+from harness.judge.tables import ColumnValues, looks
+from harness.judge.units import unit_arms, unit_means
+from harness.pipeline.observed import ObservedTable
+from harness.pipeline.table_units import units_of
+
+ARM, PROPENSITY = "arm", "propensity"
+COLUMNS = (ARM, PROPENSITY)
+"""What a table of two arms carries besides its outcomes."""
+
+_ARMS = ("baseline", "candidate")
+_SECOND_NS = 1_000_000_000
+_HALF_A_SECOND = 0.5
+_REASONS = {"undecided": "not_enough_evidence"}
+_NEXT = {
+    Decision.PROMOTE: "Move the alias to the candidate.",
+    Decision.ROLLBACK: "The baseline stays.",
+    Decision.HOLD: "Collect more units, or reconsider the margin.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmsVerdict:
+    """What a table of two arms proves."""
+
+    record: DecisionRecord
+    evidence: tuple[Evidence, ...]
+    n: int
+    """Units, or rows without a unit."""
+    fixed_sample: tuple[dict[str, Any], ...]
+    """Arms' sizes and sums of 0/1 outcomes, for an interval of one planned look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Units:
+    """One entry a unit, in order of first row."""
+
+    candidate: Bools
+    propensity: Floats
+    values: dict[str, Floats]
+    n_ignored: int
+    """Rows that came after their unit had changed arms."""
+
+
+def judge_arms(
+    policy: Policy, observed: ObservedTable, seen: Mapping[str, ColumnValues]
+) -> ArmsVerdict:
+    """Judges outcomes of two arms, a unit entering once with the arm and split of its first row.
+
+    Args:
+      policy: with unpaired guardrails: margins are differences of means, candidate − baseline.
+      observed: a table with the columns `arm` (baseline or candidate) and `propensity`, the
+        probability of the candidate's arm that was in force.
+      seen: guardrail name → its outcomes.
+
+    Raises:
+      TrafficError: a row without an arm or a propensity in [0, 1].
+    """
+    units = _units(policy, observed, seen)
+    n = len(units.candidate)
+    judge = LiveJudge(_plan(policy))
+    for number, (start, stop) in enumerate(looks(n)):
+        at = slice(start, stop)
+        requests = Requests(
+            ts_ns=np.arange(start, stop, dtype=np.int64) * _SECOND_NS,
+            unit=np.array([f"u{i}" for i in range(start, stop)], dtype=object),
+            candidate=units.candidate[at],
+            propensity=units.propensity[at],
+            values={name: x[at] for name, x in units.values.items()},
+        )
+        judge.update(LiveBatch(number=number, until_ns=stop * _SECOND_NS, requests=requests))
+    rows = tuple(_of_the_table(row) for row in judge.evidence())
+    return ArmsVerdict(
+        record=_record(policy, judge.answer(), rows, units),
+        evidence=rows,
+        n=n,
+        fixed_sample=tuple(_counts(units)),
+    )
+
+
+def _plan(policy: Policy) -> LivePlan:
+    return LivePlan(
+        guardrails=tuple(
+            LiveGuardrail(
+                name=g.name,
+                kind=LiveKind.SHIFT,
+                margin=g.margin,
+                bounds=g.bounds(),
+                direction=g.direction,
+                gating=g.gating,
+                gap=None if g.effect is None else g.margin - _towards(g.direction, g.effect),
+            )
+            for g in policy.guardrails
+        ),
+        # Rows stand a second apart, so each closes at the look it came with.
+        maturity_s=_HALF_A_SECOND,
+        alpha_promote=policy.alpha_promote,
+        alpha_rollback=policy.alpha_rollback,
+    )
+
+
+def _towards(direction: Direction, effect: float) -> float:
+    match direction:
+        case Direction.INCREASE:
+            return effect
+        case Direction.DECREASE:
+            return -effect
+        case Direction.BOTH:
+            return abs(effect)
+
+
+def _units(policy: Policy, observed: ObservedTable, seen: Mapping[str, ColumnValues]) -> _Units:
+    words = observed.words(ARM)
+    odd = np.flatnonzero((words != _ARMS[0]) & (words != _ARMS[1]))
+    if len(odd):
+        raise TrafficError(
+            f"{observed.name}, row {odd[0]}",
+            f"arm '{words[odd[0]]}' is neither baseline nor candidate",
+            "Write which version answered.",
+        )
+    candidate: Bools = np.asarray(words == _ARMS[1], np.bool_)
+    propensity = observed.numbers(PROPENSITY)
+    values = {name: column.values for name, column in seen.items()}
+    ignored = 0
+    if policy.unit:
+        units = units_of(policy.unit, observed)
+        arms = unit_arms(candidate, propensity, units)
+        # Rows after a change of arms are no part of the unit: neither values nor failures.
+        ignored = int(np.count_nonzero(~arms.counts))
+        values = {
+            name: unit_means(
+                Values(x=np.where(arms.counts, v.x, np.nan), failed=v.failed & arms.counts), units
+            )
+            for name, v in values.items()
+        }
+        candidate, propensity = arms.candidate, arms.propensity
+    return _Units(
+        candidate=candidate,
+        propensity=propensity,
+        values={name: v.x for name, v in values.items()},
+        n_ignored=ignored,
+    )
+
+
+def _record(
+    policy: Policy, answer: LiveAnswer, rows: tuple[Evidence, ...], units: _Units
+) -> DecisionRecord:
+    decision, reason, explanation = answer.decision, answer.reason, answer.explanation
+    n = answer.n_closed
+    if not n:
+        decision, reason = Decision.HOLD, "empty_window"
+        explanation = "The table holds no rows, and no data is no proof."
+    elif decision is Decision.PROMOTE and n < policy.windows.min_requests:
+        decision, reason = Decision.HOLD, "too_few_requests"
+        explanation = (
+            f"{n:,} units were judged; the policy asks for {policy.windows.min_requests:,}."
+        )
+    gating = [row for row in rows if row.gating]
+    weakest = min(gating, key=lambda row: row.e_promote).name if gating else ""
+    ignored = f"{units.n_ignored:,} rows of units that had changed arms before"
+    return DecisionRecord(
+        decision=decision,
+        reason=_REASONS.get(reason, reason),
+        explanation=explanation,
+        binding_guardrail=answer.culprits[0] if answer.culprits else weakest,
+        next=_NEXT[decision],
+        n_requests=n,
+        n_window=len(units.candidate),
+        alpha={"promote": policy.alpha_promote, "rollback": policy.alpha_rollback},
+        attempt=1,
+        not_compared=(
+            "where the rows come from: only the table was judged, no model was run",
+            "how arms were assigned: the column `propensity` is believed, and checked in total",
+            *((ignored,) if units.n_ignored else ()),
+        ),
+    )
+
+
+def _of_the_table(row: Evidence) -> Evidence:
+    return replace(row, window="table", subject=f"clipped {row.subject}")
+
+
+def _counts(units: _Units) -> list[dict[str, Any]]:
+    """Per guardrail of zeros and ones: (sum, units) of each arm; nothing where the split changed."""
+    if len(np.unique(units.propensity)) != 1:
+        return []
+    found = []
+    for name, x in units.values.items():
+        known = ~np.isnan(x)
+        if not np.isin(x[known], (0.0, 1.0)).all():
+            continue
+        arms = [known & units.candidate, known & ~units.candidate]
+        found.append(
+            {"guardrail": name, "arms": [(int(x[at].sum()), int(at.sum())) for at in arms]}
+        )
+    return found
+
+
+def check_arms(policy: Policy, observed: ObservedTable) -> None:
+    """Whether policy and table agree on what a row is.
+
+    Raises:
+      TrafficError: a table of two arms under a policy for paired rows.
+      PolicyError: the other way round.
+    """
+    found = [column for column in COLUMNS if observed.has(column)]
+    if found and not policy.unpaired:
+        raise TrafficError(
+            f"{observed.name}, column '{found[0]}'",
+            "rows of two arms cannot be judged as paired differences",
+            "Add `unpaired: true` to the policy, or drop the column if rows are paired.",
+        )
+    if policy.unpaired and len(found) < len(COLUMNS):
+        raise PolicyError(
+            "unpaired",
+            f"the table lacks {' and '.join(sorted(set(COLUMNS) - set(found)))}",
+            "Give each row its `arm` and `propensity`, or leave `unpaired` out.",
+        )
