@@ -6,9 +6,11 @@ once per test run, under a lock so that the processes of pytest-xdist share it, 
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,10 @@ pytest_plugins = ("gates",)
 
 # Before anything imports MLflow: it starts telemetry on import.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# Fixtures of a wider scope than one test count their attempts here, never in the user's own folder.
+os.environ["HARNESS_STATE_DIR"] = tempfile.mkdtemp(prefix="harness-tests-state-")
+atexit.register(shutil.rmtree, os.environ["HARNESS_STATE_DIR"], ignore_errors=True)
 
 # Warnings are errors; these are raised inside MLflow by MLflow's own code, and nothing here can
 # avoid them.

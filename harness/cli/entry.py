@@ -116,8 +116,10 @@ def run(arguments: list[str] | None = None) -> int:
         end = "" if error.remedy.endswith((".", "?", "!")) else "."
         _say(f"harness: {error.where}: {error.what}.\n  {error.remedy}{end}")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
-    except (click.Abort, KeyboardInterrupt):
-        _say("harness: interrupted; nothing already recorded is lost")
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click puts an Abort in place of the KeyboardInterrupt, whose notes say how to go on.
+        notes = getattr(error.__cause__ or error, "__notes__", [])
+        _say("\n  ".join(["harness: interrupted; nothing already recorded is lost.", *notes]))
         return EXIT_FAILED
     # The last line of defence: never exit 1 by accident, not even when a library calls sys.exit.
     except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - as said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -149,6 +150,8 @@ def run_gate(
                 shutil.rmtree(path)
                 if was_there:
                     path.mkdir()
+            else:
+                _note_resume(error, path)
             raise
 
 
@@ -175,7 +178,17 @@ def resume_gate(path: Path, *, listener: Listener = silent) -> GateResult:
                 str(path), "the run was interrupted before anything was fixed",
                 "Start it again with the same arguments in a new folder.",
             )  # fmt: skip
-        return _finish(run, conclude(restore(run), listener), started)
+        try:
+            return _finish(run, conclude(restore(run), listener), started)
+        except KeyboardInterrupt as error:
+            _note_resume(error, path)
+            raise
+
+
+def _note_resume(error: BaseException, path: Path) -> None:
+    """Tells an interrupted user how to go on."""
+    if isinstance(error, KeyboardInterrupt):
+        error.add_note(f"Go on with: harness gate --resume {shlex.quote(str(path))}")
 
 
 def _finish(run: RunFolder, outcome: Outcome, started: float) -> GateResult:

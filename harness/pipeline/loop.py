@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.core.observations import Outcome, PairBatch
 from harness.core.traffic import RequestBatch
+from harness.decide.decision import one_decides
 from harness.pipeline.evidence import RunningEvidence, Terms
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
@@ -28,6 +29,7 @@ from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 
 CHECKPOINT_BATCHES = 8
+_ENOUGH_FAILURES = 20
 
 
 class Interrupted(KeyboardInterrupt):
@@ -140,6 +142,7 @@ class _Stop:
     """Whether the evidence decides already, so that the legs may stop."""
 
     def __init__(self, prepared: Prepared, evidence: RunningEvidence) -> None:
+        self._policy = prepared.policy
         self._evidence = evidence
         self._need = {
             name: min(prepared.policy.windows.min_requests, counts.n)
@@ -147,15 +150,25 @@ class _Stop:
         }
 
     def reached(self) -> bool:
-        """Every window has its least number of requests, and the guardrails decide."""
+        """Every window has its least number of requests, and the guardrails decide.
+
+        Failures that decide by themselves end the run sooner, once a handful shows their kind: to find
+        more of them costs a deadline or a new process each and changes nothing.
+        """
+        failures = self._evidence.failures.kinds
+        decisive = sum(n for kind, n in failures.items() if one_decides(self._policy, kind.lower()))
+        if decisive >= _ENOUGH_FAILURES:
+            return True
         judged = self._evidence.judged
         if any(judged.get(name, 0) < need for name, need in self._need.items()):
             return False
         status = self._evidence.status()
-        return status.rollback or status.promote_ready
+        return bool(decisive) or status.rollback or status.promote_ready
 
     def note(self) -> str:
         """The state of the evidence in a few words."""
+        if self._evidence.failures.count():
+            return f"the candidate fails {self._evidence.failures.count()} requests"
         status = self._evidence.status()
         if status.rollback:
             return "harm proven"

@@ -102,12 +102,33 @@ def write_reports(path: Path, form: str) -> str:
       The terminal summary for "terminal", else what was written, a line each.
 
     Raises:
-      UsageError: the folder holds no run.
+      UsageError: the folder holds no run, or its decision does not fit its evidence.
     """
     if form == "terminal":
         return _render(RunFolder.open(path), form)
     with RunFolder.open(path, write=True) as run:
         return _render(run, form)
+
+
+def _check_decision(run: RunFolder, decision: Any, evidence: Any) -> None:  # noqa: ANN401 - parsed JSON
+    """A decision is shown only with the evidence that it was taken on.
+
+    Raises:
+      UsageError: one of the two was changed after the run.
+    """
+    if decision is None:
+        return
+    file = run.path / "evidence.json"
+    found = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "missing"
+    same = evidence is not None and all(
+        evidence.get(key) == decision.get(key) for key in ("decision", "reason")
+    )
+    if found != decision.get("evidence_sha256") or not same:
+        raise UsageError(
+            str(run.path),
+            "decision.json and evidence.json do not belong together: one was changed after the run",
+            "Trust neither; take the run from where it was made, or run the gate again.",
+        )
 
 
 def _render(run: RunFolder, form: str) -> str:
@@ -116,6 +137,7 @@ def _render(run: RunFolder, form: str) -> str:
     files = {n: run.read_json(f"{n}.json") if run.has(f"{n}.json") else None for n in _JSON}
     if files["manifest"] is None:
         raise UsageError(str(run.path), "the run ended before it was prepared", "Start a new run.")
+    _check_decision(run, files["decision"], files["evidence"])
     view = report.view_from_run(**files)
     if form == "terminal":
         return report.render_terminal(view)

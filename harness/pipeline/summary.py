@@ -7,7 +7,7 @@ same figures.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from harness.core.tensors import Bools, Floats
 
 Pairs = dict[str, npt.NDArray[Any]]
 MOST_CHANGED = 10
+MOST_SLICES = 200
+"""Values of a column that are listed, the most frequent first."""
 
 
 @dataclass(slots=True)
@@ -32,12 +34,50 @@ class _Slice:
     score_shift: float = 0.0
     scored: int = 0
 
+    def add(self, part: _Slice) -> None:
+        """Adds the sums of further requests."""
+        self.n += part.n
+        self.baseline_positive += part.baseline_positive
+        self.candidate_positive += part.candidate_positive
+        self.decided += part.decided
+        self.score_shift += part.score_shift
+        self.scored += part.scored
+
+
+def _tallied(pairs: Pairs, groups: npt.NDArray[Any]) -> Iterator[tuple[str, _Slice]]:
+    """Sums by group, in one pass however many groups there are.
+
+    Args:
+      pairs: a chunk of n rows.
+      groups: the group of each row, shape (n,).
+    """
+    names, code = np.unique(groups.astype(str), return_inverse=True)
+    old = pairs["baseline_decision"].astype(np.float64)
+    new = pairs["candidate_decision"].astype(np.float64)
+    shift = pairs["candidate_score"] - pairs["baseline_score"]
+    both, scored = ~(np.isnan(old) | np.isnan(new)), ~np.isnan(shift)
+
+    def sums(values: Floats, known: Bools) -> Floats:
+        return np.bincount(code[known], values[known], len(names)).astype(np.float64)
+
+    ones = np.ones(len(code))
+    n, decided, shifts = sums(ones, ones > 0), sums(ones, both), sums(ones, scored)
+    positive, positive_new, shifted = sums(old, both), sums(new, both), sums(shift, scored)
+    for k, name in enumerate(names.tolist()):
+        yield name, _Slice(
+            n=int(n[k]), baseline_positive=float(positive[k]), candidate_positive=float(positive_new[k]),
+            decided=int(decided[k]), score_shift=float(shifted[k]), scored=int(shifts[k]),
+        )  # fmt: skip
+
 
 @dataclass(slots=True)
 class Summary:
     """Accumulates `summary.json`; feed it every chunk once, in order."""
 
     cover: Sequence[str] = ()
+    """Context columns whose coverage is told."""
+    slices: Sequence[str] = ()
+    """Context columns, besides, whose values are told one by one."""
     _windows: dict[str, _Slice] = field(default_factory=lambda: defaultdict(_Slice))
     _slices: dict[tuple[str, str], _Slice] = field(default_factory=lambda: defaultdict(_Slice))
     _outcomes: dict[str, Counter[str]] = field(
@@ -57,29 +97,15 @@ class Summary:
             for code, count in zip(codes, counts, strict=True):
                 self._outcomes[leg][Outcome(int(code)).name] += int(count)
             self._latency[leg].append(_batch_latencies(pairs, leg))
-        for window in np.unique(pairs["window"]):
-            self._tally(self._windows[str(window)], pairs, pairs["window"] == window)
-        for column in (c for c in pairs if c.startswith("cx:")):
-            for value in np.unique(pairs[column].astype(str)):
-                self._tally(
-                    self._slices[column[3:], str(value)], pairs, pairs[column].astype(str) == value
-                )
+        for name, part in _tallied(pairs, pairs["window"]):
+            self._windows[name].add(part)
+        for column in dict.fromkeys((*self.cover, *self.slices)):
+            if f"cx:{column}" in pairs:
+                for name, part in _tallied(pairs, pairs[f"cx:{column}"]):
+                    self._slices[column, name].add(part)
         self._count_flips(pairs)
         self._keep_most_changed(pairs)
         self.n += len(pairs["seq"])
-
-    def _tally(self, into: _Slice, pairs: Pairs, mask: Bools) -> None:
-        old = pairs["baseline_decision"][mask].astype(np.float64)
-        new = pairs["candidate_decision"][mask].astype(np.float64)
-        both = ~(np.isnan(old) | np.isnan(new))
-        shift = (pairs["candidate_score"] - pairs["baseline_score"])[mask]
-        scored = ~np.isnan(shift)
-        into.n += int(mask.sum())
-        into.decided += int(both.sum())
-        into.baseline_positive += float(old[both].sum())
-        into.candidate_positive += float(new[both].sum())
-        into.scored += int(scored.sum())
-        into.score_shift += float(shift[scored].sum())
 
     def _count_flips(self, pairs: Pairs) -> None:
         old, new = pairs["baseline_decision"], pairs["candidate_decision"]
@@ -131,8 +157,17 @@ class Summary:
             },
             "changed": [row for _, row in self._changed.values()],
             "outcomes": {leg: dict(counts) for leg, counts in self._outcomes.items()},
-            "slices": [
-                {
+            "slices": list(self._listed()),
+            "coverage": list(self._coverage(traffic_counts)),
+        }
+
+    def _listed(self) -> Iterator[dict[str, object]]:
+        """The most frequent values of each column, by name."""
+        for column in dict.fromkeys(column for column, _ in self._slices):
+            ours = [(v, s) for (c, v), s in self._slices.items() if c == column]
+            ours.sort(key=lambda entry: (-entry[1].n, entry[0]))
+            for value, s in sorted(ours[:MOST_SLICES], key=lambda entry: entry[0]):
+                yield {
                     "column": column,
                     "value": value,
                     "n": s.n,
@@ -140,10 +175,6 @@ class Summary:
                     "candidate_rate": _share(s.candidate_positive, s.decided),
                     "score_shift": _share(s.score_shift, s.scored),
                 }
-                for (column, value), s in sorted(self._slices.items())
-            ],
-            "coverage": list(self._coverage(traffic_counts)),
-        }
 
     def _flip_summary(self) -> dict[str, object]:
         up, down = self._flips["up"], self._flips["down"]
@@ -159,7 +190,8 @@ class Summary:
         for column in self.cover:
             counts = traffic_counts.get(column, {})
             total = sum(counts.values())
-            for value, count in sorted(counts.items()):
+            most = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:MOST_SLICES]
+            for value, count in sorted(most):
                 judged = self._slices[column, value].n if (column, value) in self._slices else 0
                 yield {
                     "column": column,

@@ -364,6 +364,13 @@ def test_a_candidate_that_answers_with_nan_is_rolled_back(gate, tmp_path):
     assert found[0]["requests"]
 
 
+def test_a_decided_failure_ends_the_run_soon(gate, tmp_path):
+    """Thousands of further failures would cost time and change nothing."""
+    gate(None, tiny_model(tmp_path / "nan.onnx", raised="Log({x})"), "--as-of", TINY_AS_OF)
+    decision = json.loads((gate.out / "decision.json").read_text())
+    assert 0 < decision["n_requests"] < decision["n_window"]
+
+
 def test_nan_of_both_versions_is_no_failure_of_the_candidate(gate, tmp_path):
     both = tiny_model(tmp_path / "nan.onnx", raised="Log({x})")
     ran = gate(both, both, "--as-of", TINY_AS_OF)

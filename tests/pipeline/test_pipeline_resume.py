@@ -239,6 +239,7 @@ def test_ctrl_c_on_the_command_exits_4_and_can_be_resumed(
     _, said = command.communicate(timeout=30)
     assert command.returncode == 4
     assert "interrupted" in said
+    assert f"harness gate --resume {run}" in said
     assert "Traceback" not in said
     assert harness("gate", "--resume", run, "-q").code == 3
     assert_same_outcome(run, uninterrupted)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.pipeline.summary import Summary
+from harness.pipeline.summary import MOST_SLICES, Summary
 
 NAN = float("nan")
 
@@ -33,8 +33,8 @@ def pairs_of(n=6, **changes):
     return {**table, **changes}
 
 
-def summary_of(*chunks, cover=(), counts=None):
-    summary = Summary(cover=cover)
+def summary_of(*chunks, cover=(), slices=("site",), counts=None):
+    summary = Summary(cover=cover, slices=slices)
     for chunk in chunks:
         summary.add(chunk)
     return summary.finish(counts or {})
@@ -141,3 +141,17 @@ def test_chunk_borders_do_not_matter(cuts, seed):
     borders = [0, *sorted(c * batch for c in cuts), n]
     chunks = [rows(table, a, b) for a, b in itertools.pairwise(borders)]
     assert summary_of(*chunks) == summary_of(table)
+
+
+def test_columns_nobody_asked_for_are_not_told():
+    """A column with a value a request would make the summary as long as the traffic."""
+    assert summary_of(pairs_of(), slices=())["slices"] == []
+
+
+def test_only_the_most_frequent_values_of_a_column_are_listed():
+    n = 3 * MOST_SLICES
+    table = {k: np.resize(v, n) for k, v in pairs_of().items()}
+    names = [f"u{i:04d}" for i in range(n - 5)]
+    told = summary_of({**table, "cx:site": np.array([*names, *["often"] * 5], object)})["slices"]
+    assert len(told) == MOST_SLICES
+    assert {s["value"]: s["n"] for s in told}["often"] == 5
