@@ -262,6 +262,30 @@ def test_a_judge_decides_a_window_at_its_end_and_says_about_what(make_policy):
     assert "requests like" in part.subject
 
 
+def test_a_judge_of_a_window_continues_identically_from_its_state(make_policy):
+    x = (np.random.default_rng(76).random(900) < 0.02).astype(np.float64)
+
+    def feed(judge, starts):
+        for start in starts:
+            batch = Values(x=x[start : start + 100], failed=np.zeros(100, np.bool_))
+            judge.update("newest", {"flips": batch}, {"t": np.array(["a"] * 100, dtype=object)})
+
+    whole, first = judge_of(make_policy, 1000), judge_of(make_policy, 1000)
+    feed(whole, range(0, 900, 100))
+    feed(first, range(0, 300, 100))
+    saved = json.loads(json.dumps(first.state()))
+    second = Judge.from_state(first._plan, 0.05, 0.05, saved)
+    feed(second, range(300, 900, 100))
+    assert second.evidence() == whole.evidence()
+    assert second.status() == whole.status()
+
+
+def test_a_state_does_not_continue_for_a_window_of_another_size(make_policy):
+    saved = judge_of(make_policy, 1000).state()
+    with pytest.raises(GateError, match="another plan"):
+        Judge.from_state(judge_of(make_policy, 900)._plan, 0.05, 0.05, saved)
+
+
 def test_requests_that_do_not_enter_count_as_failed_under_a_window_claim(make_policy):
     judge = judge_of(make_policy, 100)
     x = np.zeros(100)
