@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from harness.core.errors import UsageError
 
+_LAST_NS = 2**63 - 1
+"""2262-04-11T23:47:16Z: times are 64-bit nanoseconds everywhere."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -26,7 +29,7 @@ def ts_ns_from_iso(text: str, where: str) -> int:
     """Reads ISO 8601; a time without an offset is UTC.
 
     Raises:
-      UsageError: the text is no ISO 8601 time.
+      UsageError: the text is no ISO 8601 time, or lies outside 1970 to 2262.
     """
     try:
         at = datetime.fromisoformat(text)
@@ -36,7 +39,14 @@ def ts_ns_from_iso(text: str, where: str) -> int:
         ) from None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    return int(at.timestamp()) * 1_000_000_000 + at.microsecond * 1000
+    ts_ns = (at - _EPOCH) // timedelta(microseconds=1) * 1000
+    if not 0 <= ts_ns <= _LAST_NS:
+        raise UsageError(
+            where,
+            f"'{text}' lies outside the years 1970 to 2262",
+            "Write a time in between, like 2013-11-01T00:00:00Z.",
+        )
+    return ts_ns
 
 
 def seconds_from_duration(text: str, where: str) -> float:

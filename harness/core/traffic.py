@@ -95,3 +95,5 @@ class WindowInfo:
     """(model version that answered, count) over the window."""
     not_answered: tuple[tuple[str, int], ...] = ()
     """(reason, count) of sealed exchanges without a usable recorded response."""
+    models: tuple[tuple[str, int], ...] = ()
+    """(model name asked for, count) over all exchanges that were read and have an id of their own."""

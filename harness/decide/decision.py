@@ -14,6 +14,7 @@ from harness.core.policies import Guardrail, Metric, Policy
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.forecast import farthest, words
+from harness.decide.integrity import Unfit, harm_without_labels, unfit_labels, unfit_traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +96,23 @@ def _candidate_loads(case: _Case) -> _Answer | None:
     )
 
 
+def one_decides(policy: Policy, kind: str) -> bool:
+    """Whether a single failure of the candidate decides, as no gating guardrail has a margin for it.
+
+    Args:
+      policy: its guardrails.
+      kind: as in `FailureCount`.
+    """
+    owner = Metric.NAN_RATE if kind == "nan" else Metric.FAILURE
+    return all(g.metric is not owner for g in policy.guardrails if g.gating)
+
+
 def _candidate_answers(case: _Case) -> _Answer | None:
     """A failure where the baseline answers is harm, unless a guardrail has a margin for it."""
-    owners = {guardrail.metric for guardrail in _gating(case)}
     failures = [
         failure
         for failure in case.facts.candidate_only_failures
-        if failure.count > 0
-        and (Metric.NAN_RATE if failure.kind == "nan" else Metric.FAILURE) not in owners
+        if failure.count > 0 and one_decides(case.policy, failure.kind)
     ]
     if not failures:
         return None
@@ -121,18 +131,25 @@ def _candidate_answers(case: _Case) -> _Answer | None:
     )
 
 
-def _floor_is_below(case: _Case) -> _Answer | None:
-    reported = {guardrail.name for guardrail in case.policy.guardrails if not guardrail.gating}
-    names = [name for name in case.facts.floor_above_margin if name not in reported]
-    if not names:
+def _traffic_is_whole(case: _Case) -> _Answer | None:
+    return _unfit(unfit_traffic(case.facts.traffic))
+
+
+def _labels_are_whole(case: _Case) -> _Answer | None:
+    """Labels that are not whole spoil the guardrails that read them, and no others."""
+    labels, status = case.facts.labels, case.status
+    spoiled = [g.name for g in _gating(case) if labels and g.window.value == labels.window]
+    if not labels or not spoiled:
         return None
-    return _hold(
-        "floor_above_margin",
-        f"The baseline differs from itself by more than the margin of {_list(names)}: "
-        "a difference of the candidate could not be told from this noise.",
-        "Make the runtime deterministic (threads, seeds), or set the margin above the floor.",
-        names[0],
-    )
+    if status is not None and harm_without_labels(labels, status, case.evidence):
+        return None
+    return _unfit(unfit_labels(labels), spoiled[0])
+
+
+def _unfit(found: Unfit | None, binding: str = "") -> _Answer | None:
+    if found is None:
+        return None
+    return _hold(found.reason, found.explanation, found.settle, binding)
 
 
 def _harm_is_not_proven(case: _Case) -> _Answer | None:
@@ -279,7 +296,9 @@ _RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
     _baseline_loads,
     _candidate_loads,
     _candidate_answers,
+    _traffic_is_whole,
     _floor_is_below,
+    _labels_are_whole,
     _harm_is_not_proven,
     _windows_are_filled,
     _run_is_whole,

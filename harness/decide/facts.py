@@ -22,6 +22,49 @@ class WindowFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficFacts:
+    """What became of the recorded exchanges."""
+
+    sealed: int = 0
+    """Exchanges that can be replayed."""
+    not_sealed: tuple[tuple[str, int], ...] = ()
+    """(reason, count) of those that were read and cannot."""
+
+    @property
+    def recorded(self) -> int:
+        """Exchanges that were read."""
+        return self.sealed + self.lost
+
+    @property
+    def lost(self) -> int:
+        """Exchanges that were read and cannot be replayed."""
+        return sum(count for _, count in self.not_sealed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFacts:
+    """What became of the labels, and of the requests that should have one."""
+
+    window: str
+    """Whose requests they belong to: matured."""
+    read: int
+    """Rows in the label files."""
+    matched: int
+    """Of these: of recorded requests, known at --as-of."""
+    unknown: int
+    """Of these: of requests that are not in the traffic, known at --as-of."""
+    eligible: int
+    """Requests after the training cut-offs whose maturity has passed."""
+    labelled: int
+    """Of these: with a label in time."""
+
+    @property
+    def missing(self) -> int:
+        """Requests that should have a label and have none in time."""
+        return self.eligible - self.labelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailureCount:
     """Requests on which the candidate failed and the baseline answered."""
 
@@ -39,6 +82,10 @@ class Facts:
 
     windows: tuple[WindowFacts, ...]
     """The windows that were selected; a window that is left out counts as empty."""
+    traffic: TrafficFacts = TrafficFacts()
+    """How much of the recording could be used."""
+    labels: LabelFacts | None = None
+    """None where no guardrail needs labels."""
     baseline_load_failure: str = ""
     """Why the baseline did not load; "" = it did."""
     candidate_load_failure: str = ""

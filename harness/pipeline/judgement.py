@@ -11,11 +11,11 @@ import numpy as np
 from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph
-from harness.core.policies import Metric, Scope
-from harness.core.tensors import Ints
+from harness.core.policies import Metric, Scope, WindowName
+from harness.core.tensors import Floats, Ints
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
 from harness.decide.decision import decide
-from harness.decide.facts import Facts, FailureCount, WindowFacts
+from harness.decide.facts import Facts, FailureCount, TrafficFacts, WindowFacts
 from harness.diff.floor import Floor
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
@@ -24,6 +24,7 @@ from harness.pipeline.describe import Described, describe, leg_findings
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
+from harness.pipeline.integrity import integrity_findings, label_facts, traffic_facts
 from harness.pipeline.loop import LoopResult, replay
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
 from harness.pipeline.planning_pass import with_planned_bets
@@ -149,24 +150,23 @@ def _ended(run: _Run) -> Outcome:
     status, rows = evidence.status(), evidence.judge.evidence()
     facts = _facts(run)
     failures = evidence.failures
+    saved = _summary(prepared)
     findings = [
         *leg_findings(
             "candidate", run.result.candidate, dict(failures.kinds), failures.ids, failures.messages
         ),
         *leg_findings("baseline", run.result.baseline, {}, (), ()),
         *_baseline_failures(failures.baseline),
+        *integrity_findings(run.manifest, *_labelled(prepared, saved)),
         *run.described.findings,
     ]
     record = _with_cause(decide(prepared.policy, status, rows, facts), findings)
-    summary = Summary(cover=prepared.policy.windows.cover)
-    for chunk in prepared.run.pairs_chunks():
-        summary.add(prepared.run.read_pairs(chunk))
     return Outcome(
         record=record,
         evidence=rows,
         findings=tuple(findings),
         intermediates=run.described.intermediates,
-        summary=summary.finish(_traffic_counts(prepared)),
+        summary=saved,
         manifest=run.manifest,
         models=(prepared.baseline, prepared.candidate),
         windows=_windows_json(prepared, evidence.judged),
@@ -175,19 +175,38 @@ def _ended(run: _Run) -> Outcome:
     )
 
 
+def _summary(prepared: Prepared) -> dict[str, Any]:
+    """What the saved pairs say besides the verdict."""
+    sliced = [column for g in prepared.policy.guardrails for column in g.slice_by]
+    summary = Summary(cover=prepared.policy.windows.cover, slices=sliced)
+    for chunk in prepared.run.pairs_chunks():
+        summary.add(prepared.run.read_pairs(chunk))
+    return summary.finish(_traffic_counts(prepared))
+
+
+def _labelled(prepared: Prepared, saved: dict[str, Any]) -> tuple[Floats, float | None]:
+    """Labels of the requests that are judged by one, and how often the baseline decides yes there."""
+    name = WindowName.MATURED.value
+    at = [batch.positions for batch in prepared.batches if batch.window == name]
+    rate = saved["decision_rate"].get(name, {}).get("baseline")
+    return prepared.label[np.concatenate(at)] if at else np.empty(0), rate
+
+
 def _not_run(
     prepared: Prepared, facts: Facts, manifest: dict[str, Any], plan: TestPlan | None = None
 ) -> Outcome:
     """The outcome of a run in which nothing was replayed."""
     facts = replace(
         facts, attempt=prepared.attempt,
+        traffic=traffic_facts(manifest), labels=label_facts(manifest),
         not_compared=("no request was replayed: outputs, features and losses were not compared",),
     )  # fmt: skip
     record = decide(prepared.policy, None, (), facts)
     rows: tuple[Evidence, ...] = ()
     status: Status | None = None
     return Outcome(
-        record=record, evidence=rows, findings=tuple(_load_findings(facts)), intermediates={},
+        record=record, evidence=rows, intermediates={},
+        findings=(*_load_findings(facts), *integrity_findings(manifest, np.empty(0), None)),
         summary={}, manifest=manifest, models=(prepared.baseline, prepared.candidate),
         windows=_windows_json(prepared, {}), plan=plan, status=status,
     )  # fmt: skip
@@ -249,6 +268,8 @@ def _facts(run: _Run) -> Facts:
     ended = (tuple(result.ended_leg.split(": ", 1)),) if result.ended_leg else ()
     return Facts(
         windows=_windows(prepared, result.evidence.judged),
+        traffic=traffic_facts(run.manifest),
+        labels=label_facts(run.manifest),
         candidate_only_failures=tuple(
             FailureCount(kind=kind.lower(), count=count, examples=tuple(failures.ids[:3]))
             for kind, count in failures.kinds.items()
@@ -290,35 +311,41 @@ def floor_above_margin(terms: Terms) -> tuple[str, ...]:
 
 def _windows(prepared: Prepared, judged: dict[str, int]) -> tuple[WindowFacts, ...]:
     selection = prepared.manifest.get("selection", {})
+    traffic = traffic_facts(prepared.manifest)
     return tuple(
         WindowFacts(
             name=name,
             selected=int(s["n"]),
             judged=judged.get(name, 0),
             min_requests=prepared.policy.windows.min_requests,
-            reason=_why_small(s),
+            reason=_why_small(s, traffic),
         )
         for name, s in selection.items()
     )
 
 
-def _why_small(selection: dict[str, Any]) -> str:
+def _why_small(selection: dict[str, Any], traffic: TrafficFacts) -> str:
     if selection["refusal"]:
         return str(selection["refusal"])
-    if selection["n"] or not selection["left_out"]:
-        return "" if selection["n"] else "the traffic holds no exchange"
+    if selection["n"]:
+        return ""
+    if not traffic.recorded:
+        return "the traffic holds no exchange"
+    if not traffic.sealed:
+        return f"none of the {traffic.recorded:,} recorded exchanges could be sealed"
     return "; ".join(f"{count:,} exchanges: {reason}" for reason, count in selection["left_out"])
 
 
 def _windows_json(prepared: Prepared, judged: dict[str, int]) -> dict[str, Any]:
     selection = prepared.manifest.get("selection", {})
+    traffic = traffic_facts(prepared.manifest)
     return {
         name: {
             "n": s["n"],
             "judged": judged.get(name, 0),
             "first_ts_ns": s["first_ts_ns"],
             "last_ts_ns": s["last_ts_ns"],
-            "reason": _why_small(s),
+            "reason": _why_small(s, traffic),
             "left_out": s["left_out"],
         }
         for name, s in selection.items()

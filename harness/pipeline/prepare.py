@@ -27,23 +27,29 @@ from harness.core.tensors import Array, Floats, Ints, Strings
 from harness.decide.policy import policy_from_yaml
 from harness.judge.plan import WindowCounts
 from harness.pipeline.environment import environment, package_version
+from harness.pipeline.integrity import check_label_values, check_one_model, labels_json
 from harness.pipeline.opening import Seen, graph_of, look_at
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.request import GateRequest
-from harness.pipeline.selection import WindowSelection, matured, needed_windows, newest
+from harness.pipeline.selection import (
+    WindowSelection,
+    matured,
+    maturity_in_ns,
+    needed_windows,
+    newest,
+)
 from harness.replay.order import Batch, draw_order, schedule
 from harness.resolve.digest import model_content
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
 from harness.store.attempts import AttemptLedger
-from harness.store.labels import Labels, label_paths, read_labels
+from harness.store.labels import JoinedLabels, join_labels, label_paths
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
 from harness.store.windows import SealedWindow, WindowIndex
 
 BATCH_REQUESTS = 1024
-_CHUNK = 65_536
 _FORMAT = 1
 _PROBES = "probes"
 
@@ -246,6 +252,7 @@ def _fix_traffic(
         listener(Progress(stage="seal", done=done, total=total))
 
     window = open_traffic(request.traffic, request.cache_dir, graph.signature.inputs, sealing)
+    check_one_model(window.info, ", ".join(str(path) for path in request.traffic))
     index = window.index()
     wanted = needed_windows(policy)
     label: Floats = np.full(window.info.count, np.nan)
@@ -253,18 +260,15 @@ def _fix_traffic(
     if WindowName.NEWEST.value in wanted:
         selections.append(newest(index.ts_ns, policy, request.as_of_ns))
     if WindowName.MATURED.value in wanted:
-        label, ingestion, manifest["labels"] = _joined_labels(request, index)
+        joined = _joined_labels(request, policy, index)
+        label, manifest["labels"] = joined.label, labels_json(joined)
         cutoffs = [(f"{m.name} {m.version}", m.training_cutoff_ns) for m in models]
-        selections.append(
-            matured(
-                index.ts_ns,
-                label,
-                ingestion,
-                policy=policy,
-                as_of_ns=request.as_of_ns,
-                cutoffs=cutoffs,
-            )
-        )
+        selection = matured(
+            index.ts_ns, label, joined.late,
+            policy=policy, as_of_ns=request.as_of_ns, cutoffs=cutoffs,
+        )  # fmt: skip
+        check_label_values(policy, joined, index, selection.selected)
+        selections.append(selection)
     seed = int(manifest["seed"])
     orders = {
         s.name: draw_order(s.selected, seed=seed, window=s.name, limit=policy.windows.max_requests)
@@ -273,7 +277,7 @@ def _fix_traffic(
     manifest["window"] = {**jsonable(window.info), "path": str(window.path)}
     manifest["selection"] = {
         s.name: {
-            "n": s.count, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
+            "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
             "last_ts_ns": s.last_ts_ns, "left_out": jsonable(s.left_out), "refusal": s.refusal,
         }
         for s in selections
@@ -283,26 +287,13 @@ def _fix_traffic(
     manifest["order_sha256"] = _digests({"label": label, **orders})
 
 
-def _joined_labels(
-    request: GateRequest, index: WindowIndex
-) -> tuple[Floats, Ints, dict[str, object]]:
-    """Labels by storage position, as known at --as-of, and what the join says about itself."""
+def _joined_labels(request: GateRequest, policy: Policy, index: WindowIndex) -> JoinedLabels:
+    """Labels by storage position, as known at --as-of and within the maturity."""
     files = [f for t in request.traffic for f in label_paths(t)] + list(request.labels)
-    labels: Labels = read_labels(files, request.as_of_ns)
-    ids = index.request_ids()
-    parts = [labels.join(ids[i : i + _CHUNK]) for i in range(0, len(ids), _CHUNK)]
-    label = np.concatenate([p[0] for p in parts]) if parts else np.empty(0)
-    ingestion = np.concatenate([p[1] for p in parts]) if parts else np.empty(0, np.int64)
-    info: dict[str, object] = {
-        "files": jsonable(labels.files),
-        "read": labels.read,
-        "joined": int((~np.isnan(label)).sum()),
-        "unknown": labels.unknown(ids),
-        "after_as_of": labels.after_as_of,
-        "duplicates": labels.duplicates,
-        "invalid": labels.invalid,
-    }
-    return label, ingestion, info
+    maturity_ns = maturity_in_ns(policy)
+    return join_labels(
+        files, index.ids(), index.ts_ns, maturity_ns=maturity_ns, as_of_ns=request.as_of_ns
+    )
 
 
 def _digests(arrays: dict[str, Array]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class WindowSelection:
     """Storage positions that belong to it, shape (n,)."""
     count: int
     """How many."""
+    eligible: int
+    """How many the rule would take if each had all that it needs, a label in time above all."""
     first_ts_ns: int
     """Earliest request; 0 when empty."""
     last_ts_ns: int
@@ -38,6 +40,11 @@ def needed_windows(policy: Policy) -> tuple[str, ...]:
     """Windows that the policy's guardrails read, newest first."""
     used = {g.window for g in policy.guardrails}
     return tuple(w.value for w in WindowName if w in used)
+
+
+def maturity_in_ns(policy: Policy) -> int:
+    """Age at which a label counts, in nanoseconds."""
+    return round(policy.windows.maturity_s * 1e9)
 
 
 def newest(ts_ns: Ints, policy: Policy, as_of_ns: int) -> WindowSelection:
@@ -56,7 +63,7 @@ def newest(ts_ns: Ints, policy: Policy, as_of_ns: int) -> WindowSelection:
 def matured(
     ts_ns: Ints,
     label: Floats,
-    ingestion_ns: Ints,
+    late: Bools,
     *,
     policy: Policy,
     as_of_ns: int,
@@ -69,8 +76,8 @@ def matured(
 
     Args:
       ts_ns: request times, shape (n,).
-      label: NaN where no label is known at --as-of, shape (n,).
-      ingestion_ns: when the label became known, shape (n,).
+      label: NaN where no label arrived within the maturity, shape (n,).
+      late: where one arrived only after it, shape (n,).
       policy: gives the maturity.
       as_of_ns: the instant at which the gate pretends to be.
       cutoffs: (version as shown to the user, last instant it was trained on or None).
@@ -83,21 +90,22 @@ def matured(
             "trained on cannot be told apart; record it (tag harness.training_cutoff)"
         )
     cutoff = max((c for _, c in cutoffs if c is not None), default=0)
-    maturity_ns = round(policy.windows.maturity_s * 1e9)
+    maturity_ns = maturity_in_ns(policy)
     after = ts_ns > cutoff
     old_enough = ts_ns + maturity_ns <= as_of_ns
+    eligible = after & old_enough
     labelled = ~np.isnan(label)
-    in_time = labelled & (ingestion_ns <= ts_ns + maturity_ns)
-    selected = after & old_enough & in_time
+    selected = eligible & labelled
     left_out = (
         (f"up to the training cut-off {iso(cutoff)}", int((~after).sum())),
         ("younger than the labels' maturity", int((after & ~old_enough).sum())),
-        ("no label", int((after & old_enough & ~labelled).sum())),
-        ("label later than the maturity", int((after & old_enough & labelled & ~in_time).sum())),
+        ("no label", int((eligible & ~labelled & ~late).sum())),
+        ("label later than the maturity", int((eligible & ~labelled & late).sum())),
     )
     if refusal:
-        selected = np.zeros_like(selected)
-    return _window(WindowName.MATURED.value, ts_ns, selected, left_out, refusal)
+        selected = eligible = np.zeros_like(selected)
+    found = _window(WindowName.MATURED.value, ts_ns, selected, left_out, refusal)
+    return replace(found, eligible=int(eligible.sum()))
 
 
 def _window(
@@ -108,6 +116,7 @@ def _window(
         name=name,
         selected=selected,
         count=len(inside),
+        eligible=len(inside),
         first_ts_ns=int(inside.min()) if len(inside) else 0,
         last_ts_ns=int(inside.max()) if len(inside) else 0,
         left_out=tuple((reason, n) for reason, n in left_out if n),

@@ -99,6 +99,7 @@ def window_text(path: str, info: WindowInfo) -> str:
         f"  inputs    {', '.join(s.shown() for s in info.inputs) or 'none'}",
         f"  recorded  {', '.join(s.shown() for s in info.recorded) or 'none'}",
         f"  context   {', '.join(info.context) or 'none'}",
+        f"  models    {_counts(info.models) or 'none'}",
         f"  answered by {_counts(info.versions) or 'nobody'}",
     ]
     lines += [f"  not sealed: {count:,} {reason}" for reason, count in info.not_sealed]

@@ -22,6 +22,8 @@ REASONS = {
     "candidate_does_not_load": "the candidate does not load",
     "baseline_does_not_load": "the baseline does not load, so there is nothing to compare with",
     "floor_above_margin": "the baseline differs from itself by more than a margin",
+    "traffic_integrity": "too much of the recorded traffic could not be read",
+    "labels_incomplete": "too few of the requests that should have a label have one",
     "empty_window": "a window that a guardrail needs is empty",
     "too_few_requests": "a window that a guardrail needs has too few requests",
     "not_enough_evidence": "neither harm nor harmlessness is proven with the traffic at hand",

@@ -110,10 +110,12 @@ class Decoding:
         self._one_row_each = True
         self._spans: list[int] = []
         self._versions: Counter[str] = Counter()
+        self._models: Counter[str] = Counter()
 
     def add(self, chunk: pa.RecordBatch) -> None:
         """Decodes exchanges of `SEQ_SCHEMA` that follow the former ones in storage order."""
         ids = chunk.column("request_id").to_pylist()
+        self._models.update(chunk.column("model").to_pylist())
         decoded = self._requests.decode(chunk.column("request").to_pylist())
         for i, reason in decoded.reasons:
             self._tally.count(self._tally.not_sealed, reason, ids[i])
@@ -180,6 +182,7 @@ class Decoding:
             sources=sources,
             versions=tuple(self._versions.most_common()),
             not_answered=tuple(self._tally.not_answered.most_common()),
+            models=tuple(self._models.most_common()),
         )
 
     def _note(self, kept: pa.RecordBatch, rows: Ints, answered: Bools) -> None:

@@ -2,13 +2,19 @@
 
 A label has three times: the request's, the labelled event's, and when the label arrived. Only the
 last says what the gate could have known: `as_of` cuts on it. Labels that were corrected later
-appear again; the last one to arrive by `as_of` is the label.
+appear again.
+
+`read_labels` keeps the last label of each request that arrived by one instant. A gate needs another
+one, `join_labels`: the last that arrived within the maturity after its request. The last of all was
+tried there and left: the same labels delivered a second time, after the maturity, emptied the cohort,
+and a verdict depended on when one looked.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError, nearest
-from harness.core.tensors import Floats, Ints, Strings
+from harness.core.tensors import Bools, Floats, Ints, Strings
 from harness.store.files import damage_is_a_traffic_error, publish, sha256_of_file
 from harness.store.ids import IdIndex
 
@@ -27,6 +33,8 @@ LABELS_FOLDER = "labels"
 
 NEVER_NS = 2**63 - 1
 """Ingestion time of a request without a label: later than any `as_of`."""
+
+_NOT_YET_NS = -(2**63)
 
 SCHEMA = pa.schema(
     [
@@ -91,6 +99,34 @@ class Labels:
         return len(self) - len(np.unique(at[at >= 0]))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedLabels:
+    """At most one label for each of n requests; every row of the files is counted exactly once."""
+
+    label: Floats
+    """The last label that arrived in time, NaN where none did, shape (n,)."""
+    late: Bools
+    """No label arrived in time, but one did later, by `as_of`, shape (n,)."""
+    file: Ints
+    """Index in `files` of the file that holds the label, −1 without one, shape (n,)."""
+    read: int
+    """Rows in the label files = labelled requests + the five counts below."""
+    superseded: int
+    """Rows in time whose request has a label that arrived later, still in time."""
+    late_rows: int
+    """Rows that arrived after the maturity, by `as_of`: corrections that come too late and deliveries again."""
+    after_as_of: int
+    """Rows that arrived after `as_of`."""
+    unknown: int
+    """Rows of none of these requests, by `as_of`."""
+    invalid: int
+    """Rows without a finite number, a request id or an arrival time."""
+    files: tuple[tuple[str, str], ...]
+    """(file name, sha256 hex)."""
+    paths: tuple[Path, ...]
+    """Where each of `files` lies."""
+
+
 def label_paths(traffic_path: Path) -> tuple[Path, ...]:
     """Label files that lie in a traffic folder; none for a single file."""
     if not traffic_path.is_dir():
@@ -144,21 +180,15 @@ def read_labels(paths: Sequence[Path], as_of_ns: int | None) -> Labels:
     parts: list[pa.Table] = []
     files = [file for path in paths for file in _files_of(path)]
     for file in files:
-        with (
-            damage_is_a_traffic_error(str(file), "Parquet"),
-            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
-        ):
-            _check_columns(file, parquet.schema_arrow)
-            for batch in parquet.iter_batches(columns=list(_NEEDED), use_threads=False):
-                table = _cast(batch)
-                read += len(table)
-                valid = table.filter(_is_valid(table))
-                invalid += len(table) - len(valid)
-                known = valid
-                if as_of_ns is not None:
-                    known = valid.filter(pc.less_equal(valid["ingestion_ts_ns"], as_of_ns))
-                after += len(valid) - len(known)
-                parts.append(known)
+        for table in _rows(file):
+            read += len(table)
+            valid = table.filter(_is_valid(table))
+            invalid += len(table) - len(valid)
+            known = valid
+            if as_of_ns is not None:
+                known = valid.filter(pc.less_equal(valid["ingestion_ts_ns"], as_of_ns))
+            after += len(valid) - len(known)
+            parts.append(known)
     last = _last_of_each(pa.concat_tables(parts) if parts else SCHEMA.empty_table())
     return Labels(
         ids=IdIndex(last["request_id"].combine_chunks()),
@@ -168,8 +198,96 @@ def read_labels(paths: Sequence[Path], as_of_ns: int | None) -> Labels:
         after_as_of=after,
         duplicates=read - after - invalid - len(last),
         invalid=invalid,
-        files=tuple((file.name, sha256_of_file(file)) for file in files),
+        files=_hashed(files),
     )
+
+
+def join_labels(
+    paths: Sequence[Path], ids: IdIndex, ts_ns: Ints, *, maturity_ns: int, as_of_ns: int
+) -> JoinedLabels:
+    """For each request the last label that arrived by min(as_of, request time + maturity).
+
+    Labels are streamed: memory grows with the requests, by 33 bytes each, and not with the labels.
+
+    Args:
+      paths: label files, or folders of them; may be empty.
+      ids: the n requests.
+      ts_ns: when each was made, by its position in `ids`, shape (n,).
+      maturity_ns: age at which a label counts, ≥ 0.
+      as_of_ns: the instant whose knowledge counts.
+
+    Raises:
+      TrafficError: missing path, damaged file, wrong columns.
+    """
+    label = np.full(len(ids), np.nan)
+    arrived = np.full(len(ids), _NOT_YET_NS, np.int64)
+    from_file = np.full(len(ids), -1, np.int64)
+    late = np.zeros(len(ids), np.bool_)
+    counts: Counter[str] = Counter()
+    # A request made so late that its maturity has no number any more is never old enough.
+    in_time_until = np.minimum(ts_ns, NEVER_NS - maturity_ns) + maturity_ns
+    files = [file for path in paths for file in _files_of(path)]
+    for number, file in enumerate(files):
+        for table in _rows(file):
+            counts["read"] += len(table)
+            valid = table.filter(_is_valid(table))
+            known = valid.filter(pc.less_equal(valid["ingestion_ts_ns"], as_of_ns))
+            counts["invalid"] += len(table) - len(valid)
+            counts["after"] += len(valid) - len(known)
+            at = ids.lookup(known["request_id"].to_numpy())
+            counts["unknown"] += int((at < 0).sum())
+            y, ingested = (
+                known["label"].to_numpy()[at >= 0],
+                known["ingestion_ts_ns"].to_numpy()[at >= 0],
+            )
+            at = at[at >= 0]
+            timely = ingested <= in_time_until[at]
+            counts["late"] += int((~timely).sum())
+            late[at[~timely]] = True
+            last = _last_by_position(at[timely], ingested[timely])
+            at, y, ingested = at[timely][last], y[timely][last], ingested[timely][last]
+            newer = ingested >= arrived[at]
+            at = at[newer]
+            label[at], arrived[at], from_file[at] = y[newer], ingested[newer], number
+    labelled = from_file >= 0
+    used = int(labelled.sum())
+    spent = counts["late"] + counts["after"] + counts["unknown"] + counts["invalid"]
+    return JoinedLabels(
+        label=label,
+        late=late & ~labelled,
+        file=from_file,
+        read=counts["read"],
+        superseded=counts["read"] - spent - used,
+        late_rows=counts["late"],
+        after_as_of=counts["after"],
+        unknown=counts["unknown"],
+        invalid=counts["invalid"],
+        files=_hashed(files),
+        paths=tuple(files),
+    )
+
+
+def _rows(file: Path) -> Iterator[pa.Table]:
+    """The needed columns of a label file, a batch at a time."""
+    with (
+        damage_is_a_traffic_error(str(file), "Parquet"),
+        pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+    ):
+        _check_columns(file, parquet.schema_arrow)
+        for batch in parquet.iter_batches(columns=list(_NEEDED), use_threads=False):
+            yield _cast(batch)
+
+
+def _hashed(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
+    return tuple((file.name, sha256_of_file(file)) for file in files)
+
+
+def _last_by_position(at: Ints, ingested: Ints) -> Ints:
+    """Indices of the row of each position that arrived last; of equal times the one read last."""
+    order = np.lexsort((np.arange(len(at)), ingested, at))
+    ends = np.flatnonzero(np.diff(at[order], append=-1))
+    found: Ints = order[ends]
+    return found
 
 
 def _files_of(path: Path) -> list[Path]:

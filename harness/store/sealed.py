@@ -35,7 +35,7 @@ from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_
 from harness.store.ids import UNKNOWN, IdIndex
 
 FORMAT = "harness-window"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Changes whenever the same traffic would be sealed into other bytes."""
 
 VERBATIM_FILE = "verbatim.parquet"
@@ -354,6 +354,7 @@ def _window_info(fields: dict[str, Any]) -> WindowInfo:
         sources=pairs("sources"),
         versions=pairs("versions"),
         not_answered=pairs("not_answered"),
+        models=pairs("models"),
     )
 
 

@@ -9,7 +9,6 @@ from harness.decide.policy import policy_from_yaml
 from harness.pipeline.selection import matured, needed_windows, newest
 
 DAY = 86_400 * 10**9
-NEVER = 2**63 - 1
 
 
 def policy_of(**windows):
@@ -20,13 +19,12 @@ def policy_of(**windows):
     return policy_from_yaml(yaml.safe_dump(content), "policy.yaml")
 
 
-def matured_of(days, *, arrived, as_of, cutoffs=(("a", 0), ("b", 0)), label=None):
-    """Requests on these days (ns since the epoch / DAY) whose labels arrived on those days."""
-    label = [1.0 if a is not None else np.nan for a in arrived] if label is None else label
+def matured_of(days, *, labelled, as_of, late=None, cutoffs=(("a", 0), ("b", 0))):
+    """Requests on these days (ns since the epoch / DAY) with or without a label in time."""
     found = matured(
         np.array(days) * DAY,
-        np.array(label),
-        np.array([NEVER if a is None else a * DAY for a in arrived]),
+        np.where(labelled, 1.0, np.nan),
+        np.array(late or [False] * len(days)),
         policy=policy_of(), as_of_ns=as_of * DAY,
         cutoffs=[(name, None if c is None else c * DAY) for name, c in cutoffs],
     )  # fmt: skip
@@ -54,31 +52,31 @@ def test_without_requests_newest_is_empty():
     assert (found.count, found.first_ts_ns, found.last_ts_ns, found.left_out) == (0, 0, 0, ())
 
 
-def test_a_label_counts_up_to_the_maturity_and_not_after():
-    selected, left_out, _ = matured_of([1, 1, 1], arrived=[4, 5, None], as_of=10)
+def test_a_request_without_a_label_in_time_is_left_out_for_what_it_lacks():
+    selected, left_out, _ = matured_of(
+        [1, 1, 1], labelled=[True, False, False], late=[False, True, False], as_of=10
+    )
     assert selected == [True, False, False]
     assert left_out == {"label later than the maturity": 1, "no label": 1}
 
 
 def test_a_request_counts_when_its_maturity_has_passed():
-    selected, left_out, _ = matured_of([7, 8], arrived=[8, 9], as_of=10)
+    selected, left_out, _ = matured_of([7, 8], labelled=[True, True], as_of=10)
     assert selected == [True, False]
     assert left_out == {"younger than the labels' maturity": 1}
 
 
-def test_the_cohort_does_not_depend_on_the_day_of_the_gate():
-    """An early label of a request whose maturity has not passed does not count yet."""
-    days, arrived = [1, 2, 3, 4, 5], [2, 6, 4, 5, 6]
-    today, *_ = matured_of(days, arrived=arrived, as_of=6)
-    later, *_ = matured_of(days, arrived=arrived, as_of=60)
-    assert today == [True, False, True, False, False]
-    assert later[:3] == today[:3]
+def test_requests_that_should_have_a_label_are_counted():
+    _, _, found = matured_of(
+        [1, 4, 5, 9], labelled=[True, True, False, False], as_of=10, cutoffs=(("a", 2), ("b", 0))
+    )
+    assert (found.count, found.eligible) == (1, 2)
 
 
 @pytest.mark.parametrize(("day", "counts"), [(4, False), (5, False), (6, True)])
 def test_only_requests_after_both_cut_offs_count(day, counts):
     for cutoffs in ((("a", 5), ("b", 1)), (("a", 1), ("b", 5))):
-        selected, left_out, _ = matured_of([day], arrived=[day], as_of=20, cutoffs=cutoffs)
+        selected, left_out, _ = matured_of([day], labelled=[True], as_of=20, cutoffs=cutoffs)
         assert selected == [counts]
         assert left_out == (
             {} if counts else {"up to the training cut-off 1970-01-06T00:00:00Z": 1}
@@ -88,7 +86,7 @@ def test_only_requests_after_both_cut_offs_count(day, counts):
 @pytest.mark.parametrize("unknown", ["a", "b"])
 def test_an_unknown_cut_off_refuses_the_window(unknown):
     cutoffs = [(name, None if name == unknown else 0) for name in "ab"]
-    selected, _, found = matured_of([1], arrived=[1], as_of=20, cutoffs=cutoffs)
+    selected, _, found = matured_of([1], labelled=[True], as_of=20, cutoffs=cutoffs)
     assert selected == [False]
     assert f"cut-off of {unknown} is not recorded" in found.refusal
 
@@ -96,9 +94,9 @@ def test_an_unknown_cut_off_refuses_the_window(unknown):
 def test_every_request_is_selected_or_left_out_for_one_reason():
     rng = np.random.default_rng(5)
     days = rng.integers(0, 20, 500)
-    arrived = [None if rng.random() < 0.2 else int(d + rng.integers(0, 6)) for d in days]
+    labelled, late = rng.random((2, 500)) < 0.7
     selected, left_out, found = matured_of(
-        days, arrived=arrived, as_of=15, cutoffs=(("a", 4), ("b", 2))
+        days, labelled=labelled, late=late.tolist(), as_of=15, cutoffs=(("a", 4), ("b", 2))
     )
     assert found.count + sum(left_out.values()) == 500
     assert found.count == sum(selected) > 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.core.errors import TrafficError
 from harness.store import ids as ids_module
 from harness.store.ids import IdIndex
-from harness.store.labels import NEVER_NS, label_paths, read_labels, write_labels
+from harness.store.labels import NEVER_NS, join_labels, label_paths, read_labels, write_labels
 from harness.store.traffic import TrafficSource, TrafficWriter
 
 
@@ -129,3 +129,97 @@ def test_equal_hashes_do_not_confuse_ids(monkeypatch):
         -1,
         -1,
     ]
+
+
+# joined within the maturity
+
+
+def joined(paths, ts_ns, *, maturity_ns=10, as_of_ns=1000):
+    """Labels of the requests a, b, c …, made at these times."""
+    ids = IdIndex(pa.array([chr(97 + i) for i in range(len(ts_ns))]))
+    return join_labels(
+        paths, ids, np.array(ts_ns, np.int64), maturity_ns=maturity_ns, as_of_ns=as_of_ns
+    )
+
+
+def test_the_last_label_within_the_maturity_wins(tmp_path):
+    path = write(tmp_path / "l.parquet", ("a", 0.0, 5), ("a", 1.0, 10), ("a", 0.0, 11))
+    found = joined([path], [0])
+    assert found.label.tolist() == [1.0]
+    assert (found.superseded, found.late_rows, found.late.tolist()) == (1, 1, [False])
+
+
+def test_the_same_labels_delivered_again_later_change_nothing(tmp_path):
+    first = write(tmp_path / "1.parquet", ("a", 1.0, 5), ("b", 0.0, 6))
+    again = write(tmp_path / "2.parquet", ("a", 1.0, 500), ("b", 0.0, 500))
+    once, twice = joined([first], [0, 0]), joined([first, again], [0, 0])
+    assert twice.label.tolist() == once.label.tolist() == [1.0, 0.0]
+    assert twice.late_rows == 2
+
+
+def test_a_label_that_only_arrived_late_is_told_and_not_used(tmp_path):
+    found = joined([write(tmp_path / "l.parquet", ("a", 1.0, 11), ("b", 1.0, 11))], [0, 1])
+    assert found.late.tolist() == [True, False]
+    assert np.isnan(found.label[0])
+    assert found.label[1] == 1.0
+
+
+def test_a_label_counts_by_as_of_at_the_latest(tmp_path):
+    path = write(tmp_path / "l.parquet", ("a", 0.0, 5), ("a", 1.0, 8))
+    found = joined([path], [0], as_of_ns=7)
+    assert (found.label.tolist(), found.after_as_of) == ([0.0], 1)
+
+
+def test_of_labels_that_arrived_together_the_one_read_last_wins(tmp_path):
+    first = write(tmp_path / "1.parquet", ("a", 0.0, 5), ("a", 1.0, 5))
+    second = write(tmp_path / "2.parquet", ("b", 0.0, 5), ("a", 2.0, 5))
+    found = joined([first, second], [0, 0])
+    assert found.label.tolist() == [2.0, 0.0]
+    assert [found.paths[i] for i in found.file] == [second, second]
+
+
+def test_a_request_whose_maturity_has_no_number_any_more_is_never_late(tmp_path):
+    found = joined([write(tmp_path / "l.parquet", ("a", 1.0, 5))], [NEVER_NS - 1])
+    assert found.label.tolist() == [1.0]
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c", "stranger", ""]),
+        st.sampled_from([0.0, 1.0, np.nan]),
+        st.integers(0, 30),
+    ),
+    max_size=25,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(ROWS, st.lists(st.integers(0, 20), min_size=3, max_size=3), st.integers(0, 30), st.data())
+def test_every_row_is_counted_once_and_the_label_is_the_last_in_time(
+    tmp_path_factory, rows, ts_ns, as_of, data
+):
+    cut = data.draw(st.integers(0, len(rows)))
+    folder = tmp_path_factory.mktemp("labels")
+    paths = [write(folder / "1.parquet", *rows[:cut]), write(folder / "2.parquet", *rows[cut:])]
+    found = joined(paths, ts_ns, maturity_ns=5, as_of_ns=as_of)
+    spent = found.late_rows + found.after_as_of + found.unknown + found.invalid
+    labelled = int((~np.isnan(found.label)).sum())
+    assert len(rows) == found.read == labelled + found.superseded + spent
+    for i, ts in enumerate(ts_ns):
+        mine = [r for r in rows if r[0] == "abc"[i] and not np.isnan(r[1]) and r[2] <= as_of]
+        in_time = [r for r in mine if r[2] <= ts + 5]
+        expected = max(reversed(in_time), key=lambda r: r[2])[1] if in_time else np.nan
+        assert np.array_equal(found.label[i], expected, equal_nan=True)
+        assert found.late[i] == (bool(mine) and not in_time)
+
+
+@settings(deadline=None, max_examples=40)
+@given(ROWS, st.integers(0, 30), st.integers(0, 30))
+def test_a_matured_request_has_the_same_label_whenever_one_looks(
+    tmp_path_factory, rows, day, later
+):
+    path = write(tmp_path_factory.mktemp("labels") / "l.parquet", *rows)
+    ts = [0, 3, 9]
+    then, now = (joined([path], ts, maturity_ns=5, as_of_ns=d) for d in (day, day + later))
+    matured = np.array(ts) + 5 <= day
+    np.testing.assert_array_equal(then.label[matured], now.label[matured])

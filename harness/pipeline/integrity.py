@@ -1,0 +1,167 @@
+"""What of the recording and its labels reached the gate: facts for the decision, findings for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import TrafficError
+from harness.core.findings import Finding, Severity
+from harness.core.policies import Loss, Policy, WindowName
+from harness.core.tensors import Bools, Floats
+from harness.core.traffic import WindowInfo
+from harness.decide.facts import LabelFacts, TrafficFacts
+from harness.decide.integrity import reasons
+from harness.store.labels import JoinedLabels
+from harness.store.windows import WindowIndex
+
+_PROBABILITY_LOSSES = {Loss.BRIER, Loss.ABSOLUTE}
+
+
+def check_one_model(info: WindowInfo, where: str) -> None:
+    """Refuses traffic that was recorded for several models.
+
+    Another model's requests may well decode as this one's, and then count as its traffic.
+
+    Args:
+      info: the sealed window.
+      where: the traffic, as the user gave it.
+
+    Raises:
+      TrafficError: it names the models with their counts.
+    """
+    if len(info.models) > 1:
+        named = ", ".join(f"'{name or 'unnamed'}' ({count:,})" for name, count in info.models)
+        raise TrafficError(
+            where,
+            f"holds exchanges that were recorded for {len(info.models)} models: {named}",
+            "Record or export the traffic of one model, and give that.",
+        )
+
+
+def check_label_values(
+    policy: Policy, joined: JoinedLabels, index: WindowIndex, selected: Bools
+) -> None:
+    """Refuses labels that a loss of probabilities has no value for, before anything is replayed.
+
+    Args:
+      policy: its guardrails.
+      joined: the labels by storage position.
+      index: the window, for the request's id.
+      selected: the requests whose labels count, shape (n,).
+
+    Raises:
+      TrafficError: a label that counts is neither 0 nor 1; it names the file and the request.
+    """
+    names = [g.name for g in policy.guardrails if g.loss in _PROBABILITY_LOSSES]
+    wrong = selected & ~np.isin(joined.label, (0.0, 1.0))
+    if not names or not wrong.any():
+        return
+    at = int(np.flatnonzero(wrong)[0])
+    raise TrafficError(
+        str(joined.paths[joined.file[at]]),
+        f"request '{index.request_ids()[at]}' has the label {joined.label[at]:g} where guardrail "
+        f"'{names[0]}' takes 0 or 1 ({int(wrong.sum()):,} labels like it)",
+        "Import 0/1 labels, or use `loss: zero_one`.",
+    )
+
+
+def labels_json(joined: JoinedLabels) -> dict[str, object]:
+    """What the join says about itself, for the manifest."""
+    return {
+        "files": [list(pair) for pair in joined.files],
+        "read": joined.read,
+        "joined": int((~np.isnan(joined.label)).sum()),
+        "matched": joined.read - joined.invalid - joined.after_as_of - joined.unknown,
+        "unknown": joined.unknown,
+        "late": joined.late_rows,
+        "after_as_of": joined.after_as_of,
+        "duplicates": joined.superseded,
+        "invalid": joined.invalid,
+    }
+
+
+def traffic_facts(manifest: dict[str, Any]) -> TrafficFacts:
+    """How much of the recording was sealed; nothing where no traffic was looked at."""
+    window = manifest.get("window")
+    if window is None:
+        return TrafficFacts()
+    return TrafficFacts(
+        sealed=int(window["count"]),
+        not_sealed=tuple((reason, int(count)) for reason, count in window["not_sealed"]),
+    )
+
+
+def label_facts(manifest: dict[str, Any]) -> LabelFacts | None:
+    """What became of the labels; None where no guardrail needs any."""
+    labels = manifest.get("labels")
+    if labels is None:
+        return None
+    matured = manifest["selection"][WindowName.MATURED.value]
+    return LabelFacts(
+        window=WindowName.MATURED.value,
+        read=int(labels["read"]),
+        matched=int(labels["matched"]),
+        unknown=int(labels["unknown"]),
+        eligible=int(matured["eligible"]),
+        labelled=int(matured["n"]),
+    )
+
+
+def integrity_findings(
+    manifest: dict[str, Any], label: Floats, decision_rate: float | None
+) -> list[Finding]:
+    """What is missing, each a warning: a person should know before approving.
+
+    Args:
+      manifest: the run's.
+      label: of the requests that are judged by one, shape (n,).
+      decision_rate: the baseline's share of positive decisions among them, in [0, 1]; None when it
+        takes none.
+    """
+    found = []
+    traffic, labels = traffic_facts(manifest), label_facts(manifest)
+    if traffic.lost:
+        found.append(
+            _warning(
+                "traffic_not_sealed", "recorded traffic",
+                f"{traffic.lost:,} of {traffic.recorded:,} recorded exchanges could not be sealed "
+                f"({reasons(traffic.not_sealed)})",
+                "Repair the recorder or the export: these requests were served and are not judged.",
+            )
+        )  # fmt: skip
+    if labels is None:
+        return found
+    if labels.unknown:
+        found.append(
+            _warning(
+                "labels_unknown", "labels",
+                f"{labels.unknown:,} of {labels.read:,} labels have a request id that matches no "
+                "recorded request",
+                "Check that the labels are those of this traffic, under the recorder's request ids.",
+            )
+        )  # fmt: skip
+    if labels.missing:
+        found.append(
+            _warning(
+                "labels_incomplete", "labels",
+                f"{labels.missing:,} of {labels.eligible:,} requests that are old enough have no "
+                "label in time",
+                "Find out which they are: labels that are missing may well differ from the others.",
+            )
+        )  # fmt: skip
+    if len(label) and label.min() == label.max() and decision_rate not in {0.0, 1.0}:
+        found.append(
+            _warning(
+                "labels_of_one_value", "labels",
+                f"all {len(label):,} labels that count are {label[0]:g}, though the baseline's answers "
+                "differ",
+                "Import the labels of every outcome: a loss over one outcome rewards leaning to it.",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _warning(kind: str, where: str, what: str, remedy: str) -> Finding:
+    return Finding(kind=kind, severity=Severity.WARNING, where=where, what=what, remedy=remedy)
