@@ -97,9 +97,15 @@ class Track:
         Args:
           x: values of observations that did not fail, each in the bounds, shape (n,).
           n_failed: observations that failed.
+
+        Raises:
+          GateError: a value that is not a number; under a window claim, more than the window holds.
         """
         if not len(x) and not n_failed:
             return
+        if not math.isfinite(float(x.sum())):
+            what = "a value that is not a number among those that did not fail"
+            raise GateError("judge", what, "Report this: such a request has failed.")
         self._claim.add(x, n_failed)
         self.n += len(x) + n_failed
         self.n_failed += n_failed

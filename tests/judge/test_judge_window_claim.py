@@ -176,6 +176,16 @@ def test_failed_requests_count_against_either_answer():
     assert seen.interval() == pytest.approx((0.0, 0.03), abs=0.02)
 
 
+@pytest.mark.parametrize("population", [None, 100])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_no_number_is_refused_before_it_enters(population, value):
+    seen = track(population)
+    before = seen.state()
+    with pytest.raises(GateError, match="not a number"):
+        seen.add(np.array([0.0, value]), 0)
+    assert seen.state() == before
+
+
 def test_more_requests_than_the_window_holds_are_refused():
     seen = track(100)
     seen.add(np.zeros(90), 0)
