@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -384,11 +385,17 @@ def _mixtures(
     return [BetaMixture(sign=process.sign, margin=test.margin) for process in processes]
 
 
+@lru_cache(maxsize=200_000)
+def _mixture_log_e(mixture: BetaMixture, n: int, s: float) -> float:
+    """Remembered, as the runs of a plan, and the harms it tries, share most states."""
+    return mixture.log_e(n, s)
+
+
 def _with_mixture(mixture: BetaMixture, bets: Floats, ends: Ints, sums: Floats) -> Floats:
     """Log E of bets and mixture together; the mixture's state is (n, S), of which few differ."""
     out = np.empty_like(bets)
     for j, n in enumerate(ends):
         found, at = np.unique(np.round(sums[:, j]), return_inverse=True)
-        logs = np.array([mixture.log_e(int(n), float(s)) for s in found])
+        logs = np.array([_mixture_log_e(mixture, int(n), float(s)) for s in found])
         out[:, j] = logs[at]
     return np.asarray(np.logaddexp(math.log(BETA_SHARE) + out, math.log1p(-BETA_SHARE) + bets))

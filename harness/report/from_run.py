@@ -43,6 +43,7 @@ def view_from_run(
     found, found_note = headline.finding_views(findings_doc)
     return ReportView(
         run_id=manifest_doc.at("run_id").text("unnamed run"),
+        replayed=not manifest_doc.at("table"),
         created=_instant(manifest_doc.at("created_at")) or "unknown",
         as_of=_instant(manifest_doc.at("as_of")),
         title=_table_title(manifest_doc) or _title(baseline, candidate),
@@ -67,7 +68,7 @@ def view_from_run(
         isolation=method.isolation(decision_doc, manifest_doc),
         method=method.method(decision_doc, manifest_doc, summary_doc),
         limits=method.limits(decision_doc, intermediates_doc),
-        always=method.ALWAYS,
+        always=method.ALWAYS_OF_A_TABLE if manifest_doc.at("table") else method.ALWAYS,
     )
 
 

@@ -37,6 +37,8 @@ def render_html(view: ReportView) -> str:
 
 def sections(view: ReportView) -> tuple[Section, ...]:
     """The sections made of facts and tables, in reading order."""
+    if not view.replayed:
+        return (view.method,)
     return (
         view.traffic,
         view.parity,

@@ -95,10 +95,13 @@ def _rest(view: ReportView) -> list[str]:
     changed = [f"{fact.label}: {fact.value}" for fact in view.behaviour.facts[:1]]
     parity = [f"{fact.label}: {fact.value}" for fact in view.parity.facts]
     limits = [*view.limits, "A replay shows nothing upstream of the recorded request."]
+    sides = [view.baseline, view.candidate]
+    if not view.replayed:
+        changed, parity, sides, limits = [], [], [], [*view.limits, view.always[0]]
     digests = [
         f"- {side.role} {code(side.label)}: "
         + ", ".join(code(fact.value) for fact in side.facts if "Digest" in fact.label)
-        for side in (view.baseline, view.candidate)
+        for side in sides
     ]
     return [
         "<details><summary>More</summary>",

@@ -15,6 +15,12 @@ ALWAYS = (
     "Without labels, a change in what the right answer is (concept drift) is invisible. With labels, only those that had matured count.",
 )
 """True of every run; printed in every report."""
+ALWAYS_OF_A_TABLE = (
+    "The table is believed: nothing was run, so how its values came about was not tested.",
+    "Absent days and absent slices: what the rows do not hold was not seen.",
+    "A mean within its margin can hide harm to a slice that the policy does not name.",
+)
+"""True of every verdict on a table."""
 MOST_LIMITS = 60
 """Sentences about what one run left out."""
 _CLAIMS = {

@@ -362,6 +362,8 @@ class ReportView:
 
     run_id: str
     """Name of the run."""
+    replayed: bool
+    """Two versions were run; false where observations in a table were judged."""
     created: str
     """When the gate ran."""
     as_of: str

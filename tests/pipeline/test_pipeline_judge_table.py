@@ -221,6 +221,9 @@ def test_the_folder_holds_the_files_of_a_gate(tmp_path):
     page = (verdict.run / "report.html").read_text()
     assert "Fixed-sample intervals" in page
     assert "clipped mean" in page
+    assert "What no table can show" in page
+    assert "unknown" not in (verdict.run / "summary.md").read_text()
+    assert "unknown" not in page.split("<main>")[1].split("How it was decided</h2>")[0]
 
 
 def test_the_fixed_sample_interval_of_zeros_and_ones_is_exact(tmp_path):
