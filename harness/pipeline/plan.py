@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.core.errors import PolicyError, UsageError
 from harness.core.jsonable import jsonable
-from harness.core.policies import Direction, Guardrail, Metric, Policy, WindowName
+from harness.core.policies import Claim, Direction, Guardrail, Metric, Policy, WindowName
 from harness.decide.policy import any_policy_from_yaml
 from harness.judge.plan import PlannedTest, plan_tests
 from harness.judge.planning import (
@@ -315,6 +315,10 @@ def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[st
         notes.append(
             f"no effect is declared for {', '.join(bare)}: no change is planned for, and the bets "
             "are spread over all sizes; `effect:` makes them fewer"
+        )
+    if policy.claim is Claim.WINDOW:
+        notes.append(
+            "claim: window needs fewer: the figures are those of a claim about the process"
         )
     if hand.words:
         notes.append(f"at hand: {hand.words}; \"seen from\": the smallest harmful mean that it shows "
