@@ -24,6 +24,7 @@ from harness.pipeline.progress import Listener, silent
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.request import GateRequest
 from harness.store.attempts import ANSWERED, PROMOTED, UNSEEN, AttemptLedger
+from harness.store.files import machine_trouble_is_a_gate_error
 from harness.store.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def run_gate(
     )
     path = (out or _default_run(candidate)).resolve()
     was_there = path.exists()
-    with RunFolder.create(path) as run:
+    with RunFolder.create(path) as run, machine_trouble_is_a_gate_error(path):
         try:
             prepared = prepare(request, run, listener)
             return _finish(run, conclude(prepared, listener), started)
@@ -166,7 +167,7 @@ def resume_gate(path: Path, *, listener: Listener = silent) -> GateResult:
       UsageError: no such run, or it was interrupted before it was prepared, or it is finished.
     """
     started = time.perf_counter()
-    with RunFolder.open(path, write=True) as run:
+    with RunFolder.open(path, write=True) as run, machine_trouble_is_a_gate_error(path):
         if run.has("decision.json"):
             raise UsageError(
                 str(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,15 +111,15 @@ def label_facts(manifest: dict[str, Any]) -> LabelFacts | None:
 
 
 def integrity_findings(
-    manifest: dict[str, Any], label: Floats, decision_rate: float | None
+    manifest: dict[str, Any], label: Floats, decision_rates: Sequence[float | None]
 ) -> list[Finding]:
     """What is missing, each a warning: a person should know before approving.
 
     Args:
       manifest: the run's.
       label: of the requests that are judged by one, shape (n,).
-      decision_rate: the baseline's share of positive decisions among them, in [0, 1]; None when it
-        takes none.
+      decision_rates: the baseline's share of positive decisions in each window, in [0, 1]; None where
+        it takes none. Not only in the labelled one: who labels one outcome leaves the other out.
     """
     found = []
     traffic, labels = traffic_facts(manifest), label_facts(manifest)
@@ -151,7 +152,8 @@ def integrity_findings(
                 "Find out which they are: labels that are missing may well differ from the others.",
             )
         )  # fmt: skip
-    if len(label) and label.min() == label.max() and decision_rate not in {0.0, 1.0}:
+    always_the_same = set(decision_rates) in ({0.0}, {1.0})
+    if len(label) and label.min() == label.max() and not always_the_same:
         found.append(
             _warning(
                 "labels_of_one_value", "labels",

@@ -184,12 +184,12 @@ def _summary(prepared: Prepared) -> dict[str, Any]:
     return summary.finish(_traffic_counts(prepared))
 
 
-def _labelled(prepared: Prepared, saved: dict[str, Any]) -> tuple[Floats, float | None]:
-    """Labels of the requests that are judged by one, and how often the baseline decides yes there."""
+def _labelled(prepared: Prepared, saved: dict[str, Any]) -> tuple[Floats, list[float | None]]:
+    """Labels of the requests that are judged by one, and how often the baseline decides yes by window."""
     name = WindowName.MATURED.value
     at = [batch.positions for batch in prepared.batches if batch.window == name]
-    rate = saved["decision_rate"].get(name, {}).get("baseline")
-    return prepared.label[np.concatenate(at)] if at else np.empty(0), rate
+    rates = [window["baseline"] for window in saved["decision_rate"].values()]
+    return prepared.label[np.concatenate(at)] if at else np.empty(0), rates
 
 
 def _not_run(
@@ -206,7 +206,7 @@ def _not_run(
     status: Status | None = None
     return Outcome(
         record=record, evidence=rows, intermediates={},
-        findings=(*_load_findings(facts), *integrity_findings(manifest, np.empty(0), None)),
+        findings=(*_load_findings(facts), *integrity_findings(manifest, np.empty(0), ())),
         summary={}, manifest=manifest, models=(prepared.baseline, prepared.candidate),
         windows=_windows_json(prepared, {}), plan=plan, status=status,
     )  # fmt: skip

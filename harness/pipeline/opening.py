@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core.errors import UsageError
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.policies import SandboxPolicy
 from harness.replay.legs import Leg
@@ -59,7 +60,8 @@ def look_at(models: Sequence[PinnedModel], limits: SandboxPolicy, probes: Path) 
       probes: folder for the probed copies.
 
     Raises:
-      UsageError: a pinned file cannot be read.
+      UsageError: a pinned file cannot be read, or its metadata cannot: what a version says about
+        itself is its author's mistake, and no verdict about what it answers.
     """
     baseline, candidate = look(
         [
@@ -68,6 +70,9 @@ def look_at(models: Sequence[PinnedModel], limits: SandboxPolicy, probes: Path) 
         ],
         limits,
     )
+    for model, found in zip(models, (baseline, candidate), strict=True):
+        if isinstance(found, LoadFailure) and found.kind == "metadata":
+            raise UsageError(f"model {model.given}", found.message, found.remedy)
     return baseline, candidate
 
 

@@ -47,7 +47,7 @@ from harness.store.attempts import AttemptLedger
 from harness.store.labels import JoinedLabels, join_labels, label_paths
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
-from harness.store.windows import SealedWindow, WindowIndex
+from harness.store.windows import SealedWindow, WindowIndex, is_window
 
 BATCH_REQUESTS = 1024
 _FORMAT = 1
@@ -170,12 +170,7 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
     label: Floats = np.empty(0)
     counts: dict[str, WindowCounts] = {}
     if "window" in manifest:
-        window = SealedWindow.open(Path(manifest["window"]["path"]))
-        if window.info.window_hash != manifest["window"]["window_hash"]:
-            raise TrafficError(
-                manifest["window"]["path"], "the sealed window is not the one of this run",
-                "Start a new run.",
-            )  # fmt: skip
+        window = _window_of_run(manifest, request, seen[0])
         orders, label = _load_order(run, manifest["order_sha256"])
         n0, size = policy.windows.planning, int(manifest["batch_requests"])
         planning = tuple(schedule([(name, order[:n0]) for name, order in orders], size))
@@ -187,6 +182,41 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], window=window,
         batches=batches, planning=planning, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
     )  # fmt: skip
+
+
+def _window_of_run(
+    manifest: dict[str, Any], request: GateRequest, baseline: Looked | LoadFailure
+) -> SealedWindow:
+    """The run's window; sealed again when the cache was cleared since.
+
+    Raises:
+      TrafficError: it is gone for good, or the traffic is no longer the same.
+    """
+    path = Path(manifest["window"]["path"])
+    if is_window(path):
+        window, whose = SealedWindow.open(path), "the sealed window is not the one of this run"
+    else:
+        window = _sealed_again(path, request, baseline)
+        whose = "the sealed window is gone, and the traffic is not the one it was sealed from"
+    if window.info.window_hash != manifest["window"]["window_hash"]:
+        raise TrafficError(str(path), whose, "Put the traffic back as it was, or start a new run.")
+    return window
+
+
+def _sealed_again(gone: Path, request: GateRequest, baseline: Looked | LoadFailure) -> SealedWindow:
+    remedy = "Put the traffic back as it was, or start a new run."
+    if gone in request.traffic:
+        raise TrafficError(str(gone), "the sealed window of this run is gone", remedy)
+    specs = None if isinstance(baseline, LoadFailure) else baseline.graph.signature.inputs
+    try:
+        return open_traffic(request.traffic, request.cache_dir, specs)
+    except TrafficError as error:
+        raise TrafficError(
+            str(gone),
+            "the sealed window is gone, and its traffic cannot be sealed again "
+            f"({error.where}: {error.what})",
+            remedy,
+        ) from error
 
 
 def _read_policy(path: Path) -> str:

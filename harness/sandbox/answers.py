@@ -48,6 +48,8 @@ class LoadFailure:
     packages), timeout or invalid (broke the protocol)."""
     message: str
     """What happened, in one or two sentences."""
+    remedy: str = ""
+    """What to do, where the kind is metadata: the author's mistake, and no failure of the model's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,7 +175,9 @@ def _answered(wanted: Look, child: ChildProcess, limits: SandboxPolicy) -> Looke
     except FrameError as error:
         return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
     except UsageError as error:
-        return LoadFailure(kind="metadata", message=str(error))
+        return LoadFailure(
+            kind="metadata", message=f"{error.where}: {error.what}", remedy=error.remedy
+        )
     declared = (*graph.features, *graph.fitted)
     if wanted.copy is None or not declared:
         return Looked(graph=graph, probe=None)
@@ -239,7 +241,9 @@ def _graph_from_header(header: Header) -> ModelGraph:
         vocabularies=vocabularies,
         random_operators=texts_from(header.get("random"), MAX_NAME),
         runtime=text_from(header.get("runtime"), 100),
-        training_cutoff_ns=None if cutoff is None else ts_ns_from_iso(cutoff, TRAINING_CUTOFF),
+        training_cutoff_ns=None
+        if cutoff is None
+        else ts_ns_from_iso(cutoff, f"metadata {TRAINING_CUTOFF}"),
     )
 
 
@@ -253,7 +257,9 @@ def _listed(metadata: dict[str, str], key: str) -> tuple[str, ...]:
         texts = None
     if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
         raise UsageError(
-            f"model metadata {key}", "is no JSON list of texts", "Write it as json.dumps([...])."
+            f"metadata {key}",
+            f"'{metadata[key][:80]}' is no JSON list of texts",
+            'Write it like ["a", "b"].',
         )
     return tuple(texts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from harness.core.errors import TrafficError
+from harness.core.errors import GateError, TrafficError
 
 COLUMNS_FILE = "columns.arrow"
 """A folder that has it is a sealed window and no recorded traffic."""
@@ -82,6 +83,36 @@ def damage_is_a_traffic_error(name: str, kind: str) -> Iterator[None]:
             f"cannot be read as {kind}: {first_line}",
             "The file is damaged or cut off; restore it or leave it out.",
         ) from None
+
+
+_MACHINE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
+
+
+@contextmanager
+def machine_trouble_is_a_gate_error(where: Path) -> Iterator[None]:
+    """Turns a full disk, a missing right and their like into an error that says where.
+
+    Args:
+      where: what is being written, for errors that name no file.
+
+    Raises:
+      GateError: in place of the system's error. Other errors of the system are mistakes of this
+        program's and pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _MACHINE_ERRORS:
+            raise
+        raise GateError(
+            str(error.filename or where),
+            f"cannot be used: {os.strerror(error.errno)}",
+            "Make room or give access there, then give the command again; a run whose folder is "
+            "still there goes on with `harness gate --resume`.",
+        ) from error
 
 
 def _sync(path: Path) -> None:

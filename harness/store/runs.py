@@ -52,7 +52,7 @@ class RunFolder:
         """Makes a new run folder and locks it.
 
         Raises:
-          UsageError: the folder holds something, or is a file.
+          UsageError: the folder holds something, or is a file, or cannot be made.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             is_run = path.is_dir() and (path / _MARKER).exists()
@@ -61,9 +61,16 @@ class RunFolder:
                 "already holds a run" if is_run else "exists and is not an empty folder",
                 "Name a new folder" + (", or resume this run." if is_run else "."),
             )
-        (path / _PAIRS).mkdir(parents=True, exist_ok=True)  # the lock tells two gates apart
-        lock = _lock(path)
-        write_atomically(path / _MARKER, _FORMAT)
+        try:
+            (path / _PAIRS).mkdir(parents=True, exist_ok=True)  # the lock tells two gates apart
+            lock = _lock(path)
+            write_atomically(path / _MARKER, _FORMAT)
+        except OSError as error:
+            raise UsageError(
+                str(path),
+                f"a run cannot be written there: {error.strerror}",
+                "Name another folder.",
+            ) from error
         return cls(path, lock)
 
     @classmethod

@@ -114,7 +114,14 @@ def seal_cached(
     )
     drawn = int(key[:16], 16) if seed is None else seed
     out = cache_dir / key[:32]
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrafficError(
+            str(cache_dir),
+            f"sealed windows cannot be kept there: {error.strerror}",
+            "Name a writable folder with --cache.",
+        ) from error
     with locked(cache_dir / f"{out.name}.lock", wait=True):
         try:
             return SealedWindow.open(out)

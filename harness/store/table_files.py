@@ -24,6 +24,8 @@ from harness.store.files import damage_is_a_traffic_error
 
 TIME, ID = "ts_ns", "request_id"
 PIECE_ROWS = 1024
+_NUMPYS = {b"PK", b"\x93N"}
+"""First bytes of what np.savez and np.save write; numpy takes anything else for a pickle."""
 
 Specs = Mapping[str, TensorSpec]
 
@@ -119,11 +121,11 @@ def _text(value: object) -> str:
 
 def _npz(path: Path, specs: Specs | None) -> Iterator[Piece]:
     arrays = _npz_arrays(path)
-    names = _check_names(path.name, list(arrays), specs)
+    names = _check_names(str(path), list(arrays), specs)
     inputs = {n: arrays[n] for n in names}
     if specs is not None:
-        inputs = {n: cast_lossless(path.name, n, a, specs[n].datatype) for n, a in inputs.items()}
-    inputs = _one_request_a_row(path.name, inputs, specs)
+        inputs = {n: cast_lossless(str(path), n, a, specs[n].datatype) for n, a in inputs.items()}
+    inputs = _one_request_a_row(str(path), inputs, specs)
     count = len(next(iter(inputs.values())))
     side = {n: a.tolist() for n, a in arrays.items() if n not in names}
     for at in range(0, count, PIECE_ROWS):
@@ -133,12 +135,13 @@ def _npz(path: Path, specs: Specs | None) -> Iterator[Piece]:
         yield Piece(
             count=size,
             inputs={n: a[cut] for n, a in inputs.items()},
-            **_side_columns(path.name, size, here, names),
+            **_side_columns(str(path), size, here, names),
         )
 
 
 def _npz_arrays(path: Path) -> Tensors:
     arrays: Tensors | None = None
+    _check_is_numpys(path)
     try:
         with path.open("rb") as opened:
             saved = np.load(opened, allow_pickle=False)
@@ -147,25 +150,34 @@ def _npz_arrays(path: Path) -> Tensors:
     except Exception as error:  # noqa: BLE001 - zipfile, zlib, header parser: many kinds of damage
         if "allow_pickle" in str(error):
             raise TrafficError(
-                path.name,
+                str(path),
                 "an array holds Python objects, which are not read from files",
                 "Save strings as a U array: values.astype(str).",
             ) from None
         raise TrafficError(
-            path.name, f"cannot be read as .npz: {error}", "The file is damaged or no .npz."
+            str(path), f"cannot be read as .npz: {error}", "The file is damaged or no .npz."
         ) from None
     if arrays is None:
-        raise TrafficError(path.name, "holds one bare array", "Save it with np.savez, by name.")
+        raise TrafficError(str(path), "holds one bare array", "Save it with np.savez, by name.")
     for name, values in arrays.items():
         if values.dtype.kind == "U":
             arrays[name] = values.astype(object)
         elif values.dtype not in NUMPY_DTYPES.values():
             raise TrafficError(
-                path.name,
+                str(path),
                 f"array '{name}' has numpy type {values.dtype}",
                 "Save numbers, booleans or strings (U).",
             )
     return arrays
+
+
+def _check_is_numpys(path: Path) -> None:
+    with path.open("rb") as opened:
+        start = opened.read(2)
+    if start not in _NUMPYS:
+        raise TrafficError(
+            str(path), "is no .npz file", "Write it with np.savez, one array an input."
+        )
 
 
 def _one_request_a_row(where: str, inputs: Tensors, specs: Specs | None) -> Tensors:
@@ -206,18 +218,18 @@ def _check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: 
 
 def _parquet(path: Path, specs: Specs | None) -> Iterator[Piece]:
     with (
-        damage_is_a_traffic_error(path.name, "Parquet"),
+        damage_is_a_traffic_error(str(path), "Parquet"),
         pq.ParquetFile(path, page_checksum_verification=True) as parquet,
     ):
-        names = _check_names(path.name, parquet.schema_arrow.names, specs)
+        names = _check_names(str(path), parquet.schema_arrow.names, specs)
         for batch in parquet.iter_batches(PIECE_ROWS, use_threads=False):
             inputs = {
-                n: _column_values(path.name, n, batch.column(n), specs[n] if specs else None)
+                n: _column_values(str(path), n, batch.column(n), specs[n] if specs else None)
                 for n in names
             }
             side = {n: batch.column(n).to_pylist() for n in batch.schema.names if n not in names}
             yield Piece(
-                count=len(batch), inputs=inputs, **_side_columns(path.name, len(batch), side, names)
+                count=len(batch), inputs=inputs, **_side_columns(str(path), len(batch), side, names)
             )
 
 
@@ -304,22 +316,22 @@ def _nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> A
 def _jsonl(path: Path, specs: Specs | None) -> Iterator[Piece]:
     waiting: list[dict[str, Any]] = []
     names = list(next(_json_lines(path), (0, {}))[1])
-    inputs = _check_names(path.name, names, specs)
+    inputs = _check_names(str(path), names, specs)
     declared = specs or _inferred(path, inputs)
     for number, line in _json_lines(path):
         if line.keys() != set(names):
             odd = sorted(line.keys() ^ set(names))
             raise TrafficError(
-                f"{path.name}:{number}",
+                f"{path}:{number}",
                 f"other columns than line 1: {', '.join(odd)}",
                 "Give every line the same columns.",
             )
         waiting.append(line)
         if len(waiting) == PIECE_ROWS:
-            yield _json_piece(path.name, waiting, inputs, declared)
+            yield _json_piece(str(path), waiting, inputs, declared)
             waiting = []
     if waiting:
-        yield _json_piece(path.name, waiting, inputs, declared)
+        yield _json_piece(str(path), waiting, inputs, declared)
 
 
 def _json_piece(
@@ -344,7 +356,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 line = None
             if not isinstance(line, dict):
                 raise TrafficError(
-                    f"{path.name}:{number}",
+                    f"{path}:{number}",
                     "no JSON object",
                     "Write one object a line: input → value.",
                 )

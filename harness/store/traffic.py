@@ -153,7 +153,7 @@ class TrafficFile:
     path: Path
     """Where it lies."""
     name: str
-    """As errors and manifests call it: the path below the folder that was given."""
+    """As manifests call it: the path below the folder that was given."""
     rows: int
     """Exchanges in it."""
     size_bytes: int
@@ -230,7 +230,7 @@ class TrafficSource:
         fields = [f for f in SCHEMA if columns is None or f.name in columns]
         for file in self._files:
             with (
-                damage_is_a_traffic_error(file.name, "Parquet"),
+                damage_is_a_traffic_error(str(file.path), "Parquet"),
                 pq.ParquetFile(file.path, page_checksum_verification=True) as parquet,
             ):
                 present = set(parquet.schema_arrow.names)
@@ -299,7 +299,7 @@ def _files_below(path: Path) -> list[tuple[Path, str]]:
 
 
 def _checked_file(path: Path, name: str) -> TrafficFile:
-    with damage_is_a_traffic_error(name, "Parquet"), pq.ParquetFile(path) as parquet:
+    with damage_is_a_traffic_error(str(path), "Parquet"), pq.ParquetFile(path) as parquet:
         schema: Any = parquet.schema_arrow
         rows = int(parquet.metadata.num_rows)
         groups = range(parquet.metadata.num_row_groups)
@@ -309,13 +309,13 @@ def _checked_file(path: Path, name: str) -> TrafficFile:
             given = schema.field(f.name).type
             if not castable(given, f.type):
                 raise TrafficError(
-                    name,
+                    str(path),
                     f"column '{f.name}' holds {given} where traffic holds {f.type}",
                     "Write it with harness.store.traffic.TrafficWriter or cast the column.",
                 )
         elif f.name not in OPTIONAL:
             raise TrafficError(
-                name,
+                str(path),
                 f"no column '{f.name}' ({nearest(f.name, schema.names)})",
                 "Recorded traffic needs "
                 + ", ".join(n for n in SCHEMA.names if n not in OPTIONAL)

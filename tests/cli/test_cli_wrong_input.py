@@ -119,6 +119,20 @@ def test_damaged_parquet(command, change, gate, harness, tiny, tmp_path):
     assert not (tmp_path / "window").exists()
 
 
+def test_damaged_parquet_is_named_with_its_folder(gate, harness, tiny, tmp_path):
+    folder = damaged(tiny, tmp_path, lambda b: b[:-1000])
+    file = str(next(folder.glob("*.parquet")))
+    assert_refused(gate(traffic=folder), file)
+    assert_refused(harness("traffic", "show", folder), file)
+
+
+def test_a_text_file_that_is_called_npz(gate, tmp_path):
+    (tmp_path / "a.npz").write_text("x,y\n1,2\n")
+    ran = gate(traffic=tmp_path / "a.npz")
+    assert_refused(ran, str(tmp_path / "a.npz"), "is no .npz file", out=gate.out)
+    assert "Python objects" not in ran.err
+
+
 def test_parquet_of_another_kind(gate, tmp_path, harness, tiny):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -205,7 +219,7 @@ def test_a_label_file_with_other_columns(gate, tmp_path, write_policy):
         ("version: 2\npreset: retrain\n", "version"),
         ("", "version"),
         ("- a\n- b\n", "policy.yaml"),
-        ("version: 1\npreset: retrain\nalpha: {promote: 0.9}\n", "alpha"),
+        ("version: 1\npreset: refactor\nalpha: {promote: 0.9}\n", "alpha"),
         ("version: 1\npreset: refactor\nsandbox: {require: S9}\n", "S9"),
         ("version: 1\npreset: refactor\nwindows: {newest: {days: soon}}\n", "days"),
         ("version: 1\npreset: refactor\nversion: 1\n", "version"),
@@ -275,6 +289,16 @@ def test_a_time_that_is_none(as_of, gate):
     assert_refused(ran, "--as-of", "2013-11-01T00:00:00Z", out=gate.out)
 
 
+@pytest.mark.parametrize(
+    "as_of",
+    ["9999-12-31T23:59:59Z", "2262-04-12T00:00:00Z", "1969-12-31T23:59:59Z", "1500-01-01T00:00:00Z",
+     "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00"],
+)  # fmt: skip
+def test_a_time_outside_what_can_be_counted(as_of, gate):
+    ran = gate(None, None, f"--as-of={as_of}")
+    assert_refused(ran, "--as-of", "1970 to 2262", out=gate.out)
+
+
 def test_a_run_folder_that_is_taken(gate):
     gate.out.mkdir(parents=True)
     (gate.out / "mine.txt").write_text("mine")
@@ -321,6 +345,34 @@ def test_a_cache_that_cannot_be_made(gate, tmp_path):
     assert_refused(ran, str(tmp_path / "file"), out=gate.out)
 
 
+def test_a_run_folder_that_the_system_refuses(gate, harness, tiny, write_policy):
+    ran = harness("gate", tiny / "baseline.onnx", tiny / "candidate.onnx", "-t", tiny / "traffic",
+                  "-p", write_policy(REFACTOR), "-o", "/proc/no-such/run")  # fmt: skip
+    assert_refused(ran, "/proc/no-such/run", "Name another folder")
+
+
+def test_a_cache_that_the_system_refuses(gate):
+    ran = gate(None, None, "--cache", "/proc/no-such/windows")
+    assert_refused(ran, "/proc/no-such/windows", "--cache", out=gate.out)
+
+
+def test_a_full_disk_says_where_and_what_to_do(gate, tmp_path):
+    """A limit on the size of files stands for the disk: the same kind of error, at any byte wanted."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        ran = gate(None, None, "--as-of", TINY_AS_OF)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ran.code == 4
+    assert str(gate.out) in ran.err
+    assert "File too large" in ran.err
+    assert "Make room" in ran.err
+    assert "report it" not in ran.err
+
+
 def test_missing_arguments_are_named(harness):
     ran = harness("gate", "a.onnx")
     assert ran.code == 2
@@ -338,6 +390,28 @@ def test_a_model_file_that_is_not_there(gate, tmp_path):
 def test_another_signature_shows_both(gate):
     ran = gate(BASELINE, MODELS / "other_signature.onnx")
     assert_refused(ran, "distance_miles", "distance_mi", "mapping", out=gate.out)
+
+
+@pytest.mark.parametrize("side", ["baseline", "candidate"])
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("harness.features", '["doubled"', 'Write it like ["a", "b"].'),
+        ("harness.features", "doubled", 'Write it like ["a", "b"].'),
+        ("harness.training_cutoff", "last summer", "Write it like 2013-11-01T00:00:00Z."),
+        ("harness.training_cutoff", "9999-01-01", "Write a time in between"),
+    ],
+)
+def test_metadata_that_cannot_be_read_is_no_verdict(side, key, value, remedy, gate, tmp_path):
+    import onnx
+
+    model = onnx.load(tiny_model(tmp_path / "typo.onnx"))
+    about = {p.key: p.value for p in model.metadata_props}
+    onnx.helper.set_model_props(model, {**about, key: value})
+    onnx.save_model(model, str(tmp_path / "typo.onnx"))
+    ran = gate(**{side: tmp_path / "typo.onnx"})
+    assert_refused(ran, str(tmp_path / "typo.onnx"), key, value, remedy, out=gate.out)
+    assert ".." not in ran.err
 
 
 def test_a_baseline_that_does_not_load_is_a_hold(gate, tmp_path):

@@ -17,6 +17,7 @@ from harness.core.errors import TrafficError, UsageError
 from harness.pipeline import prepare as preparation
 from harness.pipeline.gate import resume_gate, run_gate
 from harness.store.runs import RunFolder
+from harness.store.traffic import TrafficSource, TrafficWriter
 
 SEED = 20130701
 BATCH = 128
@@ -305,6 +306,57 @@ def test_another_window_is_refused(prepared):
     (run / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(TrafficError, match="not the one of this run"):
         resume_gate(run)
+
+
+def elsewhere(prepared, name, traffic):
+    """A copy of the run that was begun on other traffic files, whose window is no longer there."""
+    run = copy_of(prepared, name)
+    manifest = read(run, "manifest")
+    manifest["request"]["cache_dir"] = str(run / "cache")
+    manifest["request"]["traffic"] = [str(traffic)]
+    manifest["window"]["path"] = str(run / "cache" / "cleared")
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    return run
+
+
+def test_a_window_that_is_gone_is_sealed_again(prepared, uninterrupted, some_flights):
+    run = elsewhere(prepared, "cleared", some_flights)
+    resume_gate(run)
+    for name in ("evidence", "findings", "intermediates"):
+        assert read(run, name) == read(uninterrupted, name)
+
+
+def test_a_window_that_is_gone_with_its_traffic_is_refused(prepared, tmp_path, harness):
+    run = elsewhere(prepared, "gone", tmp_path / "no-traffic")
+    ran = harness("gate", "--resume", run)
+    assert ran.code == 2
+    assert "cannot be sealed again" in ran.err
+    assert str(tmp_path / "no-traffic") in ran.err
+    assert "harness traffic seal" not in ran.err
+
+
+def test_a_window_that_is_gone_and_whose_traffic_changed_is_refused(
+    prepared, some_flights, tmp_path, harness
+):
+    traffic = Path(shutil.copytree(some_flights, tmp_path / "traffic"))
+    exchanges = list(TrafficSource.open([traffic]).exchanges())
+    for file in traffic.glob("*.parquet"):
+        file.unlink()
+    with TrafficWriter(traffic) as writer:
+        writer.write(exchanges[1:])
+    ran = harness("gate", "--resume", elsewhere(prepared, "other-traffic", traffic))
+    assert ran.code == 2
+    assert "not the one it was sealed from" in ran.err
+
+
+def test_a_sealed_window_that_was_the_traffic_and_is_gone_is_refused(prepared, tmp_path, harness):
+    run = elsewhere(prepared, "no-window", tmp_path / "window")
+    manifest = read(run, "manifest")
+    manifest["window"]["path"] = str(tmp_path / "window")
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    ran = harness("gate", "--resume", run)
+    assert ran.code == 2
+    assert "the sealed window of this run is gone" in ran.err
 
 
 def test_a_window_that_was_changed_is_refused(prepared):

@@ -219,3 +219,5 @@ def test_metadata_that_cannot_be_read_is_a_load_failure_that_names_it(tmp_path, 
     assert isinstance(failure, LoadFailure)
     assert failure.kind == "metadata"
     assert key in failure.message
+    assert value in failure.message
+    assert failure.remedy

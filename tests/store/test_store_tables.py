@@ -199,7 +199,7 @@ def test_requests_of_several_rows(tmp_path):
 def test_values_that_would_change_are_refused(tmp_path, table, datatype, said):
     shape = (2,) if datatype.startswith("OTHER") else ()
     message = refused(parquet(tmp_path, table), [spec("x", datatype, *shape)])
-    assert message.startswith("t.parquet: ")
+    assert "t.parquet: " in message
     assert "'x'" in message
     assert said in message
 
