@@ -343,6 +343,13 @@ def test_a_cast_keeps_the_value_or_is_refused(value, datatype):
     assert after == before or (np.isnan(before) and np.isnan(after))
 
 
+@pytest.mark.parametrize("width", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_infinity_is_no_integer(value, width):
+    with pytest.raises(TrafficError, match="cannot hold exactly"):
+        cast_lossless("t", "x", np.array([value], width), "INT64")
+
+
 def test_small_numbers_are_not_refused_for_nothing():
     for datatype in ("INT8", "UINT8", "INT64", "UINT64", "FP16", "FP32", "FP64"):
         for array in (np.array([3]), np.array([3.0]), np.array([3], np.uint8)):
