@@ -131,6 +131,20 @@ def _candidate_answers(case: _Case) -> _Answer | None:
     )
 
 
+def _floor_is_below(case: _Case) -> _Answer | None:
+    reported = {guardrail.name for guardrail in case.policy.guardrails if not guardrail.gating}
+    names = [name for name in case.facts.floor_above_margin if name not in reported]
+    if not names:
+        return None
+    return _hold(
+        "floor_above_margin",
+        f"The baseline differs from itself by more than the margin of {_list(names)}: "
+        "a difference of the candidate could not be told from this noise.",
+        "Make the runtime deterministic (threads, seeds), or set the margin above the floor.",
+        names[0],
+    )
+
+
 def _traffic_is_whole(case: _Case) -> _Answer | None:
     return _unfit(unfit_traffic(case.facts.traffic))
 

@@ -47,12 +47,10 @@ class LabelFacts:
 
     window: str
     """Whose requests they belong to: matured."""
-    read: int
-    """Rows in the label files."""
     matched: int
-    """Of these: of recorded requests, known at --as-of."""
+    """Labels known at --as-of whose request was recorded; corrections count, too."""
     unknown: int
-    """Of these: of requests that are not in the traffic, known at --as-of."""
+    """Labels known at --as-of whose request is not in the traffic."""
     eligible: int
     """Requests after the training cut-offs whose maturity has passed."""
     labelled: int

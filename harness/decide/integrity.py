@@ -46,13 +46,13 @@ def unfit_traffic(traffic: TrafficFacts) -> Unfit | None:
         f"none of the {traffic.recorded:,} recorded exchanges could be sealed"
         if not traffic.sealed
         else f"{traffic.lost:,} of the {traffic.recorded:,} recorded exchanges "
-        f"({traffic.lost / traffic.recorded:.1%}) could not be sealed"
+        f"({percent(traffic.lost, traffic.recorded)}) could not be sealed"
     )
     return Unfit(
         reason="traffic_integrity",
         explanation=(
             f"{share[0].upper()}{share[1:]} ({reasons(traffic.not_sealed)}), and at most "
-            f"{MOST_LOST:.0%} may be lost: what is left is no fair sample of production."
+            f"{100 * MOST_LOST:g} % may be lost: what is left is no fair sample of production."
         ),
         settle="Repair the recorder or the export, as these reasons say, and record again.",
     )
@@ -69,8 +69,8 @@ def unfit_labels(labels: LabelFacts | None) -> Unfit | None:
         return Unfit(
             reason="labels_incomplete",
             explanation=(
-                f"{labels.unknown:,} of the {labels.read:,} labels that were read have a request id "
-                "that matches no recorded request, and none has one that does."
+                f"{labels.unknown:,} labels were known at that time, and the request id of none of "
+                "them matches a recorded request."
             ),
             settle=(
                 "Import the labels of this traffic, under the request ids that the recorder wrote "
@@ -83,8 +83,8 @@ def unfit_labels(labels: LabelFacts | None) -> Unfit | None:
         reason="labels_incomplete",
         explanation=(
             f"Only {labels.labelled:,} of the {labels.eligible:,} requests that are old enough "
-            f"({labels.labelled / labels.eligible:.1%}) have a label in time, and at least "
-            f"{LEAST_LABELLED:.0%} must: labels that are missing may well differ from the others."
+            f"({percent(labels.labelled, labels.eligible)}) have a label in time, and at least "
+            f"{100 * LEAST_LABELLED:g} % must: labels that are missing may well differ from the others."
         ),
         settle=(
             "Import the missing labels, those of every outcome; raise windows.matured.maturity if "
@@ -102,6 +102,11 @@ def harm_without_labels(labels: LabelFacts, status: Status, evidence: Sequence[E
         return False
     rest = sum(e.weight * e.e_rollback for e in evidence if e.gating and e.window != labels.window)
     return rest >= 1.0 / status.alpha_rollback
+
+
+def percent(part: int, whole: int) -> str:
+    """A share of a whole, to a tenth of a percent."""
+    return f"{100.0 * part / whole:.1f} %"
 
 
 def reasons(counts: Sequence[tuple[str, int]]) -> str:

@@ -102,7 +102,6 @@ def label_facts(manifest: dict[str, Any]) -> LabelFacts | None:
     matured = manifest["selection"][WindowName.MATURED.value]
     return LabelFacts(
         window=WindowName.MATURED.value,
-        read=int(labels["read"]),
         matched=int(labels["matched"]),
         unknown=int(labels["unknown"]),
         eligible=int(matured["eligible"]),
@@ -138,8 +137,8 @@ def integrity_findings(
         found.append(
             _warning(
                 "labels_unknown", "labels",
-                f"{labels.unknown:,} of {labels.read:,} labels have a request id that matches no "
-                "recorded request",
+                f"{labels.unknown:,} of {labels.unknown + labels.matched:,} labels known at that time have a "
+                "request id that matches no recorded request",
                 "Check that the labels are those of this traffic, under the recorder's request ids.",
             )
         )  # fmt: skip

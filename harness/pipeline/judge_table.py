@@ -35,6 +35,7 @@ from harness.pipeline.observed import ObservedTable, read_observed
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.table_findings import about_units, findings_of
 from harness.pipeline.table_units import by_unit, unit_columns
+from harness.store.files import machine_trouble_is_a_gate_error
 from harness.store.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -353,7 +354,7 @@ def _write(
         if policy.unpaired
         else fixed_sample(policy, seen)
     )
-    with RunFolder.create(path) as run:
+    with RunFolder.create(path) as run, machine_trouble_is_a_gate_error(path):
         publish(
             run,
             replace(

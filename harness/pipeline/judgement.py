@@ -157,8 +157,8 @@ def _ended(run: _Run) -> Outcome:
         ),
         *leg_findings("baseline", run.result.baseline, {}, (), ()),
         *_baseline_failures(failures.baseline),
-        *integrity_findings(run.manifest, *_labelled(prepared, saved)),
         *run.described.findings,
+        *integrity_findings(run.manifest, *_labelled(prepared, saved)),
     ]
     record = _with_cause(decide(prepared.policy, status, rows, facts), findings)
     return Outcome(

@@ -13,6 +13,7 @@ from harness.core.jsonable import jsonable, sha256
 from harness.core.models import PinnedModel
 from harness.core.verdicts import DecisionRecord, Evidence, Status
 from harness.judge.plan import TestPlan
+from harness.store.files import machine_trouble_is_a_gate_error
 from harness.store.runs import RunFolder
 
 _JSON = ("manifest", "decision", "evidence", "intermediates", "findings", "summary")
@@ -106,7 +107,7 @@ def write_reports(path: Path, form: str) -> str:
     """
     if form == "terminal":
         return _render(RunFolder.open(path), form)
-    with RunFolder.open(path, write=True) as run:
+    with RunFolder.open(path, write=True) as run, machine_trouble_is_a_gate_error(path):
         return _render(run, form)
 
 

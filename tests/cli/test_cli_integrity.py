@@ -110,7 +110,7 @@ def test_a_correction_within_the_maturity_wins(gate, tmp_path):
 def test_labels_of_one_outcome_only_hold(gate, tmp_path):
     rng = np.random.default_rng(3)
     ended = gate(relabelled(tmp_path, lambda y: (y == 1) & (rng.random(len(y)) < 0.8)))
-    assert_hold(ended, "labels_incomplete", "of the 600 requests that are old enough", "50%")
+    assert_hold(ended, "labels_incomplete", "of the 600 requests that are old enough", "50 %")
     assert ended[2]["binding_guardrail"] == "loss"
     assert ended[3]["labels_of_one_value"]["severity"] == "warning"
     assert ended[3]["labels_incomplete"]["severity"] == "warning"
@@ -132,7 +132,7 @@ def test_labels_of_one_outcome_are_told_even_when_they_suffice(gate, tmp_path):
 
 def test_labels_of_a_few_requests_hold(gate, tmp_path):
     ended = gate(relabelled(tmp_path, lambda y: np.arange(len(y)) < 290))
-    assert_hold(ended, "labels_incomplete", "Only 290 of the 600 requests", "48.3%")
+    assert_hold(ended, "labels_incomplete", "Only 290 of the 600 requests", "48.3 %")
 
 
 def test_a_few_missing_labels_are_told_and_hold_nothing(gate, tmp_path):
@@ -155,14 +155,14 @@ def test_labels_of_unknown_requests_say_so(gate, tmp_path):
     ended = gate(relabelled(tmp_path, ids=lambda name: f"other-{name}"))
     assert_hold(
         ended, "labels_incomplete",
-        "600 of the 600 labels", "matches no recorded request", "request ids",
+        "600 labels were known", "none of them matches a recorded request", "request ids",
     )  # fmt: skip
     assert ended[3]["labels_unknown"]["severity"] == "warning"
 
 
 def test_requests_that_cannot_be_read_hold_beyond_a_few(gate, tmp_path):
     ended = gate(changed(tmp_path, lambda i, e: replace(e, request=b"\xff") if i % 2 else e))
-    assert_hold(ended, "traffic_integrity", "300 of the 600 recorded exchanges (50.0%)")
+    assert_hold(ended, "traffic_integrity", "300 of the 600 recorded exchanges (50.0 %)")
     assert ended[3]["traffic_not_sealed"]["severity"] == "warning"
     assert "300 of 600 recorded exchanges" in " ".join(ended[1].split())
 

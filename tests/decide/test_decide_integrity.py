@@ -17,9 +17,8 @@ def lost(count, sealed):
 
 def labels(labelled, *, eligible=1000, matched=1000, unknown=0):
     return LabelFacts(
-        window="matured", read=matched + unknown, matched=matched, unknown=unknown,
-        eligible=eligible, labelled=labelled,
-    )  # fmt: skip
+        window="matured", matched=matched, unknown=unknown, eligible=eligible, labelled=labelled
+    )
 
 
 def decided(status=READY, rows=PASSED, **facts):
