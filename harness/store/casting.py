@@ -51,6 +51,9 @@ def cast_lossless(where: str, name: str, values: Array, datatype: str) -> Array:
     if values.dtype.kind == "f" and dtype.kind in "iu":
         # A float16 infinity becomes the smallest integer and comes back as infinity.
         same &= np.isfinite(values)
+    if values.dtype.kind in "iu" and dtype.kind == "f":
+        # The smallest integer becomes such an infinity, and comes back as itself.
+        same &= np.isfinite(cast)
     if not same.all():
         example = values[~same].ravel()[0]
         raise TrafficError(

@@ -343,6 +343,11 @@ def test_a_cast_keeps_the_value_or_is_refused(value, datatype):
     assert after == before or (np.isnan(before) and np.isnan(after))
 
 
+def test_the_smallest_integer_is_no_infinity():
+    with pytest.raises(TrafficError, match="cannot hold exactly"):
+        cast_lossless("t", "x", np.array([-(2**63)]), "FP16")
+
+
 @pytest.mark.parametrize("width", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_infinity_is_no_integer(value, width):
