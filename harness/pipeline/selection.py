@@ -92,7 +92,7 @@ def matured(
     cutoff = max((c for _, c in cutoffs if c is not None), default=0)
     maturity_ns = maturity_in_ns(policy)
     after = ts_ns > cutoff
-    old_enough = ts_ns + maturity_ns <= as_of_ns
+    old_enough = ts_ns <= as_of_ns - maturity_ns  # no sum that could overflow
     eligible = after & old_enough
     labelled = ~np.isnan(label)
     selected = eligible & labelled

@@ -225,6 +225,7 @@ def join_labels(
     late = np.zeros(len(ids), np.bool_)
     counts: Counter[str] = Counter()
     # A request made so late that its maturity has no number any more is never old enough.
+    maturity_ns = min(maturity_ns, NEVER_NS)
     in_time_until = np.minimum(ts_ns, NEVER_NS - maturity_ns) + maturity_ns
     files = [file for path in paths for file in _files_of(path)]
     for number, file in enumerate(files):

@@ -66,6 +66,14 @@ def test_a_request_counts_when_its_maturity_has_passed():
     assert left_out == {"younger than the labels' maturity": 1}
 
 
+def test_a_maturity_of_a_thousand_years_is_never_over():
+    found = matured(
+        np.array([DAY]), np.array([1.0]), np.array([False]),
+        policy=policy_of(matured={"maturity": "400000d"}), as_of_ns=2**63 - 1, cutoffs=(),
+    )  # fmt: skip
+    assert (found.count, found.eligible) == (0, 0)
+
+
 def test_requests_that_should_have_a_label_are_counted():
     _, _, found = matured_of(
         [1, 4, 5, 9], labelled=[True, True, False, False], as_of=10, cutoffs=(("a", 2), ("b", 0))

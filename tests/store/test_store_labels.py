@@ -183,6 +183,11 @@ def test_a_request_whose_maturity_has_no_number_any_more_is_never_late(tmp_path)
     assert found.label.tolist() == [1.0]
 
 
+def test_a_maturity_of_a_thousand_years_is_never_over(tmp_path):
+    found = joined([write(tmp_path / "l.parquet", ("a", 1.0, 5))], [3], maturity_ns=2**65)
+    assert found.label.tolist() == [1.0]
+
+
 ROWS = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "c", "stranger", ""]),
