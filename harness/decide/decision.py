@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.core.policies import Guardrail, Metric, Policy
+from harness.core.policies import Guardrail, Metric, Policy, Scope
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
+from harness.decide.coverage import COVER, sentence_about_uncovered
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.forecast import farthest, words
 from harness.decide.integrity import Unfit, harm_without_labels, unfit_labels, unfit_traffic
@@ -138,7 +139,7 @@ def _floor_is_below(case: _Case) -> _Answer | None:
         return None
     return _hold(
         "floor_above_margin",
-        f"The baseline differs from itself by more than the margin of {_list(names)}: "
+        f"The baseline differs from itself by more than {_list(names)} can bear: "
         "a difference of the candidate could not be told from this noise.",
         "Make the runtime deterministic (threads, seeds), or set the margin above the floor.",
         names[0],
@@ -192,6 +193,26 @@ def _harm_is_not_proven(case: _Case) -> _Answer | None:
         next="The baseline stays. Read the findings for the cause before the next version.",
         binding=binding,
     )
+
+
+def _parity_is_whole(case: _Case) -> _Answer | None:
+    """A parity guardrail speaks about everything that the baseline declares, or it proves nothing."""
+    facts = case.facts
+    for scope, lost in (
+        (Scope.OUTPUTS, facts.outputs_not_compared),
+        (Scope.FEATURES, facts.features_not_compared),
+    ):
+        users = [g.name for g in _gating(case) if g.scope is scope]
+        if not users or not lost:
+            continue
+        return _hold(
+            f"{scope.value}_not_compared",
+            f"{sentence_about_uncovered(scope, lost)} What changed there would not show, so "
+            f"{_list(users)} is not proven; harm is not proven either on what was compared.",
+            COVER[scope],
+            users[0],
+        )
+    return None
 
 
 def _windows_are_filled(case: _Case) -> _Answer | None:
@@ -314,6 +335,7 @@ _RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
     _floor_is_below,
     _labels_are_whole,
     _harm_is_not_proven,
+    _parity_is_whole,
     _windows_are_filled,
     _run_is_whole,
     _everything_is_proven,

@@ -96,6 +96,10 @@ class Facts:
     """(leg, why) for legs that ended for another reason than the judge's answer."""
     floor_above_margin: tuple[str, ...] = ()
     """Guardrails whose margin lies below the baseline's difference from itself."""
+    outputs_not_compared: tuple[tuple[str, str], ...] = ()
+    """(output of the baseline, why no row of it was compared), expected changes left out."""
+    features_not_compared: tuple[tuple[str, str], ...] = ()
+    """The same for the features that the baseline computes from raw fields."""
     interrupted: bool = False
     """A person or the scheduler ended the run."""
     attempt: int = 1

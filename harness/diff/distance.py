@@ -1,9 +1,17 @@
 """How far two tensors are apart, row by row.
 
-Floats: |Δ| relative to the column's scale. The scale comes from the A/A prefix (`diff.floor`), so
-a row's verdict never depends on rows that come later; a row whose own magnitude exceeds the scale
-is measured against the smaller of its two magnitudes, which keeps the measure symmetric and never
-lets a runaway value excuse itself. Units in the last place were left: useless near zero.
+Floats: a row differs when |Δ| > tolerance × max(S, min(|b|, |c|)), S being the column's scale. The
+smaller of the two magnitudes keeps the measure symmetric and never lets a runaway value excuse
+itself; S keeps the rounding of values near zero from counting. S comes from the A/A prefix
+(`diff.floor`), so a row's verdict never depends on rows that come later.
+
+S is what the column's large values are like, however large its few outliers: of the distinct |values|
+that are neither 0 nor infinite, the 0.999 quantile (at least the largest is left out), and never
+more than 1,000 medians. Tried and left: the largest |value| (one request with a distance of 1e10
+made every later distance equal); the median (the small probabilities of a float32 sigmoid or
+softmax carry rounding of 1e-6 of themselves and more, so that a re-export differed); all values
+instead of the distinct ones (a stand-in such as −2⁶³ in most rows became the scale of the others);
+units in the last place (useless near zero).
 Integers, booleans and strings: equal or not. NaN and ±inf must stand in the same places.
 """
 
@@ -22,6 +30,10 @@ HALF_TOLERANCE = 2.0 * float(np.finfo(np.float16).eps)
 """Smallest relative tolerance where both sides are float16: two float16 roundings at the scale."""
 FLOOR_FACTOR = 8.0
 """A difference up to this many times the baseline's own A/A difference is noise."""
+_BULK = 0.999
+"""Quantile of a column's distinct magnitudes that stands for its large values."""
+_REACH = 1000.0
+"""Medians that the scale may be at most: outliers beyond the quantile's reach end here."""
 
 
 class Comparison(enum.Enum):
@@ -87,6 +99,25 @@ def same_bits(baseline: Array, candidate: Array) -> bool:
     return baseline.tobytes() == candidate.tobytes()
 
 
+def robust_scale(values: Array) -> float:
+    """The scale S of a column: see the module's comment.
+
+    Args:
+      values: of one column, any shape and dtype.
+
+    Returns:
+      ≥ 0; 0 for words and for columns without a finite value besides 0.
+    """
+    if values.dtype == object:
+        return 0.0
+    size = np.abs(values.astype(np.float64))
+    size = np.unique(size[np.isfinite(size) & (size > 0)])
+    if not len(size):
+        return 0.0
+    bulk = float(size[int((len(size) - 1) * _BULK)])
+    return min(bulk, _REACH * float(size[(len(size) - 1) // 2]))
+
+
 def compare_rows(
     baseline: Array, candidate: Array, tolerance: Floats | float, scale: Floats | float
 ) -> RowDifference:
@@ -96,7 +127,7 @@ def compare_rows(
       baseline: shape (R, k).
       candidate: shape (R, k).
       tolerance: relative, ≥ 0, scalar or shape (k,); only used for floats.
-      scale: the columns' reference magnitude, ≥ 0, scalar or shape (k,).
+      scale: the columns' `robust_scale`, ≥ 0, scalar or shape (k,).
 
     Returns:
       Mismatches, NaN masks and distances, each of shape (R, k).

@@ -3,6 +3,11 @@
 Features computed from raw fields must agree; a difference is a mismatch of the request unless the
 policy expects it. Tensors after fitted constants change with every retrain: they are compared,
 named and reported, never counted.
+
+A raw feature of the baseline that the candidate does not declare, that one side's trace does not
+return, or that is there only now and then, is no parity: the requests without it are `compared`
+False. (Asking only whether any feature was left let a planted fault through, once its tensor was
+taken out of the candidate's metadata or renamed in its graph.)
 """
 
 from __future__ import annotations
@@ -15,13 +20,20 @@ import numpy as np
 from harness.core.models import ModelGraph
 from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Mapping as NameMapping
-from harness.core.tensors import Bools, Ints
+from harness.core.tensors import Bools, Ints, Tensors
 from harness.diff.columns import ComparedRows, compared_rows
 from harness.diff.fitted import explained_columns
 from harness.diff.floor import Floor
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.relations import name_relation
-from harness.diff.reports import FeatureReport, Follow, ParityVerdict, RequestMismatch, TensorReport
+from harness.diff.reports import (
+    FeatureReport,
+    Follow,
+    ParityVerdict,
+    RequestMismatch,
+    TensorReport,
+    sentences_about_uncompared,
+)
 from harness.diff.roots import Differing, follows
 from harness.diff.sample import LIMIT
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
@@ -30,6 +42,8 @@ from harness.diff.tally import TensorTally, floors_by_column, not_compared
 
 RAW = "raw"
 FITTED = "fitted"
+ONLY_BASELINE = "only the baseline declares it"
+ONLY_CANDIDATE = "only the candidate declares it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +86,12 @@ def match_features(
     )
 
 
+def only_fitted(baseline: ModelGraph, candidate: ModelGraph) -> frozenset[str]:
+    """Tensors that are declared fitted by a version and a feature by none."""
+    fitted = {*baseline.fitted, *candidate.fitted}
+    return frozenset(fitted - {*baseline.features, *candidate.features})
+
+
 class FeatureDiff:
     """Compares features batch by batch in test order; batch boundaries do not matter.
 
@@ -95,11 +115,13 @@ class FeatureDiff:
         floors = floors_by_column(floor.features)
         self._raw = [(b, TensorTally(a, RAW, floors, expected_changes)) for a, b in self.match.raw]
         self._fitted = [(b, TensorTally(a, FITTED, floors, ())) for a, b in self.match.fitted]
-        self._only_fitted = (set(baseline_graph.fitted) | set(candidate_graph.fitted)) - (
-            set(baseline_graph.features) | set(candidate_graph.features)
-        )
+        self._only_fitted = only_fitted(baseline_graph, candidate_graph)
         self._expected = tuple(expected_changes)
         self._words = (dict(baseline_graph.vocabularies), dict(candidate_graph.vocabularies))
+        counts = [name not in expected_changes for name, _ in self.match.raw]
+        self._counts: Bools = np.array(counts, dtype=np.bool_)
+        self._lost: Ints = np.zeros((len(self.match.raw), 2), dtype=np.int64)
+        self._answered = 0
         self._requests = 0
         self._mismatched = 0
         self._order: list[Ints] = []
@@ -110,7 +132,11 @@ class FeatureDiff:
         before, after = pair.baseline, pair.candidate
         ok: Bools = np.asarray((before.outcome == Outcome.OK) & (after.outcome == Outcome.OK))
         mismatch = np.zeros(len(pair), dtype=np.bool_)
-        if not before.features or not after.features or not ok.any():
+        if not ok.any():
+            return RequestMismatch(mismatch=mismatch, compared=np.zeros_like(ok))
+        self._answered += int(ok.sum())
+        there = self._note_lost(before.features, after.features, int(ok.sum()))
+        if not before.features or not after.features:
             return RequestMismatch(mismatch=mismatch, compared=np.zeros_like(ok))
         view = compared_rows(pair.requests, ok)
         self._note_order(pair.requests.seq, view)
@@ -123,7 +149,15 @@ class FeatureDiff:
                 mismatch |= marked
         self._requests += int(ok.sum())
         self._mismatched += int(mismatch.sum())
-        return RequestMismatch(mismatch=mismatch, compared=ok)
+        whole = there and not self._without_partner()
+        return RequestMismatch(mismatch=mismatch, compared=ok if whole else np.zeros_like(ok))
+
+    def _note_lost(self, before: Tensors, after: Tensors, requests: int) -> bool:
+        """Counts requests by the side whose trace lacks a feature; says whether all that count are there."""
+        lost = [[a not in before, b not in after] for a, b in self.match.raw]
+        missing: Bools = np.array(lost, dtype=np.bool_).reshape(-1, 2)
+        self._lost = self._lost + requests * missing
+        return not missing[self._counts].any()
 
     def _note_order(self, seq: Ints, view: ComparedRows) -> None:
         """Keeps the sampled beginning's place in time, for staleness."""
@@ -150,15 +184,14 @@ class FeatureDiff:
             mismatched_requests=self._mismatched,
             roots=tuple(n for n in differing if n not in marks),
             follows=tuple(f for f in found if f.name in differing),
-            not_compared=tuple(
-                f"{'fitted tensor' if r.kind == FITTED else 'feature'} {r.name}: {r.text}"
-                for r in reports
-                if r.verdict is ParityVerdict.NOT_COMPARED
-            ),
+            not_compared=sentences_about_uncompared(reports),
             unknown_expected=self._unknown(reports),
+            unproven=self._unproven(),
         )
 
     def _raw_reports(self, theirs: str, tally: TensorTally) -> list[TensorReport]:
+        if tally.rows == 0:
+            return [not_compared(tally.name, RAW, self._why_lost(tally.name))]
         vocabularies: Vocabularies = (self._words[0].get(tally.name), self._words[1].get(theirs))
         reports = tally.reports(vocabularies)
         if not tally.flat or reports[0].relation != RelationKind.OTHER:
@@ -189,13 +222,48 @@ class FeatureDiff:
                 )
         return found
 
+    def _without_partner(self) -> list[str]:
+        """Raw features that only the baseline declares, and that are not expected to change."""
+        return [
+            name
+            for name in self.match.baseline_only
+            if name not in self._only_fitted and name not in self._expected
+        ]
+
+    def _unproven(self) -> tuple[tuple[str, str], ...]:
+        alone = [(name, ONLY_BASELINE) for name in self._without_partner()]
+        lost = [
+            (tally.name, self._why_lost(tally.name))
+            for (_, tally), counts in zip(self._raw, self._counts, strict=True)
+            if counts and tally.rows == 0 and self._answered
+        ]
+        return (*alone, *lost)
+
+    def _why_lost(self, name: str) -> str:
+        """Why a matched feature has no row on both sides."""
+        names = [a for a, _ in self.match.raw]
+        ours, theirs = self._lost[names.index(name)] > 0
+        match bool(ours), bool(theirs):
+            case True, True:
+                return "neither version's trace returns it"
+            case True, False:
+                return "the baseline's trace does not return it"
+            case False, True:
+                return "the candidate's trace does not return it"
+            case _:
+                return "no rows were compared"
+
     def _one_sided(self) -> list[TensorReport]:
         sides = (
-            (self.match.baseline_only, "only the baseline declares it"),
-            (self.match.candidate_only, "only the candidate declares it"),
+            (self.match.baseline_only, ONLY_BASELINE),
+            (self.match.candidate_only, ONLY_CANDIDATE),
         )
         return [
-            not_compared(name, FITTED if name in self._only_fitted else RAW, why)
+            not_compared(
+                name,
+                FITTED if name in self._only_fitted else RAW,
+                f"{why}; listed under expected_changes" if name in self._expected else why,
+            )
             for names, why in sides
             for name in names
         ]
@@ -207,7 +275,8 @@ class FeatureDiff:
     def state(self) -> State:
         """Everything so far, as arrays without objects."""
         state: State = {
-            "head": bytes_from_value([self._requests, self._mismatched]),
+            "head": bytes_from_value([self._answered, self._requests, self._mismatched]),
+            "lost": self._lost,
             "order": np.concatenate(self._order) if self._order else np.zeros(0, dtype=np.int64),
         }
         for i, (_, tally) in enumerate((*self._raw, *self._fitted)):
@@ -226,7 +295,8 @@ class FeatureDiff:
     ) -> FeatureDiff:
         """Continues from `state()`; the other arguments as in the first construction."""
         diff = cls(floor, baseline_graph, candidate_graph, expected_changes, mapping)
-        diff._requests, diff._mismatched = value_from_bytes(state["head"])
+        diff._answered, diff._requests, diff._mismatched = value_from_bytes(state["head"])
+        diff._lost = state["lost"].astype(np.int64)
         diff._order = [state["order"].astype(np.int64)]
         diff._ordered = len(state["order"])
         for i, (_, tally) in enumerate((*diff._raw, *diff._fitted)):

@@ -14,6 +14,7 @@ from harness.diff.reports import (
     OutputReport,
     ParityVerdict,
     TensorReport,
+    sentences_about_uncompared,
 )
 
 _REMEDIES: dict[str, str] = {
@@ -31,9 +32,15 @@ _REMEDIES: dict[str, str] = {
     RelationKind.STALE: "Look for a cache or a join that reads the previous value.",
     RelationKind.OTHER_COLUMN: "Look for swapped columns or a wrong name in the candidate's preprocessing.",
 }
+_FEW = 4
+"""Tensors named as the place of one finding."""
 _SHOWN = 3
 """Columns spelled out in one finding."""
-_NAMED = 4
+_UNPROVEN_REMEDY = (
+    "Declare the feature in the candidate's metadata (harness.features) under the name of a tensor that its "
+    "graph computes, map that name under mapping.tensors, or list the feature under expected_changes."
+)
+_LOST_REMEDY = "Declare the same features in both versions' metadata, or map their names."
 _OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
 
 
@@ -239,37 +246,37 @@ def _expected(report: TensorReport) -> Finding:
 
 
 def _uncompared(report: FeatureReport) -> list[Finding]:
+    """Apart by what follows: unproven parity, then what only the candidate has or nobody counts."""
     if not report.features:
-        what = "neither version declares features: nothing upstream of the outputs was compared"
-    elif report.not_compared:
-        what = "; ".join(_grouped(report))
-    else:
-        return []
-    lost = [r.kind for r in report.features if r.verdict is ParityVerdict.NOT_COMPARED]
+        return [
+            Finding(
+                kind="features_not_compared",
+                severity=Severity.WARNING,
+                where="features",
+                what="neither version declares features: nothing upstream of the outputs was compared",
+                remedy="Declare the same features in both versions' metadata.",
+            )
+        ]
+    lost = [r for r in report.features if r.verdict is ParityVerdict.NOT_COMPARED]
+    unproven = {name for name, _ in report.unproven}
+    raw = [r for r in lost if r.name not in unproven and r.kind == "raw"]
+    fitted = [r for r in lost if r.kind == "fitted"]
+    parts = (
+        ([r for r in lost if r.name in unproven], Severity.WARNING, _UNPROVEN_REMEDY),
+        (raw, Severity.WARNING, _LOST_REMEDY),
+        (fitted, Severity.INFO, _LOST_REMEDY),
+    )
     return [
         Finding(
             kind="features_not_compared",
-            severity=Severity.WARNING if "raw" in lost or not report.features else Severity.INFO,
-            where="features",
-            what=what,
-            remedy="Declare the same features in both versions' metadata, or map their names.",
+            severity=severity,
+            where=", ".join(names) if len(names) <= _FEW else "features",
+            what="; ".join(sentences_about_uncompared(reports, kind=False)),
+            remedy=remedy,
         )
+        for reports, severity, remedy in parts
+        if (names := [r.name for r in reports])
     ]
-
-
-def _grouped(report: FeatureReport) -> list[str]:
-    """Tensors that were not compared, together by reason, so that many read as one line."""
-    reasons: dict[str, list[str]] = {}
-    for r in report.features:
-        if r.verdict is ParityVerdict.NOT_COMPARED:
-            reasons.setdefault(r.text, []).append(r.name)
-    return [f"{_some(names)}: {why}" for why, names in reasons.items()]
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names and how many more there are."""
-    shown = ", ".join(names[:_NAMED])
-    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
 
 
 def _severity(report: TensorReport, margin: float | None, *, quiet: Severity) -> Severity:

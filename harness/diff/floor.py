@@ -1,20 +1,26 @@
 """How far the baseline differs from itself: the noise floor, from the A/A leg.
 
 The same requests go through the baseline twice with another batch split. What differs then is
-noise of the runtime (summation order, random operators), never the candidate's doing. The same
-prefix fixes each column's scale, max|value|, so that later verdicts are predictable.
+noise of the runtime (summation order, random operators), never the candidate's doing. The first
+rows of the same prefix fix each column's scale, so that later verdicts are predictable.
+
+Two things come of it. The tolerance that the candidate gets, which noise widens. And the share of
+requests in which the baseline itself would count as different, held to the tolerance that a quiet
+baseline gets: noise must not be judged by the tolerance that it has widened. (Counting only what no
+tolerance excuses gave a share of 0 to a score with noise of ±0.2, and any candidate passed.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harness.core.observations import Outcome, PairBatch
-from harness.core.tensors import Bools, Floats, Ints, Tensors
+from harness.core.tensors import Array, Bools, Floats, Ints, Tensors
 from harness.diff.columns import (
     Aligned,
     ComparedRows,
@@ -23,8 +29,11 @@ from harness.diff.columns import (
     column_name,
     compared_rows,
 )
-from harness.diff.distance import FLOOR_FACTOR, base_tolerance, compare_rows
-from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
+from harness.diff.distance import FLOOR_FACTOR, base_tolerance, compare_rows, robust_scale
+from harness.diff.sample import LIMIT, thinned
+
+SWALLOWED = 0.01
+"""A tolerance beyond this part of the scale hides faults that matter: it proves no parity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +48,22 @@ class ColumnFloor:
     """Column label; "" for a flat or wide tensor."""
     largest: float
     """Largest finite |difference| between the two A/A legs."""
+    relative: float
+    """Largest finite |difference| relative to what the rows' verdicts are relative to."""
     scale: float
-    """Largest finite |value|: what later differences are relative to."""
+    """`robust_scale` of the first rows."""
     rows: int
     """Rows compared."""
     mismatch_share: float
-    """Share of rows with unequal exact values or NaN/inf on one side only; no tolerance excuses these."""
+    """Share of rows that differ by more than the base tolerance, or are NaN or infinite on one side only."""
     nondeterministic: bool
     """The column differs from run to run by more than rounding."""
+    unprovable: bool
+    """So much so that the tolerance for the candidate is beyond `SWALLOWED`."""
 
     def tolerance(self, base: float) -> float:
         """Relative tolerance for the candidate: max(8 × floor, base)."""
-        return max(FLOOR_FACTOR * self.largest / self.scale, base) if self.scale > 0 else base
+        return max(FLOOR_FACTOR * self.relative, base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +77,15 @@ class Floor:
     requests: int = 0
     """Requests both A/A legs answered."""
     output_mismatch_share: float = 0.0
-    """Share of requests whose outputs would count as a mismatch of the baseline with itself."""
+    """Share of requests whose counted outputs differ between two runs of the baseline."""
     feature_mismatch_share: float = 0.0
     """The same for traced tensors."""
+    levels: tuple[tuple[str, float], ...] = ()
+    """(guardrail, mean |value| of the baseline against itself), for scores, losses and decisions."""
+
+    def level(self, guardrail: str) -> float:
+        """A guardrail's noise in its own unit; 0 where it was not measured."""
+        return dict(self.levels).get(guardrail, 0.0)
 
 
 def floor_from_json(value: Mapping[str, Any]) -> Floor:
@@ -81,91 +100,103 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
         requests=value["requests"],
         output_mismatch_share=value["output_mismatch_share"],
         feature_mismatch_share=value["feature_mismatch_share"],
+        levels=tuple((str(name), float(level)) for name, level in value["levels"]),
     )
 
 
 class _ColumnSums:
-    """Running figures of one tensor's columns."""
+    """Running figures of one tensor's columns.
 
-    def __init__(self) -> None:
+    Args:
+      tensor: the baseline's name.
+      scales: column label → scale, fixed before the first row; a class met later has none.
+      uncounted: tensor and column names that do not make a request differ.
+    """
+
+    def __init__(
+        self, tensor: str, scales: Mapping[str, float], uncounted: Collection[str]
+    ) -> None:
         self.labels: Keys = ()
-        self.rows = 0
-        self.base = 0.0
-        self.largest: Floats = np.zeros(0)
-        self.scale: Floats = np.zeros(0)
-        self.unequal: Ints = np.zeros(0, dtype=np.int64)
+        self._tensor = tensor
+        self._scales = scales
+        self._uncounted = uncounted
+        self._rows = 0
+        self._base = 0.0
+        self._scale: Floats = np.zeros(0)
+        self._counted: Bools = np.zeros(0, dtype=np.bool_)
+        self._largest: Floats = np.zeros(0)
+        self._relative: Floats = np.zeros(0)
+        self._unequal: Ints = np.zeros(0, dtype=np.int64)
 
     def add(self, pair: Aligned) -> Bools:
-        """Adds rows; returns which of them no tolerance would excuse, shape (R,)."""
+        """Adds rows; returns which of them count as different, shape (R,)."""
         self._grow(pair.labels)
-        self.rows += len(pair.baseline)
+        self._rows += len(pair.baseline)
         if pair.unlike:
-            self.unequal = self.unequal + len(pair.baseline)
-            return np.ones(len(pair.baseline), dtype=np.bool_)
-        self.base = base_tolerance(pair.baseline.dtype, pair.candidate.dtype)
-        difference = compare_rows(pair.baseline, pair.candidate, np.inf, 0.0)
-        size = np.maximum(_size(pair.baseline), _size(pair.candidate))
+            self._unequal = self._unequal + len(pair.baseline)
+            return np.full(len(pair.baseline), bool(self._counted.any()))
+        self._base = base_tolerance(pair.baseline.dtype, pair.candidate.dtype)
+        difference = compare_rows(pair.baseline, pair.candidate, self._base, self._scale)
         cells: Bools = difference.mismatch
-        absolute = difference.absolute
+        absolute, relative = difference.absolute, difference.relative
         if pair.wide:
             cells = np.asarray(cells.any(axis=1, keepdims=True))
             absolute = absolute.max(axis=1, keepdims=True, initial=0.0)
-            size = size.max(axis=1, keepdims=True, initial=0.0)
-        self.largest = np.maximum(self.largest, absolute.max(axis=0, initial=0.0))
-        self.scale = np.maximum(self.scale, size.max(axis=0, initial=0.0))
-        self.unequal = self.unequal + cells.sum(axis=0, dtype=np.int64)
-        return np.asarray(cells.any(axis=1), dtype=np.bool_)
+            relative = relative.max(axis=1, keepdims=True, initial=0.0)
+        self._largest = np.maximum(self._largest, absolute.max(axis=0, initial=0.0))
+        self._relative = np.maximum(self._relative, relative.max(axis=0, initial=0.0))
+        self._unequal = self._unequal + cells.sum(axis=0, dtype=np.int64)
+        return np.asarray(cells[:, self._counted].any(axis=1), dtype=np.bool_)
 
     def _grow(self, labels: Keys) -> None:
+        if labels == self.labels:
+            return
         more = len(labels) - len(self.labels)
         self.labels = labels
-        self.largest = np.pad(self.largest, (0, more))
-        self.scale = np.pad(self.scale, (0, more))
-        self.unequal = np.pad(self.unequal, (0, more))
+        self._scale = np.array([self._scales.get(label, 0.0) for label in labels])
+        names = [{self._tensor, column_name(self._tensor, label)} for label in labels]
+        self._counted = np.array([found.isdisjoint(self._uncounted) for found in names])
+        self._largest = np.pad(self._largest, (0, more))
+        self._relative = np.pad(self._relative, (0, more))
+        self._unequal = np.pad(self._unequal, (0, more))
 
-    def floors(self, tensor: str) -> list[ColumnFloor]:
+    def floors(self) -> list[ColumnFloor]:
         """The figures as values."""
-        return [
-            ColumnFloor(
-                name=column_name(tensor, label),
-                tensor=tensor,
-                column=label,
-                largest=float(self.largest[i]),
-                scale=float(self.scale[i]),
-                rows=self.rows,
-                mismatch_share=float(self.unequal[i]) / max(self.rows, 1),
-                nondeterministic=bool(
-                    self.unequal[i] > 0 or self.largest[i] > self.base * self.scale[i]
-                ),
-            )
-            for i, label in enumerate(self.labels)
-        ]
+        return [self._floor(i, label) for i, label in enumerate(self.labels)]
 
-    def state(self) -> State:
-        """Everything, as arrays."""
-        return {
-            "head": bytes_from_value([list(self.labels), self.rows, self.base]),
-            "largest": self.largest,
-            "scale": self.scale,
-            "unequal": self.unequal,
-        }
-
-    @classmethod
-    def from_state(cls, state: State) -> _ColumnSums:
-        """Continues from `state()`."""
-        sums = cls()
-        labels, sums.rows, sums.base = value_from_bytes(state["head"])
-        sums.labels = tuple(labels)
-        sums.largest = state["largest"].astype(np.float64)
-        sums.scale = state["scale"].astype(np.float64)
-        sums.unequal = state["unequal"].astype(np.int64)
-        return sums
+    def _floor(self, index: int, label: str) -> ColumnFloor:
+        noisy = bool(self._unequal[index] > 0)
+        relative = float(self._relative[index])
+        return ColumnFloor(
+            name=column_name(self._tensor, label),
+            tensor=self._tensor,
+            column=label,
+            largest=float(self._largest[index]),
+            relative=relative,
+            scale=float(self._scale[index]),
+            rows=self._rows,
+            mismatch_share=float(self._unequal[index]) / max(self._rows, 1),
+            nondeterministic=noisy,
+            # What is compared exactly gets no tolerance: its noise counts by its share alone.
+            unprovable=noisy and self._base > 0 and FLOOR_FACTOR * relative > SWALLOWED,
+        )
 
 
 class FloorBuilder:
-    """Collects the floor from A/A pairs, batch by batch; batch boundaries do not matter."""
+    """Collects the floor from A/A pairs, batch by batch; batch boundaries do not matter.
 
-    def __init__(self) -> None:
+    The first pairs are held until LIMIT rows are there, which fix the scales of all columns.
+
+    Args:
+      uncounted: tensors and columns that do not make a request differ, under the baseline's names:
+        what the policy expects to change, what comes after fitted constants.
+    """
+
+    def __init__(self, uncounted: Collection[str] = ()) -> None:
+        self._uncounted = frozenset(uncounted)
+        self._held: list[PairBatch] = []
+        self._held_rows = 0
+        self._scales: dict[str, dict[str, dict[str, float]]] | None = None
         self._outputs: dict[str, _ColumnSums] = {}
         self._features: dict[str, _ColumnSums] = {}
         self._requests = 0
@@ -175,79 +206,113 @@ class FloorBuilder:
 
     def update(self, pair: PairBatch) -> None:
         """Adds A/A pairs: `candidate` holds the baseline's second leg."""
-        first, second = pair.baseline, pair.candidate
-        ok = np.asarray((first.outcome == Outcome.OK) & (second.outcome == Outcome.OK))
-        view = compared_rows(pair.requests, ok)
-        self._requests += int(ok.sum())
-        self._unequal_outputs += _add(
-            self._outputs, (first.outputs, second.outputs), (first.keys, second.keys), view
-        )
-        if first.features and second.features:
-            self._traced += int(ok.sum())
-            traced = (first.features, second.features)
-            self._unequal_features += _add(self._features, traced, ({}, {}), view)
+        if self._scales is not None:
+            self._add(pair, self._scales)
+            return
+        self._held.append(pair)
+        self._held_rows += int(pair.requests.rows[_answered(pair)].sum())
+        if self._held_rows >= LIMIT:
+            self._fix_scales()
 
     def finish(self) -> Floor:
-        """The floor so far."""
+        """The floor so far; scales that are not fixed yet are fixed by what there is."""
+        if self._scales is None:
+            self._fix_scales()
         return Floor(
-            outputs=tuple(f for name, s in self._outputs.items() for f in s.floors(name)),
-            features=tuple(f for name, s in self._features.items() for f in s.floors(name)),
+            outputs=tuple(f for sums in self._outputs.values() for f in sums.floors()),
+            features=tuple(f for sums in self._features.values() for f in sums.floors()),
             requests=self._requests,
             output_mismatch_share=self._unequal_outputs / max(self._requests, 1),
             feature_mismatch_share=self._unequal_features / max(self._traced, 1),
         )
 
-    def state(self) -> State:
-        """Everything, as arrays that `from_state` continues from."""
-        counts = [self._requests, self._unequal_outputs, self._traced, self._unequal_features]
-        names = [list(self._outputs), list(self._features)]
-        state: State = {"head": bytes_from_value([names, counts])}
-        for i, sums in enumerate((*self._outputs.values(), *self._features.values())):
-            state |= under(str(i), sums.state())
-        return state
+    def _fix_scales(self) -> None:
+        values: dict[str, _Columns] = {"outputs": {}, "features": {}}
+        for pair in self._held:
+            view = compared_rows(pair.requests, _answered(pair))
+            first = pair.baseline
+            _keep(values["outputs"], first.outputs, first.keys, view)
+            _keep(values["features"], first.features, {}, view)
+        scales = {
+            group: {
+                name: {label: robust_scale(_first(parts)) for label, parts in columns.items()}
+                for name, columns in tensors.items()
+            }
+            for group, tensors in values.items()
+        }
+        self._scales = scales
+        held, self._held = self._held, []
+        for pair in held:
+            self._add(pair, scales)
 
-    @classmethod
-    def from_state(cls, state: State) -> FloorBuilder:
-        """Continues from `state()`."""
-        builder = cls()
-        (outputs, features), counts = value_from_bytes(state["head"])
-        requests, unequal_outputs, traced, unequal_features = counts
-        builder._requests = requests
-        builder._unequal_outputs = unequal_outputs
-        builder._traced = traced
-        builder._unequal_features = unequal_features
-        for i, name in enumerate((*outputs, *features)):
-            group = builder._outputs if i < len(outputs) else builder._features
-            group[name] = _ColumnSums.from_state(inside(str(i), state))
-        return builder
-
-
-def _add(
-    sums: dict[str, _ColumnSums],
-    tensors: tuple[Tensors, Tensors],
-    keys: tuple[dict[str, Keys], dict[str, Keys]],
-    view: ComparedRows,
-) -> int:
-    """Adds one batch of tensors; returns how many requests no tolerance would excuse."""
-    first, second = tensors
-    marked = np.zeros(len(view.requests), dtype=np.bool_)
-    for name in first:
-        if name not in second:
-            continue
-        column = sums.setdefault(name, _ColumnSums())
-        pair = aligned(
-            view.take(first[name]),
-            view.take(second[name]),
-            (keys[0].get(name), keys[1].get(name)),
-            column.labels if name in keys[0] else (),
+    def _add(self, pair: PairBatch, scales: dict[str, dict[str, dict[str, float]]]) -> None:
+        first, second = pair.baseline, pair.candidate
+        ok = _answered(pair)
+        view = compared_rows(pair.requests, ok)
+        self._requests += int(ok.sum())
+        self._unequal_outputs += self._marked(
+            self._outputs,
+            (first.outputs, second.outputs),
+            (first.keys, second.keys),
+            view,
+            scales["outputs"],
         )
-        marked |= view.owners(column.add(pair))
-    return int(marked.sum())
+        if first.features and second.features:
+            self._traced += int(ok.sum())
+            traced = (first.features, second.features)
+            self._unequal_features += self._marked(
+                self._features, traced, ({}, {}), view, scales["features"]
+            )
+
+    def _marked(
+        self,
+        sums: dict[str, _ColumnSums],
+        tensors: tuple[Tensors, Tensors],
+        keys: tuple[dict[str, Keys], dict[str, Keys]],
+        view: ComparedRows,
+        scales: Mapping[str, Mapping[str, float]],
+    ) -> int:
+        """Adds one batch of tensors; returns how many requests count as different."""
+        first, second = tensors
+        marked = np.zeros(len(view.requests), dtype=np.bool_)
+        for name in first:
+            if name not in second:
+                continue
+            if name not in sums:
+                sums[name] = _ColumnSums(name, scales.get(name, {}), self._uncounted)
+            pair = aligned(
+                view.take(first[name]),
+                view.take(second[name]),
+                (keys[0].get(name), keys[1].get(name)),
+                sums[name].labels if name in keys[0] else (),
+            )
+            marked |= view.owners(sums[name].add(pair))
+        return int(marked.sum())
 
 
-def _size(matrix: np.ndarray[Any, Any]) -> Floats:
-    """|value| where finite, else 0; words have no size."""
-    if matrix.dtype == object:
-        return np.zeros(matrix.shape)
-    size = np.abs(matrix.astype(np.float64))
-    return np.where(np.isfinite(size), size, 0.0)
+_Columns = dict[str, defaultdict[str, list[Array]]]
+"""Tensor → column label → its values, batch by batch."""
+
+
+def _answered(pair: PairBatch) -> Bools:
+    return np.asarray(
+        (pair.baseline.outcome == Outcome.OK) & (pair.candidate.outcome == Outcome.OK)
+    )
+
+
+def _keep(found: _Columns, tensors: Tensors, keys: dict[str, Keys], view: ComparedRows) -> None:
+    """Collects the columns of one batch's tensors."""
+    for name, tensor in tensors.items():
+        columns = found.setdefault(name, defaultdict(list))
+        values = view.take(tensor)
+        pair = aligned(values, values, (keys.get(name), keys.get(name)))
+        if pair.wide:
+            columns[""].append(thinned(pair.baseline))
+            continue
+        for i, label in enumerate(pair.labels):
+            columns[label].append(pair.baseline[:, i])
+
+
+def _first(parts: list[Array]) -> Array:
+    """The first LIMIT rows of a column."""
+    return np.concatenate(parts)[:LIMIT]

@@ -36,6 +36,7 @@ class OutputDiff:
             (theirs, TensorTally(ours, "output", floors, expected_changes))
             for ours, theirs in match.outputs
         ]
+        self._expected = frozenset(expected_changes)
         self._requests = 0
         self._mismatched = 0
 
@@ -44,6 +45,7 @@ class OutputDiff:
         before, after = pair.baseline, pair.candidate
         ok: Bools = np.asarray((before.outcome == Outcome.OK) & (after.outcome == Outcome.OK))
         mismatch = np.zeros(len(pair), dtype=np.bool_)
+        whole = not self._unproven()
         if ok.any():
             view = compared_rows(pair.requests, ok)
             for theirs, tally in self._tallies:
@@ -51,13 +53,18 @@ class OutputDiff:
                 ours = before.outputs.get(tally.name)
                 other = after.outputs.get(theirs)
                 if ours is None or other is None:
+                    whole = whole and tally.name in self._expected
                     continue
                 marked = tally.update(ours, other, view, keys)
                 if marked is not None:
                     mismatch |= marked
         self._requests += int(ok.sum())
         self._mismatched += int(mismatch.sum())
-        return RequestMismatch(mismatch=mismatch, compared=ok)
+        return RequestMismatch(mismatch=mismatch, compared=ok if whole else np.zeros_like(ok))
+
+    def _unproven(self) -> tuple[str, ...]:
+        """Outputs of a kind that is not compared, and that are not expected to change."""
+        return tuple(n for n in self._match.not_compared if n not in self._expected)
 
     def finish(self) -> OutputReport:
         """The report so far."""
@@ -77,6 +84,7 @@ class OutputDiff:
                 for _, tally in self._tallies
                 for label, side in sorted(tally.one_sided_labels.items())
             ),
+            unproven=tuple((n, "of a kind that is not compared") for n in self._unproven()),
         )
 
     def state(self) -> State:

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
 from harness.diff.codes import name_words, permuted
-from harness.diff.distance import Comparison, compare_rows, comparison
+from harness.diff.distance import Comparison, compare_rows, comparison, robust_scale
 from harness.diff.fills import clipped, filled
 from harness.diff.numeric import (
     affine,
@@ -65,7 +65,7 @@ def name_relation(
       baseline: shape (r,), any dtype.
       candidate: shape (r,), the same rows.
       tolerance: relative; differences within are none.
-      scale: reference magnitude of the column; None = its largest finite |value|.
+      scale: reference magnitude of the column; None = its `robust_scale`.
       vocabularies: words in code order, baseline's and candidate's, for columns of codes.
       order: position in time of each row, shape (r,); None = unknown, then staleness is not tried.
 
@@ -93,8 +93,7 @@ def _name_numbers(
     order: Ints | None,
 ) -> Relation:
     if scale is None:
-        finite = np.abs(baseline.astype(np.float64))
-        scale = float(finite[np.isfinite(finite)].max(initial=0.0))
+        scale = robust_scale(baseline)
     if comparison(baseline.dtype, candidate.dtype) is Comparison.EXACT:
         tolerance = 0.0
     difference = compare_rows(baseline[:, None], candidate[:, None], tolerance, scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.tensors import Bools
@@ -28,9 +29,10 @@ class RequestMismatch:
     """Which requests of one batch differ."""
 
     mismatch: Bools
-    """Any counted column beyond tolerance, shape (n,); False where not compared."""
+    """Any counted column beyond tolerance, shape (n,)."""
     compared: Bools
-    """Both sides had something to compare, shape (n,)."""
+    """Everything that counts was compared, shape (n,); where not, a mismatch is proven all the same
+    and its absence is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,8 @@ class OutputReport:
     """Outputs that were not compared, each with the reason."""
     one_sided_classes: tuple[str, ...]
     """Classes of ZipMap outputs that only one side names: output[class] (baseline|candidate only)."""
+    unproven: tuple[tuple[str, str], ...] = ()
+    """(baseline's output, why no row of it was compared), expected changes left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +132,12 @@ class FeatureReport:
     follows: tuple[Follow, ...]
     """The other differing ones."""
     not_compared: tuple[str, ...]
-    """Declared on one side only, or never traced, each with the reason."""
+    """Declared on one side only, or never traced: a sentence a reason."""
     unknown_expected: tuple[str, ...]
     """Names under expected_changes that no tensor has."""
+    unproven: tuple[tuple[str, str], ...] = ()
+    """(raw feature of the baseline, why no row of it was compared), expected changes left out: the
+    features' parity is not proven, whatever the others say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,3 +174,35 @@ class ObserverReport:
     """Per output column, "name (baseline)" and "name (candidate)"."""
     note: str
     """One sentence for the reader."""
+
+
+_NAMED = 4
+"""Tensors spelled out in one sentence."""
+
+
+def sentences_about_uncompared(
+    reports: Sequence[TensorReport], *, kind: bool = True
+) -> tuple[str, ...]:
+    """Tensors that were not compared, together by kind and reason, so that many read as one line.
+
+    Args:
+      reports: of any tensors; those that were compared are left out.
+      kind: say first whether they are features or fitted tensors.
+    """
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for r in reports:
+        if r.verdict is ParityVerdict.NOT_COMPARED:
+            what = "fitted tensor" if r.kind == "fitted" else "feature"
+            reasons.setdefault((what, r.text), []).append(r.name)
+    return tuple(
+        f"{what}{'s' if len(names) > 1 else ''} {_some(names)}: {why}"
+        if kind
+        else f"{_some(names)}: {why}"
+        for (what, why), names in reasons.items()
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names and how many more there are."""
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown

@@ -20,6 +20,7 @@ from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
 from harness.diff.floor import Floor
 from harness.diff.outputs import OutputDiff
+from harness.diff.reports import FeatureReport
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.candidate_failures import CandidateFailures
@@ -48,13 +49,14 @@ class CompareResult:
     """Whether two versions give the same answers."""
 
     equal: bool
-    """No output and no feature beyond the floor, and neither side failed alone."""
+    """No output and no feature beyond the floor, none of the old version's features is missing from
+    the new one, and neither side failed alone."""
     comparable: bool
-    """Something was compared at all."""
+    """They differ, or something was compared and nothing that matters stayed out of sight."""
     compared: int
     """Requests that both versions answered."""
     asked: int
-    """Requests that were replayed."""
+    """Requests that were drawn for the comparison."""
     available: int
     """Requests that the inputs hold."""
     models: tuple[PinnedModel, PinnedModel]
@@ -86,14 +88,26 @@ class CompareResult:
             f"  {self.compared:,} of {self.asked:,} requests compared ({self.available:,} available)",
         ]
         for what in ("outputs", "features"):
-            rows = self.intermediates.get(what, [])
-            equal = sum(row["verdict"] == "equal" for row in rows)
             differ = counts.get(f"{what[:-1]}_mismatches", 0)
-            lines.append(f"  {equal} of {len(rows)} {what} equal; {differ:,} requests differ")
+            equal = _equal_tensors(self.intermediates.get(what, []))
+            lines.append(f"  {what}: {equal}; {differ:,} requests differ")
         for finding in self.findings:
             lines += [f"- {finding.what}", f"    {finding.remedy}"]
-        lines += [f"  not compared: {text}" for text in self.not_compared]
+        # The findings say it without the kind of tensor: once is enough.
+        told = tuple(part for f in self.findings for part in f.what.split("; "))
+        lines += [f"  not compared: {t}" for t in self.not_compared if not t.endswith(told)]
         return "\n".join(lines)
+
+
+def _equal_tensors(columns: Sequence[dict[str, Any]]) -> str:
+    """How many tensors are equal in all their columns, and how many columns are."""
+    tensors: dict[str, bool] = {}
+    for column in columns:
+        name = column["name"].split("[")[0]
+        tensors[name] = tensors.get(name, True) and column["verdict"] == "equal"
+    equal = sum(column["verdict"] == "equal" for column in columns)
+    text = f"{sum(tensors.values())} of {len(tensors)} tensors equal"
+    return text if len(columns) == len(tensors) else f"{text} ({equal} of {len(columns)} columns)"
 
 
 def compare_models(
@@ -227,7 +241,12 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             done += len(pair)
             listener(Progress(stage="compare", done=done, total=len(order)))
         return _result(
-            setup, floor, (outputs, features), (only_new, only_old), (baseline, candidate)
+            setup,
+            floor,
+            (outputs, features),
+            (only_new, only_old),
+            (baseline, candidate),
+            len(order),
         )
 
 
@@ -246,6 +265,7 @@ def _result(
     diffs: tuple[OutputDiff, FeatureDiff],
     failures: tuple[CandidateFailures, CandidateFailures],
     legs: tuple[Leg, Leg],
+    asked: int,
 ) -> CompareResult:
     outputs, features = diffs[0].finish(), diffs[1].finish()
     findings = [
@@ -257,13 +277,26 @@ def _result(
         findings += leg_findings(
             role, leg.counters(), dict(failed.kinds), failed.ids, failed.messages
         )
-    alone = sum(f.count() for f in failures)
     ended = tuple(f"{leg.name} stopped answering: {leg.ended}" for leg in legs if leg.ended)
+    both = failures[0].both
+    apart = bool(
+        outputs.mismatched_requests
+        or features.mismatched_requests
+        or sum(f.count() for f in failures)
+        or len(ended) == 1
+        or (outputs.requests and _lacking(setup, features))
+    )
+    counted = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}
+    hidden = tuple(
+        f"{column.name}: the baseline's own noise hides differences"
+        for column in (*floor.outputs, *floor.features)
+        if column.unprovable and column.tensor in counted
+    )
     return CompareResult(
-        equal=not (outputs.mismatched_requests or features.mismatched_requests or alone or ended),
-        comparable=bool(outputs.requests or alone or ended),
+        equal=not (apart or ended),
+        comparable=apart or bool(outputs.requests and not ended and not hidden),
         compared=outputs.requests,
-        asked=min(setup.window.info.count, outputs.requests + alone + failures[0].both),
+        asked=asked,
         available=setup.window.info.count,
         models=setup.models,
         findings=tuple(findings),
@@ -273,11 +306,17 @@ def _result(
             *features.not_compared,
             *(u for r in setup.recipes for u in r.untraced),
             *ended,
+            *hidden,
             *(() if features.requests else ("no feature inside the models was compared",)),
-            *(
-                (f"{failures[0].both} requests that both versions reject",)
-                if failures[0].both
-                else ()
-            ),
+            *((f"{both} requests that both versions reject",) if both else ()),
         ),
     )
+
+
+def _lacking(setup: _Setup, features: FeatureReport) -> list[str]:
+    """Features that the old version computes and the new one does not show.
+
+    What the old version's own trace does not return is no difference: it would differ from itself.
+    """
+    shown = setup.recipes[0].trace_tensors
+    return [name for name, _ in features.unproven if name in shown]

@@ -33,6 +33,8 @@ class Described:
     intermediates: dict[str, Any]
     findings: tuple[Finding, ...]
     not_compared: tuple[str, ...]
+    unproven: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]
+    """(name, why) of the baseline's outputs and features of which nothing was compared."""
     unfaithful: int
     """Requests that the replayed baseline answers otherwise than the same version did in production."""
 
@@ -90,6 +92,7 @@ def describe(
         },
         findings=tuple(findings),
         not_compared=not_compared,
+        unproven=(outputs.unproven, features.unproven),
         unfaithful=faithful.mismatched if recorded_by(baseline, window) == "same" else 0,
     )
 

@@ -56,9 +56,9 @@ class RunningEvidence:
         self.terms = terms
         policy, floor = terms.policy, terms.floor
         self.judge = Judge(terms.plan, terms.alpha_promote, terms.alpha_rollback)
-        self.outputs = OutputDiff(terms.match, floor, _expected(policy, Scope.OUTPUTS))
+        self.outputs = OutputDiff(terms.match, floor, expected_changes(policy, Scope.OUTPUTS))
         self.features = FeatureDiff(
-            floor, *terms.graphs, _expected(policy, Scope.FEATURES), policy.mapping
+            floor, *terms.graphs, expected_changes(policy, Scope.FEATURES), policy.mapping
         )
         self.faithful = FaithfulDiff(floor)
         self.observer = ObserverDiff(floor)
@@ -104,7 +104,11 @@ class RunningEvidence:
         outputs: RequestMismatch,
         features: RequestMismatch,
     ) -> Values:
-        """One guardrail's values; parity that could not be compared speaks against both sides."""
+        """One guardrail's values.
+
+        Parity that could not be compared speaks against both sides; a difference that was found is
+        one, whatever else was not compared.
+        """
         comparable = bool(self.features.match.raw)
         values = observe(
             guardrail, pair, self.terms.policy.decision, label, outputs.mismatch,
@@ -113,7 +117,8 @@ class RunningEvidence:
         if guardrail.metric is not Metric.PARITY_MISMATCH:
             return values
         seen = outputs if guardrail.scope is Scope.OUTPUTS else features
-        unseen: Bools = ~seen.compared & ~np.isnan(values.x) & _both_answered(pair)
+        unknown = ~seen.compared & ~seen.mismatch
+        unseen: Bools = unknown & ~np.isnan(values.x) & _both_answered(pair)
         return replace(values, failed=values.failed | unseen) if unseen.any() else values
 
     def status(self) -> Status:
@@ -145,13 +150,13 @@ class RunningEvidence:
             terms.plan, terms.alpha_promote, terms.alpha_rollback, meta["judge"]
         )
         found.outputs = OutputDiff.from_state(
-            saved("outputs"), terms.match, floor, _expected(policy, Scope.OUTPUTS)
+            saved("outputs"), terms.match, floor, expected_changes(policy, Scope.OUTPUTS)
         )
         found.features = FeatureDiff.from_state(
             saved("features"),
             floor,
             *terms.graphs,
-            _expected(policy, Scope.FEATURES),
+            expected_changes(policy, Scope.FEATURES),
             policy.mapping,
         )
         found.faithful = FaithfulDiff.from_state(saved("faithful"), floor)
@@ -171,7 +176,7 @@ class RunningEvidence:
         )
 
 
-def _expected(policy: Policy, scope: Scope) -> tuple[str, ...]:
+def expected_changes(policy: Policy, scope: Scope) -> tuple[str, ...]:
     """Everything that the policy's guardrails of one scope expect to change."""
     listed = (g.expected_changes for g in policy.guardrails if g.scope is scope)
     return tuple(sorted({name for names in listed for name in names}))

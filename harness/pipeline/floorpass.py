@@ -7,14 +7,17 @@ of measured either hides a fault or raises an alarm about nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from harness.core.observations import Observations, PairBatch
+from harness.core.policies import Policy
 from harness.core.tensors import Ints, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor, FloorBuilder, floor_from_json
+from harness.pipeline.noise import NoiseLevels
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 from harness.store.runs import RunFolder
@@ -33,6 +36,8 @@ def floor_of_run(
     read: Callable[[Ints], RequestBatch],
     *,
     trace: bool,
+    policy: Policy,
+    fitted: Collection[str],
     heard: Callable[[int, int], None],
 ) -> Floor:
     """A run's noise floor, measured once: that of a noisy baseline is another one the next time.
@@ -45,12 +50,17 @@ def floor_of_run(
       batches: the run's schedule.
       read: gives the requests at storage positions.
       trace: also compare feature tensors.
+      policy: its guardrails' noise is measured in their own units; what it expects to change makes
+        no request differ.
+      fitted: tensors after fitted constants, which never make one differ.
       heard: told (done, total) requests.
     """
     if run.has(FLOOR_FILE):
         return floor_from_json(run.read_json(FLOOR_FILE))
     with second[0] as again:
-        floor = measure_floor(first, again, batches, read, trace=trace, heard=heard)
+        floor = measure_floor(
+            first, again, batches, read, trace=trace, policy=policy, fitted=fitted, heard=heard
+        )
     run.write_json(FLOOR_FILE, floor)
     return floor
 
@@ -63,6 +73,8 @@ def measure_floor(
     *,
     trace: bool,
     heard: Callable[[int, int], None],
+    policy: Policy | None = None,
+    fitted: Collection[str] = (),
 ) -> Floor:
     """Runs both baseline legs over the same requests and measures how far they differ.
 
@@ -73,8 +85,13 @@ def measure_floor(
       read: gives the requests at storage positions.
       trace: also compare feature tensors.
       heard: told (done, total) requests.
+      policy: as for `floor_of_run`; None where nothing is judged.
+      fitted: as for `floor_of_run`.
     """
-    builder = FloorBuilder()
+    guardrails = policy.guardrails if policy else ()
+    expected = {name for g in guardrails for name in g.expected_changes}
+    builder = FloorBuilder(uncounted={*expected, *fitted})
+    levels = NoiseLevels(policy)
     prefix = list(_prefix(batches))
     total = sum(len(b.positions) for b in prefix)
     done = 0
@@ -90,11 +107,12 @@ def measure_floor(
             candidate=joined([second.collect() for _ in pieces]),
         )
         builder.update(pair)
+        levels.update(pair)
         done += len(requests)
         heard(done, total)
         if first.ended or second.ended:
             break
-    return builder.finish()
+    return replace(builder.finish(), levels=levels.finish())
 
 
 def _prefix(batches: Sequence[Batch]) -> Iterator[Batch]:

@@ -11,12 +11,12 @@ import numpy as np
 from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph
-from harness.core.policies import Metric, Scope, WindowName
+from harness.core.policies import WindowName
 from harness.core.tensors import Floats, Ints
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
 from harness.decide.decision import decide
 from harness.decide.facts import Facts, FailureCount, TrafficFacts, WindowFacts
-from harness.diff.floor import Floor
+from harness.diff.features import only_fitted
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
 from harness.judge.plan import TestPlan, plan_tests
@@ -26,6 +26,7 @@ from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.integrity import integrity_findings, label_facts, traffic_facts
 from harness.pipeline.loop import LoopResult, replay
+from harness.pipeline.noise import floor_above_margin
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
 from harness.pipeline.planning_pass import with_planned_bets
 from harness.pipeline.prepare import Prepared
@@ -113,6 +114,7 @@ def _replayed(
         manifest = {**prepared.manifest, "isolation": _isolation(prepared, baseline, candidate)}
         floor = floor_of_run(
             prepared.run, baseline, second, prepared.batches, window.read, trace=trace,
+            policy=policy, fitted=only_fitted(*graphs),
             heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
         )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)
@@ -277,36 +279,12 @@ def _facts(run: _Run) -> Facts:
         baseline_failures=failures.baseline,
         legs_ended_early=tuple((leg, why) for leg, why in ended),
         floor_above_margin=floor_above_margin(run.terms),
+        outputs_not_compared=run.described.unproven[0],
+        features_not_compared=run.described.unproven[1],
         attempt=prepared.attempt,
         exhausted=result.finished,
         not_compared=(*run.described.not_compared, *_left_out(prepared, run.plan)),
     )
-
-
-def floor_above_margin(terms: Terms) -> tuple[str, ...]:
-    """Gating guardrails whose margin lies below the baseline's difference from itself.
-
-    For scores and losses the largest difference of a floating output is compared with the margin,
-    for parity and decisions the share of requests that would count as different.
-    """
-    floor: Floor = terms.floor
-    rule = terms.policy.decision
-    names = {rule.score or rule.output, rule.output} if rule else set()
-    score = max((c.largest for c in floor.outputs if c.tensor in names), default=0.0)
-    found = []
-    for g in terms.policy.guardrails:
-        match g.metric:
-            case Metric.PARITY_MISMATCH if g.scope is Scope.FEATURES:
-                level = floor.feature_mismatch_share
-            case Metric.PARITY_MISMATCH | Metric.DECISION_FLIP | Metric.DECISION_RATE_SHIFT:
-                level = floor.output_mismatch_share
-            case Metric.SCORE_SHIFT | Metric.LOSS_DIFFERENCE:
-                level = score
-            case _:
-                level = 0.0
-        if g.gating and level > g.margin:
-            found.append(g.name)
-    return tuple(found)
 
 
 def _windows(prepared: Prepared, judged: dict[str, int]) -> tuple[WindowFacts, ...]:

@@ -107,12 +107,20 @@ def leg_recipe(
         untraced = (f"no feature of the {role} could be traced: {probe.message}",)
     elif probe is not None:
         trace_model, traced = probe.path, probe.exposed
-        untraced = tuple(f"{role} tensor {name}: {why}" for name, why in probe.skipped)
+        untraced = _by_reason(role, probe.skipped)
     return LegRecipe(
         role=role, model=model.path, external=model.external, limits=limits,
         trace_model=trace_model, trace_tensors=traced, untraced=untraced,
         allow_weaker=allow_weaker, input_names=input_names,
     )  # fmt: skip
+
+
+def _by_reason(role: str, skipped: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """One sentence a reason, so that many tensors read as one line."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in skipped:
+        reasons.setdefault(why, []).append(name)
+    return tuple(f"{role} tensor {', '.join(names)}: {why}" for why, names in reasons.items())
 
 
 @contextmanager

@@ -24,6 +24,8 @@ REASONS = {
     "floor_above_margin": "the baseline differs from itself by more than a margin",
     "traffic_integrity": "too much of the recorded traffic could not be read",
     "labels_incomplete": "too few of the requests that should have a label have one",
+    "features_not_compared": "a feature that the baseline declares was not compared",
+    "outputs_not_compared": "an output of the baseline was not compared",
     "empty_window": "a window that a guardrail needs is empty",
     "too_few_requests": "a window that a guardrail needs has too few requests",
     "not_enough_evidence": "neither harm nor harmlessness is proven with the traffic at hand",

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -97,6 +98,70 @@ def test_nan_on_both_sides_is_equal(x, harness, tmp_path):
 def test_no_requests_are_not_comparable(model, harness, tmp_path):
     empty = inputs("npz", tmp_path, np.empty(0, np.float32))
     assert harness("compare", model, model, "-i", empty).code == 2
+
+
+def redeclared(model, path, features):
+    loaded = onnx.load(str(model))
+    onnx.helper.set_model_props(loaded, {"harness.features": json.dumps(features)})
+    onnx.save(loaded, str(path))
+    return path
+
+
+@pytest.mark.parametrize("declared", [[], ["other"]])
+def test_a_feature_that_the_new_version_lacks_is_a_divergence(
+    declared, model, x, harness, tmp_path
+):
+    other = redeclared(model, tmp_path / "new.onnx", declared)
+    ran = harness("compare", model, other, "-i", inputs("npz", tmp_path, x), "--json")
+    told = json.loads(ran.out)
+    assert (ran.code, told["equal"]) == (1, False)
+    found = [f["where"] for f in told["findings"] if f["kind"] == "features_not_compared"]
+    assert found == ["doubled", *declared]
+
+
+def test_a_feature_that_only_the_new_version_has_is_a_warning(model, x, harness, tmp_path):
+    old = redeclared(model, tmp_path / "bare.onnx", [])
+    ran = harness("compare", old, model, "-i", inputs("npz", tmp_path, x), "--json")
+    told = json.loads(ran.out)
+    assert ran.code == 0
+    assert "features_not_compared" in {f["kind"] for f in told["findings"]}
+
+
+def test_a_feature_that_cannot_be_traced_does_not_differ_from_itself(model, x, harness, tmp_path):
+    odd = redeclared(model, tmp_path / "odd.onnx", ["doubled", "nowhere"])
+    assert harness("compare", odd, odd, "-i", inputs("npz", tmp_path, x)).code == 0
+
+
+def test_many_features_that_were_not_compared_are_one_line(harness, tmp_path):
+    bare = redeclared(MODELS / "v1.onnx", tmp_path / "bare.onnx", [])
+    ran = harness("compare", MODELS / "v1.onnx", bare, "-i", FLIGHTS, "--limit", 300, "-q")
+    assert ran.code == 1
+    assert ran.out.count("only the baseline declares it") == 2  # features, fitted tensors
+    assert "features: 0 of 24 tensors equal; 0 requests differ" in ran.out
+
+
+def test_tensors_and_columns_are_told_apart(harness):
+    words = ("compare", MODELS / "v1.onnx", MODELS / "v1.onnx", "-i", FLIGHTS, "--limit", 300)
+    assert "24 of 24 tensors equal (54 of 54 columns)" in harness(*words, "-q").out
+
+
+def test_what_both_versions_reject_is_not_comparable(harness):
+    crash = MODELS / "crash.onnx"
+    ran = harness("compare", crash, crash, "-i", FLIGHTS, "--limit", 1000, "-q")
+    assert ran.code == 2
+    assert ran.out.startswith("NOT COMPARABLE")
+    assert "0 of 1,000 requests compared" in ran.out
+
+
+def test_noise_that_would_hide_a_difference_is_not_comparable(x, harness, tmp_path):
+    noisy = tiny_model(
+        tmp_path / "noisy.onnx", raised="RandomUniformLike<low = 0.1, high = 2.0>({x})"
+    )
+    model = tiny_model(tmp_path / "other.onnx", raised="Mul({x}, {x})")
+    told = harness("compare", noisy, noisy, "-i", inputs("npz", tmp_path, x), "-q")
+    assert told.code == 2
+    assert "probability: the baseline's own noise hides differences" in told.out
+    assert harness("compare", model, model, "-i", inputs("npz", tmp_path, x)).code == 0
 
 
 def test_the_same_comparison_says_the_same_twice(harness):

@@ -170,6 +170,59 @@ ORDER = [
 ]
 
 
+WITH_PARITY = policy_from_yaml(
+    """
+version: 1
+preset: refactor
+decision: {output: p, rule: threshold, value: 0.3}
+""",
+    "policy.yaml",
+)
+UNDECLARED = (("weekday", "only the baseline declares it"),)
+
+
+def parity_decided(status=READY, **facts):
+    passed = tuple(
+        dataclasses.replace(evidence("score"), name=name, guardrail=name)
+        for name in ("outputs", "features")
+    )
+    return decide(WITH_PARITY, status, passed, Facts(windows=(NEWEST,), **facts))
+
+
+def test_parity_that_was_compared_promotes():
+    assert parity_decided().decision is Decision.PROMOTE
+
+
+@pytest.mark.parametrize("scope", ["outputs", "features"])
+def test_what_parity_did_not_compare_holds(scope):
+    record = parity_decided(**{f"{scope}_not_compared": UNDECLARED})
+    assert (record.decision, record.reason) == (Decision.HOLD, f"{scope}_not_compared")
+    assert record.binding_guardrail == scope
+    assert f"1 {scope[:-1]} of the baseline" in record.explanation
+    assert "'weekday' (only the baseline declares it)" in record.explanation
+    assert "expected_changes" in record.next
+
+
+def test_harm_comes_before_what_was_not_compared():
+    harm = dataclasses.replace(HARM, culprits=("outputs",))
+    record = parity_decided(harm, features_not_compared=UNDECLARED)
+    assert record.decision is Decision.ROLLBACK
+
+
+def test_without_a_parity_guardrail_nothing_needs_to_be_compared():
+    record = decide(POLICY, READY, PASSED, with_facts(features_not_compared=UNDECLARED))
+    assert record.decision is Decision.PROMOTE
+
+
+def test_many_features_read_as_one_sentence_a_reason():
+    lost = (*((f"f{i}", "gone") for i in range(7)), ("g", "lost"))
+    text = parity_decided(features_not_compared=lost).explanation
+    assert text.startswith(
+        "8 features of the baseline could not be compared: "
+        "'f0', 'f1', 'f2', 'f3', 'f4' and 2 more (gone); 'g' (lost)."
+    )
+
+
 @pytest.mark.parametrize("first", range(len(ORDER)))
 def test_the_first_fact_in_order_decides(first):
     together = {key: value for facts in ORDER[first:] for key, value in facts.items()}

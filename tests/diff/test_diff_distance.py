@@ -8,6 +8,7 @@ from harness.diff.distance import (
     HALF_TOLERANCE,
     base_tolerance,
     compare_rows,
+    robust_scale,
     same_bits,
 )
 
@@ -83,3 +84,53 @@ def test_words_against_numbers_always_mismatch():
 )
 def test_base_tolerance_by_dtype(baseline, candidate, expected):
     assert base_tolerance(np.dtype(baseline), np.dtype(candidate)) == expected
+
+
+MILES = np.random.default_rng(5).uniform(80, 2500, 3000).astype(np.float32)
+
+
+@pytest.mark.parametrize("outliers", [[1e10], [1e10, -3e38], [np.inf, 1e9, 1e20]])
+def test_a_few_outliers_do_not_move_the_scale_out_of_the_bulk(outliers):
+    values = MILES.copy()
+    values[: len(outliers)] = outliers
+    assert 2400 < robust_scale(values) < 2500
+
+
+def test_one_outlier_does_not_excuse_the_other_rows():
+    before = MILES.copy()
+    before[0] = 1e10
+    after = before * np.float32(1.609344)
+    found = compare_rows(before[:, None], after[:, None], 1e-6, robust_scale(before))
+    assert found.mismatch.all()
+
+
+def test_a_stand_in_for_missing_values_is_not_the_scale_of_the_others():
+    values = np.where(np.arange(3000) % 10 > 0, np.float32(-(2.0**63)), MILES)
+    assert robust_scale(values) < 2500
+
+
+def test_many_outliers_end_at_a_thousand_medians():
+    values = np.where(np.arange(3000) % 20 == 0, MILES * np.float32(1e12), MILES)
+    assert robust_scale(values) < 1000 * 1400
+
+
+def test_the_small_probabilities_of_a_class_are_measured_against_its_large_ones():
+    logits = np.random.default_rng(6).normal(-6, 4, 4000)
+    assert robust_scale(1 / (1 + np.exp(-logits))) > 0.5
+
+
+@given(hnp.arrays("f8", st.integers(0, 50), elements=st.floats(-1e6, 1e6)), st.integers(-60, 60))
+def test_the_scale_follows_the_unit_and_not_the_order(values, power):
+    values = np.where(np.abs(values) < 1e-6, 0.0, values)
+    assert robust_scale(values[::-1] * 2.0**power) == robust_scale(values) * 2.0**power
+
+
+@given(hnp.arrays("f8", st.integers(1, 50)))
+def test_the_scale_is_finite_and_never_beyond_the_largest_value(values):
+    size = np.abs(values[np.isfinite(values)])
+    assert 0.0 <= robust_scale(values) <= size.max(initial=0.0)
+
+
+def test_words_and_zeros_have_no_scale():
+    assert robust_scale(np.array(["a"], dtype=object)) == 0.0
+    assert robust_scale(np.zeros(4)) == 0.0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from diff_streams import (
@@ -149,6 +151,106 @@ def test_a_feature_of_one_side_is_listed_as_not_compared():
         "feature hour: only the baseline declares it",
         "feature minute: only the candidate declares it",
     )
+
+
+def compared_and_report(candidate, *, baseline=FLIGHTS, expected=(), other=None, mapping=None):
+    diff = FeatureDiff(FLOOR, graph(), other or graph(), expected, mapping)
+    seen = [diff.update(p) for p in feature_pairs(baseline, candidate, (1000,))]
+    return np.concatenate([s.compared for s in seen]), diff.finish()
+
+
+def without(features, *names):
+    return {k: v for k, v in features.items() if k not in names}
+
+
+def test_a_feature_that_only_the_baseline_declares_leaves_every_request_unproven():
+    other = graph(features=[n for n in RAW if n != "weekday"])
+    compared, report = compared_and_report(FLIGHTS, other=other)
+    assert not compared.any()
+    assert report.unproven == (("weekday", "only the baseline declares it"),)
+
+
+def test_a_feature_that_only_the_candidate_declares_leaves_no_doubt():
+    compared, report = compared_and_report(FLIGHTS, other=graph(features=(*RAW, "minute")))
+    assert compared.all()
+    assert report.unproven == ()
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "who"),
+    [
+        ((), ("weekday",), "the candidate's trace does not return it"),
+        (("weekday",), (), "the baseline's trace does not return it"),
+        (("weekday",), ("weekday",), "neither version's trace returns it"),
+    ],
+)
+def test_a_feature_that_is_not_traced_leaves_every_request_unproven(baseline, candidate, who):
+    compared, report = compared_and_report(
+        without(FLIGHTS, *candidate), baseline=without(FLIGHTS, *baseline)
+    )
+    assert not compared.any()
+    assert report.unproven == (("weekday", who),)
+    assert report_of(report, "weekday").text == who
+    assert report.not_compared == (f"feature weekday: {who}",)
+
+
+def test_a_trace_that_returns_nothing_leaves_every_feature_unproven():
+    compared, report = compared_and_report({"odd": FLIGHTS["hour"]})
+    assert not compared.any()
+    assert [name for name, _ in report.unproven] == list(RAW)
+
+
+@pytest.mark.parametrize("how", ["undeclared", "untraced"])
+def test_an_expected_change_need_not_be_compared(how):
+    other = graph(features=[n for n in RAW if n != "weekday"]) if how == "undeclared" else None
+    compared, report = compared_and_report(
+        without(FLIGHTS, "weekday"), expected=("weekday",), other=other
+    )
+    assert compared.all()
+    assert report.unproven == ()
+
+
+def test_a_mapped_feature_is_no_missing_one():
+    other = graph(features=["day" if n == "weekday" else n for n in RAW])
+    renamed = without(FLIGHTS, "weekday") | {"day": FLIGHTS["weekday"]}
+    compared, report = compared_and_report(
+        renamed, other=other, mapping=Mapping(tensors=(("weekday", "day"),))
+    )
+    assert compared.all()
+    assert report.unproven == ()
+
+
+def test_a_fitted_tensor_of_the_baseline_alone_leaves_no_doubt():
+    compared, report = compared_and_report(FLIGHTS, other=graph(fitted=()))
+    assert compared.all()
+    assert report.unproven == ()
+
+
+def test_only_the_requests_without_the_feature_are_unproven():
+    diff = FeatureDiff(FLOOR, graph(), graph())
+    first, second = feature_pairs(FLIGHTS, FLIGHTS, (1000,))
+    lacking = replace(
+        second,
+        candidate=replace(second.candidate, features=without(second.candidate.features, "weekday")),
+    )
+    assert diff.update(first).compared.all()
+    assert not diff.update(lacking).compared.any()
+    assert diff.finish().unproven == ()
+
+
+def test_a_difference_of_the_others_still_counts():
+    changed = without(FLIGHTS, "weekday") | {"distance": FLIGHTS["distance"] * 2}
+    diff = FeatureDiff(FLOOR, graph(), graph())
+    (pair,) = feature_pairs(FLIGHTS, changed)
+    assert diff.update(pair).mismatch.all()
+
+
+def test_what_was_lost_survives_a_resume():
+    diff = FeatureDiff(FLOOR, graph(), graph())
+    for pair in feature_pairs(FLIGHTS, without(FLIGHTS, "weekday"), (1000,)):
+        diff.update(pair)
+        diff = FeatureDiff.from_state(diff.state(), FLOOR, graph(), graph())
+    assert diff.finish().unproven == (("weekday", "the candidate's trace does not return it"),)
 
 
 def test_a_renamed_tensor_is_compared_through_the_mapping():

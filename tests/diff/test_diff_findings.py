@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 from diff_streams import (
+    RAW,
     circle,
     feature_pairs,
     flight_features,
@@ -154,3 +155,15 @@ def test_many_tensors_with_one_reason_read_as_one_line():
     ).finish()
     (found,) = findings_from_features(report, 0.001)
     assert found.what == "hour, weekday, distance, temp and 1 more: no rows were compared"
+
+
+def test_what_the_candidate_lost_is_told_apart_from_what_only_it_has():
+    other = graph(features=("minute", *RAW[1:]))
+    diff = FeatureDiff(floor_of(feature_pairs(FLIGHTS, FLIGHTS)), graph(), other)
+    for pair in feature_pairs(FLIGHTS, FLIGHTS):
+        diff.update(pair)
+    lost, extra = findings_from_features(diff.finish(), 0.001)
+    assert (lost.where, lost.severity) == ("hour", Severity.WARNING)
+    assert "expected_changes" in lost.remedy
+    assert (extra.where, extra.severity) == ("minute", Severity.WARNING)
+    assert "expected_changes" not in extra.remedy

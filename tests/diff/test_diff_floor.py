@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 from diff_streams import floor_of, observed, output_pairs, requests
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from harness.core.jsonable import jsonable
 from harness.core.observations import PairBatch
 from harness.diff.floor import Floor, FloorBuilder, floor_from_json
+from harness.diff.sample import LIMIT
 
 RNG = np.random.default_rng(8)
 SCORES = RNG.random((300, 2)).astype(np.float32)
@@ -22,14 +24,15 @@ def test_floor_keeps_the_largest_difference_and_the_scale_of_each_column():
     floor = floor_of(output_pairs({"s": SCORES}, {"s": NOISE}))
     found = column(floor, "s[1]")
     assert found.largest == float(np.abs(NOISE.astype(float) - SCORES)[:, 1].max())
-    assert found.scale == float(NOISE[:, 1].max())
+    assert found.scale == float(np.sort(SCORES[:, 1])[-2])
     assert found.rows == 300
 
 
 def test_tolerance_is_eight_floors_and_never_below_the_base():
     noisy = floor_of(output_pairs({"s": SCORES}, {"s": SCORES * np.float32(1.001)}))
     found = column(noisy, "s[0]")
-    assert found.tolerance(1e-6) == 8 * found.largest / found.scale
+    assert found.tolerance(1e-6) == 8 * found.relative
+    assert found.relative == pytest.approx(found.largest / SCORES[:, 0].max(), rel=1e-3)
     quiet = floor_of(output_pairs({"s": SCORES}, {"s": SCORES}))
     assert column(quiet, "s[0]").tolerance(1e-6) == 1e-6
 
@@ -67,12 +70,65 @@ def test_floor_survives_json():
     assert floor_from_json(json.loads(json.dumps(jsonable(floor)))) == floor
 
 
-@given(st.lists(st.integers(1, 299), max_size=5), st.integers(0, 5))
-def test_batches_and_a_resume_do_not_change_the_floor(cuts, stop):
+@given(st.lists(st.integers(1, 299), max_size=5))
+def test_batches_do_not_change_the_floor(cuts):
     whole = floor_of(output_pairs({"s": SCORES}, {"s": NOISE}))
-    builder = FloorBuilder()
-    for i, pair in enumerate(output_pairs({"s": SCORES}, {"s": NOISE}, cuts)):
-        if i == stop:
-            builder = FloorBuilder.from_state(builder.state())
+    assert floor_of(output_pairs({"s": SCORES}, {"s": NOISE}, cuts)) == whole
+
+
+def test_rows_after_the_first_do_not_change_the_scale():
+    values = np.random.default_rng(3).random(3 * LIMIT).astype(np.float32)
+    later = values.copy()
+    later[LIMIT:] *= 1e6
+    few, many = (
+        floor_of(output_pairs({"p": v}, {"p": v}, range(500, len(v), 500)))
+        for v in (values[: LIMIT + 500], later)
+    )
+    assert column(few, "p").scale == column(many, "p").scale
+
+
+def test_the_noise_of_a_score_counts_though_it_widens_the_tolerance():
+    noise = RNG.uniform(-0.2, 0.2, (2, 300)).astype(np.float32)
+    once, again = np.clip(SCORES[:, 0] + noise, 0, 1)
+    floor = floor_of(output_pairs({"p": once}, {"p": again}))
+    assert floor.output_mismatch_share > 0.9
+    assert column(floor, "p").mismatch_share > 0.9
+    assert column(floor, "p").unprovable
+
+
+def test_small_noise_leaves_a_column_provable():
+    floor = floor_of(output_pairs({"s": SCORES}, {"s": SCORES * np.float32(1.0001)}))
+    assert column(floor, "s[0]").nondeterministic
+    assert not column(floor, "s[0]").unprovable
+    assert floor.output_mismatch_share == 1.0
+
+
+def test_one_noisy_row_is_enough_to_swallow_the_scale():
+    other = SCORES.copy()
+    other[7] += 0.01
+    floor = floor_of(output_pairs({"s": SCORES}, {"s": other}))
+    assert floor.output_mismatch_share == 1 / 300
+    assert column(floor, "s[1]").unprovable
+
+
+def test_noise_at_an_outlier_does_not_widen_the_tolerance_of_the_others():
+    distance = RNG.uniform(80, 2500, 3000).astype(np.float32)
+    distance[5] = 1e10
+    again = distance.copy()
+    again[5] = np.nextafter(distance[5], np.float32(np.inf))
+    floor = floor_of(output_pairs({"d": distance}, {"d": again}))
+    assert column(floor, "d").largest == 1024.0
+    assert not column(floor, "d").nondeterministic
+    assert column(floor, "d").tolerance(1e-6) == 1e-6
+
+
+def test_what_is_not_counted_makes_no_request_differ():
+    noisy = {"s": SCORES, "loud": RNG.random(300)}
+    pairs = list(output_pairs(noisy, {"s": SCORES, "loud": RNG.random(300)}))
+    assert floor_of(pairs).output_mismatch_share == 1.0
+    builder = FloorBuilder(uncounted=("loud",))
+    for pair in pairs:
         builder.update(pair)
-    assert builder.finish() == whole
+    floor = builder.finish()
+    assert floor.output_mismatch_share == 0.0
+    assert column(floor, "loud").mismatch_share == 1.0

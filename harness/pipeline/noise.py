@@ -1,0 +1,121 @@
+"""How far the baseline differs from itself in the units that the guardrails are judged in.
+
+A margin bounds a mean, so a guardrail's noise is the mean |value| that its own metric gives to the
+baseline against itself: score differences of the score output for score and loss guardrails, changed
+decisions for those about decisions. The largest difference over all outputs was left: one changed
+0/1 label is a difference of 1, which no margin of a score survives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.core.observations import PairBatch
+from harness.core.policies import DecisionRule, Guardrail, Loss, Metric, Policy, Rule, Scope
+from harness.diff.features import match_features
+from harness.diff.floor import ColumnFloor, Floor
+from harness.judge.metrics import observe
+from harness.pipeline.evidence import Terms, expected_changes
+
+_DECISIONS = (Metric.DECISION_FLIP, Metric.DECISION_RATE_SHIFT)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """One guardrail's running mean."""
+
+    total: float = 0.0
+    count: int = 0
+
+
+class NoiseLevels:
+    """Collects the guardrails' noise from A/A pairs, batch by batch.
+
+    Args:
+      policy: its guardrails about scores, losses and decisions are measured; None = nothing is.
+    """
+
+    def __init__(self, policy: Policy | None) -> None:
+        self._rule = policy.decision if policy else None
+        guardrails = policy.guardrails if policy else ()
+        measured = ((g.name, _measured(g, self._rule)) for g in guardrails)
+        self._measured = {name: found for name, found in measured if found is not None}
+        self._sums = {name: _Sum() for name in self._measured}
+
+    def update(self, pair: PairBatch) -> None:
+        """Adds A/A pairs: `candidate` holds the baseline's second leg.
+
+        Raises:
+          PolicyError: the decision rule does not fit the model's outputs.
+        """
+        for name, guardrail in self._measured.items():
+            values = observe(guardrail, pair, self._rule, None, None, None)
+            # An answer on one side only is as different as answers can be.
+            size = np.where(values.failed, 1.0, np.abs(values.x))
+            entered = ~np.isnan(size)
+            self._sums[name].total += float(size[entered].sum())
+            self._sums[name].count += int(entered.sum())
+
+    def finish(self) -> tuple[tuple[str, float], ...]:
+        """(guardrail, mean |value|) so far."""
+        return tuple((name, s.total / max(s.count, 1)) for name, s in self._sums.items())
+
+
+def _measured(guardrail: Guardrail, rule: DecisionRule | None) -> Guardrail | None:
+    """What measures a guardrail's noise; a loss, without labels, by what it is made of."""
+    if rule is None:
+        return None
+    if guardrail.metric in _DECISIONS:
+        return guardrail
+    if guardrail.metric is Metric.LOSS_DIFFERENCE and guardrail.loss is Loss.ZERO_ONE:
+        return replace(guardrail, metric=Metric.DECISION_FLIP)
+    scored = rule.score is not None or rule.rule is not Rule.NONE
+    if guardrail.metric in {Metric.SCORE_SHIFT, Metric.LOSS_DIFFERENCE} and scored:
+        return replace(guardrail, metric=Metric.SCORE_SHIFT)
+    return None
+
+
+def floor_above_margin(terms: Terms) -> tuple[str, ...]:
+    """Gating guardrails that the baseline's difference from itself leaves without a meaning.
+
+    Its level lies above the margin: the share of requests that differ for parity, the mean change of
+    scores or decisions for the others. Or, for parity, it widens the tolerance of a compared column
+    until no difference would show.
+    """
+    return tuple(
+        g.name
+        for g in terms.policy.guardrails
+        if g.gating and (_noise(g, terms.floor) > g.margin or _hides(g, terms))
+    )
+
+
+def _noise(guardrail: Guardrail, floor: Floor) -> float:
+    """What a guardrail would measure between two runs of the baseline."""
+    if guardrail.scope is None:
+        return floor.level(guardrail.name)
+    of_outputs = guardrail.scope is Scope.OUTPUTS
+    return floor.output_mismatch_share if of_outputs else floor.feature_mismatch_share
+
+
+def _hides(guardrail: Guardrail, terms: Terms) -> bool:
+    """Whether a column that counts for parity has a tolerance that hides differences."""
+    if guardrail.scope is None:
+        return False
+    expected = set(expected_changes(terms.policy, guardrail.scope))
+    return any(
+        column.unprovable and expected.isdisjoint({column.tensor, column.name})
+        for column in _compared(guardrail.scope, terms)
+    )
+
+
+def _compared(scope: Scope, terms: Terms) -> list[ColumnFloor]:
+    """The floors of the columns that a scope's parity is about."""
+    if scope is Scope.OUTPUTS:
+        columns, pairs = terms.floor.outputs, terms.match.outputs
+    else:
+        columns = terms.floor.features
+        pairs = match_features(*terms.graphs, terms.policy.mapping).raw
+    names = {ours for ours, _ in pairs}
+    return [column for column in columns if column.tensor in names]
