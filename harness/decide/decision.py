@@ -132,6 +132,20 @@ def _candidate_answers(case: _Case) -> _Answer | None:
     )
 
 
+def _replay_is_faithful(case: _Case) -> _Answer | None:
+    """Evidence about another model than the one in production is no evidence."""
+    how = case.facts.unfaithful_replay
+    if not how:
+        return None
+    return _hold(
+        "unfaithful_replay",
+        f"The replayed baseline is not what production runs: {how}. "
+        "What differs between the versions here says nothing about production.",
+        "Find out what differs (model bytes, runtime, inputs that were not recorded) and record or "
+        "replay with the same; give the baseline as a file when another version is meant.",
+    )
+
+
 def _floor_is_below(case: _Case) -> _Answer | None:
     reported = {guardrail.name for guardrail in case.policy.guardrails if not guardrail.gating}
     names = [name for name in case.facts.floor_above_margin if name not in reported]
@@ -332,6 +346,7 @@ _RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
     _candidate_loads,
     _candidate_answers,
     _traffic_is_whole,
+    _replay_is_faithful,
     _floor_is_below,
     _labels_are_whole,
     _harm_is_not_proven,

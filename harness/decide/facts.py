@@ -96,6 +96,9 @@ class Facts:
     """(leg, why) for legs that ended for another reason than the judge's answer."""
     floor_above_margin: tuple[str, ...] = ()
     """Guardrails whose margin lies below the baseline's difference from itself."""
+    unfaithful_replay: str = ""
+    """How the replayed baseline differs from what the same version answered in production, when that
+    is more than rounding; "" = it does not, or it cannot be known."""
     outputs_not_compared: tuple[tuple[str, str], ...] = ()
     """(output of the baseline, why no row of it was compared), expected changes left out."""
     features_not_compared: tuple[tuple[str, str], ...] = ()

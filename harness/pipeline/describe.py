@@ -24,6 +24,10 @@ from harness.pipeline.evidence import RunningEvidence
 from harness.replay.leg_counters import LegCounters
 
 FILE_VERSION = "file"
+ROUNDING = 1e-3
+"""Largest relative difference that another processor's rounding explains (measured: ≤ 2.7e-4)."""
+UNFAITHFUL_SHARE = 0.01
+"""Share of recorded answers that may differ by more before the replay is no evidence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +39,9 @@ class Described:
     not_compared: tuple[str, ...]
     unproven: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]
     """(name, why) of the baseline's outputs and features of which nothing was compared."""
-    unfaithful: int
-    """Requests that the replayed baseline answers otherwise than the same version did in production."""
+    unfaithful: str
+    """How the replayed baseline differs from the same version's recorded answers, when that is more
+    than rounding of another processor; "" otherwise."""
 
 
 def recorded_by(baseline: PinnedModel, window: WindowInfo) -> str:
@@ -93,7 +98,20 @@ def describe(
         findings=tuple(findings),
         not_compared=not_compared,
         unproven=(outputs.unproven, features.unproven),
-        unfaithful=faithful.mismatched if recorded_by(baseline, window) == "same" else 0,
+        unfaithful=_unfaithful(faithful, recorded_by(baseline, window)),
+    )
+
+
+def _unfaithful(report: FaithfulReport, recorded: str) -> str:
+    """Other processors and runtimes change last digits of every answer; that is no other model."""
+    failed, compared = report.baseline_failed, report.compared
+    asked = compared + failed
+    wrong = (report.mismatched if report.max_rel > ROUNDING else 0) + failed
+    if recorded != "same" or not asked or wrong <= UNFAITHFUL_SHARE * asked:
+        return ""
+    return (
+        f"of {asked:,} recorded answers it gives {report.mismatched:,} otherwise (by up to "
+        f"{report.max_rel:.2g} of their scale) and fails {failed:,}"
     )
 
 

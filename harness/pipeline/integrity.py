@@ -19,6 +19,9 @@ from harness.store.windows import WindowIndex
 
 _PROBABILITY_LOSSES = {Loss.BRIER, Loss.ABSOLUTE}
 
+ORDINARILY_MISSING = 0.1
+"""Share of missing labels that is told without alarm: some events never happen (cancelled flights)."""
+
 
 def check_one_model(info: WindowInfo, where: str) -> None:
     """Refuses traffic that was recorded for several models.
@@ -143,12 +146,14 @@ def integrity_findings(
             )
         )  # fmt: skip
     if labels.missing:
+        few = labels.missing <= ORDINARILY_MISSING * labels.eligible
         found.append(
-            _warning(
-                "labels_incomplete", "labels",
-                f"{labels.missing:,} of {labels.eligible:,} requests that are old enough have no "
+            Finding(
+                kind="labels_incomplete", where="labels",
+                severity=Severity.INFO if few else Severity.WARNING,
+                what=f"{labels.missing:,} of {labels.eligible:,} requests that are old enough have no "
                 "label in time",
-                "Find out which they are: labels that are missing may well differ from the others.",
+                remedy="Find out which they are: labels that are missing may well differ from the others.",
             )
         )  # fmt: skip
     always_the_same = set(decision_rates) in ({0.0}, {1.0})

@@ -277,6 +277,7 @@ def _facts(run: _Run) -> Facts:
             for kind, count in failures.kinds.items()
         ),
         baseline_failures=failures.baseline,
+        unfaithful_replay=run.described.unfaithful,
         legs_ended_early=tuple((leg, why) for leg, why in ended),
         floor_above_margin=floor_above_margin(run.terms),
         outputs_not_compared=run.described.unproven[0],

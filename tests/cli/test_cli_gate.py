@@ -133,10 +133,11 @@ def test_an_unfaithful_recording_is_told_first(gate, some_flights, tmp_path):
             for i, e in enumerate(exchanges)
         )
     copy_labels(altered, {e.request_id for e in exchanges})
-    gate(traffic=altered)
+    code, decision = gate(traffic=altered)
     first = findings(gate.runs / "run")[0]
     assert first["kind"] == "unfaithful_replay"
     assert first["requests"]
+    assert (code, decision["reason"]) == (3, "unfaithful_replay")
 
 
 # what is left behind
@@ -250,3 +251,23 @@ def test_the_default_run_folder_is_named_after_the_candidate(
     assert ran.code == 1
     made = list((tmp_path / "work" / "runs").iterdir())
     assert [p.name.endswith("-flights-5") for p in made] == [True]
+
+
+@pytest.mark.parametrize("file", ["decision.json", "evidence.json"])
+def test_a_changed_run_is_not_reported(gate, harness, file):
+    """Somebody turns a rollback into a promotion after the run."""
+    code, _ = gate(candidate="models:/flights/3")
+    assert code == 1
+    path = gate.runs / "run" / file
+    path.write_text(path.read_text().replace("ROLLBACK", "PROMOTE"))
+    for form in ("all", "terminal"):
+        ran = harness("report", gate.runs / "run", "--format", form)
+        assert ran.code == 2
+        assert "do not belong together" in ran.err
+        assert "PROMOTE" not in ran.out
+
+
+def test_a_run_without_its_evidence_is_not_reported(gate, harness):
+    gate()
+    (gate.runs / "run" / "evidence.json").unlink()
+    assert harness("report", gate.runs / "run").code == 2
