@@ -109,9 +109,24 @@ def test_a_stand_in_for_missing_values_is_not_the_scale_of_the_others():
     assert robust_scale(values) < 2500
 
 
-def test_many_outliers_end_at_a_thousand_medians():
-    values = np.where(np.arange(3000) % 20 == 0, MILES * np.float32(1e12), MILES)
-    assert robust_scale(values) < 1000 * 1400
+@pytest.mark.parametrize("every", [3, 20])
+def test_many_far_outliers_are_left_out(every):
+    values = np.where(np.arange(3000) % every == 0, MILES * np.float32(1e12), MILES)
+    assert robust_scale(values) <= 2500
+
+
+def test_outliers_without_a_jump_end_at_a_thousand_times_the_high_values():
+    wild = np.where(np.arange(3000) % 20 == 0, np.geomspace(1e3, 1e15, 3000), MILES)
+    assert 1e4 < robust_scale(wild) <= 1000 * 2500
+
+
+@pytest.mark.parametrize("spread", [0.6, 2.0])
+def test_a_column_of_a_softmax_keeps_its_large_values(spread):
+    rng = np.random.default_rng(1)
+    scores = rng.normal(0, spread * np.sqrt(60), (4096, 10))
+    part = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities = part / part.sum(axis=1, keepdims=True)
+    assert min(robust_scale(column) for column in probabilities.T) > 0.5
 
 
 def test_the_small_probabilities_of_a_class_are_measured_against_its_large_ones():
