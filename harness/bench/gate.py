@@ -119,7 +119,7 @@ def _started(children: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str
 
 
 _GATE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from harness.pipeline.gate import run_gate
 model, traffic, policy, out, cache = sys.argv[1:6]
@@ -128,9 +128,12 @@ def heard(event):
     first.setdefault(event.stage, time.perf_counter()); last[event.stage] = time.perf_counter()
 result = run_gate(model, model, traffic=[Path(traffic)], policy=Path(policy), out=Path(out), cache_dir=Path(cache), state_dir=Path(out).parent / "state", listener=heard)
 n = result.record.n_requests
+# Of this program alone: ru_maxrss would start at what the process that started it had in memory.
+status = Path("/proc/self/status").read_text()
+peak_kib = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 print(json.dumps({
     "replay_s": (last["replay"] - last["floor"]), "seconds": result.seconds, "requests": n,
-    "decision": result.decision, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "decision": result.decision, "peak_mb": peak_kib / 1024,
 }))
 """
 
