@@ -328,7 +328,7 @@ def _joined_labels(request: GateRequest, policy: Policy, index: WindowIndex) -> 
 
 def _digests(arrays: dict[str, Array]) -> dict[str, str]:
     """sha256 (hex) of what decides which request is judged when, and by which label."""
-    return {name: hashlib.sha256(a.tobytes()).hexdigest() for name, a in arrays.items()}
+    return {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
 
 
 def _load_order(run: RunFolder, expected: dict[str, str]) -> tuple[list[tuple[str, Ints]], Floats]:
@@ -344,7 +344,7 @@ def _load_order(run: RunFolder, expected: dict[str, str]) -> tuple[list[tuple[st
             str(path), "is not the test order that this run was begun with", "Start a new run."
         )
     orders = [(str(w), arrays[w].astype(np.int64)) for w in WindowName if w in arrays]
-    return orders, arrays["label"].astype(np.float64)
+    return orders, arrays["label"].astype(np.float64, copy=False)
 
 
 def _window_counts(
