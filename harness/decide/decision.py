@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from harness.core.policies import Guardrail, Metric, Policy, Scope
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
 from harness.decide.coverage import COVER, sentence_about_uncovered
+from harness.decide.crossed import beyond, counted
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.forecast import farthest, words
 from harness.decide.integrity import Unfit, harm_without_labels, unfit_labels, unfit_traffic
@@ -125,7 +126,7 @@ def _candidate_answers(case: _Case) -> _Answer | None:
         decision=Decision.ROLLBACK,
         reason="candidate_fails",
         explanation=(
-            f"The candidate fails on {_requests(total)} that the baseline answers: {kinds}{shown}. "
+            f"The candidate fails on {counted(total)} that the baseline answers: {kinds}{shown}. "
             "The policy has no guardrail with a margin for this, so one is too many."
         ),
         next="Reproduce one of these requests, repair the candidate and register a new version.",
@@ -188,7 +189,7 @@ def _harm_is_not_proven(case: _Case) -> _Answer | None:
     by_name = {evidence.name: evidence for evidence in case.evidence}
     named = [by_name[name] for name in status.culprits if name in by_name]
     if named:
-        what = "; ".join(_beyond(case, evidence) for evidence in named[:3])
+        what = "; ".join(beyond(case.policy, evidence) for evidence in named[:3])
         explanation = f"The candidate is proven worse than the policy tolerates: {what}."
         binding = named[0].name
     else:
@@ -253,7 +254,7 @@ def _windows_are_filled(case: _Case) -> _Answer | None:
             missing = window.min_requests - window.judged
             return _hold(
                 "too_few_requests",
-                f"The {name} window gave {_requests(window.judged)} to judge{why}; "
+                f"The {name} window gave {counted(window.judged)} to judge{why}; "
                 f"the policy asks for at least {window.min_requests:,}.",
                 f"{missing:,} more are needed. {settle}",
                 users[0],
@@ -372,55 +373,9 @@ def _gating(case: _Case) -> list[Guardrail]:
     return [guardrail for guardrail in case.policy.guardrails if guardrail.gating]
 
 
-def _beyond(case: _Case, evidence: Evidence) -> str:
-    """A guardrail that was crossed, in a release manager's words."""
-    guardrail = next(g for g in case.policy.guardrails if g.name == evidence.guardrail)
-    where = f" for {evidence.slice}" if evidence.slice else ""
-    lower, upper, margin = (
-        _shown(guardrail, v) for v in (evidence.lower, evidence.upper, evidence.margin)
-    )
-    return (
-        f"{_measured(guardrail)}{where} lies between {lower} and {upper} after "
-        f"{_requests(evidence.n)}, and at most {margin} is tolerated ('{evidence.name}')"
-    )
-
-
-_MEASURED = {
-    Metric.PARITY_MISMATCH: "the share of requests whose {} differ",
-    Metric.FAILURE: "the extra share of requests that fail",
-    Metric.NAN_RATE: "the extra share of answers that are not a number",
-    Metric.DECISION_FLIP: "the share of requests whose decision changes",
-    Metric.DECISION_RATE_SHIFT: "the change of the share of positive decisions",
-    Metric.SCORE_SHIFT: "the change of the mean score",
-    Metric.LOSS_DIFFERENCE: "the change of the {} loss on labelled requests",
-    Metric.COLUMN: "the clipped mean of column '{}'",
-}
-
-
-def _measured(guardrail: Guardrail) -> str:
-    """What a guardrail's mean is; the braces take what it compares."""
-    if guardrail.column:
-        words = _MEASURED[guardrail.metric] if guardrail.range else "the mean of column '{}'"
-        return words.format(guardrail.column)
-    compared = guardrail.scope or guardrail.loss
-    return _MEASURED[guardrail.metric].format(compared.value if compared else "mean")
-
-
-_SCALES = {Metric.SCORE_SHIFT, Metric.LOSS_DIFFERENCE, Metric.COLUMN}
-"""Metrics shown as they are; the others are shares and shown in percent."""
-
-
-def _shown(guardrail: Guardrail, value: float) -> str:
-    return f"{value:.4g}" if guardrail.metric in _SCALES else f"{100.0 * value:.4g} %"
-
-
 def _judged(case: _Case) -> str:
     """Pairs, as a request may lie in both windows."""
     return f"{sum(window.judged for window in case.facts.windows):,} judged pairs"
-
-
-def _requests(n: int) -> str:
-    return f"{n:,} request{'' if n == 1 else 's'}"
 
 
 def _list(names: Sequence[str]) -> str:
