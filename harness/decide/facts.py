@@ -55,6 +55,8 @@ class LabelFacts:
     """Requests after the training cut-offs whose maturity has passed."""
     labelled: int
     """Of these: with a label in time."""
+    one_value: bool = False
+    """All of them say the same, though the baseline's answers differ."""
 
     @property
     def missing(self) -> int:

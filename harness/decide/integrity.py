@@ -16,12 +16,12 @@ from harness.decide.facts import LabelFacts, TrafficFacts
 
 MOST_LOST = 0.05
 """Share of the recorded exchanges that may be impossible to replay."""
-LEAST_LABELLED = 0.5
+LEAST_LABELLED = 0.9
 """Share of the requests that should have a label which must have one in time.
 
-Half is where the labels that are missing could say the opposite of those that are there. Sources that
-are merely late or filtered have far more: of the example flights 97 % have a label, the others never
-took off."""
+Nine in ten of the positive labels left out is a quarter of all labels, and let a candidate that is
+proven worse with all of them pass. Sources that are merely late have far more: of the example flights
+97 % have a label, the others never took off."""
 
 _REASONS_SHOWN = 3
 
@@ -76,6 +76,15 @@ def unfit_labels(labels: LabelFacts | None) -> Unfit | None:
                 "Import the labels of this traffic, under the request ids that the recorder wrote "
                 "(`harness traffic show` counts the matches)."
             ),
+        )
+    if labels.labelled and labels.one_value:
+        return Unfit(
+            reason="labels_incomplete",
+            explanation=(
+                f"All {labels.labelled:,} labels that count say the same, though the baseline's answers "
+                "differ: a loss over one outcome rewards whoever leans to it."
+            ),
+            settle="Import the labels of every outcome, or a longer window where one of them is rare.",
         )
     if not labels.labelled or labels.labelled >= LEAST_LABELLED * labels.eligible:
         return None

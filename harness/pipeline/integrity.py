@@ -112,6 +112,12 @@ def label_facts(manifest: dict[str, Any]) -> LabelFacts | None:
     )
 
 
+def one_valued(label: Floats, decision_rates: Sequence[float | None]) -> bool:
+    """Whether all labels say the same though the baseline's answers differ; as `integrity_findings`."""
+    always_the_same = set(decision_rates) in ({0.0}, {1.0})
+    return bool(len(label)) and bool(label.min() == label.max()) and not always_the_same
+
+
 def integrity_findings(
     manifest: dict[str, Any], label: Floats, decision_rates: Sequence[float | None]
 ) -> list[Finding]:
@@ -156,8 +162,7 @@ def integrity_findings(
                 remedy="Find out which they are: labels that are missing may well differ from the others.",
             )
         )  # fmt: skip
-    always_the_same = set(decision_rates) in ({0.0}, {1.0})
-    if len(label) and label.min() == label.max() and not always_the_same:
+    if one_valued(label, decision_rates):
         found.append(
             _warning(
                 "labels_of_one_value", "labels",

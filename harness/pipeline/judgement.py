@@ -24,7 +24,7 @@ from harness.pipeline.describe import Described, describe, leg_findings
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
-from harness.pipeline.integrity import integrity_findings, label_facts, traffic_facts
+from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.loop import LoopResult, replay
 from harness.pipeline.noise import floor_above_margin
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
@@ -150,9 +150,10 @@ def _ended(run: _Run) -> Outcome:
     """The decision and everything that is saved with it."""
     prepared, evidence = run.prepared, run.result.evidence
     status, rows = evidence.status(), evidence.judge.evidence()
-    facts = _facts(run)
     failures = evidence.failures
     saved = _summary(prepared)
+    judged_by = _labelled(prepared, saved)
+    facts = _facts(run, one_value=one_valued(*judged_by))
     findings = [
         *leg_findings(
             "candidate", run.result.candidate, dict(failures.kinds), failures.ids, failures.messages
@@ -160,7 +161,7 @@ def _ended(run: _Run) -> Outcome:
         *leg_findings("baseline", run.result.baseline, {}, (), ()),
         *_baseline_failures(failures.baseline),
         *run.described.findings,
-        *integrity_findings(run.manifest, *_labelled(prepared, saved)),
+        *integrity_findings(run.manifest, *judged_by),
     ]
     record = _with_cause(decide(prepared.policy, status, rows, facts), findings)
     return Outcome(
@@ -262,8 +263,9 @@ def _baseline_failures(count: int) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _facts(run: _Run) -> Facts:
+def _facts(run: _Run, *, one_value: bool) -> Facts:
     prepared, result = run.prepared, run.result
+    labels = label_facts(run.manifest)
     failures = result.evidence.failures
     # An ended candidate leg is told by the failures that ended it; when none is, or when it was the
     # baseline's, evidence is missing.
@@ -271,7 +273,7 @@ def _facts(run: _Run) -> Facts:
     return Facts(
         windows=_windows(prepared, result.evidence.judged),
         traffic=traffic_facts(run.manifest),
-        labels=label_facts(run.manifest),
+        labels=replace(labels, one_value=one_value) if labels else None,
         candidate_only_failures=tuple(
             FailureCount(kind=kind.lower(), count=count, examples=tuple(failures.ids[:3]))
             for kind, count in failures.kinds.items()
