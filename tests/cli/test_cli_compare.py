@@ -178,3 +178,23 @@ def test_the_same_comparison_says_the_same_twice(harness):
 def test_a_comparison_leaves_nothing_behind(model, x, harness, tmp_path):
     harness("compare", model, model, "-i", inputs("npz", tmp_path, x))
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_the_boosted_twin_is_equal_to_itself_with_all_its_features(harness, some_flights):
+    """Trees answer in steps: a last digit before a split would show as a jump."""
+    gbt = MODELS / "gbt.onnx"
+    ran = harness("compare", gbt, gbt, "-i", some_flights, "--json")
+    told = json.loads(ran.out)["intermediates"]
+    assert ran.code == 0
+    assert told["compared"]["feature_requests"] > 0
+    assert {row["verdict"] for row in (*told["features"], *told["outputs"])} == {"equal"}
+
+
+def test_the_boosted_twin_differs_from_the_logistic_one_only_after_the_features(
+    harness, some_flights
+):
+    ran = harness("compare", MODELS / "v2.onnx", MODELS / "gbt.onnx", "-i", some_flights, "--json")
+    told = json.loads(ran.out)["intermediates"]
+    assert ran.code == 1
+    assert told["compared"]["output_mismatches"] > 0
+    assert told["compared"]["feature_mismatches"] == 0
