@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.tensors import Tensors
+from harness.core.tensors import Floats, Ints, Tensors
 from harness.core.traffic import RequestBatch
 
 
@@ -76,3 +76,19 @@ class PairBatch:
     def row_owner(self) -> npt.NDArray[np.int64]:
         """Index of the request that owns each model row, shape (R,)."""
         return np.repeat(np.arange(len(self.requests)), self.requests.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySample:
+    """Single-request service times of both versions, measured pair by pair on one core."""
+
+    positions: Ints
+    """Storage positions in the sealed window, in the order measured, shape (n,)."""
+    baseline_s: Floats
+    """Seconds by the parent's clock, shape (n,); NaN = failed."""
+    candidate_s: Floats
+    """The same requests through the candidate, shape (n,); NaN = failed."""
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.positions)

@@ -65,6 +65,14 @@ class Metric(enum.StrEnum):
     DECISION_RATE_SHIFT = "decision_rate_shift"
     SCORE_SHIFT = "score_shift"
     LOSS_DIFFERENCE = "loss_difference"
+    EXCESS_FLIP = "excess_flip"
+    """Flips beyond the noise of two versions that do not always agree with themselves."""
+    CALIBRATION_SHIFT = "calibration_shift"
+    """Outcome minus the candidate's score, in bins of the baseline's score."""
+    LATENCY_RATIO = "latency_ratio"
+    """Log of candidate's over baseline's time of one request, clipped."""
+    LATENCY_P99 = "latency_p99"
+    """Requests slower than a fixed cut-off, against a baseline slowed by the margin."""
     COLUMN = "column"
     """A column of a table, in the range that the policy declares for it."""
 
@@ -77,6 +85,10 @@ METRIC_BOUNDS: dict[Metric, tuple[float, float]] = {
     Metric.DECISION_RATE_SHIFT: (-1.0, 1.0),
     Metric.SCORE_SHIFT: (-1.0, 1.0),
     Metric.LOSS_DIFFERENCE: (-1.0, 1.0),
+    Metric.EXCESS_FLIP: (-1.0, 1.0),
+    Metric.CALIBRATION_SHIFT: (-1.0, 1.0),
+    Metric.LATENCY_RATIO: (-2.0, 2.0),
+    Metric.LATENCY_P99: (-1.0, 1.0),
 }
 """Mathematical bounds of one request's value; a test stakes its validity on them.
 
@@ -221,6 +233,20 @@ class Approval:
     expires_s: float = 86400.0
 
 
+LATENCY_METRICS = frozenset({Metric.LATENCY_RATIO, Metric.LATENCY_P99})
+"""Measured on a sample that is replayed singly, not in the batches of the replay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyPolicy:
+    """How latency is measured; only where a guardrail asks for it."""
+
+    sample: int = 2000
+    """Requests of the newest window that are replayed singly."""
+    planning: int = 500
+    """First of them that only fix the cut-off of latency_p99 and are no evidence."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
     """Names that differ between the versions: baseline's name → candidate's name."""
@@ -249,6 +275,8 @@ class Policy:
     sandbox: SandboxPolicy
     approval: Approval
     mapping: Mapping
+    latency: LatencyPolicy = LatencyPolicy()
+    """For latency guardrails."""
     digest: str
     """sha256 (hex) of the policy's canonical form (presets expanded)."""
     unit: str = ""

@@ -50,7 +50,7 @@ _LATER_KEYS = {
 }
 _LATER_TABLE_KEYS = {key: word for key, word in _LATER_KEYS.items() if key != "anchor"}
 _LATER_METRICS = {
-    "excess_flips": "flips beyond the noise of both versions",
+    "excess_flip": "flips beyond the noise of both versions",
     "calibration_shift": "calibration in the baseline's score bins",
     "latency_ratio": "the latency ratio",
     "latency_p99": "the latency quantile",

@@ -12,6 +12,7 @@ from harness.core.policies import (
     Claim,
     DecisionRule,
     Guardrail,
+    LatencyPolicy,
     Loss,
     Mapping,
     Metric,
@@ -32,6 +33,7 @@ from harness.decide.guardrails import (
 from harness.decide.policy_sections import (
     read_approval,
     read_decision,
+    read_latency,
     read_mapping,
     read_sandbox,
     read_windows,
@@ -57,6 +59,7 @@ _KEYS = (
     "sandbox",
     "approval",
     "mapping",
+    "latency",
 )
 _LARGEST_ALPHA = 0.5
 _NEEDS_DECISION = {
@@ -233,6 +236,9 @@ def _policy(
         ),
         mapping=document.maybe(
             "mapping", lambda key: read_mapping(document.section(key)), Mapping()
+        ),
+        latency=document.maybe(
+            "latency", lambda key: read_latency(document.section(key)), LatencyPolicy()
         ),
         digest="",
     )

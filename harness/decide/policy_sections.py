@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.core.policies import (
     Approval,
     DecisionRule,
+    LatencyPolicy,
     Mapping,
     Rule,
     SandboxPolicy,
@@ -116,3 +117,20 @@ def read_mapping(section: Section) -> Mapping:
         outputs=section.maybe("outputs", section.pairs, ()),
         tensors=section.maybe("tensors", section.pairs, ()),
     )
+
+
+def read_latency(section: Section) -> LatencyPolicy:
+    """How latency is measured."""
+    section.only(("sample", "planning"))
+    default = LatencyPolicy()
+    sample = section.maybe("sample", lambda key: section.integer(key, least=1), default.sample)
+    planning = section.maybe(
+        "planning", lambda key: section.integer(key, least=0), default.planning
+    )
+    if planning >= sample:
+        raise section.error(
+            "sample",
+            f"{sample:,} leaves nothing to judge beside planning, {planning:,}",
+            "Measure more requests.",
+        )
+    return LatencyPolicy(sample=sample, planning=planning)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from harness.core.errors import PolicyError
 from harness.core.policies import (
+    LATENCY_METRICS,
     Claim,
     Direction,
+    LatencyPolicy,
     Loss,
     Metric,
     Mode,
@@ -287,7 +289,8 @@ def test_every_metric_can_be_asked_for():
         Metric.PARITY_MISMATCH: ", scope: outputs",
         Metric.LOSS_DIFFERENCE: ", loss: zero_one",
     }
-    for metric in set(Metric) - {Metric.COLUMN}:
+    coming = {Metric.EXCESS_FLIP, Metric.CALIBRATION_SHIFT, *LATENCY_METRICS}
+    for metric in set(Metric) - {Metric.COLUMN} - coming:
         text = rail(f"metric: {metric.value}, margin: 0.1{more.get(metric, '')}")
         assert by_name(policy_from_yaml(text, "p"))["g"].metric is metric
 
@@ -296,3 +299,14 @@ def test_policy_is_frozen():
     policy = policy_from_yaml(RETRAIN, "p")
     with pytest.raises(dataclasses.FrozenInstanceError):
         policy.mode = Mode.ADVISE
+
+
+def test_the_latency_sample_is_read():
+    policy = policy_from_yaml(RETRAIN + "latency: {sample: 300, planning: 100}\n", "p")
+    assert policy.latency == LatencyPolicy(sample=300, planning=100)
+
+
+@pytest.mark.parametrize("latency", ["{sample: 0}", "{sample: 100}", "{samples: 3000}", "3"])
+def test_a_latency_sample_without_a_meaning_is_refused(latency):
+    with pytest.raises(PolicyError, match="latency"):
+        policy_from_yaml(RETRAIN + f"latency: {latency}\n", "p")
