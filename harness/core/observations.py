@@ -29,6 +29,21 @@ class Outcome(enum.IntEnum):
     """Never given to the model: the leg had ended before."""
 
 
+class Cause(enum.StrEnum):
+    """What is known of why a request has no answer, beyond its outcome."""
+
+    UNKNOWN = ""
+    """Nothing more."""
+    MEMORY_LIMIT = "memory_limit"
+    """It needed more memory than the policy gives a leg."""
+    SPINNING = "spinning"
+    """It computed until the deadline passed."""
+    BLOCKED = "blocked"
+    """It waited until the deadline passed for something that did not come."""
+    HOST_STARVED = "host_starved"
+    """The host gave it no processor: nothing is known about the model."""
+
+
 Outcomes = npt.NDArray[np.int8]
 
 

@@ -220,6 +220,8 @@ class SandboxPolicy:
     """Address-space limit of a leg."""
     batch_deadline_s: float = 5.0
     """Time one batch may take."""
+    start_deadline_s: float = 30.0
+    """Time a process may take until its interpreter and runtime are ready."""
     load_deadline_s: float = 30.0
     """Time loading the model may take."""
 

@@ -81,7 +81,7 @@ def read_windows(section: Section) -> Windows:
 
 def read_sandbox(section: Section) -> SandboxPolicy:
     """What the legs run in."""
-    section.only(("require", "memory", "batch_deadline", "load_deadline"))
+    section.only(("require", "memory", "start_deadline", "load_deadline", "batch_deadline"))
     default = SandboxPolicy()
     tier = section.maybe("require", section.text, default.require)
     if tier not in TIERS:
@@ -92,6 +92,7 @@ def read_sandbox(section: Section) -> SandboxPolicy:
         require=tier,
         memory_bytes=section.maybe("memory", section.size_bytes, default.memory_bytes),
         batch_deadline_s=section.maybe("batch_deadline", section.seconds, default.batch_deadline_s),
+        start_deadline_s=section.maybe("start_deadline", section.seconds, default.start_deadline_s),
         load_deadline_s=section.maybe("load_deadline", section.seconds, default.load_deadline_s),
     )
 

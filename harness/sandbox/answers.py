@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.core.observations import Outcome
+from harness.core.observations import Cause, Outcome
 from harness.core.tensors import NUMPY_DTYPES, Signature, Tensors, TensorSpec
 from harness.sandbox.channel import printable
 from harness.sandbox.child import columns
@@ -102,6 +102,8 @@ class BatchFault:
     """What happened, in one or two sentences."""
     alive: bool
     """Whether the process can be given the next batch."""
+    cause: Cause = Cause.UNKNOWN
+    """What more is known of it."""
     last_words: str = ""
     """End of the dead process's standard error: untrusted, for a person who investigates."""
 

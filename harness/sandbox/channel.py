@@ -77,7 +77,7 @@ class Channel:
 
         Args:
           timeout_s: from now until the frame is complete.
-          extension_s: asked once when that time is over; seconds to add.
+          extension_s: asked whenever the time is over; seconds to add, 0 = the deadline has passed.
 
         Raises:
           ChannelClosed: the child closed its end.
@@ -125,7 +125,6 @@ class Channel:
         left = self._deadline - time.perf_counter()
         if left <= 0:
             more = self._extension_s() if self._extension_s else 0.0
-            self._extension_s = None
             if more <= 0:
                 raise ChannelTimeout
             self._deadline += more

@@ -19,6 +19,7 @@ from harness.sandbox.bundle import bundle
 from harness.sandbox.channel import Channel, ChannelClosed, ChannelTimeout
 from harness.sandbox.child.frames import FrameError
 from harness.sandbox.memory_files import sealed_from_bytes
+from harness.sandbox.watchdog import WATCHDOG, Watch
 
 # PYTHONHASHSEED is ignored under -I; it stands here for programs that a version's environment may add.
 ENVIRONMENT = {
@@ -40,13 +41,16 @@ class ChildProcess:
     Use `started`; `close` kills and reaps, and also runs when the value is dropped or Python exits.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], channel: Channel, memory_bytes: int
+    ) -> None:
         self.channel = channel
         self.pid = process.pid
         self.last_words = ""
         """End of its standard error, once it has died; untrusted text."""
         self._process = process
-        self._finalize = weakref.finalize(self, _end, process, channel)
+        self._watch = WATCHDOG.join(process.pid, memory_bytes)
+        self._finalize = weakref.finalize(self, _end, process, channel, self._watch)
 
     @classmethod
     def started(
@@ -57,6 +61,7 @@ class ChildProcess:
         fds: Sequence[int],
         config: Mapping[str, object],
         max_body: int,
+        memory_bytes: int,
     ) -> ChildProcess:
         """Starts a program of the bundle and sends it its configuration.
 
@@ -69,6 +74,7 @@ class ChildProcess:
           fds: descriptors the child gets, in the order of its arguments; −1 for none.
           config: what the program reads as its first frame.
           max_body: bytes a frame from the child may have.
+          memory_bytes: resident memory it may have before it is ended from outside.
 
         Raises:
           SandboxError: the interpreter does not start.
@@ -110,7 +116,7 @@ class ChildProcess:
         assert process.stderr is not None  # noqa: S101 - Popen was asked for a pipe
         channel = Channel(request_write, answer_read, os.dup(process.stderr.fileno()), max_body)
         process.stderr.close()
-        child = cls(process, channel)
+        child = cls(process, channel, memory_bytes)
         channel.send(
             {
                 "parent": os.getpid(),
@@ -149,7 +155,11 @@ class ChildProcess:
         """Ends the child after a failed exchange; (crash | timeout | invalid, message)."""
         match error:
             case ChannelClosed():
-                return "crash", f"the process {self.death()}"
+                ending = self.death()
+                if self.over_memory:
+                    limit = f"the policy's sandbox.memory is {self._watch.limit_bytes >> 20} MiB"
+                    return "crash", f"the process used too much memory and was ended ({limit})"
+                return "crash", f"the process {ending}"
             case ChannelTimeout():
                 self.close()
                 return "timeout", "no answer within the deadline"
@@ -158,6 +168,11 @@ class ChildProcess:
                 return "invalid", f"broke the protocol: {error}"
             case _:
                 raise error
+
+    @property
+    def over_memory(self) -> bool:
+        """Whether it was ended for the memory it used."""
+        return self._watch.killed
 
     def cpu_times_s(self) -> tuple[float, float]:
         """Seconds on a CPU and seconds waiting for one, of the main thread; zeros when unknown."""
@@ -191,8 +206,9 @@ def _spawned(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
         Path(directory).rmdir()
 
 
-def _end(process: subprocess.Popen[bytes], channel: Channel) -> None:
+def _end(process: subprocess.Popen[bytes], channel: Channel, watch: Watch) -> None:
     """Kills the child's whole session while its id is still ours, then reaps it."""
+    WATCHDOG.leave(watch)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -27,11 +27,11 @@ from harness.sandbox.answers import (
 from harness.sandbox.bundle import GRAPHS
 from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
+from harness.sandbox.deadlines import received
 from harness.sandbox.graph_child import FEATURES, FITTED
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
-    START_DEADLINE_S,
     load_failure_from_child,
     with_limit,
 )
@@ -158,6 +158,7 @@ def _asked(
                 "tensors": tensors,
             },
             max_body=limits.memory_bytes,
+            memory_bytes=limits.memory_bytes,
         )
     try:
         yield child
@@ -208,7 +209,7 @@ def _probed(
 def _received(child: ChildProcess, limits: SandboxPolicy) -> tuple[Header, bytearray] | LoadFailure:
     """The next frame of an answer."""
     try:
-        header, body = child.channel.receive(START_DEADLINE_S + limits.load_deadline_s)
+        header, body = received(child, limits.start_deadline_s + limits.load_deadline_s)
         expect_kind(header, "graph")
         if header.get("ok") is not True:
             failure = LoadFailure(kind="load", message=message_from(header.get("error")))

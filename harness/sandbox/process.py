@@ -9,19 +9,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 from harness.core.errors import GateError
-from harness.core.observations import Outcome
+from harness.core.observations import Cause, Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Signature, Tensors
 from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, batch_from_answer
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import Header
+from harness.sandbox.deadlines import Deadline
 from harness.sandbox.model_files import ModelFiles
-from harness.sandbox.starting import PIPE_ERRORS, Loaded, Start
+from harness.sandbox.starting import OUT_OF_MEMORY, PIPE_ERRORS, Loaded, Start
 
 _OUTCOMES = {"crash": Outcome.CRASH, "timeout": Outcome.TIMEOUT, "invalid": Outcome.INVALID}
 
@@ -194,7 +195,7 @@ class Sandbox:
 
         Args:
           timeout_s: from now; None for the policy's batch deadline. Time that the child spent waiting
-            for a processor is added once, at most as much again: a busy machine is no slow model.
+            for a processor is added: a busy machine is no slow model.
 
         Raises:
           GateError: nothing is in flight.
@@ -207,24 +208,24 @@ class Sandbox:
         if self._dead:
             return BatchFault(seq=asked.seq, kind=Outcome.CRASH, message=self._dead, alive=False)
         limit = self._limits.batch_deadline_s if timeout_s is None else timeout_s
-        cpu, waited = self._child.cpu_times_s()
+        deadline = Deadline(self._child, limit)
         try:
-            header, body = self._child.channel.receive(
-                limit, lambda: min(limit, self._child.cpu_times_s()[1] - waited)
-            )
+            header, body = self._child.channel.receive(limit, deadline.owed_s)
             return self._checked(asked, header, body)
         except PIPE_ERRORS as error:
-            used = self._child.cpu_times_s()[0] - cpu
+            overdue = deadline.overdue()
             kind, message = self._child.explain(error)
+            cause = Cause.MEMORY_LIMIT if self._child.over_memory else Cause.UNKNOWN
             if kind == "timeout":
-                doing = "computing" if used > limit / 2 else "blocked"
-                message += f" of {limit:g} s ({doing}: {max(used, 0.0):.1f} s of processor time)"
+                cause = overdue.cause
+                message += f" of {limit:g} s ({overdue.words})"
             self._dead = message
             return BatchFault(
                 seq=asked.seq,
                 kind=_OUTCOMES[kind],
                 message=message,
                 alive=False,
+                cause=cause,
                 last_words=self._child.last_words,
             )
 
@@ -250,6 +251,9 @@ class Sandbox:
         now = time.perf_counter()
         service_s = now - max(asked.since, self._answered_at)
         self._answered_at = now
-        return batch_from_answer(
+        result = batch_from_answer(
             header, body, seq=asked.seq, rows=asked.rows, hello=self._hello, service_s=service_s
         )
+        if isinstance(result, BatchFault) and any(s in result.message for s in OUT_OF_MEMORY):
+            return replace(result, cause=Cause.MEMORY_LIMIT)
+        return result

@@ -22,12 +22,11 @@ from harness.sandbox.bundle import WORKER
 from harness.sandbox.channel import ChannelClosed, ChannelTimeout
 from harness.sandbox.child.frames import FrameError
 from harness.sandbox.child_process import ChildProcess
+from harness.sandbox.deadlines import received
 from harness.sandbox.isolation import Isolation, isolation_from_child, refuse_weaker
 from harness.sandbox.model_files import NOTHING, ModelFiles
 
-START_DEADLINE_S = 30.0
-"""For the interpreter and its imports, on a machine that is busy with something else."""
-_OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Failed to allocate memory")
+OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Failed to allocate memory")
 PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
 
 
@@ -85,7 +84,6 @@ class Start:
         self._trace_error = ""
         self._ready: tuple[Isolation, dict[str, str]] | None = None
         self._failure: LoadFailure | None = None
-        self._waited_s = 0.0
         self._child = self._begun(files.trace_fd)
 
     def load(self) -> None:
@@ -97,13 +95,12 @@ class Start:
         if self._ready is not None or self._failure is not None:
             return
         try:
-            header, _ = self._child.channel.receive(START_DEADLINE_S)
+            header, _ = received(self._child, self.limits.start_deadline_s)
             expect_kind(header, "ready")
             isolation = isolation_from_child(_texts_by_name(header.get("layers")), self._child.pid)
             versions = _texts_by_name(header.get("versions"))
             refuse_weaker(isolation, self.limits.require, allow_weaker=self._allow_weaker)
             self._child.channel.send({"kind": "load"})
-            self._waited_s = self._child.cpu_times_s()[1]
             self._ready = isolation, versions
         except PIPE_ERRORS as error:
             self._failure = load_failure_from_child(self._child, error)
@@ -146,6 +143,7 @@ class Start:
                 "external": files.external,
             },
             max_body=self.limits.memory_bytes,
+            memory_bytes=self.limits.memory_bytes,
         )
 
     def _finished(self) -> Loaded | LoadFailure:
@@ -153,13 +151,9 @@ class Start:
         self.load()
         if self._ready is None:
             return self._failure or LoadFailure(kind="crash", message="the process was ended")
-        limit = self.limits.load_deadline_s
         child = self._child
         try:
-            # Time spent waiting for a processor is added once: a busy machine is no slow model.
-            header, _ = child.channel.receive(
-                limit, lambda: min(limit, child.cpu_times_s()[1] - self._waited_s)
-            )
+            header, _ = received(child, self.limits.load_deadline_s)
             hello = hello_from_header(header)
         except PIPE_ERRORS as error:
             return load_failure_from_child(child, error)
@@ -182,7 +176,7 @@ class Start:
 
 def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:
     """A failure for want of memory says whose limit it was: perhaps not the model is at fault."""
-    if not any(sign in failure.message for sign in _OUT_OF_MEMORY):
+    if not any(sign in failure.message for sign in OUT_OF_MEMORY):
         return failure
     limit = f"the policy's sandbox.memory is {limits.memory_bytes >> 20} MiB"
     return replace(failure, message=f"{failure.message} ({limit})")

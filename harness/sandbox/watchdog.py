@@ -1,0 +1,97 @@
+"""Ends children whose resident memory passes their limit, whatever else limits them.
+
+The address-space limit turns most excess into a clean error inside the child. What it does not cover —
+a child on which it could not be set — is seen from outside: one thread reads every watched
+process's resident size every few milliseconds and kills the process that is over its limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+INTERVAL_S = 0.01
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Watch:
+    """One process under watch."""
+
+    pid: int
+    """The child; it stays unreaped, so that the number is its own, until `Watchdog.leave`."""
+    limit_bytes: int
+    """Resident memory it may have."""
+    peak_bytes: int = field(default=0)
+    """Largest resident size that was seen."""
+    killed: bool = field(default=False)
+    """It was over its limit and was ended for it."""
+
+
+class Watchdog:
+    """Watches processes from one thread, which runs while there is something to watch."""
+
+    def __init__(self, interval_s: float = INTERVAL_S) -> None:
+        self._interval_s = interval_s
+        # Re-entrant: a dropped sandbox leaves from wherever the garbage collector finds it.
+        self._lock = threading.RLock()
+        self._watched: set[Watch] = set()
+        self._thread: threading.Thread | None = None
+        self._idle = threading.Event()
+
+    def join(self, pid: int, limit_bytes: int) -> Watch:
+        """Watches a process from now on.
+
+        Args:
+          pid: a child of this process.
+          limit_bytes: resident memory it may have.
+        """
+        watch = Watch(pid=pid, limit_bytes=limit_bytes)
+        with self._lock:
+            self._watched.add(watch)
+            self._idle.clear()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="memory-watchdog", daemon=True
+                )
+                self._thread.start()
+        return watch
+
+    def leave(self, watch: Watch) -> None:
+        """Watches it no more. Call it before the process is reaped: its number may be given again."""
+        with self._lock:
+            self._watched.discard(watch)
+            if not self._watched:
+                self._idle.set()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._watched:
+                    self._thread = None
+                    return
+                # Under the lock: nobody can reap a process between the look and the signal.
+                for watch in tuple(self._watched):
+                    if watch in self._watched:
+                        _look(watch)
+            self._idle.wait(self._interval_s)
+
+
+def _look(watch: Watch) -> None:
+    try:
+        resident = int(Path(f"/proc/{watch.pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return  # it has ended by itself, or there is no /proc: the other limits hold
+    watch.peak_bytes = max(watch.peak_bytes, resident)
+    if resident > watch.limit_bytes and not watch.killed:
+        watch.killed = True
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(watch.pid, signal.SIGKILL)
+
+
+WATCHDOG = Watchdog()
+"""The one that sandboxes use: one thread for all of them."""

@@ -1,0 +1,182 @@
+"""What ends a child, and what is said of it: memory from outside, and deadlines by the scheduler's word."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import sandbox_models as models
+from test_sandbox_hostile import PRELUDE, fault_of, hostile
+
+from harness.core.errors import SandboxError
+from harness.core.observations import Cause, Outcome
+from harness.core.policies import SandboxPolicy
+from harness.sandbox.answers import BatchAnswer, BatchFault
+from harness.sandbox.process import Sandbox
+from harness.sandbox.watchdog import Watchdog
+
+MIB = 1 << 20
+UNLIMITED = PRELUDE.replace(
+    'layers = lockdown.stage_a(config["parent"], config["memory_bytes"], die_with_parent=True)',
+    "layers = {}",
+)
+
+
+def forever(seconds: float = 60.0) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import time; time.sleep({seconds})"], start_new_session=True
+    )
+
+
+def test_a_process_over_its_limit_is_ended_and_one_within_is_not():
+    dog, inside, over = Watchdog(), forever(), forever()
+    watches = [dog.join(inside.pid, 1 << 40), dog.join(over.pid, 1)]
+    try:
+        assert over.wait(timeout=10) == -9
+        assert inside.poll() is None
+        assert [w.killed for w in watches] == [False, True]
+        assert watches[0].peak_bytes > MIB
+    finally:
+        for watch, process in zip(watches, (inside, over), strict=True):
+            dog.leave(watch)
+            process.kill()
+            process.wait()
+
+
+def test_the_watch_ends_with_the_last_process():
+    before = psutil.Process().num_threads()
+    dog, process = Watchdog(), forever()
+    dog.leave(dog.join(process.pid, 1 << 40))
+    process.kill()
+    process.wait()
+    until = time.perf_counter() + 5
+    while psutil.Process().num_threads() > before and time.perf_counter() < until:
+        time.sleep(0.005)
+    assert psutil.Process().num_threads() == before
+
+
+def test_a_child_without_an_address_limit_is_stopped_near_its_memory(tmp_path):
+    script = hostile(
+        tmp_path,
+        """
+        hello()
+        hoard = []
+        while True:
+            hoard.append(bytearray(os.urandom(1 << 20)))
+        """,
+    )
+    script.write_text(script.read_text().replace(PRELUDE, UNLIMITED))
+    assert "stage_a" not in script.read_text()
+    limits = SandboxPolicy(require="S0", memory_bytes=200 * MIB, batch_deadline_s=20.0)
+    sandbox = Sandbox.start(
+        models.identity(tmp_path / "m.onnx"), name="c", limits=limits, python=script,
+        allow_weaker=True,
+    )  # fmt: skip
+    assert isinstance(sandbox, Sandbox), sandbox
+    with sandbox:
+        sandbox.submit({"x": np.zeros((2, 2), np.float32)}, 2, trace=False)
+        fault = sandbox.collect()
+    assert isinstance(fault, BatchFault)
+    assert (fault.kind, fault.cause) == (Outcome.CRASH, Cause.MEMORY_LIMIT)
+    assert "200 MiB" in fault.message
+
+
+def test_a_request_that_the_address_limit_refuses_is_told_as_memory(tmp_path):
+    limits = SandboxPolicy(require="S0", memory_bytes=1 << 30)
+    sandbox = Sandbox.start(models.hungry(tmp_path / "m.onnx"), name="c", limits=limits)
+    assert isinstance(sandbox, Sandbox)
+    with sandbox:
+        sandbox.submit({"x": np.array([50 << 28])}, 1, trace=False)
+        fault = sandbox.collect()
+        assert isinstance(fault, BatchFault)
+        assert (fault.kind, fault.cause, fault.alive) == (Outcome.ERROR, Cause.MEMORY_LIMIT, True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "cause", "word"),
+    [
+        ("while True:\n    pass", Cause.SPINNING, "computing"),
+        ("time.sleep(60)", Cause.BLOCKED, "blocked"),
+    ],
+)
+def test_a_deadline_says_what_the_child_did(tmp_path, lines, cause, word):
+    fault = fault_of(tmp_path, lines)
+    assert (fault.kind, fault.cause) == (Outcome.TIMEOUT, cause)
+    assert word in fault.message
+
+
+@contextmanager
+def crowded(pid: int, others: int):
+    """Shares one processor between a process and some that want all of it."""
+    core = min(os.sched_getaffinity(0))
+    # Sessions of their own: a scheduler that groups by session gives each as much as the child.
+    busy = [
+        subprocess.Popen(
+            [sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"],
+            stdout=subprocess.PIPE, start_new_session=True,
+        )
+        for _ in range(others)
+    ]  # fmt: skip
+    try:
+        for process in busy:
+            process.stdout.readline()
+            os.sched_setaffinity(process.pid, {core})
+        os.sched_setaffinity(pid, {core})
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.communicate()
+
+
+def counting(folder: Path, deadline_s: float) -> Sandbox:
+    limits = SandboxPolicy(require="S0", batch_deadline_s=deadline_s)
+    sandbox = Sandbox.start(models.counting(folder / "m.onnx"), name="c", limits=limits)
+    assert isinstance(sandbox, Sandbox)
+    return sandbox
+
+
+def counted(sandbox: Sandbox, times: int, timeout_s: float | None = None):
+    sandbox.submit({"x": np.array([times])}, 1, trace=False)
+    return sandbox.collect(timeout_s)
+
+
+def test_a_child_without_a_processor_is_not_called_slow(tmp_path):
+    with counting(tmp_path, 0.2) as sandbox, crowded(sandbox.pid, 9):
+        fault = counted(sandbox, 1 << 40)
+    assert isinstance(fault, BatchFault)
+    assert (fault.kind, fault.cause) == (Outcome.TIMEOUT, Cause.HOST_STARVED)
+    assert "gave it no processor" in fault.message
+
+
+def test_a_child_that_waited_for_a_processor_has_more_time(tmp_path):
+    with counting(tmp_path, 0.4) as sandbox:
+        counted(sandbox, 1000, 30.0)
+        trial = counted(sandbox, 20_000, 30.0)
+        assert isinstance(trial, BatchAnswer)
+        with crowded(sandbox.pid, 2):
+            answer = counted(sandbox, int(20_000 * 0.25 / trial.service_s))
+    assert isinstance(answer, BatchAnswer)
+    assert answer.service_s > 0.4
+
+
+def test_a_load_without_a_processor_is_the_machines_fault(tmp_path, monkeypatch):
+    from harness.sandbox import deadlines
+
+    class Starving(deadlines.Deadline):
+        def overdue(self) -> deadlines.Overdue:
+            return deadlines.Overdue(cause=Cause.HOST_STARVED, words="none for 9 s")
+
+    monkeypatch.setattr(deadlines, "Deadline", Starving)
+    with pytest.raises(SandboxError, match=r"none for 9 s.*less busy"):
+        Sandbox.start(
+            models.identity(tmp_path / "m.onnx"), name="c",
+            limits=SandboxPolicy(require="S0", load_deadline_s=0.2),
+            python=hostile(tmp_path, "ready()\ntime.sleep(60)"),
+        )  # fmt: skip
+    assert psutil.Process().children() == []
