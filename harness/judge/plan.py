@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -90,6 +90,17 @@ class TestPlan:
     def digest(self) -> str:
         """sha256 (hex); saved state continues only under the same plan."""
         return sha256(self)
+
+    def about_process(self, guardrails: Collection[str]) -> TestPlan:
+        """The same plan with claims about traffic like the window's for these guardrails.
+
+        Where answers vary from run to run, having read the whole window proves nothing by itself.
+        """
+        tests = tuple(
+            replace(test, population=None) if test.guardrail.name in guardrails else test
+            for test in self.tests
+        )
+        return replace(self, tests=tests)
 
 
 def plan_tests(

@@ -11,7 +11,7 @@ import numpy as np
 from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph
-from harness.core.policies import WindowName
+from harness.core.policies import Claim, WindowName
 from harness.core.tensors import Floats, Ints
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
 from harness.decide.decision import decide
@@ -26,7 +26,7 @@ from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.loop import LoopResult, replay
-from harness.pipeline.noise import floor_above_margin
+from harness.pipeline.noise import answers_vary, floor_above_margin
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
 from harness.pipeline.planning_pass import with_planned_bets
 from harness.pipeline.prepare import Prepared
@@ -130,7 +130,9 @@ def _replayed(
         terms, manifest = with_planned_bets(
             prepared, terms, manifest, (baseline, candidate), listener, trace=trace
         )
-        plan = terms.plan
+        vary = [g.name for g in policy.guardrails if answers_vary(g, floor)]
+        plan = terms.plan.about_process(vary)
+        terms = replace(terms, plan=plan)
         result = replay(prepared, terms, (baseline, candidate), listener, trace=trace)
     untraced = [text for r in recipes for text in r.untraced]
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
@@ -359,6 +361,13 @@ def _left_out(prepared: Prepared, plan: TestPlan) -> list[str]:
             f"no claim of its own for {pooled.column} {values}: {pooled.share:.1%} of the window, "
             + ("judged together as 'rest'" if pooled.tested else "too few to judge even together")
         )
+    if prepared.policy.claim is Claim.WINDOW:
+        like = [t.name for t in plan.tests if not t.column and t.population is None]
+        if like:
+            found.append(
+                f"exactly this window: the baseline's answers vary from run to run, so the verdict of "
+                f"{', '.join(like)} is about traffic like it"
+            )
     for column in prepared.policy.windows.cover:
         if column not in info["context"]:
             found.append(f"coverage of {column}: the traffic does not record it")

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.core.observations import PairBatch
+from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import DecisionRule, Guardrail, Loss, Metric, Policy, Rule, Scope
+from harness.core.tensors import Array, Bools
 from harness.diff.features import match_features
 from harness.diff.floor import ColumnFloor, Floor
 from harness.judge.metrics import observe
@@ -52,15 +53,39 @@ class NoiseLevels:
         """
         for name, guardrail in self._measured.items():
             values = observe(guardrail, pair, self._rule, None, None, None)
-            # An answer on one side only is as different as answers can be.
-            size = np.where(values.failed, 1.0, np.abs(values.x))
+            # An answer on one side only is as different as answers can be; one that no value can be
+            # made of, and that comes again, is no noise.
+            unlike = values.failed & ~self._same(pair)
+            size = np.where(values.failed, unlike.astype(np.float64), np.abs(values.x))
             entered = ~np.isnan(size)
             self._sums[name].total += float(size[entered].sum())
             self._sums[name].count += int(entered.sum())
 
+    def _same(self, pair: PairBatch) -> Bools:
+        """Requests answered twice with the same numbers, NaN for NaN, shape (n,)."""
+        both = (pair.baseline.outcome == Outcome.OK) & (pair.candidate.outcome == Outcome.OK)
+        same: Bools = np.asarray(both, np.bool_)
+        rule = self._rule
+        owner = pair.row_owner()
+        for name in {rule.output, rule.score or rule.output} if rule else set():
+            first, second = pair.baseline.outputs.get(name), pair.candidate.outputs.get(name)
+            if first is None or second is None or not len(first) == len(second) == len(owner):
+                return np.zeros(len(pair), np.bool_)
+            same &= np.bincount(owner, ~_equal_rows(first, second), len(pair)) == 0
+        return same
+
     def finish(self) -> tuple[tuple[str, float], ...]:
         """(guardrail, mean |value|) so far."""
         return tuple((name, s.total / max(s.count, 1)) for name, s in self._sums.items())
+
+
+def _equal_rows(first: Array, second: Array) -> Bools:
+    """Rows with the same values, NaN equal to NaN; of two tensors with as many rows."""
+    if first.shape != second.shape:
+        return np.zeros(len(first), np.bool_)
+    both_nan = np.isnan(first) & np.isnan(second) if first.dtype.kind == "f" else False
+    same = (first == second) | both_nan
+    return np.asarray(same.all(axis=tuple(range(1, first.ndim))), np.bool_)
 
 
 def _measured(guardrail: Guardrail, rule: DecisionRule | None) -> Guardrail | None:
@@ -89,6 +114,17 @@ def floor_above_margin(terms: Terms) -> tuple[str, ...]:
         for g in terms.policy.guardrails
         if g.gating and (_noise(g, terms.floor) > g.margin or _hides(g, terms))
     )
+
+
+def answers_vary(guardrail: Guardrail, floor: Floor) -> bool:
+    """Whether what a guardrail reads came out otherwise when the baseline ran a second time.
+
+    By more than rounding, or so that a decision changed. Reading every request of a window then does
+    not settle what the window's mean is: the next run would give another one.
+    """
+    columns = floor.features if guardrail.scope is Scope.FEATURES else floor.outputs
+    decides = guardrail.metric in _DECISIONS and floor.level(guardrail.name) > 0.0
+    return decides or any(column.nondeterministic for column in columns)
 
 
 def _noise(guardrail: Guardrail, floor: Floor) -> float:

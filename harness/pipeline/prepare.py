@@ -176,7 +176,7 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
         planning = tuple(schedule([(name, order[:n0]) for name, order in orders], size))
         orders = [(name, order[n0:]) for name, order in orders]
         batches = tuple(schedule(orders, size))
-        counts = _window_counts(policy, window, dict(orders))
+        counts = _window_counts(policy, window, dict(orders), manifest["selection"])
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], window=window,
@@ -348,9 +348,14 @@ def _load_order(run: RunFolder, expected: dict[str, str]) -> tuple[list[tuple[st
 
 
 def _window_counts(
-    policy: Policy, window: SealedWindow, orders: dict[str, Ints]
+    policy: Policy, window: SealedWindow, orders: dict[str, Ints], selection: dict[str, Any]
 ) -> dict[str, WindowCounts]:
-    """What each window holds, in all and by the context columns that the policy names."""
+    """What each window holds, in all and by the context columns that the policy names.
+
+    Requests beyond max_requests still belong to the window that a claim can be about: the judged ones
+    are a random draw from it. Those that planned the bets do not.
+    """
+    n0 = policy.windows.planning
     columns = {c for g in policy.guardrails for c in g.slice_by} | set(policy.windows.cover)
     index, recorded = window.index(), set(window.info.context)
     slices = {column: index.context(column) for column in sorted(columns & recorded)}
@@ -358,6 +363,7 @@ def _window_counts(
         name: WindowCounts(
             n=len(order),
             slices={c: _value_counts(codes[order], words) for c, (codes, words) in slices.items()},
+            population=max(int(selection[name]["n"]) - n0, 0),
         )
         for name, order in orders.items()
     }

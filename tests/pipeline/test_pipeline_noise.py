@@ -38,7 +38,7 @@ def levels(*pairs, rule=POLICY.decision, **guardrail):
 
 
 def two(first=SCORES, second=AGAIN, **more):
-    n = len(first)
+    n = len(more.get("rows", first))
     return pair([0] * n, [0] * n, base=first, cand=second, **more)
 
 
@@ -69,6 +69,17 @@ def test_batches_add_up():
 def test_an_answer_on_one_side_only_is_the_largest_difference():
     found = levels(two([0.5, 0.5], [0.5, np.nan]), metric=Metric.SCORE_SHIFT)
     assert found["it"] == 0.5
+
+
+@pytest.mark.parametrize("answer", [np.nan, 7.0], ids=["NaN", "no probability"])
+def test_an_answer_without_a_value_that_comes_again_is_no_noise(answer):
+    for metric in (Metric.SCORE_SHIFT, Metric.DECISION_RATE_SHIFT):
+        assert levels(two([0.5, answer], [0.5, answer]), metric=metric)["it"] == 0.0
+
+
+def test_a_request_is_the_same_only_when_all_of_its_rows_are():
+    again = two([np.nan, np.nan, 0.5], [np.nan, 0.5, 0.5], rows=[2, 1])
+    assert levels(again, metric=Metric.SCORE_SHIFT)["it"] == 0.5
 
 
 @pytest.mark.parametrize(
