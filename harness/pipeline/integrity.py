@@ -22,6 +22,9 @@ _PROBABILITY_LOSSES = {Loss.BRIER, Loss.ABSOLUTE}
 ORDINARILY_MISSING = 0.1
 """Share of missing labels that is told without alarm: some events never happen (cancelled flights)."""
 
+ORDINARILY_CORRECTED = 0.01
+"""Share of labels corrected too late that is told without alarm."""
+
 
 def check_one_model(info: WindowInfo, where: str) -> None:
     """Refuses traffic that was recorded for several models.
@@ -80,6 +83,7 @@ def labels_json(joined: JoinedLabels) -> dict[str, object]:
         "matched": joined.read - joined.invalid - joined.after_as_of - joined.unknown,
         "unknown": joined.unknown,
         "late": joined.late_rows,
+        "corrected": int(joined.corrected.sum()),
         "after_as_of": joined.after_as_of,
         "duplicates": joined.superseded,
         "invalid": joined.invalid,
@@ -162,6 +166,9 @@ def integrity_findings(
                 remedy="Find out which they are: labels that are missing may well differ from the others.",
             )
         )  # fmt: skip
+    corrected = int(manifest["labels"].get("corrected", 0))
+    if corrected:
+        found.append(_corrected(corrected, labels.labelled))
     if one_valued(label, decision_rates):
         found.append(
             _warning(
@@ -172,6 +179,16 @@ def integrity_findings(
             )
         )  # fmt: skip
     return found
+
+
+def _corrected(corrected: int, labelled: int) -> Finding:
+    return Finding(
+        kind="labels_corrected_late", where="labels",
+        severity=Severity.INFO if corrected <= ORDINARILY_CORRECTED * labelled else Severity.WARNING,
+        what=f"{corrected:,} requests had their label corrected after the maturity; the label that "
+        f"arrived in time counts ({labelled:,} do)",
+        remedy="Where corrections are the truth, raise windows.matured.maturity until they arrive in time.",
+    )  # fmt: skip
 
 
 def _warning(kind: str, where: str, what: str, remedy: str) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,14 @@ from harness.core.jsonable import jsonable, sha256
 from harness.core.models import PinnedModel
 from harness.core.verdicts import DecisionRecord, Evidence, Status
 from harness.judge.plan import TestPlan
-from harness.store.files import machine_trouble_is_a_gate_error
+from harness.store.files import machine_trouble_is_a_gate_error, sha256_of_file
 from harness.store.runs import RunFolder
 
+_BOUND = (
+    "manifest.json", "evidence.json", "intermediates.json", "findings.json", "summary.json", "floor.json",
+    "policy.yaml",
+)  # fmt: skip
+"""Files that a decision is told from; it holds their digests."""
 _JSON = ("manifest", "decision", "evidence", "intermediates", "findings", "summary")
 
 
@@ -48,11 +52,12 @@ def publish(run: RunFolder, outcome: Outcome) -> str:
     """
     run.write_json("manifest.json", outcome.manifest)
     run.write_json("evidence.json", _evidence_json(outcome))
-    digest = hashlib.sha256((run.path / "evidence.json").read_bytes()).hexdigest()
+    digest = sha256_of_file(run.path / "evidence.json")
     run.write_json("intermediates.json", outcome.intermediates)
     run.write_json("findings.json", {"findings": jsonable(outcome.findings)})
     run.write_json("summary.json", outcome.summary)
-    run.write_json("decision.json", _decision_json(outcome, digest))
+    bound = {name: sha256_of_file(run.path / name) for name in _BOUND if run.has(name)}
+    run.write_json("decision.json", _decision_json(outcome, digest, bound))
     _render(run, "all")
     return digest
 
@@ -78,7 +83,7 @@ _COMPACT = (
 )  # fmt: skip
 
 
-def _decision_json(outcome: Outcome, digest: str) -> dict[str, Any]:
+def _decision_json(outcome: Outcome, digest: str, bound: dict[str, str]) -> dict[str, Any]:
     rows = jsonable(outcome.evidence)
     return {
         **jsonable(outcome.record),
@@ -89,6 +94,7 @@ def _decision_json(outcome: Outcome, digest: str) -> dict[str, Any]:
         "isolation": outcome.manifest.get("isolation", {}),
         "mode": outcome.manifest["policy"]["mode"],
         "evidence_sha256": digest,
+        "files_sha256": bound,
     }
 
 
@@ -112,24 +118,33 @@ def write_reports(path: Path, form: str) -> str:
 
 
 def _check_decision(run: RunFolder, decision: Any, evidence: Any) -> None:  # noqa: ANN401 - parsed JSON
-    """A decision is shown only with the evidence that it was taken on.
+    """A decision is shown only with the files that it was written with.
 
     Raises:
-      UsageError: one of the two was changed after the run.
+      UsageError: one of them was changed after the run; it says which.
     """
     if decision is None:
         return
-    file = run.path / "evidence.json"
-    found = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "missing"
+    # Runs of earlier versions hold the digest of their evidence only.
+    saved = decision.get("files_sha256")
+    bound = {name: saved[name] for name in _BOUND if name in saved} if saved else {}
+    bound["evidence.json"] = decision.get("evidence_sha256")
+    changed = [name for name, digest in bound.items() if _digest_now(run, name) != digest]
     same = evidence is not None and all(
         evidence.get(key) == decision.get(key) for key in ("decision", "reason")
     )
-    if found != decision.get("evidence_sha256") or not same:
+    if changed or not same:
+        names = ", ".join(["decision.json", *changed[:-1]])
         raise UsageError(
             str(run.path),
-            "decision.json and evidence.json do not belong together: one was changed after the run",
-            "Trust neither; take the run from where it was made, or run the gate again.",
+            f"{names} and {changed[-1] if changed else 'evidence.json'} do not belong together: "
+            "one was changed after the run",
+            "Trust none of them; take the run from where it was made, or run the gate again.",
         )
+
+
+def _digest_now(run: RunFolder, name: str) -> str:
+    return sha256_of_file(run.path / name) if run.has(name) else "missing"
 
 
 def _render(run: RunFolder, form: str) -> str:

@@ -94,6 +94,7 @@ def _facts(window: Doc, labels: Doc) -> tuple[Fact, ...]:
             for key, words in (
                 ("unknown", "for unknown requests"),
                 ("late", "later than the maturity, not used"),
+                ("corrected", "of these correct a label that counts"),
                 ("after_as_of", "after the instant of this run"),
                 ("duplicates", "given twice"),
                 ("invalid", "not readable as a label"),

@@ -107,6 +107,8 @@ class JoinedLabels:
     """The last label that arrived in time, NaN where none did, shape (n,)."""
     late: Bools
     """No label arrived in time, but one did later, by `as_of`, shape (n,)."""
+    corrected: Bools
+    """A label arrived in time, and the last one that arrived later, by `as_of`, says otherwise, shape (n,)."""
     file: Ints
     """Index in `files` of the file that holds the label, −1 without one, shape (n,)."""
     read: int
@@ -207,7 +209,7 @@ def join_labels(
 ) -> JoinedLabels:
     """For each request the last label that arrived by min(as_of, request time + maturity).
 
-    Labels are streamed: memory grows with the requests, by 33 bytes each, and not with the labels.
+    Labels are streamed: memory grows with the requests, by 49 bytes each, and not with the labels.
 
     Args:
       paths: label files, or folders of them; may be empty.
@@ -222,7 +224,7 @@ def join_labels(
     label = np.full(len(ids), np.nan)
     arrived = np.full(len(ids), _NOT_YET_NS, np.int64)
     from_file = np.full(len(ids), -1, np.int64)
-    late = np.zeros(len(ids), np.bool_)
+    late_label, late_arrived = np.full(len(ids), np.nan), np.full(len(ids), _NOT_YET_NS, np.int64)
     counts: Counter[str] = Counter()
     # A request made so late that its maturity has no number any more is never old enough.
     maturity_ns = min(maturity_ns, NEVER_NS)
@@ -244,21 +246,19 @@ def join_labels(
             at = at[at >= 0]
             timely = ingested <= in_time_until[at]
             counts["late"] += int((~timely).sum())
-            late[at[~timely]] = True
-            last = _last_by_position(at[timely], ingested[timely])
-            at, y, ingested = at[timely][last], y[timely][last], ingested[timely][last]
-            newer = ingested >= arrived[at]
-            at = at[newer]
-            label[at], arrived[at], from_file[at] = y[newer], ingested[newer], number
+            _keep_last(late_label, late_arrived, at[~timely], y[~timely], ingested[~timely])
+            used = _keep_last(label, arrived, at[timely], y[timely], ingested[timely])
+            from_file[used] = number
     labelled = from_file >= 0
-    used = int(labelled.sum())
+    late = ~np.isnan(late_label)
     spent = counts["late"] + counts["after"] + counts["unknown"] + counts["invalid"]
     return JoinedLabels(
         label=label,
         late=late & ~labelled,
+        corrected=late & labelled & (late_label != label),
         file=from_file,
         read=counts["read"],
-        superseded=counts["read"] - spent - used,
+        superseded=counts["read"] - spent - int(labelled.sum()),
         late_rows=counts["late"],
         after_as_of=counts["after"],
         unknown=counts["unknown"],
@@ -281,6 +281,27 @@ def _rows(file: Path) -> Iterator[pa.Table]:
 
 def _hashed(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
     return tuple((file.name, sha256_of_file(file)) for file in files)
+
+
+def _keep_last(label: Floats, arrived: Ints, at: Ints, y: Floats, ingested: Ints) -> Ints:
+    """Puts labels in place of those that arrived before them.
+
+    Args:
+      label: the label so far by position, shape (n,); changed.
+      arrived: when it arrived, shape (n,); changed.
+      at: positions of new labels, shape (m,).
+      y: the new labels, shape (m,).
+      ingested: when each arrived, shape (m,).
+
+    Returns:
+      The positions whose label is now a new one.
+    """
+    last = _last_by_position(at, ingested)
+    at, y, ingested = at[last], y[last], ingested[last]
+    newer = ingested >= arrived[at]
+    at = at[newer]
+    label[at], arrived[at] = y[newer], ingested[newer]
+    return at
 
 
 def _last_by_position(at: Ints, ingested: Ints) -> Ints:

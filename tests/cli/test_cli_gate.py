@@ -267,6 +267,16 @@ def test_a_changed_run_is_not_reported(gate, harness, file):
         assert "PROMOTE" not in ran.out
 
 
+@pytest.mark.parametrize("file", ["manifest", "findings", "summary", "intermediates", "floor"])
+def test_a_report_is_made_of_no_file_that_was_changed_after_the_run(gate, harness, file):
+    gate()
+    path = gate.runs / "run" / f"{file}.json"
+    path.write_text(path.read_text() + " ")
+    ran = harness("report", gate.runs / "run")
+    assert ran.code == 2
+    assert f"decision.json and {file}.json do not belong together" in ran.err
+
+
 def test_a_run_without_its_evidence_is_not_reported(gate, harness):
     gate()
     (gate.runs / "run" / "evidence.json").unlink()

@@ -62,6 +62,18 @@ def test_with_labels_in_time_it_promotes(gate, tmp_path):
     assert gate(tiny_traffic(tmp_path / "traffic", labels=True))[0] == 0
 
 
+def test_labels_that_were_corrected_too_late_are_told(gate, harness, tmp_path):
+    traffic = tiny_traffic(tmp_path / "traffic", labels=True)
+    flipped = [f"t-{i}" for i in range(600)]
+    late = labels_for(tmp_path / "late.parquet", flipped, late_ns=60 * MINUTE_NS, label=0.0)
+    _, _, manifest = gate(traffic, "--labels", late)
+    corrected = manifest["labels"]["corrected"]
+    assert 200 < corrected < 400
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"{corrected:,} requests had their label corrected after the maturity" in page
+    assert f"{corrected:,} of these correct a label that counts" in page
+
+
 def test_without_labels_it_holds(gate, tmp_path):
     ended = gate(tiny_traffic(tmp_path / "traffic"))
     assert_nothing_to_judge_the_loss_by(ended, "600 exchanges: no label")

@@ -157,6 +157,17 @@ def test_the_same_labels_delivered_again_later_change_nothing(tmp_path):
     assert twice.late_rows == 2
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_correction_after_the_maturity_is_told_and_not_used(tmp_path, order):
+    files = [
+        write(tmp_path / "1.parquet", ("a", 1.0, 5), ("b", 1.0, 5)),
+        write(tmp_path / "2.parquet", ("a", 0.0, 50), ("b", 0.0, 50), ("b", 1.0, 60)),
+    ]
+    found = joined([files[i] for i in order], [0, 0])
+    assert found.label.tolist() == [1.0, 1.0]
+    assert found.corrected.tolist() == [True, False]
+
+
 def test_a_label_that_only_arrived_late_is_told_and_not_used(tmp_path):
     found = joined([write(tmp_path / "l.parquet", ("a", 1.0, 11), ("b", 1.0, 11))], [0, 1])
     assert found.late.tolist() == [True, False]
@@ -216,6 +227,7 @@ def test_every_row_is_counted_once_and_the_label_is_the_last_in_time(
         expected = max(reversed(in_time), key=lambda r: r[2])[1] if in_time else np.nan
         assert np.array_equal(found.label[i], expected, equal_nan=True)
         assert found.late[i] == (bool(mine) and not in_time)
+        assert not (found.corrected[i] and not in_time)
 
 
 @settings(deadline=None, max_examples=40)
