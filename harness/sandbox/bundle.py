@@ -38,8 +38,9 @@ def bundle() -> bytes:
         _MAIN_NAME: _MAIN,
         "harness/__init__.py": "",
         "harness/sandbox/__init__.py": "",
-        "harness/sandbox/graph_child.py": (sandbox / "graph_child.py").read_text(),
     }
+    for name in ("graph_child.py", "graph_description.py"):
+        files[f"harness/sandbox/{name}"] = (sandbox / name).read_text()
     for entry in (sandbox / "child").iterdir():
         if entry.name.endswith(".py"):
             files[f"harness/sandbox/child/{entry.name}"] = entry.read_text()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
+from harness.core.graphs import Graph
 from harness.core.models import ModelGraph
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import (
@@ -29,6 +30,7 @@ from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_child import FEATURES, FITTED
+from harness.sandbox.graph_values import graph_from_description
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
@@ -135,9 +137,35 @@ def probe(
         return answer if isinstance(answer, LoadFailure) else _probed(child, tensors, out, limits)
 
 
+def describe(
+    model: Path, limits: SandboxPolicy, *, external: tuple[str, ...] = ()
+) -> Graph | LoadFailure:
+    """Reads a model's whole graph: operators, wiring, digests of constants.
+
+    Args:
+      model: the .onnx file.
+      limits: memory and the load deadline.
+      external: names of its external data files.
+
+    Raises:
+      UsageError: the file cannot be read.
+    """
+    with _asked(Look(model=model, external=external), limits, None, described=True) as child:
+        inside = _received(child, limits)
+        if isinstance(inside, LoadFailure):
+            return inside
+        answer = _received(child, limits)
+        if isinstance(answer, LoadFailure):
+            return answer
+        try:
+            return graph_from_description(bytes(answer[1]))
+        except FrameError as error:
+            return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
+
+
 @contextmanager
 def _asked(
-    wanted: Look, limits: SandboxPolicy, tensors: list[str] | None
+    wanted: Look, limits: SandboxPolicy, tensors: list[str] | None, *, described: bool = False
 ) -> Iterator[ChildProcess]:
     """A process that has the question; ended when the answer is no longer awaited.
 
@@ -145,6 +173,7 @@ def _asked(
       wanted: the model.
       limits: memory.
       tensors: what the copy returns; None = what the model declares.
+      described: also ask for the whole graph.
     """
     with ModelFiles(wanted.model, external=wanted.external) as files:
         child = ChildProcess.started(
@@ -156,6 +185,7 @@ def _asked(
                 "external": files.external,
                 "copy": wanted.copy is not None,
                 "tensors": tensors,
+                "describe": described,
             },
             max_body=limits.memory_bytes,
             memory_bytes=limits.memory_bytes,

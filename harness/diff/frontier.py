@@ -1,0 +1,354 @@
+"""The first place where two graphs part: the frontier, and what differs just before it.
+
+A matched tensor is on the frontier when it diverges and no matched tensor that it is computed from
+does. Its region is everything between it and the last matched tensors that are equal, on both sides.
+Two regions that compute the same from the same constants and yet differ point at the runtime.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.core.graphs import Constant, Graph, Node
+from harness.diff.graph_hashes import COMMUTATIVE, without_aliases
+from harness.diff.matching import GraphMatch
+
+
+class ChangeKind(enum.StrEnum):
+    """What differs between two regions."""
+
+    OPERATOR = "operator"
+    """Another operator in its place."""
+    ATTRIBUTE = "attribute"
+    """An attribute has another value, or only one side has it."""
+    CONSTANT = "constant"
+    """An initialiser, or weights that live in an attribute, have other values."""
+    INPUTS = "inputs"
+    """The operator reads other tensors, or in another order."""
+    ADDED = "added"
+    """An operator that only the candidate has."""
+    REMOVED = "removed"
+    """An operator that only the baseline has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One difference between two regions."""
+
+    kind: ChangeKind
+    """What differs."""
+    node: str
+    """The operator and what it makes: `Mul → distance_km`."""
+    name: str
+    """The attribute's or initialiser's name; "" for whole operators."""
+    baseline: str
+    """As the baseline has it; "" = not at all."""
+    candidate: str
+    """As the candidate has it; "" = not at all."""
+
+
+class Cause(enum.StrEnum):
+    """What lies behind a divergence."""
+
+    WEIGHTS = "weights"
+    """The same operators with other constants."""
+    GRAPH = "graph"
+    """Other operators, attributes or wiring."""
+    RUNTIME = "runtime"
+    """The same computation: another runtime, machine or batch composition."""
+    NONDETERMINISTIC = "nondeterministic"
+    """A random operator lies before it, or a version differs from itself here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divergence:
+    """One tensor of the frontier."""
+
+    baseline: str
+    """The first tensor that differs, in the baseline's graph."""
+    candidate: str
+    """Its partner."""
+    last_equal: tuple[str, ...]
+    """What both compute equally just before it: baseline's tensors and inputs."""
+    operators: tuple[tuple[str, ...], tuple[str, ...]]
+    """Operators between and what they make, `Mul → km`: the baseline's, then the candidate's, both in
+    topological order."""
+    changes: tuple[Change, ...]
+    """What differs in the region, at most MOST_CHANGES."""
+    cause: Cause
+    """What the changes amount to."""
+
+
+MOST_CHANGES = 20
+_MOST_CELLS = 250_000
+
+
+class Regions:
+    """Two matched graphs, and which of their matched tensors were compared.
+
+    Args:
+      baseline: its graph.
+      candidate: its graph.
+      match: pairs of tensors.
+      inputs: baseline's input → candidate's.
+      compared: baseline's tensors that have values on both sides.
+    """
+
+    def __init__(
+        self,
+        baseline: Graph,
+        candidate: Graph,
+        match: GraphMatch,
+        *,
+        inputs: Mapping[str, str],
+        compared: Collection[str],
+    ) -> None:
+        self._old, self._copies = without_aliases(baseline)
+        self._new, _ = without_aliases(candidate)
+        known = {p.baseline: p.candidate for p in match.pairs if p.baseline in compared}
+        self._anchors = {**known, **inputs}
+        self._anchored_new = {theirs: ours for ours, theirs in self._anchors.items()}
+        self._constants: tuple[dict[str, Constant], dict[str, Constant]] = (
+            {c.name: c for c in self._old.constants},
+            {c.name: c for c in self._new.constants},
+        )
+
+    def frontier(self, divergent: Collection[str]) -> tuple[str, ...]:
+        """Compared tensors that diverge and are computed from none that does.
+
+        Args:
+          divergent: baseline's tensors beyond their tolerance.
+
+        Returns:
+          Baseline's tensors in topological order.
+        """
+        tainted: set[str] = set()
+        found = []
+        for node in self._old.nodes:
+            before = any(s in tainted for s in node.sources())
+            for name in filter(None, node.outputs):
+                if name not in self._anchors:
+                    if before:
+                        tainted.add(name)
+                    continue
+                if name in divergent:
+                    tainted.add(name)
+                    if not before:
+                        found.append(name)
+        return tuple(found)
+
+    def divergence(self, tensor: str, *, noisy: bool = False) -> Divergence:
+        """What lies between a frontier tensor and the last equal ones.
+
+        Args:
+          tensor: baseline's, from `frontier`.
+          noisy: the region is random, or a version differs from itself here.
+        """
+        theirs = self._anchors[tensor]
+        ours_nodes, ours_ends = _region(self._old, tensor, self._anchors)
+        theirs_nodes, theirs_ends = _region(self._new, theirs, self._anchored_new)
+        ends = set(ours_ends) | {self._anchored_new[e] for e in theirs_ends}
+        changes = self._changes(ours_nodes, theirs_nodes)
+        return Divergence(
+            baseline=tensor,
+            candidate=theirs,
+            last_equal=tuple(sorted(ends, key=lambda name: (self._old.place(name), name))),
+            operators=(
+                tuple(_shown(n) for n in ours_nodes),
+                tuple(_shown(n) for n in theirs_nodes),
+            ),
+            changes=changes[:MOST_CHANGES],
+            cause=Cause.NONDETERMINISTIC if noisy else _cause(changes),
+        )
+
+    def _changes(self, ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[Change, ...]:
+        """Differences of two short lists of nodes, aligned from their ends."""
+        changes: list[Change] = []
+        pairs, removed, added = _aligned(ours, theirs)
+        partner = {a: b for x, y in pairs for a, b in zip(x.outputs, y.outputs, strict=False)}
+        for old, new in pairs:
+            changes += self._node_changes(old, new, partner)
+        changes += [_whole(ChangeKind.REMOVED, n) for n in removed]
+        changes += [_whole(ChangeKind.ADDED, n) for n in added]
+        return tuple(changes)
+
+    def _node_changes(self, old: Node, new: Node, partner: Mapping[str, str]) -> list[Change]:
+        shown = _shown(old)
+        if old.op != new.op:
+            return [
+                Change(
+                    kind=ChangeKind.OPERATOR, node=shown, name="",
+                    baseline=old.op, candidate=new.op,
+                )
+            ]  # fmt: skip
+        changes = []
+        ours = {a.name: a for a in old.attributes}
+        theirs = {a.name: a for a in new.attributes}
+        for name in sorted(ours.keys() | theirs.keys()):
+            a, b = ours.get(name), theirs.get(name)
+            if a is None or b is None or a.exact != b.exact:
+                # Equal but for the numbers: weights that live in an attribute, as trees' do.
+                weights = a is not None and b is not None and a.loose == b.loose
+                changes.append(
+                    Change(
+                        kind=ChangeKind.CONSTANT if weights else ChangeKind.ATTRIBUTE, node=shown, name=name,
+                        baseline=a.text if a else "", candidate=b.text if b else "",
+                    )
+                )  # fmt: skip
+        return [*changes, *self._input_changes(old, new, partner)]
+
+    def _input_changes(self, old: Node, new: Node, partner: Mapping[str, str]) -> list[Change]:
+        """Other constants, and other tensors where constants do not tell."""
+        ours = [self._read(0, s, partner) for s in (*old.inputs, *old.captures)]
+        theirs = [self._read(1, s, partner) for s in (*new.inputs, *new.captures)]
+        if old.op in COMMUTATIVE:
+            ours, theirs = _without_common(ours, theirs)
+        changes = []
+        rewired = len(ours) != len(theirs)
+        for a, b in zip(ours, theirs, strict=False):
+            if _shared(a) == _shared(b):
+                continue
+            was, now = self._constants[0].get(a[1]), self._constants[1].get(b[1])
+            if was is not None and now is not None:
+                changes.append(
+                    Change(
+                        kind=ChangeKind.CONSTANT, node=_shown(old), name=was.name,
+                        baseline=was.text, candidate=now.text,
+                    )
+                )  # fmt: skip
+            else:
+                rewired = True
+        if rewired:
+            changes.append(
+                Change(
+                    kind=ChangeKind.INPUTS, node=_shown(old), name="",
+                    baseline=", ".join(old.sources()), candidate=", ".join(new.sources()),
+                )
+            )  # fmt: skip
+        return changes
+
+    def _read(self, side: int, tensor: str, partner: Mapping[str, str]) -> tuple[str, str]:
+        """What an operator reads, in words that both sides share: a constant by value, else the pair."""
+        constant = self._constants[side].get(tensor)
+        if constant is not None:
+            return constant.exact, constant.name
+        if side == 1:
+            return "tensor", tensor
+        return "tensor", self._anchors.get(tensor, partner.get(tensor, tensor))
+
+
+def _region(
+    graph: Graph, tensor: str, anchors: Mapping[str, str]
+) -> tuple[list[Node], tuple[str, ...]]:
+    """Nodes back to the nearest anchors, in topological order, and these anchors."""
+    waiting, places, ends = [tensor], set(), dict[str, None]()
+    while waiting:
+        name = waiting.pop()
+        place = graph.place(name)
+        if place < 0 or place in places:
+            continue
+        places.add(place)
+        for source in graph.nodes[place].sources():
+            if source in anchors:
+                ends[source] = None
+            else:
+                waiting.append(source)
+    return [graph.nodes[place] for place in sorted(places)], tuple(ends)
+
+
+def _aligned(
+    ours: Sequence[Node], theirs: Sequence[Node]
+) -> tuple[list[tuple[Node, Node]], list[Node], list[Node]]:
+    """Nodes that stand for each other, those only the baseline has, those only the candidate has.
+
+    The last ones make the same matched tensor, so the lists are aligned from their ends: equal
+    operators as a longest common subsequence, then what is left between two of these, one for one.
+    """
+    n, m = len(ours), len(theirs)
+    if n * m > _MOST_CELLS:
+        common: list[tuple[int, int]] = []
+    else:
+        common = _common_subsequence([x.op for x in ours], [x.op for x in theirs])
+    pairs = [(ours[i], theirs[j]) for i, j in common]
+    removed: list[Node] = []
+    added: list[Node] = []
+    before = (-1, -1)
+    for i, j in [*common, (n, m)]:
+        left, right = ours[before[0] + 1 : i], theirs[before[1] + 1 : j]
+        if len(left) == len(right):
+            pairs += zip(left, right, strict=True)
+        else:
+            removed += left
+            added += right
+        before = (i, j)
+    return pairs, removed, added
+
+
+def _common_subsequence(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
+    n, m = len(ours), len(theirs)
+    longest = [[0] * (m + 1) for _ in range(n + 1)]
+    for i in range(1, n + 1):
+        for j in range(1, m + 1):
+            same = ours[i - 1] == theirs[j - 1]
+            longest[i][j] = (
+                longest[i - 1][j - 1] + 1 if same else max(longest[i - 1][j], longest[i][j - 1])
+            )
+    found = []
+    while n and m:
+        if ours[n - 1] == theirs[m - 1]:
+            found.append((n - 1, m - 1))
+            n, m = n - 1, m - 1
+        elif longest[n - 1][m] >= longest[n][m - 1]:
+            n -= 1
+        else:
+            m -= 1
+    return found[::-1]
+
+
+def _without_common(
+    ours: list[tuple[str, str]], theirs: list[tuple[str, str]]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Both lists of a swappable operator's inputs without what they share."""
+    left: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for entry in theirs:
+        left[_shared(entry)].append(entry)
+    rest = []
+    for entry in ours:
+        same = left[_shared(entry)]
+        if same:
+            same.pop()
+        else:
+            rest.append(entry)
+    kept = [entry for entries in left.values() for entry in entries]
+    return rest, kept
+
+
+def _shared(entry: tuple[str, str]) -> str:
+    """A constant by its value, a tensor by its name."""
+    return entry[1] if entry[0] == "tensor" else entry[0]
+
+
+def _whole(kind: ChangeKind, node: Node) -> Change:
+    added = kind is ChangeKind.ADDED
+    return Change(
+        kind=kind,
+        node=_shown(node),
+        name="",
+        baseline="" if added else node.op,
+        candidate=node.op if added else "",
+    )
+
+
+def _shown(node: Node) -> str:
+    return f"{node.op} → {', '.join(n for n in node.outputs if n)}"
+
+
+def _cause(changes: Sequence[Change]) -> Cause:
+    """Weights where only constants changed, also those that live in attributes (tree ensembles)."""
+    if not changes:
+        return Cause.RUNTIME
+    constants = all(c.kind is ChangeKind.CONSTANT for c in changes)
+    return Cause.WEIGHTS if constants else Cause.GRAPH

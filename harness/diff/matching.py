@@ -1,0 +1,407 @@
+"""Which tensor of one graph stands for which of the other; never by position in a list.
+
+Tiers, best first: the same computation including weights; the user's own mapping; the same
+computation but for weights; the same operator on the same constants; a neighbour of a matched pair that only one operator of that kind can be;
+the same name; the same way on to the outputs; the same output; the same values. A tensor is matched
+once. What stays unmatched is counted and told, never taken for equal.
+
+Names come late on purpose: exporters number tensors, so that one inserted node renames all that follow,
+and `Add_3` of one version is `Add_4` of the other. (With names second, one inserted Mul made 40 tensors
+of a net stand for their successors.)
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from harness.core.graphs import Graph, Node
+from harness.diff.graph_hashes import COMMUTATIVE, downstream, upstream, without_aliases
+
+
+class Tier(enum.StrEnum):
+    """Why two tensors stand for each other, best first."""
+
+    IDENTICAL = "identical"
+    """The same computation from the same inputs with the same weights."""
+    MAPPED = "mapped"
+    """The user says so."""
+    ARCHITECTURE = "architecture"
+    """The same computation but for weights."""
+    CONSTANTS = "constants"
+    """The only operator of its kind that reads these very constants, on both sides."""
+    NEIGHBOUR = "neighbour"
+    """The only operator of its kind beside an already matched pair, on both sides."""
+    NAME = "name"
+    """The same name and operator."""
+    DOWNSTREAM = "downstream"
+    """The same operator and the same way on to the outputs."""
+    RENAMED_OPERATOR = "name, other operator"
+    """The same name, made by another operator: what a fusion keeps."""
+    OUTPUT = "output"
+    """The outputs that the signature pairs."""
+    VALUES = "values"
+    """The same values on the same requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorMatch:
+    """Two tensors that stand for each other."""
+
+    baseline: str
+    """Name in the baseline's graph."""
+    candidate: str
+    """Name in the candidate's graph."""
+    tier: Tier
+    """Why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphMatch:
+    """Which tensors of two graphs stand for each other."""
+
+    pairs: tuple[TensorMatch, ...]
+    """In the baseline's topological order; copies made by Identity included."""
+    baseline_only: tuple[str, ...]
+    """Computed tensors of the baseline without a partner."""
+    candidate_only: tuple[str, ...]
+    """Computed tensors of the candidate without a partner."""
+
+    def by_baseline(self) -> dict[str, TensorMatch]:
+        """Baseline's tensor → its match."""
+        return {pair.baseline: pair for pair in self.pairs}
+
+    def tiers(self) -> dict[Tier, int]:
+        """How many tensors each tier matched; tiers without any are left out."""
+        counts = {tier: sum(p.tier is tier for p in self.pairs) for tier in Tier}
+        return {tier: count for tier, count in counts.items() if count}
+
+    def coverage(self) -> str:
+        """As told to people: `95 of 95 tensors of the baseline matched, 95 of 97 of the candidate`."""
+        old = len(self.pairs)
+        new = len({pair.candidate for pair in self.pairs})
+        return (
+            f"{old} of {old + len(self.baseline_only)} tensors of the baseline matched, "
+            f"{new} of {new + len(self.candidate_only)} of the candidate"
+        )
+
+
+_Thing = TypeVar("_Thing")
+_Key = TypeVar("_Key", bound=Hashable)
+Fingerprints = Mapping[str, Hashable]
+"""Tensor → something that is equal for equal values and hardly ever for others."""
+
+
+def match_graphs(
+    baseline: Graph,
+    candidate: Graph,
+    *,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    mapped: Mapping[str, str] | None = None,
+    values: tuple[Fingerprints, Fingerprints] | None = None,
+) -> GraphMatch:
+    """Pairs the computed tensors of two graphs.
+
+    Args:
+      baseline: its graph.
+      candidate: its graph.
+      inputs: baseline's input → candidate's, as the signatures were paired.
+      outputs: baseline's output → candidate's, as the signatures were paired.
+      mapped: baseline's tensor → candidate's, as the user says; unknown names are ignored here.
+      values: fingerprints of what both computed for the same requests; the last tier needs them.
+
+    Returns:
+      The pairs and what has no partner. Time is linear in the graphs, but for sorting.
+    """
+    return _Matching(baseline, candidate, inputs).run(outputs, mapped or {}, values)
+
+
+class _Matching:
+    """Two graphs and the pairs found so far."""
+
+    def __init__(self, baseline: Graph, candidate: Graph, inputs: Mapping[str, str]) -> None:
+        self._whole = (baseline, candidate)
+        self._old, self._old_copies = without_aliases(baseline)
+        self._new, self._new_copies = without_aliases(candidate)
+        self._common = {theirs: ours for ours, theirs in inputs.items()}
+        self._of_old: dict[str, TensorMatch] = {}
+        self._of_new: dict[str, str] = {}
+        self._fresh: list[tuple[str, str]] = list(inputs.items())
+        self._exact = (
+            upstream(self._old, exact=True, inputs={}),
+            upstream(self._new, exact=True, inputs=self._common),
+        )
+        # Inputs and constants are no computed tensors, but they anchor their readers.
+        self._anchors = dict(inputs)
+
+    def run(
+        self,
+        outputs: Mapping[str, str],
+        mapped: Mapping[str, str],
+        values: tuple[Fingerprints, Fingerprints] | None,
+    ) -> GraphMatch:
+        """All tiers in order; neighbours are looked for again whenever there are new pairs."""
+        old, new = self._old, self._new
+        self._identical()
+        self._pairs_of(mapped, Tier.MAPPED)
+        self._architecture()
+        self._neighbours()
+        self._same_name(Tier.NAME)
+        self._neighbours()
+        below = (downstream(old), downstream(new))
+        self._same_key(
+            lambda name: (self._made(old, name), below[0][name]),
+            lambda name: (self._made(new, name), below[1][name]),
+            Tier.DOWNSTREAM,
+        )
+        self._neighbours()
+        self._same_name(Tier.RENAMED_OPERATOR)
+        self._pairs_of(outputs, Tier.OUTPUT)
+        if values is not None:
+            self._same_values(values)
+        self._repeated()
+        return self._finished()
+
+    def _identical(self) -> None:
+        """The same computation, weights included, where it occurs equally often on both sides."""
+        ours, theirs = self._exact
+        groups = _grouped(self._new.computed(), theirs.__getitem__)
+        for key, names in _grouped(self._old.computed(), ours.__getitem__).items():
+            partners = groups.get(key, [])
+            if len(names) == len(partners):
+                for name, partner in zip(names, partners, strict=True):
+                    self._take(name, partner, Tier.IDENTICAL)
+        constants = _grouped((c.name for c in self._new.constants), theirs.__getitem__)
+        for constant in self._old.constants:
+            equal = constants.get(ours[constant.name])
+            if equal:
+                self._anchors[constant.name] = equal[0]
+                self._fresh.append((constant.name, equal[0]))
+
+    def _repeated(self) -> None:
+        """What one side computes more often than the other: the rest stands for any of its like.
+
+        Last, so that the tensor whose computation was changed on one side finds its own partner first.
+        """
+        ours, theirs = self._exact
+        like = _grouped(self._new.computed(), theirs.__getitem__)
+        for name in self._free_old():
+            if ours[name] in like:
+                self._take(name, like[ours[name]][0], Tier.IDENTICAL, again=True)
+        known = _grouped(self._old.computed(), ours.__getitem__)
+        for name in self._free_new():
+            if theirs[name] in known:
+                self._of_new[name] = known[theirs[name]][0]
+
+    def _architecture(self) -> None:
+        """The same computation but for weights; towers that look alike are told apart.
+
+        First by the constants that an operator itself reads, then by what is already matched beside it,
+        by name, and only then by order.
+        (By order alone, two towers that a new version lists the other way round changed places.)
+        """
+        old, new = self._old, self._new
+        loose = (
+            upstream(old, exact=False, inputs={}),
+            upstream(new, exact=False, inputs=self._common),
+        )
+        exact = ({c.name: c.exact for c in old.constants}, {c.name: c.exact for c in new.constants})
+
+        def by_constants(side: int, graph: Graph, name: str) -> tuple[Hashable, Hashable]:
+            node = graph.producer(name)
+            own = [exact[side][s] for s in node.sources() if s in exact[side]] if node else []
+            return (loose[side][name], tuple(own)) if own else (side, name)
+
+        def constants_alone(side: int, graph: Graph, name: str) -> Hashable:
+            key = by_constants(side, graph, name)
+            # Without what came before: an operator inserted upstream must not shift all that follow.
+            return (self._made(graph, name), key[1]) if key[0] != side else key
+
+        def pair(key: Callable[[int, Graph, str], Hashable], tier: Tier, most: int | None) -> None:
+            self._same_key(partial(key, 0, old), partial(key, 1, new), tier, most)
+
+        pair(by_constants, Tier.ARCHITECTURE, 1)
+        pair(constants_alone, Tier.CONSTANTS, 1)
+        pair(lambda side, _, name: loose[side][name], Tier.ARCHITECTURE, 1)
+        self._neighbours()
+        pair(lambda side, _, name: (loose[side][name], name), Tier.ARCHITECTURE, 1)
+        pair(lambda side, _, name: loose[side][name], Tier.ARCHITECTURE, None)
+
+    def _same_key(
+        self,
+        ours: Callable[[str], Hashable],
+        theirs: Callable[[str], Hashable],
+        tier: Tier,
+        most: int | None = None,
+    ) -> None:
+        """Pairs tensors whose keys occur equally often on both sides, in topological order.
+
+        Where a key is not unique, the neighbours of a pair follow at once: what is known of one layer
+        decides about the next.
+
+        Args:
+          ours: key of a baseline's tensor.
+          theirs: key of a candidate's tensor.
+          tier: why equal keys are a match.
+          most: how often a key may occur on a side.
+        """
+        groups = _grouped(self._free_new(), theirs)
+        for key, names in _grouped(self._free_old(), ours).items():
+            left = [name for name in names if name not in self._of_old]
+            partners = [name for name in groups.get(key, ()) if name not in self._of_new]
+            if len(partners) != len(left) or (most and len(left) > most):
+                continue
+            for name, partner in zip(left, partners, strict=True):
+                self._take(name, partner, tier)
+            if len(left) > 1:
+                self._neighbours()
+
+    def _same_name(self, tier: Tier) -> None:
+        """Pairs equal names, unless a reader or a source says that they are different tensors."""
+        free = set(self._free_new())
+        for name in self._free_old():
+            if name not in free:
+                continue
+            same = self._made(self._old, name) == self._made(self._new, name)
+            if same is (tier is Tier.NAME) and not self._contradicted(name):
+                self._take(name, name, tier)
+
+    def _contradicted(self, name: str) -> bool:
+        """Whether all matched sources of a tensor stand for something that its namesake does not read."""
+        ours, theirs = self._old.producer(name), self._new.producer(name)
+        if ours is None or theirs is None:
+            return True
+        partners = [p for s in ours.sources() if (p := self._partner(s)) is not None]
+        read = set(theirs.sources())
+        return bool(partners) and not any(p in read for p in partners)
+
+    def _neighbours(self) -> None:
+        """Follows new pairs to operators that have one counterpart only, until nothing is new."""
+        while self._fresh:
+            old, new = self._fresh.pop()
+            for found in (self._readers(old, new), self._sources(old, new)):
+                for ours, theirs in found:
+                    self._take(ours, theirs, Tier.NEIGHBOUR)
+
+    def _readers(self, old: str, new: str) -> Iterable[tuple[str, str]]:
+        """Unmatched operators that read a pair in the same place, where both sides have one of a kind."""
+        ours = _grouped(self._unmatched(self._old, old, self._of_old), lambda n: _use(n, old))
+        theirs = _grouped(self._unmatched(self._new, new, self._of_new), lambda n: _use(n, new))
+        for key, nodes in ours.items():
+            partners = theirs.get(key, [])
+            if len(nodes) == len(partners) == 1:
+                made = zip(nodes[0].outputs, partners[0].outputs, strict=False)
+                yield from ((a, b) for a, b in made if a and b)
+
+    def _unmatched(self, graph: Graph, tensor: str, taken: Mapping[str, object]) -> list[Node]:
+        return [n for n in graph.consumers(tensor) if not any(o in taken for o in _made_by(n))]
+
+    def _sources(self, old: str, new: str) -> Iterable[tuple[str, str]]:
+        """What a pair's own operators read, slot by slot, where the operators are the same."""
+        ours, theirs = self._old.producer(old), self._new.producer(new)
+        if ours is None or theirs is None or ours.op != theirs.op:
+            return
+        if ours.op not in COMMUTATIVE:
+            pairs = list(zip(ours.sources(), theirs.sources(), strict=False))
+        else:
+            left = [s for s in ours.sources() if self._partner(s) not in theirs.sources()]
+            partners = {self._partner(s) for s in ours.sources()}
+            right = [s for s in theirs.sources() if s not in partners]
+            pairs = list(zip(left, right, strict=True)) if len(left) == len(right) == 1 else []
+        for a, b in pairs:
+            made = self._made(self._old, a)
+            if made and made == self._made(self._new, b):
+                yield a, b
+
+    def _pairs_of(self, given: Mapping[str, str], tier: Tier) -> None:
+        """Pairs that are given by name; copies count as their originals."""
+        for ours, theirs in given.items():
+            a, b = self._old_copies.get(ours, ours), self._new_copies.get(theirs, theirs)
+            if self._made(self._old, a) and self._made(self._new, b):
+                self._take(a, b, tier)
+
+    def _same_values(self, values: tuple[Fingerprints, Fingerprints]) -> None:
+        """Pairs tensors whose values nobody else has, on both sides."""
+        ours = _grouped((n for n in self._free_old() if n in values[0]), values[0].__getitem__)
+        theirs = _grouped((n for n in self._free_new() if n in values[1]), values[1].__getitem__)
+        for key, names in ours.items():
+            partners = theirs.get(key, [])
+            if len(names) == len(partners) == 1:
+                self._take(names[0], partners[0], Tier.VALUES)
+
+    def _take(self, ours: str, theirs: str, tier: Tier, *, again: bool = False) -> bool:
+        if ours in self._of_old or (theirs in self._of_new and not again):
+            return False
+        self._of_old[ours] = TensorMatch(baseline=ours, candidate=theirs, tier=tier)
+        self._of_new.setdefault(theirs, ours)
+        self._fresh.append((ours, theirs))
+        return True
+
+    def _partner(self, tensor: str) -> str | None:
+        found = self._of_old.get(tensor)
+        return self._anchors.get(tensor) if found is None else found.candidate
+
+    def _made(self, graph: Graph, tensor: str) -> tuple[str, int] | None:
+        """Operator and output number; None for what is not computed."""
+        node = graph.producer(tensor)
+        return None if node is None else (node.op, node.outputs.index(tensor))
+
+    def _free_old(self) -> list[str]:
+        return [name for name in self._old.computed() if name not in self._of_old]
+
+    def _free_new(self) -> list[str]:
+        return [name for name in self._new.computed() if name not in self._of_new]
+
+    def _finished(self) -> GraphMatch:
+        """Adds the copies, which match where their originals do."""
+        pairs, alone = [], []
+        copies: dict[str, str] = {}
+        for copy, origin in self._new_copies.items():
+            copies.setdefault(origin, copy)
+        for name in self._whole[0].computed():
+            found = self._of_old.get(self._old_copies.get(name, name))
+            if found is None:
+                alone.append(name)
+            else:
+                partner = copies.get(found.candidate, found.candidate)
+                theirs = partner if name in self._old_copies else found.candidate
+                pairs.append(TensorMatch(baseline=name, candidate=theirs, tier=found.tier))
+        known = {pair.candidate for pair in pairs}
+        lone = [
+            name
+            for name in self._whole[1].computed()
+            if name not in known and self._new_copies.get(name, name) not in self._of_new
+        ]
+        # A copy of something that is not computed (an input, a constant) needs no partner.
+        return GraphMatch(
+            pairs=tuple(pairs),
+            baseline_only=tuple(n for n in alone if self._is_computed(0, n)),
+            candidate_only=tuple(n for n in lone if self._is_computed(1, n)),
+        )
+
+    def _is_computed(self, side: int, name: str) -> bool:
+        copies = (self._old_copies, self._new_copies)[side]
+        return (self._old, self._new)[side].producer(copies.get(name, name)) is not None
+
+
+def _grouped(things: Iterable[_Thing], key: Callable[[_Thing], _Key]) -> dict[_Key, list[_Thing]]:
+    groups: dict[_Key, list[_Thing]] = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)
+    return groups
+
+
+def _use(node: Node, tensor: str) -> tuple[str, tuple[int, ...]]:
+    """Operator and the places in which it reads a tensor; places of swappable inputs do not count."""
+    if node.op in COMMUTATIVE:
+        return node.op, (node.inputs.count(tensor),)
+    places = tuple(i for i, name in enumerate((*node.inputs, *node.captures)) if name == tensor)
+    return node.op, places
+
+
+def _made_by(node: Node) -> Sequence[str]:
+    return [name for name in node.outputs if name]

@@ -1,0 +1,243 @@
+"""A model's graph as JSON: operators, wiring, and digests of its constants. Runs in a sandboxed child.
+
+The parent reads the answer with `graphs.graph_from_description`; it never parses the model. Values stay
+here: a constant is a digest, and a short text for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+    from harness.sandbox.child.external import Files
+
+_FEW = 16
+"""So many elements are shown, and of whole numbers (axes, shapes) taken for structure."""
+_LONG_LIST = 8
+"""Longer lists of numbers in an attribute are weights: tree ensembles keep theirs there."""
+_MOST_TEXT = 120
+
+
+def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
+    """The main graph, Constant nodes among the constants.
+
+    Args:
+      model: parsed; nodes are in topological order, as ONNX requires.
+      files: external data that it may use.
+
+    Returns:
+      inputs, outputs, nodes [op, name, inputs, outputs, captures, attributes] and constants
+      [name, text, exact, loose]; an attribute is like a constant.
+    """
+    graph = model.graph
+    functions = {(f.domain, f.name): f for f in model.functions}
+    constants = [[t.name, *_tensor(t, files)] for t in graph.initializer]
+    constants += [[s.values.name, *_sparse(s)] for s in graph.sparse_initializer]
+    given = {c[0] for c in constants}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant" and len(node.attribute) == 1 and not node.domain:
+            constants.append([node.output[0], *_value(node, node.attribute[0], files)])
+            continue
+        attributes = [[a.name, *_value(node, a, files)] for a in node.attribute]
+        body = functions.get((node.domain, node.op_type))
+        if body is not None:
+            digest = hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
+            attributes.append(["function", f"{len(body.node)} operators", digest, digest])
+        nodes.append(
+            [
+                node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}",
+                node.name,
+                list(node.input),
+                list(node.output),
+                captured(node),
+                sorted(attributes),
+            ]
+        )
+    return {
+        "inputs": [i.name for i in graph.input if i.name not in given],
+        "outputs": [o.name for o in graph.output],
+        "nodes": nodes,
+        "constants": constants,
+    }
+
+
+def captured(node: onnx.NodeProto) -> list[str]:
+    """Outer tensors that the bodies of a node read, in the order of their first use."""
+    found: dict[str, None] = {}
+    for body in bodies(node):
+        _captured(body, frozenset(), found)
+    return list(found)
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs among a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _captured(body: onnx.GraphProto, bound: frozenset[str], found: dict[str, None]) -> None:
+    own = bound | {i.name for i in body.input} | {i.name for i in body.initializer}
+    for node in body.node:
+        for name in node.input:
+            if name and name not in own:
+                found[name] = None
+        for inner in bodies(node):
+            _captured(inner, own, found)
+        own |= set(node.output)
+    for output in body.output:
+        if output.name not in own:
+            found[output.name] = None
+
+
+def _value(
+    node: onnx.NodeProto, attribute: onnx.AttributeProto, files: Files
+) -> tuple[str, str, str]:
+    """(text, exact, loose) of an attribute."""
+    import onnx
+
+    kinds = onnx.AttributeProto
+    if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
+        return _bodies(
+            list(bodies(node)) if attribute.type == kinds.GRAPHS else [attribute.g], files
+        )
+    if attribute.type == kinds.TENSOR:
+        return _tensor(attribute.t, files)
+    if attribute.type not in _PLAIN:
+        digest = hashlib.sha256(attribute.SerializeToString(deterministic=True)).hexdigest()
+        return "", digest, digest
+    value = onnx.helper.get_attribute_value(attribute)
+    plain = (
+        list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
+    )
+    text, exact = _shown(plain), _digest(attribute.type, _bytes(plain))
+    many = isinstance(plain, list) and len(plain) > _LONG_LIST
+    fitted = node.domain == "ai.onnx.ml" and attribute.type in (kinds.FLOAT, kinds.FLOATS)
+    weights = many or fitted
+    count = len(plain) if isinstance(plain, list) else 1
+    return text, exact, _digest(attribute.type, str(count).encode()) if weights else exact
+
+
+_PLAIN = frozenset({1, 2, 3, 6, 7, 8})
+"""float, int, string and lists of these, as AttributeProto numbers them."""
+
+
+def _bodies(graphs: list[onnx.GraphProto], files: Files) -> tuple[str, str, str]:
+    """Bodies by their nodes, with inner tensors numbered: names inside a body mean nothing outside."""
+    exact, loose = hashlib.sha256(), hashlib.sha256()
+    for graph in graphs:
+        _add_body(graph, {}, files, (exact, loose))
+    count = sum(len(g.node) for g in graphs)
+    return f"a body of {count} operators", exact.hexdigest(), loose.hexdigest()
+
+
+def _add_body(
+    graph: onnx.GraphProto, outer: dict[str, str], files: Files, into: tuple[Any, Any]
+) -> None:
+    names = dict(outer)
+
+    def known(name: str) -> str:
+        # What comes from outside the whole body is told by its place, and wired as a capture.
+        return names.setdefault(name, f"outer {len(names)}") if name else ""
+
+    names |= {value.name: f"input {place}" for place, value in enumerate(graph.input)}
+    names |= {tensor.name: f"constant {place}" for place, tensor in enumerate(graph.initializer)}
+    for tensor in graph.initializer:
+        _add(into, *_tensor(tensor, files)[1:])
+    for place, node in enumerate(graph.node):
+        _add(into, f"{node.domain} {node.op_type} {[known(i) for i in node.input]}")
+        for attribute in sorted(node.attribute, key=lambda a: a.name):
+            _add(into, attribute.name)
+            inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+            for body in inner:
+                _add_body(body, names, files, into)
+            if not inner:
+                _add(into, *_value(node, attribute, files)[1:])
+        names |= {name: f"node {place} {slot}" for slot, name in enumerate(node.output) if name}
+    _add(into, str([known(o.name) for o in graph.output]))
+
+
+def _add(into: tuple[Any, Any], exact: str, loose: str | None = None) -> None:
+    into[0].update(f"{exact}\n".encode())
+    into[1].update(f"{exact if loose is None else loose}\n".encode())
+
+
+def _tensor(tensor: onnx.TensorProto, files: Files) -> tuple[str, str, str]:
+    """(text, exact, loose) of a tensor; of external data the bytes that it refers to."""
+    import onnx
+
+    kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+    shape = list(tensor.dims)
+    text = f"{kind}{shape}"
+    base = f"{kind} {shape}".encode()
+    size = 1
+    for extent in shape:
+        size *= extent
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        exact = _digest(0, base + _external(tensor, files))
+        return text, exact, _digest(0, base)
+    if tensor.data_type == onnx.TensorProto.STRING:
+        data = b"".join(len(s).to_bytes(8, "little") + s for s in tensor.string_data)
+        words = [s.decode(errors="replace") for s in tensor.string_data[:_FEW]]
+        shown = _cut(f"{text} {words}") if size <= _FEW else text
+        return shown, _digest(0, base + data), _digest(0, base)
+    try:
+        array = onnx.numpy_helper.to_array(tensor)
+    except (TypeError, ValueError, KeyError):
+        exact = hashlib.sha256(tensor.SerializeToString(deterministic=True)).hexdigest()
+        return text, exact, _digest(0, base)
+    exact = _digest(0, base + array.tobytes())
+    few = size <= _FEW
+    whole = array.dtype.kind in "iub"
+    shown = _cut(f"{text} {_shown(array.reshape(-1).tolist())}") if few else text
+    return shown, exact, exact if few and whole else _digest(0, base)
+
+
+def _external(tensor: onnx.TensorProto, files: Files) -> bytes:
+    where = {e.key: e.value for e in tensor.external_data}
+    content = files.get(where.get("location", ""))
+    if content is None:
+        return repr(sorted(where.items())).encode()
+    start = int(where.get("offset", "0"))
+    length = int(where["length"]) if "length" in where else len(content) - start
+    return hashlib.sha256(content[start : start + length]).digest()
+
+
+def _sparse(sparse: onnx.SparseTensorProto) -> tuple[str, str, str]:
+    import onnx
+
+    digest = hashlib.sha256(sparse.SerializeToString(deterministic=True)).hexdigest()
+    kind = onnx.TensorProto.DataType.Name(sparse.values.data_type).lower()
+    return f"sparse {kind}{list(sparse.dims)}", digest, _digest(0, kind.encode())
+
+
+def _digest(kind: int, data: bytes) -> str:
+    return hashlib.sha256(kind.to_bytes(4, "little") + data).hexdigest()
+
+
+def _bytes(value: object) -> bytes:
+    """A scalar or a list so that equal values give equal bytes; repr of a float is exact."""
+    return repr(value).encode()
+
+
+def _shown(value: object) -> str:
+    """A value for people."""
+    if isinstance(value, bytes):
+        return _cut(value.decode(errors="replace"))
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    if isinstance(value, list):
+        shown = ", ".join(_shown(v) for v in value[:_FEW])
+        more = f", … {len(value):,} in all" if len(value) > _FEW else ""
+        return _cut(f"[{shown}{more}]")
+    return _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 1]}…"

@@ -1,0 +1,76 @@
+"""What `graph_description` wrote → a `core.graphs.Graph`; nothing of it is trusted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from harness.core.graphs import Attribute, Constant, Graph, Node
+from harness.sandbox.answers import MAX_NAME, text_from, texts_from
+from harness.sandbox.child.frames import FrameError
+
+MOST_NODES = 200_000
+"""More operators than any model that a gate can trace has."""
+
+
+def graph_from_description(data: bytes) -> Graph:
+    """Reads a child's description of a graph.
+
+    Raises:
+      FrameError: it is none.
+    """
+    try:
+        given = json.loads(data)
+    except (ValueError, RecursionError):
+        msg = "the graph is no JSON"
+        raise FrameError(msg) from None
+    if not isinstance(given, dict):
+        msg = "the graph is no table"
+        raise FrameError(msg)
+    return Graph(
+        inputs=texts_from(given.get("inputs"), MAX_NAME),
+        outputs=texts_from(given.get("outputs"), MAX_NAME),
+        nodes=tuple(_node(n) for n in _listed(given.get("nodes"))),
+        constants=tuple(_constant(c) for c in _listed(given.get("constants"))),
+    )
+
+
+def _listed(given: object) -> list[Any]:
+    if not isinstance(given, list) or len(given) > MOST_NODES:
+        msg = "a list of the graph is missing or too long"
+        raise FrameError(msg)
+    return given
+
+
+def _node(given: object) -> Node:
+    match given:
+        case [op, name, inputs, outputs, captures, attributes]:
+            return Node(
+                op=text_from(op, MAX_NAME),
+                name=text_from(name, MAX_NAME),
+                inputs=texts_from(inputs, MAX_NAME),
+                outputs=texts_from(outputs, MAX_NAME),
+                captures=texts_from(captures, MAX_NAME),
+                attributes=tuple(_attribute(a) for a in _listed(attributes)),
+            )
+        case _:
+            msg = "an operator of the graph is none"
+            raise FrameError(msg)
+
+
+def _attribute(given: object) -> Attribute:
+    name, text, exact, loose = _four(given)
+    return Attribute(name=name, text=text, exact=exact, loose=loose)
+
+
+def _constant(given: object) -> Constant:
+    name, text, exact, loose = _four(given)
+    return Constant(name=name, text=text, exact=exact, loose=loose)
+
+
+def _four(given: object) -> tuple[str, str, str, str]:
+    texts = texts_from(given, MAX_NAME)
+    if len(texts) != 4:  # noqa: PLR2004 - name, text, exact, loose
+        msg = "a constant of the graph is none"
+        raise FrameError(msg)
+    return texts[0], texts[1], texts[2], texts[3]
