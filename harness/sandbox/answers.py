@@ -6,8 +6,8 @@ shapes are compared with what was asked before a value leaves this module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from harness.core.observations import Cause, Outcome
 from harness.core.tensors import NUMPY_DTYPES, Signature, Tensors, TensorSpec
 from harness.sandbox.channel import printable
 from harness.sandbox.child import columns
-from harness.sandbox.child.frames import FrameError, Header
+from harness.sandbox.child.frames import Frame, FrameError, Header, header_from_bytes, memo
 
 MAX_TENSORS = 100_000
 MAX_NAME = 10_000
 MAX_TEXT = 4000
+_GROUPS = ("outputs", "features", "trace_outputs")
 _DATATYPES = {
     "tensor(bool)": "BOOL",
     "tensor(int8)": "INT8",
@@ -171,36 +172,73 @@ def hello_from_header(header: Header) -> Hello | LoadFailure:
     )
 
 
+class _Said(NamedTuple):
+    """What an answer's header says, before it is compared with the question."""
+
+    error: str | None
+    """Why the runtime raised; None when there are tensors."""
+    groups: tuple[tuple[columns.Entry, ...], ...] = ()
+    """Outputs, features, trace outputs."""
+    end: int = 0
+    """Bytes of the body."""
+    keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    left_out: tuple[str, ...] = ()
+    trace_error: str = ""
+
+
+@memo
+def _said(text: bytes) -> _Said:
+    """An answer's header, checked as far as it can be by itself; raises FrameError."""
+    header = header_from_bytes(text)
+    expect_kind(header, "answer")
+    if header.get("ok") is not True:
+        return _Said(error=message_from(header.get("error")))
+    groups, at = [], 0
+    for group in _GROUPS:
+        entries, at = columns.layout(header.get(group, []), at)
+        groups.append(entries)
+    keys = header.get("keys", {})
+    if not isinstance(keys, dict):
+        msg = "class names are missing"
+        raise FrameError(msg)
+    return _Said(
+        error=None,
+        groups=tuple(groups),
+        end=at,
+        keys=tuple((name, texts_from(names, MAX_NAME)) for name, names in keys.items()),
+        left_out=texts_from(header.get("left_out", []), MAX_NAME),
+        trace_error=message_from(header.get("trace_error", "")),
+    )
+
+
 def batch_from_answer(
-    header: Header, body: bytearray, *, seq: int, rows: int, hello: Hello, service_s: float
+    frame: Frame, *, seq: int, rows: int, hello: Hello, service_s: float
 ) -> BatchAnswer | BatchFault:
     """One answer, compared with the question and the model's own signature.
 
     Raises:
       FrameError: the child broke the protocol and cannot be believed any more.
     """
-    expect_kind(header, "answer")
-    if header.get("seq") != seq:
-        msg = f"answered number {header.get('seq')!r:.40} when number {seq} was due"
+    said = _said(frame.text)
+    if frame.prefix.number != seq:
+        msg = f"answered number {frame.prefix.number} when number {seq} was due"
         raise FrameError(msg)
-    if header.get("ok") is not True:
-        message = message_from(header.get("error"))
-        return BatchFault(seq=seq, kind=Outcome.ERROR, message=message, alive=True)
-    groups, at = [], 0
-    for group in ("outputs", "features", "trace_outputs"):
-        tensors, at = columns.decoded(header.get(group, []), body, at)
-        groups.append(tensors)
-    if at != len(body):
-        msg = f"the frame holds {len(body)} bytes, its tensors {at}"
+    if said.error is not None:
+        return BatchFault(seq=seq, kind=Outcome.ERROR, message=said.error, alive=True)
+    if said.end > frame.body.nbytes:
+        last = next(e for group in reversed(said.groups) for e in reversed(group))
+        msg = f"tensor {last.name!r} is longer than its frame"
         raise FrameError(msg)
-    outputs, features, trace_outputs = groups
-    left_out = texts_from(header.get("left_out", []), MAX_NAME)
-    _expect_declared(outputs, left_out, hello)
-    for name, array in (*features.items(), *trace_outputs.items()):
-        if array.ndim == 0 or array.shape[0] != rows:
-            msg = f"traced tensor {name!r} has the shape {array.shape} for {rows} rows"
+    if said.end != frame.body.nbytes:
+        msg = f"the frame holds {frame.body.nbytes} bytes, its tensors {said.end}"
+        raise FrameError(msg)
+    _expect_declared(said, hello)
+    for entry in (*said.groups[1], *said.groups[2]):
+        if entry.shape[:1] != (rows,):
+            msg = f"traced tensor {entry.name!r} has the shape {entry.shape} for {rows} rows"
             raise FrameError(msg)
-    keys = _keys_from_header(header.get("keys", {}), outputs, hello)
+    keys = _checked_keys(said, hello)
+    outputs, features, trace_outputs = (columns.values(g, frame.body) for g in said.groups)
     wrong = [f"{n} has the shape {a.shape}" for n, a in outputs.items() if a.shape[0] != rows]
     if wrong:
         message = f"{'; '.join(wrong)[:MAX_TEXT]} for {rows} rows"
@@ -213,14 +251,15 @@ def batch_from_answer(
         trace_outputs=trace_outputs,
         keys=keys,
         service_s=service_s,
-        trace_error=message_from(header.get("trace_error", "")),
-        left_out=left_out,
+        trace_error=said.trace_error,
+        left_out=said.left_out,
     )
 
 
-def _expect_declared(outputs: Tensors, left_out: Sequence[str], hello: Hello) -> None:
+def _expect_declared(said: _Said, hello: Hello) -> None:
     """The outputs are those of the signature, with its types; only loose ones may be left out."""
-    absent = set(left_out) & hello.loose
+    outputs = {e.name: e for e in said.groups[0]}
+    absent = set(said.left_out) & hello.loose
     expected = {
         s.name: s.datatype
         for s in hello.signature.outputs
@@ -230,25 +269,23 @@ def _expect_declared(outputs: Tensors, left_out: Sequence[str], hello: Hello) ->
         names = sorted(set(outputs) ^ set(expected))[:10]
         msg = f"the outputs are not those of the signature: {names}"
         raise FrameError(msg)
-    for name, array in outputs.items():
+    for name, entry in outputs.items():
         datatype = expected[name]
         dtype = np.dtype(np.float64) if datatype == "MAP" else NUMPY_DTYPES[datatype]
-        if array.dtype != dtype or array.ndim == 0:
-            msg = f"output {name!r} came as {array.dtype} {array.shape}, declared as {datatype}"
+        if columns.DTYPES[entry.dtype] != dtype or not entry.shape:
+            msg = f"output {name!r} came as {entry.dtype} {entry.shape}, declared as {datatype}"
             raise FrameError(msg)
 
 
-def _keys_from_header(given: object, outputs: Tensors, hello: Hello) -> dict[str, tuple[str, ...]]:
+def _checked_keys(said: _Said, hello: Hello) -> dict[str, tuple[str, ...]]:
     maps = {s.name for s in hello.signature.outputs if s.datatype == "MAP"}
-    if not isinstance(given, dict) or set(given) != maps:
+    keys = dict(said.keys)
+    if set(keys) != maps:
         msg = "class names are missing"
         raise FrameError(msg)
-    keys: dict[str, tuple[str, ...]] = {}
-    for name, names in given.items():
-        keys[name] = texts_from(names, MAX_NAME)
-        array = outputs[name]
-        if array.shape[1:] != (len(keys[name]),):
-            msg = f"output {name!r} has the shape {array.shape} for {len(keys[name])} class names"
+    for entry in said.groups[0]:
+        if entry.name in maps and entry.shape[1:] != (len(keys[entry.name]),):
+            msg = f"output {entry.name!r} has the shape {entry.shape} for {len(keys[entry.name])} class names"
             raise FrameError(msg)
     return keys
 

@@ -11,9 +11,10 @@ import os
 import re
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.sandbox.child import frames
+from harness.sandbox.child.ring import Ring, fill
 
 PIPE_BYTES = 1 << 20
 STDERR_TAIL = 4096
@@ -52,11 +53,19 @@ class Channel:
       read_fd: pipe from the child; owned from now on.
       stderr_fd: the child's standard error; owned from now on.
       max_body: bytes a frame's body may have.
+      ring: shared memory for the bodies of batches; owned from now on. None = all go through the pipes.
     """
 
-    def __init__(self, write_fd: int, read_fd: int, stderr_fd: int, max_body: int) -> None:
+    def __init__(
+        self, write_fd: int, read_fd: int, stderr_fd: int, max_body: int, ring: Ring | None = None
+    ) -> None:
         self._write_fd, self._read_fd, self._stderr_fd = write_fd, read_fd, stderr_fd
         self._max_body = max_body
+        self._ring = ring
+        self._reader = frames.Reader(read_fd, self._wait)
+        self._poll = select.poll()
+        self._poll.register(read_fd, select.POLLIN)
+        self._poll.register(stderr_fd, select.POLLIN)
         self._outgoing: list[memoryview] = []
         self._tail = b""
         self._open = {write_fd, read_fd, stderr_fd}
@@ -65,15 +74,36 @@ class Channel:
         widened(write_fd)
         widened(read_fd)
 
-    def send(self, header: frames.Header, buffers: list[memoryview] | None = None) -> None:
-        """Queues a frame and writes what the pipe takes now."""
-        self._outgoing.extend(frames.packed(header, buffers or []))
+    def send(
+        self,
+        header: frames.Header | bytes,
+        buffers: Sequence[memoryview] = (),
+        *,
+        number: int = 0,
+        slot_free: bool = False,
+    ) -> None:
+        """Queues a frame and writes what the pipe takes now.
+
+        Args:
+          header: as a table or as JSON.
+          buffers: the body; not to be changed before the answer.
+          number: of the batch.
+          slot_free: nobody needs what lies in the number's slots any more.
+        """
+        flags = in_slot = 0
+        if slot_free and self._ring is not None:
+            flags = frames.SLOT_FREE
+            size = sum(b.nbytes for b in buffers)
+            if size <= self._ring.slot_bytes:
+                fill(self._ring.request(number, size), buffers)
+                buffers, in_slot = (), size
+        self._outgoing.extend(
+            frames.packed(header, buffers, number=number, flags=flags, in_slot=in_slot)
+        )
         self._write()
 
-    def receive(
-        self, timeout_s: float, extension_s: Callable[[], float] = float
-    ) -> tuple[frames.Header, bytearray]:
-        """Waits for one frame.
+    def receive(self, timeout_s: float, extension_s: Callable[[], float] = float) -> frames.Frame:
+        """Waits for one frame; its body is a copy that the child cannot reach.
 
         Args:
           timeout_s: from now until the frame is complete.
@@ -87,12 +117,23 @@ class Channel:
         self._deadline = time.perf_counter() + timeout_s
         self._extension_s: Callable[[], float] | None = extension_s
         try:
-            prefix = self._read(frames.PREFIX.size)
-            header, body = frames.sizes_from_prefix(bytes(prefix), self._max_body)
-            return frames.header_from_bytes(bytes(self._read(header))), self._read(body)
+            frame = frames.read_frame(self._reader, self._max_body)
+        except EOFError:
+            raise ChannelClosed from None
         finally:
             # It holds the sandbox: kept, a dropped sandbox would wait for the garbage collector.
             self._extension_s = None
+        return frame._replace(body=self._copied(frame.prefix)) if frame.prefix.flags else frame
+
+    def _copied(self, prefix: frames.Prefix) -> memoryview:
+        """The body that lies in a slot."""
+        if self._ring is None or prefix.flags != frames.IN_SLOT:
+            msg = f"a frame has the flags {prefix.flags:#x}"
+            raise frames.FrameError(msg)
+        if prefix.body > self._ring.slot_bytes:
+            msg = f"a body of {prefix.body} bytes in a slot of {self._ring.slot_bytes}"
+            raise frames.FrameError(msg)
+        return memoryview(bytearray(self._ring.answer(prefix.number, prefix.body)))
 
     def stderr_tail(self) -> str:
         """The last lines the child wrote to its standard error."""
@@ -100,25 +141,13 @@ class Channel:
         return printable(self._tail.decode("utf-8", "replace")).strip()
 
     def close(self) -> None:
-        """Closes all three descriptors."""
+        """Closes all three descriptors and unmaps the ring."""
         self._outgoing.clear()
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
         for fd in list(self._open):
             self._forget(fd)
-
-    def _read(self, size: int) -> bytearray:
-        buffer = bytearray(size)
-        view = memoryview(buffer)
-        done = 0
-        while done < size:
-            try:
-                got = os.readv(self._read_fd, [view[done:]])
-            except BlockingIOError:
-                self._wait()
-                continue
-            if not got:
-                raise ChannelClosed
-            done += got
-        return buffer
 
     def _wait(self) -> None:
         """Sleeps until a descriptor is ready; writes and drains what can be meanwhile."""
@@ -129,13 +158,12 @@ class Channel:
                 raise ChannelTimeout
             self._deadline += more
             return
-        poll = select.poll()
-        poll.register(self._read_fd, select.POLLIN)
-        if self._outgoing and self._write_fd in self._open:
-            poll.register(self._write_fd, select.POLLOUT)
-        if self._stderr_fd in self._open:
-            poll.register(self._stderr_fd, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(left * 1000)}
+        writing = bool(self._outgoing) and self._write_fd in self._open
+        if writing:
+            self._poll.register(self._write_fd, select.POLLOUT)
+        ready = {fd for fd, _ in self._poll.poll(left * 1000)}
+        if writing:
+            self._poll.unregister(self._write_fd)
         if self._write_fd in ready:
             self._write()
         if self._stderr_fd in ready:
@@ -165,4 +193,6 @@ class Channel:
 
     def _forget(self, fd: int) -> None:
         self._open.discard(fd)
+        if fd != self._write_fd:
+            self._poll.unregister(fd)
         os.close(fd)

@@ -18,6 +18,7 @@ from harness.core.errors import SandboxError
 from harness.sandbox.bundle import bundle
 from harness.sandbox.channel import Channel, ChannelClosed, ChannelTimeout
 from harness.sandbox.child.frames import FrameError
+from harness.sandbox.child.ring import Ring
 from harness.sandbox.memory_files import sealed_from_bytes
 from harness.sandbox.watchdog import WATCHDOG, Watch
 
@@ -50,7 +51,10 @@ class ChildProcess:
         """End of its standard error, once it has died; untrusted text."""
         self._process = process
         self._watch = WATCHDOG.join(process.pid, memory_bytes)
-        self._finalize = weakref.finalize(self, _end, process, channel, self._watch)
+        self._schedstat = _opened(f"/proc/{process.pid}/schedstat")
+        self._finalize = weakref.finalize(
+            self, _end, process, channel, self._watch, self._schedstat
+        )
 
     @classmethod
     def started(
@@ -62,6 +66,7 @@ class ChildProcess:
         config: Mapping[str, object],
         max_body: int,
         memory_bytes: int,
+        ring: Ring | None = None,
     ) -> ChildProcess:
         """Starts a program of the bundle and sends it its configuration.
 
@@ -75,6 +80,7 @@ class ChildProcess:
           config: what the program reads as its first frame.
           max_body: bytes a frame from the child may have.
           memory_bytes: resident memory it may have before it is ended from outside.
+          ring: shared memory that the child has too, for the bodies of batches; owned from now on.
 
         Raises:
           SandboxError: the interpreter does not start.
@@ -114,7 +120,8 @@ class ChildProcess:
             for fd in theirs:
                 os.close(fd)
         assert process.stderr is not None  # noqa: S101 - Popen was asked for a pipe
-        channel = Channel(request_write, answer_read, os.dup(process.stderr.fileno()), max_body)
+        stderr = os.dup(process.stderr.fileno())
+        channel = Channel(request_write, answer_read, stderr, max_body, ring)
         process.stderr.close()
         child = cls(process, channel, memory_bytes)
         channel.send(
@@ -145,7 +152,7 @@ class ChildProcess:
     def death(self) -> str:
         """After the pipe closed: how the process ended by itself."""
         until = time.perf_counter() + _EXIT_GRACE_S
-        while not (dead := self._has_exited()) and time.perf_counter() < until:
+        while not (dead := self.has_exited()) and time.perf_counter() < until:
             time.sleep(0.001)
         self.last_words = self.channel.stderr_tail()
         ending = self.close()
@@ -176,13 +183,19 @@ class ChildProcess:
 
     def cpu_times_s(self) -> tuple[float, float]:
         """Seconds on a CPU and seconds waiting for one, of the main thread; zeros when unknown."""
-        with contextlib.suppress(OSError, ValueError):
-            fields = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if self._schedstat < 0:
+                return 0.0, 0.0
+            # Asked before every batch: kept open, it is four times as fast as by its name.
+            fields = os.pread(self._schedstat, 100, 0).split()
             return int(fields[0]) / 1e9, int(fields[1]) / 1e9
         return 0.0, 0.0
 
-    def _has_exited(self) -> bool:
-        """Looks without reaping, so that the process group cannot be reused before it is killed."""
+    def has_exited(self) -> bool:
+        """Whether it has ended by itself.
+
+        Looks without reaping, so that the process group cannot be reused before it is killed.
+        """
         if self._process.returncode is not None:
             return True
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -206,10 +219,20 @@ def _spawned(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
         Path(directory).rmdir()
 
 
-def _end(process: subprocess.Popen[bytes], channel: Channel, watch: Watch) -> None:
+def _opened(path: str) -> int:
+    """A descriptor, or −1 where the system has no such file."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _end(process: subprocess.Popen[bytes], channel: Channel, watch: Watch, schedstat: int) -> None:
     """Kills the child's whole session while its id is still ours, then reaps it."""
     WATCHDOG.leave(watch)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     channel.close()
+    if schedstat >= 0:
+        os.close(schedstat)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.core.errors import SandboxError
 from harness.core.observations import Cause
 from harness.sandbox.channel import ChannelTimeout
-from harness.sandbox.child.frames import Header
+from harness.sandbox.child.frames import Frame
 from harness.sandbox.child_process import ChildProcess
 
 PATIENCE = 3.0
@@ -72,7 +72,7 @@ class Deadline:
         return Overdue(cause=Cause.BLOCKED, words=f"blocked: {figures}")
 
 
-def received(child: ChildProcess, limit_s: float) -> tuple[Header, bytearray]:
+def received(child: ChildProcess, limit_s: float) -> Frame:
     """The next frame of a child that has not shown yet what its model is.
 
     Args:

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     """
     requests, answers, model_fd, external_fd = (int(a) for a in arguments)
     faulthandler.enable()
-    config, _ = frames.read_frame(requests, 0)
+    config = frames.read_frame(frames.Reader(requests), 0).header
     lockdown.stage_a(
         config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
     )

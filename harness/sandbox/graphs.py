@@ -236,10 +236,13 @@ def _probed(
     return ProbeResult(path=out, exposed=exposed, cast=cast, skipped=skipped)
 
 
-def _received(child: ChildProcess, limits: SandboxPolicy) -> tuple[Header, bytearray] | LoadFailure:
+def _received(
+    child: ChildProcess, limits: SandboxPolicy
+) -> tuple[Header, memoryview] | LoadFailure:
     """The next frame of an answer."""
     try:
-        header, body = received(child, limits.start_deadline_s + limits.load_deadline_s)
+        frame = received(child, limits.start_deadline_s + limits.load_deadline_s)
+        header = frame.header
         expect_kind(header, "graph")
         if header.get("ok") is not True:
             failure = LoadFailure(kind="load", message=message_from(header.get("error")))
@@ -247,7 +250,7 @@ def _received(child: ChildProcess, limits: SandboxPolicy) -> tuple[Header, bytea
     except PIPE_ERRORS as error:
         return load_failure_from_child(child, error)
     else:
-        return header, body
+        return header, frame.body
 
 
 def _graph_from_header(header: Header) -> ModelGraph:

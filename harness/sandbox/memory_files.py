@@ -11,7 +11,8 @@ from harness.core.errors import SandboxError, UsageError
 
 _CHUNK = 1 << 20
 _ALIGNMENT = 64
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_SIZE_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_SEALS = _SIZE_SEALS | fcntl.F_SEAL_WRITE
 
 
 def sealed_from_bytes(name: str, data: bytes) -> int:
@@ -65,6 +66,44 @@ def sealed_from_paths(name: str, paths: Sequence[Path]) -> tuple[int, list[tuple
     except BaseException:
         os.close(fd)
         raise
+
+
+def shared_of_size(name: str, size: int) -> int:
+    """Descriptor of a memory file of holes that can be written and never change its size; the caller closes it."""
+    fd = _created(name)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def empty_mailbox(name: str) -> int:
+    """Descriptor of an empty memory file for `post`; the caller closes it."""
+    return _created(name)
+
+
+def post(mailbox: int, sources: Sequence[int]) -> list[int]:
+    """Copies sealed files into a mailbox, one after the other, and seals it.
+
+    Args:
+      mailbox: from `empty_mailbox`; a process that has it can read it from now on.
+      sources: descriptors; where they stand does not change.
+
+    Returns:
+      Bytes of each.
+    """
+    sizes = []
+    for source in sources:
+        at = 0
+        size = os.fstat(source).st_size
+        while at < size:
+            at += os.sendfile(mailbox, source, at, size - at)
+        sizes.append(size)
+    _sealed(mailbox)
+    return sizes
 
 
 def _appended(fd: int, path: Path) -> int:

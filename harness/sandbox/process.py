@@ -19,7 +19,8 @@ from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Signature, Tensors
 from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, batch_from_answer
 from harness.sandbox.child import columns
-from harness.sandbox.child.frames import Header
+from harness.sandbox.child.frames import Frame
+from harness.sandbox.child.ring import SLOTS
 from harness.sandbox.deadlines import Deadline
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import OUT_OF_MEMORY, PIPE_ERRORS, Loaded, Start
@@ -185,7 +186,10 @@ class Sandbox:
         else:
             if not self._dead:
                 self._child.channel.send(
-                    {"seq": asked.seq, "rows": rows, "trace": trace, "tensors": described}, buffers
+                    {"rows": rows, "trace": trace, "tensors": described},
+                    buffers,
+                    number=asked.seq,
+                    slot_free=len(self._asked) < SLOTS,
                 )
         self._asked.append(asked)
         return asked.seq
@@ -210,8 +214,8 @@ class Sandbox:
         limit = self._limits.batch_deadline_s if timeout_s is None else timeout_s
         deadline = Deadline(self._child, limit)
         try:
-            header, body = self._child.channel.receive(limit, deadline.owed_s)
-            return self._checked(asked, header, body)
+            frame = self._child.channel.receive(limit, deadline.owed_s)
+            return self._checked(asked, frame)
         except PIPE_ERRORS as error:
             overdue = deadline.overdue()
             kind, message = self._child.explain(error)
@@ -247,12 +251,12 @@ class Sandbox:
         """Ends the process."""
         self.close()
 
-    def _checked(self, asked: _Asked, header: Header, body: bytearray) -> BatchAnswer | BatchFault:
+    def _checked(self, asked: _Asked, frame: Frame) -> BatchAnswer | BatchFault:
         now = time.perf_counter()
         service_s = now - max(asked.since, self._answered_at)
         self._answered_at = now
         result = batch_from_answer(
-            header, body, seq=asked.seq, rows=asked.rows, hello=self._hello, service_s=service_s
+            frame, seq=asked.seq, rows=asked.rows, hello=self._hello, service_s=service_s
         )
         if isinstance(result, BatchFault) and any(s in result.message for s in OUT_OF_MEMORY):
             return replace(result, cause=Cause.MEMORY_LIMIT)

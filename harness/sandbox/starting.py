@@ -18,13 +18,13 @@ from harness.sandbox.answers import (
     hello_from_header,
     text_from,
 )
-from harness.sandbox.bundle import WORKER
 from harness.sandbox.channel import ChannelClosed, ChannelTimeout
 from harness.sandbox.child.frames import FrameError
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.deadlines import received
 from harness.sandbox.isolation import Isolation, isolation_from_child, refuse_weaker
 from harness.sandbox.model_files import NOTHING, ModelFiles
+from harness.sandbox.pool import Pool, Waiting
 
 OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Failed to allocate memory")
 PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
@@ -59,6 +59,7 @@ class Start:
       trace_tensors: tensors of the probed copy to return.
       python: interpreter of the version's own environment; None for the parent's.
       allow_weaker: go on when less isolation than required was obtained.
+      pool: where a waiting process is taken from, when it has some of the kind that is needed.
 
     Raises:
       SandboxError: the interpreter does not start at all.
@@ -72,6 +73,7 @@ class Start:
         trace_tensors: tuple[str, ...] = (),
         python: Path | None = None,
         allow_weaker: bool = False,
+        pool: Pool | None = None,
     ) -> None:
         self.began = time.perf_counter()
         """On the clock of time.perf_counter."""
@@ -84,7 +86,9 @@ class Start:
         self._trace_error = ""
         self._ready: tuple[Isolation, dict[str, str]] | None = None
         self._failure: LoadFailure | None = None
-        self._child = self._begun(files.trace_fd)
+        self._pool = pool
+        self._trace_fd = files.trace_fd
+        self._process = self._begun()
 
     def load(self) -> None:
         """Waits for the child's word on its isolation, then lets it look at the model.
@@ -95,15 +99,20 @@ class Start:
         if self._ready is not None or self._failure is not None:
             return
         try:
-            header, _ = received(self._child, self.limits.start_deadline_s)
+            header = received(self._child, self.limits.start_deadline_s).header
             expect_kind(header, "ready")
             isolation = isolation_from_child(_texts_by_name(header.get("layers")), self._child.pid)
             versions = _texts_by_name(header.get("versions"))
             refuse_weaker(isolation, self.limits.require, allow_weaker=self._allow_weaker)
-            self._child.channel.send({"kind": "load"})
+            files = self._files
+            sources = [fd for fd in (files.model_fd, self._trace_fd) if fd != NOTHING]
+            self._process.load(
+                sources, {"trace_tensors": self._trace_tensors, "external": files.external}
+            )
             self._ready = isolation, versions
         except PIPE_ERRORS as error:
             self._failure = load_failure_from_child(self._child, error)
+            self.close()
         except BaseException:
             self.close()
             raise
@@ -122,29 +131,24 @@ class Start:
             # The probed copy may be what ends the process; the version must not be blamed for it.
             self._trace_error = result.message
             self._ready = self._failure = None
-            self._trace_tensors = ()
-            self._child = self._begun(NOTHING)
+            self._trace_tensors, self._trace_fd = (), NOTHING
+            self._process = self._begun()
             result = self._finished()
         return result
 
     def close(self) -> None:
         """Ends the process of a start that nobody waits for."""
-        self._child.close()
+        self._process.close()
 
-    def _begun(self, trace_fd: int) -> ChildProcess:
-        files = self._files
-        return ChildProcess.started(
-            WORKER,
-            python=self._python,
-            fds=[files.model_fd, trace_fd, files.external_fd],
-            config={
-                "memory_bytes": self.limits.memory_bytes,
-                "trace_tensors": list(self._trace_tensors),
-                "external": files.external,
-            },
-            max_body=self.limits.memory_bytes,
-            memory_bytes=self.limits.memory_bytes,
-        )
+    @property
+    def _child(self) -> ChildProcess:
+        return self._process.child
+
+    def _begun(self) -> Waiting:
+        external, key = self._files.external_fd, (self.limits.memory_bytes, self._python)
+        if self._pool is not None and self._pool.key == key and external == NOTHING:
+            return self._pool.take()
+        return Waiting(key[0], python=self._python, external_fd=external)
 
     def _finished(self) -> Loaded | LoadFailure:
         """One attempt, from wherever it stands."""
@@ -153,8 +157,7 @@ class Start:
             return self._failure or LoadFailure(kind="crash", message="the process was ended")
         child = self._child
         try:
-            header, _ = received(child, self.limits.load_deadline_s)
-            hello = hello_from_header(header)
+            hello = hello_from_header(received(child, self.limits.load_deadline_s).header)
         except PIPE_ERRORS as error:
             return load_failure_from_child(child, error)
         except BaseException:

@@ -23,13 +23,17 @@ def carried(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     parts = frames.packed({"tensors": described}, buffers)
     writer = threading.Thread(target=frames.write_all, args=(write, parts))
     writer.start()
-    header, body = frames.read_frame(read, 1 << 30)
+    frame = frames.read_frame(frames.Reader(read), 1 << 30)
     writer.join()
     os.close(read)
     os.close(write)
-    found, end = columns.decoded(header["tensors"], body)
-    assert end == len(body)
-    return found
+    entries, end = columns.layout(frame.header["tensors"])
+    assert end == frame.body.nbytes
+    return columns.values(entries, frame.body)
+
+
+def decoded(described: list[dict], body: bytes) -> dict[str, np.ndarray]:
+    return columns.values(columns.layout(described)[0], memoryview(bytearray(body)))
 
 
 @settings(deadline=None)
@@ -52,6 +56,11 @@ def test_arrays_that_are_no_plain_blocks_are_carried():
     assert {n: a.tolist() for n, a in found.items()} == {n: a.tolist() for n, a in given.items()}
 
 
+def test_both_c_types_of_64_bits_are_carried():
+    given = {"long": np.arange(3, dtype=np.int64), "long long": np.arange(3, dtype=np.longlong)}
+    assert [a.tolist() for a in carried(given).values()] == [[0, 1, 2]] * 2
+
+
 REPEATED = st.lists(TEXT, min_size=1, max_size=5).flatmap(
     lambda words: st.lists(st.sampled_from(words), min_size=columns._SAMPLE, max_size=200)
 )
@@ -62,7 +71,7 @@ REPEATED = st.lists(TEXT, min_size=1, max_size=5).flatmap(
 def test_text_that_repeats_is_sent_as_words_and_codes(values):
     described, buffers = columns.encoded({"x": np.array(values, object)})
     assert described[0]["dtype"] == columns.CODED
-    found, _ = columns.decoded(described, bytearray(b"".join(buffers)))
+    found = decoded(described, b"".join(buffers))
     assert found["x"].tolist() == values
 
 
@@ -70,7 +79,7 @@ def test_text_that_does_not_repeat_is_sent_as_it_is():
     values = [f"request {i}" for i in range(1000)]
     described, buffers = columns.encoded({"x": np.array(values, object)})
     assert described[0]["dtype"] == columns.STRING
-    found, _ = columns.decoded(described, bytearray(b"".join(buffers)))
+    found = decoded(described, b"".join(buffers))
     assert found["x"].tolist() == values
 
 
@@ -83,7 +92,7 @@ def test_a_wrong_number_in_words_and_codes_is_refused(at, number):
     if at + 8 <= described[0]["size"]:
         body[at : at + 8] = number.to_bytes(8, "little", signed=True)
     try:
-        found, _ = columns.decoded(described, body)
+        found = decoded(described, body)
     except frames.FrameError:
         return
     assert found["x"].shape == (128,)
@@ -106,22 +115,22 @@ def test_a_dtype_without_a_place_is_refused_by_name(dtype):
 def test_a_boolean_that_is_neither_is_refused():
     described = [{"name": "x", "dtype": "bool", "shape": [2], "size": 2}]
     with pytest.raises(frames.FrameError, match="neither 0 nor 1"):
-        columns.decoded(described, bytearray(b"\x01\x02") + bytearray(62))
+        decoded(described, bytearray(b"\x01\x02") + bytearray(62))
 
 
 def test_text_that_is_no_utf8_is_refused():
     described, buffers = columns.encoded({"x": np.array(["é"], object)})
     body = bytearray(b"".join(buffers)).replace(b"\xc3\xa9", b"\xc3\xc3")
     with pytest.raises(frames.FrameError, match="no UTF-8"):
-        columns.decoded(described, body)
+        decoded(described, body)
 
 
 @given(st.binary(min_size=frames.PREFIX.size, max_size=frames.PREFIX.size))
 def test_any_prefix_is_within_the_limits_or_refused(prefix):
     try:
-        header, body = frames.sizes_from_prefix(prefix, 1000)
+        found = frames.prefix_from_bytes(prefix, 1000)
     except frames.FrameError:
         return
     assert prefix[:4] == frames.MAGIC
-    assert header <= frames.MAX_HEADER_BYTES
-    assert body <= 1000
+    assert found.header <= frames.MAX_HEADER_BYTES
+    assert found.body <= 1000

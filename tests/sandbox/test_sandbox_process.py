@@ -323,8 +323,8 @@ def test_the_isolation_report_names_what_is_not_there(tmp_path):
     ]
     assert {e.split("=")[0] for e in environment if e} >= {"HOME", "ORT_DISABLE_TELEMETRY"}
     assert not any(e.startswith(("USER=", "PWD=")) for e in environment)
-    # Three standard ones, two pipes and the program.
-    assert descriptors <= 6
+    # Three standard ones, two pipes, the program and the shared memory.
+    assert descriptors <= 7
 
 
 def test_collecting_nothing_is_the_gates_error(tmp_path):

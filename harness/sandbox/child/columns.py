@@ -7,9 +7,9 @@ the time a small model takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,10 @@ NUMBERS = {
         "float64",
     )
 }
+_NAMES = {dtype.str[1:]: name for name, dtype in NUMBERS.items()}
+"""Kind and size → name; dtype.name would take longer than the rest, and two C types can be int64."""
+DTYPES = {**NUMBERS, STRING: np.dtype(object), CODED: np.dtype(object)}
+"""What each kind of buffer becomes."""
 _PADDING = memoryview(bytes(ALIGNMENT))
 
 
@@ -56,8 +60,8 @@ def encoded(tensors: Mapping[str, Array]) -> tuple[list[dict[str, Any]], list[me
     for name, array in tensors.items():
         if array.dtype.kind in "OU":
             dtype, parts = _text_buffers(name, array.reshape(-1).tolist())
-        elif array.dtype.name in NUMBERS:
-            dtype = array.dtype.name
+        elif (number := _NAMES.get(array.dtype.str[1:])) is not None:
+            dtype = number
             flat = np.ascontiguousarray(array, dtype=NUMBERS[dtype])
             parts = [flat.reshape(-1).view(np.uint8).data]
         else:
@@ -103,42 +107,76 @@ def _offsets_and_blob(values: list[str], text: str) -> tuple[npt.NDArray[np.int6
     return offsets, blob
 
 
-def decoded(described: object, body: bytearray, at: int = 0) -> tuple[dict[str, Array], int]:
-    """Tensors of a frame, in the header's order; numbers are views of `body`.
+class Entry(NamedTuple):
+    """One tensor of a body, its description checked."""
+
+    name: str
+    dtype: str
+    """A key of NUMBERS, STRING or CODED."""
+    shape: tuple[int, ...]
+    total: int
+    """Values."""
+    at: int
+    """First byte in the body."""
+    size: int
+    """Bytes, without padding."""
+
+
+def layout(described: object, at: int = 0) -> tuple[tuple[Entry, ...], int]:
+    """Where the tensors of a list lie.
 
     Args:
       described: the header's list for these tensors.
-      body: the frame's body.
       at: where the first of them begins.
 
     Returns:
-      The tensors, and where the next list's begin; after the last list that is the body's end.
+      The tensors in the header's order, and where the next list's begin; after the last list that is
+      the body's end.
 
     Raises:
-      FrameError: a description that does not fit its bytes.
+      FrameError: a description that cannot be true.
     """
     if not isinstance(described, list):
         msg = "the tensor list is missing"
         raise FrameError(msg)
-    tensors: dict[str, Array] = {}
-    for entry in described:
-        name, dtype, shape, size = _checked(entry)
-        if name in tensors:
+    entries: dict[str, Entry] = {}
+    for given in described:
+        name, dtype, shape, size = _checked(given)
+        if name in entries:
             msg = f"tensor {name!r} comes twice"
             raise FrameError(msg)
-        if at + size > len(body):
+        count = _product(shape)
+        if dtype in NUMBERS and count * NUMBERS[dtype].itemsize != size:
+            msg = f"tensor {name!r}: {size} bytes do not hold {count} values of {dtype}"
+            raise FrameError(msg)
+        entries[name] = Entry(name, dtype, shape, count, at, size)
+        at += -(-size // ALIGNMENT) * ALIGNMENT
+    return tuple(entries.values()), at
+
+
+def values(entries: Sequence[Entry], body: memoryview) -> dict[str, Array]:
+    """The tensors themselves; numbers are views of `body`.
+
+    Args:
+      entries: from `layout`.
+      body: all bytes of the frame's body, as many as `layout` said or more.
+
+    Raises:
+      FrameError: bytes that do not fit their description.
+    """
+    tensors: dict[str, Array] = {}
+    for name, dtype, shape, count, at, size in entries:
+        if at + size > body.nbytes:
             msg = f"tensor {name!r} is longer than its frame"
             raise FrameError(msg)
-        count = _product(shape)
         if dtype == STRING:
-            flat = _strings(name, memoryview(body)[at : at + size], count)
+            flat = _strings(name, body[at : at + size], count)
         elif dtype == CODED:
-            flat = _coded_strings(name, memoryview(body)[at : at + size], count)
+            flat = _coded_strings(name, body[at : at + size], count)
         else:
-            flat = _numbers(name, body, NUMBERS[dtype], at, count, size)
+            flat = _numbers(name, body, NUMBERS[dtype], at, count)
         tensors[name] = flat.reshape(shape)
-        at += -(-size // ALIGNMENT) * ALIGNMENT
-    return tensors, at
+    return tensors
 
 
 def _checked(entry: object) -> tuple[str, str, tuple[int, ...], int]:
@@ -172,12 +210,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _numbers(
-    name: str, body: bytearray, dtype: np.dtype[Any], at: int, count: int, size: int
-) -> Array:
-    if count * dtype.itemsize != size:
-        msg = f"tensor {name!r}: {size} bytes do not hold {count} values of {dtype.name}"
-        raise FrameError(msg)
+def _numbers(name: str, body: memoryview, dtype: np.dtype[Any], at: int, count: int) -> Array:
     flat = np.frombuffer(body, dtype, count, at) if count else np.empty(0, dtype)
     if dtype.kind == "b" and count and int(flat.view(np.uint8).max()) > 1:
         msg = f"tensor {name!r}: a boolean is neither 0 nor 1"

@@ -1,56 +1,144 @@
 """Frames on a pipe: a fixed prefix, a small JSON header, then raw buffers.
 
-    magic (4 bytes) | header size (u32) | body size (u64) | header (JSON, UTF-8) | body
+    magic (4 bytes) | header size (u32) | body size (u64) | number (u64) | flags (u32)
+    header (JSON, UTF-8) | body
 
-Both sizes are checked before anything is allocated or parsed. Nothing is ever unpickled.
+A body lies either behind its header or, when the flag IN_SLOT says so, in the shared memory of `ring`.
+Sizes are checked before anything is allocated or parsed. Nothing is ever unpickled.
+
+A frame's number is no part of its header: headers of batches of one size are the same text again and
+again, so whatever is derived from a text can be kept (`memo`).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-MAGIC = b"HRF1"
-PREFIX = struct.Struct("<4sIQ")
+MAGIC = b"HRF2"
+PREFIX = struct.Struct("<4sIQQI")
 MAX_HEADER_BYTES = 4 << 20
+IN_SLOT = 1
+"""The body lies in the slot of the frame's number."""
+SLOT_FREE = 2
+"""Of a request: the answer may lie in the slot of the same number."""
+_FLAGS = IN_SLOT | SLOT_FREE
 _WRITEV_PARTS = 512
+_READ_AHEAD = 1 << 14
+_MEMO_TEXTS = 64
+_MEMO_BYTES = 1 << 16
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 Header = dict[str, Any]
+T = TypeVar("T")
 
 
 class FrameError(Exception):
     """Bytes that are no frame, or a frame that breaks a limit."""
 
 
-def packed(header: Header, buffers: Sequence[memoryview]) -> list[memoryview]:
-    """One frame as parts ready to be written, without copying the buffers."""
-    text = json.dumps(header, separators=(",", ":")).encode()
+class Prefix(NamedTuple):
+    """What comes before a header."""
+
+    header: int
+    """Bytes of the header."""
+    body: int
+    """Bytes of the body."""
+    number: int
+    """Of the batch; 0 where there is none."""
+    flags: int
+    """IN_SLOT, SLOT_FREE."""
+
+
+class Frame(NamedTuple):
+    """One frame as it came."""
+
+    text: bytes
+    """The header as JSON."""
+    body: memoryview
+    """The bytes behind it; empty when they lie in a slot."""
+    prefix: Prefix
+    """As read."""
+
+    @property
+    def header(self) -> Header:
+        """The header, parsed; raises FrameError when it is no JSON object."""
+        return header_from_bytes(self.text)
+
+
+def memo(derived: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Keeps what a function derives from the last short header texts; never what it raises."""
+    kept = functools.lru_cache(_MEMO_TEXTS)(derived)
+
+    @functools.wraps(derived)
+    def looked_up(text: bytes) -> T:
+        return kept(text) if len(text) <= _MEMO_BYTES else derived(text)
+
+    return looked_up
+
+
+def header_text(header: Header) -> bytes:
+    """A header as JSON.
+
+    Raises:
+      FrameError: it is too long for a frame.
+    """
+    text = _ENCODER.encode(header).encode()
     if len(text) > MAX_HEADER_BYTES:
         msg = f"a header of {len(text)} bytes is over the limit of {MAX_HEADER_BYTES}"
         raise FrameError(msg)
+    return text
+
+
+def packed(
+    header: Header | bytes,
+    buffers: Sequence[memoryview] = (),
+    *,
+    number: int = 0,
+    flags: int = 0,
+    in_slot: int = 0,
+) -> list[memoryview]:
+    """One frame as parts ready to be written, without copying the buffers.
+
+    Args:
+      header: as a table or as JSON.
+      buffers: the body, when it is to lie behind the header.
+      number: of the batch.
+      flags: SLOT_FREE or nothing; IN_SLOT is set by itself.
+      in_slot: bytes of the body that lie in the slot; 0 = none do.
+    """
+    text = header if isinstance(header, bytes) else header_text(header)
+    if in_slot:
+        prefix = PREFIX.pack(MAGIC, len(text), in_slot, number, flags | IN_SLOT)
+        return [memoryview(prefix + text)]
     body = sum(b.nbytes for b in buffers)
-    parts = [memoryview(PREFIX.pack(MAGIC, len(text), body) + text)]
+    parts = [memoryview(PREFIX.pack(MAGIC, len(text), body, number, flags) + text)]
     parts.extend(b for b in buffers if b.nbytes)
     return parts
 
 
-def sizes_from_prefix(prefix: bytes, max_body: int) -> tuple[int, int]:
-    """Header and body size of the frame that follows.
+def prefix_from_bytes(given: bytes, max_body: int) -> Prefix:
+    """What follows, within its limits.
 
     Raises:
-      FrameError: the magic is wrong or a size is over its limit.
+      FrameError: the magic is wrong, a size is over its limit or a flag is unknown.
     """
-    magic, header, body = PREFIX.unpack(prefix)
+    magic, header, body, number, flags = PREFIX.unpack(given)
     if magic != MAGIC:
         msg = f"no frame begins with {bytes(magic)!r}"
         raise FrameError(msg)
     if header > MAX_HEADER_BYTES or body > max_body:
         msg = f"a frame of {header} + {body} bytes is over the limit of {MAX_HEADER_BYTES} + {max_body}"
         raise FrameError(msg)
-    return header, body
+    if flags & ~_FLAGS:
+        msg = f"a frame has the unknown flags {flags:#x}"
+        raise FrameError(msg)
+    return Prefix(header, body, number, flags)
 
 
 def header_from_bytes(text: bytes) -> Header:
@@ -90,29 +178,85 @@ def write_all(fd: int, parts: list[memoryview]) -> None:
         write_some(fd, parts)
 
 
-def read_exactly(fd: int, size: int) -> bytearray:
-    """Reads from a blocking descriptor.
-
-    Raises:
-      EOFError: the other end closed.
-    """
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    done = 0
-    while done < size:
-        got = os.readv(fd, [view[done:]])
-        if not got:
-            raise EOFError
-        done += got
-    return buffer
-
-
-def read_frame(fd: int, max_body: int) -> tuple[Header, bytearray]:
-    """Reads one frame from a blocking descriptor.
+def read_frame(reader: Reader, max_body: int) -> Frame:
+    """Reads one frame.
 
     Raises:
       EOFError: the other end closed.
       FrameError: what came is no frame.
     """
-    header, body = sizes_from_prefix(bytes(read_exactly(fd, PREFIX.size)), max_body)
-    return header_from_bytes(bytes(read_exactly(fd, header))), read_exactly(fd, body)
+    prefix = prefix_from_bytes(bytes(reader.take(PREFIX.size)), max_body)
+    text = bytes(reader.take(prefix.header))
+    body = memoryview(b"") if prefix.flags & IN_SLOT else reader.take(prefix.body)
+    if body.readonly:
+        # Read ahead, so it begins anywhere: tensors need an aligned place.
+        body = memoryview(bytearray(body))
+    return Frame(text, body, prefix)
+
+
+class Reader:
+    """Reads a pipe a little ahead, so that a small frame costs one system call.
+
+    Args:
+      fd: the pipe; it stays the caller's.
+      wait: called when a non-blocking pipe is empty; what it raises ends the read.
+    """
+
+    def __init__(self, fd: int, wait: Callable[[], None] | None = None) -> None:
+        self._fd = fd
+        self._wait = wait
+        self._ahead = memoryview(b"")
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes, all of them.
+
+        Raises:
+          EOFError: the other end closed before they were there.
+        """
+        ahead = self._ahead
+        if size <= ahead.nbytes:
+            self._ahead = ahead[size:]
+            return ahead[:size]
+        buffer = memoryview(bytearray(size))
+        done = ahead.nbytes
+        buffer[:done] = ahead
+        self._ahead = memoryview(b"")
+        while done < size:
+            left = size - done
+            if left >= _READ_AHEAD:
+                done += self._read_into(buffer[done:])
+                continue
+            more = self._read_more()
+            used = min(left, more.nbytes)
+            buffer[done : done + used] = more[:used]
+            self._ahead = more[used:]
+            done += used
+        return buffer
+
+    def _read_into(self, target: memoryview) -> int:
+        while True:
+            try:
+                got = os.readv(self._fd, [target])
+            except BlockingIOError:
+                self._wait_for_more()
+                continue
+            if not got:
+                raise EOFError
+            return got
+
+    def _read_more(self) -> memoryview:
+        while True:
+            try:
+                got = os.read(self._fd, _READ_AHEAD)
+            except BlockingIOError:
+                self._wait_for_more()
+                continue
+            if not got:
+                raise EOFError
+            return memoryview(got)
+
+    def _wait_for_more(self) -> None:
+        if self._wait is None:
+            msg = "a pipe that does not block was read without a way to wait"
+            raise AssertionError(msg)
+        self._wait()

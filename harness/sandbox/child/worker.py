@@ -1,20 +1,22 @@
 """One version of a model in its own process: reads requests from a pipe, answers on another.
 
 Order of events: configuration frame → lock → imports → "ready" frame → "load" frame from the parent →
-model bytes → "hello" frame → one answer per request frame, until the pipe closes. The model is not
-looked at before the parent has seen the lock and said "load".
+model bytes → "hello" frame → one answer per request frame, until the pipe closes. There is no model
+to look at before the parent has seen the lock and said "load".
 """
 
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.sandbox.child import frames, lockdown
+from harness.sandbox.child import frames, lockdown, ring
 
 if TYPE_CHECKING:
+    from harness.sandbox.child import columns
     from harness.sandbox.child.columns import Array
     from harness.sandbox.child.sessions import TraceSession, VerdictSession
 
@@ -25,12 +27,13 @@ def main(arguments: list[str]) -> None:
     """Runs until the parent closes its end.
 
     Args:
-      arguments: descriptors of the request pipe, the answer pipe, the model, the probed model and
-        the external data (−1 for none).
+      arguments: descriptors of the request pipe, the answer pipe, the ring, the mailbox that the model
+        will lie in, and the external data (−1 for none).
     """
-    requests, answers, *model_fds = (int(a) for a in arguments)
+    requests, answers, ring_fd, mailbox, external_fd = (int(a) for a in arguments)
     faulthandler.enable()
-    config, _ = frames.read_frame(requests, 0)
+    reader = frames.Reader(requests)
+    config = frames.read_frame(reader, 0).header
     layers = lockdown.stage_a(
         config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
     )
@@ -38,16 +41,21 @@ def main(arguments: list[str]) -> None:
     import numpy as np
     import onnxruntime
 
+    from harness.sandbox.child import sessions
+
+    sessions.warm_up()
+    slots = ring.Ring(ring_fd)
+    os.close(ring_fd)
     versions = {
         "python": sys.version.split(maxsplit=1)[0],
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
     send(answers, {"kind": "ready", "layers": layers, "versions": versions})
-    frames.read_frame(requests, 0)
-    loaded = _loaded(answers, model_fds, config)
+    load = frames.read_frame(reader, 0).header
+    loaded = _loaded(answers, mailbox, external_fd, load)
     if loaded is not None:
-        _serve(requests, answers, config["memory_bytes"], loaded)
+        _Server(reader, answers, slots, config["memory_bytes"], loaded).serve()
 
 
 def send(fd: int, header: frames.Header, buffers: list[memoryview] | None = None) -> None:
@@ -72,8 +80,17 @@ def shown(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:MAX_MESSAGE]
 
 
+def _models(mailbox: int, sizes: list[int]) -> list[bytes]:
+    """The model, and its probed copy when there is one; closes the mailbox."""
+    try:
+        ends = list(itertools.accumulate(sizes))
+        return [os.pread(mailbox, n, end - n) for n, end in zip(sizes, ends, strict=True)]
+    finally:
+        os.close(mailbox)
+
+
 def _loaded(
-    answers: int, model_fds: list[int], config: frames.Header
+    answers: int, mailbox: int, external_fd: int, load: frames.Header
 ) -> tuple[VerdictSession, TraceSession | None] | None:
     """Both sessions, announced by a hello frame; None when the model does not load.
 
@@ -81,20 +98,19 @@ def _loaded(
     """
     from harness.sandbox.child import external, sessions
 
-    model_fd, trace_fd, external_fd = model_fds
     try:
-        files = external.files_from_fd(external_fd, config["external"])
-        verdict = sessions.VerdictSession(bytes_from_fd(model_fd), files)
+        models = _models(mailbox, load["sizes"])
+        files = external.files_from_fd(external_fd, load["external"])
+        verdict = sessions.VerdictSession(models.pop(0), files)
     except sessions.RUNTIME_ERRORS as error:
         send(answers, {"kind": "hello", "ok": False, "error": shown(error)})
         return None
     hello = verdict.signature()
     trace = None
-    if trace_fd >= 0:
+    if models:
         outputs = [o["name"] for o in hello["outputs"]]
         try:
-            model = bytes_from_fd(trace_fd)
-            trace = sessions.TraceSession(model, files, config["trace_tensors"], outputs)
+            trace = sessions.TraceSession(models.pop(), files, load["trace_tensors"], outputs)
             hello["trace_missing"] = trace.missing
         except sessions.RUNTIME_ERRORS as error:
             hello["trace_error"] = shown(error)
@@ -102,33 +118,87 @@ def _loaded(
     return verdict, trace
 
 
-def _serve(
-    requests: int, answers: int, max_body: int, loaded: tuple[VerdictSession, TraceSession | None]
-) -> None:
-    """Answers requests in order until the pipe closes."""
-    from harness.sandbox.child import columns, sessions
+class _Request(NamedTuple):
+    """What a request's header says."""
 
-    verdict, trace = loaded
-    while True:
-        try:
-            request, body = frames.read_frame(requests, max_body)
-        except EOFError:
-            return
-        answer: dict[str, Any] = {"kind": "answer", "seq": request["seq"], "ok": True}
-        try:
-            feeds, _ = columns.decoded(request["tensors"], body)
-            outputs, keys = verdict.run(feeds)
-            groups = {"outputs": outputs}
-            answer["keys"] = keys
-            if request["trace"]:
-                groups |= _traced(trace, feeds, answer)
-            buffers = _described(groups, request["rows"], answer)
-            send(answers, answer, buffers)
-        except sessions.RUNTIME_ERRORS as error:
-            send(
-                answers,
-                {"kind": "answer", "seq": request["seq"], "ok": False, "error": shown(error)},
-            )
+    rows: int
+    trace: bool
+    tensors: tuple[columns.Entry, ...]
+
+
+def _request_from_text(text: bytes) -> _Request:
+    from harness.sandbox.child import columns
+
+    header = frames.header_from_bytes(text)
+    return _Request(header["rows"], header["trace"], columns.layout(header["tensors"])[0])
+
+
+class _Server:
+    """Answers requests in order until the pipe closes.
+
+    Args:
+      reader: the request pipe.
+      answers: the answer pipe.
+      slots: where bodies lie that have room there.
+      max_body: bytes a request's body may have.
+      loaded: the sessions.
+    """
+
+    def __init__(
+        self,
+        reader: frames.Reader,
+        answers: int,
+        slots: ring.Ring,
+        max_body: int,
+        loaded: tuple[VerdictSession, TraceSession | None],
+    ) -> None:
+        self._reader, self._answers, self._slots = reader, answers, slots
+        self._max_body = max_body
+        self._verdict, self._trace = loaded
+        self._request = frames.memo(_request_from_text)
+
+    def serve(self) -> None:
+        """Until the parent closes its end."""
+        from harness.sandbox.child import sessions
+
+        while True:
+            try:
+                frame = frames.read_frame(self._reader, self._max_body)
+            except EOFError:
+                return
+            try:
+                header, buffers = self._answer(frame)
+            except sessions.RUNTIME_ERRORS as error:
+                header, buffers = {"kind": "answer", "ok": False, "error": shown(error)}, []
+            self._send(header, buffers, frame.prefix)
+
+    def _answer(self, frame: frames.Frame) -> tuple[dict[str, Any], list[memoryview]]:
+        from harness.sandbox.child import columns
+
+        request = self._request(frame.text)
+        prefix = frame.prefix
+        body = frame.body
+        if prefix.flags & frames.IN_SLOT:
+            body = self._slots.request(prefix.number, prefix.body)
+        answer: dict[str, Any] = {"kind": "answer", "ok": True}
+        feeds = columns.values(request.tensors, body)
+        outputs, answer["keys"] = self._verdict.run(feeds)
+        groups = {"outputs": outputs}
+        if request.trace:
+            groups |= _traced(self._trace, feeds, answer)
+        return answer, _described(groups, request.rows, answer)
+
+    def _send(
+        self, header: dict[str, Any], buffers: list[memoryview], asked: frames.Prefix
+    ) -> None:
+        """An answer, in its slot when it fits and nobody needs what lies there."""
+        size = sum(b.nbytes for b in buffers)
+        if asked.flags & frames.SLOT_FREE and size <= self._slots.slot_bytes:
+            ring.fill(self._slots.answer(asked.number, size), buffers)
+            parts = frames.packed(header, number=asked.number, in_slot=size)
+        else:
+            parts = frames.packed(header, buffers, number=asked.number)
+        frames.write_all(self._answers, parts)
 
 
 def _traced(
