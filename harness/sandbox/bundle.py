@@ -20,6 +20,7 @@ from importlib.abc import InspectLoader
 
 WORKER = "harness.sandbox.child.worker"
 GRAPHS = "harness.sandbox.graph_child"
+TRACER = "harness.sandbox.child.tracer"
 _MAIN = """\
 import importlib
 import sys
@@ -39,7 +40,7 @@ def bundle() -> bytes:
         "harness/__init__.py": "",
         "harness/sandbox/__init__.py": "",
     }
-    for name in ("graph_child.py", "graph_description.py"):
+    for name in ("graph_child.py", "graph_description.py", "graph_edits.py"):
         files[f"harness/sandbox/{name}"] = (sandbox / name).read_text()
     for entry in (sandbox / "child").iterdir():
         if entry.name.endswith(".py"):

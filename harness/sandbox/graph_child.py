@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import faulthandler
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harness.sandbox.child import frames, lockdown
@@ -63,11 +64,11 @@ def main(arguments: list[str]) -> None:
         answer = inspected(model, session)
         del session, data
         worker.send(answers, {"kind": "graph", **answer})
-        if config["describe"]:
-            from harness.sandbox.graph_description import described_graph
-
-            text = json.dumps(described_graph(model, files), separators=(",", ":")).encode()
-            worker.send(answers, {"kind": "graph", "ok": True}, [memoryview(text)])
+        if config["edit"] is not None:
+            answer, graph, copy = edited_model(model, files, config["edit"])
+            text = json.dumps(graph, separators=(",", ":")).encode()
+            worker.send(answers, {"kind": "graph", **answer}, [memoryview(text)])
+            worker.send(answers, {"kind": "graph", "ok": True}, [memoryview(copy)])
         if config["copy"]:
             tensors = config["tensors"]
             wanted = declared_tensors(model) if tensors is None else tensors
@@ -96,6 +97,7 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
     import onnxruntime
 
     from harness.sandbox.child import sessions
+    from harness.sandbox.graph_edits import intermediate_names
 
     return {
         "ok": True,
@@ -106,16 +108,6 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
         "random": random_operators(model),
         "runtime": onnxruntime.__version__,
     }
-
-
-def intermediate_names(model: onnx.ModelProto) -> list[str]:
-    """What the main graph computes on the way, in topological order.
-
-    ONNX requires nodes to be sorted. Tensors inside the bodies of If, Loop and Scan are no tensors of
-    the main graph and cannot be returned.
-    """
-    ends = {v.name for v in (*model.graph.input, *model.graph.output)}
-    return [name for node in model.graph.node for name in node.output if name and name not in ends]
 
 
 def random_operators(model: onnx.ModelProto) -> list[str]:
@@ -149,55 +141,32 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 def probed_model(
     model: onnx.ModelProto, files: Files, tensors: Sequence[str]
 ) -> tuple[dict[str, Any], bytes]:
-    """The model with more outputs.
+    """The model with more outputs: the answer, and the new model's bytes."""
+    from harness.sandbox.graph_edits import exposed
 
-    An output that is only a name is enough: onnxruntime infers its type, also for ai.onnx.ml operators
-    that ONNX's own shape inference does not know. Types that numpy has no dtype for (bfloat16, float8,
-    int4) would make the whole run raise: they are cast to float32 and returned as `name#float32`.
+    found = exposed(model, tensors, files, sketch=False)
+    return {"ok": True, **asdict(found)}, model.SerializeToString()
+
+
+def edited_model(
+    model: onnx.ModelProto, files: Files, edit: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """A copy with branches laid open, tensors fed and tensors returned.
+
+    Args:
+      model: changed in place.
+      files: external data.
+      edit: taken, patched, tensors and sketch, as the functions of `graph_edits` take them.
 
     Returns:
-      The answer, and the new model's bytes.
+      The answer, the graph before anything was added to it, the new model's bytes.
     """
-    import onnx
+    from harness.sandbox import graph_edits
+    from harness.sandbox.graph_description import described_graph
 
-    from harness.sandbox.child import sessions
-
-    computed = set(intermediate_names(model))
-    outputs = {v.name for v in model.graph.output}
-    wanted = list(dict.fromkeys(tensors))
-    skipped = [
-        [name, "is no tensor that the main graph computes"]
-        for name in wanted
-        if name not in computed | outputs
-    ]
-    added = [name for name in wanted if name in computed]
-    before = len(model.graph.output)
-    for name in added:
-        model.graph.output.append(onnx.ValueInfoProto(name=name))
-    types = _output_types(model, files)
-    odd = [n for n in added if types[n] not in sessions.COMPARABLE]
-    castable = [n for n in odd if types[n].startswith("tensor(")]
-    skipped.extend([n, f"is a {types[n]}"] for n in odd if n not in castable)
-    del model.graph.output[before:]
-    for name in added:
-        if name in castable:
-            cast = onnx.helper.make_node(
-                "Cast", [name], [name + sessions.CAST_SUFFIX], to=onnx.TensorProto.FLOAT
-            )
-            model.graph.node.append(cast)
-            model.graph.output.append(onnx.ValueInfoProto(name=name + sessions.CAST_SUFFIX))
-        elif name not in odd:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))
-    if castable:
-        _output_types(model, files)
-    exposed = [n for n in wanted if n not in {s[0] for s in skipped}]
-    answer = {"ok": True, "exposed": exposed, "cast": castable, "skipped": skipped}
-    return answer, model.SerializeToString()
-
-
-def _output_types(model: onnx.ModelProto, files: Files) -> dict[str, str]:
-    """Output → type as onnxruntime infers it; raises when the model does not load."""
-    from harness.sandbox.child import sessions
-
-    session = sessions.open_session(model.SerializeToString(), files, optimise=False)
-    return {o.name: o.type for o in session.get_outputs()}
+    graph_edits.flattened(model, edit["taken"])
+    graph = described_graph(model, files)
+    unknown = {"branches": graph_edits.branches(model), "closed": graph_edits.closed(model)}
+    fed = graph_edits.patched(model, edit["patched"], files)
+    found = graph_edits.exposed(model, edit["tensors"], files, sketch=edit["sketch"])
+    return {"ok": True, **asdict(found), **unknown, "fed": fed}, graph, model.SerializeToString()

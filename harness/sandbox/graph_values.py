@@ -74,3 +74,18 @@ def _four(given: object) -> tuple[str, str, str, str]:
         msg = "a constant of the graph is none"
         raise FrameError(msg)
     return texts[0], texts[1], texts[2], texts[3]
+
+
+def pairs_from(given: object) -> tuple[tuple[str, str], ...]:
+    """A list of pairs of texts, or FrameError."""
+    if not isinstance(given, list):
+        msg = "a list of pairs is missing"
+        raise FrameError(msg)
+    pairs = []
+    for entry in given:
+        texts = texts_from(entry, MAX_NAME)
+        if len(texts) != 2:  # noqa: PLR2004 - a pair
+            msg = "a pair is no pair"
+            raise FrameError(msg)
+        pairs.append((texts[0], texts[1]))
+    return tuple(pairs)

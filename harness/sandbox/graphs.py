@@ -13,7 +13,6 @@ from pathlib import Path
 
 from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
-from harness.core.graphs import Graph
 from harness.core.models import ModelGraph
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import (
@@ -30,7 +29,7 @@ from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_child import FEATURES, FITTED
-from harness.sandbox.graph_values import graph_from_description
+from harness.sandbox.graph_values import pairs_from
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
@@ -133,39 +132,13 @@ def probe(
     """
     wanted = Look(model=model, external=external, copy=out)
     with _asked(wanted, limits, list(tensors)) as child:
-        answer = _received(child, limits)
+        answer = received_graph(child, limits)
         return answer if isinstance(answer, LoadFailure) else _probed(child, tensors, out, limits)
-
-
-def describe(
-    model: Path, limits: SandboxPolicy, *, external: tuple[str, ...] = ()
-) -> Graph | LoadFailure:
-    """Reads a model's whole graph: operators, wiring, digests of constants.
-
-    Args:
-      model: the .onnx file.
-      limits: memory and the load deadline.
-      external: names of its external data files.
-
-    Raises:
-      UsageError: the file cannot be read.
-    """
-    with _asked(Look(model=model, external=external), limits, None, described=True) as child:
-        inside = _received(child, limits)
-        if isinstance(inside, LoadFailure):
-            return inside
-        answer = _received(child, limits)
-        if isinstance(answer, LoadFailure):
-            return answer
-        try:
-            return graph_from_description(bytes(answer[1]))
-        except FrameError as error:
-            return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
 
 
 @contextmanager
 def _asked(
-    wanted: Look, limits: SandboxPolicy, tensors: list[str] | None, *, described: bool = False
+    wanted: Look, limits: SandboxPolicy, tensors: list[str] | None
 ) -> Iterator[ChildProcess]:
     """A process that has the question; ended when the answer is no longer awaited.
 
@@ -173,7 +146,6 @@ def _asked(
       wanted: the model.
       limits: memory.
       tensors: what the copy returns; None = what the model declares.
-      described: also ask for the whole graph.
     """
     with ModelFiles(wanted.model, external=wanted.external) as files:
         child = ChildProcess.started(
@@ -185,7 +157,7 @@ def _asked(
                 "external": files.external,
                 "copy": wanted.copy is not None,
                 "tensors": tensors,
-                "describe": described,
+                "edit": None,
             },
             max_body=limits.memory_bytes,
             memory_bytes=limits.memory_bytes,
@@ -198,7 +170,7 @@ def _asked(
 
 def _answered(wanted: Look, child: ChildProcess, limits: SandboxPolicy) -> Looked | LoadFailure:
     """Both parts of an answer; a copy that cannot be made takes nothing from the first."""
-    answer = _received(child, limits)
+    answer = received_graph(child, limits)
     if isinstance(answer, LoadFailure):
         return answer
     try:
@@ -219,14 +191,14 @@ def _probed(
     child: ChildProcess, tensors: Sequence[str], out: Path, limits: SandboxPolicy
 ) -> ProbeResult | LoadFailure:
     """The second part of an answer, saved."""
-    answer = _received(child, limits)
+    answer = received_graph(child, limits)
     if isinstance(answer, LoadFailure):
         return answer
     header, body = answer
     try:
         exposed = texts_from(header.get("exposed"), MAX_NAME)
         cast = texts_from(header.get("cast"), MAX_NAME)
-        skipped = _pairs(header.get("skipped"))
+        skipped = pairs_from(header.get("skipped"))
     except FrameError as error:
         return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
     if not set(exposed) <= set(tensors):
@@ -236,10 +208,10 @@ def _probed(
     return ProbeResult(path=out, exposed=exposed, cast=cast, skipped=skipped)
 
 
-def _received(
+def received_graph(
     child: ChildProcess, limits: SandboxPolicy
 ) -> tuple[Header, memoryview] | LoadFailure:
-    """The next frame of an answer."""
+    """The next frame of a graph child's answer."""
     try:
         frame = received(child, limits.start_deadline_s + limits.load_deadline_s)
         header = frame.header
@@ -296,17 +268,3 @@ def _listed(metadata: dict[str, str], key: str) -> tuple[str, ...]:
             'Write it like ["a", "b"].',
         )
     return tuple(texts)
-
-
-def _pairs(given: object) -> tuple[tuple[str, str], ...]:
-    if not isinstance(given, list):
-        msg = "a list of pairs is missing"
-        raise FrameError(msg)
-    pairs = []
-    for entry in given:
-        texts = texts_from(entry, MAX_NAME)
-        if len(texts) != 2:  # noqa: PLR2004 - a pair
-            msg = "a pair is no pair"
-            raise FrameError(msg)
-        pairs.append((texts[0], texts[1]))
-    return tuple(pairs)

@@ -24,13 +24,19 @@ class ModelFiles:
       model: the .onnx file.
       external: names of its external data files relative to its folder, as they were pinned.
       trace_model: a probed copy, which shares the external data.
+      folder: where the external data lie; None = beside the model.
 
     Raises:
       UsageError: a file cannot be read, or a name leads out of the model's folder.
     """
 
     def __init__(
-        self, model: Path, *, external: Sequence[str] = (), trace_model: Path | None = None
+        self,
+        model: Path,
+        *,
+        external: Sequence[str] = (),
+        trace_model: Path | None = None,
+        folder: Path | None = None,
     ) -> None:
         fds: list[int] = []
         self._finalize = weakref.finalize(self, _close, fds)
@@ -44,7 +50,7 @@ class ModelFiles:
             self.trace_fd = NOTHING if trace_model is None else sealed_from_path(trace_model)
             fds.append(self.trace_fd)
             if external:
-                paths = [_inside(model.parent, name) for name in external]
+                paths = [_inside(folder or model.parent, name) for name in external]
                 self.external_fd, spans = sealed_from_paths("external", paths)
                 fds.append(self.external_fd)
                 self.external = tuple(

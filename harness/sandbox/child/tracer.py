@@ -1,0 +1,64 @@
+"""One copy of a model in its own process: answers with every tensor that the copy returns, whole.
+
+Unlike the worker it knows no rows: shapes of intermediate tensors are nobody's promise. Order of events
+as there: configuration frame → lock → imports → model bytes → "traced" frame → one answer per request.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+from typing import Any
+
+from harness.sandbox.child import frames, lockdown
+
+
+def main(arguments: list[str]) -> None:
+    """Runs until the parent closes its end.
+
+    Args:
+      arguments: descriptors of the request pipe, the answer pipe, the model and the external data
+        (−1 for none).
+    """
+    requests, answers, model_fd, external_fd = (int(a) for a in arguments)
+    faulthandler.enable()
+    reader = frames.Reader(requests)
+    config = frames.read_frame(reader, 0).header
+    lockdown.stage_a(
+        config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
+    )
+    from harness.sandbox.child import columns, external, sessions, worker
+
+    try:
+        files = external.files_from_fd(external_fd, config["external"])
+        data = worker.bytes_from_fd(model_fd)
+        session = sessions.open_session(data, files, optimise=config["optimise"])
+        del data
+    except sessions.RUNTIME_ERRORS as error:
+        worker.send(answers, {"kind": "traced", "ok": False, "error": worker.shown(error)})
+        return
+    outputs = {o.name: o.type for o in session.get_outputs()}
+    maps = {n for n, kind in outputs.items() if kind in sessions.MAPS}
+    usable = [n for n, kind in outputs.items() if kind in sessions.COMPARABLE or n in maps]
+    inputs = {i.name for i in session.get_inputs()}
+    worker.send(answers, {"kind": "traced", "ok": True, "tensors": usable})
+    while True:
+        try:
+            frame = frames.read_frame(reader, config["memory_bytes"])
+        except EOFError:
+            return
+        request = frame.header
+        answer: dict[str, Any] = {"kind": "traced", "seq": request["seq"], "ok": True}
+        try:
+            feeds = columns.values(columns.layout(request["tensors"])[0], frame.body)
+            wanted = [n for n in request["wanted"] if n in usable]
+            fed = {n: a for n, a in feeds.items() if n in inputs}
+            values = session.run(wanted, fed) if wanted else []
+            arrays, answer["keys"] = sessions.tensors_from_answers(wanted, values, maps)
+            answer["tensors"], buffers = columns.encoded(arrays)
+            worker.send(answers, answer, buffers)
+        except sessions.RUNTIME_ERRORS as error:
+            text = worker.shown(error)
+            worker.send(
+                answers,
+                {"kind": "traced", "seq": request["seq"], "ok": False, "error": text},
+            )

@@ -1,0 +1,282 @@
+"""A version looked into: copies of its graph that return and take any tensor, and runs of them.
+
+Editing a graph needs `onnx` and happens in the parent's environment, running it in the version's own;
+both in processes of their own. Nothing of either answer is trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from harness.core.graphs import Graph
+from harness.core.policies import SandboxPolicy
+from harness.core.tensors import Tensors
+from harness.sandbox.answers import (
+    MAX_NAME,
+    LoadFailure,
+    expect_kind,
+    message_from,
+    texts_from,
+)
+from harness.sandbox.bundle import GRAPHS, TRACER
+from harness.sandbox.child import columns
+from harness.sandbox.child.frames import FrameError
+from harness.sandbox.child_process import ChildProcess
+from harness.sandbox.deadlines import received
+from harness.sandbox.graph_values import graph_from_description, pairs_from
+from harness.sandbox.graphs import received_graph
+from harness.sandbox.model_files import ModelFiles
+from harness.sandbox.starting import (
+    PIPE_ERRORS,
+    load_failure_from_child,
+    with_limit,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """What a copy of a model is to return and to take."""
+
+    taken: tuple[tuple[str, bool], ...] = ()
+    """First output of an If → the value of its condition: that branch is laid open."""
+    patched: tuple[str, ...] = ()
+    """Computed tensors that callers feed, as `name#patched`."""
+    tensors: tuple[str, ...] | None = None
+    """Tensors to return; None = all."""
+    sketch: bool = False
+    """Return floats as sketches, `name#sketch`: smallest, largest, length and a sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edited:
+    """A copy of a model."""
+
+    path: Path
+    """Where it lies; it refers to the same external data."""
+    graph: Graph
+    """The graph with branches laid open, before anything was added to it."""
+    exposed: tuple[str, ...]
+    """Tensors that the copy returns besides the model's outputs."""
+    cast: tuple[str, ...]
+    """Of these: as `name#float32`."""
+    sketched: tuple[str, ...]
+    """Of these: as `name#sketch`."""
+    skipped: tuple[tuple[str, str], ...]
+    """(tensor, why) of those that cannot be returned."""
+    branches: tuple[tuple[str, str], ...]
+    """(first output, condition) of every If that is still closed."""
+    closed: tuple[tuple[str, str], ...]
+    """(operator, first output) of loops and the like: their bodies are not looked into."""
+    fed: tuple[str, ...]
+    """Tensors that callers may feed."""
+
+    def returned(self, tensor: str) -> str:
+        """Under which name the copy returns a tensor."""
+        if tensor in self.sketched:
+            return f"{tensor}#sketch"
+        return f"{tensor}#float32" if tensor in self.cast else tensor
+
+
+def edit(
+    model: Path, wanted: Edit, out: Path, limits: SandboxPolicy, *, external: Sequence[str] = ()
+) -> Edited | LoadFailure:
+    """Writes a copy of a model.
+
+    Args:
+      model: the .onnx file; never parsed here.
+      wanted: what the copy returns and takes.
+      out: where it goes; its folder needs the external data only when it is run.
+      limits: memory and the load deadline.
+      external: names of its external data files.
+
+    Raises:
+      UsageError: the file cannot be read.
+    """
+    with ModelFiles(model, external=external) as files:
+        child = ChildProcess.started(
+            GRAPHS,
+            python=None,
+            fds=[files.model_fd, files.external_fd],
+            config={
+                "memory_bytes": limits.memory_bytes,
+                "external": files.external,
+                "copy": False,
+                "tensors": None,
+                "edit": {
+                    "taken": dict(wanted.taken),
+                    "patched": list(wanted.patched),
+                    "tensors": None if wanted.tensors is None else list(wanted.tensors),
+                    "sketch": wanted.sketch,
+                },
+            },
+            max_body=limits.memory_bytes,
+            memory_bytes=limits.memory_bytes,
+        )
+    try:
+        answers = []
+        for _ in ("what is inside", "the graph", "the copy"):
+            answer = received_graph(child, limits)
+            if isinstance(answer, LoadFailure):
+                return answer
+            answers.append(answer)
+        (header, described), (_, copy) = answers[1:]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(copy)
+        return Edited(
+            path=out,
+            graph=graph_from_description(bytes(described)),
+            exposed=texts_from(header.get("exposed"), MAX_NAME),
+            cast=texts_from(header.get("cast"), MAX_NAME),
+            sketched=texts_from(header.get("sketched"), MAX_NAME),
+            skipped=pairs_from(header.get("skipped")),
+            branches=pairs_from(header.get("branches")),
+            closed=pairs_from(header.get("closed")),
+            fed=texts_from(header.get("fed"), MAX_NAME),
+        )
+    except FrameError as error:
+        return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
+    finally:
+        child.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """What one run of a copy returned."""
+
+    tensors: Tensors
+    """Name as the copy calls it → values, whole."""
+    keys: dict[str, tuple[str, ...]]
+    """Class names of ZipMap tensors."""
+    failure: str = ""
+    """Why there is nothing; the process may still run."""
+
+
+class Tracer:
+    """A copy of a model in a process of its own, run with graph optimisation off.
+
+    Use a with-statement: leaving it ends the process.
+    """
+
+    def __init__(self, child: ChildProcess, limits: SandboxPolicy, tensors: Sequence[str]) -> None:
+        self.tensors = tuple(tensors)
+        """Everything that it can return."""
+        self._child = child
+        self._limits = limits
+        self._seq = 0
+        self._dead = ""
+
+    @classmethod
+    def start(
+        cls,
+        copy: Path,
+        *,
+        limits: SandboxPolicy,
+        folder: Path | None = None,
+        external: Sequence[str] = (),
+        python: Path | None = None,
+        optimise: bool = False,
+    ) -> Tracer | LoadFailure:
+        """Starts a process and loads the copy in it.
+
+        Args:
+          copy: the .onnx file.
+          limits: memory and deadlines.
+          folder: where the external data lie; None = beside the copy.
+          external: names of external data files.
+          python: interpreter of the version's own environment; None for the parent's.
+          optimise: as production runs it.
+
+        Raises:
+          UsageError: a file cannot be read.
+        """
+        with ModelFiles(copy, external=external, folder=folder) as files:
+            child = ChildProcess.started(
+                TRACER,
+                python=python,
+                fds=[files.model_fd, files.external_fd],
+                config={
+                    "memory_bytes": limits.memory_bytes,
+                    "external": files.external,
+                    "optimise": optimise,
+                },
+                max_body=limits.memory_bytes,
+                memory_bytes=limits.memory_bytes,
+            )
+        try:
+            header = received(child, limits.start_deadline_s + limits.load_deadline_s).header
+            expect_kind(header, "traced")
+            if header.get("ok") is not True:
+                child.close()
+                failure = LoadFailure(kind="load", message=message_from(header.get("error")))
+                return with_limit(failure, limits)
+            return cls(child, limits, texts_from(header.get("tensors"), MAX_NAME))
+        except PIPE_ERRORS as error:
+            return load_failure_from_child(child, error)
+
+    def run(self, feeds: Tensors, wanted: Sequence[str]) -> Traced:
+        """Runs the copy once.
+
+        Args:
+          feeds: inputs by name; patched tensors by `name#patched`. Others are ignored.
+          wanted: what to return, of `tensors`.
+        """
+        if self._dead:
+            return Traced(tensors={}, keys={}, failure=self._dead)
+        self._seq += 1
+        try:
+            described, buffers = columns.encoded(feeds)
+        except (TypeError, UnicodeEncodeError) as error:
+            return Traced(tensors={}, keys={}, failure=f"cannot be given to a model: {error}")
+        self._child.channel.send(
+            {"seq": self._seq, "tensors": described, "wanted": list(wanted)}, buffers
+        )
+        try:
+            frame = received(self._child, self._limits.batch_deadline_s)
+            header = frame.header
+            expect_kind(header, "traced")
+            if header.get("seq") != self._seq:
+                msg = "answered another question"
+                raise FrameError(msg)
+            if header.get("ok") is not True:
+                return Traced(tensors={}, keys={}, failure=message_from(header.get("error")))
+            entries, end = columns.layout(header.get("tensors"))
+            if end != frame.body.nbytes or not {e.name for e in entries} <= set(wanted):
+                msg = "the answer holds something else than was asked for"
+                raise FrameError(msg)
+            tensors = columns.values(entries, frame.body)
+            return Traced(tensors=tensors, keys=_keys(header.get("keys"), tensors))
+        except PIPE_ERRORS as error:
+            _, self._dead = self._child.explain(error)
+            return Traced(tensors={}, keys={}, failure=self._dead)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._dead = self._dead or "was closed"
+        self._child.close()
+
+    def __enter__(self) -> Tracer:
+        """The tracer itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the process."""
+        self.close()
+
+
+def _keys(given: object, tensors: Tensors) -> dict[str, tuple[str, ...]]:
+    if not isinstance(given, dict) or not set(given) <= set(tensors):
+        msg = "class names are missing"
+        raise FrameError(msg)
+    keys = {name: texts_from(names, MAX_NAME) for name, names in given.items()}
+    if any(tensors[name].shape[1:] != (len(names),) for name, names in keys.items()):
+        msg = "class names do not fit their scores"
+        raise FrameError(msg)
+    return keys
