@@ -23,6 +23,8 @@ _Read = TypeVar("_Read")
 _TAG = "tag:yaml.org,2002:"
 # YAML 1.1 reads 1e-3 as text; every user means the number.
 _EXPONENT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
+_LARGEST_END = 1e100
+"""Of a declared range; sums of values beyond it leave what a float can hold."""
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)$")
 _SIZES = {
     "B": 1,
@@ -119,6 +121,8 @@ class Section:
         ]
         if len(ends) != 2 or ends[0] >= ends[1]:  # noqa: PLR2004 - lo and hi
             raise self.error(key, "needs two numbers, the smaller one first", "Write [lo, hi].")
+        if max(map(abs, ends)) > _LARGEST_END:
+            raise self.error(key, f"ends beyond ±{_LARGEST_END:g}", "Declare a narrower range.")
         return ends[0], ends[1]
 
     def integer(self, key: str, *, least: int) -> int:

@@ -142,6 +142,13 @@ def _units(policy: Policy, observed: ObservedTable, seen: Mapping[str, ColumnVal
         )
     candidate: Bools = np.asarray(words == _ARMS[1], np.bool_)
     propensity = observed.numbers(PROPENSITY)
+    odd = np.flatnonzero(~((propensity >= 0.0) & (propensity <= 1.0)))
+    if len(odd):
+        raise TrafficError(
+            f"{observed.name}, row {odd[0]}",
+            f"propensity {propensity[odd[0]]:g} is no probability",
+            "Write the candidate's share that was in force.",
+        )
     values = {name: column.values for name, column in seen.items()}
     ignored = 0
     if policy.unit:
@@ -169,7 +176,7 @@ def _record(
 ) -> DecisionRecord:
     decision, reason, explanation = answer.decision, answer.reason, answer.explanation
     n = answer.n_closed
-    if not n:
+    if not len(units.candidate):
         decision, reason = Decision.HOLD, "empty_window"
         explanation = "The table holds no rows, and no data is no proof."
     elif decision is Decision.PROMOTE and n < policy.windows.min_requests:
@@ -177,6 +184,8 @@ def _record(
         explanation = (
             f"{n:,} units were judged; the policy asks for {policy.windows.min_requests:,}."
         )
+    elif reason == "undecided" and not np.any((units.propensity > 0) & (units.propensity < 1)):
+        explanation = "Every propensity is 0 or 1: no unit could have met the other version."
     gating = [row for row in rows if row.gating]
     weakest = min(gating, key=lambda row: row.e_promote).name if gating else ""
     ignored = f"{units.n_ignored:,} rows of units that had changed arms before"

@@ -49,9 +49,12 @@ class ObservedTable:
         import pyarrow.compute as pc
 
         values = self._column(column)
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
         kind = values.type
         numeric = pa.types.is_boolean(kind) or pa.types.is_integer(kind)
-        if not (numeric or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        numeric = numeric or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        if not (numeric or pa.types.is_null(kind)):
             raise TrafficError(
                 f"{self.name}, column '{column}'",
                 f"holds {kind}, not numbers",
@@ -83,6 +86,12 @@ class ObservedTable:
           TrafficError: names the first such row.
         """
         for column in (c for c in ID_COLUMNS if c in self._table.column_names):
+            if self._table[column].null_count:
+                raise TrafficError(
+                    f"{self.name}, column '{column}'",
+                    "has empty cells",
+                    "Give every row its id, or drop the column.",
+                )
             words, first = np.unique(self.words(column).astype(str), return_index=True)
             if len(words) < self.n:
                 again = np.setdiff1d(np.arange(self.n), first)[0]
@@ -94,7 +103,8 @@ class ObservedTable:
                 )
         for column in (c for c in TIME_COLUMNS if c in self._table.column_names):
             at = self._times(column)
-            back = np.flatnonzero(np.diff(at) < 0)
+            # Compared, not subtracted: a difference of unsigned times is never below 0.
+            back = np.flatnonzero(np.less(at[1:], at[:-1]))
             if len(back):
                 raise TrafficError(
                     f"{self.name}, row {back[0] + 1}",
@@ -117,11 +127,19 @@ class ObservedTable:
         return at.astype(np.int64)
 
     def _times(self, column: str) -> Array:
+        import pyarrow as pa
+
         values = self._table[column].combine_chunks()
-        if values.null_count:
-            where = f"{self.name}, column '{column}'"
+        where, kind = f"{self.name}, column '{column}'", values.type
+        told = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if len(values) and not (told or pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+            raise TrafficError(
+                where, f"holds {kind}, not times", "Give timestamps, or nanoseconds as ts_ns."
+            )
+        at = np.asarray(values.to_numpy(zero_copy_only=False))
+        if values.null_count or (at.dtype.kind == "f" and np.isnan(at).any()):
             raise TrafficError(where, "has empty cells", "Give every row its time.")
-        return np.asarray(values.to_numpy(zero_copy_only=False))
+        return at
 
     def _named(self, column: str) -> str:
         if column not in self._table.column_names:
@@ -209,6 +227,10 @@ def _from_file(path: Path, wanted: Sequence[str]) -> tuple[list[str], pa.Table]:
         available = pq.read_schema(path).names
         _once(str(path), available)
         return available, pq.read_table(path, columns=[c for c in wanted if c in available])
+    except UnicodeDecodeError:
+        raise TrafficError(
+            str(path), "its column names are not UTF-8", "Save it as UTF-8."
+        ) from None
     except (OSError, pa.ArrowException) as error:
         detail = str(error).splitlines()[0]
         raise TrafficError(str(path), f"cannot be read: {detail}", "Write it again.") from None
