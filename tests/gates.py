@@ -135,7 +135,7 @@ RETRAIN: dict[str, Any] = {
         {"name": "loss", "metric": "loss_difference", "loss": "brier", "margin": 0.02,
          "window": "matured"},
     ],
-    "sandbox": {"require": "S0", "memory": "2GiB"},
+    "sandbox": {"memory": "2GiB"},
 }  # fmt: skip
 """A retrain judged with margins that the small traffic can prove."""
 
@@ -148,7 +148,7 @@ REFACTOR: dict[str, Any] = {
         {"name": "outputs", "metric": "parity_mismatch", "scope": "outputs", "margin": 0.05},
         {"name": "features", "metric": "parity_mismatch", "scope": "features", "margin": 0.05},
     ],
-    "sandbox": {"require": "S0", "memory": "2GiB"},
+    "sandbox": {"memory": "2GiB"},
 }  # fmt: skip
 """Parity with margins that a few hundred requests can prove."""
 

@@ -34,7 +34,7 @@ version: 1
 preset: refactor
 decision: {output: label, rule: none, score: probability}
 windows: {newest: {days: 4000}, min_requests: 1000000, max_requests: 1000000}
-sandbox: {require: S0}
+sandbox: {require: S2}
 """
 
 

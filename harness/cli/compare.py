@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import (
+    allow_lower_isolation_option,
     as_json_option,
     cache_option,
     existing,
@@ -31,6 +32,7 @@ from harness.cli.options import (
               help="Most requests to compare, drawn at random.")  # fmt: skip
 @click.option("--map", "mapping", multiple=True, metavar="KIND:OLD=NEW",
               help="Names that differ, e.g. inputs:age=age_years; KIND is inputs, outputs or tensors.")  # fmt: skip
+@allow_lower_isolation_option
 @registry_option
 @cache_option
 @as_json_option
@@ -41,6 +43,7 @@ def command(
     inputs: tuple[Path, ...],
     limit: int,
     mapping: tuple[str, ...],
+    allow_lower_isolation: bool,
     registry: str | None,
     cache: Path | None,
     as_json: bool,
@@ -57,7 +60,7 @@ def command(
     with ProgressBar(quiet=quiet or as_json) as progress:
         result = compare_models(
             old, new, inputs=inputs, limit=limit, mapping=mapping, registry_uri=registry,
-            cache_dir=cache, listener=progress,
+            cache_dir=cache, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip
     click.echo(result.to_json() if as_json else result.to_text())
     return result.exit_code

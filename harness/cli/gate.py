@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import (
+    allow_lower_isolation_option,
     as_json_option,
     cache_option,
     creatable,
@@ -48,8 +49,7 @@ from harness.cli.options import (
 )
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), callback=existing,
               help="Go on with an interrupted run; its own settings hold.")  # fmt: skip
-@click.option("--allow-lower-isolation", is_flag=True,
-              help="Run although the sandbox is weaker than the policy requires; every page says so.")  # fmt: skip
+@allow_lower_isolation_option
 @registry_option
 @cache_option
 @as_json_option

@@ -33,6 +33,10 @@ cache_option = click.option(
     "--cache", type=click.Path(path_type=Path), envvar="HARNESS_CACHE_DIR", callback=creatable,
     help="Where sealed windows are kept (default: the user's cache folder).",
 )  # fmt: skip
+allow_lower_isolation_option = click.option(
+    "--allow-lower-isolation", is_flag=True,
+    help="Run although the sandbox is weaker than required; every page says so.",
+)  # fmt: skip
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Draw no progress.")
 

@@ -35,10 +35,11 @@ from harness.replay.pairs import replay_pairs
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
+from harness.sandbox.isolation import Isolation, is_weaker, weakest
 from harness.store.tables import open_traffic
 from harness.store.windows import SealedWindow
 
-LIMITS = SandboxPolicy(require="S0")
+LIMITS = SandboxPolicy()
 ORDER_SEED = 0
 """Compare decides nothing by chance, so the same inputs are drawn every time."""
 _KINDS = ("inputs", "outputs", "tensors")
@@ -64,6 +65,8 @@ class CompareResult:
     intermediates: dict[str, Any]
     """As in a run folder's intermediates.json."""
     not_compared: tuple[str, ...]
+    isolation: Isolation
+    """Of the process with the least."""
 
     @property
     def exit_code(self) -> int:
@@ -93,6 +96,10 @@ class CompareResult:
             lines.append(f"  {what}: {equal}; {differ:,} requests differ")
         for finding in self.findings:
             lines += [f"- {finding.what}", f"    {finding.remedy}"]
+        if is_weaker(self.isolation, LIMITS.require):
+            lines.append(
+                f"  isolation {self.isolation.tier}, below {LIMITS.require}: explicitly allowed"
+            )
         # The findings say it without the kind of tensor: once is enough.
         told = tuple(part for f in self.findings for part in f.what.split("; "))
         lines += [f"  not compared: {t}" for t in self.not_compared if not t.endswith(told)]
@@ -119,6 +126,7 @@ def compare_models(
     mapping: Sequence[str] = (),
     registry_uri: str | None = None,
     cache_dir: Path | None = None,
+    allow_lower_isolation: bool = False,
     listener: Listener = silent,
 ) -> CompareResult:
     """Compares outputs and declared features of two versions on the same inputs.
@@ -131,17 +139,19 @@ def compare_models(
       mapping: KIND:OLD=NEW for names that differ.
       registry_uri: MLflow registry, for references.
       cache_dir: where sealed windows are kept.
+      allow_lower_isolation: run below the tier that policies require by default; the result says so.
       listener: hears progress.
 
     Raises:
-      UsageError: a file cannot be read, the inputs do not fit, nothing can be compared.
+      UsageError: the sandbox is weaker than that, a file cannot be read, the inputs do not fit, nothing can be compared.
       SignatureError: the versions take or return other things.
     """
     renames = mapping_from_options(mapping)
     with tempfile.TemporaryDirectory(prefix="harness-compare-") as scratch:
         folder = Path(scratch)
         pinned = [pin(r, folder / "models", registry_uri=registry_uri) for r in (old, new)]
-        seen = look_at(pinned, LIMITS, folder / "probes")
+        weaker = allow_lower_isolation
+        seen = look_at(pinned, LIMITS, folder / "probes", allow_weaker=weaker)
         old_seen, new_seen = (
             _loaded(m, role, s) for m, role, s in zip(pinned, ("old", "new"), seen, strict=True)
         )
@@ -151,9 +161,10 @@ def compare_models(
             list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")
         )  # fmt: skip
         recipes = (
-            leg_recipe("baseline", pinned[0], old_seen.probe, limits=LIMITS),
+            leg_recipe("baseline", pinned[0], old_seen.probe, limits=LIMITS, allow_weaker=weaker),
             leg_recipe(
-                "candidate", pinned[1], new_seen.probe, limits=LIMITS, input_names=match.inputs
+                "candidate", pinned[1], new_seen.probe, limits=LIMITS, allow_weaker=weaker,
+                input_names=match.inputs,
             ),
         )  # fmt: skip
         setup = _Setup(
@@ -301,6 +312,7 @@ def _result(
         models=setup.models,
         findings=tuple(findings),
         intermediates=intermediates_json(outputs, features, None, floor),
+        isolation=weakest(leg.first.isolation for leg in legs if leg.first),
         not_compared=(
             *outputs.not_compared,
             *features.not_compared,

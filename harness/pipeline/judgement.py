@@ -36,7 +36,7 @@ from harness.pipeline.summary import Summary
 from harness.replay.legs import Leg
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
-from harness.sandbox.isolation import TIERS, Isolation
+from harness.sandbox.isolation import is_weaker, weakest
 from harness.store.windows import SealedWindow
 
 
@@ -390,15 +390,14 @@ def _traffic_counts(prepared: Prepared) -> dict[str, dict[str, int]]:
 
 def _isolation(prepared: Prepared, baseline: Leg, candidate: Leg) -> dict[str, Any]:
     """What was really obtained: the weaker of the two legs, with every layer."""
-    found: list[Isolation] = [leg.first.isolation for leg in (baseline, candidate) if leg.first]
-    weakest = min(found, key=lambda i: TIERS.index(i.tier) if i.tier in TIERS else -1)
+    found = weakest(leg.first.isolation for leg in (baseline, candidate) if leg.first)
     required = prepared.policy.sandbox.require
-    level = TIERS.index(weakest.tier) if weakest.tier in TIERS else -1
     return {
-        "tier": weakest.tier,
+        "tier": found.tier,
         "required": required,
-        "layers": jsonable(weakest.layers),
-        "allowed_below": level < TIERS.index(required),
+        "layers": jsonable(found.layers),
+        "self_tests": jsonable(found.self_tests),
+        "allowed_below": is_weaker(found, required),
         "versions": {leg.name: leg.first.versions for leg in (baseline, candidate) if leg.first},
     }
 

@@ -51,16 +51,23 @@ class LegRecipe:
     """(name in the traffic, this version's name)."""
 
 
-def look_at(models: Sequence[PinnedModel], limits: SandboxPolicy, probes: Path) -> Seen:
+def look_at(
+    models: Sequence[PinnedModel],
+    limits: SandboxPolicy,
+    probes: Path,
+    *,
+    allow_weaker: bool = False,
+) -> Seen:
     """Looks at both versions at the same time, and probes each for the tensors that it declares.
 
     Args:
       models: baseline and candidate.
       limits: the policy's.
       probes: folder for the probed copies.
+      allow_weaker: go on below the required isolation.
 
     Raises:
-      UsageError: a pinned file cannot be read, or its metadata cannot: what a version says about
+      UsageError: the isolation is weaker than required, a pinned file cannot be read, or its metadata cannot: what a version says about
         itself is its author's mistake, and no verdict about what it answers.
     """
     baseline, candidate = look(
@@ -69,6 +76,7 @@ def look_at(models: Sequence[PinnedModel], limits: SandboxPolicy, probes: Path) 
             for role, model in zip(ROLES, models, strict=True)
         ],
         limits,
+        allow_weaker=allow_weaker,
     )
     for model, found in zip(models, (baseline, candidate), strict=True):
         if isinstance(found, LoadFailure) and found.kind == "metadata":

@@ -99,7 +99,10 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
     candidate = pin(request.candidate, models, registry_uri=request.registry_uri)
     # Drawn now that the candidate's bytes are fixed, so that nobody could choose bytes for an order.
     seed = secrets.randbits(63)
-    seen = look_at((baseline, candidate), policy.sandbox, models / _PROBES)
+    seen = look_at(
+        (baseline, candidate), policy.sandbox, models / _PROBES,
+        allow_weaker=request.allow_lower_isolation,
+    )  # fmt: skip
     graphs = [graph_of(s) for s in seen]
     baseline, candidate = (
         _with_cutoff(m, g) for m, g in zip((baseline, candidate), graphs, strict=True)
@@ -162,7 +165,10 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
     policy = _same_policy(run, manifest)
     baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
     if seen is None:
-        seen = look_at((baseline, candidate), policy.sandbox, run.path / "models" / _PROBES)
+        seen = look_at(
+            (baseline, candidate), policy.sandbox, run.path / "models" / _PROBES,
+            allow_weaker=request.allow_lower_isolation,
+        )  # fmt: skip
     seed = int(manifest["seed"])
     window: SealedWindow | None = None
     batches: tuple[Batch, ...] = ()

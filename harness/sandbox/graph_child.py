@@ -1,7 +1,7 @@
 """A look at a model's graph, in a process of its own: what is inside, or a copy that returns more.
 
-Runs in the parent's environment, with `onnx`; like `child.worker` it locks itself first. Its answer is
-a frame of JSON, and when a copy is wanted a second one with the new model's bytes. External data are
+Runs in the parent's environment, with `onnx`; like `child.worker` it locks itself in two stages and waits
+for the parent's word before it looks at the model. Its answer is a frame of JSON, and when a copy is wanted a second one with the new model's bytes. External data are
 never needed to read a graph; onnxruntime gets them, and a copy goes on referring to them.
 """
 
@@ -44,16 +44,20 @@ def main(arguments: list[str]) -> None:
     """
     requests, answers, model_fd, external_fd = (int(a) for a in arguments)
     faulthandler.enable()
-    config = frames.read_frame(frames.Reader(requests), 0).header
-    lockdown.stage_a(
+    reader = frames.Reader(requests)
+    config = frames.read_frame(reader, 0).header
+    layers = lockdown.stage_a(
         config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
     )
     # Only now: the lock must be on before anything third-party is imported.
     import onnx
     from google.protobuf.message import DecodeError
 
+    # Nothing can be imported after the lock: what is named here is needed later.
+    from harness.sandbox import graph_description, graph_edits  # noqa: F401
     from harness.sandbox.child import external, sessions, worker
 
+    worker.locked(reader, answers, config["parent"], layers)
     refusals: tuple[type[Exception], ...] = (DecodeError, *sessions.RUNTIME_ERRORS)
     try:
         data = worker.bytes_from_fd(model_fd)

@@ -33,6 +33,7 @@ from harness.sandbox.graph_values import pairs_from
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
+    admitted,
     load_failure_from_child,
     with_limit,
 )
@@ -78,19 +79,26 @@ class Looked:
     """The copy, or why there is none; None when none was asked for or the model declares nothing."""
 
 
-def look(looks: Sequence[Look], limits: SandboxPolicy) -> list[Looked | LoadFailure]:
+def look(
+    looks: Sequence[Look], limits: SandboxPolicy, *, allow_weaker: bool = False
+) -> list[Looked | LoadFailure]:
     """Looks at several models at the same time, each in a process of its own.
 
     Args:
       looks: the models.
-      limits: memory and the load deadline.
+      limits: memory, the deadlines and the isolation that is required.
+      allow_weaker: go on when less isolation than required was obtained.
 
     Raises:
-      UsageError: a file cannot be read.
+      UsageError: a file cannot be read, or the isolation is weaker than required.
     """
     with ExitStack() as stack:
         children = [stack.enter_context(_asked(w, limits, None)) for w in looks]
-        return [_answered(w, child, limits) for w, child in zip(looks, children, strict=True)]
+        refused = [admitted(child, limits, allow_weaker=allow_weaker) for child in children]
+        return [
+            failure or _answered(w, child, limits)
+            for w, child, failure in zip(looks, children, refused, strict=True)
+        ]
 
 
 def inspect(
@@ -100,11 +108,11 @@ def inspect(
 
     Args:
       model: the .onnx file.
-      limits: memory and the load deadline.
+      limits: memory, the deadlines and the isolation that is required.
       external: names of its external data files.
 
     Raises:
-      UsageError: the file cannot be read.
+      UsageError: the file cannot be read, or the isolation is weaker than required.
     """
     answer = look([Look(model=model, external=external)], limits)[0]
     return answer if isinstance(answer, LoadFailure) else answer.graph
@@ -124,15 +132,15 @@ def probe(
       model: the .onnx file.
       tensors: names as `ModelGraph.tensors` has them; unknown ones are skipped and listed.
       out: where the copy goes; it refers to the same external data.
-      limits: memory and the load deadline.
+      limits: memory, the deadlines and the isolation that is required.
       external: names of its external data files.
 
     Raises:
-      UsageError: the file cannot be read.
+      UsageError: the file cannot be read, or the isolation is weaker than required.
     """
     wanted = Look(model=model, external=external, copy=out)
     with _asked(wanted, limits, list(tensors)) as child:
-        answer = received_graph(child, limits)
+        answer = admitted(child, limits) or received_graph(child, limits)
         return answer if isinstance(answer, LoadFailure) else _probed(child, tensors, out, limits)
 
 
@@ -213,7 +221,7 @@ def received_graph(
 ) -> tuple[Header, memoryview] | LoadFailure:
     """The next frame of a graph child's answer."""
     try:
-        frame = received(child, limits.start_deadline_s + limits.load_deadline_s)
+        frame = received(child, limits.load_deadline_s)
         header = frame.header
         expect_kind(header, "graph")
         if header.get("ok") is not True:

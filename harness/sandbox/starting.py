@@ -19,7 +19,7 @@ from harness.sandbox.answers import (
     text_from,
 )
 from harness.sandbox.channel import ChannelClosed, ChannelTimeout
-from harness.sandbox.child.frames import FrameError
+from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.deadlines import received
 from harness.sandbox.isolation import Isolation, isolation_from_child, refuse_weaker
@@ -101,7 +101,7 @@ class Start:
         try:
             header = received(self._child, self.limits.start_deadline_s).header
             expect_kind(header, "ready")
-            isolation = isolation_from_child(_texts_by_name(header.get("layers")), self._child.pid)
+            isolation = isolation_from_header(header, self._child.pid)
             versions = _texts_by_name(header.get("versions"))
             refuse_weaker(isolation, self.limits.require, allow_weaker=self._allow_weaker)
             files = self._files
@@ -175,6 +175,36 @@ class Start:
             traced=self._traced,
             trace_error=self._trace_error,
         )
+
+
+def isolation_from_header(header: Header, pid: int) -> Isolation:
+    """What a child's ready frame says, and what is seen of it.
+
+    Raises:
+      FrameError: the frame says nothing of its layers.
+    """
+    # A child that has tried nothing on itself is believed no filter.
+    tried = _texts_by_name(header.get("self_tests", {}))
+    return isolation_from_child(_texts_by_name(header.get("layers")), tried, pid)
+
+
+def admitted(
+    child: ChildProcess, limits: SandboxPolicy, *, allow_weaker: bool = False
+) -> LoadFailure | None:
+    """Waits for the child's word on its isolation, then lets it look at the model.
+
+    Raises:
+      UsageError: the isolation is weaker than required.
+    """
+    try:
+        header = received(child, limits.start_deadline_s).header
+        expect_kind(header, "ready")
+        isolation = isolation_from_header(header, child.pid)
+    except PIPE_ERRORS as error:
+        return load_failure_from_child(child, error)
+    refuse_weaker(isolation, limits.require, allow_weaker=allow_weaker)
+    child.channel.send({"kind": "load"})
+    return None
 
 
 def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:

@@ -31,6 +31,7 @@ from harness.sandbox.graphs import received_graph
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
+    admitted,
     load_failure_from_child,
     with_limit,
 )
@@ -81,7 +82,13 @@ class Edited:
 
 
 def edit(
-    model: Path, wanted: Edit, out: Path, limits: SandboxPolicy, *, external: Sequence[str] = ()
+    model: Path,
+    wanted: Edit,
+    out: Path,
+    limits: SandboxPolicy,
+    *,
+    external: Sequence[str] = (),
+    allow_weaker: bool = False,
 ) -> Edited | LoadFailure:
     """Writes a copy of a model.
 
@@ -89,11 +96,12 @@ def edit(
       model: the .onnx file; never parsed here.
       wanted: what the copy returns and takes.
       out: where it goes; its folder needs the external data only when it is run.
-      limits: memory and the load deadline.
+      limits: memory, the deadlines and the isolation that is required.
       external: names of its external data files.
+      allow_weaker: go on when less isolation than required was obtained.
 
     Raises:
-      UsageError: the file cannot be read.
+      UsageError: the file cannot be read, or the isolation is weaker than required.
     """
     with ModelFiles(model, external=external) as files:
         child = ChildProcess.started(
@@ -116,6 +124,8 @@ def edit(
             memory_bytes=limits.memory_bytes,
         )
     try:
+        if failure := admitted(child, limits, allow_weaker=allow_weaker):
+            return failure
         answers = []
         for _ in ("what is inside", "the graph", "the copy"):
             answer = received_graph(child, limits)
@@ -178,19 +188,21 @@ class Tracer:
         external: Sequence[str] = (),
         python: Path | None = None,
         optimise: bool = False,
+        allow_weaker: bool = False,
     ) -> Tracer | LoadFailure:
         """Starts a process and loads the copy in it.
 
         Args:
           copy: the .onnx file.
-          limits: memory and deadlines.
+          limits: memory, deadlines and the isolation that is required.
           folder: where the external data lie; None = beside the copy.
           external: names of external data files.
           python: interpreter of the version's own environment; None for the parent's.
           optimise: as production runs it.
+          allow_weaker: go on when less isolation than required was obtained.
 
         Raises:
-          UsageError: a file cannot be read.
+          UsageError: a file cannot be read, or the isolation is weaker than required.
         """
         with ModelFiles(copy, external=external, folder=folder) as files:
             child = ChildProcess.started(
@@ -206,15 +218,20 @@ class Tracer:
                 memory_bytes=limits.memory_bytes,
             )
         try:
-            header = received(child, limits.start_deadline_s + limits.load_deadline_s).header
+            if failure := admitted(child, limits, allow_weaker=allow_weaker):
+                return failure
+            header = received(child, limits.load_deadline_s).header
             expect_kind(header, "traced")
             if header.get("ok") is not True:
                 child.close()
-                failure = LoadFailure(kind="load", message=message_from(header.get("error")))
-                return with_limit(failure, limits)
+                refusal = LoadFailure(kind="load", message=message_from(header.get("error")))
+                return with_limit(refusal, limits)
             return cls(child, limits, texts_from(header.get("tensors"), MAX_NAME))
         except PIPE_ERRORS as error:
             return load_failure_from_child(child, error)
+        except BaseException:
+            child.close()
+            raise
 
     def run(self, feeds: Tensors, wanted: Sequence[str]) -> Traced:
         """Runs the copy once.

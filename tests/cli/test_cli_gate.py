@@ -167,7 +167,8 @@ def test_decision_json_holds_what_is_promised(promoted):
     for guardrail in decision["guardrails"]:
         assert set(each.split()) <= guardrail.keys()
     assert {"digest", "version", "name"} <= decision["baseline"].keys()
-    assert decision["isolation"]["tier"] == "S0"
+    assert decision["isolation"]["tier"] in {"S2", "S3"}
+    assert not decision["isolation"]["allowed_below"]
     assert decision["n_requests"] == sum(w["judged"] for w in decision["windows"].values())
 
 

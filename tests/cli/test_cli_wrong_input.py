@@ -6,8 +6,10 @@ The fixture `harness` fails every test whose command prints a traceback.
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import emulation
 import numpy as np
 import pytest
 from gates import MODELS, REFACTOR, RETRAIN, tiny_model, tiny_traffic
@@ -261,22 +263,28 @@ def test_expected_changes_that_no_version_has(gate, write_policy):
     assert_refused(ran, "doubbled", "did you mean 'doubled'?", out=gate.out)
 
 
-def test_a_stronger_sandbox_than_there_is(gate, write_policy):
-    policy = write_policy(REFACTOR, sandbox={"require": "S2"})
-    assert_refused(gate(policy=policy), "S2", "S0", out=gate.out)
+@pytest.fixture
+def no_filter(monkeypatch, tmp_path):
+    """This machine without system call filters: no more than S1."""
+    monkeypatch.setattr(sys, "executable", str(emulation.interpreter(tmp_path, "no-seccomp")))
 
 
-def test_a_weaker_sandbox_that_is_allowed_is_told_everywhere(gate, write_policy):
-    policy = write_policy(REFACTOR, sandbox={"require": "S2"})
-    ran = gate(None, None, "--allow-lower-isolation", "--as-of", TINY_AS_OF, policy=policy)
+@pytest.mark.usefixtures("no_filter")
+def test_a_stronger_sandbox_than_there_is(gate):
+    assert_refused(gate(), "requires S2", "gives S1", "harness doctor", out=gate.out)
+
+
+@pytest.mark.usefixtures("no_filter")
+def test_a_weaker_sandbox_that_is_allowed_is_told_everywhere(gate):
+    ran = gate(None, None, "--allow-lower-isolation", "--as-of", TINY_AS_OF)
     assert ran.code == 0
     decision = json.loads((gate.out / "decision.json").read_text())
-    assert decision["isolation"]["tier"] == "S0"
+    assert decision["isolation"]["tier"] == "S1"
     assert decision["isolation"]["allowed_below"]
     for page in ("report.html", "summary.md"):
         text = (gate.out / page).read_text()
         assert "S2" in text
-        assert "S0" in text
+        assert "S1" in text
     assert "S2" in ran.out
 
 

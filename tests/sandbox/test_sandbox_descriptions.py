@@ -13,7 +13,7 @@ from harness.sandbox.child.frames import FrameError
 from harness.sandbox.graph_values import graph_from_description
 from harness.sandbox.tracing import Edit, Edited, edit
 
-LIMITS = SandboxPolicy(require="S0")
+LIMITS = SandboxPolicy()
 FLIGHTS = Path(__file__).parents[2] / "models" / "flights"
 
 

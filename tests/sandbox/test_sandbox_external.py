@@ -19,7 +19,7 @@ from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.process import Sandbox
 from harness.sandbox.starting import Start
 
-LIMITS = SandboxPolicy(require="S0")
+LIMITS = SandboxPolicy()
 CONTENT = b"root:x:0:0:root:/root:/bin/bash\n" * 2
 
 
@@ -162,7 +162,7 @@ def test_weights_over_the_memory_limit_do_not_load(tmp_path):
     path = adding(tmp_path / "m.onnx", "weights.bin")
     with (tmp_path / "weights.bin").open("ab") as file:
         file.truncate(512 << 20)
-    limits = SandboxPolicy(require="S0", memory_bytes=512 << 20)
+    limits = SandboxPolicy(memory_bytes=512 << 20)
     failure = Sandbox.start(path, name="c", limits=limits, external=("weights.bin",))
     assert isinstance(failure, LoadFailure)
     assert failure.message.endswith("(the policy's sandbox.memory is 512 MiB)")

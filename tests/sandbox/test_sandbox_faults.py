@@ -87,7 +87,7 @@ def test_a_child_without_an_address_limit_is_stopped_near_its_memory(tmp_path):
 
 
 def test_a_request_that_the_address_limit_refuses_is_told_as_memory(tmp_path):
-    limits = SandboxPolicy(require="S0", memory_bytes=1 << 30)
+    limits = SandboxPolicy(memory_bytes=1 << 30)
     sandbox = Sandbox.start(models.hungry(tmp_path / "m.onnx"), name="c", limits=limits)
     assert isinstance(sandbox, Sandbox)
     with sandbox:

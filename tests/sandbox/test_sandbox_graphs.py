@@ -10,7 +10,7 @@ from harness.sandbox.answers import BatchAnswer, LoadFailure
 from harness.sandbox.graphs import ProbeResult, inspect, probe
 from harness.sandbox.process import Sandbox
 
-LIMITS = SandboxPolicy(require="S0")
+LIMITS = SandboxPolicy()
 
 
 def graph_of(path) -> ModelGraph:

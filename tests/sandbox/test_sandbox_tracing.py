@@ -10,7 +10,7 @@ from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.tracing import Edit, Edited, Traced, Tracer, edit
 
-LIMITS = SandboxPolicy(require="S0", batch_deadline_s=5.0)
+LIMITS = SandboxPolicy(batch_deadline_s=5.0)
 FLOAT = TensorProto.FLOAT
 
 

@@ -1,7 +1,7 @@
 """One copy of a model in its own process: answers with every tensor that the copy returns, whole.
 
 Unlike the worker it knows no rows: shapes of intermediate tensors are nobody's promise. Order of events
-as there: configuration frame → lock → imports → model bytes → "traced" frame → one answer per request.
+as there, with a "traced" frame for the "hello".
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ def main(arguments: list[str]) -> None:
     faulthandler.enable()
     reader = frames.Reader(requests)
     config = frames.read_frame(reader, 0).header
-    lockdown.stage_a(
+    layers = lockdown.stage_a(
         config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
     )
     from harness.sandbox.child import columns, external, sessions, worker
 
+    worker.locked(reader, answers, config["parent"], layers)
     try:
         files = external.files_from_fd(external_fd, config["external"])
         data = worker.bytes_from_fd(model_fd)

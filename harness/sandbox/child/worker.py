@@ -1,8 +1,9 @@
 """One version of a model in its own process: reads requests from a pipe, answers on another.
 
-Order of events: configuration frame → lock → imports → "ready" frame → "load" frame from the parent →
-model bytes → "hello" frame → one answer per request frame, until the pipe closes. There is no model
-to look at before the parent has seen the lock and said "load".
+Order of events: configuration frame → first stage of the lock → imports → second stage → "ready" frame
+→ "load" frame from the parent → model bytes → "hello" frame → one answer per request frame, until the
+pipe closes. There is no model to look at before the parent has seen the lock and said "load". After the
+second stage nothing can be imported.
 """
 
 from __future__ import annotations
@@ -41,9 +42,8 @@ def main(arguments: list[str]) -> None:
     import numpy as np
     import onnxruntime
 
-    from harness.sandbox.child import sessions
+    from harness.sandbox.child import columns, external, sessions  # noqa: F401 - not after the lock
 
-    sessions.warm_up()
     slots = ring.Ring(ring_fd)
     os.close(ring_fd)
     versions = {
@@ -51,11 +51,40 @@ def main(arguments: list[str]) -> None:
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
     }
-    send(answers, {"kind": "ready", "layers": layers, "versions": versions})
-    load = frames.read_frame(reader, 0).header
+    load = locked(reader, answers, config["parent"], layers, versions)
     loaded = _loaded(answers, mailbox, external_fd, load)
     if loaded is not None:
         _Server(reader, answers, slots, config["memory_bytes"], loaded).serve()
+
+
+def locked(
+    reader: frames.Reader,
+    answers: int,
+    parent: int,
+    layers: lockdown.Layers,
+    versions: dict[str, str] | None = None,
+) -> frames.Header:
+    """Goes through the second stage of the lock and waits for the parent's word.
+
+    Args:
+      reader: the request pipe.
+      answers: the answer pipe.
+      parent: process id of the parent.
+      layers: of the first stage.
+      versions: what runs here, for the parent.
+
+    Returns:
+      The "load" frame: the parent accepts the lock.
+    """
+    from harness.sandbox.child import sessions
+
+    sessions.warm_up()
+    tried = lockdown.stage_b(parent, layers)
+    send(
+        answers,
+        {"kind": "ready", "layers": layers, "self_tests": tried, "versions": versions or {}},
+    )
+    return frames.read_frame(reader, 0).header
 
 
 def send(fd: int, header: frames.Header, buffers: list[memoryview] | None = None) -> None:
