@@ -18,6 +18,9 @@ from harness.decide.facts import Facts, WindowFacts
 from harness.decide.forecast import farthest, words
 from harness.decide.integrity import Unfit, harm_without_labels, unfit_labels, unfit_traffic
 
+SOUND_HOLDS = frozenset({"empty_window", "too_few_requests", "not_enough_evidence"})
+"""Reasons of a HOLD whose evidence is sound and merely too little: a later run may go on from it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:

@@ -50,9 +50,10 @@ def again(
 
     Returns:
       RESUME only after HOLD or an interruption, for a process claim with usable evidence; a proven
-      rollback is not continued but asked anew at a smaller level.
+      answer is not continued but asked anew at a smaller level. Also after a promotion: asked on at full
+      level, a harmless candidate is rolled back sooner or later.
     """
-    if earlier is None or dict(earlier) != dict(lineage) or answered is Decision.PROMOTE:
+    if earlier is None or dict(earlier) != dict(lineage):
         return Again.FIRST
     open_ = answered is None or answered is Decision.HOLD
     return Again.RESUME if open_ and claim is Claim.PROCESS and same_test else Again.SPEND

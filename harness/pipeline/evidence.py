@@ -65,6 +65,21 @@ class RunningEvidence:
         self.failures = CandidateFailures()
         self.judged: dict[str, int] = {}
 
+    def carry(self, judge: dict[str, Any], judged: dict[str, int]) -> None:
+        """Starts from the tests of an earlier attempt at the same question.
+
+        Args:
+          judge: state of its judge.
+          judged: pairs it judged by window.
+
+        Raises:
+          GateError: other tests, or other error levels.
+        """
+        terms = self.terms
+        levels = terms.alpha_promote, terms.alpha_rollback
+        self.judge = Judge.from_state(terms.plan, *levels, judge)
+        self.judged = dict(judged)
+
     def update(self, batch: Batch, pair: PairBatch, label: Floats) -> Pairs:
         """Takes one batch and looks.
 

@@ -17,14 +17,15 @@ from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
 from harness.core.policies import Mode
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
+from harness.decide.decision import SOUND_HOLDS
 from harness.pipeline.assets import default_cache_dir, default_state_dir
 from harness.pipeline.judgement import conclude
 from harness.pipeline.prepare import prepare, restore, slug
 from harness.pipeline.progress import Listener, silent
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.request import GateRequest
-from harness.store.attempts import ANSWERED, PROMOTED, UNSEEN, AttemptLedger
-from harness.store.files import machine_trouble_is_a_gate_error
+from harness.store.attempts import ANSWERED, HELD, PROMOTED, UNSEEN, AttemptLedger
+from harness.store.files import machine_trouble_is_a_gate_error, sha256_of_file
 from harness.store.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -194,8 +195,7 @@ def _note_resume(error: BaseException, path: Path) -> None:
 
 def _finish(run: RunFolder, outcome: Outcome, started: float) -> GateResult:
     digest = publish(run, outcome)
-    seen = PROMOTED if outcome.record.decision is Decision.PROMOTE else ANSWERED
-    _close_attempt(run, seen if outcome.record.n_requests else UNSEEN)
+    _close_attempt(run, _state_after(outcome))
     return GateResult(
         run=run.path,
         record=outcome.record,
@@ -207,12 +207,24 @@ def _finish(run: RunFolder, outcome: Outcome, started: float) -> GateResult:
     )
 
 
+def _state_after(outcome: Outcome) -> str:
+    """How an attempt that ended counts."""
+    record = outcome.record
+    if not record.n_requests:
+        return UNSEEN
+    if record.decision is Decision.PROMOTE:
+        return PROMOTED
+    return HELD if record.reason in SOUND_HOLDS else ANSWERED
+
+
 def _close_attempt(run: RunFolder, state: str) -> None:
     """Says in the count of attempts how this run ended."""
     if run.has("manifest.json"):
         manifest = run.read_json("manifest.json")
         folder = Path(manifest["request"]["state_dir"])
-        AttemptLedger(folder, manifest["lineage"]).close(manifest["attempt_token"], state)
+        ended = run.path / "decision.json"
+        digest = sha256_of_file(ended) if ended.exists() else ""
+        AttemptLedger(folder, manifest["lineage"]).close(manifest["attempt_token"], state, digest)
 
 
 def _absolute(reference: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,20 +10,23 @@ import numpy as np
 from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph
-from harness.core.policies import Claim, WindowName
-from harness.core.tensors import Floats, Ints
+from harness.core.policies import WindowName
+from harness.core.tensors import Floats
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
 from harness.decide.decision import decide
-from harness.decide.facts import Facts, FailureCount, TrafficFacts, WindowFacts
+from harness.decide.facts import Facts, FailureCount
 from harness.diff.features import only_fitted
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
-from harness.judge.plan import TestPlan, plan_tests
+from harness.judge.combine import Judge
+from harness.judge.plan import TestPlan
+from harness.pipeline.carried import planned_tests
 from harness.pipeline.describe import Described, describe, leg_findings
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
+from harness.pipeline.left_out import left_out, traffic_counts, window_facts, windows_json
 from harness.pipeline.loop import LoopResult, replay
 from harness.pipeline.noise import answers_vary, floor_above_margin
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
@@ -59,9 +61,9 @@ def conclude(prepared: Prepared, listener: Listener) -> Outcome:
     if window is None:  # both load, so preparation sealed the traffic
         msg = "a run with two loadable versions has a window"
         raise AssertionError(msg)
-    plan = plan_tests(prepared.policy, prepared.counts)
+    plan = planned_tests(prepared.policy, prepared.counts, prepared.carried, None)
     if not prepared.batches:
-        return _not_run(prepared, Facts(windows=_windows(prepared, {})), prepared.manifest, plan)
+        return _nothing_new(prepared, plan)
     limits, weaker = prepared.policy.sandbox, prepared.request.allow_lower_isolation
     recipes = (
         leg_recipe("baseline", prepared.baseline, old.probe, limits=limits, allow_weaker=weaker),
@@ -121,8 +123,8 @@ def _replayed(
         terms = Terms(
             policy=policy,
             plan=plan,
-            alpha_promote=spent(policy.alpha_promote, prepared.attempt),
-            alpha_rollback=spent(policy.alpha_rollback, prepared.attempt),
+            alpha_promote=spent(policy.alpha_promote, prepared.level),
+            alpha_rollback=spent(policy.alpha_rollback, prepared.level),
             match=match,
             floor=floor,
             graphs=graphs,
@@ -174,7 +176,7 @@ def _ended(run: _Run) -> Outcome:
         summary=saved,
         manifest=run.manifest,
         models=(prepared.baseline, prepared.candidate),
-        windows=_windows_json(prepared, evidence.judged),
+        windows=windows_json(prepared, evidence.judged),
         plan=run.plan,
         status=status,
     )
@@ -186,7 +188,7 @@ def _summary(prepared: Prepared) -> dict[str, Any]:
     summary = Summary(cover=prepared.policy.windows.cover, slices=sliced)
     for chunk in prepared.run.pairs_chunks():
         summary.add(prepared.run.read_pairs(chunk))
-    return summary.finish(_traffic_counts(prepared))
+    return summary.finish(traffic_counts(prepared))
 
 
 def _labelled(prepared: Prepared, saved: dict[str, Any]) -> tuple[Floats, list[float | None]]:
@@ -197,23 +199,40 @@ def _labelled(prepared: Prepared, saved: dict[str, Any]) -> tuple[Floats, list[f
     return prepared.label[np.concatenate(at)] if at else np.empty(0), rates
 
 
+def _nothing_new(prepared: Prepared, plan: TestPlan) -> Outcome:
+    """The outcome where the windows hold no request, or none that was not judged before."""
+    carried, judge = prepared.carried, None
+    judged: dict[str, int] = {}
+    if carried is not None:
+        levels = (prepared.policy.alpha_promote, prepared.policy.alpha_rollback)
+        alphas = [spent(alpha, prepared.level) for alpha in levels]
+        judge = Judge.from_state(plan, alphas[0], alphas[1], carried.judge)
+        judged = carried.judged
+    facts = Facts(windows=window_facts(prepared, judged), exhausted=True)
+    return _not_run(prepared, facts, prepared.manifest, plan, judge)
+
+
 def _not_run(
-    prepared: Prepared, facts: Facts, manifest: dict[str, Any], plan: TestPlan | None = None
+    prepared: Prepared,
+    facts: Facts,
+    manifest: dict[str, Any],
+    plan: TestPlan | None = None,
+    judge: Judge | None = None,
 ) -> Outcome:
-    """The outcome of a run in which nothing was replayed."""
+    """The outcome of a run in which nothing was replayed; `judge` holds what was carried over."""
     facts = replace(
         facts, attempt=prepared.attempt,
         traffic=traffic_facts(manifest), labels=label_facts(manifest),
         not_compared=("no request was replayed: outputs, features and losses were not compared",),
     )  # fmt: skip
-    record = decide(prepared.policy, None, (), facts)
-    rows: tuple[Evidence, ...] = ()
-    status: Status | None = None
+    rows: tuple[Evidence, ...] = judge.evidence() if judge else ()
+    status: Status | None = judge.status() if judge else None
+    record = decide(prepared.policy, status, rows, facts)
     return Outcome(
         record=record, evidence=rows, intermediates={},
         findings=(*_load_findings(facts), *integrity_findings(manifest, np.empty(0), ())),
         summary={}, manifest=manifest, models=(prepared.baseline, prepared.candidate),
-        windows=_windows_json(prepared, {}), plan=plan, status=status,
+        windows=windows_json(prepared, {w.name: w.judged for w in facts.windows}), plan=plan, status=status,
     )  # fmt: skip
 
 
@@ -273,7 +292,7 @@ def _facts(run: _Run, *, one_value: bool) -> Facts:
     # baseline's, evidence is missing.
     ended = (tuple(result.ended_leg.split(": ", 1)),) if result.ended_leg else ()
     return Facts(
-        windows=_windows(prepared, result.evidence.judged),
+        windows=window_facts(prepared, result.evidence.judged),
         traffic=traffic_facts(run.manifest),
         labels=replace(labels, one_value=one_value) if labels else None,
         candidate_only_failures=tuple(
@@ -288,104 +307,8 @@ def _facts(run: _Run, *, one_value: bool) -> Facts:
         features_not_compared=run.described.unproven[1],
         attempt=prepared.attempt,
         exhausted=result.finished,
-        not_compared=(*run.described.not_compared, *_left_out(prepared, run.plan)),
+        not_compared=(*run.described.not_compared, *left_out(prepared, run.plan)),
     )
-
-
-def _windows(prepared: Prepared, judged: dict[str, int]) -> tuple[WindowFacts, ...]:
-    selection = prepared.manifest.get("selection", {})
-    traffic = traffic_facts(prepared.manifest)
-    return tuple(
-        WindowFacts(
-            name=name,
-            selected=int(s["n"]),
-            judged=judged.get(name, 0),
-            min_requests=prepared.policy.windows.min_requests,
-            reason=_why_small(s, traffic),
-        )
-        for name, s in selection.items()
-    )
-
-
-def _why_small(selection: dict[str, Any], traffic: TrafficFacts) -> str:
-    if selection["refusal"]:
-        return str(selection["refusal"])
-    if selection["n"]:
-        return ""
-    if not traffic.recorded:
-        return "the traffic holds no exchange"
-    if not traffic.sealed:
-        return f"none of the {traffic.recorded:,} recorded exchanges could be sealed"
-    return "; ".join(f"{count:,} exchanges: {reason}" for reason, count in selection["left_out"])
-
-
-def _windows_json(prepared: Prepared, judged: dict[str, int]) -> dict[str, Any]:
-    selection = prepared.manifest.get("selection", {})
-    traffic = traffic_facts(prepared.manifest)
-    return {
-        name: {
-            "n": s["n"],
-            "judged": judged.get(name, 0),
-            "first_ts_ns": s["first_ts_ns"],
-            "last_ts_ns": s["last_ts_ns"],
-            "reason": _why_small(s, traffic),
-            "left_out": s["left_out"],
-        }
-        for name, s in selection.items()
-    }
-
-
-def _left_out(prepared: Prepared, plan: TestPlan) -> list[str]:
-    """What the selection and the pooling leave without a claim, as sentences."""
-    found = []
-    info = prepared.manifest["window"]
-    found += [
-        f"{count:,} recorded exchanges could not be sealed: {reason}"
-        for reason, count in info["not_sealed"]
-    ]
-    for name, s in prepared.manifest["selection"].items():
-        found += [
-            f"{name} window: {count:,} exchanges left out, {reason}"
-            for reason, count in s["left_out"]
-        ]
-    planned: Counter[str] = Counter()
-    for batch in prepared.planning:
-        planned[batch.window] += len(batch.positions)
-    found += [
-        f"{name} window: {count:,} requests planned the bets and are no evidence"
-        for name, count in planned.items()
-    ]
-    for pooled in plan.pooled:
-        values = ", ".join(v or "(not recorded)" for v in pooled.values)
-        found.append(
-            f"no claim of its own for {pooled.column} {values}: {pooled.share:.1%} of the window, "
-            + ("judged together as 'rest'" if pooled.tested else "too few to judge even together")
-        )
-    if prepared.policy.claim is Claim.WINDOW:
-        like = [t.name for t in plan.tests if not t.column and t.population is None]
-        if like:
-            found.append(
-                f"exactly this window: the baseline's answers vary from run to run, so the verdict of "
-                f"{', '.join(like)} is about traffic like it"
-            )
-    for column in prepared.policy.windows.cover:
-        if column not in info["context"]:
-            found.append(f"coverage of {column}: the traffic does not record it")
-    return found
-
-
-def _traffic_counts(prepared: Prepared) -> dict[str, dict[str, int]]:
-    """How much of the sealed traffic holds each value of the columns to cover."""
-    window = prepared.window
-    if window is None:
-        return {}
-    found: dict[str, dict[str, int]] = {}
-    for column in prepared.policy.windows.cover:
-        if column in window.info.context:
-            codes, words = window.index().context(column)
-            counts: Ints = np.bincount(codes, minlength=len(words))
-            found[column] = {str(w): int(n) for w, n in zip(words, counts, strict=True) if n}
-    return found
 
 
 def _isolation(prepared: Prepared, baseline: Leg, candidate: Leg) -> dict[str, Any]:

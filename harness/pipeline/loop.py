@@ -114,6 +114,8 @@ class _Book:
         self._rows: list[Pairs] = []
         self.next_batch = 0
         self.evidence = RunningEvidence(terms)
+        if prepared.carried is not None:
+            self.evidence.carry(prepared.carried.judge, prepared.carried.judged)
         saved = self._run.load_state()
         if saved is not None:
             self._chunk, arrays, meta = saved

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from harness.core.tensors import Floats
-from harness.judge.plan import plan_tests
 from harness.judge.planning import moments, planning_json
+from harness.pipeline.carried import planned_tests
 from harness.pipeline.evidence import RunningEvidence, Terms
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
@@ -55,7 +55,7 @@ def with_planned_bets(
         if saved
         else _moments(prepared, terms, legs, listener, trace=trace)
     )
-    plan = plan_tests(terms.policy, prepared.counts, found)
+    plan = planned_tests(terms.policy, prepared.counts, prepared.carried, found)
     if not saved:
         requests: Counter[str] = Counter()
         for batch in prepared.planning:

@@ -7,11 +7,9 @@ verdict cannot differ.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import sys
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,32 +20,26 @@ from harness.core.clock import iso, now_ns
 from harness.core.errors import PolicyError, TrafficError, UsageError
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph, PinnedModel
-from harness.core.policies import Mode, Policy, WindowName
-from harness.core.tensors import Array, Floats, Ints, Strings
+from harness.core.policies import Mode, Policy
+from harness.core.tensors import Floats
 from harness.decide.policy import policy_from_yaml
 from harness.judge.plan import WindowCounts
+from harness.pipeline.again import Past, past_of
+from harness.pipeline.carried import CARRIED_FILE, Carried
 from harness.pipeline.environment import environment, package_version
-from harness.pipeline.integrity import check_label_values, check_one_model, labels_json
 from harness.pipeline.opening import Seen, graph_of, look_at
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.request import GateRequest
-from harness.pipeline.selection import (
-    WindowSelection,
-    matured,
-    maturity_in_ns,
-    needed_windows,
-    newest,
-)
-from harness.replay.order import Batch, draw_order, schedule
+from harness.pipeline.run_traffic import counts_of_run, fix_traffic, load_order
+from harness.replay.order import Batch, schedule
 from harness.resolve.digest import model_content
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
 from harness.store.attempts import AttemptLedger
-from harness.store.labels import JoinedLabels, join_labels, label_paths
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
-from harness.store.windows import SealedWindow, WindowIndex, is_window
+from harness.store.windows import SealedWindow, is_window
 
 BATCH_REQUESTS = 1024
 _FORMAT = 1
@@ -82,6 +74,10 @@ class Prepared:
     """Per needed window, what it holds besides the requests that plan."""
     seed: int
     attempt: int
+    level: int
+    """r of the error rates α·2^(1−r)."""
+    carried: Carried | None
+    """Evidence of an earlier attempt that this run goes on from."""
 
 
 def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepared:
@@ -128,16 +124,31 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
         "environment": environment(),
     }  # fmt: skip
     run.write_text("policy.yaml", text)
+    ledger = AttemptLedger(request.state_dir, lineage)
+    past = past_of(ledger.before(), policy, lineage)
     if isinstance(graphs[0], ModelGraph) and isinstance(graphs[1], ModelGraph):
-        _fix_traffic(
+        past = fix_traffic(
             request, policy, (baseline, candidate), graphs[0],
-            run=run, manifest=manifest, listener=listener,
+            run=run, manifest=manifest, past=past, listener=listener,
         )  # fmt: skip
-    # The last thing before evidence can be seen: a run that is refused until here is no attempt.
-    manifest["attempt_token"] = secrets.token_hex(8)
-    manifest["attempt"] = AttemptLedger(request.state_dir, lineage).take(manifest["attempt_token"])
-    run.write_json("manifest.json", manifest)
+    _take_attempt(run, manifest, ledger, past)
     return restore(run, seen)
+
+
+def _take_attempt(
+    run: RunFolder, manifest: dict[str, Any], ledger: AttemptLedger, past: Past
+) -> None:
+    """The last thing before evidence can be seen: a run that is refused until here is no attempt."""
+    taken = ledger.take(secrets.token_hex(8), run.path, past.token)
+    if past.token and not taken.resumes:
+        past = past.paid("another run has gone on from that evidence meanwhile")
+    manifest["attempt_token"], manifest["attempt"] = taken.token, taken.number
+    manifest["level"], manifest["again"] = taken.level, past.told()
+    if past.carried is not None:
+        manifest["planning"] = past.carried.planning
+        manifest["carried_sha256"] = sha256(past.carried)
+        run.write_json(CARRIED_FILE, past.carried)
+    run.write_json("manifest.json", manifest)
 
 
 def lineage_of(baseline: PinnedModel, candidate: PinnedModel, policy: Policy) -> dict[str, str]:
@@ -170,6 +181,7 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
             allow_weaker=request.allow_lower_isolation,
         )  # fmt: skip
     seed = int(manifest["seed"])
+    carried = _carried(run, manifest)
     window: SealedWindow | None = None
     batches: tuple[Batch, ...] = ()
     planning: tuple[Batch, ...] = ()
@@ -177,17 +189,33 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
     counts: dict[str, WindowCounts] = {}
     if "window" in manifest:
         window = _window_of_run(manifest, request, seen[0])
-        orders, label = _load_order(run, manifest["order_sha256"])
-        n0, size = policy.windows.planning, int(manifest["batch_requests"])
+        orders, label = load_order(run, manifest["order_sha256"])
+        n0 = 0 if carried else policy.windows.planning
+        size = int(manifest["batch_requests"])
         planning = tuple(schedule([(name, order[:n0]) for name, order in orders], size))
         orders = [(name, order[n0:]) for name, order in orders]
         batches = tuple(schedule(orders, size))
-        counts = _window_counts(policy, window, dict(orders), manifest["selection"])
+        counts = counts_of_run(run, policy, window, dict(orders), manifest["selection"], carried)
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], window=window,
         batches=batches, planning=planning, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
+        level=int(manifest.get("level", manifest["attempt"])), carried=carried,
     )  # fmt: skip
+
+
+def _carried(run: RunFolder, manifest: dict[str, Any]) -> Carried | None:
+    """The evidence that the run goes on from; None when it starts anew."""
+    if "carried_sha256" not in manifest:
+        return None
+    content = run.read_json(CARRIED_FILE)
+    if sha256(content) != manifest["carried_sha256"]:
+        raise UsageError(
+            str(run.path / CARRIED_FILE),
+            "is not the evidence that this run was begun with",
+            "Start a new run.",
+        )
+    return Carried.from_json(content)
 
 
 def _window_of_run(
@@ -270,114 +298,6 @@ def _pinned(content: dict[str, Any]) -> PinnedModel:
             "The run folder was changed; start a new run.",
         )  # fmt: skip
     return model
-
-
-def _fix_traffic(
-    request: GateRequest,
-    policy: Policy,
-    models: tuple[PinnedModel, PinnedModel],
-    graph: ModelGraph,
-    *,
-    run: RunFolder,
-    manifest: dict[str, Any],
-    listener: Listener,
-) -> None:
-    """Seals the traffic, selects the windows and draws their orders into the run folder."""
-
-    def sealing(done: int, total: int) -> None:
-        listener(Progress(stage="seal", done=done, total=total))
-
-    window = open_traffic(request.traffic, request.cache_dir, graph.signature.inputs, sealing)
-    check_one_model(window.info, ", ".join(str(path) for path in request.traffic))
-    index = window.index()
-    wanted = needed_windows(policy)
-    label: Floats = np.full(window.info.count, np.nan)
-    selections: list[WindowSelection] = []
-    if WindowName.NEWEST.value in wanted:
-        selections.append(newest(index.ts_ns, policy, request.as_of_ns))
-    if WindowName.MATURED.value in wanted:
-        joined = _joined_labels(request, policy, index)
-        label, manifest["labels"] = joined.label, labels_json(joined)
-        cutoffs = [(f"{m.name} {m.version}", m.training_cutoff_ns) for m in models]
-        selection = matured(
-            index.ts_ns, label, joined.late,
-            policy=policy, as_of_ns=request.as_of_ns, cutoffs=cutoffs,
-        )  # fmt: skip
-        check_label_values(policy, joined, index, selection.selected)
-        selections.append(selection)
-    seed = int(manifest["seed"])
-    orders = {
-        s.name: draw_order(s.selected, seed=seed, window=s.name, limit=policy.windows.max_requests)
-        for s in selections
-    }
-    manifest["window"] = {**jsonable(window.info), "path": str(window.path)}
-    manifest["selection"] = {
-        s.name: {
-            "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
-            "last_ts_ns": s.last_ts_ns, "left_out": jsonable(s.left_out), "refusal": s.refusal,
-        }
-        for s in selections
-    }  # fmt: skip
-    with (run.path / "order.npz").open("wb") as file:
-        np.savez(file, label=label, **orders)  # type: ignore[arg-type]
-    manifest["order_sha256"] = _digests({"label": label, **orders})
-
-
-def _joined_labels(request: GateRequest, policy: Policy, index: WindowIndex) -> JoinedLabels:
-    """Labels by storage position, as known at --as-of and within the maturity."""
-    files = [f for t in request.traffic for f in label_paths(t)] + list(request.labels)
-    maturity_ns = maturity_in_ns(policy)
-    return join_labels(
-        files, index.ids(), index.ts_ns, maturity_ns=maturity_ns, as_of_ns=request.as_of_ns
-    )
-
-
-def _digests(arrays: dict[str, Array]) -> dict[str, str]:
-    """sha256 (hex) of what decides which request is judged when, and by which label."""
-    return {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
-
-
-def _load_order(run: RunFolder, expected: dict[str, str]) -> tuple[list[tuple[str, Ints]], Floats]:
-    """The windows' orders, newest first, and the labels; as they were drawn."""
-    path = run.path / "order.npz"
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            arrays: dict[str, Array] = dict(saved)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise UsageError(str(path), "the test order cannot be read", "Start a new run.") from None
-    if _digests(arrays) != expected:
-        raise UsageError(
-            str(path), "is not the test order that this run was begun with", "Start a new run."
-        )
-    orders = [(str(w), arrays[w].astype(np.int64)) for w in WindowName if w in arrays]
-    return orders, arrays["label"].astype(np.float64, copy=False)
-
-
-def _window_counts(
-    policy: Policy, window: SealedWindow, orders: dict[str, Ints], selection: dict[str, Any]
-) -> dict[str, WindowCounts]:
-    """What each window holds, in all and by the context columns that the policy names.
-
-    Requests beyond max_requests still belong to the window that a claim can be about: the judged ones
-    are a random draw from it. Those that planned the bets do not.
-    """
-    n0 = policy.windows.planning
-    columns = {c for g in policy.guardrails for c in g.slice_by} | set(policy.windows.cover)
-    index, recorded = window.index(), set(window.info.context)
-    slices = {column: index.context(column) for column in sorted(columns & recorded)}
-    return {
-        name: WindowCounts(
-            n=len(order),
-            slices={c: _value_counts(codes[order], words) for c, (codes, words) in slices.items()},
-            population=max(int(selection[name]["n"]) - n0, 0),
-        )
-        for name, order in orders.items()
-    }
-
-
-def _value_counts(codes: Array, words: Strings) -> dict[str, int]:
-    counts = np.bincount(codes, minlength=len(words))
-    return {word: int(n) for word, n in zip(words, counts, strict=True) if n}
 
 
 def slug(text: str) -> str:

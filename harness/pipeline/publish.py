@@ -17,9 +17,9 @@ from harness.store.runs import RunFolder
 
 _BOUND = (
     "manifest.json", "evidence.json", "intermediates.json", "findings.json", "summary.json", "floor.json",
-    "policy.yaml",
+    "policy.yaml", "state.npz", "carried.json", "used.parquet",
 )  # fmt: skip
-"""Files that a decision is told from; it holds their digests."""
+"""Files that a decision is told from, or that a later attempt goes on from; it holds their digests."""
 _JSON = ("manifest", "decision", "evidence", "intermediates", "findings", "summary")
 
 
@@ -92,6 +92,7 @@ def _decision_json(outcome: Outcome, digest: str, bound: dict[str, str]) -> dict
         "candidate": jsonable(outcome.models[1]) if outcome.models else {},
         "windows": outcome.windows,
         "isolation": outcome.manifest.get("isolation", {}),
+        "again": outcome.manifest.get("again", {}),
         "mode": outcome.manifest["policy"]["mode"],
         "evidence_sha256": digest,
         "files_sha256": bound,

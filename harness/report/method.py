@@ -171,8 +171,9 @@ def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
         Fact(
             label="Attempt",
             value=count(attempt),
-            note="gates so far over this candidate, baseline and policy; "
-            "each further attempt has its error rates halved",
+            note=decision.at("again", "why").text(limit=LONG)
+            or "gates so far over this candidate, baseline and policy; asked again, the evidence goes on, "
+            "or the error rates are halved",
         ),
         Fact(
             label="Seed of the test order",

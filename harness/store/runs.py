@@ -157,10 +157,16 @@ class RunFolder:
         Raises:
           GateError: a column that is no such thing.
         """
+        self._write_table(self._chunk_path(chunk), table)
+
+    def write_table(self, name: str, table: dict[str, Array]) -> None:
+        """Writes a table beside the pairs, whole or not at all; columns as in `append_pairs`."""
+        self._write_table(self._file(name), table)
+
+    def _write_table(self, final: Path, table: dict[str, Array]) -> None:
         self._must_hold_lock()
         columns = {name: _column(name, values) for name, values in table.items()}
         strings = [n for n, c in columns.items() if pa.types.is_string(c.type)]
-        final = self._chunk_path(chunk)
         temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
         # A float dictionary would make one of all NaNs and one of 0.0 and -0.0.
         pq.write_table(
@@ -184,7 +190,17 @@ class RunFolder:
         Raises:
           TrafficError: no such chunk, or it is damaged.
         """
-        path = self._chunk_path(chunk)
+        return self._read_table(self._chunk_path(chunk))
+
+    def read_table(self, name: str) -> dict[str, Array]:
+        """Reads what `write_table` wrote.
+
+        Raises:
+          TrafficError: no such table, or it is damaged.
+        """
+        return self._read_table(self._file(name))
+
+    def _read_table(self, path: Path) -> dict[str, Array]:
         with damage_is_a_traffic_error(str(path), "Parquet"):
             table = pq.read_table(path, page_checksum_verification=True, use_threads=False)
         return {

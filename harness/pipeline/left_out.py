@@ -1,0 +1,142 @@
+"""What a run's windows held, and what it leaves without a claim."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from harness.core.policies import Claim
+from harness.core.tensors import Ints
+from harness.decide.facts import TrafficFacts, WindowFacts
+from harness.judge.plan import TestPlan
+from harness.pipeline.integrity import traffic_facts
+from harness.pipeline.prepare import Prepared
+
+
+def window_facts(prepared: Prepared, judged: dict[str, int]) -> tuple[WindowFacts, ...]:
+    """What the decision asks about each window.
+
+    Args:
+      prepared: the run.
+      judged: pairs by window, those that an earlier attempt judged among them.
+    """
+    selection = prepared.manifest.get("selection", {})
+    traffic = traffic_facts(prepared.manifest)
+    return tuple(
+        WindowFacts(
+            name=name,
+            selected=int(s["n"]) + int(s.get("gone", 0)),
+            judged=judged.get(name, 0),
+            min_requests=prepared.policy.windows.min_requests,
+            reason=_why_small(s, traffic),
+        )
+        for name, s in selection.items()
+    )
+
+
+def _why_small(selection: dict[str, Any], traffic: TrafficFacts) -> str:
+    if selection["refusal"]:
+        return str(selection["refusal"])
+    if selection["n"]:
+        return ""
+    if not traffic.recorded:
+        return "the traffic holds no exchange"
+    if not traffic.sealed:
+        return f"none of the {traffic.recorded:,} recorded exchanges could be sealed"
+    return "; ".join(f"{count:,} exchanges: {reason}" for reason, count in selection["left_out"])
+
+
+def windows_json(prepared: Prepared, judged: dict[str, int]) -> dict[str, Any]:
+    """The same for `decision.json`, with spans and what was left out."""
+    selection = prepared.manifest.get("selection", {})
+    traffic = traffic_facts(prepared.manifest)
+    return {
+        name: {
+            "n": s["n"] + s.get("gone", 0),
+            "judged": judged.get(name, 0),
+            "first_ts_ns": s["first_ts_ns"],
+            "last_ts_ns": s["last_ts_ns"],
+            "reason": _why_small(s, traffic),
+            "left_out": s["left_out"],
+        }
+        for name, s in selection.items()
+    }
+
+
+def left_out(prepared: Prepared, plan: TestPlan) -> list[str]:
+    """What the selection and the pooling leave without a claim, as sentences."""
+    found = [*_selected_out(prepared), *_not_judged_here(prepared), *_not_exact(prepared, plan)]
+    for pooled in plan.pooled:
+        values = ", ".join(v or "(not recorded)" for v in pooled.values)
+        found.append(
+            f"no claim of its own for {pooled.column} {values}: {pooled.share:.1%} of the window, "
+            + ("judged together as 'rest'" if pooled.tested else "too few to judge even together")
+        )
+    recorded = prepared.manifest["window"]["context"]
+    found += [
+        f"coverage of {column}: the traffic does not record it"
+        for column in prepared.policy.windows.cover
+        if column not in recorded
+    ]
+    return found
+
+
+def traffic_counts(prepared: Prepared) -> dict[str, dict[str, int]]:
+    """How much of the sealed traffic holds each value of the columns to cover."""
+    window = prepared.window
+    if window is None:
+        return {}
+    found: dict[str, dict[str, int]] = {}
+    for column in prepared.policy.windows.cover:
+        if column in window.info.context:
+            codes, words = window.index().context(column)
+            counts: Ints = np.bincount(codes, minlength=len(words))
+            found[column] = {str(w): int(n) for w, n in zip(words, counts, strict=True) if n}
+    return found
+
+
+def _selected_out(prepared: Prepared) -> list[str]:
+    """Exchanges that were not sealed or not selected."""
+    found = []
+    info = prepared.manifest["window"]
+    found += [
+        f"{count:,} recorded exchanges could not be sealed: {reason}"
+        for reason, count in info["not_sealed"]
+    ]
+    for name, s in prepared.manifest["selection"].items():
+        found += [
+            f"{name} window: {count:,} exchanges left out, {reason}"
+            for reason, count in s["left_out"]
+        ]
+    return found
+
+
+def _not_judged_here(prepared: Prepared) -> list[str]:
+    """Requests that an earlier attempt judged, or that planned the bets."""
+    found = []
+    if prepared.carried is not None:
+        found.append(
+            f"outputs and features of the {sum(prepared.carried.judged.values()):,} pairs that count on "
+            f"from run {prepared.carried.run}: what was found there is in that run"
+        )
+    planned: Counter[str] = Counter()
+    for batch in prepared.planning:
+        planned[batch.window] += len(batch.positions)
+    found += [
+        f"{name} window: {count:,} requests planned the bets and are no evidence"
+        for name, count in planned.items()
+    ]
+    return found
+
+
+def _not_exact(prepared: Prepared, plan: TestPlan) -> list[str]:
+    """Guardrails of a window claim that keep the process claim, as answers vary."""
+    if prepared.policy.claim is not Claim.WINDOW:
+        return []
+    like = [t.name for t in plan.tests if not t.column and t.population is None]
+    if not like:
+        return []
+    varying = f"the baseline's answers vary from run to run, so the verdict of {', '.join(like)}"
+    return [f"exactly this window: {varying} is about traffic like it"]

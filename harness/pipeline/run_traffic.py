@@ -1,0 +1,220 @@
+"""The run's traffic: sealed, selected into windows, and their orders drawn into the run folder.
+
+What an earlier attempt judged, where its evidence goes on, is left out of the drawn order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import UsageError
+from harness.core.jsonable import jsonable
+from harness.core.models import ModelGraph, PinnedModel
+from harness.core.policies import Policy, WindowName
+from harness.core.tensors import Array, Bools, Floats, Ints, Strings
+from harness.judge.plan import WindowCounts
+from harness.pipeline.again import Past
+from harness.pipeline.carried import Carried, read_used, unplanned_values, write_used
+from harness.pipeline.integrity import check_label_values, check_one_model, labels_json
+from harness.pipeline.progress import Listener, Progress
+from harness.pipeline.request import GateRequest
+from harness.pipeline.selection import (
+    WindowSelection,
+    matured,
+    maturity_in_ns,
+    needed_windows,
+    newest,
+)
+from harness.replay.order import draw_order
+from harness.store.labels import JoinedLabels, join_labels, label_paths
+from harness.store.runs import RunFolder
+from harness.store.tables import open_traffic
+from harness.store.windows import SealedWindow, WindowIndex
+
+
+def fix_traffic(
+    request: GateRequest,
+    policy: Policy,
+    models: tuple[PinnedModel, PinnedModel],
+    graph: ModelGraph,
+    *,
+    run: RunFolder,
+    manifest: dict[str, Any],
+    past: Past,
+    listener: Listener,
+) -> Past:
+    """Seals the traffic, selects the windows and draws their orders into the run folder.
+
+    Returns:
+      What the earlier attempts mean, now that it is known whether their tests fit this traffic.
+    """
+
+    def sealing(done: int, total: int) -> None:
+        listener(Progress(stage="seal", done=done, total=total))
+
+    window = open_traffic(request.traffic, request.cache_dir, graph.signature.inputs, sealing)
+    check_one_model(window.info, ", ".join(str(path) for path in request.traffic))
+    index = window.index()
+    wanted = needed_windows(policy)
+    label: Floats = np.full(window.info.count, np.nan)
+    selections: list[WindowSelection] = []
+    if WindowName.NEWEST.value in wanted:
+        selections.append(newest(index.ts_ns, policy, request.as_of_ns))
+    if WindowName.MATURED.value in wanted:
+        joined = _joined_labels(request, policy, index)
+        label, manifest["labels"] = joined.label, labels_json(joined)
+        cutoffs = [(f"{m.name} {m.version}", m.training_cutoff_ns) for m in models]
+        selection = matured(
+            index.ts_ns, label, joined.late,
+            policy=policy, as_of_ns=request.as_of_ns, cutoffs=cutoffs,
+        )  # fmt: skip
+        check_label_values(policy, joined, index, selection.selected)
+        selections.append(selection)
+    here = {s.name: np.flatnonzero(s.selected) for s in selections}
+    if past.carried is not None:
+        whole = _window_counts(policy, window, here, {s.name: {"n": s.count} for s in selections})
+        unknown = unplanned_values(past.carried, policy, whole)
+        past = past.paid(unknown) if unknown else past
+    used = {s.name: _positions(index, past.used.get(s.name, [])) for s in selections}
+    orders = {
+        s.name: draw_order(
+            s.selected & ~used[s.name], seed=int(manifest["seed"]), window=s.name,
+            limit=policy.windows.max_requests,
+        )
+        for s in selections
+    }  # fmt: skip
+    _plan_once(run, manifest, policy, window, orders, past)
+    manifest["window"] = {**jsonable(window.info), "path": str(window.path)}
+    manifest["selection"] = {
+        s.name: {
+            "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
+            "last_ts_ns": s.last_ts_ns, "left_out": jsonable(s.left_out), "refusal": s.refusal,
+            "gone": len(past.used.get(s.name, [])) - int(used[s.name].sum()),
+        }
+        for s in selections
+    }  # fmt: skip
+    with (run.path / "order.npz").open("wb") as file:
+        np.savez(file, label=label, **orders)  # type: ignore[arg-type]
+    manifest["order_sha256"] = _digests({"label": label, **orders})
+    return past
+
+
+def _positions(index: WindowIndex, request_ids: list[str]) -> Bools:
+    """Which storage positions hold these requests, shape (n,)."""
+    found: Bools = np.zeros(len(index), np.bool_)
+    if request_ids:
+        at = index.ids().lookup(np.array(request_ids, object))
+        found[at[at >= 0]] = True
+    return found
+
+
+def _plan_once(
+    run: RunFolder,
+    manifest: dict[str, Any],
+    policy: Policy,
+    window: SealedWindow,
+    orders: dict[str, Ints],
+    past: Past,
+) -> None:
+    """Writes down what the tests are planned with, and which requests no later attempt may judge."""
+    if past.carried is not None:
+        manifest["planned_with"] = {"sizes": past.carried.sizes, "slices": past.carried.slices}
+        write_used(run, past.used)
+        return
+    n0 = policy.windows.planning
+    rest = {name: order[n0:] for name, order in orders.items()}
+    counts = _window_counts(policy, window, rest, {name: {"n": 0} for name in rest})
+    sliced = {column for g in policy.guardrails for column in g.slice_by}
+    manifest["planned_with"] = {
+        "sizes": {name: found.n for name, found in counts.items()},
+        "slices": {
+            name: {column: values for column, values in found.slices.items() if column in sliced}
+            for name, found in counts.items()
+        },
+    }
+    if n0:
+        ids = window.index().request_ids()
+        write_used(run, {name: ids[order[:n0]].tolist() for name, order in orders.items()})
+
+
+def _joined_labels(request: GateRequest, policy: Policy, index: WindowIndex) -> JoinedLabels:
+    """Labels by storage position, as known at --as-of and within the maturity."""
+    files = [f for t in request.traffic for f in label_paths(t)] + list(request.labels)
+    maturity_ns = maturity_in_ns(policy)
+    return join_labels(
+        files, index.ids(), index.ts_ns, maturity_ns=maturity_ns, as_of_ns=request.as_of_ns
+    )
+
+
+def _digests(arrays: dict[str, Array]) -> dict[str, str]:
+    """sha256 (hex) of what decides which request is judged when, and by which label."""
+    return {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
+
+
+def load_order(run: RunFolder, expected: dict[str, str]) -> tuple[list[tuple[str, Ints]], Floats]:
+    """The windows' orders, newest first, and the labels; as they were drawn."""
+    path = run.path / "order.npz"
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            arrays: dict[str, Array] = dict(saved)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise UsageError(str(path), "the test order cannot be read", "Start a new run.") from None
+    if _digests(arrays) != expected:
+        raise UsageError(
+            str(path), "is not the test order that this run was begun with", "Start a new run."
+        )
+    orders = [(str(w), arrays[w].astype(np.int64)) for w in WindowName if w in arrays]
+    return orders, arrays["label"].astype(np.float64, copy=False)
+
+
+def counts_of_run(
+    run: RunFolder,
+    policy: Policy,
+    window: SealedWindow,
+    orders: dict[str, Ints],
+    selection: dict[str, Any],
+    carried: Carried | None,
+) -> dict[str, WindowCounts]:
+    """What there is for the tests: the requests to judge, and those that an earlier attempt judged."""
+    if carried is None:
+        return _window_counts(policy, window, orders, selection)
+    index, used = window.index(), read_used(run)
+    here = {w: np.flatnonzero(_positions(index, used.get(w, []))) for w in orders}
+    all_ = {w: np.concatenate([order, here[w]]) for w, order in orders.items()}
+    counts = _window_counts(policy, window, all_, selection)
+    return {
+        w: replace(counts[w], n=len(order) + carried.judged.get(w, 0))
+        for w, order in orders.items()
+    }
+
+
+def _window_counts(
+    policy: Policy, window: SealedWindow, orders: dict[str, Ints], selection: dict[str, Any]
+) -> dict[str, WindowCounts]:
+    """What each window holds, in all and by the context columns that the policy names.
+
+    Requests beyond max_requests still belong to the window that a claim can be about: the judged ones
+    are a random draw from it. Those that planned the bets do not.
+    """
+    n0 = policy.windows.planning
+    columns = {c for g in policy.guardrails for c in g.slice_by} | set(policy.windows.cover)
+    index, recorded = window.index(), set(window.info.context)
+    slices = {column: index.context(column) for column in sorted(columns & recorded)}
+    return {
+        name: WindowCounts(
+            n=len(order),
+            slices={c: _value_counts(codes[order], words) for c, (codes, words) in slices.items()},
+            population=max(int(selection[name]["n"]) - n0, 0),
+        )
+        for name, order in orders.items()
+    }
+
+
+def _value_counts(codes: Array, words: Strings) -> dict[str, int]:
+    counts = np.bincount(codes, minlength=len(words))
+    return {word: int(n) for word, n in zip(words, counts, strict=True) if n}
