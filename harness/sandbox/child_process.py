@@ -143,6 +143,8 @@ class ChildProcess:
         self._finalize()
         code = self._process.returncode
         if code < 0:
+            if -code == signal.SIGSYS:
+                return "was killed by SIGSYS: it made a system call that the sandbox forbids"
             try:
                 return f"was killed by {signal.Signals(-code).name}"
             except ValueError:
