@@ -25,7 +25,9 @@ class ChangeKind(enum.StrEnum):
     ATTRIBUTE = "attribute"
     """An attribute has another value, or only one side has it."""
     CONSTANT = "constant"
-    """An initialiser, or weights that live in an attribute, have other values."""
+    """A constant that is no weight: a few whole numbers, words, another shape or type."""
+    WEIGHTS = "weights"
+    """Floats of the same shape, in an initialiser or, as trees keep theirs, in an attribute."""
     INPUTS = "inputs"
     """The operator reads other tensors, or in another order."""
     ADDED = "added"
@@ -54,9 +56,9 @@ class Cause(enum.StrEnum):
     """What lies behind a divergence."""
 
     WEIGHTS = "weights"
-    """The same operators with other constants."""
+    """The same operators with other weights."""
     GRAPH = "graph"
-    """Other operators, attributes or wiring."""
+    """Other operators, attributes, wiring, or constants that are no weights."""
     RUNTIME = "runtime"
     """The same computation: another runtime, machine or batch composition."""
     NONDETERMINISTIC = "nondeterministic"
@@ -194,7 +196,7 @@ class Regions:
                 weights = a is not None and b is not None and a.loose == b.loose
                 changes.append(
                     Change(
-                        kind=ChangeKind.CONSTANT if weights else ChangeKind.ATTRIBUTE, node=shown, name=name,
+                        kind=ChangeKind.WEIGHTS if weights else ChangeKind.ATTRIBUTE, node=shown, name=name,
                         baseline=a.text if a else "", candidate=b.text if b else "",
                     )
                 )  # fmt: skip
@@ -215,7 +217,8 @@ class Regions:
             if was is not None and now is not None:
                 changes.append(
                     Change(
-                        kind=ChangeKind.CONSTANT, node=_shown(old), name=was.name,
+                        kind=ChangeKind.WEIGHTS if was.loose == now.loose else ChangeKind.CONSTANT,
+                        node=_shown(old), name=was.name,
                         baseline=was.text, candidate=now.text,
                     )
                 )  # fmt: skip
@@ -347,8 +350,8 @@ def _shown(node: Node) -> str:
 
 
 def _cause(changes: Sequence[Change]) -> Cause:
-    """Weights where only constants changed, also those that live in attributes (tree ensembles)."""
+    """Weights where nothing else changed."""
     if not changes:
         return Cause.RUNTIME
-    constants = all(c.kind is ChangeKind.CONSTANT for c in changes)
-    return Cause.WEIGHTS if constants else Cause.GRAPH
+    weights = all(c.kind is ChangeKind.WEIGHTS for c in changes)
+    return Cause.WEIGHTS if weights else Cause.GRAPH

@@ -117,7 +117,9 @@ def _value(
         list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
     )
     text, exact = _shown(plain), _digest(attribute.type, _bytes(plain))
-    many = isinstance(plain, list) and len(plain) > _LONG_LIST
+    # Words are never weights: the keys of an encoder are what its codes mean.
+    numbers = attribute.type in (kinds.FLOATS, kinds.INTS)
+    many = numbers and isinstance(plain, list) and len(plain) > _LONG_LIST
     fitted = node.domain == "ai.onnx.ml" and attribute.type in (kinds.FLOAT, kinds.FLOATS)
     weights = many or fitted
     count = len(plain) if isinstance(plain, list) else 1

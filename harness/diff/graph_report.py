@@ -1,0 +1,224 @@
+"""Where two graphs part, as values that can be saved, and as findings."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.core.findings import Finding, Severity
+from harness.diff.frontier import Cause, Change, ChangeKind, Divergence
+
+
+class TensorVerdict(enum.StrEnum):
+    """What became of one tensor of the baseline's graph."""
+
+    EQUAL = "equal"
+    """No row beyond its tolerance."""
+    DIFFERS = "differs"
+    """Some row is."""
+    NOT_COMPARED = "not_compared"
+    """Without a partner, or without values on both sides. Never parity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorState:
+    """One tensor of the baseline's graph."""
+
+    baseline: str
+    """Its name."""
+    candidate: str
+    """Its partner's; "" = it has none."""
+    operator: str
+    """What makes it."""
+    tier: str
+    """Why the two stand for each other; "" = they do not."""
+    verdict: TensorVerdict
+    """What became of it."""
+    rows: int = 0
+    """Rows compared; batches where rows are not known."""
+    differing: int = 0
+    """Of these: beyond the tolerance."""
+    relative: float = 0.0
+    """Largest difference relative to the scale."""
+    absolute: float = 0.0
+    """Largest finite difference."""
+    floor: float = 0.0
+    """The baseline's own, relative to the scale."""
+    why: str = ""
+    """Why it was not compared, or is unlike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchProof:
+    """The candidate with the baseline's values fed in at the frontier."""
+
+    tensors: tuple[str, ...]
+    """Baseline's tensors whose values were fed in."""
+    output: str
+    """Baseline's output that was looked at."""
+    rows: int
+    """Rows of it; batches where rows are not known."""
+    before: int
+    """Rows that differed without."""
+    after: int
+    """Rows that still differ."""
+
+    @property
+    def restored(self) -> bool:
+        """Whether nothing differs any more: that region is the whole cause."""
+        return self.before > 0 and self.after == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstDivergence:
+    """One tensor of the frontier, with its proof."""
+
+    divergence: Divergence
+    """Where, and what differs just before."""
+    relation: str
+    """How the candidate's values follow from the baseline's, in words; "" = nothing plain."""
+    requests: tuple[str, ...]
+    """Ids of the first differing requests."""
+    proofs: tuple[PatchProof, ...]
+    """Feeding this tensor alone, per output that differs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphReport:
+    """Two graphs on the same requests."""
+
+    requests: int
+    """Requests that were traced."""
+    coverage: str
+    """How many tensors stand for each other, as told to people."""
+    compared: int
+    """Tensors of the baseline that were compared."""
+    equal: int
+    """Of these: equal."""
+    tiers: dict[str, int]
+    """Tier → tensors."""
+    sketched: bool
+    """Floats were compared by sketches, and whole only about the frontier."""
+    states: tuple[TensorState, ...]
+    """In the baseline's topological order."""
+    candidate_only: tuple[str, ...]
+    """Computed tensors of the candidate without a partner."""
+    divergences: tuple[FirstDivergence, ...]
+    """The frontier, in topological order."""
+    proofs: tuple[PatchProof, ...]
+    """Feeding the whole frontier, per output that differs."""
+    outputs_differ: bool
+    """Whether any output differs in this pass, in which graph optimisation is off."""
+    not_compared: tuple[str, ...]
+    """What stayed out of sight, as sentences."""
+
+
+def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Finding]:
+    """What the graphs say about a difference of the answers.
+
+    Args:
+      report: of the pass with graph optimisation off.
+      answers_differ: whether the answers differ as production computes them.
+    """
+    found = [_first(report, d) for d in report.divergences]
+    if answers_differ and not report.outputs_differ and report.compared:
+        found.append(
+            Finding(
+                kind="optimiser_or_runtime", severity=Severity.WARNING, where="runtime",
+                what="the answers differ only with graph optimisation on: in "
+                f"{report.requests:,} traced requests all outputs are equal without it",
+                remedy="Compare the runtimes and their options, not the models.",
+            )
+        )  # fmt: skip
+    return found
+
+
+def told(divergence: Divergence) -> str:
+    """What differs in a region, in words."""
+    shown = [_change(c) for c in divergence.changes[:_TOLD]]
+    more = len(divergence.changes) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _first(report: GraphReport, first: FirstDivergence) -> Finding:
+    d = first.divergence
+    state = next(s for s in report.states if s.baseline == d.baseline)
+    after = f"equal up to {_some(d.last_equal)}" if d.last_equal else "nothing before it to compare"
+    named = d.baseline if d.baseline == d.candidate else f"{d.baseline} (now {d.candidate})"
+    parts = [
+        f"the graphs part at {named}: {state.differing:,} of {state.rows:,} rows differ, {after}",
+        *([first.relation] if first.relation else []),
+        *([told(d)] if d.changes else [_WORDS[d.cause]]),
+        *_proofs(first.proofs or report.proofs),
+    ]
+    harmless = not report.outputs_differ
+    if harmless:
+        parts.append("the outputs agree all the same")
+    return Finding(
+        kind=f"first_divergence_{d.cause.value}",
+        severity=Severity.INFO if harmless or d.cause is Cause.WEIGHTS else Severity.WARNING,
+        where=d.baseline,
+        what="; ".join(parts),
+        remedy=_REMEDIES[d.cause],
+        requests=first.requests,
+    )
+
+
+def _proofs(proofs: Sequence[PatchProof]) -> list[str]:
+    said = []
+    for proof in proofs[:_TOLD]:
+        if proof.restored:
+            said.append(
+                f"with the baseline's values fed in there, {proof.output} is equal in all "
+                f"{proof.rows:,} rows: this is the whole cause"
+            )
+        elif proof.after < proof.before:
+            said.append(
+                f"with the baseline's values fed in there, {proof.after:,} instead of "
+                f"{proof.before:,} rows of {proof.output} differ: there is another cause"
+            )
+        else:
+            said.append(
+                f"feeding the baseline's values in there does not mend {proof.output}: what comes "
+                "after differs, too"
+            )
+    return said
+
+
+def _change(change: Change) -> str:
+    match change.kind:
+        case ChangeKind.OPERATOR:
+            return f"{change.node} is made by {change.candidate}"
+        case ChangeKind.ATTRIBUTE | ChangeKind.CONSTANT | ChangeKind.WEIGHTS:
+            word = change.kind.value
+            before, after = change.baseline or "absent", change.candidate or "absent"
+            if before == after:
+                return f"{word} {change.name} of {change.node} has other values ({after})"
+            return f"{word} {change.name} of {change.node}: {before} → {after}"
+        case ChangeKind.INPUTS:
+            return f"{change.node} reads {change.candidate} instead of {change.baseline}"
+        case ChangeKind.ADDED:
+            return f"{change.node} is new"
+        case ChangeKind.REMOVED:
+            return f"{change.node} is gone"
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_TOLD])
+    return shown if len(names) <= _TOLD else f"{shown} and {len(names) - _TOLD} more"
+
+
+_TOLD = 3
+_WORDS = {
+    Cause.RUNTIME: "the same operators on the same constants give other values",
+    Cause.NONDETERMINISTIC: "the baseline itself differs there from run to run",
+    Cause.WEIGHTS: "constants differ",
+    Cause.GRAPH: "the operators differ",
+}
+_REMEDIES = {
+    Cause.RUNTIME: "Compare the runtimes: version, build and machine.",
+    Cause.NONDETERMINISTIC: "Fix the seed or take the random operator out before comparing versions.",
+    Cause.WEIGHTS: "Expected after a retrain; after a mere export these constants should be equal.",
+    Cause.GRAPH: "Compare the step that makes this tensor in both versions' code.",
+}

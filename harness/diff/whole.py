@@ -1,0 +1,232 @@
+"""Intermediate tensors of any shape, compared whole: what is the first place to part?
+
+Rows are known only where a tensor's first axis is as long as the batch; then every column has its own
+scale, as in `distance`. All else is one column. The floor is the baseline against itself in the same
+batch composition, and, where rows are known, in halves of the batch: summation order is noise. A
+baseline that answers otherwise for halves (its answer depends on the batch) keeps the first floor only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.core.tensors import Array, Bools, Floats
+from harness.diff.distance import (
+    FLOOR_FACTOR,
+    Comparison,
+    base_tolerance,
+    compare_rows,
+    comparison,
+    robust_scale,
+)
+
+_COLUMNS = 64
+"""Largest number of columns with scales of their own."""
+_BATCH_DEPENDENT = 1e-3
+"""Halves that are further apart than this are no rounding: the tensor is about the whole batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """How one batch's values of two tensors differ."""
+
+    rows: Bools
+    """Which rows differ, shape (rows,); shape (1,) where rows are not known."""
+    relative: float
+    """Largest difference relative to the scale; inf for NaN, infinity or words on one side only."""
+    absolute: float
+    """Largest finite difference."""
+    unlike: str = ""
+    """Why the two cannot be compared: another shape or type."""
+
+
+def apart(
+    baseline: Array, candidate: Array, *, rows: int, tolerance: float, scale: Floats | None = None
+) -> Apart:
+    """Compares two whole tensors.
+
+    Args:
+      baseline: any shape.
+      candidate: the same number of values, perhaps in another shape.
+      rows: of the batch.
+      tolerance: relative, ≥ 0; never below what the types allow.
+      scale: per column as `scales` gives them; None = from the baseline's own values.
+
+    Returns:
+      Rows that differ and how far; every row where the two cannot be compared.
+    """
+    known = baseline.ndim > 0 and baseline.shape[0] == rows
+    count = rows if known else 1
+    if baseline.size != candidate.size:
+        return _unlike(count, f"shape {_shape(baseline)} against {_shape(candidate)}")
+    how = comparison(baseline.dtype, candidate.dtype)
+    if how is Comparison.IMPOSSIBLE:
+        return _unlike(count, f"{baseline.dtype} against {candidate.dtype}")
+    before = _matrix(baseline, rows)
+    after = candidate.reshape(before.shape)
+    base = base_tolerance(baseline.dtype, candidate.dtype)
+    found = compare_rows(
+        before, after, max(tolerance, base), scales(baseline, rows) if scale is None else scale
+    )
+    differs = np.asarray(found.mismatch.any(axis=1), dtype=np.bool_)
+    return Apart(
+        rows=differs if known else np.array([bool(differs.any())]),
+        relative=_largest(found.relative, masked=bool(found.masked.any())),
+        absolute=_largest(found.absolute, masked=False),
+    )
+
+
+def scales(baseline: Array, rows: int) -> Floats:
+    """Scale per column of a tensor as `apart` sees it; of a wide or shapeless one a single scale."""
+    matrix = _matrix(baseline, rows)
+    if baseline.dtype == object:
+        return np.zeros(1)
+    if matrix.shape[1] > _COLUMNS:
+        return np.array([robust_scale(matrix)])
+    return np.array([robust_scale(matrix[:, i]) for i in range(matrix.shape[1])])
+
+
+@dataclass(slots=True)
+class TensorTrace:
+    """One matched pair of tensors over a few batches."""
+
+    compared: int = 0
+    """Batches with values on both sides."""
+    rows: int = 0
+    """Rows of these; batches where rows are not known."""
+    differing: int = 0
+    """Of these: beyond the tolerance."""
+    relative: float = 0.0
+    """Largest difference relative to the scale."""
+    absolute: float = 0.0
+    """Largest finite difference."""
+    floor: float = 0.0
+    """Largest difference of the baseline from itself, relative to the scale."""
+    noisy: bool = False
+    """The baseline differs from itself by more than rounding in the same batch."""
+    unlike: str = ""
+    """Why a batch could not be compared."""
+    examples: list[int] = field(default_factory=list)
+    """First differing rows, as (batch rows before it + row), at most 5."""
+
+    def floor_from(self, again: Array, baseline: Array, halves: Array | None, rows: int) -> None:
+        """Takes the baseline against itself.
+
+        Args:
+          again: the same batch, another process.
+          baseline: the batch.
+          halves: both halves, joined; None where the tensor has no rows.
+          rows: of the batch.
+        """
+        same = apart(baseline, again, rows=rows, tolerance=0.0)
+        self.noisy |= bool(same.rows.any())
+        self.floor = max(self.floor, same.relative)
+        if halves is not None:
+            split = apart(baseline, halves, rows=rows, tolerance=0.0).relative
+            if split <= _BATCH_DEPENDENT:
+                self.floor = max(self.floor, split)
+
+    @property
+    def tolerance(self) -> float:
+        """Relative: eight floors; `apart` adds what the types allow."""
+        return FLOOR_FACTOR * self.floor
+
+    def update(self, baseline: Array, candidate: Array, *, rows: int) -> None:
+        """Takes one batch of both versions."""
+        found = apart(baseline, candidate, rows=rows, tolerance=self.tolerance)
+        before = self.rows
+        self.compared += 1
+        self.rows += len(found.rows)
+        self.differing += int(found.rows.sum())
+        self.relative = max(self.relative, found.relative)
+        self.absolute = max(self.absolute, found.absolute)
+        self.unlike = self.unlike or found.unlike
+        left = 5 - len(self.examples)
+        self.examples += [before + int(i) for i in np.flatnonzero(found.rows)[:left]]
+
+    @property
+    def differs(self) -> bool:
+        """Whether any row was beyond the tolerance."""
+        return self.differing > 0
+
+
+def permuted_columns(baseline: Array, candidate: Array, *, tolerance: float) -> tuple[int, ...]:
+    """Which column of the baseline each of the candidate's holds, when they are all there in another order.
+
+    Args:
+      baseline: shape (rows, columns).
+      candidate: the same shape.
+      tolerance: relative, ≥ 0.
+
+    Returns:
+      Column numbers of the baseline in the candidate's order; () when they are no permutation, or the
+      same order.
+    """
+    if (
+        baseline.ndim != _MATRIX
+        or baseline.shape != candidate.shape
+        or baseline.shape[1] > _COLUMNS
+    ):
+        return ()
+    rows, columns = baseline.shape
+    left = list(range(columns))
+    order = []
+    for i in range(columns):
+        column = candidate[:, i]
+        same = [
+            j
+            for j in left
+            if not apart(baseline[:, j], column, rows=rows, tolerance=tolerance).rows.any()
+        ]
+        if not same:
+            return ()
+        # Equal columns are told apart by nothing; the own place goes first.
+        chosen = i if i in same else same[0]
+        left.remove(chosen)
+        order.append(chosen)
+    return () if order == list(range(columns)) else tuple(order)
+
+
+def fingerprint(values: Array) -> str | None:
+    """Something that equal values share and others hardly ever: for tensors that no structure matches.
+
+    Args:
+      values: of one tensor over a batch.
+
+    Returns:
+      A text of rounded order statistics; None for too few or too plain values to tell anything.
+    """
+    if values.dtype == object or values.size < _FEW:
+        return None
+    flat = values.reshape(-1).astype(np.float64)
+    if not np.isfinite(flat).all() or len(np.unique(flat[:1000])) < _FEW:
+        return None
+    points = np.quantile(flat, np.linspace(0.0, 1.0, 17))
+    size = float(np.abs(points).max())
+    return f"{flat.size}:" + ",".join(f"{p / size:.4f}" for p in points) + f":{size:.4g}"
+
+
+_FEW = 16
+_MATRIX = 2
+
+
+def _matrix(values: Array, rows: int) -> Array:
+    if values.ndim > 0 and values.shape[0] == rows:
+        return values.reshape(rows, values.size // rows if rows else 0)
+    return values.reshape(-1, 1)
+
+
+def _unlike(count: int, why: str) -> Apart:
+    return Apart(
+        rows=np.ones(count, dtype=np.bool_), relative=float("inf"), absolute=0.0, unlike=why
+    )
+
+
+def _largest(values: Floats, *, masked: bool) -> float:
+    return float("inf") if masked else float(values.max(initial=0.0))
+
+
+def _shape(values: Array) -> str:
+    return "[" + ", ".join(str(n) for n in values.shape) + "]"

@@ -1,0 +1,165 @@
+"""A version's copy with branches laid open and tensors returned, and its traced batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.core.policies import SandboxPolicy
+from harness.core.tensors import Array, Tensors
+from harness.core.traffic import RequestBatch
+from harness.sandbox.answers import LoadFailure
+from harness.sandbox.tracing import Edit, Edited, Traced, Tracer, edit
+
+_MOST_ROUNDS = 16
+"""Branches within branches that are laid open, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One side, as the graph pass needs it."""
+
+    role: str
+    """baseline or candidate."""
+    model: Path
+    """The pinned .onnx file."""
+    external: tuple[str, ...]
+    """Names of its external data files, as pinned."""
+    limits: SandboxPolicy
+    """The policy's."""
+    input_names: tuple[tuple[str, str], ...] = ()
+    """(name in the traffic, this version's name) of every input."""
+    python: Path | None = None
+    """Interpreter of the version's own environment."""
+
+    def feeds(self, batch: RequestBatch) -> Tensors:
+        """A batch's inputs under this version's names."""
+        names = dict(self.input_names)
+        return {names.get(name, name): column for name, column in batch.inputs.items()}
+
+
+class GraphPassError(Exception):
+    """A version cannot be traced; the message says why."""
+
+
+class Laid:
+    """A version whose branches are laid open as a first batch takes them.
+
+    Args:
+      version: the model.
+      first: a batch that it answers.
+      scratch: folder for copies.
+
+    Raises:
+      GraphPassError: it cannot be opened or run.
+    """
+
+    def __init__(self, version: Version, first: RequestBatch, scratch: Path) -> None:
+        self.version = version
+        self._scratch = scratch
+        self._copies = 0
+        self.taken: dict[str, bool] = {}
+        """First output of an If → the condition that the first batch gave it."""
+        self._conditions: dict[str, str] = {}
+        probe = self.copy(Edit(tensors=()))
+        for _ in range(_MOST_ROUNDS):
+            if not probe.branches:
+                break
+            self._conditions |= dict(probe.branches)
+            values = self._values_of({c for _, c in probe.branches}, first)
+            self.taken |= {output: values[condition] for output, condition in probe.branches}
+            probe = self.copy(Edit(tensors=()))
+        self.graph = probe.graph
+        """With branches laid open."""
+        self.closed = probe.closed
+        """(operator, first output) of nodes whose bodies are not looked into."""
+
+    def copy(self, wanted: Edit) -> Edited:
+        """A copy with the branches that were taken.
+
+        Raises:
+          GraphPassError: it cannot be made.
+        """
+        self._copies += 1
+        out = self._scratch / f"{self.version.role}-{self._copies}.onnx"
+        wanted = Edit(
+            taken=tuple(self.taken.items()),
+            patched=wanted.patched,
+            tensors=wanted.tensors,
+            sketch=wanted.sketch,
+        )
+        version = self.version
+        made = edit(version.model, wanted, out, version.limits, external=version.external)
+        if isinstance(made, LoadFailure):
+            msg = f"the {version.role}'s graph cannot be opened: {made.message}"
+            raise GraphPassError(msg)
+        return made
+
+    def tracer(self, copy: Edited) -> Tracer:
+        """A process that runs a copy.
+
+        Raises:
+          GraphPassError: the copy does not load.
+        """
+        version = self.version
+        tracer = Tracer.start(
+            copy.path,
+            limits=version.limits,
+            folder=version.model.parent,
+            external=version.external,
+            python=version.python,
+        )
+        if isinstance(tracer, LoadFailure):
+            msg = f"the {version.role}'s opened graph does not load: {tracer.message}"
+            raise GraphPassError(msg)
+        return tracer
+
+    def same_branches(self, found: Traced) -> bool:
+        """Whether a batch took the branches that are laid open."""
+        return all(
+            condition not in found.tensors
+            or bool(found.tensors[condition].any()) is self.taken[output]
+            for output, condition in self._conditions.items()
+        )
+
+    def conditions(self) -> tuple[str, ...]:
+        """Tensors that choose branches."""
+        return tuple(dict.fromkeys(self._conditions.values()))
+
+    def _values_of(self, conditions: set[str], batch: RequestBatch) -> dict[str, bool]:
+        feeds = self.version.feeds(batch)
+        known = {name: bool(feeds[name].any()) for name in conditions if name in feeds}
+        rest = sorted(conditions - set(known))
+        if rest:
+            copy = self.copy(Edit(tensors=tuple(rest)))
+            with self.tracer(copy) as tracer:
+                found = tracer.run(feeds, [copy.returned(name) for name in rest])
+            if found.failure:
+                msg = f"the {self.version.role} fails where branches are chosen: {found.failure}"
+                raise GraphPassError(msg)
+            known |= {name: bool(found.tensors[name].any()) for name in rest}
+        return known
+
+
+def joined(parts: Sequence[Array]) -> Array | None:
+    """Halves of a batch as one tensor; None where they do not fit."""
+    if any(p.ndim == 0 for p in parts) or len({p.shape[1:] for p in parts}) > 1:
+        return None
+    return np.concatenate(parts)
+
+
+def halves(batch: Tensors, rows: int) -> list[Tensors]:
+    """A batch's inputs in two, by rows."""
+    middle = rows // 2
+    return [
+        {name: column[part] for name, column in batch.items()}
+        for part in (slice(None, middle), slice(middle, None))
+    ]
+
+
+def bytes_of(found: Traced) -> int:
+    """Memory that a run's values take."""
+    return sum(int(a.nbytes) for a in found.tensors.values())

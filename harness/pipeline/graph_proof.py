@@ -1,0 +1,204 @@
+"""A closer look at the first places to part: whole values, their relation, and the proof by patching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.core.tensors import Array, Tensors
+from harness.core.traffic import RequestBatch
+from harness.diff.frontier import Divergence
+from harness.diff.graph_report import FirstDivergence, PatchProof
+from harness.diff.pairs import RelationKind
+from harness.diff.relations import name_relation
+from harness.diff.whole import TensorTrace, apart, permuted_columns
+from harness.pipeline.graph_opening import GraphPassError, Laid, joined
+from harness.sandbox.graph_edits import PATCH_SUFFIX
+from harness.sandbox.tracing import Edit
+
+MOST_ALONE = 4
+"""Of so many frontier tensors at most, each is fed alone, too."""
+_SHOWN_COLUMNS = 8
+_LEAST_TOLERANCE = 1e-6
+
+
+class Closer:
+    """Whole values of a few tensors of both versions.
+
+    Args:
+      laid: both opened versions.
+      used: batches that were compared.
+      traces: what was seen of each compared tensor of the baseline.
+      outputs: (baseline's, candidate's) outputs that differ.
+    """
+
+    def __init__(
+        self,
+        *,
+        laid: tuple[Laid, Laid],
+        used: Sequence[RequestBatch],
+        traces: Mapping[str, TensorTrace],
+        outputs: Sequence[tuple[str, str]],
+    ) -> None:
+        self._laid = laid
+        self._used = used
+        self._traces = traces
+        self._outputs = outputs
+        self._ids = [str(i) for b in used for i in np.repeat(b.request_id, b.rows)]
+        self.problems: list[str] = []
+        """Why a proof could not be made, as sentences."""
+        self._found: list[Divergence] = []
+        self._ours: list[Tensors] = []
+        self._theirs: list[Tensors] = []
+
+    def whole(self, pairs: Mapping[str, str]) -> dict[str, TensorTrace]:
+        """Compares tensors by their whole values.
+
+        Args:
+          pairs: baseline's tensor → candidate's.
+        """
+        found = {
+            name: TensorTrace(floor=self._traces[name].floor)
+            for name in pairs
+            if name in self._traces
+        }
+        ours = self._run(0, list(found))
+        theirs = self._run(1, [pairs[name] for name in found])
+        for batch, before, after in zip(self._used, ours, theirs, strict=True):
+            for name, trace in found.items():
+                if name in before and pairs[name] in after:
+                    rows = int(batch.rows.sum())
+                    trace.update(before[name], after[pairs[name]], rows=rows)
+        return {name: trace for name, trace in found.items() if trace.compared}
+
+    def look(self, found: Sequence[Divergence]) -> None:
+        """Fetches the values of the frontier.
+
+        Raises:
+          GraphPassError: a version that ran before fails now.
+        """
+        self._found = list(found)
+        if found:
+            self._ours = self._run(0, [d.baseline for d in found])
+            self._theirs = self._run(1, [d.candidate for d in found])
+
+    def first(self, divergence: Divergence) -> FirstDivergence:
+        """One frontier tensor with its relation and, when there are few, its own proof."""
+        looked = divergence in self._found
+        alone = looked and 1 < len(self._found) <= MOST_ALONE
+        trace = self._traces[divergence.baseline]
+        by_row = trace.rows == len(self._ids)
+        ids = dict.fromkeys(self._ids[row] for row in trace.examples) if by_row else {}
+        return FirstDivergence(
+            divergence=divergence,
+            relation=self._relation(divergence) if looked else "",
+            requests=tuple(ids),
+            proofs=self._proofs([divergence]) if alone else (),
+        )
+
+    def together(self) -> tuple[PatchProof, ...]:
+        """The whole frontier fed at once."""
+        return self._proofs(self._found)
+
+    def _relation(self, divergence: Divergence) -> str:
+        """How the values follow from the baseline's, for tensors with a row per request row."""
+        ours = _column(self._ours, divergence.baseline)
+        theirs = _column(self._theirs, divergence.candidate)
+        rows = len(self._ids)
+        if ours is None or theirs is None or len(ours) != rows or ours.size != theirs.size:
+            return ""
+        tolerance = max(self._traces[divergence.baseline].tolerance, _LEAST_TOLERANCE)
+        order = permuted_columns(ours, theirs, tolerance=tolerance)
+        if order:
+            shown = ", ".join(map(str, order[:_SHOWN_COLUMNS]))
+            more = ", …" if len(order) > _SHOWN_COLUMNS else ""
+            return f"the candidate holds the baseline's columns in another order: {shown}{more}"
+        if ours.size != rows:
+            return ""
+        relation = name_relation(ours.reshape(-1), theirs.reshape(-1), tolerance=tolerance)
+        plain = relation.kind not in (RelationKind.EQUAL, RelationKind.OTHER)
+        return relation.text if plain else ""
+
+    def _proofs(self, fed: Sequence[Divergence]) -> tuple[PatchProof, ...]:
+        """The candidate's outputs with the baseline's values in a few tensors; () when it cannot be done."""
+        if not (self._outputs and fed):
+            return ()
+        theirs = [b for _, b in self._outputs]
+        try:
+            plain = self._run(0, [a for a, _ in self._outputs])
+            unpatched = self._run(1, theirs)
+            patched = self._run(1, theirs, {d.candidate: d.baseline for d in fed})
+        except GraphPassError as error:
+            self.problems.append(f"no proof by patching: {error}")
+            return ()
+        names = tuple(d.baseline for d in fed)
+        return tuple(
+            self._proof(names, pair, list(zip(plain, unpatched, patched, strict=True)))
+            for pair in self._outputs
+        )
+
+    def _proof(
+        self,
+        names: tuple[str, ...],
+        pair: tuple[str, str],
+        runs: Sequence[tuple[Tensors, Tensors, Tensors]],
+    ) -> PatchProof:
+        tolerance = self._traces[pair[0]].tolerance
+        counts = np.zeros(3, dtype=np.int64)
+        for batch, (before, plain, patched) in zip(self._used, runs, strict=True):
+            if pair[0] not in before or pair[1] not in plain or pair[1] not in patched:
+                continue
+            bad = [
+                apart(
+                    before[pair[0]], found[pair[1]], rows=int(batch.rows.sum()), tolerance=tolerance
+                ).rows
+                for found in (plain, patched)
+            ]
+            counts += [len(bad[0]), int(bad[0].sum()), int(bad[1].sum())]
+        rows, without, still = (int(n) for n in counts)
+        return PatchProof(tensors=names, output=pair[0], rows=rows, before=without, after=still)
+
+    def _run(
+        self, side: int, tensors: Sequence[str], fed: Mapping[str, str] | None = None
+    ) -> list[Tensors]:
+        """Whole values of a few tensors, per batch.
+
+        Args:
+          side: 0 baseline, 1 candidate.
+          tensors: to return.
+          fed: candidate's tensor → baseline's, whose values it gets.
+
+        Raises:
+          GraphPassError: it cannot be done.
+        """
+        laid, swaps = self._laid[side], fed or {}
+        copy = laid.copy(Edit(tensors=tuple(tensors), patched=tuple(swaps)))
+        if set(copy.fed) != set(swaps):
+            msg = "a tensor of the frontier cannot be fed"
+            raise GraphPassError(msg)
+        returned = {copy.returned(t): t for t in tensors}
+        found = []
+        with laid.tracer(copy) as tracer:
+            for place, batch in enumerate(self._used):
+                feeds = laid.version.feeds(batch)
+                for theirs, ours in swaps.items():
+                    values = _fitting(self._ours[place][ours], self._theirs[place].get(theirs))
+                    feeds[theirs + PATCH_SUFFIX] = values
+                answer = tracer.run(feeds, list(returned))
+                if answer.failure:
+                    raise GraphPassError(answer.failure)
+                found.append({returned[n]: a for n, a in answer.tensors.items()})
+        return found
+
+
+def _column(values: Sequence[Tensors], name: str) -> Array | None:
+    parts = [v[name] for v in values if name in v]
+    return joined(parts) if parts else None
+
+
+def _fitting(values: Array, own: Array | None) -> Array:
+    """The baseline's values in the shape and type of the candidate's tensor."""
+    if own is None or own.size != values.size:
+        return values
+    return values.reshape(own.shape).astype(own.dtype, copy=False)

@@ -1,0 +1,317 @@
+"""Both versions looked into on the same requests: the first place where they part, and the proof.
+
+A few hundred requests go through copies of both versions that return every tensor, with graph
+optimisation off and in the same batch composition. Nets whose tensors do not fit into the memory that
+is allowed return sketches first, and whole tensors only about the suspect region. The proof is made by
+feeding the baseline's values into the candidate at the place where they part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.core.tensors import Array, Tensors
+from harness.core.traffic import RequestBatch
+from harness.diff.frontier import Divergence, Regions
+from harness.diff.graph_report import (
+    GraphReport,
+    TensorState,
+    TensorVerdict,
+)
+from harness.diff.matching import GraphMatch, match_graphs
+from harness.diff.signature import SignatureMatch
+from harness.diff.whole import TensorTrace, fingerprint
+from harness.pipeline.graph_opening import (
+    GraphPassError,
+    Laid,
+    Version,
+    bytes_of,
+    halves,
+    joined,
+)
+from harness.pipeline.graph_proof import Closer
+from harness.sandbox.tracing import Edit, Traced
+
+DEFAULT_MEMORY = 256 << 20
+"""Bytes that the values of one batch of one version may take."""
+MOST_PATCHED = 16
+"""Frontier tensors that are looked at closely and fed."""
+_MOST_LOOKS = 4
+"""Times that whole values may move a frontier that sketches showed."""
+_RANDOM = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial", "Dropout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphPass:
+    """What is traced."""
+
+    baseline: Version
+    candidate: Version
+    match: SignatureMatch
+    """How the signatures were paired."""
+    mapped: tuple[tuple[str, str], ...] = ()
+    """Tensors that the user pairs: baseline's name, candidate's name."""
+    memory_bytes: int = DEFAULT_MEMORY
+    """What the values of one batch of one version may take."""
+
+
+def trace_graphs(
+    wanted: GraphPass,
+    batches: Sequence[RequestBatch],
+    scratch: Path,
+    heard: Callable[[int, int], None],
+) -> GraphReport:
+    """Compares every tensor of two versions and finds the first place where they part.
+
+    Args:
+      wanted: the versions.
+      batches: requests that both answer, at least one; whole batches are compared.
+      scratch: folder for copies.
+      heard: progress, in batches.
+
+    Raises:
+      GraphPassError: a version cannot be opened, or no batch could be traced on both sides.
+    """
+    first = batches[0]
+    old, new = (Laid(v, first, scratch) for v in (wanted.baseline, wanted.candidate))
+    tracing = _Tracing(wanted, old, new)
+    with ExitStack() as stack:
+        tracing.open(stack, first)
+        for done, batch in enumerate(batches):
+            tracing.batch(batch)
+            heard(done + 1, len(batches))
+    return tracing.report()
+
+
+class _Tracing:
+    """Two opened versions and what their batches have shown so far."""
+
+    def __init__(self, wanted: GraphPass, old: Laid, new: Laid) -> None:
+        self._wanted, self._old, self._new = wanted, old, new
+        self._inputs = dict(wanted.match.inputs)
+        self._outputs = dict(wanted.match.outputs)
+        self._match = self._matched(None)
+        self._traces: dict[str, TensorTrace] = {}
+        self._why: dict[str, str] = {}
+        self._requests = 0
+        self._ids: list[str] = []
+        self._other_branch = 0
+        self._failures: list[str] = []
+        self._used: list[RequestBatch] = []
+
+    def _matched(self, values: tuple[Mapping[str, str], Mapping[str, str]] | None) -> GraphMatch:
+        return match_graphs(
+            self._old.graph, self._new.graph,
+            inputs=self._inputs, outputs=self._outputs,
+            mapped=dict(self._wanted.mapped), values=values,
+        )  # fmt: skip
+
+    def open(self, stack: ExitStack, first: RequestBatch) -> None:
+        """Makes the copies and starts their processes; sketches when whole values take too much."""
+        self._sketch = False
+        copies = [laid.copy(Edit()) for laid in (self._old, self._new)]
+        tracers = [
+            stack.enter_context(laid.tracer(c)) for laid, c in zip(self._laid, copies, strict=True)
+        ]
+        one = _requests(first, 1)
+        sizes = [
+            bytes_of(t.run(v.feeds(one), t.tensors))
+            for t, v in zip(tracers, self._versions, strict=True)
+        ]
+        rows = max(1, int(one.rows.sum()))
+        if max(sizes) / rows * int(first.rows.sum()) > self._wanted.memory_bytes:
+            self._sketch = True
+            copies = [laid.copy(Edit(sketch=True)) for laid in self._laid]
+            for tracer in tracers:
+                tracer.close()
+            tracers = [
+                stack.enter_context(laid.tracer(c))
+                for laid, c in zip(self._laid, copies, strict=True)
+            ]
+        self._copies = copies
+        self._tracers = (*tracers, stack.enter_context(self._old.tracer(copies[0])))
+        self._skipped = [
+            f"{version.role} tensor {name}: {why}"
+            for version, copy in zip(self._versions, copies, strict=True)
+            for name, why in copy.skipped
+        ]
+
+    @property
+    def _laid(self) -> tuple[Laid, Laid]:
+        return self._old, self._new
+
+    @property
+    def _versions(self) -> tuple[Version, Version]:
+        return self._wanted.baseline, self._wanted.candidate
+
+    def batch(self, batch: RequestBatch) -> None:
+        """Runs one batch through both, and through the baseline again, whole and in halves."""
+        rows = int(batch.rows.sum())
+        feeds = [version.feeds(batch) for version in self._versions]
+        before, after = self._run(0, feeds[0]), self._run(1, feeds[1])
+        failed = [t.failure for t in (before, after) if t.failure]
+        if failed:
+            self._failures.append(failed[0])
+            return
+        if not (self._old.same_branches(before) and self._new.same_branches(after)):
+            self._other_branch += len(batch)
+            return
+        again = self._run(2, feeds[0])
+        parts = [self._run(2, half) for half in halves(feeds[0], rows)] if rows > 1 else []
+        if not self._requests and self._match.baseline_only and self._match.candidate_only:
+            self._match = self._matched((self._prints(0, before), self._prints(1, after)))
+        for pair in self._match.pairs:
+            ours = self._copies[0].returned(pair.baseline)
+            theirs = self._copies[1].returned(pair.candidate)
+            if ours not in before.tensors or theirs not in after.tensors:
+                continue
+            values, others = before.tensors[ours], _in_order(ours, theirs, before, after)
+            trace = self._traces.setdefault(pair.baseline, TensorTrace())
+            if ours in again.tensors:
+                split = [p.tensors[ours] for p in parts if ours in p.tensors]
+                whole = (
+                    joined(split)
+                    if len(split) == len(parts) and not self._sketch and parts
+                    else None
+                )
+                fits = whole is not None and whole.shape == values.shape
+                trace.floor_from(again.tensors[ours], values, whole if fits else None, rows)
+            trace.update(values, others, rows=rows)
+        self._requests += len(batch)
+        self._used.append(batch)
+
+    def _run(self, which: int, feeds: Tensors) -> Traced:
+        tracer = self._tracers[which]
+        return tracer.run(feeds, tracer.tensors)
+
+    def _prints(self, side: int, found: Traced) -> dict[str, str]:
+        prints = {}
+        for name in self._laid[side].graph.computed():
+            values = found.tensors.get(self._copies[side].returned(name))
+            shown = None if values is None else fingerprint(values)
+            if shown is not None:
+                prints[name] = shown
+        return prints
+
+    def report(self) -> GraphReport:
+        """What all batches showed; makes the proofs."""
+        if not self._traces:
+            why = self._failures[0] if self._failures else "every batch took other branches"
+            msg = f"no request could be traced in both versions: {why}"
+            raise GraphPassError(msg)
+        regions = Regions(
+            self._old.graph, self._new.graph, self._match,
+            inputs=self._inputs, compared=self._traces,
+        )  # fmt: skip
+        divergent = {name for name, trace in self._traces.items() if trace.differs}
+        closer = Closer(
+            laid=self._laid, used=self._used, traces=self._traces,
+            outputs=[pair for pair in self._wanted.match.outputs if pair[0] in divergent],
+        )  # fmt: skip
+        found = self._frontier(regions, divergent, closer)
+        closer.look([d for d in found if d.baseline in self._traces][:MOST_PATCHED])
+        firsts = tuple(closer.first(d) for d in found)
+        together = closer.together()
+        states = self._states()
+        compared = [s for s in states if s.verdict is not TensorVerdict.NOT_COMPARED]
+        return GraphReport(
+            requests=self._requests,
+            coverage=self._match.coverage(),
+            compared=len(compared),
+            equal=sum(s.verdict is TensorVerdict.EQUAL for s in compared),
+            tiers={tier.value: count for tier, count in self._match.tiers().items()},
+            sketched=self._sketch,
+            states=states,
+            candidate_only=self._match.candidate_only,
+            divergences=firsts,
+            proofs=together,
+            outputs_differ=any(name in divergent for name in self._outputs),
+            not_compared=(*self._not_compared(), *closer.problems),
+        )
+
+    def _frontier(self, regions: Regions, divergent: set[str], closer: Closer) -> list[Divergence]:
+        """The first places to part; where only sketches are known, whole values about them decide."""
+        found: list[Divergence] = []
+        for _ in range(_MOST_LOOKS):
+            found = [
+                regions.divergence(name, noisy=self._noisy(regions, name))
+                for name in regions.frontier(divergent)
+            ]
+            pairs = {p.baseline: p.candidate for p in self._match.pairs}
+            about = {name for d in found for name in (d.baseline, *d.last_equal) if name in pairs}
+            if not self._sketch or not about:
+                return found
+            whole = closer.whole({name: pairs[name] for name in about})
+            self._traces |= whole
+            late = {name for name, trace in whole.items() if trace.differs} - divergent
+            if not late:
+                return found
+            divergent |= late
+        return found
+
+    def _noisy(self, regions: Regions, name: str) -> bool:
+        operators = [o for side in regions.divergence(name).operators for o in side]
+        random = any(o.startswith(_RANDOM) for o in operators)
+        return random or self._traces[name].noisy
+
+    def _states(self) -> tuple[TensorState, ...]:
+        by_name = self._match.by_baseline()
+        states = []
+        for name in self._old.graph.computed():
+            pair, trace = by_name.get(name), self._traces.get(name)
+            node = self._old.graph.producer(name)
+            state = TensorState(
+                baseline=name,
+                candidate=pair.candidate if pair else "",
+                operator=node.op if node else "",
+                tier=pair.tier.value if pair else "",
+                verdict=TensorVerdict.NOT_COMPARED,
+                why="has no partner" if pair is None else "was not returned by both versions",
+            )
+            if trace is not None:
+                state = replace(
+                    state,
+                    verdict=TensorVerdict.DIFFERS if trace.differs else TensorVerdict.EQUAL,
+                    rows=trace.rows, differing=trace.differing, relative=trace.relative,
+                    absolute=trace.absolute, floor=trace.floor, why=trace.unlike,
+                )  # fmt: skip
+            states.append(state)
+        return tuple(states)
+
+    def _not_compared(self) -> tuple[str, ...]:
+        said = list(self._skipped)
+        for laid in self._laid:
+            said += [
+                f"{laid.version.role} {op} → {output}: its body was not looked into, only its outputs"
+                for op, output in laid.closed
+            ]
+        if self._other_branch:
+            said.append(f"{self._other_branch:,} requests take other branches: not traced")
+        if self._failures:
+            said.append(f"{len(self._failures)} batches could not be traced: {self._failures[0]}")
+        return tuple(said)
+
+
+def _in_order(ours: str, theirs: str, before: Traced, after: Traced) -> Array:
+    """The candidate's values; scores by class in the baseline's order of classes."""
+    values = after.tensors[theirs]
+    mine, other = before.keys.get(ours), after.keys.get(theirs)
+    if mine is None or other is None or mine == other or set(mine) != set(other):
+        return values
+    return values[:, [other.index(key) for key in mine]]
+
+
+def _requests(batch: RequestBatch, count: int) -> RequestBatch:
+    """The first requests of a batch."""
+    rows = int(batch.rows[:count].sum())
+    return replace(
+        batch,
+        seq=batch.seq[:count], request_id=batch.request_id[:count], ts_ns=batch.ts_ns[:count],
+        rows=batch.rows[:count], answered=batch.answered[:count],
+        inputs={n: a[:rows] for n, a in batch.inputs.items()},
+        recorded={n: a[:rows] for n, a in batch.recorded.items()},
+        context={n: a[:count] for n, a in batch.context.items()},
+    )  # fmt: skip
