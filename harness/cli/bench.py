@@ -62,3 +62,15 @@ def judge(long: bool, figure: Path | None, as_json: bool) -> int:
         figure.write_text(bars_svg(figures, "× bound"), encoding="utf-8")
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
+
+
+@command.command("sandbox", short_help="Sandboxed throughput to in-process; echoes; starts.",
+                 epilog="Example: harness bench sandbox")  # fmt: skip
+@as_json_option
+def sandbox(as_json: bool) -> int:
+    """Throughput of a sandboxed session as a ratio to the same one in-process, in the same run."""
+    from harness.bench.sandbox import bench_sandbox
+
+    figures = bench_sandbox()
+    click.echo(figures.to_json() if as_json else figures.to_text())
+    return 0 if figures.within_limits else 1

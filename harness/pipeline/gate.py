@@ -24,6 +24,7 @@ from harness.pipeline.prepare import prepare, restore, slug
 from harness.pipeline.progress import Listener, silent
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.request import GateRequest
+from harness.sandbox.pool import Pool
 from harness.store.attempts import ANSWERED, HELD, PROMOTED, UNSEEN, AttemptLedger
 from harness.store.files import machine_trouble_is_a_gate_error, sha256_of_file
 from harness.store.runs import RunFolder
@@ -139,10 +140,10 @@ def run_gate(
     )
     path = (out or _default_run(candidate)).resolve()
     was_there = path.exists()
-    with RunFolder.create(path) as run, machine_trouble_is_a_gate_error(path):
+    with RunFolder.create(path) as run, machine_trouble_is_a_gate_error(path), Pool() as pool:
         try:
-            prepared = prepare(request, run, listener)
-            return _finish(run, conclude(prepared, listener), started)
+            prepared = prepare(request, run, listener, pool)
+            return _finish(run, conclude(prepared, listener, pool), started)
         except BaseException as error:
             # Interrupted before anything was fixed, or wrong arguments, which will never be judged:
             # leave no half a run, so that the same command can be given again.
@@ -168,7 +169,11 @@ def resume_gate(path: Path, *, listener: Listener = silent) -> GateResult:
       UsageError: no such run, or it was interrupted before it was prepared, or it is finished.
     """
     started = time.perf_counter()
-    with RunFolder.open(path, write=True) as run, machine_trouble_is_a_gate_error(path):
+    with (
+        RunFolder.open(path, write=True) as run,
+        machine_trouble_is_a_gate_error(path),
+        Pool() as pool,
+    ):
         if run.has("decision.json"):
             raise UsageError(
                 str(path),
@@ -181,7 +186,7 @@ def resume_gate(path: Path, *, listener: Listener = silent) -> GateResult:
                 "Start it again with the same arguments in a new folder.",
             )  # fmt: skip
         try:
-            return _finish(run, conclude(restore(run), listener), started)
+            return _finish(run, conclude(restore(run), listener, pool), started)
         except KeyboardInterrupt as error:
             _note_resume(error, path)
             raise

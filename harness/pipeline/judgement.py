@@ -39,11 +39,17 @@ from harness.replay.legs import Leg
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
 from harness.sandbox.isolation import is_weaker, weakest
+from harness.sandbox.pool import Pool
 from harness.store.windows import SealedWindow
 
 
-def conclude(prepared: Prepared, listener: Listener) -> Outcome:
+def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
     """Runs a prepared gate to its decision.
+
+    Args:
+      prepared: the gate.
+      listener: hears progress.
+      pool: processes that wait for the versions.
 
     Raises:
       SignatureError: the versions take or return other things.
@@ -80,6 +86,7 @@ def conclude(prepared: Prepared, listener: Listener) -> Outcome:
         graphs=graphs,
         recipes=recipes,
         listener=listener,
+        pool=pool,
     )
 
 
@@ -104,12 +111,13 @@ def _replayed(
     graphs: tuple[ModelGraph, ModelGraph],
     recipes: tuple[LegRecipe, LegRecipe],
     listener: Listener,
+    pool: Pool,
 ) -> Outcome:
     policy = prepared.policy
     trace = all(r.trace_model is not None for r in recipes)
     # The baseline a second time, for the floor, unless an interrupted run has measured it.
     again = () if prepared.run.has(FLOOR_FILE) else recipes[:1]
-    with open_legs(*recipes, *again) as (baseline, candidate, *second):
+    with open_legs(*recipes, *again, pool=pool) as (baseline, candidate, *second):
         failed = _opening_failures(baseline, candidate)
         if failed is not None:
             return _not_run(prepared, failed, prepared.manifest, plan)

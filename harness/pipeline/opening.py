@@ -18,6 +18,7 @@ from harness.replay.legs import Leg
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Look, Looked, ProbeResult, look
 from harness.sandbox.model_files import ModelFiles
+from harness.sandbox.pool import Pool
 from harness.sandbox.process import Sandbox
 from harness.sandbox.starting import Start
 
@@ -132,17 +133,23 @@ def _by_reason(role: str, skipped: Sequence[tuple[str, str]]) -> tuple[str, ...]
 
 
 @contextmanager
-def open_legs(*recipes: LegRecipe) -> Iterator[list[Leg]]:
+def open_legs(*recipes: LegRecipe, pool: Pool | None = None) -> Iterator[list[Leg]]:
     """Starts a leg per recipe, all at the same time; a recipe may be given twice.
 
     A version's bytes are sealed once, for all of its processes and for every restart. A version that
-    does not load gives a leg that has ended.
+    does not load gives a leg that has ended. While the legs are open, one more process waits, so that
+    a leg that loses its process goes on after the time that its model takes to load.
+
+    Args:
+      recipes: the legs.
+      pool: processes that wait already; None = start them now.
 
     Raises:
       UsageError: a file cannot be read, or the isolation is weaker than required.
       SandboxError: a process does not start at all.
     """
     with ExitStack() as stack:
+        pool = pool or stack.enter_context(Pool())
         sealed: dict[LegRecipe, ModelFiles] = {}
         openers: list[_Opener] = []
         for recipe in recipes:
@@ -151,25 +158,29 @@ def open_legs(*recipes: LegRecipe) -> Iterator[list[Leg]]:
                     recipe.model, external=recipe.external, trace_model=recipe.trace_model
                 )
                 sealed[recipe] = stack.enter_context(files)
-            opener = _Opener(recipe, sealed[recipe])
+            opener = _Opener(recipe, sealed[recipe], pool)
             stack.callback(opener.close)
             openers.append(opener)
         for opener in openers:
             opener.load()
-        yield [
+        legs = [
             stack.enter_context(
                 Leg(opener, name=opener.recipe.role, input_names=opener.recipe.input_names)
             )
             for opener in openers
         ]
+        for opener in openers:
+            opener.prepare_restart()
+        yield legs
 
 
 class _Opener:
     """What starts a leg's processes; the first has been begun when it is made."""
 
-    def __init__(self, recipe: LegRecipe, files: ModelFiles) -> None:
+    def __init__(self, recipe: LegRecipe, files: ModelFiles, pool: Pool) -> None:
         self.recipe = recipe
         self._files = files
+        self._pool = pool
         self._begun: Start | None = self._start()
 
     def load(self) -> None:
@@ -178,9 +189,17 @@ class _Opener:
             self._begun.load()
 
     def __call__(self) -> Sandbox | LoadFailure:
-        """The process that was begun; later ones from scratch."""
-        start, self._begun = self._begun or self._start(), None
+        """The process that was begun; later ones from the pool, which gets another at once."""
+        start, self._begun = self._begun, None
+        if start is None:
+            start = self._start()
+            self.prepare_restart()
         return Sandbox.started(start, name=self.recipe.role)
+
+    def prepare_restart(self) -> None:
+        """Lets a process wait for the next restart of any leg of this kind."""
+        if not self.recipe.external:
+            self._pool.begin(1, self.recipe.limits.memory_bytes)
 
     def close(self) -> None:
         """Ends a process that nobody waited for."""
@@ -194,4 +213,5 @@ class _Opener:
             limits=recipe.limits,
             trace_tensors=recipe.trace_tensors,
             allow_weaker=recipe.allow_weaker,
+            pool=self._pool,
         )

@@ -36,6 +36,7 @@ from harness.resolve.digest import model_content
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
+from harness.sandbox.pool import Pool
 from harness.store.attempts import AttemptLedger
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
@@ -43,6 +44,8 @@ from harness.store.windows import SealedWindow, is_window
 
 BATCH_REQUESTS = 1024
 _FORMAT = 1
+_PROCESSES = 3
+"""Of the legs: the baseline, the baseline again, the candidate."""
 _PROBES = "probes"
 
 
@@ -80,8 +83,14 @@ class Prepared:
     """Evidence of an earlier attempt that this run goes on from."""
 
 
-def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepared:
+def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool) -> Prepared:
     """Fixes everything a fresh run depends on.
+
+    Args:
+      request: what was asked.
+      run: where the run is written.
+      listener: hears progress.
+      pool: gets the processes of the legs, which start while the traffic is sealed.
 
     Raises:
       UsageError: policy, references, traffic or labels cannot be used; the run folder holds nothing
@@ -127,6 +136,8 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener) -> Prepare
     ledger = AttemptLedger(request.state_dir, lineage)
     past = past_of(ledger.before(), policy, lineage)
     if isinstance(graphs[0], ModelGraph) and isinstance(graphs[1], ModelGraph):
+        if not baseline.external and not candidate.external:
+            pool.begin(_PROCESSES, policy.sandbox.memory_bytes)
         past = fix_traffic(
             request, policy, (baseline, candidate), graphs[0],
             run=run, manifest=manifest, past=past, listener=listener,

@@ -15,11 +15,12 @@ from harness.core.observations import Cause, Outcome
 from harness.core.tensors import NUMPY_DTYPES, Signature, Tensors, TensorSpec
 from harness.sandbox.channel import printable
 from harness.sandbox.child import columns
-from harness.sandbox.child.frames import Frame, FrameError, Header, header_from_bytes, memo
+from harness.sandbox.child.frames import Frame, FrameError, Header, header_from_bytes
 
 MAX_TENSORS = 100_000
 MAX_NAME = 10_000
 MAX_TEXT = 4000
+_KEPT, _KEPT_BYTES = 64, 1 << 16
 _GROUPS = ("outputs", "features", "trace_outputs")
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -186,7 +187,6 @@ class _Said(NamedTuple):
     trace_error: str = ""
 
 
-@memo
 def _said(text: bytes) -> _Said:
     """An answer's header, checked as far as it can be by itself; raises FrameError."""
     header = header_from_bytes(text)
@@ -211,49 +211,77 @@ def _said(text: bytes) -> _Said:
     )
 
 
-def batch_from_answer(
-    frame: Frame, *, seq: int, rows: int, hello: Hello, service_s: float
-) -> BatchAnswer | BatchFault:
-    """One answer, compared with the question and the model's own signature.
+class Answers:
+    """Reads the answers of one loaded model.
 
-    Raises:
-      FrameError: the child broke the protocol and cannot be believed any more.
+    Answers to batches of one size have the same header again and again: what a header alone decides is
+    checked once.
+
+    Args:
+      hello: what the model said about itself.
     """
-    said = _said(frame.text)
-    if frame.prefix.number != seq:
-        msg = f"answered number {frame.prefix.number} when number {seq} was due"
-        raise FrameError(msg)
-    if said.error is not None:
-        return BatchFault(seq=seq, kind=Outcome.ERROR, message=said.error, alive=True)
-    if said.end > frame.body.nbytes:
-        last = next(e for group in reversed(said.groups) for e in reversed(group))
-        msg = f"tensor {last.name!r} is longer than its frame"
-        raise FrameError(msg)
-    if said.end != frame.body.nbytes:
-        msg = f"the frame holds {frame.body.nbytes} bytes, its tensors {said.end}"
-        raise FrameError(msg)
-    _expect_declared(said, hello)
-    for entry in (*said.groups[1], *said.groups[2]):
-        if entry.shape[:1] != (rows,):
-            msg = f"traced tensor {entry.name!r} has the shape {entry.shape} for {rows} rows"
+
+    def __init__(self, hello: Hello) -> None:
+        self._hello = hello
+        self._checked: dict[tuple[bytes, int], _Said] = {}
+
+    def read(
+        self, frame: Frame, *, seq: int, rows: int, service_s: float
+    ) -> BatchAnswer | BatchFault:
+        """One answer, compared with the question and the model's own signature.
+
+        Args:
+          frame: as it came.
+          seq: number that is due.
+          rows: of the batch.
+          service_s: time it took.
+
+        Raises:
+          FrameError: the child broke the protocol and cannot be believed any more.
+        """
+        said = self._checked.get((frame.text, rows)) or self._check(frame.text, rows)
+        if frame.prefix.number != seq:
+            msg = f"answered number {frame.prefix.number} when number {seq} was due"
             raise FrameError(msg)
-    keys = _checked_keys(said, hello)
-    outputs, features, trace_outputs = (columns.values(g, frame.body) for g in said.groups)
-    wrong = [f"{n} has the shape {a.shape}" for n, a in outputs.items() if a.shape[0] != rows]
-    if wrong:
-        message = f"{'; '.join(wrong)[:MAX_TEXT]} for {rows} rows"
-        return BatchFault(seq=seq, kind=Outcome.INVALID, message=message, alive=True)
-    return BatchAnswer(
-        seq=seq,
-        rows=rows,
-        outputs=outputs,
-        features=features,
-        trace_outputs=trace_outputs,
-        keys=keys,
-        service_s=service_s,
-        trace_error=said.trace_error,
-        left_out=said.left_out,
-    )
+        if said.error is not None:
+            return BatchFault(seq=seq, kind=Outcome.ERROR, message=said.error, alive=True)
+        if said.end != frame.body.nbytes:
+            msg = f"the frame holds {frame.body.nbytes} bytes, its tensors {said.end}"
+            raise FrameError(msg)
+        outputs, features, trace_outputs = (columns.values(g, frame.body) for g in said.groups)
+        wrong = [f"{n} has the shape {a.shape}" for n, a in outputs.items() if a.shape[0] != rows]
+        if wrong:
+            message = f"{'; '.join(wrong)[:MAX_TEXT]} for {rows} rows"
+            return BatchFault(seq=seq, kind=Outcome.INVALID, message=message, alive=True)
+        return BatchAnswer(
+            seq=seq,
+            rows=rows,
+            outputs=outputs,
+            features=features,
+            trace_outputs=trace_outputs,
+            keys=dict(said.keys),
+            service_s=service_s,
+            trace_error=said.trace_error,
+            left_out=said.left_out,
+        )
+
+    def _check(self, text: bytes, rows: int) -> _Said:
+        """What a header says, once it fits the signature and the rows."""
+        said = _said(text)
+        if said.error is None:
+            _expect_declared(said, self._hello)
+            _expect_keys(said, self._hello)
+            for entry in (*said.groups[1], *said.groups[2]):
+                if entry.shape[:1] != (rows,):
+                    msg = (
+                        f"traced tensor {entry.name!r} has the shape {entry.shape} for {rows} rows"
+                    )
+                    raise FrameError(msg)
+        if len(text) <= _KEPT_BYTES:
+            if len(self._checked) >= _KEPT:
+                self._checked.clear()
+            self._checked[text, rows] = said
+        return said
 
 
 def _expect_declared(said: _Said, hello: Hello) -> None:
@@ -277,7 +305,8 @@ def _expect_declared(said: _Said, hello: Hello) -> None:
             raise FrameError(msg)
 
 
-def _checked_keys(said: _Said, hello: Hello) -> dict[str, tuple[str, ...]]:
+def _expect_keys(said: _Said, hello: Hello) -> None:
+    """Class names for each ZipMap output, as many as its matrix has columns."""
     maps = {s.name for s in hello.signature.outputs if s.datatype == "MAP"}
     keys = dict(said.keys)
     if set(keys) != maps:
@@ -287,7 +316,6 @@ def _checked_keys(said: _Said, hello: Hello) -> dict[str, tuple[str, ...]]:
         if entry.name in maps and entry.shape[1:] != (len(keys[entry.name]),):
             msg = f"output {entry.name!r} has the shape {entry.shape} for {len(keys[entry.name])} class names"
             raise FrameError(msg)
-    return keys
 
 
 def expect_kind(header: Header, kind: str) -> None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from harness.sandbox.bundle import WORKER
 from harness.sandbox.child.ring import Ring, ring_bytes
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.memory_files import empty_mailbox, post, shared_of_size
 from harness.sandbox.model_files import NOTHING
+
+Kind = tuple[int, Path | None]
+"""(memory, interpreter): processes of one kind are the same until they load."""
 
 
 class Waiting:
@@ -36,8 +40,6 @@ class Waiting:
     def __init__(
         self, memory_bytes: int, *, python: Path | None = None, external_fd: int = NOTHING
     ) -> None:
-        self.key = (memory_bytes, python)
-        """Processes with the same key are the same until they load."""
         fds: list[int] = []
         self._finalize = weakref.finalize(self, _close, fds)
         try:
@@ -76,35 +78,51 @@ class Waiting:
 
 
 class Pool:
-    """Waiting processes of one kind; use with `close`.
+    """Waiting processes by kind; leaving it ends those that nobody took."""
 
-    Args:
-      memory_bytes: as for `Waiting`.
-      python: as for `Waiting`.
-    """
+    def __init__(self) -> None:
+        self._waiting: dict[Kind, deque[Waiting]] = defaultdict(deque)
 
-    def __init__(self, memory_bytes: int, *, python: Path | None = None) -> None:
-        self.key = (memory_bytes, python)
-        self._waiting: deque[Waiting] = deque()
+    def begin(self, count: int, memory_bytes: int, *, python: Path | None = None) -> None:
+        """Starts processes until so many of a kind are there, without waiting for them.
 
-    def begin(self, count: int) -> None:
-        """Starts processes until so many are there, without waiting for them."""
-        while len(self._waiting) < count:
-            self._waiting.append(Waiting(self.key[0], python=self.key[1]))
+        Args:
+          count: how many are to wait.
+          memory_bytes: as for `Waiting`.
+          python: as for `Waiting`.
+        """
+        waiting = self._waiting[memory_bytes, python]
+        while len(waiting) < count:
+            waiting.append(Waiting(memory_bytes, python=python))
 
-    def take(self) -> Waiting:
-        """The process that has waited longest; a new one when none is there."""
-        while self._waiting:
-            oldest = self._waiting.popleft()
+    def take(self, memory_bytes: int, *, python: Path | None = None) -> Waiting:
+        """The process of a kind that has waited longest; a new one when none is there."""
+        waiting = self._waiting[memory_bytes, python]
+        while waiting:
+            oldest = waiting.popleft()
             if not oldest.child.has_exited():
                 return oldest
             oldest.close()
-        return Waiting(self.key[0], python=self.key[1])
+        return Waiting(memory_bytes, python=python)
 
     def close(self) -> None:
         """Ends the processes that nobody took."""
-        while self._waiting:
-            self._waiting.popleft().close()
+        for waiting in self._waiting.values():
+            while waiting:
+                waiting.popleft().close()
+
+    def __enter__(self) -> Pool:
+        """The pool itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the processes that nobody took."""
+        self.close()
 
 
 def _close(fds: list[int]) -> None:

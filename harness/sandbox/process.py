@@ -17,9 +17,9 @@ from harness.core.errors import GateError
 from harness.core.observations import Cause, Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Signature, Tensors
-from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, batch_from_answer
+from harness.sandbox.answers import Answers, BatchAnswer, BatchFault, LoadFailure
 from harness.sandbox.child import columns
-from harness.sandbox.child.frames import Frame
+from harness.sandbox.child.frames import Frame, header_text
 from harness.sandbox.child.ring import SLOTS
 from harness.sandbox.deadlines import Deadline
 from harness.sandbox.model_files import ModelFiles
@@ -57,6 +57,7 @@ class Sandbox:
         self.trace_error = loaded.trace_error or loaded.hello.trace_error
         """Why there is no trace session although one was asked for; batches are answered without."""
         self._hello = loaded.hello
+        self._answers = Answers(loaded.hello)
         self._child = loaded.child
         self._limits = limits
         self._traced = loaded.traced
@@ -181,12 +182,13 @@ class Sandbox:
         asked = _Asked(self._seq, rows, time.perf_counter())
         try:
             described, buffers = columns.encoded(inputs)
+            text = header_text({"rows": rows, "trace": trace}, {"tensors": described})
         except (TypeError, UnicodeEncodeError) as error:
             asked.refused = f"cannot be given to a model: {error}"
         else:
             if not self._dead:
                 self._child.channel.send(
-                    {"rows": rows, "trace": trace, "tensors": described},
+                    text,
                     buffers,
                     number=asked.seq,
                     slot_free=len(self._asked) < SLOTS,
@@ -255,9 +257,7 @@ class Sandbox:
         now = time.perf_counter()
         service_s = now - max(asked.since, self._answered_at)
         self._answered_at = now
-        result = batch_from_answer(
-            frame, seq=asked.seq, rows=asked.rows, hello=self._hello, service_s=service_s
-        )
+        result = self._answers.read(frame, seq=asked.seq, rows=asked.rows, service_s=service_s)
         if isinstance(result, BatchFault) and any(s in result.message for s in OUT_OF_MEMORY):
             return replace(result, cause=Cause.MEMORY_LIMIT)
         return result

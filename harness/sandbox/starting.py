@@ -59,7 +59,8 @@ class Start:
       trace_tensors: tensors of the probed copy to return.
       python: interpreter of the version's own environment; None for the parent's.
       allow_weaker: go on when less isolation than required was obtained.
-      pool: where a waiting process is taken from, when it has some of the kind that is needed.
+      pool: where a waiting process is taken from. External data go with a process from its start: a
+        version that has some gets a process of its own.
 
     Raises:
       SandboxError: the interpreter does not start at all.
@@ -145,10 +146,10 @@ class Start:
         return self._process.child
 
     def _begun(self) -> Waiting:
-        external, key = self._files.external_fd, (self.limits.memory_bytes, self._python)
-        if self._pool is not None and self._pool.key == key and external == NOTHING:
-            return self._pool.take()
-        return Waiting(key[0], python=self._python, external_fd=external)
+        memory, external = self.limits.memory_bytes, self._files.external_fd
+        if self._pool is not None and external == NOTHING:
+            return self._pool.take(memory, python=self._python)
+        return Waiting(memory, python=self._python, external_fd=external)
 
     def _finished(self) -> Loaded | LoadFailure:
         """One attempt, from wherever it stands."""

@@ -23,7 +23,7 @@ from harness.sandbox.answers import (
 )
 from harness.sandbox.bundle import GRAPHS, TRACER
 from harness.sandbox.child import columns
-from harness.sandbox.child.frames import FrameError
+from harness.sandbox.child.frames import FrameError, header_text
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_values import graph_from_description, pairs_from
@@ -247,9 +247,8 @@ class Tracer:
             described, buffers = columns.encoded(feeds)
         except (TypeError, UnicodeEncodeError) as error:
             return Traced(tensors={}, keys={}, failure=f"cannot be given to a model: {error}")
-        self._child.channel.send(
-            {"seq": self._seq, "tensors": described, "wanted": list(wanted)}, buffers
-        )
+        asked = {"seq": self._seq, "wanted": list(wanted)}
+        self._child.channel.send(header_text(asked, {"tensors": described}), buffers)
         try:
             frame = received(self._child, self._limits.batch_deadline_s)
             header = frame.header

@@ -78,7 +78,8 @@ def test_nothing_is_left_when_the_legs_are_closed(tmp_path):
     before = open_things()
     one = recipe(tiny_model(tmp_path / "m.onnx"))
     with open_legs(one, one) as legs:
-        assert len(open_things()[1] - before[1]) == 2
+        # Two legs, and one process that waits.
+        assert len(open_things()[1] - before[1]) == 3
         assert len(legs) == 2
     assert open_things() == before
 
@@ -160,3 +161,15 @@ def test_a_probe_that_failed_is_told_and_the_leg_runs_without(tmp_path):
     made = leg_recipe("baseline", model, LoadFailure(kind="crash", message="why"), limits=LIMITS)
     assert made.trace_model is None
     assert made.untraced == ("no feature of the baseline could be traced: why",)
+
+
+def test_a_leg_that_loses_its_process_gets_the_one_that_waits(tmp_path):
+    with open_legs(recipe(tiny_model(tmp_path / "m.onnx"))) as (leg,):
+        assert leg.first is not None
+        (spare,) = {p.pid for p in psutil.Process().children()} - {leg.first.pid}
+        psutil.Process(leg.first.pid).kill()
+        leg.submit(batch([1.0, 2.0]), trace=False)
+        assert leg.collect().outcome.tolist() == [Outcome.OK] * 2
+        there = {p.pid for p in psutil.Process().children()}
+    assert spare in there
+    assert len(there) == 2

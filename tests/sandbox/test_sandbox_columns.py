@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 
@@ -20,7 +21,8 @@ def carried(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Through a real pipe."""
     described, buffers = columns.encoded(tensors)
     read, write = os.pipe()
-    parts = frames.packed({"tensors": described}, buffers)
+    text = frames.header_text({"kind": "test"}, {"tensors": described})
+    parts = frames.packed(text, buffers)
     writer = threading.Thread(target=frames.write_all, args=(write, parts))
     writer.start()
     frame = frames.read_frame(frames.Reader(read), 1 << 30)
@@ -30,6 +32,11 @@ def carried(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     entries, end = columns.layout(frame.header["tensors"])
     assert end == frame.body.nbytes
     return columns.values(entries, frame.body)
+
+
+def encoded(tensors: dict[str, np.ndarray]) -> tuple[list[dict], list[memoryview]]:
+    described, buffers = columns.encoded(tensors)
+    return json.loads(described), buffers
 
 
 def decoded(described: list[dict], body: bytes) -> dict[str, np.ndarray]:
@@ -69,7 +76,7 @@ REPEATED = st.lists(TEXT, min_size=1, max_size=5).flatmap(
 @settings(deadline=None)
 @given(REPEATED)
 def test_text_that_repeats_is_sent_as_words_and_codes(values):
-    described, buffers = columns.encoded({"x": np.array(values, object)})
+    described, buffers = encoded({"x": np.array(values, object)})
     assert described[0]["dtype"] == columns.CODED
     found = decoded(described, b"".join(buffers))
     assert found["x"].tolist() == values
@@ -77,7 +84,7 @@ def test_text_that_repeats_is_sent_as_words_and_codes(values):
 
 def test_text_that_does_not_repeat_is_sent_as_it_is():
     values = [f"request {i}" for i in range(1000)]
-    described, buffers = columns.encoded({"x": np.array(values, object)})
+    described, buffers = encoded({"x": np.array(values, object)})
     assert described[0]["dtype"] == columns.STRING
     found = decoded(described, b"".join(buffers))
     assert found["x"].tolist() == values
@@ -86,7 +93,7 @@ def test_text_that_does_not_repeat_is_sent_as_it_is():
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(-(2**63), 2**63 - 1))
 def test_a_wrong_number_in_words_and_codes_is_refused(at, number):
-    described, buffers = columns.encoded({"x": np.array(["a", "b"] * 64, object)})
+    described, buffers = encoded({"x": np.array(["a", "b"] * 64, object)})
     body = bytearray(b"".join(buffers))
     at = 4 * (at % (described[0]["size"] // 4 - 1))
     if at + 8 <= described[0]["size"]:
@@ -101,7 +108,7 @@ def test_a_wrong_number_in_words_and_codes_is_refused(at, number):
 
 def test_every_buffer_begins_aligned():
     tensors = {str(i): np.zeros(i, np.int8) for i in range(1, 5)}
-    described, buffers = columns.encoded(tensors)
+    described, buffers = encoded(tensors)
     assert sum(b.nbytes for b in buffers) == 4 * columns.ALIGNMENT
     assert [d["size"] for d in described] == [1, 2, 3, 4]
 
@@ -109,7 +116,7 @@ def test_every_buffer_begins_aligned():
 @pytest.mark.parametrize("dtype", ["S3", "complex64", "datetime64[ns]"])
 def test_a_dtype_without_a_place_is_refused_by_name(dtype):
     with pytest.raises(TypeError, match="x: dtype"):
-        columns.encoded({"x": np.zeros(2, dtype)})
+        encoded({"x": np.zeros(2, dtype)})
 
 
 def test_a_boolean_that_is_neither_is_refused():
@@ -119,7 +126,7 @@ def test_a_boolean_that_is_neither_is_refused():
 
 
 def test_text_that_is_no_utf8_is_refused():
-    described, buffers = columns.encoded({"x": np.array(["é"], object)})
+    described, buffers = encoded({"x": np.array(["é"], object)})
     body = bytearray(b"".join(buffers)).replace(b"\xc3\xa9", b"\xc3\xc3")
     with pytest.raises(frames.FrameError, match="no UTF-8"):
         decoded(described, body)

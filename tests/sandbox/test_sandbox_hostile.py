@@ -100,7 +100,7 @@ def test_the_honest_answer_of_these_fixtures_is_accepted(tmp_path):
         ("answer(shape=(2.0, 2))", "has the shape"),
         ("answer(shape=[1] * 40)", "no valid size or shape"),
         ("answer(size=1 << 40)", "do not hold"),
-        ("answer(body=b'')", "longer than its frame"),
+        ("answer(body=b'')", "the frame holds 0 bytes, its tensors 64"),
         ("answer(dtype='object')", "unknown dtype"),
         ("answer(dtype='float64', size=32)", "declared as FP32"),
         ("answer(body=bytes(128))", "the frame holds 128 bytes"),

@@ -106,12 +106,13 @@ def test_a_child_cannot_change_the_size_of_the_shared_memory(tmp_path, size, err
         ("frames.IN_SLOT | frames.SLOT_FREE", 16, "has the flags 0x3"),
         ("frames.SLOT_FREE", 0, "has the flags 0x2"),
         ("1 << 9", 0, "unknown flags"),
-        ("frames.IN_SLOT", 32, "the frame holds 32 bytes"),
+        ("frames.IN_SLOT", 32, "the frame holds 32 bytes, its tensors 64"),
     ],
 )
 def test_a_false_place_is_a_broken_protocol(tmp_path, flags, size, message):
     lines = f"""
-text = json.dumps({{"kind": "answer", "ok": True}}).encode()
+y = {{"name": "y", "dtype": "float32", "shape": [2, 2], "size": 16}}
+text = json.dumps({{"kind": "answer", "ok": True, "outputs": [y]}}).encode()
 prefix(len(text), {size}, flags={flags})
 os.write(answers, text)
 time.sleep(60)

@@ -7,6 +7,8 @@ the time a small model takes.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeGuard
@@ -23,6 +25,7 @@ MAX_RANK = 16
 STRING = "str"
 CODED = "words"
 _SAMPLE = 128
+_DESCRIPTIONS = 1024
 _WORD_COUNT_BYTES = 8
 NUMBERS = {
     name: np.dtype(name)
@@ -48,31 +51,39 @@ DTYPES = {**NUMBERS, STRING: np.dtype(object), CODED: np.dtype(object)}
 _PADDING = memoryview(bytes(ALIGNMENT))
 
 
-def encoded(tensors: Mapping[str, Array]) -> tuple[list[dict[str, Any]], list[memoryview]]:
-    """Descriptions for the header, and the buffers in the same order.
+def encoded(tensors: Mapping[str, Array]) -> tuple[str, list[memoryview]]:
+    """Descriptions for the header as a JSON list, and the buffers in the same order.
 
     Raises:
       TypeError: a dtype that has no place on the pipe, or something in an object array that is no str.
       UnicodeEncodeError: a string with a lone surrogate.
     """
-    described: list[dict[str, Any]] = []
+    described: list[str] = []
     buffers: list[memoryview] = []
     for name, array in tensors.items():
-        if array.dtype.kind in "OU":
+        number = _NAMES.get(array.dtype.str[1:])
+        if number is not None:
+            flat = np.ascontiguousarray(array, dtype=NUMBERS[number]).reshape(-1)
+            buffers.append(flat.view(np.uint8).data)
+            size = flat.nbytes
+            described.append(_description(name, number, array.shape, size))
+        elif array.dtype.kind in "OU":
             dtype, parts = _text_buffers(name, array.reshape(-1).tolist())
-        elif (number := _NAMES.get(array.dtype.str[1:])) is not None:
-            dtype = number
-            flat = np.ascontiguousarray(array, dtype=NUMBERS[dtype])
-            parts = [flat.reshape(-1).view(np.uint8).data]
+            buffers.extend(parts)
+            size = sum(p.nbytes for p in parts)
+            described.append(_description(name, dtype, array.shape, size))
         else:
             msg = f"{name}: dtype {array.dtype} cannot be given to a model"
             raise TypeError(msg)
-        size = sum(p.nbytes for p in parts)
-        described.append({"name": name, "dtype": dtype, "shape": list(array.shape), "size": size})
-        buffers.extend(parts)
         if size % ALIGNMENT:
             buffers.append(_PADDING[: ALIGNMENT - size % ALIGNMENT])
-    return described, buffers
+    return f"[{','.join(described)}]", buffers
+
+
+@functools.lru_cache(_DESCRIPTIONS)
+def _description(name: str, dtype: str, shape: tuple[int, ...], size: int) -> str:
+    """A tensor as JSON; the same ones come with every batch."""
+    return json.dumps({"name": name, "dtype": dtype, "shape": list(shape), "size": size})
 
 
 def _text_buffers(name: str, values: list[str]) -> tuple[str, list[memoryview]]:

@@ -16,7 +16,7 @@ import functools
 import json
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 MAGIC = b"HRF2"
@@ -82,13 +82,18 @@ def memo(derived: Callable[[bytes], T]) -> Callable[[bytes], T]:
     return looked_up
 
 
-def header_text(header: Header) -> bytes:
+def header_text(header: Header, lists: Mapping[str, str] | None = None) -> bytes:
     """A header as JSON.
+
+    Args:
+      header: a table that is not empty.
+      lists: further entries, which are JSON already.
 
     Raises:
       FrameError: it is too long for a frame.
     """
-    text = _ENCODER.encode(header).encode()
+    more = "".join(f',"{name}":{text}' for name, text in (lists or {}).items())
+    text = f"{_ENCODER.encode(header)[:-1]}{more}}}".encode()
     if len(text) > MAX_HEADER_BYTES:
         msg = f"a header of {len(text)} bytes is over the limit of {MAX_HEADER_BYTES}"
         raise FrameError(msg)

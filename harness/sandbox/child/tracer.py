@@ -55,8 +55,8 @@ def main(arguments: list[str]) -> None:
             fed = {n: a for n, a in feeds.items() if n in inputs}
             values = session.run(wanted, fed) if wanted else []
             arrays, answer["keys"] = sessions.tensors_from_answers(wanted, values, maps)
-            answer["tensors"], buffers = columns.encoded(arrays)
-            worker.send(answers, answer, buffers)
+            described, buffers = columns.encoded(arrays)
+            worker.send(answers, frames.header_text(answer, {"tensors": described}), buffers)
         except sessions.RUNTIME_ERRORS as error:
             text = worker.shown(error)
             worker.send(

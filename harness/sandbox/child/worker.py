@@ -87,7 +87,7 @@ def locked(
     return frames.read_frame(reader, 0).header
 
 
-def send(fd: int, header: frames.Header, buffers: list[memoryview] | None = None) -> None:
+def send(fd: int, header: frames.Header | bytes, buffers: list[memoryview] | None = None) -> None:
     """Writes one frame."""
     frames.write_all(fd, frames.packed(header, buffers or []))
 
@@ -181,10 +181,13 @@ class _Server:
         max_body: int,
         loaded: tuple[VerdictSession, TraceSession | None],
     ) -> None:
+        from harness.sandbox.child import columns
+
         self._reader, self._answers, self._slots = reader, answers, slots
         self._max_body = max_body
         self._verdict, self._trace = loaded
         self._request = frames.memo(_request_from_text)
+        self._values, self._encoded = columns.values, columns.encoded
 
     def serve(self) -> None:
         """Until the parent closes its end."""
@@ -201,24 +204,47 @@ class _Server:
                 header, buffers = {"kind": "answer", "ok": False, "error": shown(error)}, []
             self._send(header, buffers, frame.prefix)
 
-    def _answer(self, frame: frames.Frame) -> tuple[dict[str, Any], list[memoryview]]:
-        from harness.sandbox.child import columns
-
+    def _answer(self, frame: frames.Frame) -> tuple[frames.Header | bytes, list[memoryview]]:
         request = self._request(frame.text)
         prefix = frame.prefix
         body = frame.body
         if prefix.flags & frames.IN_SLOT:
             body = self._slots.request(prefix.number, prefix.body)
         answer: dict[str, Any] = {"kind": "answer", "ok": True}
-        feeds = columns.values(request.tensors, body)
-        outputs, answer["keys"] = self._verdict.run(feeds)
+        feeds = self._values(request.tensors, body)
+        outputs, keys = self._verdict.run(feeds)
+        if keys:
+            answer["keys"] = keys
         groups = {"outputs": outputs}
         if request.trace:
             groups |= _traced(self._trace, feeds, answer)
-        return answer, _described(groups, request.rows, answer)
+        return self._described(groups, request.rows, answer)
+
+    def _described(
+        self, groups: dict[str, dict[str, Array]], rows: int, answer: dict[str, Any]
+    ) -> tuple[bytes, list[memoryview]]:
+        """The header, and what is sent; a scalar or a tensor with no row per input row stays here.
+
+        Outputs with an axis are always sent: the parent is the one to say that their rows are wrong.
+        """
+        buffers: list[memoryview] = []
+        lists: dict[str, str] = {}
+        left_out = []
+        for group, arrays in groups.items():
+            sent = {}
+            for name, array in arrays.items():
+                if array.ndim > 0 and (group == "outputs" or array.shape[0] == rows):
+                    sent[name] = array
+                else:
+                    left_out.append(name)
+            lists[group], parts = self._encoded(sent)
+            buffers.extend(parts)
+        if left_out:
+            answer["left_out"] = left_out
+        return frames.header_text(answer, lists), buffers
 
     def _send(
-        self, header: dict[str, Any], buffers: list[memoryview], asked: frames.Prefix
+        self, header: frames.Header | bytes, buffers: list[memoryview], asked: frames.Prefix
     ) -> None:
         """An answer, in its slot when it fits and nobody needs what lies there."""
         size = sum(b.nbytes for b in buffers)
@@ -245,31 +271,6 @@ def _traced(
         answer["trace_error"] = shown(error)
         return {}
     return {"features": features, "trace_outputs": outputs}
-
-
-def _described(
-    groups: dict[str, dict[str, Array]], rows: int, answer: dict[str, Any]
-) -> list[memoryview]:
-    """Writes what is sent into the header; a scalar or a tensor with no row per input row stays here.
-
-    Outputs with an axis are always sent: the parent is the one to say that their rows are wrong.
-    """
-    from harness.sandbox.child import columns
-
-    buffers: list[memoryview] = []
-    left_out = []
-    for group, arrays in groups.items():
-        sent = {}
-        for name, array in arrays.items():
-            batched = array.ndim > 0 and (group == "outputs" or array.shape[0] == rows)
-            if batched:
-                sent[name] = array
-            else:
-                left_out.append(name)
-        answer[group], parts = columns.encoded(sent)
-        buffers.extend(parts)
-    answer["left_out"] = left_out
-    return buffers
 
 
 if __name__ == "__main__":
