@@ -24,7 +24,7 @@ from typing import Self
 import numpy as np
 
 from harness.core.tensors import Floats
-from harness.judge.products import log_e_each, log_products
+from harness.judge.products import coefficients, log_e_each, log_products
 
 CAP = 0.98
 """Bets stop at this share of the largest admissible λ, so that one observation cannot ruin a bet."""
@@ -170,7 +170,9 @@ class Joint:
           processes: their y are x or −x.
         """
         self._count = len(processes)
-        self._passes: list[tuple[OneSided, Floats, Floats, list[tuple[int, slice]]]] = []
+        self._passes: list[
+            tuple[OneSided, tuple[Floats, Floats, Floats], list[tuple[int, slice]]]
+        ] = []
         placed: set[int] = set()
         for sign in sorted({p.sign for p in processes}, reverse=True):
             lines = {
@@ -186,7 +188,9 @@ class Joint:
                 ends = np.cumsum([len(line[0]) for line in lines.values()]).tolist()
                 parts = [slice(lo, hi) for lo, hi in zip([0, *ends[:-1]], ends, strict=True)]
                 where = list(zip(lines, parts, strict=True))
-                self._passes.append((reference, offset, slope, where))
+                self._passes.append(
+                    (reference, (offset, slope, coefficients(offset, slope)), where)
+                )
 
     def growth(self, x: Floats) -> list[Floats]:
         """Log-wealth that observations add to each bet of each process.
@@ -198,8 +202,8 @@ class Joint:
           In the processes' order, shape (K,) each.
         """
         grown = [np.empty(0)] * self._count
-        for reference, offset, slope, where in self._passes:
-            found = log_products(reference.distance(x), offset, slope)
+        for reference, bets, where in self._passes:
+            found = log_products(reference.distance(x), *bets)
             for i, part in where:
                 grown[i] = found[part]
         return grown

@@ -27,7 +27,18 @@ _LONGEST = 32
 _EACH = 64
 
 
-def log_products(u: Floats, offset: Floats, slope: Floats) -> Floats:
+def coefficients(offset: Floats, slope: Floats) -> Floats:
+    """What four factors' polynomials are multiplied by for each bet, shape (B, 5).
+
+    Args:
+      offset: as in `log_products`.
+      slope: as in `log_products`.
+    """
+    powers = np.arange(_FOUR + 1)
+    return np.asarray(offset[:, None] ** (_FOUR - powers) * slope[:, None] ** powers, np.float64)
+
+
+def log_products(u: Floats, offset: Floats, slope: Floats, bets: Floats | None = None) -> Floats:
     """Σ_i log(offset + slope·u_i) for every bet.
 
     Args:
@@ -35,6 +46,7 @@ def log_products(u: Floats, offset: Floats, slope: Floats) -> Floats:
       offset: shape (B,), each ≥ 1 − betting.CAP.
       slope: shape (B,), each ≥ 0; a negative one is as good while offset ≤ 4 and no factor falls
         below 1 − betting.CAP.
+      bets: their `coefficients`, where bets that stay the same have them at hand.
 
     Returns:
       Natural logs, shape (B,); zeros for n = 0.
@@ -43,8 +55,7 @@ def log_products(u: Floats, offset: Floats, slope: Floats) -> Floats:
     if not len(u):
         return total
     length = _length(float(np.max(offset + np.maximum(slope, 0.0) * float(u.max()))))
-    powers = np.arange(_FOUR + 1)
-    bets = offset[:, None] ** (_FOUR - powers) * slope[:, None] ** powers
+    bets = coefficients(offset, slope) if bets is None else bets
     whole = len(u) // (_FOUR * length) * (_FOUR * length)
     # Chunks small enough that polynomials and products stay in the cache, whole products each.
     step = max(1, _CHUNK // (_FOUR * length)) * _FOUR * length

@@ -166,13 +166,22 @@ class _Excess:
             value = self.stretch.log_e
         return value - self.stretch.threshold, slope
 
+    def rejects(self, m: float) -> bool:
+        """Whether a null is rejected; at the process's own null the exact log E says so."""
+        if m == self.stretch.process.m:
+            return self.stretch.log_e >= self.stretch.threshold
+        return self(m)[0] >= 0.0
+
     def _bets(self, m: float) -> tuple[float, float]:
         """Log E of the bets at a null and its derivative (bets held)."""
         process = self.stretch.process.at(m)
         offset, slope = process.line()
-        factors = offset + slope * process.distance(self.nodes)[:, None]
-        wealth = self.weights @ np.log(factors) + self.n_failed * np.log(offset)
-        falls = self.weights @ np.divide(slope, factors) + self.n_failed * slope / offset
+        # Bets lie outermost: long rows are several times as fast as many of eight.
+        factors = slope[:, None] * process.distance(self.nodes)
+        factors += offset[:, None]
+        wealth = np.log(factors) @ self.weights + self.n_failed * np.log(offset)
+        np.divide(slope[:, None], factors, out=factors)
+        falls = factors @ self.weights + self.n_failed * slope / offset
         value = float(process.log_e(wealth))
         share = np.exp(wealth + process.log_weight - value)
         return value, -float(share @ falls)
@@ -213,7 +222,7 @@ def _bracket(excess: _Excess, left: float, right: float, near: float | None) -> 
     edges = [process.m, *([right] if right == until else []), *([] if warm else [left])]
     for known in edges:
         if left <= known <= right:
-            if excess(known)[0] >= 0.0:
+            if excess.rejects(known):
                 left = known
             else:
                 right = known
