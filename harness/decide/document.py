@@ -116,14 +116,17 @@ class Section:
 
     def interval(self, key: str) -> tuple[float, float]:
         """[lo, hi] with lo < hi."""
-        ends = [
-            self._number(f"{self._at(key)}[{i}]", node) for i, node in enumerate(self._items(key))
-        ]
+        ends = self.numbers(key)
         if len(ends) != 2 or ends[0] >= ends[1]:  # noqa: PLR2004 - lo and hi
             raise self.error(key, "needs two numbers, the smaller one first", "Write [lo, hi].")
         if max(map(abs, ends)) > _LARGEST_END:
             raise self.error(key, f"ends beyond ±{_LARGEST_END:g}", "Declare a narrower range.")
         return ends[0], ends[1]
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of numbers."""
+        nodes = enumerate(self._items(key))
+        return tuple(self._number(f"{self._at(key)}[{i}]", node) for i, node in nodes)
 
     def integer(self, key: str, *, least: int) -> int:
         """A whole number ≥ `least`."""

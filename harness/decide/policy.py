@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from harness.core.errors import nearest
 from harness.core.jsonable import sha256
+from harness.core.live import Live
 from harness.core.policies import (
     Approval,
     Claim,
@@ -30,7 +31,9 @@ from harness.decide.guardrails import (
     read_table_guardrail,
     read_unpaired_guardrail,
 )
+from harness.decide.live import read_live
 from harness.decide.policy_sections import (
+    read_alphas,
     read_approval,
     read_decision,
     read_latency,
@@ -60,8 +63,8 @@ _KEYS = (
     "approval",
     "mapping",
     "latency",
+    "live",
 )
-_LARGEST_ALPHA = 0.5
 _NEEDS_DECISION = {
     Metric.DECISION_FLIP,
     Metric.DECISION_RATE_SHIFT,
@@ -156,6 +159,25 @@ def any_policy_from_yaml(text: str, where: str) -> Policy:
     return policy_from_yaml(text, where)
 
 
+def live_from_yaml(text: str, where: str) -> Live:
+    """Reads what a policy says about running traffic: its `live` section and `alpha`.
+
+    The other sections may be there, because one file serves replay, tables and live traffic; what
+    they say is checked where it is used.
+
+    Args:
+      text: the file's text.
+      where: the file, as the user knows it; part of every message.
+
+    Raises:
+      PolicyError: no live section, or something in it that is not understood.
+    """
+    document = _document(text, where)
+    if "live" not in document:
+        raise document.error("live", "is missing", "Say how traffic is split and what is tested.")
+    return read_live(document.section("live"), read_alphas(document))
+
+
 def _document(text: str, where: str) -> Section:
     document = read_document(text, where)
     document.only(_KEYS)
@@ -215,7 +237,10 @@ def _policy(
     guardrails: tuple[Guardrail, ...],
 ) -> Policy:
     """Everything besides preset, decision and guardrails, with its defaults."""
-    alpha_promote, alpha_rollback = _alphas(document)
+    alpha_promote, alpha_rollback = read_alphas(document)
+    if "live" in document:
+        # Read for its mistakes: a replay and a table have no live traffic.
+        read_live(document.section("live"), (alpha_promote, alpha_rollback))
     policy = Policy(
         version=VERSION,
         preset=preset,
@@ -243,22 +268,6 @@ def _policy(
         digest="",
     )
     return dataclasses.replace(policy, digest=sha256(policy))
-
-
-def _alphas(document: Section) -> tuple[float, float]:
-    if "alpha" not in document:
-        return 0.05, 0.05
-    section = document.section("alpha")
-    section.only(("promote", "rollback"))
-    found = []
-    for key in ("promote", "rollback"):
-        value = section.maybe(key, section.positive, 0.05)
-        if value >= _LARGEST_ALPHA:
-            raise section.error(
-                key, f"needs an error rate below {_LARGEST_ALPHA}, not {value:g}", "Use 0.05."
-            )
-        found.append(value)
-    return found[0], found[1]
 
 
 def _claim(document: Section, guardrails: tuple[Guardrail, ...]) -> Claim:

@@ -19,6 +19,25 @@ from harness.decide.document import Section
 TIERS = ("S0", "S1", "S2", "S3")
 """Isolation tiers, weakest first."""
 
+_LARGEST_ALPHA = 0.5
+
+
+def read_alphas(document: Section) -> tuple[float, float]:
+    """(promotion, rollback) error rates of the whole document."""
+    if "alpha" not in document:
+        return 0.05, 0.05
+    section = document.section("alpha")
+    section.only(("promote", "rollback"))
+    found = []
+    for key in ("promote", "rollback"):
+        value = section.maybe(key, section.positive, 0.05)
+        if value >= _LARGEST_ALPHA:
+            raise section.error(
+                key, f"needs an error rate below {_LARGEST_ALPHA}, not {value:g}", "Use 0.05."
+            )
+        found.append(value)
+    return found[0], found[1]
+
 
 def read_decision(section: Section) -> DecisionRule:
     """How the answer becomes a decision."""

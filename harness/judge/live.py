@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from harness.core.errors import GateError
+from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.tensors import Bools
 from harness.core.verdicts import Decision, Evidence
 from harness.judge.cohorts import Cohorts, clocks_that_reject
@@ -22,13 +23,7 @@ from harness.judge.cycles import Cycle
 from harness.judge.exposures import Exposures, Units
 from harness.judge.live_answer import answer_of, evidence_of_live
 from harness.judge.live_checks import check_batch
-from harness.judge.live_plan import (
-    LiveAnswer,
-    LiveBatch,
-    LiveGuardrail,
-    LiveKind,
-    LivePlan,
-)
+from harness.judge.live_plan import LiveAnswer, LiveBatch, LivePlan
 from harness.judge.overlap import OverlapTrack
 from harness.judge.sample_ratio import SampleRatio
 from harness.judge.track import Track

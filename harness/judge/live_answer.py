@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.verdicts import Decision, Evidence, Verdict
 from harness.judge.counts import ErrorRatio
-from harness.judge.live_plan import LiveAnswer, LiveGuardrail, LiveKind, LivePlan
+from harness.judge.live_plan import LiveAnswer, LivePlan
 from harness.judge.overlap import OverlapTrack
 from harness.judge.track import Track
 

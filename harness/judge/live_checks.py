@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from harness.core.errors import TrafficError, nearest
+from harness.core.live import LiveGuardrail
 from harness.judge.exposures import Requests
-from harness.judge.live_plan import Labels, LiveBatch, LiveGuardrail, LivePlan
+from harness.judge.live_plan import Labels, LiveBatch, LivePlan
 from harness.judge.overlap import MAX_STEPS
 from harness.judge.units import within_bounds
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.core.errors import PolicyError
 from harness.core.jsonable import sha256
+from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.policies import Direction
 from harness.core.tensors import Array, Floats, Ints
 from harness.core.verdicts import Decision
@@ -16,53 +16,6 @@ from harness.judge.cohorts import clock_levels
 from harness.judge.cycles import Cycle
 from harness.judge.exposures import Requests
 from harness.judge.sample_ratio import ALPHA
-
-REQUESTS = "requests"
-"""The clock on which values that come with the requests mature."""
-
-
-class LiveKind(enum.StrEnum):
-    """How a guardrail's values come about, which is which test they need."""
-
-    PAIRED = "paired"
-    """Shadow: both versions answered the request; the value is candidate − baseline."""
-    SHIFT = "shift"
-    """Canary: one arm answered; the value is its outcome, the margin a difference of means."""
-    ERRORS = "errors"
-    """Canary: 1 = the request failed; the margin is a ratio of the arms' error rates.
-
-    Only errors are evidence: where neither arm has any, nothing is proven and a gating guardrail of
-    this kind never promotes. Where errors are rare, let it report, and gate on SHIFT of the same 0/1.
-    """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveGuardrail:
-    """A metric with a margin, on running traffic."""
-
-    name: str
-    """Unique within the plan."""
-    kind: LiveKind
-    """Which test."""
-    margin: float
-    """Largest tolerated mean difference, > 0; for errors the largest tolerated ratio, ≥ 1."""
-    bounds: tuple[float, float] = (0.0, 1.0)
-    """Mathematical bounds of one value; 0/1 for errors."""
-    direction: Direction = Direction.INCREASE
-    """Which side is harm; increase for errors."""
-    gating: bool = True
-    """False: reported, never decides."""
-    gap: float | None = None
-    """Expected distance of the mean from the margin; None = no plan."""
-    second_moment: float | None = None
-    """Paired: E(x − margin)²; shift: variance of an outcome; from data that are not tested."""
-    label_maturity_s: float | None = None
-    """Values are labels that count at this age; None = they come with the requests."""
-
-    def clock(self) -> str:
-        """Name of the clock that its values mature on."""
-        age = self.label_maturity_s
-        return REQUESTS if age is None else f"labels after {age:g} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

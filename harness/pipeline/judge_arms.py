@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import PolicyError, TrafficError
+from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.policies import Direction, Policy
 from harness.core.tensors import Bools, Floats
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
-from harness.judge.live_plan import LiveAnswer, LiveBatch, LiveGuardrail, LiveKind, LivePlan
+from harness.judge.live_plan import LiveAnswer, LiveBatch, LivePlan
 from harness.judge.metrics import Values
 from harness.judge.tables import ColumnValues, looks
 from harness.judge.units import unit_arms, unit_means

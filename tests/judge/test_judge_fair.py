@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, multinomial
 
+from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.policies import Direction, Guardrail, Metric
 from harness.core.verdicts import Decision
 from harness.judge.betting import one_sided
@@ -22,7 +23,7 @@ from harness.judge.combine import Judge
 from harness.judge.counts import ErrorRatio
 from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
-from harness.judge.live_plan import LiveBatch, LiveGuardrail, LiveKind, LivePlan
+from harness.judge.live_plan import LiveBatch, LivePlan
 from harness.judge.metrics import Values
 from harness.judge.overlap import OverlapTrack
 from harness.judge.plan import WindowCounts, plan_tests

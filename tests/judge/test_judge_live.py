@@ -18,11 +18,12 @@ from scipy.stats import binom
 
 from harness.core.errors import GateError, PolicyError, TrafficError
 from harness.core.jsonable import canonical
+from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.policies import Direction
 from harness.core.verdicts import Decision, Verdict
 from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
-from harness.judge.live_plan import Labels, LiveBatch, LiveGuardrail, LiveKind, LivePlan
+from harness.judge.live_plan import Labels, LiveBatch, LivePlan
 
 SECOND = 10**9
 RATE = LiveGuardrail(name="rate", kind=LiveKind.SHIFT, margin=0.1)

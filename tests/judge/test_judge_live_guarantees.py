@@ -10,10 +10,11 @@ import pytest
 from scipy.stats import binom
 
 from harness.core.jsonable import canonical
+from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.verdicts import Decision
 from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
-from harness.judge.live_plan import LiveBatch, LiveGuardrail, LiveKind, LivePlan
+from harness.judge.live_plan import LiveBatch, LivePlan
 
 SECOND = 10**9
 RAMP = (0.1, 0.1, 0.25, 0.25, 0.5, 0.5, 0.5, 0.5)
