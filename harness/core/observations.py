@@ -83,6 +83,8 @@ class PairBatch:
     """What the old version did."""
     candidate: Observations
     """What the new version did."""
+    anchor: Observations | None = None
+    """What the lineage's anchor did; None where no guardrail asks."""
 
     def __len__(self) -> int:
         """Number of requests."""

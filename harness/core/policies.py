@@ -114,6 +114,15 @@ class Scope(enum.StrEnum):
     FEATURES = "features"
 
 
+class Against(enum.StrEnum):
+    """Which older version a guardrail compares the candidate with."""
+
+    BASELINE = "baseline"
+    """The one it would replace."""
+    ANCHOR = "anchor"
+    """The policy's anchor, which stays the same over many releases: its margin is for their sum."""
+
+
 class WindowName(enum.StrEnum):
     """The two windows one traffic source serves, and a table, which is its own."""
 
@@ -170,6 +179,9 @@ class Guardrail:
     """Column of the table that `harness judge` reads; "" = the guardrail's name."""
     range: tuple[float, float] | None = None
     """For column: the declared (lo, hi) to which values are clipped."""
+
+    against: Against = Against.BASELINE
+    """Which older version its values are differences from."""
 
     def bounds(self) -> tuple[float, float]:
         """(lo, hi) in which every observation lies, by mathematics or by clipping."""
@@ -285,5 +297,8 @@ class Policy:
     """Column (user, session) or time block (1h) whose requests depend on each other; "" = none do."""
     weight: Weight = Weight.REQUEST
     """What counts once where there is a unit."""
+    anchor: str = ""
+    """Reference of the version that guardrails `against: anchor` compare with; a path is relative to the
+    policy's file."""
     unpaired: bool = False
     """A table whose rows carry one arm's outcome each, with the arm and its probability."""

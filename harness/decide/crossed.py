@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.core.policies import Guardrail, Metric, Policy
+from harness.core.policies import Against, Guardrail, Metric, Policy
 from harness.core.verdicts import Evidence
 
 
@@ -15,6 +15,7 @@ def beyond(policy: Policy, evidence: Evidence) -> str:
     """A guardrail that was crossed, in a release manager's words."""
     guardrail = next(g for g in policy.guardrails if g.name == evidence.guardrail)
     where = f" for {evidence.slice}" if evidence.slice else ""
+    where += " since the anchor" if guardrail.against is Against.ANCHOR else ""
     lower, upper, margin = (
         _shown(guardrail, v) for v in (evidence.lower, evidence.upper, evidence.margin)
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.core.policies import Guardrail, Metric, Policy, Scope
+from harness.core.policies import Against, Guardrail, Metric, Policy, Scope
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
 from harness.decide.coverage import COVER, sentence_about_uncovered
 from harness.decide.crossed import beyond, counted
@@ -101,6 +101,19 @@ def _candidate_loads(case: _Case) -> _Answer | None:
     )
 
 
+def _anchor_loads(case: _Case) -> _Answer | None:
+    why = case.facts.anchor_load_failure
+    if not why:
+        return None
+    users = [g.name for g in case.policy.guardrails if g.against is Against.ANCHOR]
+    return _hold(
+        "anchor_does_not_load",
+        f"The anchor does not load: {why}. {_list(users)} cannot be judged without it.",
+        "Name another version as `anchor:`, or its requirements as it was built with.",
+        users[0] if users else "",
+    )
+
+
 def one_decides(policy: Policy, kind: str) -> bool:
     """Whether a single failure of the candidate decides, as no gating guardrail has a margin for it.
 
@@ -109,7 +122,8 @@ def one_decides(policy: Policy, kind: str) -> bool:
       kind: as in `FailureCount`.
     """
     owner = Metric.NAN_RATE if kind == "nan" else Metric.FAILURE
-    return all(g.metric is not owner for g in policy.guardrails if g.gating)
+    owned = [g for g in policy.guardrails if g.gating and g.against is Against.BASELINE]
+    return all(g.metric is not owner for g in owned)
 
 
 def _candidate_answers(case: _Case) -> _Answer | None:
@@ -348,6 +362,7 @@ def _not_enough(case: _Case) -> _Answer:
 _RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
     _baseline_loads,
     _candidate_loads,
+    _anchor_loads,
     _candidate_answers,
     _traffic_is_whole,
     _replay_is_faithful,

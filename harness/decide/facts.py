@@ -90,6 +90,8 @@ class Facts:
     """Why the baseline did not load; "" = it did."""
     candidate_load_failure: str = ""
     """Why the candidate did not load; "" = it did."""
+    anchor_load_failure: str = ""
+    """Why the anchor did not load; "" = it did, or there is none."""
     candidate_only_failures: tuple[FailureCount, ...] = ()
     """By kind."""
     baseline_failures: int = 0

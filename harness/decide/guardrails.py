@@ -6,6 +6,7 @@ import re
 
 from harness.core.policies import (
     METRIC_BOUNDS,
+    Against,
     Direction,
     Guardrail,
     Loss,
@@ -42,13 +43,12 @@ _KEYS = (
     "loss",
     "scope",
     "expected_changes",
+    "against",
 )
 _LATER_KEYS = {
     "unit": "testing means over a unit",
     "weight": "testing means over a unit",
-    "anchor": "a margin against an earlier version",
 }
-_LATER_TABLE_KEYS = {key: word for key, word in _LATER_KEYS.items() if key != "anchor"}
 _LATER_METRICS = {
     "excess_flip": "flips beyond the noise of both versions",
     "calibration_shift": "calibration in the baseline's score bins",
@@ -107,7 +107,19 @@ def read_guardrail(section: Section) -> Guardrail:
         loss=section.choice("loss", Loss) if loss else None,
         scope=section.choice("scope", Scope) if metric is Metric.PARITY_MISMATCH else None,
         expected_changes=section.maybe("expected_changes", section.texts, ()),
+        against=_against(section, metric),
     )
+
+
+def _against(section: Section, metric: Metric) -> Against:
+    against = section.maybe("against", lambda key: section.choice(key, Against), Against.BASELINE)
+    if against is Against.ANCHOR and metric is Metric.PARITY_MISMATCH:
+        raise section.error(
+            "against",
+            "'anchor' has no meaning for parity: releases are made to differ from it",
+            "Compare scores, decisions or losses with the anchor.",
+        )
+    return against
 
 
 def _check_belonging(section: Section, metric: Metric) -> None:
@@ -142,7 +154,7 @@ def read_table_guardrail(section: Section) -> Guardrail:
       PolicyError: an unknown key or word, both or neither of metric and range, or a margin that
         the range makes true or false for every table.
     """
-    section.only(_TABLE_KEYS, _LATER_TABLE_KEYS)
+    section.only(_TABLE_KEYS, _LATER_KEYS)
     name = _read_name(section)
     if ("metric" in section) == ("range" in section):
         what = "has both a metric and a range" if "metric" in section else "has no range"
@@ -188,7 +200,7 @@ def read_unpaired_guardrail(section: Section) -> Guardrail:
       PolicyError: an unknown key or word, no range, or a margin that no difference can reach.
     """
     section.only(
-        ("name", "column", "range", "margin", "direction", "gating", "effect"), _LATER_TABLE_KEYS
+        ("name", "column", "range", "margin", "direction", "gating", "effect"), _LATER_KEYS
     )
     name = _read_name(section)
     if "range" not in section:

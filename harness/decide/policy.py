@@ -9,6 +9,7 @@ from harness.core.errors import nearest
 from harness.core.jsonable import sha256
 from harness.core.live import Live
 from harness.core.policies import (
+    Against,
     Approval,
     Claim,
     DecisionRule,
@@ -55,6 +56,7 @@ _KEYS = (
     "weight",
     "unit",
     "unpaired",
+    "anchor",
     "decision",
     "windows",
     "guardrails",
@@ -95,7 +97,9 @@ def policy_from_yaml(text: str, where: str) -> Policy:
             )
     preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
     decision = read_decision(document.section("decision")) if "decision" in document else None
-    return _policy(document, preset, decision, _guardrails(document, preset, decision))
+    policy = _policy(document, preset, decision, _guardrails(document, preset, decision))
+    policy = dataclasses.replace(policy, anchor=_anchor(document, policy), digest="")
+    return dataclasses.replace(policy, digest=sha256(policy))
 
 
 def table_policy_from_yaml(text: str, where: str) -> Policy:
@@ -125,6 +129,8 @@ def table_policy_from_yaml(text: str, where: str) -> Policy:
         )
     unpaired = document.maybe("unpaired", document.flag, default=False)
     read = read_unpaired_guardrail if unpaired else read_table_guardrail
+    if "anchor" in document:
+        raise document.error("anchor", "is a version, and a table has none", "Leave it out.")
     guardrails = _own_guardrails(document, read)
     if not guardrails:
         raise document.error("guardrails", "is missing or empty", "List at least one.")
@@ -176,6 +182,22 @@ def live_from_yaml(text: str, where: str) -> Live:
     if "live" not in document:
         raise document.error("live", "is missing", "Say how traffic is split and what is tested.")
     return read_live(document.section("live"), read_alphas(document))
+
+
+def _anchor(document: Section, policy: Policy) -> str:
+    """The anchor's reference; named where a guardrail reads it, and only there."""
+    users = [g.name for g in policy.guardrails if g.against is Against.ANCHOR]
+    if users and "anchor" not in document:
+        raise document.error(
+            "anchor",
+            f"is missing, and guardrail '{users[0]}' is against it",
+            "Name the version: `anchor: models:/name@anchor`, or a path.",
+        )
+    if "anchor" in document and not users:
+        raise document.error(
+            "anchor", "is read by no guardrail", "Add `against: anchor` to one, or leave it out."
+        )
+    return document.text("anchor") if users else ""
 
 
 def _document(text: str, where: str) -> Section:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from harness.core.policies import Direction
+from harness.core.policies import Against, Direction
 from harness.core.verdicts import Evidence, Status, Verdict
 from harness.judge.plan import PlannedTest
 from harness.judge.track import Track
@@ -135,6 +135,8 @@ def _subject(test: PlannedTest) -> str:
     if test.guardrail.range is not None:
         lo, hi = test.guardrail.range
         return f"clipped mean over rows like the table's{where}, each cut to [{lo:g}, {hi:g}]"
+    if test.guardrail.against is Against.ANCHOR:
+        where += ", as differences from the anchor"
     if test.guardrail.column:
         return f"mean over rows like the table's{where}"
     return f"mean over requests like the {test.guardrail.window.value} window's{where}"
@@ -149,4 +151,6 @@ def _exact_subject(test: PlannedTest) -> str:
     )
     clipped = f", each cut to [{rail.range[0]:g}, {rail.range[1]:g}]" if rail.range else ""
     mean = "clipped mean" if rail.range else "mean"
+    if rail.against is Against.ANCHOR:
+        rows += ", as differences from the anchor"
     return f"{mean} over exactly the {test.population:,} {rows}{clipped}; failed ones count as the worst"

@@ -11,9 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from harness.core.errors import GateError
 from harness.core.models import ModelGraph
 from harness.core.observations import Observations, Outcome, PairBatch
-from harness.core.policies import Guardrail, Metric, Policy, Scope
+from harness.core.policies import Against, Guardrail, Metric, Policy, Scope
 from harness.core.tensors import Array, Bools, Floats
 from harness.core.verdicts import Status
 from harness.diff.faithful import FaithfulDiff
@@ -125,6 +126,8 @@ class RunningEvidence:
         one, whatever else was not compared.
         """
         comparable = bool(self.features.match.raw)
+        if guardrail.against is Against.ANCHOR:
+            pair = _against_anchor(pair)
         values = observe(
             guardrail, pair, self.terms.policy.decision, label, outputs.mismatch,
             features.mismatch if comparable else None,
@@ -189,6 +192,12 @@ class RunningEvidence:
             ("faithful", self.faithful),
             ("observer", self.observer),
         )
+
+
+def _against_anchor(pair: PairBatch) -> PairBatch:
+    if pair.anchor is None:
+        raise GateError("anchor", "was not replayed", "Report this: a guardrail is against it.")
+    return replace(pair, baseline=pair.anchor)
 
 
 def expected_changes(policy: Policy, scope: Scope) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.errors import SignatureError
 from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph
-from harness.core.policies import WindowName
+from harness.core.policies import Mapping, WindowName
 from harness.core.tensors import Floats
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
 from harness.decide.decision import decide
@@ -60,8 +61,12 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
     old, new = prepared.baseline_seen, prepared.candidate_seen
     if isinstance(old, LoadFailure) or isinstance(new, LoadFailure):
         return _not_run(prepared, _load_facts(old, new), prepared.manifest)
+    if isinstance(prepared.anchor_seen, LoadFailure):
+        return _not_run(prepared, _anchor_facts(prepared.anchor_seen), prepared.manifest)
     graphs = (old.graph, new.graph)
     match = check_signatures(graphs[0].signature, graphs[1].signature, prepared.policy.mapping)
+    if prepared.anchor_seen is not None:
+        _check_anchor(graphs[0], prepared.anchor_seen.graph)
     check_expected_changes(prepared.policy, (graphs[0], graphs[1]), str(prepared.request.policy))
     window = prepared.window
     if window is None:  # both load, so preparation sealed the traffic
@@ -78,6 +83,11 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
             input_names=match.inputs,
         ),
     )  # fmt: skip
+    third = [
+        leg_recipe("anchor", model, None, limits=limits, allow_weaker=weaker)
+        for model in (prepared.anchor,)
+        if model is not None
+    ]
     return _replayed(
         prepared,
         window,
@@ -85,6 +95,7 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
         match,
         graphs=graphs,
         recipes=recipes,
+        third=third,
         listener=listener,
         pool=pool,
     )
@@ -110,6 +121,7 @@ def _replayed(
     *,
     graphs: tuple[ModelGraph, ModelGraph],
     recipes: tuple[LegRecipe, LegRecipe],
+    third: list[LegRecipe],
     listener: Listener,
     pool: Pool,
 ) -> Outcome:
@@ -117,11 +129,16 @@ def _replayed(
     trace = all(r.trace_model is not None for r in recipes)
     # The baseline a second time, for the floor, unless an interrupted run has measured it.
     again = () if prepared.run.has(FLOOR_FILE) else recipes[:1]
-    with open_legs(*recipes, *again, pool=pool) as (baseline, candidate, *second):
-        failed = _opening_failures(baseline, candidate)
+    with open_legs(*recipes, *third, *again, pool=pool) as (baseline, candidate, *more):
+        anchor = more[0] if third else None
+        second = more[len(third) :]
+        failed = _opening_failures(baseline, candidate, anchor)
         if failed is not None:
             return _not_run(prepared, failed, prepared.manifest, plan)
-        manifest = {**prepared.manifest, "isolation": _isolation(prepared, baseline, candidate)}
+        manifest = {
+            **prepared.manifest,
+            "isolation": _isolation(prepared, baseline, candidate, *more[: len(third)]),
+        }
         floor = floor_of_run(
             prepared.run, baseline, second, prepared.batches, window.read, trace=trace,
             policy=policy, fitted=only_fitted(*graphs),
@@ -138,12 +155,13 @@ def _replayed(
             graphs=graphs,
         )
         terms, manifest = with_planned_bets(
-            prepared, terms, manifest, (baseline, candidate), listener, trace=trace
+            prepared, terms, manifest, (baseline, candidate), listener, trace=trace, anchor=anchor
         )
         vary = [g.name for g in policy.guardrails if answers_vary(g, floor)]
         plan = terms.plan.about_process(vary)
         terms = replace(terms, plan=plan)
-        result = replay(prepared, terms, (baseline, candidate), listener, trace=trace)
+        legs = (baseline, candidate)
+        result = replay(prepared, terms, legs, listener, trace=trace, anchor=anchor)
     untraced = [text for r in recipes for text in r.untraced]
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
     return _ended(
@@ -252,8 +270,26 @@ def _load_facts(baseline: Looked | LoadFailure, candidate: Looked | LoadFailure)
     )
 
 
-def _opening_failures(baseline: Leg, candidate: Leg) -> Facts | None:
+def _check_anchor(baseline: ModelGraph, anchor: ModelGraph) -> None:
+    """Refuses an anchor that cannot be asked what the baseline is asked."""
+    try:
+        check_signatures(baseline.signature, anchor.signature, Mapping())
+    except SignatureError as error:
+        raise SignatureError(
+            "anchor",
+            error.what.replace("the candidate", "the anchor"),
+            "Name a version with the baseline's inputs and outputs as the policy's anchor.",
+        ) from None
+
+
+def _anchor_facts(failure: LoadFailure) -> Facts:
+    return Facts(windows=(), anchor_load_failure=failure.message)
+
+
+def _opening_failures(baseline: Leg, candidate: Leg, anchor: Leg | None) -> Facts | None:
     """Facts about versions that loaded when looked at and do not load in their leg."""
+    if anchor is not None and anchor.load_failure is not None:
+        return _anchor_facts(anchor.load_failure)
     old, new = baseline.load_failure, candidate.load_failure
     if old is None and new is None:
         return None
@@ -319,9 +355,9 @@ def _facts(run: _Run, *, one_value: bool) -> Facts:
     )
 
 
-def _isolation(prepared: Prepared, baseline: Leg, candidate: Leg) -> dict[str, Any]:
-    """What was really obtained: the weaker of the two legs, with every layer."""
-    found = weakest(leg.first.isolation for leg in (baseline, candidate) if leg.first)
+def _isolation(prepared: Prepared, *legs: Leg) -> dict[str, Any]:
+    """What was really obtained: the weakest of the versions' legs, with every layer."""
+    found = weakest(leg.first.isolation for leg in legs if leg.first)
     required = prepared.policy.sandbox.require
     return {
         "tier": found.tier,
@@ -329,7 +365,7 @@ def _isolation(prepared: Prepared, baseline: Leg, candidate: Leg) -> dict[str, A
         "layers": jsonable(found.layers),
         "self_tests": jsonable(found.self_tests),
         "allowed_below": is_weaker(found, required),
-        "versions": {leg.name: leg.first.versions for leg in (baseline, candidate) if leg.first},
+        "versions": {leg.name: leg.first.versions for leg in legs if leg.first},
     }
 
 

@@ -56,6 +56,7 @@ def replay(
     listener: Listener,
     *,
     trace: bool,
+    anchor: Leg | None = None,
 ) -> LoopResult:
     """Judges batches until the decision is reached or the traffic is used up.
 
@@ -65,6 +66,7 @@ def replay(
       legs: opened legs (baseline, candidate).
       listener: hears progress.
       trace: also replay the features.
+      anchor: leg of the version that some guardrails compare with; None where none does.
 
     Raises:
       Interrupted: SIGINT or SIGTERM; a checkpoint was written.
@@ -76,7 +78,8 @@ def replay(
     total = sum(len(b.positions) for b in prepared.batches)
     done = total - sum(len(b.positions) for b in ahead)
     with _stoppable() as asked:
-        for batch, pair in _pairs(prepared, legs, () if stop.reached() else ahead, trace=trace):
+        todo = () if stop.reached() else ahead
+        for batch, pair in _pairs(prepared, legs, todo, trace=trace, anchor=anchor):
             book.enter(batch, evidence.update(batch, pair, prepared.label[batch.positions]))
             done += len(pair)
             listener(Progress(stage="replay", done=done, total=total, note=stop.note()))
@@ -89,17 +92,22 @@ def replay(
     return LoopResult(
         evidence=evidence,
         finished=book.next_batch == len(prepared.batches),
-        ended_leg=_gave_up(legs),
+        ended_leg=_gave_up(legs if anchor is None else (*legs, anchor)),
         baseline=legs[0].counters(),
         candidate=legs[1].counters(),
     )
 
 
 def _pairs(
-    prepared: Prepared, legs: tuple[Leg, Leg], batches: tuple[Batch, ...], *, trace: bool
+    prepared: Prepared,
+    legs: tuple[Leg, Leg],
+    batches: tuple[Batch, ...],
+    *,
+    trace: bool,
+    anchor: Leg | None,
 ) -> Iterator[tuple[Batch, PairBatch]]:
     """Pairs until a leg has given up and answers nothing any more."""
-    for batch, pair in replay_pairs(*legs, _read(prepared, batches), trace=trace):
+    for batch, pair in replay_pairs(*legs, _read(prepared, batches), trace=trace, anchor=anchor):
         if _gave_up(legs) and not _any_run(pair):
             return
         yield batch, pair
@@ -185,7 +193,7 @@ def _read(prepared: Prepared, batches: tuple[Batch, ...]) -> Iterator[tuple[Batc
         yield batch, window.read(batch.positions)
 
 
-def _gave_up(legs: tuple[Leg, Leg]) -> str:
+def _gave_up(legs: tuple[Leg, ...]) -> str:
     """Which leg ended and why; "" while both run."""
     return next((f"{leg.name}: {leg.ended}" for leg in legs if leg.ended), "")
 

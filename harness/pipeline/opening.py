@@ -24,8 +24,8 @@ from harness.sandbox.starting import Start
 
 ROLES = ("baseline", "candidate")
 
-Seen = tuple[Looked | LoadFailure, Looked | LoadFailure]
-"""What was seen of baseline and candidate."""
+Seen = tuple[Looked | LoadFailure, ...]
+"""What was seen of baseline, candidate and, where there is one, the anchor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +59,10 @@ def look_at(
     *,
     allow_weaker: bool = False,
 ) -> Seen:
-    """Looks at both versions at the same time, and probes each for the tensors that it declares.
+    """Looks at all versions at the same time, and probes each for the tensors that it declares.
 
     Args:
-      models: baseline and candidate.
+      models: baseline, candidate and, where there is one, the anchor.
       limits: the policy's.
       probes: folder for the probed copies.
       allow_weaker: go on below the required isolation.
@@ -71,18 +71,18 @@ def look_at(
       UsageError: the isolation is weaker than required, a pinned file cannot be read, or its metadata cannot: what a version says about
         itself is its author's mistake, and no verdict about what it answers.
     """
-    baseline, candidate = look(
+    seen = look(
         [
             Look(model=model.path, external=model.external, copy=probes / f"{role}.onnx")
-            for role, model in zip(ROLES, models, strict=True)
+            for role, model in zip((*ROLES, "anchor"), models, strict=False)
         ],
         limits,
         allow_weaker=allow_weaker,
     )
-    for model, found in zip(models, (baseline, candidate), strict=True):
+    for model, found in zip(models, seen, strict=True):
         if isinstance(found, LoadFailure) and found.kind == "metadata":
             raise UsageError(f"model {model.given}", found.message, found.remedy)
-    return baseline, candidate
+    return tuple(seen)
 
 
 def graph_of(seen: Looked | LoadFailure) -> ModelGraph | LoadFailure:

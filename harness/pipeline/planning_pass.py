@@ -31,6 +31,7 @@ def with_planned_bets(
     listener: Listener,
     *,
     trace: bool,
+    anchor: Leg | None,
 ) -> tuple[Terms, dict[str, Any]]:
     """Plans the bets from the planning set and writes them into the run's manifest.
 
@@ -43,6 +44,7 @@ def with_planned_bets(
       legs: opened legs (baseline, candidate).
       listener: hears progress.
       trace: also replay the features.
+      anchor: leg of the version that some guardrails compare with; None where none does.
 
     Returns:
       Terms with the plan that is judged by, and the manifest with `planning`.
@@ -53,7 +55,7 @@ def with_planned_bets(
     found = (
         {str(name): float(moment) for name, moment in saved["second_moments"].items()}
         if saved
-        else _moments(prepared, terms, legs, listener, trace=trace)
+        else _moments(prepared, terms, legs, listener, trace=trace, anchor=anchor)
     )
     plan = planned_tests(terms.policy, prepared.counts, prepared.carried, found)
     if not saved:
@@ -67,7 +69,13 @@ def with_planned_bets(
 
 
 def _moments(
-    prepared: Prepared, terms: Terms, legs: tuple[Leg, Leg], listener: Listener, *, trace: bool
+    prepared: Prepared,
+    terms: Terms,
+    legs: tuple[Leg, Leg],
+    listener: Listener,
+    *,
+    trace: bool,
+    anchor: Leg | None,
 ) -> dict[str, float]:
     """Second moments by guardrail name, measured with the gate's own metrics."""
     window = prepared.window
@@ -79,7 +87,7 @@ def _moments(
     measured = RunningEvidence(terms)
     values: dict[str, list[Floats]] = defaultdict(list)
     done = 0
-    for batch, pair in replay_pairs(*legs, requests, trace=trace):
+    for batch, pair in replay_pairs(*legs, requests, trace=trace, anchor=anchor):
         rows = measured.update(batch, pair, prepared.label[batch.positions])
         for guardrail in terms.policy.guardrails:
             if guardrail.window.value == batch.window:

@@ -81,6 +81,9 @@ class Prepared:
     """r of the error rates α·2^(1−r)."""
     carried: Carried | None
     """Evidence of an earlier attempt that this run goes on from."""
+    anchor: PinnedModel | None
+    """The version that guardrails `against: anchor` compare with."""
+    anchor_seen: Looked | LoadFailure | None
 
 
 def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool) -> Prepared:
@@ -102,17 +105,20 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
     models = run.path / "models"
     baseline = pin(request.baseline, models, registry_uri=request.registry_uri)
     candidate = pin(request.candidate, models, registry_uri=request.registry_uri)
+    anchors = [pin(r, models, registry_uri=request.registry_uri) for r in _anchor(request, policy)]
     # Drawn now that the candidate's bytes are fixed, so that nobody could choose bytes for an order.
     seed = secrets.randbits(63)
     seen = look_at(
-        (baseline, candidate), policy.sandbox, models / _PROBES,
+        (baseline, candidate, *anchors), policy.sandbox, models / _PROBES,
         allow_weaker=request.allow_lower_isolation,
     )  # fmt: skip
     graphs = [graph_of(s) for s in seen]
-    baseline, candidate = (
-        _with_cutoff(m, g) for m, g in zip((baseline, candidate), graphs, strict=True)
+    baseline, candidate, *anchors = (
+        _with_cutoff(m, g) for m, g in zip((baseline, candidate, *anchors), graphs, strict=True)
     )
     lineage = lineage_of(baseline, candidate, policy)
+    if anchors:
+        lineage["anchor"] = anchors[0].digest
     manifest: dict[str, Any] = {
         "format": _FORMAT,
         "run_id": run.path.name,
@@ -132,6 +138,8 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
         "candidate": jsonable(candidate),
         "environment": environment(),
     }  # fmt: skip
+    if anchors:
+        manifest["anchor"] = jsonable(anchors[0])
     run.write_text("policy.yaml", text)
     ledger = AttemptLedger(request.state_dir, lineage)
     past = past_of(ledger.before(), policy, lineage)
@@ -139,11 +147,18 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
         if not baseline.external and not candidate.external:
             pool.begin(_PROCESSES, policy.sandbox.memory_bytes)
         past = fix_traffic(
-            request, policy, (baseline, candidate), graphs[0],
+            request, policy, (baseline, candidate, *anchors), graphs[0],
             run=run, manifest=manifest, past=past, listener=listener,
         )  # fmt: skip
     _take_attempt(run, manifest, ledger, past)
     return restore(run, seen)
+
+
+def _anchor(request: GateRequest, policy: Policy) -> list[str]:
+    """The policy's anchor as a reference; a path is relative to the policy's file. None or one."""
+    if not policy.anchor or policy.anchor.startswith("models:/"):
+        return [policy.anchor] if policy.anchor else []
+    return [str((request.policy.parent / policy.anchor).resolve())]
 
 
 def _take_attempt(
@@ -186,9 +201,10 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
     request = GateRequest.from_json(manifest["request"])
     policy = _same_policy(run, manifest)
     baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
+    anchor = _pinned(manifest["anchor"]) if "anchor" in manifest else None
     if seen is None:
         seen = look_at(
-            (baseline, candidate), policy.sandbox, run.path / "models" / _PROBES,
+            (baseline, candidate, *([anchor] if anchor else [])), policy.sandbox, run.path / "models" / _PROBES,
             allow_weaker=request.allow_lower_isolation,
         )  # fmt: skip
     seed = int(manifest["seed"])
@@ -212,6 +228,7 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], window=window,
         batches=batches, planning=planning, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
         level=int(manifest.get("level", manifest["attempt"])), carried=carried,
+        anchor=anchor, anchor_seen=seen[2] if anchor else None,
     )  # fmt: skip
 
 

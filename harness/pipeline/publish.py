@@ -92,6 +92,7 @@ def _decision_json(outcome: Outcome, digest: str, bound: dict[str, str]) -> dict
         "candidate": jsonable(outcome.models[1]) if outcome.models else {},
         "windows": outcome.windows,
         "isolation": outcome.manifest.get("isolation", {}),
+        "anchor": outcome.manifest.get("anchor", {}),
         "again": outcome.manifest.get("again", {}),
         "mode": outcome.manifest["policy"]["mode"],
         "evidence_sha256": digest,

@@ -40,7 +40,7 @@ from harness.store.windows import SealedWindow, WindowIndex
 def fix_traffic(
     request: GateRequest,
     policy: Policy,
-    models: tuple[PinnedModel, PinnedModel],
+    models: tuple[PinnedModel, ...],
     graph: ModelGraph,
     *,
     run: RunFolder,

@@ -20,6 +20,7 @@ def replay_pairs(
     batches: Iterable[tuple[Batch, RequestBatch]],
     *,
     trace: bool,
+    anchor: Leg | None = None,
 ) -> Iterator[tuple[Batch, PairBatch]]:
     """Runs batches through both legs and yields the pairs in order.
 
@@ -28,6 +29,7 @@ def replay_pairs(
       candidate: the new version's leg.
       batches: what to replay, read lazily, so that no more than IN_FLIGHT batches are in memory.
       trace: also return feature tensors.
+      anchor: the leg of a third version; only its outputs are asked for.
 
     Yields:
       Each batch with the observations of both versions.
@@ -38,6 +40,8 @@ def replay_pairs(
         while len(waiting) < IN_FLIGHT and (item := next(source, None)) is not None:
             baseline.submit(item[1], trace=trace)
             candidate.submit(item[1], trace=trace)
+            if anchor is not None:
+                anchor.submit(item[1], trace=False)
             waiting.append(item)
         if not waiting:
             return
@@ -45,6 +49,9 @@ def replay_pairs(
         yield (
             batch,
             PairBatch(
-                requests=requests, baseline=baseline.collect(), candidate=candidate.collect()
+                requests=requests,
+                baseline=baseline.collect(),
+                candidate=candidate.collect(),
+                anchor=None if anchor is None else anchor.collect(),
             ),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.report.headline import below_required, isolation_of
 from harness.report.read import LONG, Doc
 from harness.report.views import Cell, Column, Fact, Section, Table, Tone
-from harness.report.words import REASONS, TIERS, count, number, percent, plain_word
+from harness.report.words import REASONS, TIERS, count, number, percent, plain_word, short_digest
 
 ALWAYS = (
     "A replay starts at the recorded request. Nothing upstream of it was tested: how callers build requests, how features are fetched before the call, network, queues.",
@@ -175,6 +175,7 @@ def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
             or "gates so far over this candidate, baseline and policy; asked again, the evidence goes on, "
             "or the error rates are halved",
         ),
+        *_anchor(decision),
         Fact(
             label="Seed of the test order",
             value=seed,
@@ -182,6 +183,19 @@ def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
             mono=True,
         ),
     )
+
+
+def _anchor(decision: Doc) -> tuple[Fact, ...]:
+    """The version that guardrails against the anchor compare with, where there is one."""
+    anchor = decision.at("anchor")
+    if not anchor:
+        return ()
+    digest = short_digest(anchor.at("digest").text("unknown"))
+    name = f"{anchor.at('name').text('unknown')} {anchor.at('version').text()}".strip()
+    note = (
+        f"digest {digest}; guardrails against the anchor bound what all releases since it changed"
+    )
+    return (Fact(label="Anchor", value=name, note=note),)
 
 
 def _hashes(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
