@@ -21,6 +21,7 @@ import numpy as np
 from harness.core.errors import GateError, nearest
 from harness.core.tensors import Floats, Ints, Strings
 from harness.core.verdicts import Evidence, Status
+from harness.judge.culprits import named
 from harness.judge.evidence import evidence_of
 from harness.judge.metrics import Values
 from harness.judge.plan import PlannedTest, TestPlan
@@ -138,12 +139,8 @@ class Judge:
             return
         self._rollback = True
         if not self._culprits:
-            order = np.argsort(-logs, kind="stable")
-            ranks = np.arange(1, len(logs) + 1)
-            # e-BH on K·w_k·E_k: the largest k whose k-th value reaches K/(k·α); K cancels.
-            reached = np.flatnonzero(logs[order] + np.log(ranks) >= bar)
-            count = int(reached[-1]) + 1 if len(reached) else 0
-            self._culprits = tuple(names[i] for i in order[:count])
+            found = dict(zip(names, logs.tolist(), strict=True))
+            self._culprits = named(found, self._alpha_rollback)
 
     def status(self) -> Status:
         """Where all tests together stand at the last look."""

@@ -19,6 +19,7 @@ from harness.core.tensors import Bools
 from harness.core.verdicts import Decision, Evidence
 from harness.judge.cohorts import Cohorts, clocks_that_reject
 from harness.judge.counts import Bursts, ErrorRatio
+from harness.judge.culprits import named
 from harness.judge.cycles import Cycle
 from harness.judge.exposures import Exposures, Units
 from harness.judge.live_answer import answer_of, evidence_of_live
@@ -199,7 +200,9 @@ class LiveJudge:
         values = {clock: np.array(list(found.values())) for clock, found in logs.items()}
         self._rejected = clocks_that_reject(values, self._levels)
         for clock in self._rejected:
-            self._culprits += _culprits(logs[clock], self._levels[clock])
+            share = math.log(len(logs[clock]))
+            weighted = {name: log_e - share for name, log_e in logs[clock].items()}
+            self._culprits += named(weighted, self._levels[clock])
 
     def _logs(self) -> dict[str, dict[str, float]]:
         """Clock → gating guardrail → natural log of its rollback e-value."""
@@ -321,11 +324,3 @@ def _count_arms(ratio: SampleRatio, units: Units) -> None:
         arms = units.candidate[units.propensity == pi]
         mine = int(np.count_nonzero(arms))
         ratio.add((1.0 - pi, pi), (len(arms) - mine, mine))
-
-
-def _culprits(logs: dict[str, float], level: float) -> tuple[str, ...]:
-    """e-BH (Wang & Ramdas 2022) over one clock's guardrails, strongest first; may name none."""
-    ordered = sorted(logs.items(), key=lambda item: -item[1])
-    bar = math.log(len(ordered) / level)
-    reached = [k for k, (_, log_e) in enumerate(ordered, 1) if log_e + math.log(k) >= bar]
-    return tuple(name for name, _ in ordered[: max(reached, default=0)])
