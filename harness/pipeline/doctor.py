@@ -22,7 +22,9 @@ from harness.core.jsonable import jsonable
 from harness.core.policies import SandboxPolicy
 from harness.pipeline import machine
 from harness.pipeline.assets import default_cache_dir
+from harness.pipeline.isolation_advice import isolation_checks
 from harness.pipeline.machine import Check, State
+from harness.pipeline.surroundings import surroundings
 from harness.sandbox.answers import BatchFault, LoadFailure
 from harness.sandbox.process import Sandbox
 
@@ -83,9 +85,6 @@ def doctor(*, registry_uri: str | None = None, cache_dir: Path | None = None) ->
             machine.processors(),
             machine.shared_memory(),
             machine.kernel(),
-            machine.user_namespaces(),
-            machine.landlock(),
-            machine.seccomp(),
             machine.clock(),
         )
     )
@@ -137,14 +136,14 @@ def sandboxed_run() -> Iterator[Check]:
         with tempfile.TemporaryDirectory(prefix="harness-doctor-") as scratch:
             model = Path(scratch) / "one-node.onnx"
             model.write_bytes(_ONE_NODE)
-            limits = SandboxPolicy(require="S0")
+            limits = SandboxPolicy()
             started = Sandbox.start(model, name="doctor", limits=limits, allow_weaker=True)
             if isinstance(started, LoadFailure):
                 yield _no_run(f"{started.kind}: {started.message}")
                 return
             with started:
                 yield _one_batch(started)
-                yield _isolation(started)
+                yield from isolation_checks(started.isolation, surroundings())
     except (HarnessError, OSError) as error:
         yield _no_run(str(error))
 
@@ -205,20 +204,4 @@ def _one_batch(sandbox: Sandbox) -> Check:
         state=State.OK,
         found=f"ran a one-node model in a process of its own ({versions});"
         f" started in {sandbox.start_s:.2f} s",
-    )
-
-
-def _isolation(sandbox: Sandbox) -> Check:
-    """The tier that the sandbox reached, and what a policy must say to accept it."""
-    tier, default = sandbox.isolation.tier, SandboxPolicy().require
-    missing = "; ".join(sandbox.isolation.missing())
-    found = f"tier {tier}" + (f" ({missing})" if missing else "")
-    if tier >= default and tier != "none":
-        return Check(name="isolation", state=State.OK, found=found)
-    return Check(
-        name="isolation",
-        state=State.WARNING if tier != "none" else State.PROBLEM,
-        found=found,
-        remedy=f"Policies require {default} unless they say otherwise: gate only models you trust,"
-        f" with sandbox.require: {tier if tier != 'none' else 'S0'} or --allow-lower-isolation.",
     )

@@ -1,12 +1,7 @@
-"""What the machine offers: disk, processors, memory files, kernel features, clock.
-
-The kernel features are only detected. The sandbox of this version uses none of them (tier S0,
-`sandbox.isolation`), so that a machine without them is no worse for it.
-"""
+"""What the machine offers: disk, processors, memory files, kernel, clock."""
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import os
 import platform
@@ -17,13 +12,9 @@ from pathlib import Path
 
 from harness.core import clock as wall_clock
 
-_UNUSED = "not used by the sandbox of this version, which reaches tier S0"
 _GIB = 1 << 30
 _LOW_DISK_BYTES = 5 * _GIB
 _NO_DISK_BYTES = _GIB // 2
-# The same numbers on every architecture that Linux runs Landlock on.
-_LANDLOCK_CREATE_RULESET = 444
-_LANDLOCK_CREATE_RULESET_VERSION = 1
 _CLOCK_SLACK_NS = 24 * 3600 * 10**9
 
 
@@ -117,45 +108,6 @@ def kernel() -> Check:
     return Check(name="kernel", state=State.PROBLEM, found=found, remedy=remedy)
 
 
-def user_namespaces() -> Check:
-    """Whether the kernel lets unprivileged processes make user namespaces, by its settings."""
-    limit = _setting("user/max_user_namespaces")
-    closed = (
-        "their number is limited to 0" if limit in {"", "0"} else "",
-        "unprivileged_userns_clone is 0"
-        if _setting("kernel/unprivileged_userns_clone") == "0"
-        else "",
-        "AppArmor restricts them"
-        if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1"
-        else "",
-    )
-    why = next(filter(None, closed), "")
-    found = f"not allowed: {why}" if why else f"allowed, at most {limit}"
-    return Check(name="user_namespaces", state=State.OK, found=f"{found}; {_UNUSED}")
-
-
-def landlock() -> Check:
-    """Which version of Landlock the kernel answers with, if any."""
-    try:
-        version = ctypes.CDLL(None, use_errno=True).syscall(
-            _LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION
-        )
-    except (AttributeError, OSError):
-        version = -1
-    found = f"version {version}" if version > 0 else "not available"
-    return Check(name="landlock", state=State.OK, found=f"{found}; {_UNUSED}")
-
-
-def seccomp() -> Check:
-    """Whether the kernel can filter system calls and end a process that breaks the filter."""
-    actions = _setting("kernel/seccomp/actions_avail").split()
-    if "kill_process" in actions:
-        found = "filters that end the process"
-    else:
-        found = "filters, without ending the process" if actions else "not available"
-    return Check(name="seccomp", state=State.OK, found=f"{found}; {_UNUSED}")
-
-
 def clock(now_ns: int | None = None) -> Check:
     """Whether the wall clock can be right: training cut-offs and labels' ages depend on it.
 
@@ -173,11 +125,3 @@ def clock(now_ns: int | None = None) -> Check:
         found=f"{found}, but this program was installed {wall_clock.iso(installed)}",
         remedy="Set the clock, or say what time it is with --as-of.",
     )
-
-
-def _setting(name: str) -> str:
-    """A kernel setting; "" when this kernel does not have it."""
-    try:
-        return Path("/proc/sys", name).read_text().strip()
-    except OSError:
-        return ""

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import emulation
 import pytest
 
 from harness.core.clock import ts_ns_from_iso
@@ -13,8 +14,9 @@ from harness.pipeline.doctor import DoctorReport, doctor
 from harness.pipeline.machine import Check, State
 
 NAMES = [
-    "python", "packages", "onnxruntime", "isolation", "registry", "disk", "processors",
-    "shared_memory", "kernel", "user_namespaces", "landlock", "seccomp", "clock",
+    "python", "packages", "onnxruntime", "isolation", "seccomp", "landlock", "network_namespace",
+    "privileges", "limits", "self_tests", "registry", "disk", "processors", "shared_memory",
+    "kernel", "clock",
 ]  # fmt: skip
 
 
@@ -42,6 +44,25 @@ def test_isolation_is_the_sandboxes_own_word(report):
     isolation = {c.name: c for c in report.checks}["isolation"]
     assert isolation.found.startswith(("tier S2", "tier S3"))
     assert isolation.state is State.OK
+
+
+def test_a_machine_without_filters_needs_attention(monkeypatch, tmp_path):
+    lacking = ("no-seccomp", "landlock-off", "no-namespaces")
+    monkeypatch.setattr(sys, "executable", str(emulation.interpreter(tmp_path, *lacking)))
+    checks = {c.name: c for c in doctor_module.sandboxed_run()}
+    assert checks["isolation"].state is State.PROBLEM
+    assert checks["isolation"].found.startswith("tier S0")
+    assert "sandbox.require: S0" in checks["isolation"].remedy
+    for name, why in (
+        ("seccomp", "ENOSYS"),
+        ("landlock", "ENOTSUP"),
+        ("network_namespace", "EPERM"),
+        ("self_tests", "UDP socket (allowed)"),
+    ):
+        assert checks[name].state is State.WARNING
+        assert why in checks[name].found
+        assert checks[name].remedy
+    assert checks["limits"].state is State.OK
 
 
 def test_whatever_is_not_ok_has_a_remedy(report):
