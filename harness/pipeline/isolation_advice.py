@@ -7,17 +7,11 @@ from collections.abc import Callable, Iterator
 from harness.core.policies import SandboxPolicy
 from harness.pipeline.machine import Check, State
 from harness.pipeline.surroundings import Surroundings
+from harness.report import words
 from harness.sandbox.isolation import TIERS, Isolation, Layer, is_weaker
 
 _LANDLOCK_SINCE = (5, 13)
 _KILL_SINCE = (4, 14)
-_SENTENCES = {
-    "none": "not even the limits hold",
-    "S0": "limits only",
-    "S1": "files or network closed off, system calls not",
-    "S2": "system calls filtered",
-    "S3": "system calls, files and network closed off",
-}
 _NAMESPACE_SETTINGS = {
     "max_user_namespaces": (
         "0",
@@ -122,7 +116,7 @@ def namespace_remedy(why: str, here: Surroundings) -> str:
 
 def _tier(found: Isolation) -> Check:
     default = SandboxPolicy().require
-    text = f"tier {found.tier}: {_SENTENCES.get(found.tier, 'unknown')}"
+    text = f"tier {found.tier}: {words.TIERS.get(found.tier, 'not even the limits hold')}"
     if not is_weaker(found, default):
         return Check(name="isolation", state=State.OK, found=text)
     tier = found.tier if found.tier in TIERS else TIERS[0]
@@ -146,8 +140,8 @@ def _layer(
     there = [layers[name] for name in names if name in layers]
     off = [layer for layer in there if not layer.on]
     if there and not off:
-        words = there[0].detail if len(there) == 1 else f"{len(there)} of {len(there)} hold"
-        return Check(name=title, state=State.OK, found=f"on ({words})")
+        how = there[0].detail if len(there) == 1 else f"{len(there)} of {len(there)} hold"
+        return Check(name=title, state=State.OK, found=f"on ({how})")
     found = "; ".join(f"{layer.name}: {layer.detail}" for layer in off) or "not reported"
     why = off[0].detail if off else ""
     return Check(name=title, state=State.WARNING, found=f"off ({found})", remedy=remedy(why, here))

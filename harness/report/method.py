@@ -60,8 +60,8 @@ def isolation(decision: Doc, manifest: Doc) -> Section:
     return Section(
         anchor="isolation",
         title="Isolation",
-        lead="Each version ran in its own process. These layers were in force, as reported by "
-        "the run and not assumed.",
+        lead="Each version ran in its own process. These layers were in force, and the process tried "
+        "these things on itself before it was given the model; nothing here is assumed.",
         facts=facts,
         tables=(
             Table(
@@ -70,7 +70,28 @@ def isolation(decision: Doc, manifest: Doc) -> Section:
                 rows=layers,
                 empty="No layers were recorded.",
             ),
+            _self_tests(report),
         ),
+    )
+
+
+def _self_tests(isolation: Doc) -> Table:
+    """What the locked process tried, and the answers."""
+    rows = tuple(
+        (
+            Cell(text=test.at("name").text("attempt")),
+            Cell(text="refused", badge=Tone.GOOD)
+            if test.at("refused").flag(default=False)
+            else Cell(text="not refused", badge=Tone.BAD),
+            Cell(text=test.at("answer").text("–")),
+        )
+        for test in isolation.at("self_tests").items()
+    )
+    return Table(
+        title="Tried from inside",
+        columns=(Column(label="Attempt"), Column(label="Result"), Column(label="Answer")),
+        rows=rows,
+        empty="No attempts were recorded.",
     )
 
 

@@ -168,6 +168,10 @@ def _manifest():
             "tier": "S2",
             "required": "S2",
             "allowed_below": False,
+            "self_tests": [
+                {"name": "UDP socket", "refused": True, "answer": "EPERM"},
+                {"name": "create a file", "refused": False, "answer": "allowed"},
+            ],
             "layers": [
                 {"name": "seccomp", "on": True, "detail": "38 calls allowed, threads covered"},
                 {"name": "landlock", "on": True, "detail": "ABI 4"},

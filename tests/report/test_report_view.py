@@ -129,6 +129,16 @@ def test_every_limit_of_a_run_is_a_banner():
     ]
 
 
+def test_what_the_locked_process_tried_is_listed():
+    table = next(
+        t for t in view_of(EXAMPLES["promote"]()).isolation.tables if t.title == "Tried from inside"
+    )
+    assert [tuple(cell.text for cell in row) for row in table.rows] == [
+        ("UDP socket", "refused", "EPERM"),
+        ("create a file", "not refused", "allowed"),
+    ]
+
+
 def test_isolation_below_the_policy_is_a_banner_even_without_a_flag():
     run = EXAMPLES["promote"]()
     run["manifest"]["isolation"] |= {"tier": "S1", "allowed_below": False}
