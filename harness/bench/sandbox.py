@@ -31,7 +31,7 @@ SHORT_LIMIT, LONG_LIMIT = 0.85, 0.97
 START_LIMIT_MS = 120.0
 RESTART_LIMIT_MS = 20.0
 """A small model's load and what the machine adds to it."""
-LIMITS = SandboxPolicy(require="S0")
+LIMITS = SandboxPolicy()
 _WIDTH = 32
 _HIDDEN = 128
 _ROUNDS = 15

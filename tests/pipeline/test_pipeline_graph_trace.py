@@ -13,7 +13,7 @@ from harness.diff.signature import SignatureMatch
 from harness.pipeline.graph_opening import GraphPassError, Version
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
 
-LIMITS = SandboxPolicy(require="S0")
+LIMITS = SandboxPolicy()
 FLOAT = TensorProto.FLOAT
 N, K = 24, 4
 

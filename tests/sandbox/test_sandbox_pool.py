@@ -16,7 +16,7 @@ from harness.sandbox.pool import Pool
 from harness.sandbox.process import Sandbox
 from harness.sandbox.starting import Start
 
-LIMITS = SandboxPolicy(require="S0")
+LIMITS = SandboxPolicy()
 
 
 def started(files: ModelFiles, pool: Pool) -> Sandbox:

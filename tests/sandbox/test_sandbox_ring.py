@@ -15,7 +15,7 @@ from harness.sandbox.answers import BatchAnswer
 from harness.sandbox.child import ring
 from harness.sandbox.process import Sandbox
 
-LIMITS = SandboxPolicy(require="S0")
+LIMITS = SandboxPolicy()
 GIVEN = np.float32([[1, 2], [3, 4]])
 
 
