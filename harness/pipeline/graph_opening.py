@@ -34,6 +34,8 @@ class Version:
     """(name in the traffic, this version's name) of every input."""
     python: Path | None = None
     """Interpreter of the version's own environment."""
+    allow_weaker: bool = False
+    """Go on below the required isolation."""
 
     def feeds(self, batch: RequestBatch) -> Tensors:
         """A batch's inputs under this version's names."""
@@ -92,7 +94,10 @@ class Laid:
             sketch=wanted.sketch,
         )
         version = self.version
-        made = edit(version.model, wanted, out, version.limits, external=version.external)
+        made = edit(
+            version.model, wanted, out, version.limits,
+            external=version.external, allow_weaker=version.allow_weaker,
+        )  # fmt: skip
         if isinstance(made, LoadFailure):
             msg = f"the {version.role}'s graph cannot be opened: {made.message}"
             raise GraphPassError(msg)
@@ -111,6 +116,7 @@ class Laid:
             folder=version.model.parent,
             external=version.external,
             python=version.python,
+            allow_weaker=version.allow_weaker,
         )
         if isinstance(tracer, LoadFailure):
             msg = f"the {version.role}'s opened graph does not load: {tracer.message}"
