@@ -74,3 +74,15 @@ def sandbox(as_json: bool) -> int:
     figures = bench_sandbox()
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
+
+
+@command.command("poison", short_help="Time until poison requests are found, and a hang is ended.",
+                 epilog="Example: harness bench poison")  # fmt: skip
+@as_json_option
+def poison(as_json: bool) -> int:
+    """Seconds to find one poison request in 65,536 and three in 1,024, and to end a hang."""
+    from harness.bench.poison import bench_poison
+
+    figures = bench_poison()
+    click.echo(figures.to_json() if as_json else figures.to_text())
+    return 0 if figures.within_limits else 1

@@ -370,8 +370,8 @@ _RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
     _labels_are_whole,
     _harm_is_not_proven,
     _parity_is_whole,
-    _windows_are_filled,
     _run_is_whole,
+    _windows_are_filled,
     _everything_is_proven,
     _not_enough,
 )

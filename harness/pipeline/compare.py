@@ -24,8 +24,9 @@ from harness.diff.reports import FeatureReport
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.candidate_failures import CandidateFailures
-from harness.pipeline.describe import intermediates_json, leg_findings
+from harness.pipeline.describe import intermediates_json
 from harness.pipeline.floorpass import measure_floor
+from harness.pipeline.leg_findings import leg_findings
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.prepare import BATCH_REQUESTS
 from harness.pipeline.progress import Listener, Progress, silent

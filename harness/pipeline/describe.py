@@ -21,7 +21,6 @@ from harness.diff.findings import (
 from harness.diff.floor import Floor
 from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport
 from harness.pipeline.evidence import RunningEvidence
-from harness.replay.leg_counters import LegCounters
 
 FILE_VERSION = "file"
 ROUNDING = 1e-3
@@ -186,56 +185,3 @@ def _fidelity_findings(report: FaithfulReport, recorded: str) -> list[Finding]:
             remedy="To check that a replay is faithful, gate with the version that answered while recording.",
         )
     ]
-
-
-def leg_findings(
-    role: str,
-    counters: LegCounters,
-    failures: dict[str, int],
-    ids: Sequence[str],
-    messages: Sequence[str],
-) -> list[Finding]:
-    """What happened to a version's process.
-
-    Args:
-      role: baseline or candidate.
-      counters: of its leg.
-      failures: kind → requests that only this version fails.
-      ids: the first of them.
-      messages: what it said.
-    """
-    severity = Severity.HARM if role == "candidate" else Severity.WARNING
-    words = {
-        "CRASH": ("crash", "its process dies"),
-        "TIMEOUT": ("timeout", "no answer came before the deadline"),
-        "ERROR": ("error", "the runtime refuses the request"),
-        "INVALID": ("invalid", "the answer has another shape or breaks the protocol"),
-        "NAN": ("nan", "an output is not a number where the other version's is"),
-    }
-    found = [
-        Finding(
-            kind=f"{role}_{words[kind][0]}",
-            severity=severity,
-            where=role,
-            what=f"{count} requests: {words[kind][1]}{_said(messages)}",
-            remedy="Run one of these requests by itself and look at the operator that the message names.",
-            requests=tuple(ids[:5]),
-        )
-        for kind, count in failures.items()
-        if kind in words
-    ]
-    if counters.flaky:
-        found.append(
-            Finding(
-                kind=f"{role}_flaky",
-                severity=severity,
-                where=role,
-                what=f"{counters.flaky} batches failed once and passed unchanged the second time",
-                remedy="A model whose process dies now and then will do so in production, too.",
-            )
-        )
-    return found
-
-
-def _said(messages: Sequence[str]) -> str:
-    return f' ("{messages[0][:200]}")' if messages else ""

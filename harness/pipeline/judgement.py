@@ -14,7 +14,7 @@ from harness.core.models import ModelGraph
 from harness.core.policies import Mapping, WindowName
 from harness.core.tensors import Floats
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
-from harness.decide.decision import decide
+from harness.decide.decision import decide, one_decides
 from harness.decide.facts import Facts, FailureCount
 from harness.diff.features import only_fitted
 from harness.diff.signature import SignatureMatch, check_signatures
@@ -22,12 +22,13 @@ from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
 from harness.pipeline.carried import planned_tests
-from harness.pipeline.describe import Described, describe, leg_findings
+from harness.pipeline.describe import Described, describe
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.left_out import left_out, traffic_counts, window_facts, windows_json
+from harness.pipeline.leg_findings import leg_findings
 from harness.pipeline.loop import LoopResult, replay
 from harness.pipeline.noise import answers_vary, floor_above_margin
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
@@ -36,6 +37,7 @@ from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
 from harness.pipeline.summary import Summary
+from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
@@ -76,13 +78,14 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
     if not prepared.batches:
         return _nothing_new(prepared, plan)
     limits, weaker = prepared.policy.sandbox, prepared.request.allow_lower_isolation
+    candidate = leg_recipe(
+        "candidate", prepared.candidate, new.probe, limits=limits, allow_weaker=weaker,
+        input_names=match.inputs,
+    )  # fmt: skip
     recipes = (
         leg_recipe("baseline", prepared.baseline, old.probe, limits=limits, allow_weaker=weaker),
-        leg_recipe(
-            "candidate", prepared.candidate, new.probe, limits=limits, allow_weaker=weaker,
-            input_names=match.inputs,
-        ),
-    )  # fmt: skip
+        replace(candidate, caps=DECISIVE) if one_decides(prepared.policy, "crash") else candidate,
+    )
     third = [
         leg_recipe("anchor", model, None, limits=limits, allow_weaker=weaker)
         for model in (prepared.anchor,)
@@ -184,11 +187,17 @@ def _ended(run: _Run) -> Outcome:
     saved = _summary(prepared)
     judged_by = _labelled(prepared, saved)
     facts = _facts(run, one_value=one_valued(*judged_by))
+    notes = prepared.run.quarantined()
     findings = [
         *leg_findings(
-            "candidate", run.result.candidate, dict(failures.kinds), failures.ids, failures.messages
+            "candidate",
+            run.result.candidate,
+            dict(failures.kinds),
+            failures.ids,
+            failures.messages,
+            notes,
         ),
-        *leg_findings("baseline", run.result.baseline, {}, (), ()),
+        *leg_findings("baseline", run.result.baseline, {}, (), (), notes),
         *_baseline_failures(failures.baseline),
         *run.described.findings,
         *integrity_findings(run.manifest, *judged_by),

@@ -81,6 +81,7 @@ def replay(
         todo = () if stop.reached() else ahead
         for batch, pair in _pairs(prepared, legs, todo, trace=trace, anchor=anchor):
             book.enter(batch, evidence.update(batch, pair, prepared.label[batch.positions]))
+            _save_quarantined(prepared, legs)
             done += len(pair)
             listener(Progress(stage="replay", done=done, total=total, note=stop.note()))
             if asked:
@@ -89,6 +90,7 @@ def replay(
             if stop.reached():
                 break
         book.checkpoint()
+        _save_quarantined(prepared, legs)
     return LoopResult(
         evidence=evidence,
         finished=book.next_batch == len(prepared.batches),
@@ -111,6 +113,12 @@ def _pairs(
         if _gave_up(legs) and not _any_run(pair):
             return
         yield batch, pair
+
+
+def _save_quarantined(prepared: Prepared, legs: tuple[Leg, Leg]) -> None:
+    for leg in legs:
+        for item in leg.take_quarantined():
+            prepared.run.quarantine(item)
 
 
 class _Book:

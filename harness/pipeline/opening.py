@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.core.errors import UsageError
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.policies import SandboxPolicy
+from harness.replay.leg_counters import USUAL, LegCaps
 from harness.replay.legs import Leg
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Look, Looked, ProbeResult, look
@@ -50,6 +51,8 @@ class LegRecipe:
     """Go on below the required isolation."""
     input_names: tuple[tuple[str, str], ...] = ()
     """(name in the traffic, this version's name)."""
+    caps: LegCaps = USUAL
+    """How much trouble its leg may make."""
 
 
 def look_at(
@@ -165,7 +168,12 @@ def open_legs(*recipes: LegRecipe, pool: Pool | None = None) -> Iterator[list[Le
             opener.load()
         legs = [
             stack.enter_context(
-                Leg(opener, name=opener.recipe.role, input_names=opener.recipe.input_names)
+                Leg(
+                    opener,
+                    name=opener.recipe.role,
+                    input_names=opener.recipe.input_names,
+                    caps=opener.recipe.caps,
+                )
             )
             for opener in openers
         ]

@@ -1,26 +1,23 @@
 """One pass of batches through one version; whatever happens to its process, the pass goes on.
 
-A batch that ends its process is tried once more, unchanged, in a fresh one: when that passes, the fault
-was flaky and is counted. Otherwise the requests that fail by themselves are searched (`poison`) and the
-rest of the batch is run again without them. Requests that fail only in company keep the answers they
-got in smaller groups. All of it is bounded: past its caps the leg ends, and the remaining requests are
-NOT_RUN, which is no answer about the model and never counts as one.
+A batch that fails is handed to `recovery`, which answers what can be answered and finds the requests
+that fail by themselves; they are quarantined with their inputs. All of it is bounded: past its caps the
+leg ends, and the remaining requests are NOT_RUN, which is no answer about the model and never counts
+as one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-import numpy as np
-
-from harness.core.errors import GateError, SignatureError, nearest
+from harness.core.errors import GateError
 from harness.core.observations import Observations
-from harness.core.tensors import NUMPY_DTYPES, Ints, Tensors
+from harness.core.quarantine import Quarantined
+from harness.core.tensors import Tensors
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import (
     Part,
@@ -29,19 +26,12 @@ from harness.replay.assembly import (
     observations_from_parts,
     shapes_from_signature,
 )
-from harness.replay.leg_counters import LegCaps, LegCounters
-from harness.replay.poison import Found, locate
+from harness.replay.inputs import inputs_for_version
+from harness.replay.leg_counters import LegCaps, LegCounters, Tally
+from harness.replay.processes import Ended, Processes
+from harness.replay.recovery import Recovery, Speed
 from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure
 from harness.sandbox.process import Sandbox
-
-MAX_LISTED = 1000
-_SHORTEST_DEADLINE_S = 0.5
-_PATIENCE = 20.0
-"""A range of a search may take this many times as long as its rows ever took in a good batch."""
-
-
-class _Ended(Exception):  # noqa: N818 - ends a search, not an error
-    """A cap was reached on the way."""
 
 
 @dataclass(slots=True)
@@ -74,32 +64,27 @@ class Leg:
         caps: LegCaps | None = None,
     ) -> None:
         self.name = name
-        self.ended = ""
-        """Why the leg gives no more answers; "" while it does."""
-        self.load_failure: LoadFailure | None = None
-        """Set when the version could not be loaded at the start."""
-        self._open = open_sandbox
         self._caps = caps or LegCaps()
+        self._tally = Tally()
+        self._processes = Processes(open_sandbox, self._caps, self._tally)
         self._column = {own: traffic for traffic, own in input_names}
         self._pending: deque[_Pending] = deque()
-        self._counts = dict.fromkeys(
-            ("batches", "restarts", "retries", "flaky", "recomposed", "assembled", "trace_faults", "poison"), 0
-        )  # fmt: skip
-        self._poison: list[str] = []
-        self._fault_s = 0.0
-        self._slowest_s_per_row = 0.0
-        self._recovering_since: float | None = None
-        self._sandbox: Sandbox | None = None
-        self.first: Sandbox | None = None
+        self._speed = Speed()
+        self.first = self._processes.running
         """The first process: its signature, isolation and versions stay readable after it ended."""
-        self._shapes = Shapes(outputs={})
-        opened = open_sandbox()
-        if isinstance(opened, LoadFailure):
-            self.load_failure = opened
-            self.ended = f"does not load: {opened.message}"
-            return
-        self._sandbox = self.first = opened
-        self._shapes = shapes_from_signature(opened.signature)
+        self._shapes = (
+            shapes_from_signature(self.first.signature) if self.first else Shapes(outputs={})
+        )
+
+    @property
+    def ended(self) -> str:
+        """Why the leg gives no more answers; "" while it does."""
+        return self._processes.ended
+
+    @property
+    def load_failure(self) -> LoadFailure | None:
+        """Set when the version could not be loaded at the start."""
+        return self._processes.load_failure
 
     def submit(self, batch: RequestBatch, *, trace: bool) -> None:
         """Gives the version a batch and returns without waiting.
@@ -127,7 +112,7 @@ class Leg:
         if not self._pending:
             raise GateError(self.name, "no batch is in flight", "Call submit first.")
         entry = self._pending.popleft()
-        self._counts["batches"] += 1
+        self._tally.batches += 1
         result = entry.result or self._awaited(entry)
         if result is None:
             return self._observed(entry, [], {})
@@ -137,20 +122,16 @@ class Leg:
 
     def counters(self) -> LegCounters:
         """What happened so far."""
-        counts = dict(self._counts)
-        return LegCounters(
-            fault_s=self._fault_s,
-            poison=tuple(self._poison),
-            poison_count=counts.pop("poison"),
-            **counts,
-        )
+        return self._tally.counters()
+
+    def take_quarantined(self) -> list[Quarantined]:
+        """Requests that failed by themselves, with their inputs, since the last call; the first few."""
+        return self._tally.take()
 
     def close(self) -> None:
         """Ends the process; nothing more can be collected from it."""
-        if self._sandbox is not None:
-            self._sandbox.close()
-            self._sandbox = None
-        self.ended = self.ended or "was closed"
+        self._processes.close()
+        self._processes.ended = self.ended or "was closed"
 
     def __enter__(self) -> Leg:
         """The leg itself."""
@@ -169,23 +150,7 @@ class Leg:
         """The traffic's columns under this version's names; columns it does not take stay out."""
         if self.first is None:
             return {}
-        inputs: Tensors = {}
-        for spec in self.first.signature.inputs:
-            column = self._column.get(spec.name, spec.name)
-            if spec.datatype not in NUMPY_DTYPES:
-                raise SignatureError(
-                    f"{self.name} input {spec.shown()}",
-                    "recorded requests cannot carry this type",
-                    "Export the model with plain tensors as inputs.",
-                )
-            if column not in batch.inputs:
-                raise SignatureError(
-                    f"{self.name} input {spec.shown()}",
-                    f"the traffic has no input '{column}'",
-                    f"Map it under mapping.inputs in the policy; {nearest(column, batch.inputs)}",
-                )
-            inputs[spec.name] = batch.inputs[column]
-        return inputs
+        return inputs_for_version(batch, self.first.signature, self._column, self.name)
 
     def _send(self, entry: _Pending, sandbox: Sandbox) -> None:
         sandbox.submit(entry.inputs, int(entry.batch.rows.sum()), trace=entry.trace)
@@ -194,8 +159,8 @@ class Leg:
     def _awaited(self, entry: _Pending) -> BatchAnswer | BatchFault | None:
         """Waits for a batch's answer, sending it first when it has lost its process; None = not run."""
         try:
-            sandbox = self._live()
-        except _Ended:
+            sandbox = self._processes.live()
+        except Ended:
             return None
         if not entry.sent:
             self._send(entry, sandbox)
@@ -207,66 +172,24 @@ class Leg:
     def _send_waiting(self) -> None:
         """Gives a running process every batch it does not have yet, in order."""
         for entry in self._pending:
-            if self._sandbox is not None and not entry.sent and entry.result is None:
-                self._send(entry, self._sandbox)
-
-    def _live(self) -> Sandbox:
-        """The running process; a new one when the last has died.
-
-        Raises:
-          _Ended: the leg had ended, or ends now.
-        """
-        self._check_caps()
-        if self._sandbox is None:
-            if self._counts["restarts"] >= self._caps.max_restarts:
-                self._end(f"its process had to be restarted {self._caps.max_restarts} times")
-            self._counts["restarts"] += 1
-            opened = self._open()
-            if isinstance(opened, LoadFailure):
-                self._end(f"could not be started again: {opened.message}")
-            else:
-                self._sandbox = opened
-        if self._sandbox is None:
-            raise _Ended
-        return self._sandbox
-
-    def _reopened(self) -> None:
-        """Gives the batches that lost their process a new one, unless the leg has ended."""
-        with contextlib.suppress(_Ended):
-            self._live()
-        self._send_waiting()
-
-    def _check_caps(self) -> None:
-        if self._recovering_since is not None:
-            spent = self._fault_s + time.perf_counter() - self._recovering_since
-            if spent > self._caps.max_fault_s and not self.ended:
-                self._end(f"failures have taken more than {self._caps.max_fault_s:g} s")
-        if self.ended:
-            raise _Ended
-
-    def _end(self, why: str) -> None:
-        self.ended = why
-        if self._sandbox is not None:
-            self._sandbox.close()
-            self._sandbox = None
-        raise _Ended
+            sandbox = self._processes.running
+            if sandbox is not None and not entry.sent and entry.result is None:
+                self._send(entry, sandbox)
 
     def _drop_dead(self) -> None:
-        """Lets go of a dead process; what was in flight behind the fatal batch must be sent again."""
-        if self._sandbox is None or self._sandbox.alive:
-            return
-        self._sandbox.close()
-        self._sandbox = None
+        if self._processes.drop_dead():
+            self._forget_sent()
+
+    def _forget_sent(self) -> None:
+        """What was in flight in a process that died must be sent again."""
         for entry in self._pending:
             entry.sent = entry.sent and entry.result is not None
 
     def _answered(self, entry: _Pending, answer: BatchAnswer) -> Observations:
         self._shapes.learn(answer)
-        if answer.rows:
-            s_per_row = answer.service_s / answer.rows
-            self._slowest_s_per_row = max(self._slowest_s_per_row, s_per_row)
+        self._speed.learn(answer)
         if entry.trace and answer.trace_error:
-            self._counts["trace_faults"] += 1
+            self._tally.trace_faults += 1
         return observations_from_answer(entry.batch, answer, self._shapes)
 
     def _observed(
@@ -278,111 +201,44 @@ class Leg:
 
     def _recovered(self, entry: _Pending, fault: BatchFault) -> Observations:
         """Makes the most of a batch that failed, then sends again what lost its process."""
-        self._recovering_since = time.perf_counter()
-        found = Found()
-        whole: Part | None = None
-        try:
+        recovery = Recovery(
+            inputs=entry.inputs, rows=entry.batch.rows, trace=entry.trace, caps=self._caps,
+            processes=self._processes, tally=self._tally, speed=self._speed, died=self._forget_sent,
+        )  # fmt: skip
+        # What is known when a cap ends the search is kept; the rest was not run.
+        with self._processes.fault(), contextlib.suppress(Ended):
             self._settle_in_flight()
-            whole = self._resolved(entry, fault, found)
-        except _Ended:
-            pass  # `found` holds what is known; the rest was not run
-        finally:
-            self._fault_s += time.perf_counter() - self._recovering_since
-            self._recovering_since = None
-        faults = dict(found.poison)
-        self._counts["poison"] += len(faults)
-        ids = [str(entry.batch.request_id[i]) for i in sorted(faults)]
-        self._poison.extend(ids[: MAX_LISTED - len(self._poison)])
-        parts = [whole] if whole else [(np.arange(a, b), r) for a, b, r in found.pieces]
+            recovery.recover(fault)
+        faults = recovery.result.poison()
+        for index, known in sorted(faults.items()):
+            self._tally.quarantine(_quarantined(self.name, entry.batch, index, known))
         if any(not p.sent and p.result is None for p in self._pending):
-            self._reopened()
-        return self._observed(entry, parts, faults)
+            with contextlib.suppress(Ended):
+                self._processes.live()
+            self._send_waiting()
+        return self._observed(entry, recovery.result.parts(), faults)
 
     def _settle_in_flight(self) -> None:
         """Collects what the process already has, so that tries do not queue up behind it."""
         for entry in self._pending:
-            if self._sandbox is None:
+            sandbox = self._processes.running
+            if sandbox is None:
                 return
             if entry.sent and entry.result is None:
-                entry.result = self._sandbox.collect()
+                entry.result = sandbox.collect()
                 self._drop_dead()
 
-    def _resolved(self, entry: _Pending, fault: BatchFault, found: Found) -> Part | None:
-        """Retry, search, re-run; None when only `found` knows anything.
 
-        Raises:
-          _Ended: a cap was reached; `found` holds what is known.
-        """
-        count = len(entry.batch)
-        if not fault.alive:
-            result = self._second_try(entry)
-            if isinstance(result, BatchAnswer):
-                return np.arange(count), result
-            fault = result
-        if not count:
-            return None
-        locate(count, fault, lambda start, stop: self._searched(entry, start, stop), found)
-        rest = np.delete(np.arange(count), [i for i, _ in found.poison])
-        if not len(rest):
-            return None
-        answer = self._without_poison(entry, rest) if found.poison else None
-        if answer is not None:
-            return rest, answer
-        self._counts["assembled"] += 1
-        self._counts["trace_faults"] += entry.trace
-        return None
-
-    def _second_try(self, entry: _Pending) -> BatchAnswer | BatchFault:
-        """The identical batch in a fresh process; then, if a trace was asked for, without it."""
-        everything = slice(0, len(entry.batch))
-        self._counts["retries"] += 1
-        result = self._tried(entry, everything, trace=entry.trace)
-        if isinstance(result, BatchAnswer):
-            self._counts["flaky"] += 1
-        elif entry.trace:
-            result = self._tried(entry, everything, trace=False)
-            self._counts["trace_faults"] += isinstance(result, BatchAnswer)
-        return result
-
-    def _without_poison(self, entry: _Pending, rest: Ints) -> BatchAnswer | None:
-        """The rest of a batch, with its trace if it can be had."""
-        self._counts["recomposed"] += 1
-        for trace in dict.fromkeys([entry.trace, False]):
-            result = self._tried(entry, rest, trace=trace)
-            if isinstance(result, BatchAnswer):
-                self._counts["trace_faults"] += entry.trace and not trace
-                return result
-        return None
-
-    def _searched(self, entry: _Pending, start: int, stop: int) -> BatchAnswer | BatchFault:
-        """One try of a search.
-
-        A range gets less time than a batch when the leg knows how long its rows usually take: a hang
-        is then found in seconds. A single request always gets the whole deadline before it is blamed.
-        """
-        timeout_s = None
-        if stop - start > 1 and self._slowest_s_per_row and self._sandbox is not None:
-            rows = int(entry.batch.rows[start:stop].sum())
-            usual_s = _PATIENCE * rows * self._slowest_s_per_row
-            timeout_s = min(self._sandbox.batch_deadline_s, max(_SHORTEST_DEADLINE_S, usual_s))
-        return self._tried(entry, slice(start, stop), trace=False, timeout_s=timeout_s)
-
-    def _tried(
-        self,
-        entry: _Pending,
-        requests: Ints | slice,
-        *,
-        trace: bool,
-        timeout_s: float | None = None,
-    ) -> BatchAnswer | BatchFault:
-        """Runs some requests of a batch alone, in a fresh process when the last has died."""
-        sandbox = self._live()
-        rows = entry.batch.rows
-        chosen = np.zeros(len(rows), bool)
-        chosen[requests] = True
-        mask = np.repeat(chosen, rows)
-        inputs = {name: array[mask] for name, array in entry.inputs.items()}
-        sandbox.submit(inputs, int(rows[chosen].sum()), trace=trace)
-        result = sandbox.collect(timeout_s)
-        self._drop_dead()
-        return result
+def _quarantined(leg: str, batch: RequestBatch, index: int, fault: BatchFault) -> Quarantined:
+    """A request of a batch with its inputs, copied out of it."""
+    first = int(batch.rows[:index].sum())
+    last = first + int(batch.rows[index])
+    return Quarantined(
+        leg=leg,
+        request_id=str(batch.request_id[index]),
+        kind=fault.kind,
+        cause=fault.cause,
+        message=fault.message,
+        rows=last - first,
+        inputs={name: array[first:last].copy() for name, array in batch.inputs.items()},
+    )

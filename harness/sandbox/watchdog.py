@@ -1,4 +1,4 @@
-"""Ends children whose resident memory passes their limit, whatever else limits them.
+"""Ends children whose own resident memory passes their limit, whatever else limits them.
 
 The address-space limit turns most excess into a clean error inside the child. What it does not cover —
 a child on which it could not be set — is seen from outside: one thread reads every watched
@@ -25,7 +25,7 @@ class Watch:
     pid: int
     """The child; it stays unreaped, so that the number is its own, until `Watchdog.leave`."""
     limit_bytes: int
-    """Resident memory it may have."""
+    """Resident memory of its own that it may have."""
     peak_bytes: int = field(default=0)
     """Largest resident size that was seen."""
     killed: bool = field(default=False)
@@ -83,7 +83,9 @@ class Watchdog:
 
 def _look(watch: Watch) -> None:
     try:
-        resident = int(Path(f"/proc/{watch.pid}/statm").read_text().split()[1]) * _PAGE
+        fields = Path(f"/proc/{watch.pid}/statm").read_text().split()
+        # Without what is shared with files: libraries, and the ring that the parent laid out.
+        resident = (int(fields[1]) - int(fields[2])) * _PAGE
     except (OSError, ValueError, IndexError):
         return  # it has ended by itself, or there is no /proc: the other limits hold
     watch.peak_bytes = max(watch.peak_bytes, resident)

@@ -2,6 +2,7 @@
 
     manifest.json, decision.json, …   replaced in one step
     pairs/00000.parquet …             one file a chunk of requests
+    quarantine/                       requests that fail by themselves, with their inputs
     state.npz                         what the gate needs to go on: next chunk, arrays, plain values
     .run                              says that the folder is a run; the writer holds a lock on it
 
@@ -26,8 +27,10 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import GateError, UsageError
 from harness.core.jsonable import jsonable
+from harness.core.quarantine import Quarantined
 from harness.core.tensors import Array
 from harness.store.files import damage_is_a_traffic_error, locked, publish, write_atomically
+from harness.store.quarantine import Note, read_notes, write_quarantined
 
 State = tuple[int, dict[str, Array], Any]
 """(next chunk, arrays, plain values)."""
@@ -146,6 +149,15 @@ class RunFolder:
         """Writes a text file: the whole file or nothing."""
         self._must_hold_lock()
         write_atomically(self._file(name), text.encode())
+
+    def quarantine(self, item: Quarantined) -> None:
+        """Saves a request that fails by itself, with its inputs."""
+        self._must_hold_lock()
+        write_quarantined(self.path, item)
+
+    def quarantined(self) -> tuple[Note, ...]:
+        """The requests in quarantine."""
+        return read_notes(self.path)
 
     def append_pairs(self, chunk: int, table: dict[str, Array]) -> None:
         """Writes one chunk of pairs, in place of an earlier one with its number.

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper, save_model
 
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
-from harness.replay.legs import Leg, LegCaps
+from harness.replay.leg_counters import LegCaps
+from harness.replay.legs import Leg
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.process import Sandbox
 

@@ -1,0 +1,120 @@
+"""What happened to a version's process, as findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.core.findings import Finding, Severity
+from harness.replay.leg_counters import LegCounters
+from harness.store.quarantine import Note
+
+LISTED = 5
+"""Requests that have a finding of their own, a version."""
+
+
+def leg_findings(
+    role: str,
+    counters: LegCounters,
+    failures: dict[str, int],
+    ids: Sequence[str],
+    messages: Sequence[str],
+    notes: Sequence[Note] = (),
+) -> list[Finding]:
+    """What happened to a version's process.
+
+    Args:
+      role: baseline or candidate.
+      counters: of its leg.
+      failures: kind → requests that only this version fails.
+      ids: the first of them.
+      messages: what it said.
+      notes: the run's quarantine.
+    """
+    severity = Severity.HARM if role == "candidate" else Severity.WARNING
+    words = {
+        "CRASH": ("crash", "its process dies"),
+        "TIMEOUT": ("timeout", "no answer came before the deadline"),
+        "ERROR": ("error", "the runtime refuses the request"),
+        "INVALID": ("invalid", "the answer has another shape or breaks the protocol"),
+        "NAN": ("nan", "an output is not a number where the other version's is"),
+    }
+    found = [
+        Finding(
+            kind=f"{role}_{words[kind][0]}",
+            severity=severity,
+            where=role,
+            what=f"{count} requests: {words[kind][1]}{_said(messages)}",
+            remedy="Run one of these requests by itself and look at the operator that the message names.",
+            requests=tuple(ids[:5]),
+        )
+        for kind, count in failures.items()
+        if kind in words
+    ]
+    if counters.flaky:
+        found.append(
+            Finding(
+                kind=f"{role}_flaky",
+                severity=severity,
+                where=role,
+                what=f"{counters.flaky} batches failed once and passed unchanged the second time",
+                remedy="A model whose process dies now and then will do so in production, too.",
+            )
+        )
+    harm = severity if failures else Severity.WARNING
+    return [*found, *_limits(role, counters, harm), *_poison(role, notes, harm)]
+
+
+def _limits(role: str, counters: LegCounters, severity: Severity) -> list[Finding]:
+    """What memory and processor the version was refused."""
+    found = []
+    if counters.memory_limit:
+        found.append(
+            Finding(
+                kind="memory_limit",
+                severity=severity,
+                where=role,
+                what=f"{counters.memory_limit} requests need more memory than the policy's "
+                "sandbox.memory, each by itself",
+                remedy="Give production's memory as sandbox.memory; when that is what it has, this "
+                "version would end there.",
+            )
+        )
+    if counters.host_starved:
+        found.append(
+            Finding(
+                kind="host_starved",
+                severity=Severity.WARNING,
+                where=role,
+                what=f"{counters.host_starved} tries passed their deadline because this machine gave "
+                "the process no processor: they count neither for nor against the version",
+                remedy="Run the gate when the machine is less busy, or give it processors of its own.",
+            )
+        )
+    return found
+
+
+def _poison(role: str, notes: Sequence[Note], severity: Severity) -> list[Finding]:
+    """Each request that fails by itself, the first few; what both versions fail is no harm."""
+    mine = [n for n in notes if n.leg == role]
+    others = {n.request_id for n in notes if n.leg != role}
+    return [
+        Finding(
+            kind="poison_request",
+            severity=Severity.INFO if note.request_id in others else severity,
+            where=role,
+            what=f"request {note.request_id} fails by itself ({note.kind}): {note.message[:300]}",
+            remedy=_repeat(note),
+            requests=(note.request_id,),
+        )
+        for note in mine[:LISTED]
+    ]
+
+
+def _repeat(note: Note) -> str:
+    if not note.file:
+        return "Its inputs cannot be saved as a table; take the request from the traffic by its id."
+    return f"Its inputs are in the run folder: harness compare BASELINE CANDIDATE --inputs RUN/{note.file}"
+
+
+def _said(messages: Sequence[str]) -> str:
+    return f' ("{messages[0][:200]}")' if messages else ""

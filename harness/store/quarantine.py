@@ -1,0 +1,91 @@
+"""Quarantined requests in a run folder: each one's inputs as a table, with a note of what it did.
+
+    quarantine/<leg>-<id>-<digest>.npz    one array per input, `request_id`: what `--inputs` reads
+    quarantine/<leg>-<id>-<digest>.json   which leg, request, kind of failure and message
+
+A request of several rows is saved as so many requests of one row: tables know no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.core.quarantine import Quarantined
+from harness.core.tensors import Array, Tensors
+from harness.store.files import write_atomically
+
+FOLDER = "quarantine"
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What a run folder says of a quarantined request."""
+
+    leg: str
+    """baseline or candidate."""
+    request_id: str
+    """As recorded."""
+    kind: str
+    """error, crash, timeout or invalid."""
+    cause: str
+    """What more is known; see `core.observations.Cause`."""
+    message: str
+    """What happened when it was tried alone."""
+    rows: int
+    """Model rows it carries."""
+    file: str
+    """Its inputs, relative to the run folder; "" when they cannot be saved as a table."""
+
+
+def write_quarantined(run: Path, item: Quarantined) -> None:
+    """Saves a request in a run folder, in place of what was saved of the same before."""
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    digest = hashlib.sha256(f"{item.leg}/{item.request_id}".encode()).hexdigest()[:8]
+    safe = _UNSAFE.sub("_", item.request_id)[:_LONGEST].strip(".")
+    stem = f"{item.leg}-{safe}-{digest}"
+    table = _table(item)
+    if table is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **table)
+        write_atomically(folder / f"{stem}.npz", buffer.getvalue())
+    note = {
+        "leg": item.leg, "request_id": item.request_id, "kind": item.kind.name.lower(),
+        "cause": item.cause.value, "message": item.message, "rows": item.rows,
+        "file": f"{FOLDER}/{stem}.npz" if table is not None else "",
+    }  # fmt: skip
+    write_atomically(folder / f"{stem}.json", json.dumps(note, indent=1).encode())
+
+
+def read_notes(run: Path) -> tuple[Note, ...]:
+    """What is in quarantine in a run folder, by file name."""
+    files = sorted((run / FOLDER).glob("*.json"))
+    return tuple(Note(**json.loads(file.read_bytes())) for file in files)
+
+
+def _table(item: Quarantined) -> Tensors | None:
+    """The inputs as arrays that a table may hold; None when one would not come back as it is."""
+    arrays: dict[str, Array] = {}
+    for name, values in item.inputs.items():
+        saved = values.astype(np.str_) if values.dtype == object else values
+        # numpy's fixed-width strings lose NULs at the end.
+        if saved is not values and saved.astype(object).tolist() != values.tolist():
+            return None
+        arrays[name] = saved
+    if not item.rows or not arrays or "request_id" in arrays:
+        return None
+    ids = (
+        [item.request_id]
+        if item.rows == 1
+        else [f"{item.request_id}#{i}" for i in range(item.rows)]
+    )
+    return {**arrays, "request_id": np.array(ids, np.str_)}

@@ -1,0 +1,269 @@
+"""Candidates that do harm, through real gates: the right answer, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import hostile_models as hostile
+import numpy as np
+import psutil
+import pytest
+from gates import REFACTOR, ROOT, tiny_model, tiny_traffic
+from hostile_worker import hostile_worker
+
+from harness.pipeline import opening
+from harness.sandbox import deadlines
+
+AS_OF = "2020-12-01T00:00:00Z"
+N = 600
+WATCH = "memory-watchdog"
+POISONED = (17, 401)
+GROWTH_BYTES = 96 << 20
+"""Imports of a first gate and buffers of the allocator, far below what the candidates ask for."""
+
+
+def resources() -> tuple[list[str], set[int], set[str]]:
+    """Descriptors, children and threads of this process."""
+    gc.collect()
+    until = time.perf_counter() + 2  # the memory watch ends a moment after its last process
+    while WATCH in _threads() and time.perf_counter() < until:
+        time.sleep(0.01)
+    links = [str(p.readlink()) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
+    children = {c.pid for c in psutil.Process().children(recursive=True)}
+    return sorted(x for x in links if "/proc/" not in x), children, _threads()
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def gate(harness, write_policy, tmp_path, monkeypatch):
+    """Runs a gate against the tiny model: (exit code, decision.json, kind → findings, seconds)."""
+    monkeypatch.setattr(deadlines, "PATIENCE", 100.0)  # these machines may be busy
+    policy = write_policy(
+        REFACTOR, windows={"min_requests": N},
+        sandbox={"require": "S0", "memory": "1GiB", "batch_deadline": "300ms"},
+    )  # fmt: skip
+    baseline = tiny_model(tmp_path / "baseline.onnx")
+
+    def run(candidate, *, poison=()):
+        x = np.random.default_rng(5).uniform(-3, 3, N)
+        x[list(poison)] = 5.0
+        traffic = tiny_traffic(tmp_path / "traffic", values=x)
+        held, used = resources(), psutil.Process().memory_info().rss
+        began = time.perf_counter()
+        ran = harness("gate", baseline, candidate, "--traffic", traffic, "--policy", policy,
+                      "--as-of", AS_OF, "--out", tmp_path / "run", "-q")  # fmt: skip
+        seconds = time.perf_counter() - began
+        assert resources() == held
+        assert psutil.Process().memory_info().rss - used < GROWTH_BYTES
+        decision = json.loads((tmp_path / "run" / "decision.json").read_text())
+        kinds: dict[str, list[dict[str, object]]] = {}
+        for finding in json.loads((tmp_path / "run" / "findings.json").read_text())["findings"]:
+            kinds.setdefault(finding["kind"], []).append(finding)
+        return ran.code, decision, kinds, seconds
+
+    return run
+
+
+def candidate(tmp_path, lines, threshold):
+    return hostile.hostile_model(tmp_path / "candidate.onnx", lines, threshold)
+
+
+def test_the_frame_of_these_models_is_harmless_below_its_threshold(gate, tmp_path):
+    code, decision, kinds, _ = gate(candidate(tmp_path, hostile.CRASH, hostile.POISON))
+    assert (code, decision["decision"], kinds) == (0, "PROMOTE", {})
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind"),
+    [
+        (hostile.CRASH, "candidate_crash"),
+        (hostile.LOOP, "candidate_timeout"),
+        (hostile.HUNGRY, "candidate_error"),
+        (hostile.ERROR, "candidate_error"),
+    ],
+    ids=["crash", "loop", "hungry", "error"],
+)
+@pytest.mark.parametrize("threshold", [hostile.POISON, hostile.ALWAYS], ids=["poison", "always"])
+def test_a_candidate_that_does_harm_is_rolled_back(gate, tmp_path, harm, kind, threshold):
+    poison = POISONED if threshold == hostile.POISON else ()
+    code, decision, kinds, _ = gate(candidate(tmp_path, harm, threshold), poison=poison)
+    assert (code, decision["decision"], decision["reason"]) == (1, "ROLLBACK", "candidate_fails")
+    assert kind in kinds
+    assert ("memory_limit" in kinds) == (harm is hostile.HUNGRY)
+    if poison:
+        found = {f["requests"][0] for f in kinds["poison_request"]}
+        assert found
+        assert found <= {f"t-{i}" for i in POISONED}  # one may be enough to decide
+
+
+def test_a_quarantined_request_fails_the_same_way_in_a_comparison(gate, harness, tmp_path):
+    bad = candidate(tmp_path, hostile.CRASH, hostile.POISON)
+    _, _, kinds, _ = gate(bad, poison=POISONED)
+    (file,) = {f["remedy"].split("RUN/")[1] for f in kinds["poison_request"][:1]}
+    ran = harness("compare", tmp_path / "baseline.onnx", bad, "-i", tmp_path / "run" / file, "-q")
+    assert ran.code == 1
+    assert "1 requests: its process dies" in ran.out
+
+
+def test_a_baseline_that_fails_as_well_is_no_harm(gate, tmp_path):
+    bad = candidate(tmp_path, hostile.ERROR, hostile.POISON)
+    (tmp_path / "baseline.onnx").write_bytes(bad.read_bytes())
+    code, _, kinds, _ = gate(bad, poison=POISONED)
+    assert code != 1
+    assert {f["severity"] for f in kinds["poison_request"]} == {"info"}
+
+
+@pytest.fixture
+def taken_over(tmp_path, monkeypatch):
+    """Makes the candidate's processes run a worker that a test has taken over."""
+
+    def take_over(lines, **options):
+        script = hostile_worker(tmp_path, lines, **options)
+        honest = opening.Start
+        marked = (tmp_path / "candidate.onnx").read_bytes()
+
+        def start(files, **given):
+            mine = os.pread(files.model_fd, len(marked) + 1, 0) == marked
+            return honest(files, **(given | {"python": script} if mine else given))
+
+        monkeypatch.setattr(opening, "Start", start)
+
+    # Another file with the same answers: only what its process does can speak against it.
+    tiny_model(tmp_path / "candidate.onnx", cutoff="2020-01-02T00:00:00Z")
+    return take_over
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        ("os.write(fd, os.urandom(1 << 16)); time.sleep(60)", "invalid"),
+        ("honest(self, header, buffers, asked._replace(number=99))", "invalid"),
+        ("os.write(fd, frames.PREFIX.pack(frames.MAGIC, 9, 9, asked.number, 0)); time.sleep(60)", "timeout"),
+        ("time.sleep(60)", "timeout"),
+        ("while True:\n    os.write(2, b'noise' * 1000)", "timeout"),
+        ("os._exit(0)", "crash"),
+        ("os.write(fd, frames.PREFIX.pack(frames.MAGIC, 9, 9, asked.number, 0)); os._exit(3)", "crash"),
+        ("os.close(fd); time.sleep(60)", "crash"),
+        ("os.abort()", "crash"),
+        ("os.ftruncate(ring, 0)", "crash"),
+        ("os.ftruncate(ring, 1 << 40)", "crash"),
+    ],
+    ids=["garbage", "sequence", "cut", "ignores", "noise", "exits", "dies", "closes",
+         "aborts", "shrinks", "grows"],
+)  # fmt: skip
+def test_a_child_that_breaks_the_rules_is_rolled_back(gate, taken_over, tmp_path, lines, kind):
+    taken_over(lines)
+    code, decision, kinds, _ = gate(tmp_path / "candidate.onnx")
+    assert (code, decision["reason"]) == (1, "candidate_fails")
+    assert f"candidate_{kind}" in kinds
+
+
+@pytest.mark.parametrize(
+    ("lines", "after"),
+    [("os.abort()", 1), ("while True:\n    honest(self, header, buffers, asked)", 0)],
+    ids=["aborts", "flood"],
+)
+def test_a_child_that_fails_now_and_then_is_told_as_flaky(gate, taken_over, tmp_path, lines, after):
+    taken_over(lines, after=after)
+    _, _, kinds, _ = gate(tmp_path / "candidate.onnx")
+    assert list(kinds) == ["candidate_flaky"]
+
+
+@pytest.mark.parametrize(
+    ("before", "word"),
+    [("sys.exit(3)", "exited with code 3"), ("os.kill(os.getpid(), 11)", "SIGSEGV")],
+)
+def test_a_child_that_never_starts_is_a_version_that_does_not_load(
+    gate, taken_over, tmp_path, before, word
+):
+    taken_over("", before=before)
+    code, decision, kinds, _ = gate(tmp_path / "candidate.onnx")
+    assert (code, decision["reason"]) == (1, "candidate_does_not_load")
+    assert word in kinds["candidate_does_not_load"][0]["what"]
+
+
+def test_a_child_that_hangs_at_its_start_ends_at_the_start_deadline(
+    gate, taken_over, tmp_path, write_policy
+):
+    taken_over("", before="time.sleep(600)")
+    write_policy(
+        REFACTOR, windows={"min_requests": N},
+        sandbox={"require": "S0", "memory": "1GiB", "start_deadline": "1s"},
+    )  # fmt: skip
+    code, decision, _, seconds = gate(tmp_path / "candidate.onnx")
+    assert (code, decision["reason"]) == (1, "candidate_does_not_load")
+    assert seconds < 30
+
+
+AS_NOBODY = """
+set -e
+hidden="$1" shown="$2" inner="$3"; shift 3
+if [ -n "$hidden" ]; then
+  mkdir -p "$shown/$inner"
+  mount --bind "$hidden/$inner" "$shown/$inner"
+  mount --rbind "$shown" "$hidden"
+fi
+exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs "$@"
+"""
+"""An interpreter that only root can reach is shown to everybody, in a mount namespace of its own."""
+
+
+def hidden_part() -> tuple[str, str]:
+    """The folder on the interpreter's path that others may not enter, and what lies in it."""
+    path = Path(sys.base_prefix).resolve()
+    for folder in reversed(path.parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            return str(folder), path.relative_to(folder).parts[0]
+    return "", ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")),
+    reason="only root can become somebody else",
+)
+@pytest.mark.parametrize("harm", ["CRASH", "HUNGRY"])
+def test_an_unprivileged_user_gets_the_same_answer(harm):
+    hidden, inner = hidden_part()
+    if hidden and any(str(p).startswith(hidden) for p in (ROOT, Path(sys.prefix))):
+        pytest.skip("the repository itself can be reached by root alone")
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o777)
+        bad = hostile.hostile_model(
+            folder / "candidate.onnx", getattr(hostile, harm), hostile.POISON
+        )
+        good = tiny_model(folder / "baseline.onnx")
+        x = np.random.default_rng(5).uniform(-3, 3, N)
+        x[::20] = 5.0
+        traffic = tiny_traffic(folder / "traffic", values=x)
+        policy = folder / "policy.yaml"
+        policy.write_text(json.dumps(REFACTOR))
+        gate = [
+            sys.executable, "-c", "from harness.cli import main; main()", "gate", good, bad,
+            "--traffic", traffic, "--policy", policy, "--as-of", AS_OF, "--out", folder / "run",
+            "--cache", folder / "cache", "-q",
+        ]  # fmt: skip
+        ran = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", AS_NOBODY, "sh", hidden, folder / "shown", inner, *gate],
+            cwd=ROOT, check=False, timeout=300, capture_output=True, text=True,
+            env={"PATH": os.environ["PATH"], "HOME": scratch, "HARNESS_STATE_DIR": f"{scratch}/state",
+                 "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert ran.returncode == 1, ran.stderr
+        assert (folder / "run" / "decision.json").stat().st_uid == 65534
+        decision = json.loads((folder / "run" / "decision.json").read_text())
+        assert decision["reason"] == "candidate_fails"
