@@ -6,9 +6,9 @@ together are begun together, on the main thread, and waited for one after the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.errors import UsageError
@@ -151,6 +151,44 @@ def open_legs(*recipes: LegRecipe, pool: Pool | None = None) -> Iterator[list[Le
       UsageError: a file cannot be read, or the isolation is weaker than required.
       SandboxError: a process does not start at all.
     """
+    with _openers(recipes, pool) as openers, ExitStack() as stack:
+        legs = [
+            stack.enter_context(
+                Leg(
+                    opener,
+                    name=opener.recipe.role,
+                    input_names=opener.recipe.input_names,
+                    caps=opener.recipe.caps,
+                )
+            )
+            for opener in openers
+        ]
+        for opener in openers:
+            opener.prepare_restart()
+        yield legs
+
+
+@contextmanager
+def open_versions(
+    *recipes: LegRecipe, pool: Pool | None = None
+) -> Iterator[Sequence[Callable[[], Sandbox | LoadFailure]]]:
+    """What starts a process of each version, for those who need no leg: one request at a time, no trace.
+
+    Args:
+      recipes: the versions.
+      pool: as for `open_legs`.
+
+    Raises:
+      As `open_legs`.
+    """
+    bare = [replace(r, trace_model=None, trace_tensors=()) for r in recipes]
+    with _openers(bare, pool) as openers:
+        yield openers
+
+
+@contextmanager
+def _openers(recipes: Sequence[LegRecipe], pool: Pool | None) -> Iterator[list[_Opener]]:
+    """An opener a recipe, whose first processes load already; a version's bytes are sealed once."""
     with ExitStack() as stack:
         pool = pool or stack.enter_context(Pool())
         sealed: dict[LegRecipe, ModelFiles] = {}
@@ -166,20 +204,7 @@ def open_legs(*recipes: LegRecipe, pool: Pool | None = None) -> Iterator[list[Le
             openers.append(opener)
         for opener in openers:
             opener.load()
-        legs = [
-            stack.enter_context(
-                Leg(
-                    opener,
-                    name=opener.recipe.role,
-                    input_names=opener.recipe.input_names,
-                    caps=opener.recipe.caps,
-                )
-            )
-            for opener in openers
-        ]
-        for opener in openers:
-            opener.prepare_restart()
-        yield legs
+        yield openers
 
 
 class _Opener:
