@@ -83,6 +83,15 @@ class Floor:
     levels: tuple[tuple[str, float], ...] = ()
     """(guardrail, mean |value| of the baseline against itself), for scores, losses and decisions."""
 
+    batch_dependent: bool = False
+    """The baseline's answers change with the batch, and with nothing else: the figures are those of
+    requests run by themselves."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing differed at all, bit for bit."""
+        return not any(c.largest or c.mismatch_share for c in (*self.outputs, *self.features))
+
     def level(self, guardrail: str) -> float:
         """A guardrail's noise in its own unit; 0 where it was not measured."""
         return dict(self.levels).get(guardrail, 0.0)
@@ -101,6 +110,7 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
         output_mismatch_share=value["output_mismatch_share"],
         feature_mismatch_share=value["feature_mismatch_share"],
         levels=tuple((str(name), float(level)) for name, level in value["levels"]),
+        batch_dependent=bool(value.get("batch_dependent", False)),
     )
 
 

@@ -240,6 +240,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             baseline, again, batches, window.read, trace=trace, heard=_heard(listener, "floor")
         )
         again.close()
+        candidate.singly = floor.batch_dependent
         outputs = OutputDiff(setup.match, floor)
         features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
         only_new, only_old = CandidateFailures(), CandidateFailures()

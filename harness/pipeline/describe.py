@@ -185,3 +185,18 @@ def _fidelity_findings(report: FaithfulReport, recorded: str) -> list[Finding]:
             remedy="To check that a replay is faithful, gate with the version that answered while recording.",
         )
     ]
+
+
+def batch_findings(floor: Floor) -> list[Finding]:
+    """Tells when answers depend on which requests share a batch."""
+    if not floor.batch_dependent:
+        return []
+    return [
+        Finding(
+            kind="batch_dependent", severity=Severity.WARNING, where="baseline",
+            what="the baseline's answers change with the batch that a request is in; every request was"
+            " replayed by itself, as it was recorded",
+            remedy="Serve requests in the batches that they were tested in: batching on the server would"
+            " change the answers.",
+        )
+    ]  # fmt: skip

@@ -7,25 +7,27 @@ of measured either hides a fault or raises an alarm about nothing.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from harness.core.observations import Observations, PairBatch
+from harness.core.observations import PairBatch
 from harness.core.policies import Policy
-from harness.core.tensors import Ints, Tensors
+from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor, FloorBuilder, floor_from_json
 from harness.pipeline.noise import NoiseLevels
+from harness.replay.composition import asked_by, joined, rows_of
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 from harness.store.runs import RunFolder
 
 FLOOR_FILE = "floor.json"
 FLOOR_REQUESTS = 20_000
-_SPLITS = (333, 512)
-"""Sizes into which the second leg's batches are cut, the rest being the third piece."""
+SINGLE_REQUESTS = 1024
+"""Requests that are run by themselves to see whether the batch is the cause of noise."""
+_SPLITS = (333 / 1024, 845 / 1024)
+"""Where the second leg's batches are cut; the smallest have to be cut too, or their batch stays the same."""
 
 
 def floor_of_run(
@@ -78,6 +80,9 @@ def measure_floor(
 ) -> Floor:
     """Runs both baseline legs over the same requests and measures how far they differ.
 
+    Where they differ, some requests are run again, each by itself in both legs. When nothing differs
+    then, the batch was the cause: the legs are left with `singly` set, and the floor says so.
+
     Args:
       first: the baseline in the run's batches.
       second: the baseline again, in a process of its own, each batch cut in three.
@@ -88,79 +93,90 @@ def measure_floor(
       policy: as for `floor_of_run`; None where nothing is judged.
       fitted: as for `floor_of_run`.
     """
-    guardrails = policy.guardrails if policy else ()
-    expected = {name for g in guardrails for name in g.expected_changes}
-    builder = FloorBuilder(uncounted={*expected, *fitted})
-    levels = NoiseLevels(policy)
-    prefix = list(_prefix(batches))
-    total = sum(len(b.positions) for b in prefix)
-    done = 0
-    for batch in prefix:
-        requests = read(batch.positions)
-        pieces = [_rows(requests, start, stop) for start, stop in _cuts(len(requests))]
-        first.submit(requests, trace=trace)
-        for piece in pieces:
-            second.submit(piece, trace=trace)
-        pair = PairBatch(
-            requests=requests,
-            baseline=first.collect(),
-            candidate=joined([second.collect() for _ in pieces]),
-        )
-        builder.update(pair)
-        levels.update(pair)
-        done += len(requests)
-        heard(done, total)
-        if first.ended or second.ended:
-            break
-    return replace(builder.finish(), levels=levels.finish())
+    prefix = list(_prefix(batches, FLOOR_REQUESTS))
+    in_pieces = _Measured(policy, fitted)
+    in_pieces.run(first, second, prefix, read, _cuts, trace=trace, heard=heard)
+    floor = in_pieces.floor()
+    if floor.silent or _gave_up(first, second):
+        return floor
+    first.singly = second.singly = True
+    by_itself = _Measured(policy, fitted)
+    few = list(_prefix(batches, SINGLE_REQUESTS))
+    by_itself.run(first, second, few, read, _whole, trace=trace, heard=lambda *_: None)
+    alone = by_itself.floor()
+    first.singly = second.singly = alone.silent and not _gave_up(first, second)
+    return replace(alone, batch_dependent=True) if first.singly else floor
 
 
-def _prefix(batches: Sequence[Batch]) -> Iterator[Batch]:
-    """The first batches of one window, until FLOOR_REQUESTS are reached."""
+class _Measured:
+    """One pass of both legs over some batches."""
+
+    def __init__(self, policy: Policy | None, fitted: Collection[str]) -> None:
+        guardrails = policy.guardrails if policy else ()
+        expected = {name for g in guardrails for name in g.expected_changes}
+        self._builder = FloorBuilder(uncounted={*expected, *fitted})
+        self._levels = NoiseLevels(policy)
+
+    def run(
+        self,
+        first: Leg,
+        second: Leg,
+        batches: Sequence[Batch],
+        read: Callable[[Ints], RequestBatch],
+        cuts: Callable[[int], list[tuple[int, int]]],
+        *,
+        trace: bool,
+        heard: Callable[[int, int], None],
+    ) -> None:
+        """Compares whole batches in the first leg with pieces of them in the second."""
+        total = sum(len(b.positions) for b in batches)
+        done = 0
+        old, new = asked_by(first), asked_by(second)
+        for batch in batches:
+            requests = read(batch.positions)
+            pieces = [rows_of(requests, start, stop) for start, stop in cuts(len(requests))]
+            old.submit(requests, trace=trace)
+            for piece in pieces:
+                new.submit(piece, trace=trace)
+            pair = PairBatch(
+                requests=requests,
+                baseline=old.collect(),
+                candidate=joined([new.collect() for _ in pieces]),
+            )
+            self._builder.update(pair)
+            self._levels.update(pair)
+            done += len(requests)
+            heard(done, total)
+            if first.ended or second.ended:
+                return
+
+    def floor(self) -> Floor:
+        """What differed."""
+        return replace(self._builder.finish(), levels=self._levels.finish())
+
+
+def _prefix(batches: Sequence[Batch], requests: int) -> Iterator[Batch]:
+    """The first batches of one window, until so many requests are reached."""
     count = 0
     window = batches[0].window if batches else ""
     for batch in batches:
         if batch.window != window:
             continue
-        if count >= FLOOR_REQUESTS:
+        if count >= requests:
             return
         count += len(batch.positions)
         yield batch
 
 
 def _cuts(n: int) -> list[tuple[int, int]]:
-    edges = sorted({0, *(min(e, n) for e in np.cumsum(_SPLITS).tolist()), n})
+    """Up to three pieces of different sizes; two requests make two."""
+    edges = sorted({0, *(min(math.ceil(n * part), n) for part in _SPLITS), n})
     return list(itertools.pairwise(edges))
 
 
-def _rows(batch: RequestBatch, start: int, stop: int) -> RequestBatch:
-    """Requests start:stop of a batch."""
-    offsets = np.concatenate([[0], np.cumsum(batch.rows)])
-    low, high = int(offsets[start]), int(offsets[stop])
-    return RequestBatch(
-        seq=batch.seq[start:stop],
-        request_id=batch.request_id[start:stop],
-        ts_ns=batch.ts_ns[start:stop],
-        rows=batch.rows[start:stop],
-        inputs={name: tensor[low:high] for name, tensor in batch.inputs.items()},
-        recorded={name: tensor[low:high] for name, tensor in batch.recorded.items()},
-        answered=batch.answered[start:stop],
-        context={name: column[start:stop] for name, column in batch.context.items()},
-    )
+def _whole(n: int) -> list[tuple[int, int]]:
+    return [(0, n)]
 
 
-def joined(pieces: Sequence[Observations]) -> Observations:
-    """Observations of consecutive pieces of a batch as those of the whole batch."""
-    return Observations(
-        outcome=np.concatenate([p.outcome for p in pieces]),
-        outputs=_joined([p.outputs for p in pieces]),
-        features=_joined([p.features for p in pieces]),
-        trace_outputs=_joined([p.trace_outputs for p in pieces]),
-        latency_s=np.concatenate([p.latency_s for p in pieces]),
-        keys=pieces[0].keys,
-    )
-
-
-def _joined(parts: Sequence[Tensors]) -> Tensors:
-    names = set.intersection(*(set(p) for p in parts))
-    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0] if name in names}
+def _gave_up(*legs: Leg) -> bool:
+    return any(leg.ended for leg in legs)

@@ -22,7 +22,7 @@ from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
 from harness.pipeline.carried import planned_tests
-from harness.pipeline.describe import Described, describe
+from harness.pipeline.describe import Described, batch_findings, describe
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
@@ -148,6 +148,9 @@ def _replayed(
             heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
         )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)
+        for leg in (baseline, candidate, *more[: len(third)]):
+            leg.singly = floor.batch_dependent
+        manifest["composition"] = "recorded" if floor.batch_dependent else "coalesced"
         terms = Terms(
             policy=policy,
             plan=plan,
@@ -199,6 +202,7 @@ def _ended(run: _Run) -> Outcome:
         ),
         *leg_findings("baseline", run.result.baseline, {}, (), (), notes),
         *_baseline_failures(failures.baseline),
+        *batch_findings(run.terms.floor),
         *run.described.findings,
         *integrity_findings(run.manifest, *judged_by),
     ]

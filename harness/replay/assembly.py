@@ -171,7 +171,9 @@ def _placed(
     if not answer.rows:
         return []
     outputs, features, trace_outputs = targets
-    aligned = {n: _aligned(a, answer.keys.get(n), keys.get(n)) for n, a in answer.outputs.items()}
+    aligned = {
+        n: in_key_order(a, answer.keys.get(n), keys.get(n)) for n, a in answer.outputs.items()
+    }
     odd = [n for n, a in aligned.items() if a.shape[1:] != outputs[n].shape[1:]]
     if odd:
         return odd
@@ -184,7 +186,9 @@ def _placed(
     return []
 
 
-def _aligned(array: Array, own: tuple[str, ...] | None, wanted: tuple[str, ...] | None) -> Array:
+def in_key_order(
+    array: Array, own: tuple[str, ...] | None, wanted: tuple[str, ...] | None
+) -> Array:
     """A ZipMap matrix with its columns in the batch's order; other arrays as they are."""
     if own is None or wanted is None or own == wanted:
         return array

@@ -64,6 +64,8 @@ class Leg:
         caps: LegCaps | None = None,
     ) -> None:
         self.name = name
+        self.singly = False
+        """Whether each request is to be run by itself; see `composition`."""
         self._caps = caps or LegCaps()
         self._tally = Tally()
         self._processes = Processes(open_sandbox, self._caps, self._tally)

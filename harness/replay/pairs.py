@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from harness.core.observations import PairBatch
 from harness.core.traffic import RequestBatch
+from harness.replay.composition import asked_by
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 
@@ -36,12 +37,14 @@ def replay_pairs(
     """
     waiting: deque[tuple[Batch, RequestBatch]] = deque()
     source = iter(batches)
+    old, new = asked_by(baseline), asked_by(candidate)
+    third = None if anchor is None else asked_by(anchor)
     while True:
         while len(waiting) < IN_FLIGHT and (item := next(source, None)) is not None:
-            baseline.submit(item[1], trace=trace)
-            candidate.submit(item[1], trace=trace)
-            if anchor is not None:
-                anchor.submit(item[1], trace=False)
+            old.submit(item[1], trace=trace)
+            new.submit(item[1], trace=trace)
+            if third is not None:
+                third.submit(item[1], trace=False)
             waiting.append(item)
         if not waiting:
             return
@@ -50,8 +53,8 @@ def replay_pairs(
             batch,
             PairBatch(
                 requests=requests,
-                baseline=baseline.collect(),
-                candidate=candidate.collect(),
-                anchor=None if anchor is None else anchor.collect(),
+                baseline=old.collect(),
+                candidate=new.collect(),
+                anchor=None if third is None else third.collect(),
             ),
         )

@@ -27,6 +27,10 @@ _CLAIMS = {
     "process": "traffic like this window (future requests of the same kind)",
     "window": "only the requests of this window",
 }
+_COMPOSITIONS = {
+    "coalesced": "many requests in a batch: it changes no answer",
+    "recorded": "each request by itself, as recorded: answers depend on the batch",
+}
 _PRESETS = {
     "refactor": "the same model: any difference above the noise floor counts",
     "retrain": "the model may differ, but must not be worse",
@@ -189,6 +193,11 @@ def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
             note=f"claim: {claim}" if claim else "",
         ),
         Fact(label="Mode", value=policy.at("mode").text("unknown")),
+        Fact(
+            label="Composition",
+            value=_COMPOSITIONS.get(manifest.at("composition").text(), "unknown"),
+            note="as the baseline against itself, in other batches, allowed",
+        ),
         Fact(
             label="Attempt",
             value=count(attempt),

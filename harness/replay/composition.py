@@ -1,0 +1,132 @@
+"""Which requests share a run of the model: many of them, or each by itself as it was recorded.
+
+Small requests are put together into batches, which is faster by an order of magnitude. That is right only
+where a batch changes no answer: a model that subtracts its batch's mean answers production's single
+requests otherwise. The A/A leg shows which it is, and a leg with `singly` set replays request by request.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.core.observations import Observations, Outcome
+from harness.core.tensors import Array, Tensors
+from harness.core.traffic import RequestBatch
+from harness.replay.assembly import in_key_order
+from harness.replay.legs import Leg
+
+AHEAD = 16
+"""Requests given to a leg before the first answer is awaited."""
+
+
+class Singly:
+    """A leg that takes batches and runs each of their requests by itself.
+
+    Args:
+      leg: nothing else may be in flight in it.
+    """
+
+    def __init__(self, leg: Leg) -> None:
+        self._leg = leg
+        self._batches: deque[int] = deque()
+        self._requests: deque[tuple[RequestBatch, int, bool]] = deque()
+        self._in_flight = 0
+
+    def submit(self, batch: RequestBatch, *, trace: bool) -> None:
+        """As `Leg.submit`."""
+        self._batches.append(len(batch))
+        self._requests.extend((batch, i, trace) for i in range(len(batch)))
+        self._fill()
+
+    def collect(self) -> Observations:
+        """As `Leg.collect`."""
+        pieces = []
+        for _ in range(self._batches.popleft()):
+            self._fill()
+            pieces.append(self._leg.collect())
+            self._in_flight -= 1
+        return joined(pieces)
+
+    def _fill(self) -> None:
+        while self._requests and self._in_flight < AHEAD:
+            batch, index, trace = self._requests.popleft()
+            self._leg.submit(rows_of(batch, index, index + 1), trace=trace)
+            self._in_flight += 1
+
+
+def asked_by(leg: Leg) -> Leg | Singly:
+    """The leg in the composition that it is to replay."""
+    return Singly(leg) if leg.singly else leg
+
+
+def rows_of(batch: RequestBatch, start: int, stop: int) -> RequestBatch:
+    """Requests start:stop of a batch."""
+    low, high = int(batch.rows[:start].sum()), int(batch.rows[:stop].sum())
+    return RequestBatch(
+        seq=batch.seq[start:stop],
+        request_id=batch.request_id[start:stop],
+        ts_ns=batch.ts_ns[start:stop],
+        rows=batch.rows[start:stop],
+        inputs={name: tensor[low:high] for name, tensor in batch.inputs.items()},
+        recorded={name: tensor[low:high] for name, tensor in batch.recorded.items()},
+        answered=batch.answered[start:stop],
+        context={name: column[start:stop] for name, column in batch.context.items()},
+    )
+
+
+def joined(pieces: Sequence[Observations]) -> Observations:
+    """Observations of consecutive pieces of a batch as those of the whole batch.
+
+    An answer that has another shape than the first good one is INVALID, as within a batch.
+    """
+    keys = {
+        name: tuple(dict.fromkeys(k for p in pieces for k in p.keys.get(name, ())))
+        for name in pieces[0].keys
+    }
+    outputs = [
+        {n: in_key_order(a, p.keys.get(n), keys.get(n)) for n, a in p.outputs.items()}
+        for p in pieces
+    ]
+    good = next((i for i, p in enumerate(pieces) if (p.outcome == Outcome.OK).any()), 0)
+    outcomes, first = [], 0
+    messages: list[tuple[int, str]] = []
+    for piece, arrays in zip(pieces, outputs, strict=True):
+        odd = [n for n, a in arrays.items() if a.shape[1:] != outputs[good][n].shape[1:]]
+        outcome = piece.outcome
+        if odd and (outcome == Outcome.OK).any():
+            message = f"has another shape than other requests' answers: {', '.join(odd)}"
+            messages.extend(
+                (first + int(i), message) for i in np.flatnonzero(outcome == Outcome.OK)
+            )
+            outcome = np.where(outcome == Outcome.OK, np.int8(Outcome.INVALID), outcome)
+        arrays.update({n: _filler(arrays[n], outputs[good][n]) for n in odd})
+        outcomes.append(outcome)
+        messages.extend((first + i, text) for i, text in piece.messages)
+        first += len(outcome)
+    return Observations(
+        outcome=np.concatenate(outcomes),
+        outputs=_joined(outputs),
+        features=_joined([p.features for p in pieces]),
+        trace_outputs=_joined([p.trace_outputs for p in pieces]),
+        latency_s=np.concatenate([p.latency_s for p in pieces]),
+        keys=keys,
+        messages=tuple(sorted(messages)),
+    )
+
+
+def _filler(array: Array, like: Array) -> Array:
+    filler = {"O": "", "f": np.nan}.get(like.dtype.kind, 0)
+    return np.full((len(array), *like.shape[1:]), filler, like.dtype)
+
+
+def _joined(parts: Sequence[Tensors]) -> Tensors:
+    """What every piece has, in one shape."""
+    names = set.intersection(*(set(p) for p in parts))
+    return {
+        name: np.concatenate([p[name] for p in parts])
+        for name in parts[0]
+        if name in names and len({p[name].shape[1:] for p in parts}) == 1
+    }

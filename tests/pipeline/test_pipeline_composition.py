@@ -1,0 +1,179 @@
+"""A model whose answer depends on its batch is replayed request by request; others are not."""
+
+import json
+
+import numpy as np
+import pytest
+from gates import tiny_model, tiny_traffic
+from onnx import TensorProto, helper, save_model
+
+from harness.core.observations import Outcome
+from harness.core.policies import SandboxPolicy
+from harness.core.traffic import RequestBatch
+from harness.pipeline import floorpass
+from harness.pipeline.floorpass import SINGLE_REQUESTS, measure_floor
+from harness.pipeline.gate import run_gate
+from harness.pipeline.opening import LegRecipe, open_legs
+from harness.replay.order import Batch
+from harness.replay.pairs import replay_pairs
+
+LIMITS = SandboxPolicy(require="S0")
+KIND = TensorProto.FLOAT
+
+
+def model(path, *nodes):
+    graph = helper.make_graph(
+        [helper.make_node(op, given, made, **more) for op, given, made, more in nodes],
+        "g",
+        [helper.make_tensor_value_info("x", KIND, ["N", 2])],
+        [helper.make_tensor_value_info("y", KIND, ["N", 2])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    made.ir_version = 8
+    save_model(made, str(path))
+    return path
+
+
+def centred(path):
+    """y = x − the batch's mean."""
+    mean = ("ReduceMean", ["x"], ["m"], {"axes": [0], "keepdims": 1})
+    return model(path, mean, ("Sub", ["x", "m"], ["y"], {}))
+
+
+def noisy(path):
+    return model(path, ("RandomUniformLike", ["x"], ["r"], {}), ("Add", ["x", "r"], ["y"], {}))
+
+
+def plain(path):
+    return model(path, ("Neg", ["x"], ["y"], {}))
+
+
+def read(positions):
+    """Requests of one to three rows; the values say where they come from."""
+    rows = 1 + positions % 3
+    x = np.repeat(positions, rows).astype(np.float32)
+    n = len(positions)
+    return RequestBatch(
+        seq=positions,
+        request_id=np.array([f"r{i}" for i in positions], object),
+        ts_ns=np.zeros(n, np.int64),
+        rows=rows,
+        inputs={"x": np.stack([x, x * x + np.arange(len(x)) % 7], axis=1).astype(np.float32)},
+        recorded={},
+        answered=np.ones(n, np.bool_),
+        context={},
+    )
+
+
+def batches(n, size=600):
+    return [
+        Batch(index=i, window="newest", positions=np.arange(start, min(start + size, n)))
+        for i, start in enumerate(range(0, n, size))
+    ]
+
+
+def floor_of(path, n=1500):
+    recipe = LegRecipe(role="baseline", model=path, limits=LIMITS, allow_weaker=True)
+    with open_legs(recipe, recipe) as (first, second):
+        floor = measure_floor(first, second, batches(n), read, trace=False, heard=lambda *_: None)
+        return floor, (first.singly, second.singly)
+
+
+def test_an_answer_that_depends_on_its_batch_is_seen(tmp_path):
+    floor, singly = floor_of(centred(tmp_path / "m.onnx"))
+    assert floor.batch_dependent
+    assert singly == (True, True)
+    # The floor is that of single requests, which differ by nothing.
+    assert floor.silent
+    assert floor.requests >= SINGLE_REQUESTS
+
+
+def test_an_answer_that_does_not_is_replayed_in_batches(tmp_path):
+    floor, singly = floor_of(plain(tmp_path / "m.onnx"))
+    assert (floor.batch_dependent, singly) == (False, (False, False))
+    assert floor.requests == 1500
+
+
+def test_noise_that_is_not_the_batchs_keeps_its_floor(tmp_path):
+    floor, singly = floor_of(noisy(tmp_path / "m.onnx"))
+    assert (floor.batch_dependent, singly) == (False, (False, False))
+    assert floor.requests == 1500
+    assert floor.output_mismatch_share > 0.99
+
+
+@pytest.mark.parametrize("singly", [False, True])
+def test_requests_run_singly_get_the_answers_of_their_own_rows(tmp_path, singly):
+    recipe = LegRecipe(
+        role="candidate", model=centred(tmp_path / "m.onnx"), limits=LIMITS, allow_weaker=True
+    )
+    with open_legs(recipe, recipe) as (one, other):
+        one.singly = other.singly = singly
+        source = [(b, read(b.positions)) for b in batches(90, size=40)]
+        pairs = [pair for _, pair in replay_pairs(one, other, source, trace=False)]
+    for pair in pairs:
+        assert pair.baseline.outcome.tolist() == [Outcome.OK] * len(pair)
+        owner = pair.row_owner()
+        sums = np.bincount(owner, pair.baseline.outputs["y"][:, 1])
+        # Centred over each request's own rows, or over the whole batch.
+        assert bool(np.abs(sums).max() < 1e-2) == singly
+        assert np.array_equal(pair.baseline.outputs["y"], pair.candidate.outputs["y"])
+
+
+def test_a_request_that_fails_singly_fails_alone(tmp_path):
+    kind = TensorProto.INT64
+    graph = helper.make_graph(
+        [helper.make_node("Div", ["x", "d"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info(n, kind, ["N"]) for n in "xd"],
+        [helper.make_tensor_value_info("y", kind, ["N"])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    made.ir_version = 8
+    save_model(made, str(tmp_path / "m.onnx"))
+    requests = read(np.arange(6))
+    n = int(requests.rows.sum())
+    divisor = np.ones(n, np.int64)
+    divisor[[0, n - 1]] = 0
+    requests.inputs.clear()
+    requests.inputs.update(x=np.arange(n), d=divisor)
+    recipe = LegRecipe(
+        role="candidate", model=tmp_path / "m.onnx", limits=LIMITS, allow_weaker=True
+    )
+    with open_legs(recipe, recipe) as (one, other):
+        one.singly = other.singly = True
+        batch = Batch(index=0, window="newest", positions=requests.seq)
+        ((_, pair),) = replay_pairs(one, other, [(batch, requests)], trace=False)
+    assert pair.baseline.outcome.tolist() == [Outcome.ERROR, 0, 0, 0, 0, Outcome.ERROR]
+    assert [i for i, _ in pair.baseline.messages] == [0, 5]
+    assert pair.baseline.outputs["y"][1:3].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("raised", "composition"), [("Softmax <axis=0> ({x})", "recorded"), ("Neg({x})", "coalesced")]
+)
+def test_a_gate_says_how_it_composed_its_batches(tmp_path, raised, composition):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\npreset: refactor\nwindows: {newest: {days: 4000}, min_requests: 100}\n"
+        "decision: {output: probability, rule: threshold, value: 0.5}\nsandbox: {require: S0}\n"
+    )
+    model = str(tiny_model(tmp_path / "m.onnx", raised=raised))
+    result = run_gate(
+        model, model, traffic=[tiny_traffic(tmp_path / "traffic")], policy=policy,
+        out=tmp_path / "run", cache_dir=tmp_path / "cache", state_dir=tmp_path / "state",
+    )  # fmt: skip
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["composition"] == composition
+    kinds = [f.kind for f in result.findings]
+    assert ("batch_dependent" in kinds) == (composition == "recorded")
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert ("each request by itself" in report) == (composition == "recorded")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 88, 256, 1024])
+def test_the_second_leg_cuts_batches_of_every_size(n):
+    pieces = floorpass._cuts(n)
+    assert pieces[0][0] == 0
+    assert [b for _, b in pieces[:-1]] == [a for a, _ in pieces[1:]]
+    assert pieces[-1][1] == n
+    assert len(pieces) > 1 or n == 1
