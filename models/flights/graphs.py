@@ -44,6 +44,8 @@ _PASSED_ON = {
     "visib": "visib_miles",
     "seats": "plane_seats",
 }
+CIRCLES = ("hour_sin", "hour_cos", "wind_north", "wind_east")
+"""Features that are a sine or cosine."""
 # Adding and taking away 1024 leaves multiples of 2⁻⁴²: sin(π) becomes 0 on every path.
 _SNAP = 1024.0
 
@@ -68,6 +70,8 @@ class Reading:
     """Input → the name this version has for it."""
     without: tuple[tuple[str, str], ...] = ()
     """(input, feature) pairs this version does not know."""
+    circles: bool = True
+    """False: no feature that is a sine or cosine, which older runtimes do not compute in double."""
 
     def inputs(self) -> dict[str, str]:
         """This version's input name → datatype."""
@@ -78,6 +82,8 @@ class Reading:
     def features(self) -> tuple[str, ...]:
         """Tensors computed from raw fields only."""
         dropped = {feature for _, feature in self.without}
+        if not self.circles:
+            dropped |= set(CIRCLES)
         return tuple(f.name for f in schema().features if f.name not in dropped)
 
     def entering(self, how: str) -> tuple[str, ...]:
@@ -117,7 +123,8 @@ def draw_features(drawing: Drawing, reading: Reading) -> None:
     _draw_clock(drawing, reading)
     _draw_travel(drawing, reading)
     _draw_delays(drawing, reading)
-    _draw_wind(drawing)
+    if reading.circles:
+        _draw_wind(drawing)
     for feature, source in _PASSED_ON.items():
         if feature in reading.features():
             drawing.node("Identity", [reading.renamed_inputs.get(source, source)], feature)
@@ -146,18 +153,23 @@ def _draw_clock(drawing: Drawing, reading: Reading) -> None:
         ],
         "hour",
     )
-    turn = drawing.constant("radians_per_s", 2 * math.pi / DAY_S, np.float64)
-    angle = drawing.node(
-        "Mul", [drawing.cast(second, TensorProto.DOUBLE, "second_d"), turn], "hour_angle"
-    )
-    for operator, feature in (("Sin", "hour_sin"), ("Cos", "hour_cos")):
-        drawing.cast(_circle(drawing, operator, angle, feature), TensorProto.FLOAT, feature)
+    if reading.circles:
+        _draw_hour_circle(drawing, second)
     # 1970-01-01 was a Thursday: 3 counted from Monday.
     days = drawing.node("Div", [local, day], "days")
     shifted = drawing.node(
         "Add", [days, drawing.constant("thursday", 3 + reading.weekday_shift, np.int64)], "weekdays"
     )
     drawing.node("Mod", [shifted, drawing.constant("week", 7, np.int64)], "weekday")
+
+
+def _draw_hour_circle(drawing: Drawing, second: str) -> None:
+    turn = drawing.constant("radians_per_s", 2 * math.pi / DAY_S, np.float64)
+    angle = drawing.node(
+        "Mul", [drawing.cast(second, TensorProto.DOUBLE, "second_d"), turn], "hour_angle"
+    )
+    for operator, feature in (("Sin", "hour_sin"), ("Cos", "hour_cos")):
+        drawing.cast(_circle(drawing, operator, angle, feature), TensorProto.FLOAT, feature)
 
 
 def _circle(drawing: Drawing, operator: str, angle: str, stem: str) -> str:

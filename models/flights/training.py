@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pandas as pd
 from onnx import TensorProto, helper
 from skl2onnx import to_onnx
-from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from models.flights.data import columns, schema
@@ -23,6 +23,7 @@ Features = dict[str, Array]
 DIGITS = 6
 TREES = 100
 TREE_ROWS = 60_000
+FOREST_TREES = 12
 _BLOCK = 65_536
 # Inverse strength of the penalty: weak, there are some 40 columns and over 100,000 rows.
 _C = 0.3
@@ -113,16 +114,51 @@ def fit_trees(
       skl2onnx's TreeEnsembleClassifier node; columns are the number features, then the codes.
     """
     rows = np.sort(rng.choice(len(label), min(TREE_ROWS, len(label)), replace=False))
-    parts = []
-    for name in schema().names("number"):
-        column = given[name][rows].astype(np.float32)
-        parts.append(np.where(np.isnan(column), np.float32(fitted.mean[name]), column))
-    parts += [given[name][rows].astype(np.float32) for name in schema().names("onehot")]
-    matrix = np.column_stack(parts)
+    matrix = _filled({name: values[rows] for name, values in given.items()}, fitted, Reading())
     trees = GradientBoostingClassifier(
         n_estimators=TREES, max_depth=4, random_state=int(rng.integers(2**31))
     )
     trees.fit(matrix, label[rows])
+    return _ensemble(trees, matrix)
+
+
+def fit_forest(
+    given: Features, label: Floats, fitted: Logistic, reading: Reading
+) -> onnx.NodeProto:
+    """Fits a small random forest, whose label is the class that most of its votes go to.
+
+    Args:
+      given: features by name, each (n,).
+      label: 0 or 1, (n,).
+      fitted: its means fill what is missing.
+      reading: names the features that it uses.
+
+    Returns:
+      As `fit_trees`.
+    """
+    matrix = _filled(given, fitted, reading)
+    # On one thread, so that the trees come in one order.
+    forest = RandomForestClassifier(
+        n_estimators=FOREST_TREES, max_depth=5, min_samples_leaf=50, random_state=0, n_jobs=1
+    )
+    forest.fit(matrix, label)
+    return _ensemble(forest, matrix)
+
+
+def _filled(given: Features, fitted: Logistic, reading: Reading) -> npt.NDArray[np.float32]:
+    """Number features with NaN replaced by training means, then the codes, (n, k)."""
+    parts = []
+    for name in reading.entering("number"):
+        column = given[name].astype(np.float32)
+        parts.append(np.where(np.isnan(column), np.float32(fitted.mean[name]), column))
+    parts += [given[name].astype(np.float32) for name in reading.entering("onehot")]
+    return np.column_stack(parts)
+
+
+def _ensemble(
+    trees: GradientBoostingClassifier | RandomForestClassifier, matrix: npt.NDArray[np.float32]
+) -> onnx.NodeProto:
+    """skl2onnx's node for fitted trees."""
     converted = to_onnx(
         trees, matrix[:1], target_opset=OPSETS, options={id(trees): {"zipmap": False}}
     )

@@ -15,7 +15,7 @@ from models.flights import data
 from models.flights.exports import draw_zipmap, reexported, unloadable
 from models.flights.graphs import Drawing, Reading, draw_decision, draw_features, written
 from models.flights.scorers import Logistic, draw_logistic, draw_logistic_half, draw_trees
-from models.flights.training import Features, features, fit_logistic, fit_trees, leak
+from models.flights.training import Features, features, fit_forest, fit_logistic, fit_trees, leak
 
 V1_CUTOFF = "2013-05-01T00:00:00Z"
 V2_CUTOFF = "2013-07-01T00:00:00Z"
@@ -24,6 +24,8 @@ THRESHOLD = 0.3
 MOVED_THRESHOLD = 0.225
 KM_PER_MILE = 1.609344
 SEED = 20130701
+_PLAIN = Reading(circles=False)
+"""What older onnxruntimes compute, too: 1.28 has no sine and cosine in double, 1.31 has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Fitted:
     """January to June, on a table that knew the flight's own delay."""
     trees: onnx.NodeProto
     """January to June: the converted ensemble."""
+    forest: onnx.NodeProto
+    """The same for the random forest, on the features that it uses."""
     appearance: dict[str, tuple[str, ...]]
     """Code feature → words in the order in which the source table first names them."""
 
@@ -96,6 +100,7 @@ def fit(flights: pd.DataFrame) -> Fitted:
             v2,
             np.random.default_rng(SEED),
         ),
+        forest=fit_forest({n: v[chosen] for n, v in given.items()}, label[chosen], v2, _PLAIN),
         appearance={
             code: tuple(named_in_order[code.removesuffix("_code")].unique())
             for code in data.schema().vocabularies
@@ -128,6 +133,14 @@ def _trees(f: Fitted) -> onnx.ModelProto:
     draw_trees(drawing, reading, f.v2, f.trees)
     draw_decision(drawing, THRESHOLD)
     return written(drawing, reading, cutoff=V2_CUTOFF, fitted=data.schema().fitted[:1])
+
+
+def _forest(f: Fitted) -> onnx.ModelProto:
+    drawing = Drawing()
+    draw_features(drawing, _PLAIN)
+    draw_trees(drawing, _PLAIN, f.v2, f.forest)
+    drawing.node("Identity", ["tree_label"], "label")
+    return written(drawing, _PLAIN, cutoff=V2_CUTOFF, fitted=data.schema().fitted[:1])
 
 
 def _reexport(f: Fitted) -> onnx.ModelProto:
@@ -206,6 +219,12 @@ VERSIONS = (
         what="Gradient-boosted trees, January to June, behind the same features.",
         planted=None,
         draw=_trees,
+    ),
+    Version(
+        name="forest",
+        what="A random forest, January to June, whose label is the trees' own; it loads in older runtimes.",
+        planted=None,
+        draw=_forest,
     ),
     Version(
         name="zipmap",

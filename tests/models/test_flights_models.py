@@ -103,6 +103,7 @@ class TestFiles:
     def test_files_stay_small(self):
         sizes = {n: (FOLDER / f"{n}.onnx").stat().st_size for n in VERSIONS}
         assert sizes.pop("gbt") < 300_000
+        assert sizes.pop("forest") < 50_000
         assert max(sizes.values()) < 10_000
 
     @pytest.mark.parametrize("name", sorted(VERSIONS.keys() - {"broken"}))
@@ -133,8 +134,9 @@ def test_a_rebuilt_v2_has_the_same_bytes_and_answers(flights, september):
     fitted = training.fit_logistic(training.features(rows), rows["label"].to_numpy())
     v2 = next(v for v in versions.VERSIONS if v.name == "v2")
     unused = versions.Fitted(
-        v1=fitted, v2=fitted, leaky=fitted, trees=onnx.NodeProto(), appearance={}
-    )
+        v1=fitted, v2=fitted, leaky=fitted, trees=onnx.NodeProto(), forest=onnx.NodeProto(),
+        appearance={},
+    )  # fmt: skip
     content = v2.draw(unused).SerializeToString(deterministic=True)
     assert hashlib.sha256(content).hexdigest() == VERSIONS["v2"]["sha256"]
     session = _session(content)
