@@ -26,8 +26,9 @@ import yaml
 from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
 from harness.resolve import tags as tag_names
-from harness.resolve.files import METADATA_FILE, REQUIREMENTS_FILE, copy_model, model_source
+from harness.resolve.files import METADATA_FILE, copy_model, model_source
 from harness.resolve.mlflow_client import connect, explained, quiet, shown, sqlite_path
+from harness.resolve.requirements import REQUIREMENTS_FILE
 
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -93,7 +94,8 @@ def register(
     create_database(registry_uri)
     source = model_source(model, str(model))
     if requirements:
-        source = dataclasses.replace(source, requirements=requirements)
+        recorded = dataclasses.replace(source.recorded, requirements=requirements)
+        source = dataclasses.replace(source, recorded=recorded)
     with quiet(), tempfile.TemporaryDirectory(prefix=".register-", dir=database.parent) as scratch:
         copied, content = copy_model(source, Path(scratch), str(model))
         wanted = {**dict(source.metadata), **(tags or {}), tag_names.DIGEST: content.digest}

@@ -8,10 +8,9 @@ the folder they are pinned into.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ import yaml
 from harness.core.errors import ResolveError
 from harness.core.models import PinnedModel
 from harness.resolve.digest import ModelContent, external_data_names, model_content
+from harness.resolve.requirements import Recorded, recorded_beside, recorded_in_folder
 from harness.resolve.tags import training_cutoff_ns
 
 MODEL_FILE = "model.onnx"
 METADATA_FILE = "MLmodel"
-REQUIREMENTS_FILE = "requirements.txt"
 _METADATA_LIMIT_BYTES = 1 << 20
-_MLFLOW_OWN = {"mlflow", "mlflow-skinny", "mlflow-tracing"}
-_REQUIREMENT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +33,8 @@ class ModelSource:
 
     model: Path
     """The .onnx file."""
-    requirements: tuple[str, ...] = ()
-    """As recorded with it, mlflow's own left out."""
+    recorded: Recorded = field(default_factory=Recorded)
+    """What it needs to run."""
     metadata: tuple[tuple[str, str], ...] = ()
     """Text values of the folder's own metadata, sorted by key."""
 
@@ -64,7 +61,8 @@ def pin_path(given: str, into: Path) -> PinnedModel:
         digest=content.digest,
         path=path,
         external=content.external_names,
-        requirements=source.requirements,
+        requirements=source.recorded.requirements,
+        python=source.recorded.python,
         training_cutoff_ns=training_cutoff_ns(tags, given),
         tags=source.metadata,
     )
@@ -93,7 +91,8 @@ def model_source(path: Path, where: str) -> ModelSource:
             raise ResolveError(
                 where, "it is no .onnx file", "Export the model to ONNX and give that file."
             )
-        return ModelSource(model=_not_empty(path.resolve(), where))
+        model = _not_empty(path.resolve(), where)
+        return ModelSource(model=model, recorded=recorded_beside(model, where))
     except OSError as error:
         raise _unreadable(where, error) from error
 
@@ -119,7 +118,7 @@ def copy_model(
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".incoming-", dir=into) as staged:
             model = _copy_files(source.model, Path(staged) / "content", where)
-            content = model_content(model, source.requirements)
+            content = model_content(model, source.recorded.requirements)
             if recorded_digest and content.digest != recorded_digest:
                 raise ResolveError(
                     where,
@@ -130,20 +129,6 @@ def copy_model(
             return _publish(model, into / content.digest[:32], content), content
     except OSError as error:
         raise _unreadable(where, error) from error
-
-
-def requirements_from_text(text: str) -> tuple[str, ...]:
-    """Reads requirements.txt: comments, options and mlflow itself are left out.
-
-    mlflow adds itself to every model it logs; a sandbox that only runs the graph has no use for it.
-    """
-    lines = (line.split(" #", 1)[0].strip() for line in text.splitlines())
-    kept = []
-    for line in lines:
-        name = _REQUIREMENT_NAME.match(line)
-        if name and name[0].lower().replace("_", "-") not in _MLFLOW_OWN:
-            kept.append(line)
-    return tuple(kept)
 
 
 def _folder_source(folder: Path, where: str) -> ModelSource:
@@ -173,13 +158,10 @@ def _folder_source(folder: Path, where: str) -> ModelSource:
             f"{METADATA_FILE} names the model file '{onnx.get('data')}', which is not in the folder",
             "Log or copy the model again.",
         )
-    requirements = folder / REQUIREMENTS_FILE
     extra = metadata.get("metadata")
     return ModelSource(
         model=_not_empty(model, where),
-        requirements=requirements_from_text(requirements.read_text())
-        if requirements.is_file()
-        else (),
+        recorded=recorded_in_folder(folder, where),
         metadata=tuple(sorted((str(k), str(v)) for k, v in extra.items()))
         if isinstance(extra, dict)
         else (),

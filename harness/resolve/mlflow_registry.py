@@ -82,7 +82,8 @@ class MlflowRegistry:
             digest=content.digest,
             path=path,
             external=content.external_names,
-            requirements=source.requirements,
+            requirements=source.recorded.requirements,
+            python=source.recorded.python,
             training_cutoff_ns=tags.training_cutoff_ns(recorded, where),
             tags=tuple(sorted(_with_note(recorded).items())),
         )

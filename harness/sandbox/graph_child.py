@@ -62,8 +62,9 @@ def main(arguments: list[str]) -> None:
     try:
         data = worker.bytes_from_fd(model_fd)
         files = external.files_from_fd(external_fd, config["external"])
-        # onnxruntime first: its word on what a model is counts, and onnx parses almost anything.
-        session = sessions.open_session(data, files, optimise=True)
+        # onnxruntime first: its word on what a model is counts, and onnx parses almost anything. A
+        # version with a runtime of its own is asked there.
+        session = sessions.open_session(data, files, optimise=True) if config["session"] else None
         model = onnx.load_model_from_string(data)
         answer = inspected(model, session)
         del session, data
@@ -97,16 +98,19 @@ def declared_tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Signature, declared features, intermediate tensors, random operators."""
+    """Signature (unless there is no session), declared features, intermediate tensors, random operators."""
     import onnxruntime
 
     from harness.sandbox.child import sessions
     from harness.sandbox.graph_edits import intermediate_names
 
-    return {
-        "ok": True,
+    signature = session and {
         "inputs": sessions.described(session.get_inputs()),
         "outputs": sessions.described(session.get_outputs()),
+    }
+    return {
+        "ok": True,
+        **(signature or {}),
         "metadata": {p.key: p.value for p in model.metadata_props if p.key.startswith(_METADATA)},
         "tensors": intermediate_names(model),
         "random": random_operators(model),

@@ -1,6 +1,8 @@
 """What is inside a model, and a copy of it that returns its intermediate tensors.
 
-The parent never parses model bytes: a short-lived process (`graph_child`) does.
+The parent never parses model bytes: a short-lived process (`graph_child`) does. It runs in the
+parent's environment, which has `onnx`. Where a version has an environment of its own, whether it loads
+and its signature come from a second process, in the version's own runtime.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
 from harness.core.models import ModelGraph
 from harness.core.policies import SandboxPolicy
+from harness.core.tensors import Signature
 from harness.sandbox.answers import (
     MAX_NAME,
     LoadFailure,
@@ -33,6 +36,7 @@ from harness.sandbox.graph_values import pairs_from
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
+    Start,
     admitted,
     load_failure_from_child,
     with_limit,
@@ -67,6 +71,8 @@ class Look:
     """Names of its external data files relative to its folder, as pinned."""
     copy: Path | None = None
     """Where a copy goes that returns the tensors which the model declares; None = make none."""
+    python: Path | None = None
+    """Interpreter of the version's own environment; None = the running one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +97,15 @@ def look(
 
     Raises:
       UsageError: a file cannot be read, or the isolation is weaker than required.
+      SandboxError: an interpreter does not start.
     """
     with ExitStack() as stack:
         children = [stack.enter_context(_asked(w, limits, None)) for w in looks]
+        own = [_own_start(w, limits, stack, allow_weaker=allow_weaker) for w in looks]
         refused = [admitted(child, limits, allow_weaker=allow_weaker) for child in children]
         return [
-            failure or _answered(w, child, limits)
-            for w, child, failure in zip(looks, children, refused, strict=True)
+            failure or _answered(w, child, start, limits)
+            for w, child, start, failure in zip(looks, children, own, refused, strict=True)
         ]
 
 
@@ -166,6 +174,7 @@ def _asked(
                 "copy": wanted.copy is not None,
                 "tensors": tensors,
                 "edit": None,
+                "session": wanted.python is None,
             },
             max_body=limits.memory_bytes,
             memory_bytes=limits.memory_bytes,
@@ -176,13 +185,49 @@ def _asked(
         child.close()
 
 
-def _answered(wanted: Look, child: ChildProcess, limits: SandboxPolicy) -> Looked | LoadFailure:
+def _own_start(
+    wanted: Look, limits: SandboxPolicy, stack: ExitStack, *, allow_weaker: bool
+) -> Start | None:
+    """The model on its way into its version's own runtime; None when that is the running one."""
+    if wanted.python is None:
+        return None
+    files = stack.enter_context(ModelFiles(wanted.model, external=wanted.external))
+    start = Start(files, limits=limits, python=wanted.python, allow_weaker=allow_weaker)
+    stack.callback(start.close)
+    return start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Own:
+    """What a version's own runtime says."""
+
+    signature: Signature
+    runtime: str
+
+
+def _own_answer(start: Start | None) -> _Own | LoadFailure | None:
+    """Its word on the model; None when there was nobody to ask."""
+    if start is None:
+        return None
+    loaded = start.finish()
+    if isinstance(loaded, LoadFailure):
+        return loaded
+    loaded.child.close()
+    return _Own(signature=loaded.hello.signature, runtime=loaded.versions["onnxruntime"])
+
+
+def _answered(
+    wanted: Look, child: ChildProcess, start: Start | None, limits: SandboxPolicy
+) -> Looked | LoadFailure:
     """Both parts of an answer; a copy that cannot be made takes nothing from the first."""
+    own = _own_answer(start)
+    if isinstance(own, LoadFailure):
+        return own
     answer = received_graph(child, limits)
     if isinstance(answer, LoadFailure):
         return answer
     try:
-        graph = _graph_from_header(answer[0])
+        graph = _graph_from_header(answer[0], own)
     except FrameError as error:
         return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
     except UsageError as error:
@@ -233,9 +278,9 @@ def received_graph(
         return header, frame.body
 
 
-def _graph_from_header(header: Header) -> ModelGraph:
+def _graph_from_header(header: Header, own: _Own | None) -> ModelGraph:
     """Raises FrameError for a broken answer, UsageError for metadata that cannot be read."""
-    signature, _ = signature_from_header(header)
+    signature = own.signature if own else signature_from_header(header)[0]
     given = header.get("metadata")
     if not isinstance(given, dict):
         msg = "the metadata table is missing"
@@ -254,7 +299,7 @@ def _graph_from_header(header: Header) -> ModelGraph:
         tensors=texts_from(header.get("tensors"), MAX_NAME),
         vocabularies=vocabularies,
         random_operators=texts_from(header.get("random"), MAX_NAME),
-        runtime=text_from(header.get("runtime"), 100),
+        runtime=own.runtime if own else text_from(header.get("runtime"), 100),
         training_cutoff_ns=None
         if cutoff is None
         else ts_ns_from_iso(cutoff, f"metadata {TRAINING_CUTOFF}"),

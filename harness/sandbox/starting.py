@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.core.errors import SandboxError
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import (
     Hello,
@@ -96,6 +97,7 @@ class Start:
 
         Raises:
           UsageError: the isolation is weaker than required.
+          SandboxError: the version's own environment does not work.
         """
         if self._ready is not None or self._failure is not None:
             return
@@ -112,8 +114,16 @@ class Start:
             )
             self._ready = isolation, versions
         except PIPE_ERRORS as error:
-            self._failure = load_failure_from_child(self._child, error)
+            failure = load_failure_from_child(self._child, error)
             self.close()
+            if self._python is not None:
+                # It has not seen a model yet: whatever this is, the version is not to blame.
+                raise SandboxError(
+                    str(self._python),
+                    f"the environment does not get as far as loading a model: {failure.message}",
+                    "Give the command again: a damaged environment is built anew.",
+                ) from None
+            self._failure = failure
         except BaseException:
             self.close()
             raise
@@ -123,7 +133,7 @@ class Start:
 
         Raises:
           UsageError: the isolation is weaker than required.
-          SandboxError: a second process does not start.
+          SandboxError: a second process does not start, or the version's own environment does not work.
         """
         result = self._finished()
         if isinstance(result, LoadFailure) and result.kind != "load" and not self._trace_error:

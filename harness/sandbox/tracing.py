@@ -113,6 +113,7 @@ def edit(
                 "external": files.external,
                 "copy": False,
                 "tensors": None,
+                "session": True,
                 "edit": {
                     "taken": dict(wanted.taken),
                     "patched": list(wanted.patched),

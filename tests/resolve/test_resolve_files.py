@@ -9,7 +9,7 @@ import yaml
 
 from harness.core.errors import ResolveError, UsageError
 from harness.resolve import pin
-from harness.resolve.files import requirements_from_text
+from harness.resolve.requirements import requirements_from_text
 
 
 def model_folder(model: Path, **changes) -> Path:

@@ -1,0 +1,139 @@
+"""Which onnxruntime and numpy a version asks for, and whether the running environment has them.
+
+A leg runs a graph and nothing else: of a version's requirements only onnxruntime and numpy can change
+what it answers. scikit-learn, mlflow and the like made or served the model; they are named and left
+out. The recorded Python changes no answer either, so it alone asks for nothing; it is the second
+choice where the running Python has no wheel of the pinned versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from harness.core.errors import ResolveError
+from harness.core.models import PinnedModel
+
+RUNTIME, ARRAYS = "onnxruntime", "numpy"
+NEEDED = (RUNTIME, ARRAYS)
+"""What a leg's process imports besides the standard library."""
+_OTHER_BUILDS = {"onnxruntime-gpu"}
+_FIRST_WITH_NUMPY_2 = Version("1.19.0")
+_HASH = " --hash="
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeWish:
+    """What a version's leg needs."""
+
+    unmet: tuple[str, ...]
+    """Requirements that the running environment does not meet, as recorded; empty = it will do."""
+    requirements: tuple[str, ...]
+    """One line for each of NEEDED: what an environment of its own must hold."""
+    left_out: tuple[str, ...]
+    """Names of recorded packages that no graph needs."""
+    notes: tuple[str, ...]
+    """What was read otherwise than it stands, as sentences."""
+
+
+def runtime_wish(model: PinnedModel, running: Mapping[str, str]) -> RuntimeWish:
+    """Reads what a version asks for.
+
+    Args:
+      model: the pinned version.
+      running: version of each of NEEDED in this process's environment.
+
+    Raises:
+      ResolveError: a requirement on onnxruntime or numpy cannot be read, or names an address.
+    """
+    asked = {name: _Asked() for name in NEEDED}
+    left_out: list[str] = []
+    notes: list[str] = []
+    for line in model.requirements:
+        found = _requirement(line, model)
+        if found is None or (found.marker is not None and not found.marker.evaluate({"extra": ""})):
+            continue
+        name, hashes = canonicalize_name(found.name), set(line.split(_HASH)[1:])
+        if name in _OTHER_BUILDS:
+            notes.append(f"{found} is run as {RUNTIME}, the CPU build of the same version")
+            name, hashes = canonicalize_name(RUNTIME), set()
+        if name in asked:
+            asked[name].specifier &= found.specifier
+            asked[name].hashes |= {h.strip() for h in hashes}
+        else:
+            left_out.append(found.name)
+    return RuntimeWish(
+        unmet=tuple(
+            f"{name}{a.specifier}"
+            for name, a in asked.items()
+            if not a.specifier.contains(running[name], prereleases=True)
+        ),
+        requirements=(
+            _line(RUNTIME, asked[RUNTIME], running[RUNTIME]),
+            _line(ARRAYS, asked[ARRAYS], running[ARRAYS], old=_is_old(asked[RUNTIME].specifier)),
+        ),
+        left_out=tuple(dict.fromkeys(left_out)),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Everything that a version says about one package."""
+
+    specifier: SpecifierSet = field(default_factory=SpecifierSet)
+    hashes: set[str] = field(default_factory=set)
+
+
+def _requirement(line: str, model: PinnedModel) -> Requirement | None:
+    """A line as a requirement; None when it is none that concerns a leg."""
+    try:
+        found = Requirement(line.split(_HASH)[0])
+    except InvalidRequirement as error:
+        if not canonicalize_name(line).startswith(NEEDED):
+            return None
+        raise ResolveError(
+            model.uri, f"the requirement '{line[:100]}' cannot be read", "Log the model again."
+        ) from error
+    if found.url and canonicalize_name(found.name) in {*NEEDED, *_OTHER_BUILDS}:
+        raise ResolveError(
+            model.uri,
+            f"the requirement '{found.name}' names an address instead of a version",
+            "Runtimes come from the package index only: pin a version, like onnxruntime==1.26.0.",
+        )
+    return found
+
+
+def _line(name: str, asked: _Asked, running: str, *, old: bool = False) -> str:
+    """The requirement to install: what is pinned, else the running version where it fits.
+
+    Args:
+      name: of the package.
+      asked: what the version says about it.
+      running: the version that this process has.
+      old: for numpy: the runtime was built before numpy 2.
+    """
+    if _pinned(asked.specifier) is not None:
+        hashes = "".join(f"{_HASH}{h}" for h in sorted(asked.hashes))
+        return f"{name}{asked.specifier}{hashes}"
+    if old:
+        return f"{name}{asked.specifier & SpecifierSet('<2')}"
+    fits = asked.specifier.contains(running, prereleases=True)
+    return f"{name}=={running}" if fits else f"{name}{asked.specifier}"
+
+
+def _pinned(specifier: SpecifierSet) -> Version | None:
+    """The one version that a specifier allows; None when it allows several."""
+    exact = [s.version for s in specifier if s.operator == "==" and "*" not in s.version]
+    return Version(exact[0]) if exact else None
+
+
+def _is_old(specifier: SpecifierSet) -> bool:
+    """Whether a pinned onnxruntime was built before numpy 2."""
+    pinned = _pinned(specifier)
+    return pinned is not None and pinned < _FIRST_WITH_NUMPY_2

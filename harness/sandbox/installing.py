@@ -1,0 +1,126 @@
+"""Runs uv: makes a virtual environment and installs wheels into it, and says in words why not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+TIME_LIMIT_S = 900
+"""For one run of uv: two wheels of 20 MB each over a slow line."""
+_KEPT_OUT = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"}
+_MOST = 300
+_AFTER = ("[stderr]", "hint:")
+"""Where uv goes on with what says nothing new."""
+_ONCE = (
+    "Give the command once where the index can be reached; later runs use the cached environment."
+)
+_OTHER_PIN = "Pin a version that has a wheel for this Python and register the model again."
+_SIGNS = (
+    # (what uv writes, whether another Python may help, what to do)
+    ("Hash mismatch", False, "The index serves another file than the version was made with."),
+    ("has no usable wheels", True, _OTHER_PIN),
+    ("has no wheels with a matching", True, _OTHER_PIN),
+    ("there is no version of", False, "Correct the version's requirements and register it again."),
+    ("was not found in", False, "Name an index that has it in uv's settings (UV_DEFAULT_INDEX)."),
+    ("Python interpreter", False, "Install that Python, or pin versions with wheels for this one."),
+    ("Failed to fetch", False, _ONCE),
+    ("error sending request", False, _ONCE),
+    ("No space left", False, "Make room in the cache folder."),
+)
+
+
+class InstallError(Exception):
+    """An environment cannot be built.
+
+    Args:
+      what: why, in one line.
+      remedy: what to do.
+      for_this_python: another Python may help.
+    """
+
+    def __init__(self, what: str, remedy: str, *, for_this_python: bool = False) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+        self.for_this_python = for_this_python
+
+
+def uv_program() -> Path:
+    """The uv beside this Python, else the one on the path.
+
+    Raises:
+      InstallError: there is none.
+    """
+    beside = Path(sys.executable).with_name("uv")
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    if found is None:
+        raise InstallError(
+            "uv, which builds environments, is not installed", "Install it: pip install uv"
+        )
+    return Path(found)
+
+
+def install(requirements: Sequence[str], folder: Path, python: str) -> None:
+    """Makes a virtual environment and installs wheels, without what they depend on.
+
+    What uv has in its cache is tried first, so that no network is needed for what was there before.
+
+    Args:
+      requirements: pip requirement lines, perhaps with hashes.
+      folder: where to; must not exist, its parent must.
+      python: minor version; this process's own interpreter is taken where it is that.
+
+    Raises:
+      InstallError: uv could not do it.
+    """
+    uv = uv_program()
+    own = f"{sys.version_info.major}.{sys.version_info.minor}" == python
+    _run(
+        uv, "venv", "--no-project", "--no-python-downloads", "--relocatable",
+        "--python", sys.executable if own else python, str(folder), at=folder.parent,
+    )  # fmt: skip
+    lines = folder / "requirements.txt"
+    lines.write_text("".join(f"{line}\n" for line in requirements))
+    command = (
+        "pip", "install", "--no-deps", "--only-binary", ":all:", "--compile-bytecode",
+        # Symbolic links into uv's cache would lead out of what the sandbox may read.
+        "--link-mode", "hardlink",
+        "--python", str(folder / "bin" / "python"), "--requirement", str(lines),
+    )  # fmt: skip
+    try:
+        _run(uv, *command, "--offline", at=folder.parent)
+    except InstallError:
+        _run(uv, *command, at=folder.parent)
+
+
+def _run(uv: Path, *arguments: str, at: Path) -> None:
+    """One run of uv, away from the project in the working directory and its settings."""
+    try:
+        done = subprocess.run(
+            [str(uv), "--quiet", "--color", "never", *arguments],
+            cwd=at, env={k: v for k, v in os.environ.items() if k not in _KEPT_OUT},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            timeout=TIME_LIMIT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise InstallError(
+            f"uv was not done after {TIME_LIMIT_S} s", "Check the network and uv's settings."
+        ) from None
+    if done.returncode:
+        raise _explained(done.stderr.decode(errors="replace"), done.returncode)
+
+
+def _explained(said: str, code: int) -> InstallError:
+    """Uv's last words as an error; it says why in lines that begin with "cause:"."""
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+    told = [line.removeprefix("error: ").removeprefix("cause: ") for line in lines]
+    ended = next((i for i, line in enumerate(told) if line.startswith(_AFTER)), len(told))
+    what = "; ".join(told[:ended])[:_MOST].rstrip(".") or f"uv ended with exit code {code}"
+    for sign, for_this_python, remedy in _SIGNS:
+        if sign in said:
+            return InstallError(what, remedy, for_this_python=for_this_python)
+    return InstallError(what, "Run uv with these requirements yourself and see what it says.")

@@ -1,0 +1,92 @@
+"""Of a version's requirements, only onnxruntime and numpy decide what its leg runs in."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import ResolveError
+from harness.core.models import PinnedModel
+from harness.resolve.runtime import runtime_wish
+
+RUNNING = {"onnxruntime": "1.31.1", "numpy": "2.4.6"}
+
+
+def wish(*requirements):
+    model = PinnedModel(
+        given="m", uri="models:/m/1", name="m", version="1", digest="d", path=Path("m.onnx"),
+        requirements=requirements,
+    )  # fmt: skip
+    return runtime_wish(model, RUNNING)
+
+
+@pytest.mark.parametrize(
+    "requirements",
+    [
+        (),
+        ("onnxruntime==1.31.1", "numpy==2.4.6"),
+        ("onnxruntime>=1.20", "numpy<3"),
+        ("onnxruntime", "scikit-learn==1.2.0", "pandas==1.0"),
+        ("onnxruntime==1.15.0 ; python_version < '3'",),
+        ("-weird line", "some path/with spaces"),
+    ],
+)
+def test_the_running_environment_will_do(requirements):
+    assert wish(*requirements).unmet == ()
+
+
+@pytest.mark.parametrize(
+    ("requirements", "unmet", "installed"),
+    [
+        (
+            ("onnxruntime==1.26.0", "numpy==2.4.6"),
+            ("onnxruntime==1.26.0",),
+            ("onnxruntime==1.26.0", "numpy==2.4.6"),
+        ),
+        (
+            ("onnxruntime==1.26.0",),
+            ("onnxruntime==1.26.0",),
+            ("onnxruntime==1.26.0", "numpy==2.4.6"),
+        ),
+        (("numpy==2.3.1",), ("numpy==2.3.1",), ("onnxruntime==1.31.1", "numpy==2.3.1")),
+        (("onnxruntime==1.18.1",), ("onnxruntime==1.18.1",), ("onnxruntime==1.18.1", "numpy<2")),
+        (
+            ("onnxruntime==1.17.3", "numpy>=1.24"),
+            ("onnxruntime==1.17.3",),
+            ("onnxruntime==1.17.3", "numpy<2,>=1.24"),
+        ),
+        (("onnxruntime<1.20",), ("onnxruntime<1.20",), ("onnxruntime<1.20", "numpy==2.4.6")),
+        (
+            ("ONNXRuntime==1.26.0 --hash=sha256:bb --hash=sha256:aa",),
+            ("onnxruntime==1.26.0",),
+            ("onnxruntime==1.26.0 --hash=sha256:aa --hash=sha256:bb", "numpy==2.4.6"),
+        ),
+    ],
+)
+def test_what_is_not_met_is_installed(requirements, unmet, installed):
+    found = wish(*requirements)
+    assert (found.unmet, found.requirements) == (unmet, installed)
+
+
+def test_packages_that_no_graph_needs_are_left_out_by_name():
+    found = wish("onnxruntime==1.26.0", "scikit-learn==1.2.0", "pandas")
+    assert found.left_out == ("scikit-learn", "pandas")
+    assert not any("scikit" in line or "pandas" in line for line in found.requirements)
+
+
+def test_the_gpu_build_is_run_as_the_cpu_build_and_says_so():
+    found = wish("onnxruntime-gpu==1.26.0 --hash=sha256:aa")
+    assert found.requirements[0] == "onnxruntime==1.26.0"
+    assert "onnxruntime-gpu==1.26.0 is run as onnxruntime" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["onnxruntime @ https://example.org/o.whl", "numpy @ file:///tmp/n.whl"]
+)
+def test_an_address_in_place_of_a_version_is_refused(line):
+    with pytest.raises(ResolveError, match="names an address instead of a version"):
+        wish(line)
+
+
+def test_a_runtime_that_cannot_be_read_is_refused():
+    with pytest.raises(ResolveError, match="cannot be read"):
+        wish("onnxruntime==one")

@@ -1,0 +1,268 @@
+"""Environments of single versions: built once, reused without a network, refused with a remedy.
+
+One real environment is built here for all tests; what must fail is kept from the network by uv's own
+settings.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.core.errors import EnvironmentUnavailableError, SandboxError
+from harness.core.policies import SandboxPolicy
+from harness.sandbox import installing
+from harness.sandbox.answers import LoadFailure
+from harness.sandbox.environments import (
+    cached_environments,
+    environment_for,
+    environment_path,
+)
+from harness.sandbox.process import Sandbox
+
+LIMITS = SandboxPolicy(require="S0", memory_bytes=4 << 30)
+PINS = ("onnxruntime==1.26.0", "numpy==2.4.6")
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+NOWHERE = "http://127.0.0.1:9/simple"
+BUILD = """
+import sys
+from pathlib import Path
+from harness.sandbox.environments import environment_for
+built = []
+environment_for(sys.argv[2:], Path(sys.argv[1]), where="m", building=lambda: built.append(1))
+print(len(built))
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache that two processes filled at the same time."""
+    folder = tmp_path_factory.mktemp("environments")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD, str(folder), *PINS], stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    ended = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ended
+    return folder
+
+
+@pytest.fixture
+def copied(cache, tmp_path):
+    """The same environment, to be damaged."""
+    name = environment_path(cache, PINS, RUNNING).name
+    shutil.copytree(cache / name, tmp_path / name, symlinks=True)
+    return tmp_path
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("UV_DEFAULT_INDEX", NOWHERE)
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+
+
+def refused(requirements, cache, **options):
+    with pytest.raises(EnvironmentUnavailableError) as caught:
+        environment_for(requirements, cache, where="models:/m/2", **options)
+    assert caught.value.where == "models:/m/2"
+    return caught.value
+
+
+def answer(model, python):
+    started = Sandbox.start(model, name="test", limits=LIMITS, python=python, allow_weaker=True)
+    assert not isinstance(started, LoadFailure), started
+    with started as sandbox:
+        sandbox.submit({"x": np.full((2, 1024), 1.5, np.float32)}, 2, trace=False)
+        return sandbox.versions, sandbox.collect().outputs["y"]
+
+
+def test_two_builders_leave_one_whole_environment(cache):
+    assert [e.packages for e in cached_environments(cache)] == [
+        (("numpy", "2.4.6"), ("onnxruntime", "1.26.0"))
+    ]
+    assert not list(cache.glob(".building-*"))
+
+
+def test_the_worker_serves_in_it(cache, make_model, no_network):
+    environment = environment_for(PINS, cache, where="m")
+    versions, y = answer(make_model(), environment.interpreter)
+    assert (versions["onnxruntime"], versions["numpy"]) == ("1.26.0", "2.4.6")
+    assert (y == 3.0).all()
+
+
+def test_what_is_there_is_used_without_building(cache, no_network):
+    said = []
+    environment_for(PINS[::-1], cache, where="m", building=lambda: said.append("building"))
+    assert said == []
+
+
+def test_the_key_tells_pythons_and_requirements_apart(tmp_path):
+    paths = {
+        environment_path(tmp_path, PINS, "3.11"),
+        environment_path(tmp_path, PINS, "3.12"),
+        environment_path(tmp_path, ("onnxruntime==1.25.1", PINS[1]), "3.11"),
+    }
+    assert len(paths) == 3
+
+
+def test_only_the_named_packages_are_installed(cache):
+    site = next(cache.glob("*/lib/*/site-packages"))
+    assert {p.name for p in site.glob("*.dist-info")} == {
+        "numpy-2.4.6.dist-info",
+        "onnxruntime-1.26.0.dist-info",
+    }
+
+
+def test_byte_code_is_there_from_the_start(cache):
+    package = next(cache.glob("*/lib/*/site-packages/onnxruntime"))
+    assert list(package.glob("__pycache__/__init__.*.pyc"))
+
+
+def damage(kind, home):
+    package = next(home.glob("lib/*/site-packages/onnxruntime"))
+    match kind:
+        case "a file is gone":
+            (package / "__init__.py").unlink()
+        case "a file is longer":
+            # Written anew: the package cache may share the old one.
+            text = (package / "__init__.py").read_text()
+            (package / "__init__.py").unlink()
+            (package / "__init__.py").write_text(text + "\n")
+        case "a file was added":
+            (package / "more.py").write_text("")
+        case "the interpreter is gone":
+            (home / "bin" / "python").unlink()
+        case "the description is no JSON":
+            (home / "environment.json").write_text("{")
+        case "the description is another's":
+            (home / "environment.json").write_text(json.dumps({"format": "other"}))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a file is gone",
+        "a file is longer",
+        "a file was added",
+        "the interpreter is gone",
+        "the description is no JSON",
+        "the description is another's",
+    ],
+)
+def test_a_damaged_environment_is_not_used(kind, copied, no_network):
+    home = next(p for p in copied.iterdir() if p.is_dir())
+    damage(kind, home)
+    assert cached_environments(copied) == []
+    refused(PINS, copied)
+
+
+def test_a_damaged_environment_is_built_again(copied):
+    damage("a file is gone", next(p for p in copied.iterdir() if p.is_dir()))
+    said = []
+    environment = environment_for(PINS, copied, where="m", building=lambda: said.append(1))
+    assert said == [1]
+    assert cached_environments(copied) == [environment]
+
+
+def test_an_index_that_cannot_be_reached(tmp_path, no_network):
+    error = refused(PINS, tmp_path / "cache")
+    assert "onnxruntime==1.26.0 and numpy==2.4.6 cannot be built" in error.what
+    assert "where the index can be reached" in error.remedy
+
+
+def test_a_failed_build_leaves_nothing(tmp_path, no_network):
+    refused(PINS, tmp_path / "cache")
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_version_that_does_not_exist(tmp_path):
+    error = refused(("onnxruntime==1.26.99", "numpy==2.4.6"), tmp_path)
+    assert "no version of onnxruntime==1.26.99" in error.what
+    assert "register it again" in error.remedy
+
+
+def test_a_hash_that_is_not_the_wheels(tmp_path):
+    error = refused((PINS[0], f"numpy==2.4.6 --hash=sha256:{'0' * 64}"), tmp_path)
+    assert "Hash mismatch" in error.what
+
+
+def test_no_wheel_for_this_python_nor_the_recorded_one(tmp_path):
+    error = refused((PINS[0], "numpy==1.16.0"), tmp_path, second_python="3.7")
+    assert f"(Python {RUNNING})" in error.what
+    assert "(Python 3.7)" in error.what
+
+
+def test_sources_are_never_built(tmp_path):
+    # 1.8.2 has no wheel for any Python that this package runs on, only its sources.
+    assert "wheels" in refused((PINS[0], "numpy==1.8.2"), tmp_path).what
+
+
+def test_uv_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    error = refused(PINS, tmp_path)
+    assert error.remedy == "Install it: pip install uv"
+
+
+def test_an_environment_that_breaks_under_way_is_not_the_models_fault(copied, make_model):
+    home = next(p for p in copied.iterdir() if p.is_dir())
+    damage("a file is gone", home)
+    shutil.rmtree(next(home.glob("lib/*/site-packages/numpy")))
+    with pytest.raises(SandboxError, match="does not get as far as loading a model"):
+        Sandbox.start(
+            make_model(),
+            name="test",
+            limits=LIMITS,
+            python=home / "bin" / "python",
+            allow_weaker=True,
+        )
+
+
+@pytest.mark.slow
+def test_versions_that_do_not_work_together_are_told_when_built(tmp_path):
+    error = refused(("onnxruntime==1.18.1", "numpy==2.2.6"), tmp_path)
+    assert "numpy 2.2.6 and onnxruntime 1.18.1 do not run together" in error.what
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="onnxruntime 1.15 has no wheel from 3.12 on"
+)
+@pytest.mark.parametrize(
+    "pins",
+    [
+        ("onnxruntime==1.15.1", "numpy==1.24.4"),
+        ("onnxruntime==1.18.1", "numpy<2"),
+        ("onnxruntime==1.23.2", "numpy==2.3.5"),
+        ("onnxruntime==1.25.1", "numpy==2.4.6"),
+        ("onnxruntime==1.28.0", "numpy==2.4.6"),
+        ("onnxruntime", "numpy"),
+    ],
+    ids=lambda pins: pins[0],
+)
+def test_one_worker_serves_every_runtime(pins, tmp_path, make_model):
+    environment = environment_for(pins, tmp_path, where="m")
+    versions, y = answer(make_model(), environment.interpreter)
+    assert versions["onnxruntime"] == dict(environment.packages)["onnxruntime"]
+    assert (y == 3.0).all()
+    assert version("onnxruntime") == answer(make_model(), None)[0]["onnxruntime"]
+
+
+def test_time_limit_and_last_words_are_told(monkeypatch, tmp_path):
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\nexec sleep 60\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(installing, "TIME_LIMIT_S", 0.2)
+    assert "was not done after" in refused(PINS, tmp_path / "cache").what
+    uv.write_text("#!/bin/sh\necho 'error: the roof is on fire' >&2\nexit 7\n")
+    assert "the roof is on fire" in refused(PINS, tmp_path / "cache").what
+    assert Path(installing.uv_program()) == uv
