@@ -27,6 +27,11 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["HARNESS_STATE_DIR"] = tempfile.mkdtemp(prefix="harness-tests-state-")
 atexit.register(shutil.rmtree, os.environ["HARNESS_STATE_DIR"], ignore_errors=True)
 
+# Environments of single versions: built once per test run, for all processes of pytest-xdist.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["HARNESS_ENVIRONMENTS_DIR"] = tempfile.mkdtemp(prefix="harness-tests-environments-")
+    atexit.register(shutil.rmtree, os.environ["HARNESS_ENVIRONMENTS_DIR"], ignore_errors=True)
+
 # Warnings are errors; these are raised inside MLflow by MLflow's own code, and nothing here can
 # avoid them.
 _THIRD_PARTY_WARNINGS = (

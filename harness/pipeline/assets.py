@@ -31,6 +31,12 @@ def default_cache_dir() -> Path:
     return Path(base) / "harness" / "windows"
 
 
+def default_environments_dir() -> Path:
+    """Where environments of single versions are kept, unless HARNESS_ENVIRONMENTS_DIR names a folder."""
+    named = os.environ.get("HARNESS_ENVIRONMENTS_DIR")
+    return Path(named) if named else default_cache_dir().parent / "environments"
+
+
 def default_state_dir() -> Path:
     """Where attempts are counted unless HARNESS_STATE_DIR or the caller names a folder."""
     named = os.environ.get("HARNESS_STATE_DIR")

@@ -30,6 +30,7 @@ from harness.pipeline.leg_findings import leg_findings
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.prepare import BATCH_REQUESTS
 from harness.pipeline.progress import Listener, Progress, silent
+from harness.pipeline.runtimes import environment_findings, runtimes
 from harness.replay.legs import Leg
 from harness.replay.order import draw_order, schedule
 from harness.replay.pairs import replay_pairs
@@ -152,7 +153,8 @@ def compare_models(
         folder = Path(scratch)
         pinned = [pin(r, folder / "models", registry_uri=registry_uri) for r in (old, new)]
         weaker = allow_lower_isolation
-        seen = look_at(pinned, LIMITS, folder / "probes", allow_weaker=weaker)
+        pythons = [runtime.python for runtime in runtimes(pinned, listener)]
+        seen = look_at(pinned, LIMITS, folder / "probes", pythons, allow_weaker=weaker)
         old_seen, new_seen = (
             _loaded(m, role, s) for m, role, s in zip(pinned, ("old", "new"), seen, strict=True)
         )
@@ -162,9 +164,12 @@ def compare_models(
             list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")
         )  # fmt: skip
         recipes = (
-            leg_recipe("baseline", pinned[0], old_seen.probe, limits=LIMITS, allow_weaker=weaker),
             leg_recipe(
-                "candidate", pinned[1], new_seen.probe, limits=LIMITS, allow_weaker=weaker,
+                "baseline", pinned[0], old_seen.probe, limits=LIMITS, python=pythons[0],
+                allow_weaker=weaker,
+            ),
+            leg_recipe(
+                "candidate", pinned[1], new_seen.probe, limits=LIMITS, python=pythons[1], allow_weaker=weaker,
                 input_names=match.inputs,
             ),
         )  # fmt: skip
@@ -281,7 +286,10 @@ def _result(
     asked: int,
 ) -> CompareResult:
     outputs, features = diffs[0].finish(), diffs[1].finish()
+    differ = bool(outputs.mismatched_requests or features.mismatched_requests)
+    versions = {leg.name: leg.first.versions for leg in legs if leg.first}
     findings = [
+        *environment_findings(setup.models, versions, differ=differ),
         *findings_from_features(features, 0.0),
         *findings_from_outputs(outputs, 0.0),
         *findings_from_floor(floor),
@@ -293,8 +301,7 @@ def _result(
     ended = tuple(f"{leg.name} stopped answering: {leg.ended}" for leg in legs if leg.ended)
     both = failures[0].both
     apart = bool(
-        outputs.mismatched_requests
-        or features.mismatched_requests
+        differ
         or sum(f.count() for f in failures)
         or len(ended) == 1
         or (outputs.requests and _lacking(setup, features))

@@ -21,20 +21,18 @@ from harness.core.errors import HarnessError
 from harness.core.jsonable import jsonable
 from harness.core.policies import SandboxPolicy
 from harness.pipeline import machine
-from harness.pipeline.assets import default_cache_dir
+from harness.pipeline.assets import default_cache_dir, default_environments_dir
 from harness.pipeline.isolation_advice import isolation_checks
 from harness.pipeline.machine import Check, State
 from harness.pipeline.surroundings import surroundings
 from harness.sandbox.answers import BatchFault, LoadFailure
+from harness.sandbox.environments import cached_environments
+from harness.sandbox.installing import InstallError, uv_program
+from harness.sandbox.one_node import ONE_NODE
 from harness.sandbox.process import Sandbox
 
 _PACKAGE = "harness"
 _OLDEST_PYTHON = (3, 11)
-# y = x: one Identity node, FP32[?], ONNX IR 8, opset 15.
-_ONE_NODE = bytes.fromhex(
-    "08083a330a100a017812017922084964656e746974791201675a0d0a017812080a06080112020a00620d0a0179"
-    "12080a06080112020a0042040a00100f"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +79,7 @@ def doctor(*, registry_uri: str | None = None, cache_dir: Path | None = None) ->
             packages(),
             *sandboxed_run(),
             registry(registry_uri),
+            environments(default_environments_dir()),
             machine.disk(cache),
             machine.processors(),
             machine.shared_memory(),
@@ -135,7 +134,7 @@ def sandboxed_run() -> Iterator[Check]:
     try:
         with tempfile.TemporaryDirectory(prefix="harness-doctor-") as scratch:
             model = Path(scratch) / "one-node.onnx"
-            model.write_bytes(_ONE_NODE)
+            model.write_bytes(ONE_NODE)
             limits = SandboxPolicy()
             started = Sandbox.start(model, name="doctor", limits=limits, allow_weaker=True)
             if isinstance(started, LoadFailure):
@@ -146,6 +145,31 @@ def sandboxed_run() -> Iterator[Check]:
                 yield from isolation_checks(started.isolation, surroundings())
     except (HarnessError, OSError) as error:
         yield _no_run(str(error))
+
+
+def environments(folder: Path) -> Check:
+    """Which environments of single versions are cached, and whether more can be built.
+
+    Args:
+      folder: where they are kept; need not exist.
+    """
+    cached = cached_environments(folder)
+    size = sum(e.size_bytes for e in cached) >> 20
+    shown = "".join(
+        f"; {' '.join(f'{name} {version}' for name, version in e.packages)} (Python {e.python})"
+        for e in cached
+    )
+    found = f"{len(cached)} in {folder}, {size:,} MiB{shown}"
+    try:
+        uv_program()
+    except InstallError as error:
+        return Check(
+            name="environments",
+            state=State.WARNING,
+            found=f"{found}; none can be built: {error.what}",
+            remedy=error.remedy,
+        )
+    return Check(name="environments", state=State.OK, found=found)
 
 
 def registry(registry_uri: str | None = None) -> Check:

@@ -186,7 +186,7 @@ def resume_gate(path: Path, *, listener: Listener = silent) -> GateResult:
                 "Start it again with the same arguments in a new folder.",
             )  # fmt: skip
         try:
-            return _finish(run, conclude(restore(run), listener, pool), started)
+            return _finish(run, conclude(restore(run, listener), listener, pool), started)
         except KeyboardInterrupt as error:
             _note_resume(error, path)
             raise

@@ -36,6 +36,7 @@ from harness.pipeline.planning_pass import with_planned_bets
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
+from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import Summary
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
@@ -78,16 +79,20 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
     if not prepared.batches:
         return _nothing_new(prepared, plan)
     limits, weaker = prepared.policy.sandbox, prepared.request.allow_lower_isolation
+    pythons = [runtime.python for runtime in prepared.runtimes]
     candidate = leg_recipe(
-        "candidate", prepared.candidate, new.probe, limits=limits, allow_weaker=weaker,
-        input_names=match.inputs,
+        "candidate", prepared.candidate, new.probe, limits=limits, python=pythons[1],
+        allow_weaker=weaker, input_names=match.inputs,
     )  # fmt: skip
     recipes = (
-        leg_recipe("baseline", prepared.baseline, old.probe, limits=limits, allow_weaker=weaker),
+        leg_recipe(
+            "baseline", prepared.baseline, old.probe, limits=limits, python=pythons[0],
+            allow_weaker=weaker,
+        ),
         replace(candidate, caps=DECISIVE) if one_decides(prepared.policy, "crash") else candidate,
-    )
+    )  # fmt: skip
     third = [
-        leg_recipe("anchor", model, None, limits=limits, allow_weaker=weaker)
+        leg_recipe("anchor", model, None, limits=limits, python=pythons[-1], allow_weaker=weaker)
         for model in (prepared.anchor,)
         if model is not None
     ]
@@ -192,6 +197,11 @@ def _ended(run: _Run) -> Outcome:
     facts = _facts(run, one_value=one_valued(*judged_by))
     notes = prepared.run.quarantined()
     findings = [
+        *environment_findings(
+            (prepared.baseline, prepared.candidate),
+            run.manifest["isolation"]["versions"],
+            differ=_differ(run.described),
+        ),
         *leg_findings(
             "candidate",
             run.result.candidate,
@@ -219,6 +229,12 @@ def _ended(run: _Run) -> Outcome:
         plan=run.plan,
         status=status,
     )
+
+
+def _differ(described: Described) -> bool:
+    """Whether any answer or feature differs beyond the floor."""
+    compared = described.intermediates["compared"]
+    return bool(compared["output_mismatches"] or compared["feature_mismatches"])
 
 
 def _summary(prepared: Prepared) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from harness.sandbox.process import Sandbox
 from harness.sandbox.starting import Start
 
 ROLES = ("baseline", "candidate")
+ANCHOR = "anchor"
 
 Seen = tuple[Looked | LoadFailure, ...]
 """What was seen of baseline, candidate and, where there is one, the anchor."""
@@ -41,6 +42,8 @@ class LegRecipe:
     """The policy's."""
     external: tuple[str, ...] = ()
     """Names of its external data files, as pinned."""
+    python: Path | None = None
+    """Interpreter of the version's own environment; None = the running one."""
     trace_model: Path | None = None
     """Its probed copy; None when it declares no features or cannot be probed."""
     trace_tensors: tuple[str, ...] = ()
@@ -59,6 +62,7 @@ def look_at(
     models: Sequence[PinnedModel],
     limits: SandboxPolicy,
     probes: Path,
+    pythons: Sequence[Path | None] = (),
     *,
     allow_weaker: bool = False,
 ) -> Seen:
@@ -68,6 +72,7 @@ def look_at(
       models: baseline, candidate and, where there is one, the anchor.
       limits: the policy's.
       probes: folder for the probed copies.
+      pythons: interpreters of their own environments; None = the running one; () = all of them.
       allow_weaker: go on below the required isolation.
 
     Raises:
@@ -76,8 +81,15 @@ def look_at(
     """
     seen = look(
         [
-            Look(model=model.path, external=model.external, copy=probes / f"{role}.onnx")
-            for role, model in zip((*ROLES, "anchor"), models, strict=False)
+            Look(
+                model=model.path,
+                external=model.external,
+                copy=probes / f"{role}.onnx",
+                python=python,
+            )
+            for role, model, python in zip(
+                (*ROLES, ANCHOR), models, pythons or [None] * len(models), strict=False
+            )
         ],
         limits,
         allow_weaker=allow_weaker,
@@ -99,6 +111,7 @@ def leg_recipe(
     probe: ProbeResult | LoadFailure | None,
     *,
     limits: SandboxPolicy,
+    python: Path | None = None,
     allow_weaker: bool = False,
     input_names: tuple[tuple[str, str], ...] = (),
 ) -> LegRecipe:
@@ -109,6 +122,7 @@ def leg_recipe(
       model: the pinned version.
       probe: its probed copy, or why there is none; None when it declares nothing.
       limits: the policy's.
+      python: interpreter of the version's own environment; None = the running one.
       allow_weaker: go on below the required isolation.
       input_names: (name in the traffic, this version's name).
     """
@@ -121,7 +135,7 @@ def leg_recipe(
         trace_model, traced = probe.path, probe.exposed
         untraced = _by_reason(role, probe.skipped)
     return LegRecipe(
-        role=role, model=model.path, external=model.external, limits=limits,
+        role=role, model=model.path, external=model.external, limits=limits, python=python,
         trace_model=trace_model, trace_tensors=traced, untraced=untraced,
         allow_weaker=allow_weaker, input_names=input_names,
     )  # fmt: skip
@@ -245,6 +259,7 @@ class _Opener:
             self._files,
             limits=recipe.limits,
             trace_tensors=recipe.trace_tensors,
+            python=recipe.python,
             allow_weaker=recipe.allow_weaker,
             pool=self._pool,
         )

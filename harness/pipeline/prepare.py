@@ -31,6 +31,7 @@ from harness.pipeline.opening import Seen, graph_of, look_at
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.request import GateRequest
 from harness.pipeline.run_traffic import counts_of_run, fix_traffic, load_order
+from harness.pipeline.runtimes import Runtimes, check_same, runtimes, saved_runtimes
 from harness.replay.order import Batch, schedule
 from harness.resolve.digest import model_content
 from harness.resolve.pin import pin
@@ -65,6 +66,8 @@ class Prepared:
     candidate: PinnedModel
     baseline_seen: Looked | LoadFailure
     candidate_seen: Looked | LoadFailure
+    runtimes: Runtimes
+    """What both run in."""
     window: SealedWindow | None
     """None when a version does not load: then nothing is replayed."""
     batches: tuple[Batch, ...]
@@ -108,8 +111,10 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
     anchors = [pin(r, models, registry_uri=request.registry_uri) for r in _anchor(request, policy)]
     # Drawn now that the candidate's bytes are fixed, so that nobody could choose bytes for an order.
     seed = secrets.randbits(63)
+    found = runtimes((baseline, candidate, *anchors), listener)
     seen = look_at(
         (baseline, candidate, *anchors), policy.sandbox, models / _PROBES,
+        [r.python for r in found],
         allow_weaker=request.allow_lower_isolation,
     )  # fmt: skip
     graphs = [graph_of(s) for s in seen]
@@ -137,6 +142,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
         "baseline": jsonable(baseline),
         "candidate": jsonable(candidate),
         "environment": environment(),
+        "runtimes": saved_runtimes(found),
     }  # fmt: skip
     if anchors:
         manifest["anchor"] = jsonable(anchors[0])
@@ -151,7 +157,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
             run=run, manifest=manifest, past=past, listener=listener,
         )  # fmt: skip
     _take_attempt(run, manifest, ledger, past)
-    return restore(run, seen)
+    return restore(run, listener, (seen, found))
 
 
 def _anchor(request: GateRequest, policy: Policy) -> list[str]:
@@ -187,12 +193,15 @@ def lineage_of(baseline: PinnedModel, candidate: PinnedModel, policy: Policy) ->
     }
 
 
-def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
+def restore(
+    run: RunFolder, listener: Listener, at_hand: tuple[Seen, Runtimes] | None = None
+) -> Prepared:
     """Reads a run's preparation back, from a fresh or an interrupted run alike.
 
     Args:
       run: the run folder.
-      seen: what was just seen of both versions; None = look again.
+      listener: hears progress.
+      at_hand: what was just seen of both versions, and what they run in; None = look again.
 
     Raises:
       UsageError: something that the run depends on has changed.
@@ -202,11 +211,16 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
     policy = _same_policy(run, manifest)
     baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
     anchor = _pinned(manifest["anchor"]) if "anchor" in manifest else None
-    if seen is None:
+    if at_hand is None:
+        models = (baseline, candidate, *([anchor] if anchor else []))
+        found = runtimes(models, listener)
+        check_same(found, manifest)
         seen = look_at(
-            (baseline, candidate, *([anchor] if anchor else [])), policy.sandbox, run.path / "models" / _PROBES,
-            allow_weaker=request.allow_lower_isolation,
+            models, policy.sandbox, run.path / "models" / _PROBES,
+            [r.python for r in found], allow_weaker=request.allow_lower_isolation,
         )  # fmt: skip
+    else:
+        seen, found = at_hand
     seed = int(manifest["seed"])
     carried = _carried(run, manifest)
     window: SealedWindow | None = None
@@ -225,7 +239,7 @@ def restore(run: RunFolder, seen: Seen | None = None) -> Prepared:
         counts = counts_of_run(run, policy, window, dict(orders), manifest["selection"], carried)
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
-        candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], window=window,
+        candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], runtimes=found, window=window,
         batches=batches, planning=planning, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
         level=int(manifest.get("level", manifest["attempt"])), carried=carried,
         anchor=anchor, anchor_seen=seen[2] if anchor else None,

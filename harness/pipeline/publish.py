@@ -12,6 +12,7 @@ from harness.core.jsonable import jsonable, sha256
 from harness.core.models import PinnedModel
 from harness.core.verdicts import DecisionRecord, Evidence, Status
 from harness.judge.plan import TestPlan
+from harness.pipeline.opening import ROLES
 from harness.store.files import machine_trouble_is_a_gate_error, sha256_of_file
 from harness.store.runs import RunFolder
 
@@ -88,8 +89,8 @@ def _decision_json(outcome: Outcome, digest: str, bound: dict[str, str]) -> dict
     return {
         **jsonable(outcome.record),
         "guardrails": [{key: row[key] for key in _COMPACT} for row in rows],
-        "baseline": jsonable(outcome.models[0]) if outcome.models else {},
-        "candidate": jsonable(outcome.models[1]) if outcome.models else {},
+        "baseline": _version_json(outcome, 0),
+        "candidate": _version_json(outcome, 1),
         "windows": outcome.windows,
         "isolation": outcome.manifest.get("isolation", {}),
         "anchor": outcome.manifest.get("anchor", {}),
@@ -98,6 +99,17 @@ def _decision_json(outcome: Outcome, digest: str, bound: dict[str, str]) -> dict
         "evidence_sha256": digest,
         "files_sha256": bound,
     }
+
+
+def _version_json(outcome: Outcome, side: int) -> dict[str, Any]:
+    """One version with what it ran in: as its process said, else as it was prepared."""
+    if outcome.models is None:
+        return {}
+    role = ROLES[side]
+    prepared = outcome.manifest.get("runtimes", {}).get(role, {})
+    said = outcome.manifest.get("isolation", {}).get("versions", {}).get(role)
+    runtime = {**prepared, "packages": said or prepared.get("packages", {})}
+    return {**jsonable(outcome.models[side]), "runtime": runtime}
 
 
 def write_reports(path: Path, form: str) -> str:

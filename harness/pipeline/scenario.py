@@ -12,7 +12,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.core.errors import HarnessError, SignatureError, UsageError, nearest
+from harness.core.errors import (
+    EnvironmentUnavailableError,
+    HarnessError,
+    SignatureError,
+    UsageError,
+    nearest,
+)
 from harness.core.jsonable import jsonable
 from harness.pipeline.assets import assets_root
 from harness.pipeline.gate import GateResult, run_gate
@@ -76,6 +82,8 @@ class ScenarioOutcome:
     seconds: float
     run: str
     """Run folder; "" when the gate refused before one was made."""
+    skipped: str = ""
+    """Why it could not be run on this machine; "" when it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +94,7 @@ class ScenarioOutcomes:
 
     @property
     def all_as_expected(self) -> bool:
-        """Whether every scenario ended as expected."""
+        """Whether every scenario that could be run ended as expected."""
         return not any(o.problems for o in self.outcomes)
 
     def to_json(self) -> str:
@@ -98,11 +106,13 @@ class ScenarioOutcomes:
         width = max((len(o.name) for o in self.outcomes), default=0)
         lines = []
         for o in self.outcomes:
-            mark = "as expected " if not o.problems else "NOT EXPECTED"
+            mark = "NOT EXPECTED" if o.problems else "skipped     " if o.skipped else "as expected "
             lines.append(f"{mark}  {o.name:<{width}}  {o.got:<28} {o.seconds:5.1f} s")
-            lines += [f"    {p}" for p in o.problems]
-        good = sum(not o.problems for o in self.outcomes)
-        return "\n".join([*lines, f"{good} of {len(self.outcomes)} as expected"])
+            lines += [f"    {p}" for p in (*o.problems, o.skipped) if p]
+        good = sum(not (o.problems or o.skipped) for o in self.outcomes)
+        skipped = sum(bool(o.skipped) for o in self.outcomes)
+        told = f", {skipped} skipped" * bool(skipped)
+        return "\n".join([*lines, f"{good} of {len(self.outcomes)} as expected{told}"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +210,11 @@ def _run_one(
             state_dir=run.parent / ".attempts" / run.name,
             listener=listener,
         )
+    except EnvironmentUnavailableError as error:
+        return ScenarioOutcome(
+            name=name, expected=_in_short(scenario.expect), got="not run", problems=(),
+            seconds=time.perf_counter() - start, run="", skipped=f"{error.what}. {error.remedy}",
+        )  # fmt: skip
     except HarnessError as error:
         code = 2 if isinstance(error, UsageError) else 4
         got = f"exit {code}" + (" (signature)" if isinstance(error, SignatureError) else "")

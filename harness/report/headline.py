@@ -202,6 +202,7 @@ def version_side(role: str, model: Doc) -> VersionSide:
             value=listed(requirements, _MOST_REQUIREMENTS) or "none recorded",
             mono=bool(requirements),
         ),
+        *_ran_in(model.at("runtime")),
     ]
     name, version = model.at("name").text("unknown"), model.at("version").text("unknown")
     return VersionSide(
@@ -211,6 +212,23 @@ def version_side(role: str, model: Doc) -> VersionSide:
         label=name if version in ("file", "unknown") else f"{name} {version}",
         facts=tuple(facts),
     )
+
+
+def _ran_in(runtime: Doc) -> tuple[Fact, ...]:
+    """What the version's process had, and why; nothing for a run that did not record it."""
+    packages = {name: version.text() for name, version in runtime.at("packages").fields()}
+    if not packages:
+        return ()
+    why = tuple(item.text() for item in runtime.at("because_of").items())
+    own = f"; an environment of its own, because it pins {listed(why)}" if why else ""
+    shown = ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
+    notes = tuple(item.text() for item in runtime.at("notes").items())
+    left_out = tuple(item.text() for item in runtime.at("left_out").items())
+    facts = [Fact(label="Ran in", value="; ".join((f"{shown}{own}", *notes)))]
+    if left_out:
+        names = listed(left_out, _MOST_REQUIREMENTS)
+        facts.append(Fact(label="Not needed to run it", value=names, mono=True))
+    return tuple(facts)
 
 
 def version_changes(baseline: Doc, candidate: Doc) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from harness.pipeline.machine import Check, State
 
 NAMES = [
     "python", "packages", "onnxruntime", "isolation", "seccomp", "landlock", "network_namespace",
-    "privileges", "limits", "self_tests", "registry", "disk", "processors", "shared_memory",
-    "kernel", "clock",
+    "privileges", "limits", "self_tests", "registry", "environments", "disk", "processors",
+    "shared_memory", "kernel", "clock",
 ]  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_one_problem_is_an_exit_code():
 
 
 def test_a_model_that_cannot_run_is_a_problem(monkeypatch):
-    monkeypatch.setattr(doctor_module, "_ONE_NODE", b"no protobuf")
+    monkeypatch.setattr(doctor_module, "ONE_NODE", b"no protobuf")
     (check,) = doctor_module.sandboxed_run()
     assert (check.name, check.state) == ("onnxruntime", State.PROBLEM)
 

@@ -244,3 +244,20 @@ def test_no_missing_or_wrong_part_breaks_any_format(data, example):
     lines = render_terminal(view).split("\n")
     assert len(lines) <= MOST_LINES
     assert max(map(len, lines)) <= WIDTH
+
+
+def test_what_a_version_ran_in_is_told_with_its_reason():
+    run = EXAMPLES["promote"]()
+    run["decision"]["candidate"]["runtime"] = {
+        "packages": {"onnxruntime": "1.26.0", "numpy": "2.4.6"},
+        "because_of": ["onnxruntime==1.26.0"],
+        "left_out": ["scikit-learn"],
+        "notes": [],
+    }
+    page = render_html(view_of(run))
+    assert (
+        "numpy 2.4.6, onnxruntime 1.26.0; an environment of its own, because it pins "
+        "onnxruntime==1.26.0" in page
+    )
+    assert "scikit-learn" in page
+    assert page.count("Ran in") == 1
