@@ -21,7 +21,7 @@ from harness.sandbox.graphs import Look, Looked, ProbeResult, look
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.pool import Pool
 from harness.sandbox.process import Sandbox
-from harness.sandbox.starting import Start
+from harness.sandbox.starting import Start, refuse_broken_environment
 
 ROLES = ("baseline", "candidate")
 ANCHOR = "anchor"
@@ -241,12 +241,16 @@ class _Opener:
         if start is None:
             start = self._start()
             self.prepare_restart()
-        return Sandbox.started(start, name=self.recipe.role)
+        started = Sandbox.started(start, name=self.recipe.role)
+        if isinstance(started, LoadFailure):
+            refuse_broken_environment(started, self.recipe.python)
+        return started
 
     def prepare_restart(self) -> None:
         """Lets a process wait for the next restart of any leg of this kind."""
         if not self.recipe.external:
-            self._pool.begin(1, self.recipe.limits.memory_bytes)
+            recipe = self.recipe
+            self._pool.begin(1, recipe.limits.memory_bytes, python=recipe.python)
 
     def close(self) -> None:
         """Ends a process that nobody waited for."""

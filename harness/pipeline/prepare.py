@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,6 @@ from harness.store.windows import SealedWindow, is_window
 
 BATCH_REQUESTS = 1024
 _FORMAT = 1
-_PROCESSES = 3
-"""Of the legs: the baseline, the baseline again, the candidate."""
 _PROBES = "probes"
 
 
@@ -151,7 +150,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
     past = past_of(ledger.before(), policy, lineage)
     if isinstance(graphs[0], ModelGraph) and isinstance(graphs[1], ModelGraph):
         if not baseline.external and not candidate.external:
-            pool.begin(_PROCESSES, policy.sandbox.memory_bytes)
+            _begin_legs(pool, found, policy.sandbox.memory_bytes)
         past = fix_traffic(
             request, policy, (baseline, candidate, *anchors), graphs[0],
             run=run, manifest=manifest, past=past, listener=listener,
@@ -165,6 +164,13 @@ def _anchor(request: GateRequest, policy: Policy) -> list[str]:
     if not policy.anchor or policy.anchor.startswith("models:/"):
         return [policy.anchor] if policy.anchor else []
     return [str((request.policy.parent / policy.anchor).resolve())]
+
+
+def _begin_legs(pool: Pool, found: Runtimes, memory_bytes: int) -> None:
+    """Starts the processes of the legs: the baseline, the baseline again, the candidate, the anchor."""
+    baseline = found[0].python
+    for python, count in Counter((baseline, *(r.python for r in found))).items():
+        pool.begin(count, memory_bytes, python=python)
 
 
 def _take_attempt(

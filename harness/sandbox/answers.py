@@ -52,6 +52,8 @@ class LoadFailure:
     """What happened, in one or two sentences."""
     remedy: str = ""
     """What to do, where the kind is metadata: the author's mistake, and no failure of the model's."""
+    unseen: bool = False
+    """The process ended before it was given the model, which cannot be to blame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import EnvironmentUnavailableError, SandboxError
+from harness.core.errors import EnvironmentUnavailableError
 from harness.core.jsonable import sha256
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import LoadFailure
@@ -166,23 +166,16 @@ def _try_out(python: Path, packages: dict[str, str]) -> None:
         model = Path(scratch) / "one-node.onnx"
         model.write_bytes(ONE_NODE)
         limits = SandboxPolicy(require="S0")
-        try:
-            started = Sandbox.start(
-                model, name="environment", limits=limits, python=python, allow_weaker=True
-            )
-        except SandboxError as error:
-            raise _unfit(packages, error.what) from error
+        started = Sandbox.start(
+            model, name="environment", limits=limits, python=python, allow_weaker=True
+        )
     if isinstance(started, LoadFailure):
-        raise _unfit(packages, started.message)
+        shown = " and ".join(f"{name} {version}" for name, version in packages.items())
+        raise InstallError(
+            f"{shown} do not run together: {started.message}",
+            "Pin versions that work with each other and register the version again.",
+        )
     started.close()
-
-
-def _unfit(packages: dict[str, str], why: str) -> InstallError:
-    shown = " and ".join(f"{name} {version}" for name, version in packages.items())
-    return InstallError(
-        f"{shown} do not run together: {why}",
-        "Pin versions that work with each other and register the version again.",
-    )
 
 
 def _describe(

@@ -39,6 +39,7 @@ from harness.sandbox.starting import (
     Start,
     admitted,
     load_failure_from_child,
+    refuse_broken_environment,
     with_limit,
 )
 
@@ -97,7 +98,7 @@ def look(
 
     Raises:
       UsageError: a file cannot be read, or the isolation is weaker than required.
-      SandboxError: an interpreter does not start.
+      SandboxError: an interpreter or a version's own environment does not work.
     """
     with ExitStack() as stack:
         children = [stack.enter_context(_asked(w, limits, None)) for w in looks]
@@ -205,12 +206,13 @@ class _Own:
     runtime: str
 
 
-def _own_answer(start: Start | None) -> _Own | LoadFailure | None:
+def _own_answer(start: Start | None, python: Path | None) -> _Own | LoadFailure | None:
     """Its word on the model; None when there was nobody to ask."""
     if start is None:
         return None
     loaded = start.finish()
     if isinstance(loaded, LoadFailure):
+        refuse_broken_environment(loaded, python)
         return loaded
     loaded.child.close()
     return _Own(signature=loaded.hello.signature, runtime=loaded.versions["onnxruntime"])
@@ -220,7 +222,7 @@ def _answered(
     wanted: Look, child: ChildProcess, start: Start | None, limits: SandboxPolicy
 ) -> Looked | LoadFailure:
     """Both parts of an answer; a copy that cannot be made takes nothing from the first."""
-    own = _own_answer(start)
+    own = _own_answer(start, wanted.python)
     if isinstance(own, LoadFailure):
         return own
     answer = received_graph(child, limits)

@@ -97,7 +97,6 @@ class Start:
 
         Raises:
           UsageError: the isolation is weaker than required.
-          SandboxError: the version's own environment does not work.
         """
         if self._ready is not None or self._failure is not None:
             return
@@ -114,16 +113,8 @@ class Start:
             )
             self._ready = isolation, versions
         except PIPE_ERRORS as error:
-            failure = load_failure_from_child(self._child, error)
+            self._failure = replace(load_failure_from_child(self._child, error), unseen=True)
             self.close()
-            if self._python is not None:
-                # It has not seen a model yet: whatever this is, the version is not to blame.
-                raise SandboxError(
-                    str(self._python),
-                    f"the environment does not get as far as loading a model: {failure.message}",
-                    "Give the command again: a damaged environment is built anew.",
-                ) from None
-            self._failure = failure
         except BaseException:
             self.close()
             raise
@@ -133,7 +124,7 @@ class Start:
 
         Raises:
           UsageError: the isolation is weaker than required.
-          SandboxError: a second process does not start, or the version's own environment does not work.
+          SandboxError: a second process does not start.
         """
         result = self._finished()
         if isinstance(result, LoadFailure) and result.kind != "load" and not self._trace_error:
@@ -216,6 +207,24 @@ def admitted(
     refuse_weaker(isolation, limits.require, allow_weaker=allow_weaker)
     child.channel.send({"kind": "load"})
     return None
+
+
+def refuse_broken_environment(failure: LoadFailure, python: Path | None) -> None:
+    """An environment of a version's own that does not get as far as the model is no verdict about it.
+
+    Args:
+      failure: how a start ended.
+      python: the environment's interpreter; None = the running one, which `harness doctor` looks after.
+
+    Raises:
+      SandboxError: the environment is to blame.
+    """
+    if failure.unseen and python is not None:
+        raise SandboxError(
+            str(python),
+            f"the environment does not get as far as loading a model: {failure.message}",
+            "Give the command again: a damaged environment is built anew.",
+        )
 
 
 def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:

@@ -2,18 +2,20 @@
 
 import importlib.metadata
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from gates import MODELS, REFACTOR, ROOT, tiny_model, tiny_traffic
 
-from harness.core.errors import EnvironmentUnavailableError, UsageError
+from harness.core.errors import EnvironmentUnavailableError, SandboxError, UsageError
 from harness.core.findings import Severity
 from harness.core.policies import SandboxPolicy
 from harness.pipeline.compare import compare_models
 from harness.pipeline.gate import run_gate
-from harness.pipeline.opening import look_at
+from harness.pipeline.opening import LegRecipe, look_at, open_legs
 from harness.pipeline.progress import silent
 from harness.pipeline.runtimes import LegRuntime, check_same, environment_findings, runtimes
 from harness.resolve import pin
@@ -173,6 +175,18 @@ def test_what_a_difference_of_environments_explains(part, differ, kinds, tiny, t
     versions = {"baseline": before, "candidate": {**before, **({part: "2"} if part else {})}}
     found = environment_findings((model, model), versions, differ=differ)
     assert [f.kind for f in found] == kinds
+
+
+def test_a_leg_whose_environment_breaks_is_no_verdict(tiny, tmp_path):
+    # A bare environment: the same interpreter, no packages.
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    recipe = LegRecipe(role="candidate", model=tiny, limits=LIMITS, python=bare / "bin" / "python")
+    with (
+        pytest.raises(SandboxError, match=r"does not get as far.*No module named 'numpy'"),
+        open_legs(recipe) as legs,
+    ):
+        assert legs[0].load_failure
 
 
 def test_other_bytes_are_not_explained_by_the_runtime(tiny, tmp_path):

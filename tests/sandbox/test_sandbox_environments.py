@@ -23,6 +23,7 @@ from harness.sandbox.environments import (
     environment_for,
     environment_path,
 )
+from harness.sandbox.graphs import Look, look
 from harness.sandbox.process import Sandbox
 
 LIMITS = SandboxPolicy(require="S0", memory_bytes=4 << 30)
@@ -216,14 +217,9 @@ def test_an_environment_that_breaks_under_way_is_not_the_models_fault(copied, ma
     home = next(p for p in copied.iterdir() if p.is_dir())
     damage("a file is gone", home)
     shutil.rmtree(next(home.glob("lib/*/site-packages/numpy")))
+    wanted = Look(model=make_model(), python=home / "bin" / "python")
     with pytest.raises(SandboxError, match="does not get as far as loading a model"):
-        Sandbox.start(
-            make_model(),
-            name="test",
-            limits=LIMITS,
-            python=home / "bin" / "python",
-            allow_weaker=True,
-        )
+        look([wanted], LIMITS, allow_weaker=True)
 
 
 @pytest.mark.slow
