@@ -40,6 +40,7 @@ from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import Summary
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
+from harness.replay.order import plan_sha256
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
 from harness.sandbox.isolation import is_weaker, weakest
@@ -155,6 +156,8 @@ def _replayed(
         manifest["floor_sha256"] = sha256(floor)
         for leg in (baseline, candidate, *more[: len(third)]):
             leg.singly = floor.batch_dependent
+        manifest["batch_plan_sha256"] = plan_sha256(prepared.batches)
+        manifest["limits"] = jsonable(policy.sandbox)
         manifest["composition"] = "recorded" if floor.batch_dependent else "coalesced"
         terms = Terms(
             policy=policy,

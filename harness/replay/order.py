@@ -109,3 +109,12 @@ def schedule(orders: Sequence[tuple[str, Ints]], batch_requests: int) -> list[Ba
             if turn < len(queue):
                 batches.append(Batch(index=len(batches), window=name, positions=queue[turn]))
     return batches
+
+
+def plan_sha256(batches: Sequence[Batch]) -> str:
+    """sha256 (hex) over which requests share a batch, and in which order."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(f"{batch.window}/{len(batch.positions)}/".encode())
+        digest.update(np.ascontiguousarray(batch.positions, "<i8").tobytes())
+    return digest.hexdigest()

@@ -164,6 +164,11 @@ def test_a_gate_says_how_it_composed_its_batches(tmp_path, raised, composition):
     )  # fmt: skip
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["composition"] == composition
+    assert len(manifest["batch_plan_sha256"]) == 64
+    assert manifest["limits"]["memory_bytes"] == SandboxPolicy().memory_bytes
+    options = manifest["isolation"]["versions"]["candidate"]["session_options"]
+    assert "intra_op_num_threads=1" in options
+    assert "session.set_denormal_as_zero=0" in options
     kinds = [f.kind for f in result.findings]
     assert ("batch_dependent" in kinds) == (composition == "recorded")
     report = (tmp_path / "run" / "report.html").read_text()

@@ -16,6 +16,12 @@ from harness.sandbox.child import external
 Array = npt.NDArray[Any]
 
 PROVIDERS = ["CPUExecutionProvider"]
+CONFIG_ENTRIES = {
+    "session.intra_op.allow_spinning": "0",
+    "session.inter_op.allow_spinning": "0",
+    "session.set_denormal_as_zero": "0",
+}
+MAX_BUILD = 900
 CAST_SUFFIX = "#float32"
 """A probed model returns tensor t as `t#float32` when numpy has no type for t."""
 MAPS = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
@@ -70,10 +76,26 @@ def session_options(optimise: bool) -> Any:  # noqa: ANN401 - onnxruntime has no
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "0")
+    for name, value in CONFIG_ENTRIES.items():
+        options.add_session_config_entry(name, value)
     return options
+
+
+def pinned() -> dict[str, str]:
+    """The runtime's build and every option that is pinned, for the manifest."""
+    build = getattr(onnxruntime, "get_build_info", None)
+    options = session_options(optimise=True)
+    return {
+        "onnxruntime_build": str(build())[:MAX_BUILD] if build else "not told by this version",
+        "session_options": (
+            f"intra_op_num_threads={options.intra_op_num_threads}"
+            f" inter_op_num_threads={options.inter_op_num_threads}"
+            f" {options.execution_mode} verdict={options.graph_optimization_level}"
+            f" trace={session_options(optimise=False).graph_optimization_level} "
+            + " ".join(f"{name}={value}" for name, value in CONFIG_ENTRIES.items())
+            + f" providers={','.join(PROVIDERS)}"
+        ),
+    }
 
 
 def warm_up() -> None:

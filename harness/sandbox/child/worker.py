@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> None:
         "python": sys.version.split(maxsplit=1)[0],
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
+        **sessions.pinned(),
     }
     load = locked(reader, answers, config["parent"], layers, versions)
     loaded = _loaded(answers, mailbox, external_fd, load)
