@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,35 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Strings = npt.NDArray[np.object_]
 Tensors = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedText:
+    """Text that repeats, as codes into its words."""
+
+    codes: npt.NDArray[np.int32]
+    """Any shape; each in [0, len(words))."""
+    words: Strings
+    """Shape (w,)."""
+
+    def text(self) -> Strings:
+        """The text itself, in the codes' shape."""
+        found: Strings = self.words[self.codes]
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the codes, and of the text."""
+        return self.codes.shape
+
+    def __getitem__(self, rows: Ints | Bools | slice) -> CodedText:
+        """Some rows of it."""
+        return CodedText(codes=self.codes[rows], words=self.words)
+
+
+Feeds = Mapping[str, Array | CodedText]
+"""What a model is given: per input an array, or text as codes."""
+
 
 # Open Inference datatype → numpy dtype. BYTES become object arrays of str.
 NUMPY_DTYPES: dict[str, np.dtype[np.generic]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.core.tensors import Bools, Ints, Strings, Tensors, TensorSpec
+from harness.core.tensors import Bools, CodedText, Ints, Strings, Tensors, TensorSpec
 
 OK_CODE = 0
 """gRPC status code of an answered request."""
@@ -63,6 +63,8 @@ class RequestBatch:
     """Whether production answered the request with tensors of the recorded shape, shape (n,)."""
     context: dict[str, Strings]
     """Per context column, shape (n,); "" = not recorded."""
+    coded: dict[str, CodedText] = field(default_factory=dict)
+    """Inputs of repeating text, where the window knows their words: the text of `inputs` as codes (R, …)."""
 
     def __len__(self) -> int:
         """Number of requests."""

@@ -21,6 +21,7 @@ from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
+from harness.pipeline.batching import largest_batch
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.describe import Described, batch_findings, describe
 from harness.pipeline.evidence import Terms
@@ -40,7 +41,7 @@ from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import Summary
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
-from harness.replay.order import plan_sha256
+from harness.replay.order import plan_sha256, regrown
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
 from harness.sandbox.isolation import is_weaker, weakest
@@ -174,6 +175,12 @@ def _replayed(
         vary = [g.name for g in policy.guardrails if answers_vary(g, floor)]
         plan = terms.plan.about_process(vary)
         terms = replace(terms, plan=plan)
+        usual = int(manifest["batch_requests"])
+        every = (baseline, candidate) if anchor is None else (baseline, candidate, anchor)
+        batching = largest_batch(prepared.run, every, prepared.batches, window.read, usual)
+        manifest["batching"] = jsonable(batching)
+        batches = tuple(regrown(prepared.batches, usual, batching.requests))
+        prepared = replace(prepared, batches=batches)
         legs = (baseline, candidate)
         result = replay(prepared, terms, legs, listener, trace=trace, anchor=anchor)
     untraced = [text for r in recipes for text in r.untraced]

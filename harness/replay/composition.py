@@ -74,6 +74,7 @@ def rows_of(batch: RequestBatch, start: int, stop: int) -> RequestBatch:
         recorded={name: tensor[low:high] for name, tensor in batch.recorded.items()},
         answered=batch.answered[start:stop],
         context={name: column[start:stop] for name, column in batch.context.items()},
+        coded={name: coded[low:high] for name, coded in batch.coded.items()},
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.core.errors import SignatureError, nearest
-from harness.core.tensors import NUMPY_DTYPES, Signature, Tensors
+from harness.core.tensors import NUMPY_DTYPES, Array, CodedText, Feeds, Signature
 from harness.core.traffic import RequestBatch
 
 
 def inputs_for_version(
     batch: RequestBatch, signature: Signature, columns: Mapping[str, str], version: str
-) -> Tensors:
+) -> Feeds:
     """The inputs of a version under its own names; columns it does not take stay out.
 
     Args:
@@ -23,7 +23,7 @@ def inputs_for_version(
     Raises:
       SignatureError: the traffic lacks an input, or cannot carry one.
     """
-    inputs: Tensors = {}
+    inputs: dict[str, Array | CodedText] = {}
     for spec in signature.inputs:
         column = columns.get(spec.name, spec.name)
         if spec.datatype not in NUMPY_DTYPES:
@@ -38,5 +38,5 @@ def inputs_for_version(
                 f"the traffic has no input '{column}'",
                 f"Map it under mapping.inputs in the policy; {nearest(column, batch.inputs)}",
             )
-        inputs[spec.name] = batch.inputs[column]
+        inputs[spec.name] = batch.coded.get(column, batch.inputs[column])
     return inputs

@@ -17,7 +17,7 @@ from types import TracebackType
 from harness.core.errors import GateError
 from harness.core.observations import Observations
 from harness.core.quarantine import Quarantined
-from harness.core.tensors import Tensors
+from harness.core.tensors import Feeds
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import (
     Part,
@@ -39,7 +39,7 @@ class _Pending:
     """A batch between submit and collect."""
 
     batch: RequestBatch
-    inputs: Tensors
+    inputs: Feeds
     trace: bool
     sent: bool = False
     result: BatchAnswer | BatchFault | None = None
@@ -148,7 +148,7 @@ class Leg:
         """Ends the process."""
         self.close()
 
-    def _inputs(self, batch: RequestBatch) -> Tensors:
+    def _inputs(self, batch: RequestBatch) -> Feeds:
         """The traffic's columns under this version's names; columns it does not take stay out."""
         if self.first is None:
             return {}

@@ -21,6 +21,10 @@ BLOCK_ROWS = 256
 
 _EARLY = ((256, 8), (512, 12))
 """(requests a batch, batches) before the batches have their full size."""
+_GROWTH = 32
+"""A batch doubles when so many of its size were judged: no look is more than 1/16 later than it was."""
+GROWS_AFTER = _GROWTH * 1024
+"""Requests before the first batch that may be larger than the usual 1,024."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,7 @@ def draw_order(selected: Bools, *, seed: int, window: str, limit: int) -> Ints:
     return np.concatenate(drawn) if drawn else np.empty(0, np.int64)
 
 
-def cuts(n: int, batch_requests: int) -> list[tuple[int, int]]:
+def cuts(n: int, batch_requests: int, largest: int | None = None) -> list[tuple[int, int]]:
     """Where an order of n requests is cut into batches: smaller ones first.
 
     Every batch end is a look. Early looks decide clear cases soon and show how the evidence grew;
@@ -83,15 +87,23 @@ def cuts(n: int, batch_requests: int) -> list[tuple[int, int]]:
     Args:
       n: requests.
       batch_requests: size of all but the early batches.
+      largest: size up to which later batches double; None = they do not.
     """
     edges = [0]
-    for size, count in (*_EARLY, (batch_requests, -(-n // batch_requests))):
+    for size, count in _EARLY:
         for _ in range(count):
             edges.append(min(edges[-1] + min(size, batch_requests), n))
+    size = batch_requests
+    while edges[-1] < n:
+        while largest is not None and 2 * size <= largest and edges[-1] >= _GROWTH * size:
+            size *= 2
+        edges.append(min(edges[-1] + size, n))
     return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
 
 
-def schedule(orders: Sequence[tuple[str, Ints]], batch_requests: int) -> list[Batch]:
+def schedule(
+    orders: Sequence[tuple[str, Ints]], batch_requests: int, largest: int | None = None
+) -> list[Batch]:
     """Cuts each window's order into batches and takes them in turn.
 
     Taking turns lets every guardrail look from the start, whichever window it reads.
@@ -99,9 +111,11 @@ def schedule(orders: Sequence[tuple[str, Ints]], batch_requests: int) -> list[Ba
     Args:
       orders: (window, storage positions in test order).
       batch_requests: requests a batch, but for the early ones; see `cuts`.
+      largest: of the later ones; see `cuts`.
     """
     queues = [
-        (name, [order[a:b] for a, b in cuts(len(order), batch_requests)]) for name, order in orders
+        (name, [order[a:b] for a, b in cuts(len(order), batch_requests, largest)])
+        for name, order in orders
     ]
     batches: list[Batch] = []
     for turn in range(max((len(q) for _, q in queues), default=0)):
@@ -118,3 +132,18 @@ def plan_sha256(batches: Sequence[Batch]) -> str:
         digest.update(f"{batch.window}/{len(batch.positions)}/".encode())
         digest.update(np.ascontiguousarray(batch.positions, "<i8").tobytes())
     return digest.hexdigest()
+
+
+def regrown(batches: Sequence[Batch], batch_requests: int, largest: int) -> list[Batch]:
+    """The same orders in batches that grow.
+
+    Args:
+      batches: a schedule whose batches do not grow.
+      batch_requests: its usual size.
+      largest: size up to which they double.
+    """
+    orders: dict[str, list[Ints]] = {}
+    for batch in batches:
+        orders.setdefault(batch.window, []).append(batch.positions)
+    joined = [(window, np.concatenate(parts)) for window, parts in orders.items()]
+    return schedule(joined, batch_requests, largest)

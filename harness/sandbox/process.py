@@ -16,7 +16,7 @@ from types import TracebackType
 from harness.core.errors import GateError
 from harness.core.observations import Cause, Outcome
 from harness.core.policies import SandboxPolicy
-from harness.core.tensors import Signature, Tensors
+from harness.core.tensors import Feeds, Signature
 from harness.sandbox.answers import Answers, BatchAnswer, BatchFault, LoadFailure
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import Frame, header_text
@@ -159,7 +159,7 @@ class Sandbox:
         """Batches submitted and not collected."""
         return len(self._asked)
 
-    def submit(self, inputs: Tensors, rows: int, *, trace: bool) -> int:
+    def submit(self, inputs: Feeds, rows: int, *, trace: bool) -> int:
         """Gives the child a batch and returns without waiting for it.
 
         Inputs that no model can be given (text with lone surrogates, an odd dtype) are not sent: the

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.core.tensors import NUMPY_DTYPES, Array, Bools, Ints, Strings, Tensors, TensorSpec
+from harness.core.tensors import NUMPY_DTYPES, Array, Ints, Strings, TensorSpec
 
 BLOCK_REQUESTS = 256
 MOST_WORDS = 65_536
@@ -29,6 +29,13 @@ MOST_WORD_BYTES = 16 << 20
 
 INPUT, RECORDED, CONTEXT = "in:", "out:", "cx:"
 PLAIN_COLUMNS = ("seq", "request_id", "ts_ns", "rows", "answered")
+
+
+def _fixed_width(kind: pa.DataType) -> int:
+    """Bytes an element takes; 0 where that depends on the element."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.index_type
+    return max(1, kind.bit_width // 8) if pa.types.is_primitive(kind) else 0
 
 
 def value_type(datatype: str) -> pa.DataType:
@@ -190,28 +197,49 @@ def _string_bytes(values: pa.Array) -> bytes:
     return lengths.tobytes() + "".join(values.to_pylist()).encode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """One block's columns; strings of dictionary columns as codes."""
+class Blocks:
+    """Some blocks' columns as one; strings of dictionary columns as codes.
 
-    seq: Ints
-    """Shape (b,)."""
-    request_id: Strings
-    """Shape (b,)."""
-    ts_ns: Ints
-    """Shape (b,)."""
-    rows: Ints
-    """Shape (b,)."""
-    answered: Bools
-    """Shape (b,)."""
-    starts: Ints
-    """First model row of each request, shape (b,)."""
-    tensors: Tensors
-    """Column name with prefix → values (R, *trailing), or int32 codes of that shape."""
-    context: Tensors
-    """Column name with prefix → strings or int32 codes, shape (b,)."""
-    size_bytes: int
-    """Memory it takes, about."""
+    Args:
+      blocks: as `BlockReader.read` gives them, in storage order.
+      words: column name (with prefix) → its dictionary; filled by what is read.
+    """
+
+    def __init__(self, blocks: Sequence[pa.RecordBatch], words: dict[str, Strings]) -> None:
+        # One column over many blocks costs what one over one block does: the calls, not the bytes.
+        self._table = pa.Table.from_batches(blocks).combine_chunks()
+        self._words = words
+        self.rows: Ints = self._plain("rows").to_numpy()
+        """Model rows of each request, shape (b,)."""
+
+    def starts(self) -> Ints:
+        """First model row of each request, shape (b,)."""
+        return np.asarray(np.cumsum(self.rows) - self.rows, np.int64)
+
+    def request_id(self, requests: Ints) -> Strings:
+        """Ids of these requests, shape (m,)."""
+        taken: Strings = (
+            self._plain("request_id").take(pa.array(requests)).to_numpy(zero_copy_only=False)
+        )
+        return taken
+
+    def values(self, name: str, spec: TensorSpec | None = None) -> Array:
+        """A tensor or context column: values (R, *trailing), or int32 codes of that shape."""
+        column = self._plain(name)
+        if pa.types.is_large_list(column.type):
+            column = column.flatten()
+        if pa.types.is_dictionary(column.type):
+            if name not in self._words:
+                self._words[name] = column.dictionary.to_numpy(zero_copy_only=False)
+            column = column.indices
+        values: Array = column.to_numpy(zero_copy_only=False)
+        trailing = () if spec is None else tuple(d or 0 for d in spec.shape)
+        return values.reshape(-1, *trailing) if trailing else values
+
+    def _plain(self, name: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+        """A column as one array."""
+        column = self._table.column(name)
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 class BlockReader:
@@ -219,19 +247,15 @@ class BlockReader:
 
     Args:
       path: the file.
-      tensors: column name (with prefix) → its spec, trailing shape fixed.
-      context: context column names (with prefix).
     """
 
-    def __init__(
-        self, path: Path, *, tensors: Mapping[str, TensorSpec], context: Sequence[str]
-    ) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._tensors = dict(tensors)
-        self._context = tuple(context)
         self._file = pa.OSFile(str(path))
         self._reader = pa.ipc.open_file(self._file)
-        self._words: dict[str, Strings] = {}
+        widths = [_fixed_width(field.type) for field in self._reader.schema]
+        self._width = sum(widths)
+        self._varying = [i for i, width in enumerate(widths) if not width]
 
     def __len__(self) -> int:
         """Number of blocks."""
@@ -241,28 +265,22 @@ class BlockReader:
         """Closes the file."""
         self._file.close()
 
-    def words(self, column: str) -> Strings | None:
-        """A column's dictionary, once a block with it was read; None for a plain column."""
-        return self._words.get(column)
+    def is_coded(self, column: str) -> bool:
+        """Whether a string column is stored as codes into a dictionary."""
+        kind = self._reader.schema.field(column).type
+        if pa.types.is_large_list(kind):
+            kind = kind.value_type
+        return bool(pa.types.is_dictionary(kind))
 
-    def read(self, block: int) -> Block:
+    def read(self, block: int) -> pa.RecordBatch:
         """Reads one block."""
-        batch = self._reader.get_batch(block)
-        rows = batch.column("rows").to_numpy()
-        return Block(
-            seq=batch.column("seq").to_numpy(),
-            request_id=batch.column("request_id").to_numpy(zero_copy_only=False),
-            ts_ns=batch.column("ts_ns").to_numpy(),
-            rows=rows,
-            answered=batch.column("answered").to_numpy(zero_copy_only=False),
-            starts=np.cumsum(rows) - rows,
-            tensors={
-                name: self._values(name, batch).reshape(-1, *(d or 0 for d in spec.shape))
-                for name, spec in self._tensors.items()
-            },
-            context={name: self._values(name, batch) for name in self._context},
-            size_bytes=batch.nbytes,
-        )
+        return self._reader.get_batch(block)
+
+    def size_bytes(self, block: pa.RecordBatch) -> int:
+        """Memory a block takes, without the dictionaries that all blocks share."""
+        # Arrow's own count of a whole batch takes longer than reading it.
+        varying = sum(block.column(i).nbytes for i in self._varying)
+        return self._width * len(block) + int(varying)
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Reads only these columns of every block, in storage order.
@@ -283,14 +301,3 @@ class BlockReader:
                 # Arrow reads whole blocks, and a column of one keeps all of its bytes alive: a copy
                 # lets them go, or the small columns of a window would hold the window in memory.
                 yield batch.take(pa.array(np.arange(len(batch))))
-
-    def _values(self, name: str, batch: pa.RecordBatch) -> Array:
-        column = batch.column(name)
-        if pa.types.is_large_list(column.type):
-            column = column.flatten()
-        if pa.types.is_dictionary(column.type):
-            if name not in self._words:
-                self._words[name] = column.dictionary.to_numpy(zero_copy_only=False)
-            column = column.indices
-        values: Array = column.to_numpy(zero_copy_only=False)
-        return values

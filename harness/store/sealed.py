@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,15 +21,24 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError
 from harness.core.jsonable import jsonable, sha256
-from harness.core.tensors import NUMPY_DTYPES, Array, Bools, Ints, Strings, TensorSpec
+from harness.core.tensors import (
+    NUMPY_DTYPES,
+    Array,
+    Bools,
+    CodedText,
+    Ints,
+    Strings,
+    Tensors,
+    TensorSpec,
+)
 from harness.core.traffic import Exchange, RequestBatch, WindowInfo
 from harness.store.blocks import (
     BLOCK_REQUESTS,
     CONTEXT,
     INPUT,
     RECORDED,
-    Block,
     BlockReader,
+    Blocks,
 )
 from harness.store.exchanges import SCHEMA, exchanges_from_batch
 from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_of_file
@@ -114,12 +124,10 @@ class SealedWindow:
         self._tensors = {INPUT + s.name: s for s in info.inputs} | {
             RECORDED + s.name: s for s in info.recorded
         }
-        self._reader = BlockReader(
-            path / COLUMNS_FILE,
-            tensors=self._tensors,
-            context=[CONTEXT + c for c in info.context],
-        )
-        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._columns_file = str(path / COLUMNS_FILE)
+        self._reader = BlockReader(path / COLUMNS_FILE)
+        self._words: dict[str, Strings] = {}
+        self._blocks: OrderedDict[int, tuple[pa.RecordBatch, int]] = OrderedDict()
         self._block_bytes = 0
         self._index: WindowIndex | None = None
 
@@ -198,31 +206,81 @@ class SealedWindow:
         starts = np.cumsum(rows) - rows
         total = int(rows.sum())
         request_id = np.empty(len(positions), object)
-        tensors = {name: _room(spec, total) for name, spec in self._tensors.items()}
-        context = {c: np.empty(len(positions), object) for c in self.info.context}
-        block_of = positions // BLOCK_REQUESTS
-        for number in np.unique(block_of).tolist():
-            taken = np.flatnonzero(block_of == number)
-            block = self._block(number)
-            inside = positions[taken] - number * BLOCK_REQUESTS
-            request_id[taken] = block.request_id[inside]
-            source = _row_indices(block.starts[inside], rows[taken])
+        tensors = {name: self._room(name, total, spec) for name, spec in self._tensors.items()}
+        context = {
+            name: self._room(name, len(positions))
+            for name in (CONTEXT + c for c in self.info.context)
+        }
+        for taken, inside, blocks in self._groups(positions):
+            request_id[taken] = blocks.request_id(inside)
+            for name, out in context.items():
+                out[taken] = blocks.values(name)[inside]
+            source = _row_indices(blocks.starts()[inside], blocks.rows[inside])
             target = _row_indices(starts[taken], rows[taken])
             for name, out in tensors.items():
-                out[target] = self._decoded(name, block.tensors[name][source])
-            for column, out in context.items():
-                name = CONTEXT + column
-                out[taken] = self._decoded(name, block.context[name][inside])
+                out[target] = blocks.values(name, self._tensors[name])[source]
+        coded = self._coded(tensors)
+        decoded = {n: coded[n].text() if n in coded else a for n, a in tensors.items()}
         return RequestBatch(
             seq=index.seq[positions],
             request_id=request_id,
             ts_ns=index.ts_ns[positions],
             rows=rows,
-            inputs={s.name: tensors[INPUT + s.name] for s in self.info.inputs},
-            recorded={s.name: tensors[RECORDED + s.name] for s in self.info.recorded},
+            inputs={s.name: decoded[INPUT + s.name] for s in self.info.inputs},
+            recorded={s.name: decoded[RECORDED + s.name] for s in self.info.recorded},
             answered=index.answered[positions],
-            context=context,
+            context={
+                c: self._decoded(CONTEXT + c, context[CONTEXT + c]) for c in self.info.context
+            },
+            coded={
+                s.name: coded[INPUT + s.name] for s in self.info.inputs if INPUT + s.name in coded
+            },
         )
+
+    def _groups(self, positions: Ints) -> Iterator[tuple[Ints, Ints, Blocks]]:
+        """Positions by the blocks they lie in, as many blocks at once as are kept in memory.
+
+        Yields:
+          Indices into `positions`; where these requests are in the blocks; the blocks.
+        """
+        numbers, nth = np.unique(positions // BLOCK_REQUESTS, return_inverse=True)
+        at = 0
+        while at < len(numbers):
+            blocks: list[pa.RecordBatch] = []
+            left = _BLOCK_CACHE_BYTES
+            while (
+                at + len(blocks) < len(numbers) and len(blocks) < _BLOCK_CACHE_BLOCKS and left > 0
+            ):
+                block, size = self._block(int(numbers[at + len(blocks)]))
+                blocks.append(block)
+                left -= size
+            taken = np.flatnonzero((nth >= at) & (nth < at + len(blocks)))
+            # Every block is full but the window's last, which is the last one here, too.
+            inside = (nth[taken] - at) * BLOCK_REQUESTS + positions[taken] % BLOCK_REQUESTS
+            yield taken, inside, Blocks(blocks, self._words)
+            at += len(blocks)
+
+    def _room(self, name: str, size: int, spec: TensorSpec | None = None) -> Array:
+        """An array for a column's values, or for the codes of its words."""
+        trailing = () if spec is None else tuple(d or 0 for d in spec.shape)
+        kind = NUMPY_DTYPES["BYTES" if spec is None else spec.datatype]
+        return np.empty((size, *trailing), np.int32 if self._reader.is_coded(name) else kind)
+
+    def _coded(self, tensors: Tensors) -> dict[str, CodedText]:
+        """The string columns that came as codes."""
+        return {
+            name: CodedText(codes=codes.astype(np.int32, copy=False), words=self._known(name))
+            for name, codes in tensors.items()
+            if self._reader.is_coded(name)
+        }
+
+    def _known(self, name: str) -> Strings:
+        """A coded column's words; none before a block was read."""
+        return self._words.get(name, np.empty(0, object))
+
+    def _decoded(self, name: str, values: Array) -> Strings:
+        """A context column's words."""
+        return np.asarray(self._known(name)[values] if self._reader.is_coded(name) else values)
 
     def exchange(self, request_id: str) -> Exchange:
         """The verbatim exchange of one request.
@@ -253,25 +311,22 @@ class SealedWindow:
         row = table.slice(position - int(ends[group] - counts[group]), 1)
         return exchanges_from_batch(row.combine_chunks().to_batches()[0])[0]
 
-    def _block(self, number: int) -> Block:
-        cached = self._blocks.get(number)
-        if cached is not None:
+    def _block(self, number: int) -> tuple[pa.RecordBatch, int]:
+        """A block and the bytes it takes."""
+        if number in self._blocks:
             self._blocks.move_to_end(number)
-            return cached
-        with damage_is_a_traffic_error(str(self.path / COLUMNS_FILE), "Arrow"):
+            return self._blocks[number]
+        with damage_is_a_traffic_error(self._columns_file, "Arrow"):
             block = self._reader.read(number)
-        self._blocks[number] = block
-        self._block_bytes += block.size_bytes
+            size = self._reader.size_bytes(block)
+        self._blocks[number] = block, size
+        self._block_bytes += size
         while len(self._blocks) > 1 and (
             self._block_bytes > _BLOCK_CACHE_BYTES or len(self._blocks) > _BLOCK_CACHE_BLOCKS
         ):
-            _, dropped = self._blocks.popitem(last=False)
-            self._block_bytes -= dropped.size_bytes
-        return block
-
-    def _decoded(self, name: str, values: Array) -> Array:
-        words = self._reader.words(name)
-        return values if words is None else words[values]
+            _, (_, dropped) = self._blocks.popitem(last=False)
+            self._block_bytes -= dropped
+        return block, size
 
 
 def is_window(path: Path) -> bool:
@@ -356,10 +411,6 @@ def _window_info(fields: dict[str, Any]) -> WindowInfo:
         not_answered=pairs("not_answered"),
         models=pairs("models"),
     )
-
-
-def _room(spec: TensorSpec, rows: int) -> Array:
-    return np.empty((rows, *(d or 0 for d in spec.shape)), NUMPY_DTYPES[spec.datatype])
 
 
 def _row_indices(starts: Ints, rows: Ints) -> Ints:

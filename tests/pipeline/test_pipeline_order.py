@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.replay.order import BLOCK_ROWS, draw_order, schedule
+from harness.replay.order import BLOCK_ROWS, GROWS_AFTER, cuts, draw_order, regrown, schedule
 
 
 def order(n=2000, seed=1, window="newest", limit=10**6, selected=None):
@@ -68,3 +68,29 @@ def test_windows_take_turns_and_keep_their_orders():
 def test_nothing_to_judge_is_no_batch():
     assert schedule([("newest", np.empty(0, np.int64))], 10) == []
     assert schedule([], 10) == []
+
+
+def test_batches_grow_to_the_largest_and_no_look_comes_much_later():
+    edges = cuts(300_000, 1024, 8192)
+    assert [a for a, _ in edges[1:]] == [b for _, b in edges[:-1]]
+    assert (edges[0][0], edges[-1][1]) == (0, 300_000)
+    assert max(b - a for a, b in edges) == 8192
+    assert all(b - a <= max(1024, a / 16) for a, b in edges)
+    small = [(a, b) for a, b in cuts(300_000, 1024) if b <= GROWS_AFTER]
+    assert edges[: len(small)] == small
+
+
+def test_batches_that_may_not_grow_stay_as_they_were():
+    assert cuts(300_000, 1024, 1024) == cuts(300_000, 1024)
+    assert cuts(GROWS_AFTER, 1024, 8192) == cuts(GROWS_AFTER, 1024)
+
+
+def test_regrown_batches_hold_the_same_orders():
+    rng = np.random.default_rng(2)
+    orders = [("newest", rng.permutation(90_000)), ("matured", rng.permutation(50_000))]
+    batches = regrown(schedule(orders, 1024), 1024, 4096)
+    assert [b.index for b in batches] == list(range(len(batches)))
+    assert max(len(b.positions) for b in batches) > 1024
+    for name, drawn in orders:
+        parts = [b.positions for b in batches if b.window == name]
+        assert np.concatenate(parts).tolist() == drawn.tolist()

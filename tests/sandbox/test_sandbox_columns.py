@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.core.tensors import CodedText
 from harness.sandbox.child import columns, frames
 
 NUMBERS = st.sampled_from(sorted(columns.NUMBERS)).flatmap(
@@ -37,6 +38,19 @@ def carried(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def encoded(tensors: dict[str, np.ndarray]) -> tuple[list[dict], list[memoryview]]:
     described, buffers = columns.encoded(tensors)
     return json.loads(described), buffers
+
+
+@settings(deadline=None)
+@given(st.lists(TEXT, min_size=1, max_size=12, unique=True), st.data())
+def test_text_that_came_as_codes_is_the_text(words, data):
+    """Few words go whole, many only where they occur."""
+    shape = data.draw(arrays.array_shapes(max_dims=2, min_side=0, max_side=20))
+    codes = data.draw(arrays.arrays(np.int32, shape, elements=st.integers(0, len(words) - 1)))
+    text = CodedText(codes=codes, words=np.array(words, object))
+    found = carried({"x": text, "after": np.arange(3)})
+    assert found["x"].tolist() == text.text().tolist()
+    assert (found["x"].dtype, found["x"].shape) == (object, shape)
+    assert found["after"].tolist() == [0, 1, 2]
 
 
 def decoded(described: list[dict], body: bytes) -> dict[str, np.ndarray]:

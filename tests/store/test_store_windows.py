@@ -450,3 +450,24 @@ def test_blocks_are_kept_within_a_limit(tmp_path):
     for block in range(40):
         window.read(np.array([256 * block]))
     assert len(window._blocks) == 32
+
+
+def test_many_blocks_at_once_are_what_single_requests_are(tmp_path):
+    """Wherever the requests lie, a batch of them is what each is alone; text is there as codes, too."""
+    window = sealed(tmp_path, [exchange(i, rows=1 + i % 3) for i in range(256 * 33 + 7)])
+    rng = np.random.default_rng(5)
+    positions = np.concatenate([rng.permutation(len(window))[:2000], [len(window) - 1, 0, 0]])
+    batch = window.read(positions)
+    starts = np.cumsum(batch.rows) - batch.rows
+    for i in [*rng.permutation(len(positions))[:200].tolist(), 2000, 2001, 2002]:
+        one = window.read(positions[i : i + 1])
+        rows = slice(starts[i], starts[i] + batch.rows[i])
+        assert (batch.seq[i], batch.request_id[i]) == (one.seq[0], one.request_id[0])
+        for name, tensor in one.inputs.items():
+            assert batch.inputs[name][rows].tolist() == tensor.tolist()
+        for name, tensor in one.recorded.items():
+            assert batch.recorded[name][rows].tolist() == tensor.tolist()
+    texts = {name for name, tensor in batch.inputs.items() if tensor.dtype == object}
+    assert set(batch.coded) == texts != set()
+    for name, coded in batch.coded.items():
+        assert coded.text().tolist() == batch.inputs[name].tolist()

@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ MAX_RANK = 16
 STRING = "str"
 CODED = "words"
 _SAMPLE = 128
+_CODES_A_WORD = 4
 _DESCRIPTIONS = 1024
 _WORD_COUNT_BYTES = 8
 NUMBERS = {
@@ -51,7 +52,23 @@ DTYPES = {**NUMBERS, STRING: np.dtype(object), CODED: np.dtype(object)}
 _PADDING = memoryview(bytes(ALIGNMENT))
 
 
-def encoded(tensors: Mapping[str, Array]) -> tuple[str, list[memoryview]]:
+class Coded(Protocol):
+    """Text that is known as words and codes already."""
+
+    @property
+    def codes(self) -> npt.NDArray[np.int32]:
+        """Any shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the codes."""
+
+    @property
+    def words(self) -> npt.NDArray[np.object_]:
+        """Shape (w,)."""
+
+
+def encoded(tensors: Mapping[str, Array | Coded]) -> tuple[str, list[memoryview]]:
     """Descriptions for the header as a JSON list, and the buffers in the same order.
 
     Raises:
@@ -61,20 +78,19 @@ def encoded(tensors: Mapping[str, Array]) -> tuple[str, list[memoryview]]:
     described: list[str] = []
     buffers: list[memoryview] = []
     for name, array in tensors.items():
-        number = _NAMES.get(array.dtype.str[1:])
-        if number is not None:
+        if not isinstance(array, np.ndarray):
+            dtype, parts = CODED, _coded_buffers(array.codes.reshape(-1), array.words)
+        elif (number := _NAMES.get(array.dtype.str[1:])) is not None:
             flat = np.ascontiguousarray(array, dtype=NUMBERS[number]).reshape(-1)
-            buffers.append(flat.view(np.uint8).data)
-            size = flat.nbytes
-            described.append(_description(name, number, array.shape, size))
+            dtype, parts = number, [flat.view(np.uint8).data]
         elif array.dtype.kind in "OU":
             dtype, parts = _text_buffers(name, array.reshape(-1).tolist())
-            buffers.extend(parts)
-            size = sum(p.nbytes for p in parts)
-            described.append(_description(name, dtype, array.shape, size))
         else:
             msg = f"{name}: dtype {array.dtype} cannot be given to a model"
             raise TypeError(msg)
+        size = sum(p.nbytes for p in parts)
+        described.append(_description(name, dtype, array.shape, size))
+        buffers.extend(parts)
         if size % ALIGNMENT:
             buffers.append(_PADDING[: ALIGNMENT - size % ALIGNMENT])
     return f"[{','.join(described)}]", buffers
@@ -98,10 +114,23 @@ def _text_buffers(name: str, values: list[str]) -> tuple[str, list[memoryview]]:
         return STRING, [offsets.view(np.uint8).data, memoryview(blob)]
     words = {word: code for code, word in enumerate(dict.fromkeys(values))}
     codes = np.fromiter(map(words.__getitem__, values), np.int32, len(values))
-    offsets, blob = _offsets_and_blob(list(words), "".join(words))
+    return CODED, _word_buffers(codes, list(words))
+
+
+def _coded_buffers(
+    codes: npt.NDArray[np.int32], words: npt.NDArray[np.object_]
+) -> list[memoryview]:
+    """Codes as they are, with all words or, where these are many, with those that occur."""
+    if len(words) > len(codes) // _CODES_A_WORD:
+        used, inverse = np.unique(codes, return_inverse=True)
+        words, codes = words[used], inverse.astype(np.int32)
+    return _word_buffers(np.ascontiguousarray(codes), words.tolist())
+
+
+def _word_buffers(codes: npt.NDArray[np.int32], words: list[str]) -> list[memoryview]:
+    offsets, blob = _offsets_and_blob(words, "".join(words))
     numbers = np.concatenate([[len(words)], offsets])
-    parts = [numbers.view(np.uint8).data, codes.view(np.uint8).data, memoryview(blob)]
-    return CODED, parts
+    return [numbers.view(np.uint8).data, codes.view(np.uint8).data, memoryview(blob)]
 
 
 def _offsets_and_blob(values: list[str], text: str) -> tuple[npt.NDArray[np.int64], bytes]:

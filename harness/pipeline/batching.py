@@ -1,0 +1,129 @@
+"""How large a batch may grow: as large as replays fastest, where both versions show that it changes nothing.
+
+A batch costs the same few hundred calls whatever its size, so a small model is replayed several
+times faster in large ones. Nothing is assumed: both versions answer the same requests in batches of
+the usual size and then in one large batch, and only bit-identical answers let batches grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.observations import Observations, Outcome
+from harness.core.tensors import Ints
+from harness.core.traffic import RequestBatch
+from harness.diff.distance import same_bits
+from harness.replay.composition import joined
+from harness.replay.legs import Leg
+from harness.replay.order import GROWS_AFTER, Batch
+from harness.store.runs import RunFolder
+
+BATCHING_FILE = "batching.json"
+LARGEST = 8192
+_LONGEST_S = 0.25
+"""A batch that takes longer already costs next to nothing around it."""
+_FEW, _TRIES = 256, 5
+"""Requests, and how often, that show how long one takes."""
+_MOST_BYTES = 16 << 20
+"""Of inputs in a batch: several are in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """What was found about larger batches."""
+
+    requests: int
+    """A batch may hold so many."""
+    why: str
+    """Why not more, or what shows that so many change nothing."""
+
+
+def largest_batch(
+    run: RunFolder,
+    legs: Sequence[Leg],
+    batches: Sequence[Batch],
+    read: Callable[[Ints], RequestBatch],
+    usual: int,
+) -> Batching:
+    """Finds it once a run: a resumed run keeps the batch borders of the interrupted one.
+
+    Args:
+      run: keeps the answer.
+      legs: both versions, with nothing in flight.
+      batches: the run's schedule in batches of the usual size.
+      read: gives the requests at storage positions.
+      usual: requests in a batch that has not grown.
+    """
+    if run.has(BATCHING_FILE):
+        return Batching(**run.read_json(BATCHING_FILE))
+    found = _measured(legs, batches, read, usual)
+    run.write_json(BATCHING_FILE, found)
+    return found
+
+
+def _measured(
+    legs: Sequence[Leg],
+    batches: Sequence[Batch],
+    read: Callable[[Ints], RequestBatch],
+    usual: int,
+) -> Batching:
+    if any(leg.singly for leg in legs):
+        return Batching(requests=usual, why="every request is replayed by itself, as recorded")
+    positions = _of_one_window(batches)
+    if len(positions) <= GROWS_AFTER:
+        return Batching(requests=usual, why="too few requests for larger batches")
+    few = read(positions[:_FEW])
+    size = min(_affordable(leg, few, usual) for leg in legs)
+    if size == usual:
+        return Batching(requests=usual, why="the usual batches are slow or large enough")
+    whole = read(positions[:size])
+    parts = [read(positions[at : at + usual]) for at in range(0, size, usual)]
+    for leg in legs:
+        before = leg.counters()
+        small = joined([_answers(leg, part) for part in parts])
+        if not _same(small, _answers(leg, whole)) or leg.counters().restarts > before.restarts:
+            why = f"the {leg.name} answers otherwise in batches of {size:,}"
+            return Batching(requests=usual, why=why)
+    why = f"both versions answered {size:,} requests bit for bit as in batches of {usual:,}"
+    return Batching(requests=size, why=why)
+
+
+def _of_one_window(batches: Sequence[Batch]) -> Ints:
+    """Storage positions of the window with most requests, in test order."""
+    by_window: dict[str, list[Ints]] = {}
+    for batch in batches:
+        by_window.setdefault(batch.window, []).append(batch.positions)
+    orders = [np.concatenate(parts) for parts in by_window.values()]
+    return max(orders, key=len, default=np.empty(0, np.int64))
+
+
+def _affordable(leg: Leg, few: RequestBatch, usual: int) -> int:
+    """Requests in the largest batch that is neither slow nor heavy; the usual size, doubled."""
+    answers = [_answers(leg, few) for _ in range(_TRIES)]
+    # The quickest: a busy machine makes a batch slower, never faster.
+    each_s = min(float(np.nansum(seen.latency_s)) for seen in answers) / len(few)
+    each_bytes = sum(a.nbytes for a in few.inputs.values()) / len(few)
+    size = usual
+    while 2 * size <= LARGEST and 2 * size * each_s <= _LONGEST_S:
+        if 2 * size * each_bytes > _MOST_BYTES:
+            break
+        size *= 2
+    return size
+
+
+def _answers(leg: Leg, requests: RequestBatch) -> Observations:
+    leg.submit(requests, trace=False)
+    return leg.collect()
+
+
+def _same(small: Observations, large: Observations) -> bool:
+    """Whether every request was answered, with the same bits."""
+    return (
+        bool((small.outcome == Outcome.OK).all() and (large.outcome == Outcome.OK).all())
+        and small.keys == large.keys
+        and set(small.outputs) == set(large.outputs)
+        and all(same_bits(a, large.outputs[name]) for name, a in small.outputs.items())
+    )

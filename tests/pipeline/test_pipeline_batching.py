@@ -1,0 +1,101 @@
+"""Batches grow only where both versions show that it changes no bit."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from harness.core.policies import SandboxPolicy
+from harness.core.traffic import RequestBatch
+from harness.pipeline.batching import LARGEST, largest_batch
+from harness.replay.legs import Leg
+from harness.replay.order import GROWS_AFTER, regrown, schedule
+from harness.sandbox.process import Sandbox
+from harness.store.runs import RunFolder
+
+USUAL = 1024
+N = GROWS_AFTER + 10_000
+
+
+def saved(path, nodes):
+    def tensor(name):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"])
+
+    graph = helper.make_graph(nodes, "g", [tensor("x")], [tensor("y")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    model.ir_version = 8
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def plain(tmp_path):
+    return saved(tmp_path / "plain.onnx", [helper.make_node("Sigmoid", ["x"], ["y"])])
+
+
+@pytest.fixture
+def centred(tmp_path):
+    """Subtracts the batch's mean: an answer that depends on its company."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    return saved(tmp_path / "centred.onnx", nodes)
+
+
+def read(positions):
+    n = len(positions)
+    return RequestBatch(
+        seq=positions,
+        request_id=positions.astype(str).astype(object),
+        ts_ns=np.zeros(n, np.int64),
+        rows=np.ones(n, np.int64),
+        inputs={"x": np.sin(positions).astype(np.float32)},
+        recorded={},
+        answered=np.ones(n, np.bool_),
+        context={},
+    )
+
+
+def found(tmp_path, baseline, candidate, n=N, size=read):
+    batches = schedule([("newest", np.arange(n))], USUAL)
+    limits = SandboxPolicy(require="S0")
+    with RunFolder.create(tmp_path / "run") as run:
+        legs = [
+            Leg(lambda m=model, name=name: Sandbox.start(m, name=name, limits=limits), name=name)
+            for name, model in (("baseline", baseline), ("candidate", candidate))
+        ]
+        first = largest_batch(run, legs, batches, size, USUAL)
+        for leg in legs:
+            leg.close()
+        # Ended legs could not measure again: the answer is the run's.
+        assert largest_batch(run, legs, batches, size, USUAL) == first
+    return first
+
+
+def test_a_model_whose_rows_do_not_meet_gets_large_batches(tmp_path, plain):
+    batching = found(tmp_path, plain, plain)
+    assert batching.requests == LARGEST
+    batches = regrown(schedule([("newest", np.arange(N))], USUAL), USUAL, batching.requests)
+    assert max(len(b.positions) for b in batches) > USUAL
+
+
+@pytest.mark.parametrize("side", ["baseline", "candidate"])
+def test_a_version_that_depends_on_the_batch_keeps_the_usual_ones(tmp_path, plain, centred, side):
+    models = (centred, plain) if side == "baseline" else (plain, centred)
+    batching = found(tmp_path, *models)
+    assert batching.requests == USUAL
+    assert f"the {side} answers otherwise" in batching.why
+
+
+def test_a_short_window_is_not_asked(tmp_path, plain):
+    batching = found(tmp_path, plain, plain, n=GROWS_AFTER)
+    assert (batching.requests, batching.why) == (USUAL, "too few requests for larger batches")
+
+
+def test_heavy_requests_are_not_taken_by_the_thousand(tmp_path, plain):
+    def heavy(positions):
+        requests = read(positions)
+        requests.inputs["picture"] = np.zeros((len(positions), 2048), np.float32)
+        return requests
+
+    assert found(tmp_path, plain, plain, size=heavy).requests == USUAL
