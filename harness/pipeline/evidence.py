@@ -93,7 +93,7 @@ class RunningEvidence:
           The batch's rows of the pairs table.
         """
         outputs = self.outputs.update(pair)
-        features = self.features.update(pair)
+        features = self.features.update(pair) if batch.trace else _not_asked(len(pair))
         unfaithful = self.faithful.update(pair.requests, pair.baseline)
         self.observer.update(pair)
         seen = _under_baseline_names(pair, self.terms.match)
@@ -204,6 +204,11 @@ def expected_changes(policy: Policy, scope: Scope) -> tuple[str, ...]:
     """Everything that the policy's guardrails of one scope expect to change."""
     listed = (g.expected_changes for g in policy.guardrails if g.scope is scope)
     return tuple(sorted({name for names in listed for name in names}))
+
+
+def _not_asked(n: int) -> RequestMismatch:
+    """What is known of the features of n requests that were not traced."""
+    return RequestMismatch(mismatch=np.zeros(n, np.bool_), compared=np.zeros(n, np.bool_))
 
 
 def _both_answered(pair: PairBatch) -> Bools:

@@ -39,6 +39,7 @@ from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
 from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import Summary
+from harness.pipeline.tracing import not_traced, with_traces
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
 from harness.replay.order import plan_sha256, regrown
@@ -179,11 +180,11 @@ def _replayed(
         every = (baseline, candidate) if anchor is None else (baseline, candidate, anchor)
         batching = largest_batch(prepared.run, every, prepared.batches, window.read, usual)
         manifest["batching"] = jsonable(batching)
-        batches = tuple(regrown(prepared.batches, usual, batching.requests))
+        batches = with_traces(regrown(prepared.batches, usual, batching.requests), policy)
         prepared = replace(prepared, batches=batches)
         legs = (baseline, candidate)
         result = replay(prepared, terms, legs, listener, trace=trace, anchor=anchor)
-    untraced = [text for r in recipes for text in r.untraced]
+    untraced = [text for r in recipes for text in r.untraced] + [*not_traced(prepared.batches)]
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
     return _ended(
         _Run(

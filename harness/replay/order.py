@@ -37,6 +37,8 @@ class Batch:
     """Which window's guardrails see it."""
     positions: Ints
     """Storage positions in the sealed window, in test order."""
+    trace: bool = True
+    """Whether features are asked for, where the versions have a trace at all."""
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:

@@ -29,7 +29,7 @@ def replay_pairs(
       baseline: the old version's leg.
       candidate: the new version's leg.
       batches: what to replay, read lazily, so that no more than IN_FLIGHT batches are in memory.
-      trace: also return feature tensors.
+      trace: also return feature tensors, of the batches that ask for them.
       anchor: the leg of a third version; only its outputs are asked for.
 
     Yields:
@@ -41,8 +41,9 @@ def replay_pairs(
     third = None if anchor is None else asked_by(anchor)
     while True:
         while len(waiting) < IN_FLIGHT and (item := next(source, None)) is not None:
-            old.submit(item[1], trace=trace)
-            new.submit(item[1], trace=trace)
+            wanted = trace and item[0].trace
+            old.submit(item[1], trace=wanted)
+            new.submit(item[1], trace=wanted)
             if third is not None:
                 third.submit(item[1], trace=False)
             waiting.append(item)

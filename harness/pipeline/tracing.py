@@ -1,0 +1,50 @@
+"""Which batches are traced: all where a guardrail judges features, the first ones where none does.
+
+A trace makes a version compute everything twice, the second time without optimisation. Where nothing
+is judged by it, the beginning of each window, a random draw of it, shows what the report tells of
+features; that the rest was not compared is said there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.core.policies import Metric, Policy, Scope
+from harness.replay.order import Batch
+
+FIRST_TRACED = 20_000
+"""Requests of each window that are traced where no guardrail judges features."""
+
+
+def with_traces(batches: Sequence[Batch], policy: Policy) -> tuple[Batch, ...]:
+    """The schedule, with the batches marked that need no trace."""
+    if judges_features(policy):
+        return tuple(batches)
+    before: Counter[str] = Counter()
+    marked = []
+    for batch in batches:
+        marked.append(replace(batch, trace=before[batch.window] < FIRST_TRACED))
+        before[batch.window] += len(batch.positions)
+    return tuple(marked)
+
+
+def judges_features(policy: Policy) -> bool:
+    """Whether a guardrail, gating or reported, is about features."""
+    return any(
+        g.metric is Metric.PARITY_MISMATCH and g.scope is Scope.FEATURES for g in policy.guardrails
+    )
+
+
+def not_traced(batches: Sequence[Batch]) -> tuple[str, ...]:
+    """Sentences about the requests whose features were not asked for, one a window."""
+    without = Counter({b.window: 0 for b in batches})
+    for batch in batches:
+        without[batch.window] += 0 if batch.trace else len(batch.positions)
+    return tuple(
+        f"{window} window: features inside the models were compared on its first requests only, "
+        f"not on the last {count:,}: no guardrail asks for them"
+        for window, count in without.items()
+        if count
+    )
