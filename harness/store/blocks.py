@@ -31,13 +31,6 @@ INPUT, RECORDED, CONTEXT = "in:", "out:", "cx:"
 PLAIN_COLUMNS = ("seq", "request_id", "ts_ns", "rows", "answered")
 
 
-def _fixed_width(kind: pa.DataType) -> int:
-    """Bytes an element takes; 0 where that depends on the element."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.index_type
-    return max(1, kind.bit_width // 8) if pa.types.is_primitive(kind) else 0
-
-
 def value_type(datatype: str) -> pa.DataType:
     """Arrow type of a tensor's elements."""
     if datatype == "BYTES":
@@ -242,6 +235,11 @@ class Blocks:
         return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
+def _is_coded(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pa.types.is_large_list(kind) else kind
+    return bool(pa.types.is_dictionary(inner))
+
+
 class BlockReader:
     """Reads blocks of a window's column file.
 
@@ -253,9 +251,7 @@ class BlockReader:
         self._path = path
         self._file = pa.OSFile(str(path))
         self._reader = pa.ipc.open_file(self._file)
-        widths = [_fixed_width(field.type) for field in self._reader.schema]
-        self._width = sum(widths)
-        self._varying = [i for i, width in enumerate(widths) if not width]
+        self._coded = {field.name: _is_coded(field.type) for field in self._reader.schema}
 
     def __len__(self) -> int:
         """Number of blocks."""
@@ -267,20 +263,15 @@ class BlockReader:
 
     def is_coded(self, column: str) -> bool:
         """Whether a string column is stored as codes into a dictionary."""
-        kind = self._reader.schema.field(column).type
-        if pa.types.is_large_list(kind):
-            kind = kind.value_type
-        return bool(pa.types.is_dictionary(kind))
+        return self._coded[column]
 
     def read(self, block: int) -> pa.RecordBatch:
         """Reads one block."""
         return self._reader.get_batch(block)
 
-    def size_bytes(self, block: pa.RecordBatch) -> int:
-        """Memory a block takes, without the dictionaries that all blocks share."""
-        # Arrow's own count of a whole batch takes longer than reading it.
-        varying = sum(block.column(i).nbytes for i in self._varying)
-        return self._width * len(block) + int(varying)
+    def block_bytes(self) -> int:
+        """Bytes of a block, on average; at least 1."""
+        return max(1, int(self._file.size()) // max(1, len(self)))
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Reads only these columns of every block, in storage order.

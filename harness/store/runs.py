@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import zipfile
 from contextlib import ExitStack
@@ -40,7 +41,7 @@ _FORMAT = b"harness-run 1\n"
 _STATE = "state.npz"
 _PAIRS = "pairs"
 _ID = "request_id"
-_ARRAY = "array:"
+_ARRAYS = "arrays"
 _NEXT_CHUNK, _META = "next_chunk", "meta"
 
 
@@ -241,10 +242,14 @@ class RunFolder:
                 raise GateError(
                     _STATE, f"array '{name}' holds Python objects", "Save strings as a U array."
                 )
-        text = json.dumps(meta, default=jsonable)
-        content: dict[str, Any] = {_ARRAY + name: values for name, values in arrays.items()}
-        content[_META] = np.frombuffer(text.encode(), np.uint8)
-        content[_NEXT_CHUNK] = np.array(next_chunk)
+        # One array of bytes with an index: an entry of its own for each would cost more than it holds.
+        index = {name: [v.dtype.str, v.shape] for name, v in arrays.items()}
+        text = json.dumps([index, meta], default=jsonable)
+        content: dict[str, Any] = {
+            _ARRAYS: np.frombuffer(b"".join(v.tobytes() for v in arrays.values()), np.uint8),
+            _META: np.frombuffer(text.encode(), np.uint8),
+            _NEXT_CHUNK: np.array(next_chunk),
+        }
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **content)
         write_atomically(self.path / _STATE, buffer.getvalue())
@@ -260,13 +265,8 @@ class RunFolder:
             return None
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
-                arrays = {
-                    name.removeprefix(_ARRAY): saved[name]
-                    for name in saved.files
-                    if name.startswith(_ARRAY)
-                }
-                meta = json.loads(saved[_META].tobytes())
-                return int(saved[_NEXT_CHUNK]), arrays, meta
+                index, meta = json.loads(saved[_META].tobytes())
+                return int(saved[_NEXT_CHUNK]), _unpacked(index, saved[_ARRAYS]), meta
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             raise UsageError(
                 str(path), "the saved state is damaged", "Start again in a new folder."
@@ -297,6 +297,25 @@ class RunFolder:
             raise GateError(
                 str(self.path), "not open for writing", "Use RunFolder.open(path, write=True)."
             )
+
+
+def _unpacked(index: dict[str, list[Any]], packed: Array) -> dict[str, Array]:
+    """Arrays by name, each with memory of its own.
+
+    Raises:
+      ValueError: the bytes are not those of the index.
+    """
+    arrays: dict[str, Array] = {}
+    body, at = packed.tobytes(), 0
+    for name, (kind, shape) in index.items():
+        dtype = np.dtype(kind)
+        count = math.prod(shape)
+        arrays[name] = np.frombuffer(body, dtype, count, at).reshape(shape).copy()
+        at += count * dtype.itemsize
+    if at != len(body):
+        msg = f"{len(body)} bytes for arrays of {at}"
+        raise ValueError(msg)
+    return arrays
 
 
 def _lock(path: Path) -> ExitStack:

@@ -127,8 +127,11 @@ class SealedWindow:
         self._columns_file = str(path / COLUMNS_FILE)
         self._reader = BlockReader(path / COLUMNS_FILE)
         self._words: dict[str, Strings] = {}
-        self._blocks: OrderedDict[int, tuple[pa.RecordBatch, int]] = OrderedDict()
-        self._block_bytes = 0
+        self._blocks: OrderedDict[int, pa.RecordBatch] = OrderedDict()
+        # Requests lie in a random order, so blocks are alike in size.
+        self._kept = max(
+            1, min(_BLOCK_CACHE_BLOCKS, _BLOCK_CACHE_BYTES // self._reader.block_bytes())
+        )
         self._index: WindowIndex | None = None
 
     @classmethod
@@ -216,7 +219,11 @@ class SealedWindow:
             for name, out in context.items():
                 out[taken] = blocks.values(name)[inside]
             source = _row_indices(blocks.starts()[inside], blocks.rows[inside])
-            target = _row_indices(starts[taken], rows[taken])
+            target = (
+                taken
+                if total == len(rows) == len(source)
+                else _row_indices(starts[taken], rows[taken])
+            )
             for name, out in tensors.items():
                 out[target] = blocks.values(name, self._tensors[name])[source]
         coded = self._coded(tensors)
@@ -237,28 +244,24 @@ class SealedWindow:
             },
         )
 
-    def _groups(self, positions: Ints) -> Iterator[tuple[Ints, Ints, Blocks]]:
+    def _groups(self, positions: Ints) -> Iterator[tuple[Ints | slice, Ints, Blocks]]:
         """Positions by the blocks they lie in, as many blocks at once as are kept in memory.
 
         Yields:
           Indices into `positions`; where these requests are in the blocks; the blocks.
         """
-        numbers, nth = np.unique(positions // BLOCK_REQUESTS, return_inverse=True)
-        at = 0
-        while at < len(numbers):
-            blocks: list[pa.RecordBatch] = []
-            left = _BLOCK_CACHE_BYTES
-            while (
-                at + len(blocks) < len(numbers) and len(blocks) < _BLOCK_CACHE_BLOCKS and left > 0
-            ):
-                block, size = self._block(int(numbers[at + len(blocks)]))
-                blocks.append(block)
-                left -= size
-            taken = np.flatnonzero((nth >= at) & (nth < at + len(blocks)))
+        of = positions // BLOCK_REQUESTS
+        present = np.bincount(of, minlength=len(self._reader)) > 0
+        numbers = np.flatnonzero(present)
+        nth = np.cumsum(present)[of] - 1
+        for at in range(0, len(numbers), self._kept):
+            blocks = [self._block(number) for number in numbers[at : at + self._kept].tolist()]
+            taken: Ints | slice = slice(None)
+            if len(blocks) < len(numbers):
+                taken = np.flatnonzero((nth >= at) & (nth < at + len(blocks)))
             # Every block is full but the window's last, which is the last one here, too.
             inside = (nth[taken] - at) * BLOCK_REQUESTS + positions[taken] % BLOCK_REQUESTS
             yield taken, inside, Blocks(blocks, self._words)
-            at += len(blocks)
 
     def _room(self, name: str, size: int, spec: TensorSpec | None = None) -> Array:
         """An array for a column's values, or for the codes of its words."""
@@ -311,22 +314,16 @@ class SealedWindow:
         row = table.slice(position - int(ends[group] - counts[group]), 1)
         return exchanges_from_batch(row.combine_chunks().to_batches()[0])[0]
 
-    def _block(self, number: int) -> tuple[pa.RecordBatch, int]:
-        """A block and the bytes it takes."""
+    def _block(self, number: int) -> pa.RecordBatch:
         if number in self._blocks:
             self._blocks.move_to_end(number)
             return self._blocks[number]
         with damage_is_a_traffic_error(self._columns_file, "Arrow"):
             block = self._reader.read(number)
-            size = self._reader.size_bytes(block)
-        self._blocks[number] = block, size
-        self._block_bytes += size
-        while len(self._blocks) > 1 and (
-            self._block_bytes > _BLOCK_CACHE_BYTES or len(self._blocks) > _BLOCK_CACHE_BLOCKS
-        ):
-            _, (_, dropped) = self._blocks.popitem(last=False)
-            self._block_bytes -= dropped
-        return block, size
+        self._blocks[number] = block
+        if len(self._blocks) > self._kept:
+            self._blocks.popitem(last=False)
+        return block
 
 
 def is_window(path: Path) -> bool:
