@@ -29,6 +29,8 @@ from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 
 CHECKPOINT_BATCHES = 8
+_CHECKPOINT_REQUESTS = 32_768
+"""Rows that wait are in memory, and so is a chunk when it is read again."""
 _ENOUGH_FAILURES = 20
 
 
@@ -142,7 +144,8 @@ class _Book:
         """Takes one judged batch."""
         self._rows.append(rows)
         self.next_batch = batch.index + 1
-        if len(self._rows) >= CHECKPOINT_BATCHES:
+        waiting = sum(len(part["seq"]) for part in self._rows)
+        if len(self._rows) >= CHECKPOINT_BATCHES or waiting >= _CHECKPOINT_REQUESTS:
             self.checkpoint()
 
     def checkpoint(self) -> None:
