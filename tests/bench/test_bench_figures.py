@@ -3,7 +3,6 @@ import json
 import pytest
 
 from harness.bench.figures import Figure, Figures
-from harness.bench.gate import bench_gate
 from harness.bench.start import bench_start
 
 
@@ -30,17 +29,6 @@ def test_one_broken_limit_breaks_the_benchmark():
     assert not figures.within_limits
     assert "NOT KEPT" in figures.to_text()
     assert [row["kept"] for row in json.loads(figures.to_json())["figures"]] == [True, False]
-
-
-@pytest.mark.slow
-def test_the_gate_benchmark_compares_with_bare_onnxruntime_in_the_same_run(windows):
-    figures = {f.name: f for f in bench_gate("v2", memory=False, cache_dir=windows).figures}
-
-    assert figures["requests"].value == 57_607
-    bare = figures["bare onnxruntime, both versions"].value
-    gate = figures["gate, replay of both versions"].value
-    assert figures["ratio"].value == pytest.approx(gate / bare)
-    assert 0 < gate < bare
 
 
 @pytest.mark.slow
