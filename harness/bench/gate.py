@@ -23,6 +23,7 @@ from typing import Any
 
 from harness.bench.figures import Figure, Figures
 from harness.bench.gate_models import WEIGHTS, Weight, write_model
+from harness.bench.gate_run import MODULES
 from harness.bench.repeated import write_repeated
 from harness.core.errors import GateError
 from harness.pipeline.assets import assets_root, default_cache_dir
@@ -68,7 +69,8 @@ class _Bench:
             file = Path(scratch) / "policy.yaml"
             file.write_text(policy)
             (found,) = _run([["gate", model, self.window(n), file, f"{scratch}/run"]])
-        return found
+            (imported,) = _run([["imports", f"{scratch}/{MODULES}"]])
+        return {**found, "imported_mb": imported["peak_mb"]}
 
 
 def bench_gate(

@@ -2,14 +2,18 @@
 
 python -m harness.bench.gate_run gate MODEL WINDOW POLICY OUT
 python -m harness.bench.gate_run bare MODEL WINDOW BATCH
+python -m harness.bench.gate_run imports FILE
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from harness.bench.sections import Sections
 from harness.pipeline.progress import Progress
 
 USUAL = 1024
+MODULES = "modules.txt"
 SECTIONS = {
     "read the window": ["harness.store.windows:SealedWindow.read"],
     "encode and send": ["harness.replay.legs:Leg.submit"],
@@ -48,7 +53,6 @@ def gate(model: str, window: str, policy: str, out: str) -> dict[str, Any]:
     """Runs a gate of a model against itself and says what its replay took."""
     from harness.pipeline.gate import run_gate
 
-    imported_mb = _status_mb("VmHWM")
     _wait()
     sections = Sections("harness.pipeline.judgement:replay", SECTIONS)
     marks = [0.0, 0.0]
@@ -65,6 +69,7 @@ def gate(model: str, window: str, policy: str, out: str) -> dict[str, Any]:
         listener=heard,
     )  # fmt: skip
     manifest = json.loads((Path(out) / "manifest.json").read_text())
+    (Path(out).parent / MODULES).write_text("\n".join(sorted(sys.modules)))
     cpu, wait = dict(sections.cpu_s), dict(sections.wait_s)
     return {
         "requests": result.record.n_requests,
@@ -75,9 +80,18 @@ def gate(model: str, window: str, policy: str, out: str) -> dict[str, Any]:
         "wait_s": wait,
         "children_cpu_s": marks[1] - marks[0],
         "seconds": result.seconds,
-        "imported_mb": imported_mb,
         "peak_mb": _status_mb("VmHWM"),
     }
+
+
+def imports(modules: str) -> dict[str, Any]:
+    """The memory of a process that has imported what a gate had imported at its end."""
+    _wait()
+    for name in Path(modules).read_text().split():
+        # Some are made by others while they are imported, and cannot be imported by themselves.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    return {"peak_mb": _status_mb("VmHWM")}
 
 
 def bare(model: str, window: str, batch: str) -> dict[str, Any]:
@@ -132,5 +146,10 @@ def _status_mb(name: str) -> float:
 
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    found = gate(*arguments) if kind == "gate" else bare(*arguments)
+    programs: dict[str, Callable[..., dict[str, Any]]] = {
+        "gate": gate,
+        "bare": bare,
+        "imports": imports,
+    }
+    found = programs[kind](*arguments)
     sys.stdout.write(json.dumps(found) + "\n")
