@@ -184,7 +184,8 @@ def _replayed(
         prepared = replace(prepared, batches=batches)
         legs = (baseline, candidate)
         result = replay(prepared, terms, legs, listener, trace=trace, anchor=anchor)
-    untraced = [text for r in recipes for text in r.untraced] + [*not_traced(prepared.batches)]
+    untraced = [text for r in recipes for text in r.untraced]
+    untraced += not_traced(prepared.batches, result.evidence.judged)
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
     return _ended(
         _Run(

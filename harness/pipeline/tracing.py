@@ -8,7 +8,7 @@ features; that the rest was not compared is said there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness.core.policies import Metric, Policy, Scope
@@ -37,14 +37,20 @@ def judges_features(policy: Policy) -> bool:
     )
 
 
-def not_traced(batches: Sequence[Batch]) -> tuple[str, ...]:
-    """Sentences about the requests whose features were not asked for, one a window."""
-    without = Counter({b.window: 0 for b in batches})
+def not_traced(batches: Sequence[Batch], judged: Mapping[str, int]) -> tuple[str, ...]:
+    """Sentences about the judged requests whose features were not asked for, one a window.
+
+    Args:
+      batches: the schedule, as `with_traces` gave it.
+      judged: window → requests judged, the first ones of the schedule.
+    """
+    traced, without = Counter[str](), Counter[str]()
     for batch in batches:
-        without[batch.window] += 0 if batch.trace else len(batch.positions)
+        (traced if batch.trace else without)[batch.window] += len(batch.positions)
+    missed = {w: min(n, judged.get(w, 0) - traced[w]) for w, n in without.items()}
     return tuple(
         f"{window} window: features inside the models were compared on its first requests only, "
         f"not on the last {count:,}: no guardrail asks for them"
-        for window, count in without.items()
-        if count
+        for window, count in missed.items()
+        if count > 0
     )

@@ -2,13 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 from gates import AS_OF, MODELS, REFACTOR
 
+from harness.decide.policy import policy_from_yaml
 from harness.pipeline import tracing
 from harness.pipeline.gate import run_gate
+from harness.replay.order import schedule
 
 FIRST = 512
+WITHOUT = """
+version: 1
+preset: refactor
+drop: [features]
+decision: {output: label, rule: none}
+"""
 ALL = {"windows": {"min_requests": 100_000}}
 """Never decides before the traffic is used up."""
 
@@ -45,6 +54,16 @@ def test_a_policy_without_them_sees_the_first_and_says_so(gated):
     assert seen["roots"]
     (said,) = [text for text in decision["not_compared"] if "no guardrail asks" in text]
     assert f"not on the last {n - FIRST:,}" in said
+
+
+def test_only_judged_requests_are_said_to_lack_a_comparison():
+    orders = [("newest", np.arange(50_000))]
+    batches = tracing.with_traces(schedule(orders, 1024), policy_from_yaml(WITHOUT, "p"))
+    traced = sum(len(b.positions) for b in batches if b.trace)
+    assert tracing.FIRST_TRACED <= traced < tracing.FIRST_TRACED + 1024
+    assert tracing.not_traced(batches, {"newest": traced}) == ()
+    (said,) = tracing.not_traced(batches, {"newest": traced + 1024})
+    assert "not on the last 1,024:" in said
 
 
 def test_answers_are_the_same_with_and_without_a_trace(gated):
