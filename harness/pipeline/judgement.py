@@ -38,7 +38,7 @@ from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
 from harness.pipeline.runtimes import environment_findings
-from harness.pipeline.summary import Summary
+from harness.pipeline.summary import COLUMNS, Summary
 from harness.pipeline.tracing import not_traced, with_traces
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
@@ -253,8 +253,10 @@ def _summary(prepared: Prepared) -> dict[str, Any]:
     """What the saved pairs say besides the verdict."""
     sliced = [column for g in prepared.policy.guardrails for column in g.slice_by]
     summary = Summary(cover=prepared.policy.windows.cover, slices=sliced)
+    context = prepared.window.info.context if prepared.window is not None else ()
+    columns = (*COLUMNS, *(f"cx:{name}" for name in context))
     for chunk in prepared.run.pairs_chunks():
-        summary.add(prepared.run.read_pairs(chunk))
+        summary.add(prepared.run.read_pairs(chunk, columns))
     return summary.finish(traffic_counts(prepared))
 
 

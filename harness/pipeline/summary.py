@@ -18,6 +18,12 @@ from harness.core.observations import Outcome
 from harness.core.tensors import Bools, Floats
 
 Pairs = dict[str, npt.NDArray[Any]]
+COLUMNS = (
+    "request_id", "seq", "window", "batch", "ts_ns",
+    *(f"{leg}_{what}" for what in ("outcome", "latency_s", "score", "decision")
+      for leg in ("baseline", "candidate")),
+)  # fmt: skip
+"""Columns of the pairs table that a summary reads, besides those of the context."""
 MOST_CHANGED = 10
 MOST_SLICES = 200
 """Values of a column that are listed, the most frequent first."""
@@ -51,7 +57,10 @@ def _tallied(pairs: Pairs, groups: npt.NDArray[Any]) -> Iterator[tuple[str, _Sli
       pairs: a chunk of n rows.
       groups: the group of each row, shape (n,).
     """
-    names, code = np.unique(groups.astype(str), return_inverse=True)
+    values = groups.tolist()
+    names = sorted(set(values))
+    place = {name: i for i, name in enumerate(names)}
+    code = np.fromiter(map(place.__getitem__, values), np.int64, len(values))
     old = pairs["baseline_decision"].astype(np.float64)
     new = pairs["candidate_decision"].astype(np.float64)
     shift = pairs["candidate_score"] - pairs["baseline_score"]
@@ -63,7 +72,7 @@ def _tallied(pairs: Pairs, groups: npt.NDArray[Any]) -> Iterator[tuple[str, _Sli
     ones = np.ones(len(code))
     n, decided, shifts = sums(ones, ones > 0), sums(ones, both), sums(ones, scored)
     positive, positive_new, shifted = sums(old, both), sums(new, both), sums(shift, scored)
-    for k, name in enumerate(names.tolist()):
+    for k, name in enumerate(names):
         yield name, _Slice(
             n=int(n[k]), baseline_positive=float(positive[k]), candidate_positive=float(positive_new[k]),
             decided=int(decided[k]), score_shift=float(shifted[k]), scored=int(shifts[k]),

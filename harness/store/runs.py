@@ -17,6 +17,7 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -201,13 +202,17 @@ class RunFolder:
         next_chunk = state[0] if state else 0
         return tuple(n for n in self._chunks_on_disk() if n < next_chunk)
 
-    def read_pairs(self, chunk: int) -> dict[str, Array]:
+    def read_pairs(self, chunk: int, columns: Sequence[str] | None = None) -> dict[str, Array]:
         """Reads one chunk of pairs.
+
+        Args:
+          chunk: its number.
+          columns: which to read; None = all.
 
         Raises:
           TrafficError: no such chunk, or it is damaged.
         """
-        return self._read_table(self._chunk_path(chunk))
+        return self._read_table(self._chunk_path(chunk), columns)
 
     def read_table(self, name: str) -> dict[str, Array]:
         """Reads what `write_table` wrote.
@@ -217,9 +222,14 @@ class RunFolder:
         """
         return self._read_table(self._file(name))
 
-    def _read_table(self, path: Path) -> dict[str, Array]:
+    def _read_table(self, path: Path, columns: Sequence[str] | None = None) -> dict[str, Array]:
         with damage_is_a_traffic_error(str(path), "Parquet"):
-            table = pq.read_table(path, page_checksum_verification=True, use_threads=False)
+            table = pq.read_table(
+                path,
+                columns=None if columns is None else list(columns),
+                page_checksum_verification=True,
+                use_threads=False,
+            )
         return {
             name: column.combine_chunks().to_numpy(zero_copy_only=False)
             for name, column in zip(table.column_names, table.columns, strict=True)

@@ -86,6 +86,15 @@ def test_zeros_and_nans_keep_their_bits_in_long_columns(run):
     assert run.read_pairs(0)["x"].tobytes() == bits.tobytes()
 
 
+def test_some_columns_of_pairs_can_be_read_alone(run):
+    run.append_pairs(
+        0, {"x": np.arange(3.0), "y": np.zeros(3), "z": np.array(["a", "b", "a"], object)}
+    )
+    found = run.read_pairs(0, ["z", "x"])
+    assert set(found) == {"x", "z"}
+    assert found["z"].tolist() == ["a", "b", "a"]
+
+
 def test_pairs_of_another_shape_are_refused(run):
     with pytest.raises(GateError, match="shape"):
         run.append_pairs(0, {"x": np.zeros((2, 2))})
