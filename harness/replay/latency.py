@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.core.observations import Cause, LatencySample
-from harness.core.tensors import Bools, Floats, Ints, Tensors
+from harness.core.tensors import Bools, Feeds, Floats, Ints
 from harness.core.traffic import RequestBatch
 from harness.replay.inputs import inputs_for_version
 from harness.replay.order import generator
@@ -150,7 +150,7 @@ class _Side:
     _sandbox: Sandbox | None = None
     _starts: int = 0
     _batch: RequestBatch | None = None
-    _inputs: Tensors = field(default_factory=dict)
+    _inputs: Feeds = field(default_factory=dict)
     _offsets: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def take(self, batch: RequestBatch) -> None:

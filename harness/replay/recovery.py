@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from harness.core.observations import Cause, Outcome
-from harness.core.tensors import Bools, Ints, Tensors
+from harness.core.tensors import Bools, Feeds, Ints, Tensors
 from harness.replay.assembly import Part
 from harness.replay.leg_counters import LegCaps, Tally
 from harness.replay.poison import Found, locate
@@ -76,7 +76,7 @@ class Recovered:
 class Recovery:
     """One batch that failed."""
 
-    inputs: Tensors
+    inputs: Feeds
     """As the version takes them, shape (R, *trailing)."""
     rows: Ints
     """Model rows per request, shape (n,)."""
@@ -229,7 +229,7 @@ class Recovery:
         return self._run(inputs, last - first, trace=trace, timeout_s=timeout_s)
 
     def _run(
-        self, inputs: Tensors, rows: int, *, trace: bool, timeout_s: float | None
+        self, inputs: Feeds, rows: int, *, trace: bool, timeout_s: float | None
     ) -> BatchAnswer | BatchFault:
         """One run, in a fresh process when the last has died; more when the host is to blame.
 
