@@ -158,7 +158,6 @@ def _replayed(
         manifest["floor_sha256"] = sha256(floor)
         for leg in (baseline, candidate, *more[: len(third)]):
             leg.singly = floor.batch_dependent
-        manifest["batch_plan_sha256"] = plan_sha256(prepared.batches)
         manifest["limits"] = jsonable(policy.sandbox)
         manifest["composition"] = "recorded" if floor.batch_dependent else "coalesced"
         terms = Terms(
@@ -182,6 +181,7 @@ def _replayed(
         manifest["batching"] = jsonable(batching)
         batches = with_traces(regrown(prepared.batches, usual, batching.requests), policy)
         prepared = replace(prepared, batches=batches)
+        manifest["batch_plan_sha256"] = plan_sha256(prepared.batches)
         legs = (baseline, candidate)
         result = replay(prepared, terms, legs, listener, trace=trace, anchor=anchor)
     untraced = [text for r in recipes for text in r.untraced]
