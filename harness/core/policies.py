@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 
@@ -73,6 +74,8 @@ class Metric(enum.StrEnum):
     """Log of candidate's over baseline's time of one request, clipped."""
     LATENCY_P99 = "latency_p99"
     """Requests slower than a fixed cut-off, against a baseline slowed by the margin."""
+    RATIO = "ratio"
+    """Sum of one column of a table over the sum of another."""
     COLUMN = "column"
     """A column of a table, in the range that the policy declares for it."""
 
@@ -87,13 +90,17 @@ METRIC_BOUNDS: dict[Metric, tuple[float, float]] = {
     Metric.LOSS_DIFFERENCE: (-1.0, 1.0),
     Metric.EXCESS_FLIP: (-1.0, 1.0),
     Metric.CALIBRATION_SHIFT: (-1.0, 1.0),
-    Metric.LATENCY_RATIO: (-2.0, 2.0),
+    Metric.LATENCY_RATIO: (-1.0, 1.0),
     Metric.LATENCY_P99: (-1.0, 1.0),
 }
 """Mathematical bounds of one request's value; a test stakes its validity on them.
 
-A table's column has none: the range that the policy declares for it is made true by clipping.
+A table's column has none: the range that the policy declares for it is made true by clipping, as are
+the bounds of the latency ratio's logarithm.
 """
+
+CLIPPED = frozenset({Metric.LATENCY_RATIO, Metric.RATIO, Metric.COLUMN})
+"""Metrics whose bounds are made true by cutting values to them."""
 
 
 class Loss(enum.StrEnum):
@@ -154,7 +161,7 @@ class Guardrail:
     metric: Metric
     """What is measured per request."""
     margin: float
-    """Largest tolerated mean, in the metric's unit, > 0."""
+    """Largest tolerated mean, in the metric's unit, > 0; for latencies a growth; 0 for ratio."""
     direction: Direction = Direction.INCREASE
     """Which side is harm."""
     window: WindowName = WindowName.NEWEST
@@ -177,15 +184,47 @@ class Guardrail:
     """Features or outputs that are meant to change: reported, not counted."""
     column: str = ""
     """Column of the table that `harness judge` reads; "" = the guardrail's name."""
+    columns: tuple[str, ...] = ()
+    """Columns of the table, for metrics that need several, in the order of `TABLE_COLUMNS`."""
     range: tuple[float, float] | None = None
-    """For column: the declared (lo, hi) to which values are clipped."""
+    """For column: the declared (lo, hi) to which values are clipped; for ratio the numerator's."""
+    denominator_range: tuple[float, float] | None = None
+    """For ratio: the declared (lo, hi) of the denominator, lo ≥ 0."""
+    ratio: float = 0.0
+    """For ratio: the largest tolerated ratio of the sums."""
+    cutoff_s: float | None = None
+    """For latency_p99: seconds that count as slow; None = fixed by the planning part of the sample."""
+    bins: int = 10
+    """For calibration_shift: bins of the baseline's score."""
 
     against: Against = Against.BASELINE
     """Which older version its values are differences from."""
 
     def bounds(self) -> tuple[float, float]:
         """(lo, hi) in which every observation lies, by mathematics or by clipping."""
-        return METRIC_BOUNDS[self.metric] if self.range is None else self.range
+        if self.range is None:
+            return METRIC_BOUNDS[self.metric]
+        if self.denominator_range is None:
+            return self.range
+        low, high = self.denominator_range
+        return self.range[0] - self.ratio * high, self.range[1] - self.ratio * low
+
+    def tolerated_mean(self, margin: float) -> float:
+        """Largest tolerated mean of the observations under a margin of this guardrail.
+
+        The margin itself where it is absolute; a ratio is the null of the values that it makes.
+        """
+        match self.metric:
+            case Metric.LATENCY_RATIO:
+                return math.log1p(margin)
+            case Metric.LATENCY_P99 | Metric.RATIO:
+                return 0.0
+            case _:
+                return margin
+
+    def reads(self) -> tuple[str, ...]:
+        """Columns of a table that it needs."""
+        return self.columns or (self.column,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +285,15 @@ class Approval:
     approvers: int = 1
     expires_s: float = 86400.0
 
+
+TABLE_COLUMNS: dict[Metric, tuple[str, ...]] = {
+    Metric.EXCESS_FLIP: ("flip", "baseline_flip", "candidate_flip"),
+    Metric.CALIBRATION_SHIFT: ("label", "baseline", "candidate"),
+    Metric.LATENCY_RATIO: ("baseline", "candidate"),
+    Metric.LATENCY_P99: ("baseline", "candidate"),
+    Metric.RATIO: ("numerator", "denominator"),
+}
+"""Keys of a table's guardrail that name a column each, for metrics made from several."""
 
 LATENCY_METRICS = frozenset({Metric.LATENCY_RATIO, Metric.LATENCY_P99})
 """Measured on a sample that is replayed singly, not in the batches of the replay."""

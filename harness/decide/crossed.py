@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from harness.core.policies import Against, Guardrail, Metric, Policy
 from harness.core.verdicts import Evidence
 
@@ -33,6 +35,11 @@ _MEASURED = {
     Metric.DECISION_RATE_SHIFT: "the change of the share of positive decisions",
     Metric.SCORE_SHIFT: "the change of the mean score",
     Metric.LOSS_DIFFERENCE: "the change of the {} loss on labelled requests",
+    Metric.EXCESS_FLIP: "the share of flips beyond both versions' own noise",
+    Metric.CALIBRATION_SHIFT: "the mean outcome minus the candidate's score, in a bin of scores,",
+    Metric.LATENCY_RATIO: "the growth of the typical time of one request",
+    Metric.LATENCY_P99: "the extra share of requests slower than the cut-off",
+    Metric.RATIO: "the mean of numerator less tolerated ratio times denominator ({})",
     Metric.COLUMN: "the clipped mean of column '{}'",
 }
 
@@ -40,15 +47,24 @@ _MEASURED = {
 def _measured(guardrail: Guardrail) -> str:
     """What a guardrail's mean is; the braces take what it compares."""
     if guardrail.column:
-        words = _MEASURED[guardrail.metric] if guardrail.range else "the mean of column '{}'"
+        own = guardrail.range or guardrail.columns
+        words = _MEASURED[guardrail.metric] if own else "the mean of column '{}'"
         return words.format(guardrail.column)
     compared = guardrail.scope or guardrail.loss
     return _MEASURED[guardrail.metric].format(compared.value if compared else "mean")
 
 
-_SCALES = {Metric.SCORE_SHIFT, Metric.LOSS_DIFFERENCE, Metric.COLUMN}
+_SCALES = {
+    Metric.SCORE_SHIFT,
+    Metric.LOSS_DIFFERENCE,
+    Metric.CALIBRATION_SHIFT,
+    Metric.RATIO,
+    Metric.COLUMN,
+}
 """Metrics shown as they are; the others are shares and shown in percent."""
 
 
 def _shown(guardrail: Guardrail, value: float) -> str:
+    if guardrail.metric is Metric.LATENCY_RATIO:
+        return f"{100.0 * math.expm1(value):.4g} %"
     return f"{value:.4g}" if guardrail.metric in _SCALES else f"{100.0 * value:.4g} %"

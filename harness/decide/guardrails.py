@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from harness.core.policies import (
+    LATENCY_METRICS,
     METRIC_BOUNDS,
     Against,
     Direction,
@@ -16,19 +18,6 @@ from harness.core.policies import (
 )
 from harness.decide.document import Section
 
-_TABLE_KEYS = (
-    "name",
-    "column",
-    "range",
-    "metric",
-    "margin",
-    "direction",
-    "gating",
-    "effect",
-    "slice_by",
-    "slice_margin",
-    "min_slice",
-)
 _KEYS = (
     "name",
     "metric",
@@ -44,16 +33,16 @@ _KEYS = (
     "scope",
     "expected_changes",
     "against",
+    "bins",
+    "cutoff",
 )
-_LATER_KEYS = {
+_LABELLED = (Metric.LOSS_DIFFERENCE, Metric.CALIBRATION_SHIFT)
+_MOST_BINS = 50
+LATER_KEYS = {
     "unit": "testing means over a unit",
     "weight": "testing means over a unit",
 }
-_LATER_METRICS = {
-    "excess_flip": "flips beyond the noise of both versions",
-    "calibration_shift": "calibration in the baseline's score bins",
-    "latency_ratio": "the latency ratio",
-    "latency_p99": "the latency quantile",
+LATER_METRICS = {
     "live_rate": "the rate under split live traffic",
     "live_score": "the score under split live traffic",
     "live_errors": "error counts under split live traffic",
@@ -79,35 +68,36 @@ def read_guardrail(section: Section) -> Guardrail:
             "belongs to a table, and a gate has none",
             "Keep this guardrail in a policy for `harness judge`.",
         )
-    section.only(_KEYS, _LATER_KEYS)
-    name = _read_name(section)
-    metric = section.choice("metric", Metric, _LATER_METRICS)
-    if metric is Metric.COLUMN:
-        raise section.error("metric", "'column' needs a table", "Use `harness judge`.")
-    _check_belonging(section, metric)
+    section.only(_KEYS, LATER_KEYS)
+    name = read_name(section)
+    metric = section.choice("metric", Metric, LATER_METRICS)
+    if metric in (Metric.COLUMN, Metric.RATIO):
+        raise section.error("metric", f"'{metric.value}' needs a table", "Use `harness judge`.")
+    check_belonging(section, metric)
+    check_slice_keys(section, metric)
+    if metric in LATENCY_METRICS:
+        _refuse_for_latency(section)
     bounds = METRIC_BOUNDS[metric]
-    direction = _direction(section, metric.value, bounds)
-    margin = _margin(section, "margin", bounds, direction)
+    direction = read_direction(section, metric, bounds)
+    margin = read_margin(section, "margin", metric, bounds, direction)
     loss = metric is Metric.LOSS_DIFFERENCE
     return Guardrail(
         name=name,
         metric=metric,
         margin=margin,
         direction=direction,
-        window=_window(section, loss=loss),
+        window=_window(section, labelled=metric in _LABELLED),
         gating=section.maybe("gating", section.flag, default=True),
-        effect=_effect(section, bounds, margin, direction) if "effect" in section else None,
+        effect=read_effect(section, metric, bounds, margin, direction),
         slice_by=section.maybe("slice_by", section.texts, ()),
-        slice_margin=(
-            _margin(section, "slice_margin", bounds, direction)
-            if "slice_margin" in section
-            else None
-        ),
+        slice_margin=read_slice_margin(section, metric, bounds, direction),
         min_slice=section.maybe("min_slice", lambda key: section.integer(key, least=1), 500),
         loss=section.choice("loss", Loss) if loss else None,
         scope=section.choice("scope", Scope) if metric is Metric.PARITY_MISMATCH else None,
         expected_changes=section.maybe("expected_changes", section.texts, ()),
         against=_against(section, metric),
+        bins=read_bins(section),
+        cutoff_s=read_cutoff(section),
     )
 
 
@@ -119,130 +109,102 @@ def _against(section: Section, metric: Metric) -> Against:
             "'anchor' has no meaning for parity: releases are made to differ from it",
             "Compare scores, decisions or losses with the anchor.",
         )
+    if against is Against.ANCHOR and metric in (Metric.EXCESS_FLIP, *LATENCY_METRICS):
+        raise section.error(
+            "against",
+            f"'anchor' is not supported for {metric.value}: the anchor is replayed once",
+            "Compare scores, decisions or losses with the anchor.",
+        )
     return against
 
 
-def _check_belonging(section: Section, metric: Metric) -> None:
+def check_belonging(section: Section, metric: Metric) -> None:
     """Refuses keys that say nothing about this metric, rather than ignoring them."""
     belongs = {
         "loss": Metric.LOSS_DIFFERENCE,
         "scope": Metric.PARITY_MISMATCH,
         "expected_changes": Metric.PARITY_MISMATCH,
+        "bins": Metric.CALIBRATION_SHIFT,
+        "cutoff": Metric.LATENCY_P99,
     }
     for key, owner in belongs.items():
         if key in section and metric is not owner:
             what = f"belongs to metric {owner.value}, not to {metric.value}"
             raise section.error(key, what, "Leave it out.")
-    _check_slice_keys(section)
 
 
-def _check_slice_keys(section: Section) -> None:
+def check_slice_keys(section: Section, metric: Metric) -> None:
+    """Refuses keys about slices that nothing is sliced by, or that bins leave no room for."""
     for key in ("slice_margin", "min_slice"):
         if key in section and "slice_by" not in section:
             raise section.error(key, "has no meaning without slice_by", "Add slice_by.")
+    if "slice_by" in section and metric is Metric.CALIBRATION_SHIFT:
+        what = "is not supported for calibration_shift, whose parts are bins of the score"
+        raise section.error("slice_by", what, "Leave it out, or slice a loss guardrail.")
 
 
-def read_table_guardrail(section: Section) -> Guardrail:
-    """Reads and checks one guardrail over a column of a table.
-
-    Its values lie in the mathematical bounds of a `metric`, or are clipped to a declared `range`.
-
-    Args:
-      section: its keys.
-
-    Raises:
-      PolicyError: an unknown key or word, both or neither of metric and range, or a margin that
-        the range makes true or false for every table.
-    """
-    section.only(_TABLE_KEYS, _LATER_KEYS)
-    name = _read_name(section)
-    if ("metric" in section) == ("range" in section):
-        what = "has both a metric and a range" if "metric" in section else "has no range"
-        raise section.error(
-            "range", what, "Write `range: [lo, hi]`, or a metric, whose bounds are known."
-        )
-    metric, declared = Metric.COLUMN, None
-    if "range" in section:
-        declared = section.interval("range")
-    else:
-        metric = section.choice("metric", Metric, _LATER_METRICS)
-    _check_slice_keys(section)
-    bounds = declared if declared is not None else METRIC_BOUNDS[metric]
-    direction = _direction(section, metric.value, bounds)
-    margin = _margin(section, "margin", bounds, direction)
-    return Guardrail(
-        name=name,
-        metric=metric,
-        margin=margin,
-        direction=direction,
-        window=WindowName.TABLE,
-        gating=section.maybe("gating", section.flag, default=True),
-        effect=_effect(section, bounds, margin, direction) if "effect" in section else None,
-        slice_by=section.maybe("slice_by", section.texts, ()),
-        slice_margin=(
-            _margin(section, "slice_margin", bounds, direction)
-            if "slice_margin" in section
-            else None
-        ),
-        min_slice=section.maybe("min_slice", lambda key: section.integer(key, least=1), 500),
-        column=section.maybe("column", section.text, name),
-        range=declared,
-    )
+def _refuse_for_latency(section: Section) -> None:
+    """A sample replayed singly is too small for slices, and is always one of newest requests."""
+    if "slice_by" in section:
+        what = "is not supported for latency: the sample that is replayed singly is small"
+        raise section.error("slice_by", what, "Leave it out.")
+    if "window" in section and section.text("window") != WindowName.NEWEST.value:
+        raise section.error("window", "latency is measured on newest requests", "Leave it out.")
 
 
-def read_unpaired_guardrail(section: Section) -> Guardrail:
-    """Reads and checks one guardrail over outcomes of two arms: a difference of their means.
-
-    Args:
-      section: its keys.
-
-    Raises:
-      PolicyError: an unknown key or word, no range, or a margin that no difference can reach.
-    """
-    section.only(
-        ("name", "column", "range", "margin", "direction", "gating", "effect"), _LATER_KEYS
-    )
-    name = _read_name(section)
-    if "range" not in section:
-        what = "is missing: it says between which values one outcome lies"
-        raise section.error("range", what, "Write `range: [lo, hi]`.")
-    lo, hi = section.interval("range")
-    differences = (lo - hi, hi - lo)
-    direction = _direction(section, name, differences)
-    margin = _margin(section, "margin", differences, direction)
-    return Guardrail(
-        name=name,
-        metric=Metric.COLUMN,
-        margin=margin,
-        direction=direction,
-        window=WindowName.TABLE,
-        gating=section.maybe("gating", section.flag, default=True),
-        effect=_effect(section, differences, margin, direction) if "effect" in section else None,
-        column=section.maybe("column", section.text, name),
-        range=(lo, hi),
-    )
+def read_bins(section: Section) -> int:
+    """How many bins of the baseline's score."""
+    bins = section.maybe("bins", lambda key: section.integer(key, least=1), 10)
+    if bins > _MOST_BINS:
+        what = f"{bins} bins would hold too few requests each"
+        raise section.error("bins", what, f"Use at most {_MOST_BINS}.")
+    return bins
 
 
-def _read_name(section: Section) -> str:
+def read_cutoff(section: Section) -> float | None:
+    """Seconds that count as slow; None when left to the planning part of the data."""
+    return section.positive("cutoff") if "cutoff" in section else None
+
+
+def read_name(section: Section) -> str:
+    """A guardrail's name."""
     name = section.text("name")
     if not _NAME.match(name):
         raise section.error("name", f"'{name}' is no name", "Use letters, digits, _ . and -.")
     return name
 
 
-def _direction(section: Section, what_is: str, bounds: tuple[float, float]) -> Direction:
-    direction = section.maybe(
-        "direction", lambda key: section.choice(key, Direction), Direction.INCREASE
-    )
-    if direction is not Direction.INCREASE and bounds[0] >= 0.0:
-        what = f"'{direction.value}' has no meaning: {what_is} is never below 0"
+def read_direction(section: Section, metric: Metric, bounds: tuple[float, float]) -> Direction:
+    """Which side is harm; calibration can be off to either side, latency only grow."""
+    default = Direction.BOTH if metric is Metric.CALIBRATION_SHIFT else Direction.INCREASE
+    direction = section.maybe("direction", lambda key: section.choice(key, Direction), default)
+    if direction is not Direction.INCREASE and (bounds[0] >= 0.0 or metric in LATENCY_METRICS):
+        why = "is never below 0" if bounds[0] >= 0.0 else "is harm only where it grows"
+        named = section.text("name") if metric is Metric.COLUMN else metric.value
+        what = f"'{direction.value}' has no meaning: {named} {why}"
         raise section.error("direction", what, "Leave it out: harm is an increase.")
+    if direction is Direction.BOTH and metric is Metric.RATIO:
+        what = "'both' has no meaning: a ratio is held above or below one number"
+        raise section.error("direction", what, "Write increase, or decrease.")
     return direction
 
 
-def _margin(section: Section, key: str, bounds: tuple[float, float], direction: Direction) -> float:
+def read_margin(
+    section: Section,
+    key: str,
+    metric: Metric,
+    bounds: tuple[float, float],
+    direction: Direction,
+) -> float:
     """A margin that a mean in the bounds can lie on either side of, in every harmful direction."""
     value = section.number(key)
+    if metric in LATENCY_METRICS:
+        # Both are a growth: of the typical time, or of the time that one in a hundred exceeds.
+        most = math.expm1(METRIC_BOUNDS[Metric.LATENCY_RATIO][1])
+        if not 0.0 < value < most:
+            what = f"{value:g} is no tolerated growth (0.1 = ten per cent)"
+            raise section.error(key, what, f"Choose a margin above 0 and below {most:.3g}.")
+        return value
     most = {
         Direction.INCREASE: bounds[1],
         Direction.DECREASE: -bounds[0],
@@ -260,10 +222,34 @@ def _margin(section: Section, key: str, bounds: tuple[float, float], direction: 
     return value
 
 
-def _effect(
-    section: Section, bounds: tuple[float, float], margin: float, direction: Direction
-) -> float:
+def read_slice_margin(
+    section: Section, metric: Metric, bounds: tuple[float, float], direction: Direction
+) -> float | None:
+    """The slices' own margin; None when they have the guardrail's."""
+    if "slice_margin" not in section:
+        return None
+    return read_margin(section, "slice_margin", metric, bounds, direction)
+
+
+def read_effect(
+    section: Section,
+    metric: Metric,
+    bounds: tuple[float, float],
+    margin: float,
+    direction: Direction,
+) -> float | None:
+    """The mean that a harmless candidate is expected to have; None when none is declared.
+
+    For latency_ratio a growth like the margin; for latency_p99 and ratio, which are tested against
+    0, the mean of the tested values.
+    """
+    if "effect" not in section:
+        return None
     value = section.number("effect")
+    if metric is Metric.LATENCY_RATIO:
+        bounds = (math.expm1(bounds[0]), margin)
+    elif metric in (Metric.LATENCY_P99, Metric.RATIO):
+        margin = 0.0
     lo, hi = bounds
     low, high = {
         Direction.INCREASE: (lo, margin),
@@ -277,17 +263,17 @@ def _effect(
     return value
 
 
-def _window(section: Section, *, loss: bool) -> WindowName:
-    default = WindowName.MATURED if loss else WindowName.NEWEST
+def _window(section: Section, *, labelled: bool) -> WindowName:
+    default = WindowName.MATURED if labelled else WindowName.NEWEST
     window = section.maybe("window", lambda key: section.choice(key, WindowName), default)
     if window is WindowName.TABLE:
         raise section.error(
             "window", "'table' belongs to `harness judge`", "Use newest or matured."
         )
-    if loss and window is not WindowName.MATURED:
+    if labelled and window is not WindowName.MATURED:
         raise section.error(
             "window",
-            "a loss needs labels, and labels of the newest requests have not arrived",
+            "a loss or a calibration needs labels, and labels of the newest requests have not arrived",
             "Use `window: matured`.",
         )
     return window

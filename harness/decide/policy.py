@@ -24,14 +24,11 @@ from harness.core.policies import (
     Rule,
     SandboxPolicy,
     Weight,
+    WindowName,
     Windows,
 )
 from harness.decide.document import Section, read_document
-from harness.decide.guardrails import (
-    read_guardrail,
-    read_table_guardrail,
-    read_unpaired_guardrail,
-)
+from harness.decide.guardrails import read_guardrail
 from harness.decide.live import read_live
 from harness.decide.policy_sections import (
     read_alphas,
@@ -43,6 +40,7 @@ from harness.decide.policy_sections import (
     read_windows,
 )
 from harness.decide.presets import PRESETS
+from harness.decide.table_guardrails import read_table_guardrail, read_unpaired_guardrail
 
 VERSION = 1
 """The policy format that is read."""
@@ -72,7 +70,13 @@ _NEEDS_DECISION = {
     Metric.DECISION_RATE_SHIFT,
     Metric.SCORE_SHIFT,
     Metric.LOSS_DIFFERENCE,
+    Metric.EXCESS_FLIP,
+    Metric.CALIBRATION_SHIFT,
 }
+_NEEDS_SCORE = {Metric.SCORE_SHIFT, Metric.CALIBRATION_SHIFT}
+_NEEDS_LABELS = {Metric.LOSS_DIFFERENCE, Metric.CALIBRATION_SHIFT}
+_FOR_A_CUTOFF = 500
+"""Latencies of which five lie beyond the 99 % quantile."""
 
 
 def policy_from_yaml(text: str, where: str) -> Policy:
@@ -99,7 +103,9 @@ def policy_from_yaml(text: str, where: str) -> Policy:
     decision = read_decision(document.section("decision")) if "decision" in document else None
     policy = _policy(document, preset, decision, _guardrails(document, preset, decision))
     policy = dataclasses.replace(policy, anchor=_anchor(document, policy), digest="")
-    return dataclasses.replace(policy, digest=sha256(policy))
+    policy = dataclasses.replace(policy, digest=sha256(policy))
+    _can_fix_cutoffs(document, policy, "latency", policy.latency.planning)
+    return policy
 
 
 def table_policy_from_yaml(text: str, where: str) -> Policy:
@@ -136,6 +142,7 @@ def table_policy_from_yaml(text: str, where: str) -> Policy:
         raise document.error("guardrails", "is missing or empty", "List at least one.")
     _some_decide(document, tuple(guardrails.values()))
     policy = _policy(document, Preset.NONE, None, tuple(guardrails.values()))
+    _can_fix_cutoffs(document, policy, "windows", policy.windows.planning)
     unit, weight = _unit(document, policy)
     policy = dataclasses.replace(policy, unit=unit, weight=weight, unpaired=unpaired, digest="")
     if unpaired:
@@ -208,14 +215,25 @@ def _document(text: str, where: str) -> Section:
     return document
 
 
+def _can_fix_cutoffs(document: Section, policy: Policy, section: str, planning: int) -> None:
+    """Refuses a latency quantile whose cut-off nothing would fix before it is tested."""
+    for guardrail in policy.guardrails:
+        left = guardrail.metric is Metric.LATENCY_P99 and guardrail.cutoff_s is None
+        if left and planning < _FOR_A_CUTOFF:
+            raise document.error(
+                section if section in document else "guardrails",
+                f"'{guardrail.name}' has no cut-off, and {planning:,} requests that only plan "
+                "cannot fix one",
+                f"Add `cutoff:` in seconds, or `{section}: {{planning: {_FOR_A_CUTOFF}}}`.",
+            )
+
+
 def _fits_arms(document: Section, policy: Policy) -> None:
     """Refuses what has no meaning, or no test yet, where each row is one arm's."""
     if policy.claim is Claim.WINDOW:
         raise document.error(
             "claim", "'window' needs both answers to a request", "Use `claim: process`."
         )
-    if policy.windows.planning:
-        raise document.error("windows", "planning is not supported yet for arms", "Leave it out.")
     if policy.unit and policy.weight is Weight.REQUEST:
         raise document.error(
             "weight", "'request' is not supported yet for arms", "Use `weight: unit`."
@@ -236,12 +254,17 @@ def _unit(document: Section, policy: Policy) -> tuple[str, Weight]:
             "leaves open which mean is meant",
             "Add `weight: unit` (each unit once) or `weight: request` (units by their size).",
         )
+    binned = [g.name for g in policy.guardrails if g.metric is Metric.CALIBRATION_SHIFT]
+    if binned:
+        what = f"has no meaning for '{binned[0]}': a unit's rows lie in several bins"
+        raise document.error("unit", what, "Judge its calibration in a policy of its own.")
     sliced = [g.name for g in policy.guardrails if g.slice_by]
-    if sliced:
+    if sliced and weight is Weight.REQUEST:
         raise document.error(
             "unit",
-            f"is not supported yet beside slice_by ('{sliced[0]}')",
-            "Judge the slices as tables of their own.",
+            f"under `weight: request` cannot be sliced ('{sliced[0]}'): units are drawn by the size "
+            "they have in the whole table",
+            "Use `weight: unit`, or judge the slices as tables of their own.",
         )
     if weight is Weight.REQUEST and policy.claim is Claim.WINDOW:
         raise document.error(
@@ -298,11 +321,11 @@ def _claim(document: Section, guardrails: tuple[Guardrail, ...]) -> Claim:
     if claim is Claim.PROCESS:
         return claim
     for guardrail in guardrails:
-        if guardrail.metric is Metric.LOSS_DIFFERENCE:
+        if guardrail.metric in _NEEDS_LABELS:
             raise document.error(
                 "claim",
                 f"'window' does not fit guardrail '{guardrail.name}': only requests with a label have "
-                "a loss, so how many of the window's requests it is about is not known",
+                "a value, so how many of the window's requests it is about is not known",
                 f"Use `claim: process`, or `drop: [{guardrail.name}]`.",
             )
     return claim
@@ -317,6 +340,12 @@ def _guardrails(
     names = {guardrail.name for guardrail in PRESETS[preset]}
     expanded = [own.get(g.name, g) for g in PRESETS[preset] if g.name not in dropped]
     expanded += [guardrail for guardrail in own.values() if guardrail.name not in names]
+    # What is only reported asks for no labels that nothing else needs.
+    labelled = any(g.window is WindowName.MATURED and g.gating for g in expanded)
+    expanded = [
+        g for g in expanded
+        if labelled or g.name in own or g.gating or g.window is not WindowName.MATURED
+    ]  # fmt: skip
     kept = [
         guardrail
         for guardrail in expanded
@@ -371,7 +400,7 @@ def _lacks(guardrail: Guardrail, decision: DecisionRule | None) -> str:
         return ""
     if decision is None:
         return "a decision rule"
-    needs_score = guardrail.metric is Metric.SCORE_SHIFT or guardrail.loss in (
+    needs_score = guardrail.metric in _NEEDS_SCORE or guardrail.loss in (
         Loss.BRIER,
         Loss.ABSOLUTE,
     )

@@ -50,6 +50,16 @@ PRESETS: dict[Preset, tuple[Guardrail, ...]] = {
             loss=Loss.BRIER,
             window=WindowName.MATURED,
         ),
+        # Reported: a baseline that is off itself would block the candidate that repairs it, and a
+        # candidate that is off by more than its rival loses under the loss above.
+        Guardrail(
+            name="calibration",
+            metric=Metric.CALIBRATION_SHIFT,
+            margin=0.05,
+            direction=Direction.BOTH,
+            window=WindowName.MATURED,
+            gating=False,
+        ),
         _FLIPS,
     ),
 }

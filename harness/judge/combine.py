@@ -13,14 +13,16 @@ stands at the same look.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 import numpy as np
 
 from harness.core.errors import GateError, nearest
+from harness.core.policies import Metric
 from harness.core.tensors import Floats, Ints, Strings
 from harness.core.verdicts import Evidence, Status
+from harness.judge.binned import BinnedTrack
 from harness.judge.culprits import named
 from harness.judge.evidence import evidence_of
 from harness.judge.metrics import Values
@@ -54,7 +56,16 @@ class Judge:
         self._rollback = False
         self._culprits: tuple[str, ...] = ()
 
-    def _track(self, test: PlannedTest) -> Track:
+    def _track(self, test: PlannedTest) -> Track | BinnedTrack:
+        if test.guardrail.metric is Metric.CALIBRATION_SHIFT:
+            return BinnedTrack(
+                direction=test.guardrail.direction,
+                margin=test.margin,
+                bounds=test.guardrail.bounds(),
+                plan=(test.gap, test.second_moment),
+                alphas=(self._alpha_promote, self._alpha_rollback),
+                bins=test.guardrail.bins,
+            )
         return Track(
             direction=test.guardrail.direction,
             margin=test.margin,
@@ -88,19 +99,12 @@ class Judge:
             _check(asked[name], observed, slices)
         groups: dict[str, Groups] = {}
         parts = [
-            (
-                track,
-                _entering(
-                    values[test.guardrail.name],
-                    self._members(test, slices, groups),
-                    every=test.population is not None,
-                ),
-            )
+            (track, test, self._members(test, slices, groups))
             for test, track in zip(self._plan.tests, self._tracks, strict=True)
             if test.guardrail.window == window and test.guardrail.name in values
         ]
-        for track, (x, n_failed) in parts:
-            track.add(x, n_failed)
+        for track, test, members in parts:
+            _add(track, test, values[test.guardrail.name], members)
         for name, observed in values.items():
             counts = self._left_out.setdefault(name, {})
             for reason, count in observed.left_out:
@@ -142,14 +146,18 @@ class Judge:
             found = dict(zip(names, logs.tolist(), strict=True))
             self._culprits = named(found, self._alpha_rollback)
 
-    def status(self) -> Status:
-        """Where all tests together stand at the last look."""
+    def status(self, later: Collection[str] = ()) -> Status:
+        """Where all tests together stand at the last look.
+
+        Args:
+          later: guardrails that are measured afterwards, and that a promotion need not wait for yet.
+        """
         names, logs = self._log_weighted()
         combined = float(np.logaddexp.reduce(logs)) if len(logs) else 0.0
         order = np.argsort(-logs, kind="stable")
         return Status(
             rollback=self._rollback,
-            promote_ready=self._promote_ready(),
+            promote_ready=self._promote_ready(later),
             log_e_rollback_combined=combined,
             culprits=self._culprits,
             shares=tuple((names[i], float(np.exp(logs[i] - combined))) for i in order),
@@ -157,14 +165,14 @@ class Judge:
             alpha_rollback=self._alpha_rollback,
         )
 
-    def _promote_ready(self) -> bool:
+    def _promote_ready(self, later: Collection[str]) -> bool:
         bar = math.log(1.0 / self._alpha_promote)
         gating = [
             track.n > track.n_failed and track.log_e_promote() >= bar
             for test, track in zip(self._plan.tests, self._tracks, strict=True)
-            if test.gating
+            if test.gating and test.guardrail.name not in later
         ]
-        return bool(gating) and all(gating)
+        return (bool(gating) or bool(later)) and all(gating)
 
     def evidence(self) -> tuple[Evidence, ...]:
         """What every test has shown, in the plan's order."""
@@ -230,6 +238,19 @@ def _check(test: PlannedTest, observed: Values, slices: Mapping[str, Strings]) -
     if np.any((observed.x < lo) | (observed.x > hi)):
         what = f"guardrail '{name}' has a value outside [{lo:g}, {hi:g}]"
         raise GateError("judge", what, "Report this: the test is valid only within its bounds.")
+
+
+def _add(
+    track: Track | BinnedTrack, test: PlannedTest, observed: Values, members: Ints | slice
+) -> None:
+    """Gives a test its share of a batch."""
+    if isinstance(track, Track):
+        track.add(*_entering(observed, members, every=test.population is not None))
+        return
+    if observed.score is None:
+        what = f"guardrail '{test.guardrail.name}' has no score to sort its requests by"
+        raise GateError("judge", what, "Report this: calibration is tested in bins.")
+    track.add(observed.x[members], observed.failed[members], observed.score[members])
 
 
 def _entering(observed: Values, members: Ints | slice, *, every: bool) -> tuple[Floats, int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from harness.core.policies import Against, Direction
+from harness.core.policies import Against, Direction, Metric
 from harness.core.verdicts import Evidence, Status, Verdict
+from harness.judge.binned import BinnedTrack
 from harness.judge.plan import PlannedTest
 from harness.judge.track import Track
 
@@ -26,11 +27,12 @@ _LEFT_OUT_WORDS = {
     "not_run": "were not run through both versions",
     "no_rows": "carry no rows",
     "not_measured": "could not be measured",
+    "label_of_no_two": "have a label that is neither 0 nor 1",
 }
 
 
 def evidence_of(
-    test: PlannedTest, track: Track, status: Status, left_out: Mapping[str, int]
+    test: PlannedTest, track: Track | BinnedTrack, status: Status, left_out: Mapping[str, int]
 ) -> Evidence:
     """Words and numbers of one test.
 
@@ -75,7 +77,7 @@ def _capped(log_e: float) -> float:
     return math.exp(log_e) if log_e < math.log(_LARGEST) else _LARGEST
 
 
-def _verdict(test: PlannedTest, track: Track, status: Status) -> Verdict:
+def _verdict(test: PlannedTest, track: Track | BinnedTrack, status: Status) -> Verdict:
     if not track.n:
         return Verdict.NO_DATA
     alone = track.log_e_rollback() >= math.log(1.0 / status.alpha_rollback)
@@ -86,13 +88,20 @@ def _verdict(test: PlannedTest, track: Track, status: Status) -> Verdict:
     return Verdict.INCONCLUSIVE
 
 
-def _reason(test: PlannedTest, track: Track, status: Status, interval: tuple[float, float]) -> str:
+def _reason(
+    test: PlannedTest, track: Track | BinnedTrack, status: Status, interval: tuple[float, float]
+) -> str:
     verdict = _verdict(test, track, status)
     level = 1.0 - status.alpha_promote - status.alpha_rollback
-    span = f"the mean lies in [{interval[0]:.4g}, {interval[1]:.4g}] ({level:.0%} at every look)"
+    mean = "the mean of every bin" if isinstance(track, BinnedTrack) else "the mean"
+    if isinstance(track, BinnedTrack) and verdict is Verdict.FAIL:
+        mean = "the mean of the farthest bin"
+    span = f"{mean} lies in [{interval[0]:.4g}, {interval[1]:.4g}] ({level:.0%} at every look)"
     text = _OPENINGS[verdict].format(tolerated=_tolerated(test))
     if verdict is not Verdict.NO_DATA:
         text += f": {span}"
+    if isinstance(track, BinnedTrack):
+        text += f"; {track.words()}"
     if track.n_failed:
         text += f"; {track.n_failed:,} of {track.n:,} failed and count as the worst value"
     if verdict is Verdict.INCONCLUSIVE and test.gating and status.rollback and not status.culprits:
@@ -130,6 +139,9 @@ def _left_out(test: PlannedTest, left_out: Mapping[str, int]) -> str:
 
 def _subject(test: PlannedTest) -> str:
     where = f" with {test.slice}" if test.slice else ""
+    made = _MADE.get(test.guardrail.metric)
+    if made is not None:
+        return _made_subject(test, made, where)
     if test.population is not None:
         return _exact_subject(test)
     if test.guardrail.range is not None:
@@ -140,6 +152,31 @@ def _subject(test: PlannedTest) -> str:
     if test.guardrail.column:
         return f"mean over rows like the table's{where}"
     return f"mean over requests like the {test.guardrail.window.value} window's{where}"
+
+
+_MADE = {
+    Metric.EXCESS_FLIP: "mean of flips less half of both versions' own",
+    Metric.CALIBRATION_SHIFT: "mean of outcome minus candidate's score in bins of the baseline's,",
+    Metric.LATENCY_RATIO: "clipped mean of log(candidate's / baseline's time), cut to [-1, 1],",
+    Metric.LATENCY_P99: "share slower than the cut-off, less that of a baseline slowed by {margin:g},",
+    Metric.RATIO: "clipped mean of numerator − {ratio:g}·denominator",
+}
+"""Metrics whose observations are made from several numbers, as the subject of a verdict."""
+
+
+def _made_subject(test: PlannedTest, made: str, where: str) -> str:
+    rail = test.guardrail
+    what = made.format(margin=rail.margin, ratio=rail.ratio)
+    if test.population is not None:
+        return (
+            f"{what} over exactly the {test.population:,} requests; failed ones count as the worst"
+        )
+    like = (
+        f"rows like the table's{where}"
+        if rail.column
+        else f"requests like the {rail.window.value} window's{where}"
+    )
+    return f"{what} over {like}"
 
 
 def _exact_subject(test: PlannedTest) -> str:

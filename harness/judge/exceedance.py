@@ -23,9 +23,6 @@ from harness.core.errors import GateError
 from harness.core.tensors import Bools, Floats
 from harness.judge.metrics import Values
 
-EXCEEDANCE_BOUNDS = (-1.0, 1.0)
-"""Mathematical bounds of one pair's value."""
-
 _EXPECTED_BEYOND = 5.0
 
 

@@ -16,16 +16,12 @@ from __future__ import annotations
 import numpy as np
 
 from harness.core.errors import GateError
-from harness.core.tensors import Bools, Floats
-from harness.judge.metrics import Values
-
-EXCESS_BOUNDS = (-1.0, 1.0)
-"""Mathematical bounds of one request's value."""
+from harness.core.tensors import Floats
 
 
 def excess_flips(
     flip: Floats, baseline_flip: Floats | None, candidate_flip: Floats | None
-) -> Values:
+) -> Floats:
     """One value a request, in {−1, −½, 0, ½, 1} (means of them where requests carry rows).
 
     Args:
@@ -34,7 +30,8 @@ def excess_flips(
       candidate_flip: new ≠ new′ of the same requests; NaN = the repetition failed.
 
     Returns:
-      Values; a request with a NaN anywhere failed, and counts as the worst for either answer.
+      Shape (n,), in [−1, 1]; NaN where any part is: such a request failed, and counts as the worst
+      for either answer.
 
     Raises:
       GateError: a repetition is missing, lengths differ, or a value lies outside [0, 1].
@@ -48,9 +45,7 @@ def excess_flips(
     parts = np.stack(_same_length(flip, baseline_flip, candidate_flip))
     if np.any((parts < 0.0) | (parts > 1.0)):
         raise GateError("judge, excess_flips", "a flip outside [0, 1]", "Report this.")
-    x = parts[0] - 0.5 * (parts[1] + parts[2])
-    failed: Bools = np.isnan(x)
-    return Values(x=x, failed=failed)
+    return np.asarray(parts[0] - 0.5 * (parts[1] + parts[2]), np.float64)
 
 
 def ratio_values(y: Floats, w: Floats, r: float) -> Floats:
@@ -73,19 +68,6 @@ def ratio_values(y: Floats, w: Floats, r: float) -> Floats:
     if np.any(w < 0.0):
         raise GateError("judge, ratio", "a denominator below 0", "Denominators count something.")
     return np.asarray(y - r * w, np.float64)
-
-
-def ratio_bounds(
-    y_bounds: tuple[float, float], w_bounds: tuple[float, float], r: float
-) -> tuple[float, float]:
-    """Mathematical bounds of Y − r·W, from those of Y and W.
-
-    Args:
-      y_bounds: (lo, hi) of Y.
-      w_bounds: (lo, hi) of W, lo ≥ 0.
-      r: the tolerated ratio, ≥ 0.
-    """
-    return y_bounds[0] - r * w_bounds[1], y_bounds[1] - r * w_bounds[0]
 
 
 def _same_length(*columns: Floats) -> list[Floats]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from harness.core.policies import (
 )
 from harness.core.tensors import Bools, Floats
 from harness.judge.answers import RowPair, decisions, positives, scores
+from harness.judge.excess import excess_flips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Values:
     """Shape (n,), within `bounds`; NaN = this request does not enter, unless it failed."""
     failed: Bools
     """Shape (n,): enters as the bound that speaks against whatever is to be proven."""
+    score: Floats | None = None
+    """The baseline's score of each request, shape (n,), for a test in bins of it; None otherwise."""
     left_out: tuple[tuple[str, int], ...] = ()
     """(reason, requests) that do not enter: no_label, both_failed, baseline_failed, not_run, …"""
 
@@ -59,6 +62,8 @@ def observe(
     labels: Floats | None,
     output_mismatch: Bools | None,
     feature_mismatch: Bools | None,
+    *,
+    again: PairBatch | None = None,
 ) -> Values:
     """Measures one guardrail on a batch.
 
@@ -74,6 +79,8 @@ def observe(
       labels: y per request, shape (n,), NaN = none that counts; None = no labels at all.
       output_mismatch: outputs differ beyond the floor, shape (n,); None = not compared.
       feature_mismatch: the same for features.
+      again: the same requests through both versions a second time, for excess flips; None = they
+        were not repeated, and nothing is measured.
 
     Returns:
       Values for the n requests.
@@ -84,10 +91,7 @@ def observe(
       GateError: arrays of another length.
     """
     sides = _sides(pair)
-    for given in (labels, output_mismatch, feature_mismatch):
-        if given is not None and len(given) != len(pair):
-            what = f"{len(given)} labels or mismatches for {len(pair)} requests"
-            raise GateError("judge", what, "Report this: they must belong to the same batch.")
+    _same_batch(pair, labels, output_mismatch, feature_mismatch)
     match guardrail.metric:
         case Metric.FAILURE:
             return _failure(sides)
@@ -98,15 +102,39 @@ def observe(
             return _entered(sides, _request_means(pair, _nan_difference(pair)))
         case Metric.LOSS_DIFFERENCE:
             return _loss(guardrail, pair, _needed(decision, guardrail), labels, sides)
-        case Metric.COLUMN:
-            raise GateError(
-                "judge",
-                f"guardrail '{guardrail.name}' reads a table's column, not a pair of answers",
-                "Report this: a gate's policy refuses such guardrails.",
-            )
+        case Metric.CALIBRATION_SHIFT:
+            return _calibration(pair, _needed(decision, guardrail), labels, sides)
         case _:
-            rows = _ROW_VALUES[guardrail.metric](pair, _needed(decision, guardrail))
-            return _entered(sides, _request_means(pair, rows))
+            return _unlabelled(guardrail, pair, decision, again, sides)
+
+
+def _unlabelled(
+    guardrail: Guardrail,
+    pair: PairBatch,
+    decision: DecisionRule | None,
+    again: PairBatch | None,
+    sides: _Sides,
+) -> Values:
+    """What needs only answers."""
+    if guardrail.metric is Metric.EXCESS_FLIP:
+        return _excess(pair, again, _needed(decision, guardrail), sides)
+    if guardrail.metric not in _ROW_VALUES:
+        raise GateError(
+            "judge",
+            f"guardrail '{guardrail.name}' ({guardrail.metric.value}) is not made from a pair of "
+            "answers",
+            "Report this: a gate's policy refuses a table's guardrails, and latency is measured "
+            "beside the replay.",
+        )
+    rows = _ROW_VALUES[guardrail.metric](pair, _needed(decision, guardrail))
+    return _entered(sides, _request_means(pair, rows))
+
+
+def _same_batch(pair: PairBatch, *columns: Floats | Bools | None) -> None:
+    for given in columns:
+        if given is not None and len(given) != len(pair):
+            what = f"{len(given)} labels or mismatches for {len(pair)} requests"
+            raise GateError("judge", what, "Report this: they must belong to the same batch.")
 
 
 def _sides(pair: PairBatch) -> _Sides:
@@ -182,6 +210,47 @@ def _loss_rows(guardrail: Guardrail, pair: PairBatch, decision: DecisionRule, y:
     if guardrail.loss is Loss.ABSOLUTE:
         return np.abs(score.candidate - y) - np.abs(score.baseline - y)
     return np.square(score.candidate - y) - np.square(score.baseline - y)
+
+
+def _calibration(
+    pair: PairBatch, decision: DecisionRule, labels: Floats | None, sides: _Sides
+) -> Values:
+    """The outcome minus the candidate's score, with the baseline's score to sort it by.
+
+    A label that is neither 0 nor 1 has no calibration and does not enter.
+    """
+    y = np.full(len(pair), np.nan) if labels is None else labels
+    odd: Bools = ~np.isnan(y) & (y != 0.0) & (y != 1.0)
+    score = scores(pair, decision)
+    residual = np.repeat(y, pair.requests.rows) - score.candidate
+    values = _entered(sides, _request_means(pair, residual), no_label=np.isnan(y) | odd)
+    counts = dict(values.left_out)
+    n_odd = int(np.count_nonzero(odd & ~sides.not_run))
+    if n_odd:
+        counts["no_label"] -= n_odd
+        counts["label_of_no_two"] = n_odd
+    return Values(
+        x=values.x,
+        failed=values.failed,
+        score=_request_means(pair, score.baseline),
+        left_out=tuple((reason, n) for reason, n in counts.items() if n),
+    )
+
+
+def _excess(
+    pair: PairBatch, again: PairBatch | None, decision: DecisionRule, sides: _Sides
+) -> Values:
+    """Flips between the versions, less half of each version's flips from itself."""
+    if again is None:
+        nothing = np.full(len(pair), np.nan)
+        return _entered(sides, nothing, not_measured=sides.both | sides.baseline_failed)
+    ours = replace(pair, candidate=again.baseline)
+    theirs = replace(pair, baseline=pair.candidate, candidate=again.candidate)
+    parts = [_request_means(p, _flips(p, decision)) for p in (pair, ours, theirs)]
+    repeated = (ours.candidate.outcome == Outcome.OK) & (theirs.candidate.outcome == Outcome.OK)
+    # A version that answers once and fails once has failed: its answers cannot be told apart.
+    x = np.where(repeated, excess_flips(*parts), np.nan)
+    return _entered(sides, x)
 
 
 def _flips(pair: PairBatch, decision: DecisionRule) -> Floats:

@@ -78,7 +78,7 @@ class OverlapTrack:
             raise PolicyError("margin", what, "A difference of outcomes lies within their range.")
         if not all(0.0 < alpha < 1.0 for alpha in alphas):
             raise PolicyError("alpha", f"{alphas} is not in (0, 1)", "Use levels like 0.05.")
-        self._bets = _bets(margin, width, plan)
+        self._bets = overlap_bets(margin, width, plan)
         self._bounds = bounds
         self._width = width
         self._alphas = alphas
@@ -267,7 +267,7 @@ class OverlapTrack:
         return self
 
 
-def _bets(margin: float, width: float, plan: tuple[float | None, float | None]) -> OneSided:
+def overlap_bets(margin: float, width: float, plan: tuple[float | None, float | None]) -> OneSided:
     """Bets on Z in [−width, width] with null 0.
 
     Its variance is at most π(1 − π)·width²/4, so the smallest bet that can pay, for a difference a

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from harness.core.errors import PolicyError, nearest
 from harness.core.jsonable import sha256
-from harness.core.policies import Claim, Direction, Guardrail, Metric, Policy
+from harness.core.policies import (
+    LATENCY_METRICS,
+    Claim,
+    Direction,
+    Guardrail,
+    Metric,
+    Policy,
+    WindowName,
+)
 
 REST = "rest"
 """Slice value under which values too rare for a test of their own are pooled."""
 
 _ZERO_ONE = (0.0, 1.0)
+_NEVER_EXACT = LATENCY_METRICS | {Metric.EXCESS_FLIP}
+"""Metrics of what comes out otherwise when asked again: never known of a window by reading it all."""
+
+_WIDEST_RESIDUAL = 0.25
+"""Variance of y − p̂ where p̂ is right: p(1 − p) at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +149,7 @@ def plan_tests(
     same margin; a rest smaller than `min_slice` could never prove anything and only reports.
     Half the rollback weight lies on all-traffic tests and half on slices, equal within each half;
     all of it on the former without slices. Under `claim: window` the tests over all traffic are about
-    exactly the requests that were counted, slices about traffic like theirs.
+    exactly the requests that were counted; slices and latencies are about traffic like theirs.
 
     Args:
       policy: guardrails, margins, slices, claim.
@@ -155,17 +169,23 @@ def plan_tests(
     for guardrail in policy.guardrails:
         counts = windows.get(guardrail.window.value, WindowCounts(n=0, slices={}))
         moment = moments.get(guardrail.name)
-        whole = _test(guardrail, _Part(n=counts.n), moment)
+        whole = _test(guardrail, _Part(n=_available(guardrail, counts.n, policy)), moment)
         # A slice and a window's remainder stay claims about traffic like it: only the whole window,
         # read to its end, answers by itself.
         every = counts.n if counts.population is None else counts.population
-        exact = policy.claim is Claim.WINDOW
+        exact = policy.claim is Claim.WINDOW and guardrail.metric not in _NEVER_EXACT
         tests.append(replace(whole, population=every if exact else None))
         for column in guardrail.slice_by:
             parts = _parts(guardrail, column, counts)
             tests.extend(_test(guardrail, part, moment) for part in parts)
             pooled.extend(_pooled(guardrail, part, counts.n) for part in parts if part.rest)
     return TestPlan(tests=_weighted(tests), pooled=tuple(pooled))
+
+
+def _available(guardrail: Guardrail, n: int, policy: Policy) -> int:
+    """Requests that a guardrail can see: a gate measures latency on a sample."""
+    sampled = guardrail.metric in LATENCY_METRICS and guardrail.window is not WindowName.TABLE
+    return min(n, policy.latency.sample) if sampled else n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +233,9 @@ def _test(guardrail: Guardrail, part: _Part, second_moment: float | None) -> Pla
         margin = guardrail.slice_margin
     if guardrail.bounds() == _ZERO_ONE and guardrail.metric is not Metric.COLUMN:
         second_moment = margin * (1.0 - margin)
+    if guardrail.metric is Metric.CALIBRATION_SHIFT and second_moment is None:
+        second_moment = _WIDEST_RESIDUAL
+    margin = guardrail.tolerated_mean(margin)
     gap = _gap(guardrail, margin)
     label = part.label()
     return PlannedTest(
@@ -234,13 +257,19 @@ def _gap(guardrail: Guardrail, margin: float) -> float | None:
     """Distance between the declared effect and the margin; None when nothing was declared."""
     if guardrail.effect is None:
         return None
+    effect = expected_mean(guardrail, guardrail.effect)
     towards = {
-        Direction.INCREASE: guardrail.effect,
-        Direction.DECREASE: -guardrail.effect,
-        Direction.BOTH: abs(guardrail.effect),
+        Direction.INCREASE: effect,
+        Direction.DECREASE: -effect,
+        Direction.BOTH: abs(effect),
     }
     gap = margin - towards[guardrail.direction]
     return gap if gap > 0.0 else None
+
+
+def expected_mean(guardrail: Guardrail, effect: float) -> float:
+    """The mean of the observations under a declared effect; a growth becomes its logarithm."""
+    return math.log1p(effect) if guardrail.metric is Metric.LATENCY_RATIO else effect
 
 
 def _pooled(guardrail: Guardrail, part: _Part, n_window: int) -> Pooled:

@@ -39,7 +39,8 @@ _FIRST_LOOK = 10
 _HARM_LOOKS = 60
 _HALVINGS = 12
 _REACHED = 0.995
-_HORIZON = 30.0
+HORIZON_OF_BOUND = 30.0
+"""Runs are simulated to this many times the bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,8 @@ def second_moment(guardrail: Guardrail, x: Floats) -> float | None:
     if not len(x):
         return None
     signs = _SIGNS[guardrail.direction]
-    return max(float(np.mean(np.square(sign * x - guardrail.margin))) for sign in signs)
+    margin = guardrail.tolerated_mean(guardrail.margin)
+    return max(float(np.mean(np.square(sign * x - margin))) for sign in signs)
 
 
 def moments(guardrails: Sequence[Guardrail], values: Mapping[str, Floats]) -> dict[str, float]:
@@ -220,8 +222,8 @@ def require(
     if not 0.0 < alpha < 1.0:
         raise PolicyError("alpha.promote", f"{alpha:g} is no error rate", "Use 0.05.")
     bound = _bound(test, model, alpha)
-    longest = horizon if bound == math.inf else max(1000, math.ceil(_HORIZON * bound))
-    ends = _looks(min(horizon, longest), _LOOKS)
+    longest = horizon if bound == math.inf else max(1000, math.ceil(HORIZON_OF_BOUND * bound))
+    ends = look_sizes(min(horizon, longest), _LOOKS)
     _, promotes = _processes(test)
     at = _crossings(test, promotes, model, ends, math.log(1.0 / alpha), rng, together="min")
     power = np.array([float((at <= end).mean()) for end in ends])
@@ -266,7 +268,7 @@ def smallest_harm(
     most = model.bounds[1] if sign > 0 else -model.bounds[0]
     rollbacks, _ = _processes(test)
     bar = math.log(1.0 / (alpha * test.weight))
-    ends = _looks(n, _HARM_LOOKS)
+    ends = look_sizes(n, _HARM_LOOKS)
     seed = int(rng.integers(2**63))
 
     def seen(harm: float) -> bool:
@@ -326,8 +328,8 @@ def _growths(processes: list[OneSided], model: RequestModel) -> list[float]:
     return found
 
 
-def _looks(most: int, count: int) -> Ints:
-    """Growing look sizes, the last one `most`."""
+def look_sizes(most: int, count: int) -> Ints:
+    """Growing look sizes, the last one `most`; at most `count` of them."""
     first = min(_FIRST_LOOK, most)
     return np.unique(np.round(np.geomspace(first, most, count)).astype(np.int64))
 

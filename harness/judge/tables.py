@@ -10,13 +10,17 @@ them is not that metric, and cutting it would hide the mistake.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.core.errors import TrafficError
-from harness.core.policies import Guardrail
-from harness.core.tensors import Floats
+from harness.core.errors import GateError, TrafficError
+from harness.core.policies import Guardrail, Metric
+from harness.core.tensors import Bools, Floats
+from harness.judge.exceedance import exceedance_cut, exceedances
+from harness.judge.excess import excess_flips, ratio_values
+from harness.judge.latency import log_ratios
 from harness.judge.metrics import Values
 
 _ROUNDING = 1e-9
@@ -74,6 +78,123 @@ def column_values(guardrail: Guardrail, x: Floats) -> ColumnValues:
             else (0, 0)
         ),
     )
+
+
+def table_values(
+    guardrail: Guardrail, columns: Sequence[Floats], *, planning: int = 0
+) -> ColumnValues:
+    """Makes a guardrail's observations from all the columns that it reads.
+
+    Args:
+      guardrail: names its columns (`reads`).
+      columns: in that order, each in arrival order, shape (n,); NaN = missing.
+      planning: first rows, which no test sees; they fix a cut-off that the policy leaves open.
+
+    Returns:
+      Values in the guardrail's bounds, with counts of what was missing and what was cut.
+
+    Raises:
+      TrafficError: a value that the metric cannot have, or planning rows that fix no cut-off.
+    """
+    match guardrail.metric:
+        case Metric.EXCESS_FLIP:
+            for column, x in zip(guardrail.columns, columns, strict=True):
+                _within(guardrail, column, x, (0.0, 1.0))
+            return _counted(as_values(excess_flips(*columns)), (0, 0))
+        case Metric.CALIBRATION_SHIFT:
+            return _calibration(guardrail, *columns)
+        case Metric.LATENCY_RATIO | Metric.LATENCY_P99:
+            return _latency(guardrail, *columns, planning=planning)
+        case Metric.RATIO:
+            return _ratio(guardrail, *columns)
+        case _:
+            (only,) = columns
+            return column_values(guardrail, only)
+
+
+def _counted(values: Values, clipped: tuple[int, int]) -> ColumnValues:
+    """Rows that do not enter count as missing: in a table nothing is left out in silence."""
+    missing: Bools = np.isnan(values.x)
+    return ColumnValues(
+        values=replace(values, failed=values.failed | missing, left_out=()),
+        n_missing=int(np.count_nonzero(missing)),
+        n_clipped=clipped,
+    )
+
+
+def _calibration(guardrail: Guardrail, label: Floats, old: Floats, new: Floats) -> ColumnValues:
+    """The outcome minus the candidate's score, with the baseline's score to sort it by."""
+    odd = np.flatnonzero(~np.isnan(label) & (label != 0.0) & (label != 1.0))
+    if len(odd):
+        raise TrafficError(
+            f"column '{guardrail.columns[0]}', row {odd[0]}",
+            f"label {label[odd[0]]:g} is neither 0 nor 1",
+            "Calibration is about outcomes of two kinds.",
+        )
+    for column, x in zip(guardrail.columns[1:], (old, new), strict=True):
+        _within(guardrail, column, x, (0.0, 1.0))
+    return _counted(replace(as_values(label - new), score=old), (0, 0))
+
+
+def _latency(
+    guardrail: Guardrail, baseline_s: Floats, candidate_s: Floats, *, planning: int
+) -> ColumnValues:
+    """Log-ratios, or exceedances of a cut-off; an empty cell is the worst for either answer."""
+    for column, x in zip(guardrail.columns, (baseline_s, candidate_s), strict=True):
+        odd = np.flatnonzero(~(np.isnan(x) | ((x > 0.0) & np.isfinite(x))))
+        if len(odd):
+            what = f"{x[odd[0]]:g} is no time in seconds"
+            raise TrafficError(f"column '{column}', row {odd[0]}", what, "Correct the column.")
+    nobody: Bools = np.zeros(len(baseline_s), np.bool_)
+    if guardrail.metric is Metric.LATENCY_RATIO:
+        bare = np.log(candidate_s / baseline_s)
+        lo, hi = guardrail.bounds()
+        cut = int(np.count_nonzero(bare < lo)), int(np.count_nonzero(bare > hi))
+        return _counted(log_ratios(baseline_s, candidate_s, nobody), cut)
+    cut_s = guardrail.cutoff_s or _cutoff(guardrail, baseline_s[:planning])
+    found = exceedances(baseline_s, candidate_s, nobody, cut_s=cut_s, ratio=guardrail.margin)
+    return _counted(found, (0, 0))
+
+
+def _cutoff(guardrail: Guardrail, earlier_s: Floats) -> float:
+    try:
+        return exceedance_cut(earlier_s[~np.isnan(earlier_s)], guardrail.margin)
+    except GateError as error:
+        raise TrafficError(
+            f"guardrail {guardrail.name}, windows.planning",
+            f"the planning rows fix no cut-off: {error.what}",
+            "Add `cutoff:` in seconds, or plan with more rows.",
+        ) from None
+
+
+def _ratio(guardrail: Guardrail, numerator: Floats, denominator: Floats) -> ColumnValues:
+    """Y − r·W, both cut to their declared ranges."""
+    top, bottom = guardrail.range, guardrail.denominator_range
+    if top is None or bottom is None:
+        where = f"guardrail {guardrail.name}"
+        raise GateError(where, "a ratio without ranges", "Report this: policies are checked.")
+    lo, hi = guardrail.bounds()
+    made = ratio_values(np.clip(numerator, *top), np.clip(denominator, *bottom), guardrail.ratio)
+    below = (numerator < top[0]) | (denominator < bottom[0])
+    above = (numerator > top[1]) | (denominator > bottom[1])
+    cut = int(np.count_nonzero(below)), int(np.count_nonzero(above & ~below))
+    return _counted(as_values(np.clip(made, lo, hi)), cut)
+
+
+def as_values(x: Floats) -> Values:
+    """Observations of which NaN ones failed."""
+    return Values(x=x, failed=np.isnan(x))
+
+
+def _within(guardrail: Guardrail, column: str, x: Floats, bounds: tuple[float, float]) -> None:
+    odd = np.flatnonzero((x < bounds[0]) | (x > bounds[1]))
+    if len(odd):
+        raise TrafficError(
+            f"column '{column}', row {odd[0]}",
+            f"{x[odd[0]]:g} is outside [{bounds[0]:g}, {bounds[1]:g}], between which "
+            f"{guardrail.metric.value} needs it; {len(odd):,} rows are outside",
+            "Correct the column.",
+        )
 
 
 def looks(n: int) -> list[tuple[int, int]]:

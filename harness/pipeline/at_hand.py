@@ -12,9 +12,8 @@ from harness.core.errors import UsageError
 from harness.core.policies import Policy, WindowName
 from harness.core.tensors import Floats
 from harness.judge.plan import WindowCounts
-from harness.judge.tables import column_values
 from harness.pipeline.observed import read_observed
-from harness.pipeline.table_units import by_unit, unit_columns
+from harness.pipeline.table_units import by_unit, columns_seen, slices_of, unit_columns
 
 _MOST_EARLIER = 200_000
 _SEED = 0
@@ -45,15 +44,15 @@ def table_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
     if len(traffic) > 1:
         raise UsageError("--traffic", "a policy over columns takes one table", "Give one file.")
     sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
-    columns = [*(g.column for g in policy.guardrails), *sliced, *unit_columns(policy)]
+    columns = [*(c for g in policy.guardrails for c in g.reads()), *sliced, *unit_columns(policy)]
     observed = read_observed(traffic[0], columns)
-    seen = {g.name: column_values(g, observed.numbers(g.column)).values for g in policy.guardrails}
+    seen = {name: c.values for name, c in columns_seen(policy, observed).items()}
     values = by_unit(policy, observed, seen, _SEED)
     n = max(len(v.x) for v in values.values())
     n0 = min(policy.windows.planning, n)
     slices = {}
-    for column in sliced:
-        words, found = np.unique(observed.words(column)[n0:].astype(str), return_counts=True)
+    for column, each in slices_of(policy, observed).items():
+        words, found = np.unique(each[n0:].astype(str), return_counts=True)
         slices[column] = {str(w): int(k) for w, k in zip(words, found, strict=True)}
     units = f", {n:,} units of {policy.unit}" if policy.unit else ""
     return AtHand(

@@ -13,8 +13,16 @@ import numpy as np
 
 from harness.core.errors import GateError
 from harness.core.models import ModelGraph
-from harness.core.observations import Observations, Outcome, PairBatch
-from harness.core.policies import Against, Guardrail, Metric, Policy, Scope
+from harness.core.observations import LatencySample, Observations, Outcome, PairBatch
+from harness.core.policies import (
+    LATENCY_METRICS,
+    Against,
+    Guardrail,
+    Metric,
+    Policy,
+    Scope,
+    WindowName,
+)
 from harness.core.tensors import Array, Bools, Floats
 from harness.core.verdicts import Status
 from harness.diff.faithful import FaithfulDiff
@@ -26,6 +34,7 @@ from harness.diff.reports import RequestMismatch
 from harness.diff.signature import SignatureMatch
 from harness.judge.answers import positives, scores
 from harness.judge.combine import Judge
+from harness.judge.latency import LatencyValues
 from harness.judge.metrics import Values, observe
 from harness.judge.plan import TestPlan
 from harness.pipeline.candidate_failures import CandidateFailures
@@ -65,6 +74,8 @@ class RunningEvidence:
         self.observer = ObserverDiff(floor)
         self.failures = CandidateFailures()
         self.judged: dict[str, int] = {}
+        asked = [g for g in policy.guardrails if g.metric in LATENCY_METRICS]
+        self.latency = LatencyValues(asked, policy.latency.planning)
 
     def carry(self, judge: dict[str, Any], judged: dict[str, int]) -> None:
         """Starts from the tests of an earlier attempt at the same question.
@@ -81,13 +92,16 @@ class RunningEvidence:
         self.judge = Judge.from_state(terms.plan, *levels, judge)
         self.judged = dict(judged)
 
-    def update(self, batch: Batch, pair: PairBatch, label: Floats) -> Pairs:
+    def update(
+        self, batch: Batch, pair: PairBatch, label: Floats, again: PairBatch | None = None
+    ) -> Pairs:
         """Takes one batch and looks.
 
         Args:
           batch: which window it is of.
           pair: both versions' observations.
           label: y per request, NaN where none counts, shape (n,).
+          again: the same requests a second time, where a guardrail asks for it.
 
         Returns:
           The batch's rows of the pairs table.
@@ -97,11 +111,12 @@ class RunningEvidence:
         unfaithful = self.faithful.update(pair.requests, pair.baseline)
         self.observer.update(pair)
         seen = _under_baseline_names(pair, self.terms.match)
+        repetition = None if again is None else _under_baseline_names(again, self.terms.match)
         self.failures.update(seen)
         values = {
-            g.name: self._observed(g, seen, label, outputs, features)
+            g.name: self._observed(g, seen, label, outputs, features, repetition)
             for g in self.terms.policy.guardrails
-            if g.window.value == batch.window
+            if g.window.value == batch.window and g.metric not in LATENCY_METRICS
         }
         self.judge.update(batch.window, values, pair.requests.context)
         self.judged[batch.window] = self.judged.get(batch.window, 0) + len(pair)
@@ -119,6 +134,7 @@ class RunningEvidence:
         label: Floats,
         outputs: RequestMismatch,
         features: RequestMismatch,
+        again: PairBatch | None,
     ) -> Values:
         """One guardrail's values.
 
@@ -130,7 +146,7 @@ class RunningEvidence:
             pair = _against_anchor(pair)
         values = observe(
             guardrail, pair, self.terms.policy.decision, label, outputs.mismatch,
-            features.mismatch if comparable else None,
+            features.mismatch if comparable else None, again=again,
         )  # fmt: skip
         if guardrail.metric is not Metric.PARITY_MISMATCH:
             return values
@@ -139,9 +155,22 @@ class RunningEvidence:
         unseen: Bools = unknown & ~np.isnan(values.x) & _both_answered(pair)
         return replace(values, failed=values.failed | unseen) if unseen.any() else values
 
-    def status(self) -> Status:
-        """Where the guardrails stand at this look."""
-        return self.judge.status()
+    def take_latency(self, sample: LatencySample) -> None:
+        """Takes pairs that were replayed singly, and looks.
+
+        The first of them may only fix cut-offs (`latency.planning`).
+        """
+        values = self.latency.values(sample)
+        if values:
+            self.judge.update(WindowName.NEWEST.value, values, {})
+
+    def status(self, *, replayed: bool = False) -> Status:
+        """Where the guardrails stand at this look.
+
+        Args:
+          replayed: only those that the replay measures keep a promotion waiting; latency comes after.
+        """
+        return self.judge.status(latency_names(self.terms.policy) if replayed else ())
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Arrays and plain values from which `restored` goes on identically."""
@@ -152,6 +181,7 @@ class RunningEvidence:
             "judge": self.judge.state(),
             "failures": self.failures.state(),
             "judged": dict(self.judged),
+            "latency": self.latency.state(),
         }
         return arrays, meta
 
@@ -181,6 +211,7 @@ class RunningEvidence:
         found.observer = ObserverDiff.from_state(saved("observer"), floor)
         found.failures = CandidateFailures.from_state(meta["failures"])
         found.judged = dict(meta["judged"])
+        found.latency.restore(meta["latency"])
         return found
 
     def _diffs(
@@ -198,6 +229,11 @@ def _against_anchor(pair: PairBatch) -> PairBatch:
     if pair.anchor is None:
         raise GateError("anchor", "was not replayed", "Report this: a guardrail is against it.")
     return replace(pair, baseline=pair.anchor)
+
+
+def latency_names(policy: Policy) -> tuple[str, ...]:
+    """Guardrails that are measured on requests replayed singly."""
+    return tuple(g.name for g in policy.guardrails if g.metric in LATENCY_METRICS)
 
 
 def expected_changes(policy: Policy, scope: Scope) -> tuple[str, ...]:

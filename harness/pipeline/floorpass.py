@@ -6,8 +6,6 @@ of measured either hides a fault or raises an alarm about nothing.
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
@@ -17,7 +15,7 @@ from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor, FloorBuilder, floor_from_json
 from harness.pipeline.noise import NoiseLevels
-from harness.replay.composition import asked_by, joined, rows_of
+from harness.replay.composition import asked_by, cuts, joined, rows_of
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 from harness.store.runs import RunFolder
@@ -26,8 +24,6 @@ FLOOR_FILE = "floor.json"
 FLOOR_REQUESTS = 20_000
 SINGLE_REQUESTS = 1024
 """Requests that are run by themselves to see whether the batch is the cause of noise."""
-_SPLITS = (333 / 1024, 845 / 1024)
-"""Where the second leg's batches are cut; the smallest have to be cut too, or their batch stays the same."""
 
 
 def floor_of_run(
@@ -95,7 +91,7 @@ def measure_floor(
     """
     prefix = list(_prefix(batches, FLOOR_REQUESTS))
     in_pieces = _Measured(policy, fitted)
-    in_pieces.run(first, second, prefix, read, _cuts, trace=trace, heard=heard)
+    in_pieces.run(first, second, prefix, read, cuts, trace=trace, heard=heard)
     floor = in_pieces.floor()
     if floor.silent or _gave_up(first, second):
         return floor
@@ -166,12 +162,6 @@ def _prefix(batches: Sequence[Batch], requests: int) -> Iterator[Batch]:
             return
         count += len(batch.positions)
         yield batch
-
-
-def _cuts(n: int) -> list[tuple[int, int]]:
-    """Up to three pieces of different sizes; two requests make two."""
-    edges = sorted({0, *(min(math.ceil(n * part), n) for part in _SPLITS), n})
-    return list(itertools.pairwise(edges))
 
 
 def _whole(n: int) -> list[tuple[int, int]]:

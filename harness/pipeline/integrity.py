@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.core.errors import TrafficError
 from harness.core.findings import Finding, Severity
-from harness.core.policies import Loss, Policy, WindowName
+from harness.core.policies import Loss, Metric, Policy, WindowName
 from harness.core.tensors import Bools, Floats
 from harness.core.traffic import WindowInfo
 from harness.decide.facts import LabelFacts, TrafficFacts
@@ -61,7 +61,11 @@ def check_label_values(
     Raises:
       TrafficError: a label that counts is neither 0 nor 1; it names the file and the request.
     """
-    names = [g.name for g in policy.guardrails if g.loss in _PROBABILITY_LOSSES]
+    names = [
+        g.name
+        for g in policy.guardrails
+        if g.loss in _PROBABILITY_LOSSES or (g.gating and g.metric is Metric.CALIBRATION_SHIFT)
+    ]
     wrong = selected & ~np.isin(joined.label, (0.0, 1.0))
     if not names or not wrong.any():
         return

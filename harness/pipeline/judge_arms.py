@@ -25,7 +25,7 @@ from harness.judge.metrics import Values
 from harness.judge.tables import ColumnValues, looks
 from harness.judge.units import unit_arms, unit_means
 from harness.pipeline.observed import ObservedTable
-from harness.pipeline.table_units import units_of
+from harness.pipeline.table_units import columns_seen, units_of
 
 ARM, PROPENSITY = "arm", "propensity"
 COLUMNS = (ARM, PROPENSITY)
@@ -81,8 +81,10 @@ def judge_arms(
     """
     units = _units(policy, observed, seen)
     n = len(units.candidate)
-    judge = LiveJudge(_plan(policy))
-    for number, (start, stop) in enumerate(looks(n)):
+    n0 = min(policy.windows.planning, n)
+    judge = LiveJudge(_plan(policy, {name: x[:n0] for name, x in units.values.items()}))
+    cut = [(n0 + a, n0 + b) for a, b in looks(n - n0)]
+    for number, (start, stop) in enumerate(cut):
         at = slice(start, stop)
         requests = Requests(
             ts_ns=np.arange(start, stop, dtype=np.int64) * _SECOND_NS,
@@ -94,14 +96,15 @@ def judge_arms(
         judge.update(LiveBatch(number=number, until_ns=stop * _SECOND_NS, requests=requests))
     rows = tuple(_of_the_table(row) for row in judge.evidence())
     return ArmsVerdict(
-        record=_record(policy, judge.answer(), rows, units),
+        record=_record(policy, judge.answer(), rows, units, n0),
         evidence=rows,
         n=n,
         fixed_sample=tuple(_counts(units)),
     )
 
 
-def _plan(policy: Policy) -> LivePlan:
+def _plan(policy: Policy, earlier: Mapping[str, Floats]) -> LivePlan:
+    """The tests; units that are not tested say how outcomes spread."""
     return LivePlan(
         guardrails=tuple(
             LiveGuardrail(
@@ -112,6 +115,7 @@ def _plan(policy: Policy) -> LivePlan:
                 direction=g.direction,
                 gating=g.gating,
                 gap=None if g.effect is None else g.margin - _towards(g.direction, g.effect),
+                second_moment=_variance(earlier[g.name]),
             )
             for g in policy.guardrails
         ),
@@ -122,6 +126,12 @@ def _plan(policy: Policy) -> LivePlan:
     )
 
 
+def _variance(outcomes: Floats) -> float | None:
+    """Of outcomes that are not tested; None where they say nothing."""
+    known = outcomes[~np.isnan(outcomes)]
+    return (float(known.var()) or None) if len(known) else None
+
+
 def _towards(direction: Direction, effect: float) -> float:
     match direction:
         case Direction.INCREASE:
@@ -130,6 +140,16 @@ def _towards(direction: Direction, effect: float) -> float:
             return -effect
         case Direction.BOTH:
             return abs(effect)
+
+
+def arms_at_hand(policy: Policy, observed: ObservedTable) -> tuple[dict[str, Floats], Floats]:
+    """(guardrail → outcome of each unit, the split in force at each) of a table of two arms.
+
+    Raises:
+      TrafficError: as in `judge_arms`.
+    """
+    units = _units(policy, observed, columns_seen(policy, observed))
+    return units.values, units.propensity
 
 
 def _units(policy: Policy, observed: ObservedTable, seen: Mapping[str, ColumnValues]) -> _Units:
@@ -173,7 +193,7 @@ def _units(policy: Policy, observed: ObservedTable, seen: Mapping[str, ColumnVal
 
 
 def _record(
-    policy: Policy, answer: LiveAnswer, rows: tuple[Evidence, ...], units: _Units
+    policy: Policy, answer: LiveAnswer, rows: tuple[Evidence, ...], units: _Units, n0: int
 ) -> DecisionRecord:
     decision, reason, explanation = answer.decision, answer.reason, answer.explanation
     n = answer.n_closed
@@ -189,6 +209,7 @@ def _record(
         explanation = "Every propensity is 0 or 1: no unit could have met the other version."
     gating = [row for row in rows if row.gating]
     weakest = min(gating, key=lambda row: row.e_promote).name if gating else ""
+    planned = f"the first {n0:,} units: they planned the bets and are no evidence"
     ignored = f"{units.n_ignored:,} rows of units that had changed arms before"
     return DecisionRecord(
         decision=decision,
@@ -203,6 +224,7 @@ def _record(
         not_compared=(
             "where the rows come from: only the table was judged, no model was run",
             "how arms were assigned: the column `propensity` is believed, and checked in total",
+            *((planned,) if n0 else ()),
             *((ignored,) if units.n_ignored else ()),
         ),
     )

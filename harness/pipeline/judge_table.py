@@ -27,14 +27,14 @@ from harness.judge.combine import Judge
 from harness.judge.metrics import Values
 from harness.judge.plan import TestPlan, WindowCounts, plan_tests
 from harness.judge.planning import moments, planning_json
-from harness.judge.tables import ColumnValues, column_values, looks
+from harness.judge.tables import ColumnValues, looks
 from harness.pipeline.environment import environment, package_version
 from harness.pipeline.gate import EXIT_CODES
 from harness.pipeline.judge_arms import COLUMNS, check_arms, judge_arms
 from harness.pipeline.observed import ObservedTable, read_observed
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.table_findings import about_units, findings_of
-from harness.pipeline.table_units import by_unit, unit_columns
+from harness.pipeline.table_units import by_unit, columns_seen, slices_of, unit_columns
 from harness.store.files import machine_trouble_is_a_gate_error
 from harness.store.runs import RunFolder
 
@@ -138,14 +138,14 @@ def judge_table(
       UsageError: policy, table, population or folder cannot be used.
     """
     asked, text, where = read_table_policy(policy)
-    columns = [g.column for g in asked.guardrails]
+    columns = [c for g in asked.guardrails for c in g.reads()]
     columns += [c for g in asked.guardrails for c in g.slice_by]
     columns += [*unit_columns(asked), *(COLUMNS if asked.unpaired else ())]
     observed = read_observed(table, columns)
     check_arms(asked, observed)
     observed.check_rows()
     drawn_with = secrets.randbits(63) if seed is None else seed
-    seen = {g.name: column_values(g, observed.numbers(g.column)) for g in asked.guardrails}
+    seen = columns_seen(asked, observed)
     if asked.unpaired:
         outcome = _unpaired_outcome(asked, observed, seen, population)
     else:
@@ -248,8 +248,7 @@ def _judge(
     values = by_unit(policy, observed, {name: c.values for name, c in seen.items()}, seed)
     n = max(len(v.x) for v in values.values())
     _check_population(population, n)
-    sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
-    slices = {column: observed.words(column) for column in sliced}
+    slices = slices_of(policy, observed)
     n0 = min(policy.windows.planning, n)
     counts = WindowCounts(
         n=n - n0,
@@ -266,7 +265,11 @@ def _judge(
         judge.update(
             _WINDOW,
             {
-                name: Values(x=v.x[start:stop], failed=v.failed[start:stop])
+                name: Values(
+                    x=v.x[start:stop],
+                    failed=v.failed[start:stop],
+                    score=None if v.score is None else v.score[start:stop],
+                )
                 for name, v in values.items()
             },
             {name: column[start:stop] for name, column in slices.items()},

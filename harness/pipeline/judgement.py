@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from harness.core.errors import SignatureError
 from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph
-from harness.core.policies import Mapping, WindowName
+from harness.core.policies import Mapping, Metric, Policy, WindowName
 from harness.core.tensors import Floats
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
 from harness.decide.decision import decide, one_decides
@@ -182,8 +184,16 @@ def _replayed(
         batches = with_traces(regrown(prepared.batches, usual, batching.requests), policy)
         prepared = replace(prepared, batches=batches)
         manifest["batch_plan_sha256"] = plan_sha256(prepared.batches)
-        legs = (baseline, candidate)
-        result = replay(prepared, terms, legs, listener, trace=trace, anchor=anchor)
+        with _second_legs(policy, recipes, singly=baseline.singly) as repeating:
+            result = replay(
+                prepared,
+                terms,
+                (baseline, candidate),
+                listener,
+                trace=trace,
+                anchor=anchor,
+                second=repeating,
+            )
     untraced = [text for r in recipes for text in r.untraced]
     untraced += not_traced(prepared.batches, result.evidence.judged)
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
@@ -197,6 +207,22 @@ def _replayed(
             manifest=manifest,
         )
     )
+
+
+@contextmanager
+def _second_legs(
+    policy: Policy, recipes: tuple[LegRecipe, LegRecipe], *, singly: bool
+) -> Iterator[tuple[Leg, Leg] | None]:
+    """Both versions in processes of their own for the repetition that a guardrail asks for, or none."""
+    if all(g.metric is not Metric.EXCESS_FLIP for g in policy.guardrails):
+        yield None
+        return
+    bare = [
+        replace(r, role=f"{r.role} repetition", trace_model=None, trace_tensors=()) for r in recipes
+    ]
+    with open_legs(*bare) as (baseline, candidate):
+        baseline.singly = candidate.singly = singly
+        yield baseline, candidate
 
 
 def _ended(run: _Run) -> Outcome:

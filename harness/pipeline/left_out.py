@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.policies import Claim
+from harness.core.policies import LATENCY_METRICS, Claim, Metric
 from harness.core.tensors import Ints
 from harness.decide.facts import TrafficFacts, WindowFacts
 from harness.judge.plan import TestPlan
@@ -132,11 +132,21 @@ def _not_judged_here(prepared: Prepared) -> list[str]:
 
 
 def _not_exact(prepared: Prepared, plan: TestPlan) -> list[str]:
-    """Guardrails of a window claim that keep the process claim, as answers vary."""
+    """Guardrails of a window claim that keep the process claim, and why."""
     if prepared.policy.claim is not Claim.WINDOW:
         return []
-    like = [t.name for t in plan.tests if not t.column and t.population is None]
-    if not like:
-        return []
-    varying = f"the baseline's answers vary from run to run, so the verdict of {', '.join(like)}"
-    return [f"exactly this window: {varying} is about traffic like it"]
+    always = (*LATENCY_METRICS, Metric.EXCESS_FLIP)
+    like = [t for t in plan.tests if not t.column and t.population is None]
+    named = {
+        "latencies and noise are never known of it": [
+            t.name for t in like if t.guardrail.metric in always
+        ],
+        "the baseline's answers vary from run to run": [
+            t.name for t in like if t.guardrail.metric not in always
+        ],
+    }
+    return [
+        f"exactly this window: {why}, so the verdict of {', '.join(names)} is about traffic like it"
+        for why, names in named.items()
+        if names
+    ]

@@ -9,7 +9,7 @@ borders and the looks are those of the run folder.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -27,6 +27,7 @@ from harness.replay.leg_counters import LegCounters
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
+from harness.replay.pieces import repeated
 
 CHECKPOINT_BATCHES = 8
 _CHECKPOINT_REQUESTS = 32_768
@@ -59,6 +60,7 @@ def replay(
     *,
     trace: bool,
     anchor: Leg | None = None,
+    second: tuple[Leg, Leg] | None = None,
 ) -> LoopResult:
     """Judges batches until the decision is reached or the traffic is used up.
 
@@ -69,6 +71,7 @@ def replay(
       listener: hears progress.
       trace: also replay the features.
       anchor: leg of the version that some guardrails compare with; None where none does.
+      second: opened legs of both versions for a repetition of every request, where asked for.
 
     Raises:
       Interrupted: SIGINT or SIGTERM; a checkpoint was written.
@@ -82,7 +85,9 @@ def replay(
     with _stoppable() as asked:
         todo = () if stop.reached() else ahead
         for batch, pair in _pairs(prepared, legs, todo, trace=trace, anchor=anchor):
-            book.enter(batch, evidence.update(batch, pair, prepared.label[batch.positions]))
+            again = None if second is None else repeated(second, pair.requests)
+            label = prepared.label[batch.positions]
+            book.enter(batch, evidence.update(batch, pair, label, again))
             _save_quarantined(prepared, legs)
             done += len(pair)
             listener(Progress(stage="replay", done=done, total=total, note=stop.note()))
@@ -96,7 +101,7 @@ def replay(
     return LoopResult(
         evidence=evidence,
         finished=book.next_batch == len(prepared.batches),
-        ended_leg=_gave_up(legs if anchor is None else (*legs, anchor)),
+        ended_leg=_gave_up((*legs, *(() if anchor is None else (anchor,)), *(second or ()))),
         baseline=legs[0].counters(),
         candidate=legs[1].counters(),
     )
@@ -183,14 +188,14 @@ class _Stop:
         judged = self._evidence.judged
         if any(judged.get(name, 0) < need for name, need in self._need.items()):
             return False
-        status = self._evidence.status()
+        status = self._evidence.status(replayed=True)
         return bool(decisive) or status.rollback or status.promote_ready
 
     def note(self) -> str:
         """The state of the evidence in a few words."""
         if self._evidence.failures.count():
             return f"the candidate fails {self._evidence.failures.count()} requests"
-        status = self._evidence.status()
+        status = self._evidence.status(replayed=True)
         if status.rollback:
             return "harm proven"
         return "all within their margins" if status.promote_ready else "undecided"
@@ -204,7 +209,7 @@ def _read(prepared: Prepared, batches: tuple[Batch, ...]) -> Iterator[tuple[Batc
         yield batch, window.read(batch.positions)
 
 
-def _gave_up(legs: tuple[Leg, ...]) -> str:
+def _gave_up(legs: Sequence[Leg]) -> str:
     """Which leg ended and why; "" while both run."""
     return next((f"{leg.name}: {leg.ended}" for leg in legs if leg.ended), "")
 

@@ -11,11 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.errors import PolicyError, UsageError
+from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
-from harness.core.policies import Claim, Direction, Guardrail, Metric, Policy, WindowName
+from harness.core.policies import (
+    LATENCY_METRICS,
+    Claim,
+    Direction,
+    Guardrail,
+    Metric,
+    Policy,
+    WindowName,
+)
 from harness.decide.policy import any_policy_from_yaml
-from harness.judge.plan import PlannedTest, plan_tests
+from harness.judge.plan import PlannedTest, WindowCounts, expected_mean, plan_tests
 from harness.judge.planning import (
     POWER,
     RequestModel,
@@ -25,12 +33,14 @@ from harness.judge.planning import (
     smallest_harm,
 )
 from harness.pipeline.at_hand import AtHand, earlier_values, table_at_hand, traffic_at_hand
+from harness.pipeline.plan_arms import arms_of_table, plan_arms
 
 HORIZON = 20_000_000
 """Requests beyond which a plan says "more than"."""
 _SEED = 0
 """A plan of the same policy and traffic says the same."""
 _ZERO_ONE = (0.0, 1.0)
+_AGAINST_ZERO = (Metric.LATENCY_P99, Metric.RATIO)
 _LEGEND = (
     "bound: log(1/α)/KL, below which no sequential test can go on average; expected and 90 %: "
     "simulated with the judge's bets; z-test: one planned look (statsmodels), same power"
@@ -157,9 +167,10 @@ def plan(
         ) from error
     asked = any_policy_from_yaml(text, where)
     if asked.unpaired:
-        raise PolicyError(
-            f"{where}, unpaired", "rows of two arms cannot be planned yet", "Plan a paired policy."
-        )
+        result = _plan_of_arms(asked, where, traffic, out)
+        if out is not None:
+            _write(out, result)
+        return result
     for_table = any(g.window is WindowName.TABLE for g in asked.guardrails)
     hand = table_at_hand(asked, traffic) if for_table else traffic_at_hand(asked, traffic)
     if earlier is not None and not for_table:
@@ -185,6 +196,53 @@ def plan(
     return result
 
 
+def _plan_of_arms(
+    policy: Policy, where: str, traffic: Sequence[Path], out: Path | None
+) -> PlanResult:
+    """The same answer for rows of two arms."""
+    hand = arms_of_table(policy, traffic)
+    found = plan_arms(policy, hand, HORIZON, _SEED)
+    tests = tuple(
+        TestNeeds(
+            name=f.guardrail.name,
+            window=WindowName.TABLE.value,
+            margin=f.guardrail.margin,
+            direction=f.guardrail.direction.value,
+            gating=f.guardrail.gating,
+            mean=f.need.mean,
+            declared=f.need.declared,
+            basis=f.need.basis,
+            share=1.0,
+            bound=f.need.bound,
+            expected=f.need.expected,
+            quantile=f.need.quantile,
+            fixed_sample=f.fixed_sample,
+            power=None if hand.n is None else float(f.need.power_at(hand.n)),
+            harm=None,
+            curve=_curve(f.need, 1.0),
+        )
+        for f in found
+    )
+    deciding = [f for f in found if f.guardrail.gating]
+    binding = max(deciding, key=lambda f: f.need.quantile).guardrail.name
+    together = max(_sufficient([(f.need, 1.0) for f in deciding]), policy.windows.min_requests)
+    window = WindowNeeds(
+        name=WindowName.TABLE.value, requests=together, binding=binding, available=hand.n,
+        planning=policy.windows.planning,
+    )  # fmt: skip
+    notes = [
+        _LEGEND,
+        *(f"{test.name}: {test.basis}" for test in tests),
+        f"requests are units of both arms together, {hand.propensity:.0%} of them the candidate's",
+        "the smallest harm that a table of two arms shows is not computed",
+        *((f"at hand: {hand.words}",) if hand.words else ()),
+    ]
+    return PlanResult(
+        policy=where, windows=(window,), tests=tests, requests=together + window.planning,
+        binding=binding, notes=tuple(notes), out=out.resolve() if out is not None else None,
+    )  # fmt: skip
+
+
 def _tests(
     policy: Policy, hand: AtHand
 ) -> tuple[tuple[TestNeeds, ...], list[tuple[PlannedTest, Requirement, float]]]:
@@ -199,21 +257,53 @@ def _tests(
         model = _model(test.guardrail, hand)
         need = require(test, model, policy.alpha_promote, HORIZON, rng)
         window = hand.counts.get(test.guardrail.window.value)
-        share = test.n_available / window.n if window and window.n else 1.0
+        share = _share(test, window)
+        bins = _bins(test.guardrail)
         harm = None
-        if window is not None and test.n_available:
-            harm = smallest_harm(test, model, policy.alpha_rollback, test.n_available, rng)
-        parts.append((test, need, share))
+        if window is not None and test.n_available >= bins:
+            seen = test.n_available // bins
+            part = replace(test, weight=test.weight / bins)
+            harm = smallest_harm(part, model, policy.alpha_rollback, seen, rng)
+        # Every bin has to be proven, so each counts when the chances of missing one are added up.
+        parts += [(test, need, share)] * bins
         found.append(_needs(test, need, share, harm, model, policy, at_hand=window is not None))
     return tuple(found), parts
+
+
+def _bins(guardrail: Guardrail) -> int:
+    """Parts of equal size that a guardrail is tested in."""
+    return guardrail.bins if guardrail.metric is Metric.CALIBRATION_SHIFT else 1
+
+
+def _share(test: PlannedTest, window: WindowCounts | None) -> float:
+    """Of a window's requests that one of a guardrail's parts sees, in (0, 1].
+
+    A latency sample is planned in requests of its own: what it holds does not grow with the window.
+    """
+    if test.guardrail.metric in LATENCY_METRICS:
+        return 1.0
+    whole = test.n_available / window.n if window and window.n else 1.0
+    return whole / _bins(test.guardrail)
 
 
 def _model(guardrail: Guardrail, hand: AtHand) -> RequestModel:
     """How one request's value is expected to be spread."""
     bounds = guardrail.bounds()
-    mean = guardrail.effect if guardrail.effect is not None else min(max(0.0, bounds[0]), bounds[1])
     sample = hand.planning.get(guardrail.name, np.empty(0))
     sample = sample[~np.isnan(sample)]
+    if guardrail.effect is not None:
+        mean = expected_mean(guardrail, guardrail.effect)
+    elif len(sample) and guardrail.metric in _AGAINST_ZERO:
+        # No change says nothing about how far below the limit these are today: the sample does.
+        mean = float(sample.mean())
+    else:
+        mean = min(max(0.0, bounds[0]), bounds[1])
+    if guardrail.metric is Metric.CALIBRATION_SHIFT and not len(sample):
+        basis = "the largest variance of residuals that a calibrated score allows"
+        half = RequestModel(
+            nodes=np.array([-0.5, 0.5]), p=np.array([0.5, 0.5]), bounds=bounds, basis=basis
+        )
+        return half.with_mean(mean)
     if len(sample) and bounds != _ZERO_ONE:
         return RequestModel.of_sample(sample, bounds, hand.basis).with_mean(mean)
     zero_one = bounds == _ZERO_ONE and guardrail.metric is not Metric.COLUMN
@@ -231,8 +321,6 @@ def _needs(
     *,
     at_hand: bool,
 ) -> TestNeeds:
-    stride = max(1, len(need.n) // 120)
-    kept = np.unique(np.append(np.arange(0, len(need.n), stride), len(need.n) - 1))
     return TestNeeds(
         name=test.name,
         window=test.guardrail.window.value,
@@ -247,10 +335,24 @@ def _needs(
         expected=need.expected / share,
         quantile=need.quantile / share,
         fixed_sample=_fixed_sample(test, model, policy.alpha_promote) / share,
-        power=float(need.power_at(test.n_available)) if at_hand else None,
+        power=_power(test, need) if at_hand else None,
         harm=harm,
-        curve=tuple((float(need.n[i]) / share, float(need.power[i])) for i in kept),
+        curve=_curve(need, share),
     )
+
+
+def _curve(need: Requirement, share: float) -> tuple[tuple[float, float], ...]:
+    """(requests of the window, probability of being proven) at about 120 looks."""
+    stride = max(1, len(need.n) // 120)
+    kept = np.unique(np.append(np.arange(0, len(need.n), stride), len(need.n) - 1))
+    return tuple((float(need.n[i]) / share, float(need.power[i])) for i in kept)
+
+
+def _power(test: PlannedTest, need: Requirement) -> float:
+    """Probability that every part of a guardrail is proven; at least, where it has several."""
+    bins = _bins(test.guardrail)
+    one = float(need.power_at(test.n_available // bins))
+    return max(0.0, 1.0 - bins * (1.0 - one))
 
 
 def _fixed_sample(test: PlannedTest, model: RequestModel, alpha: float) -> float:
@@ -289,7 +391,10 @@ def _windows(
         found.append(
             WindowNeeds(
                 name=name,
-                requests=max(_together(deciding), float(policy.windows.min_requests)),
+                requests=max(
+                    _sufficient([(need, share) for _, need, share in deciding]),
+                    float(policy.windows.min_requests),
+                ),
                 binding=test.name,
                 available=counts.n if counts else None,
                 planning=policy.windows.planning,
@@ -298,11 +403,11 @@ def _windows(
     return tuple(found)
 
 
-def _together(deciding: Sequence[tuple[PlannedTest, Requirement, float]]) -> float:
+def _sufficient(deciding: Sequence[tuple[Requirement, float]]) -> float:
     """Requests by which the chances of missing a proof add up to at most 1 − POWER (Boole)."""
-    ends = np.unique(np.concatenate([need.n / share for _, need, share in deciding]))
+    ends = np.unique(np.concatenate([need.n / share for need, share in deciding]))
     # A look's share of the window is rounded, and may then lie just before the look.
-    missed = sum(1.0 - need.power_at(ends * share * (1.0 + 1e-9)) for _, need, share in deciding)
+    missed = sum(1.0 - need.power_at(ends * share * (1.0 + 1e-9)) for need, share in deciding)
     enough = np.flatnonzero(missed <= 1.0 - POWER + 1e-12)
     return float(math.ceil(ends[enough[0]])) if len(enough) else math.inf
 
@@ -315,6 +420,17 @@ def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[st
         notes.append(
             f"no effect is declared for {', '.join(bare)}: no change is planned for, and the bets "
             "are spread over all sizes; `effect:` makes them fewer"
+        )
+    notes += [
+        f"{g.name}: figures are for each of {g.bins} bins at once, of which all have to be proven"
+        for g in policy.guardrails
+        if g.metric is Metric.CALIBRATION_SHIFT
+    ]
+    sampled = [g.name for g in policy.guardrails if g.metric in LATENCY_METRICS]
+    if sampled and all(g.window is not WindowName.TABLE for g in policy.guardrails):
+        notes.append(
+            f"{', '.join(sampled)}: requests are those replayed singly, `latency: {{sample: "
+            f"{policy.latency.sample}}}` by the policy"
         )
     if policy.claim is Claim.WINDOW:
         notes.append(

@@ -8,7 +8,9 @@ import numpy as np
 
 from harness.core.errors import TrafficError
 from harness.core.policies import Policy, Weight
+from harness.core.tensors import Strings
 from harness.judge.metrics import Values
+from harness.judge.tables import ColumnValues, table_values
 from harness.judge.units import (
     UnitMap,
     is_block,
@@ -36,6 +38,48 @@ def units_of(unit: str, observed: ObservedTable) -> UnitMap:
     if is_block(unit):
         return units_of_blocks(observed.times_ns(_BLOCK_TIME), unit)
     return units_of_column(observed.words(unit))
+
+
+def columns_seen(policy: Policy, observed: ObservedTable) -> dict[str, ColumnValues]:
+    """Every guardrail's observations of the table's rows.
+
+    Raises:
+      TrafficError: a column that is missing, or holds what its metric cannot take.
+    """
+    return {
+        g.name: table_values(
+            g, [observed.numbers(c) for c in g.reads()], planning=policy.windows.planning
+        )
+        for g in policy.guardrails
+    }
+
+
+def slices_of(policy: Policy, observed: ObservedTable) -> dict[str, Strings]:
+    """Slice column → value of each row or, with a unit, of each unit.
+
+    Raises:
+      TrafficError: a unit with rows of two slices: it counts once, and so in one of them at most.
+    """
+    sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
+    words = {column: observed.words(column) for column in sliced}
+    if not policy.unit or not sliced:
+        return words
+    units = units_of(policy.unit, observed)
+    first = np.zeros(units.n_units, np.int64)
+    # The last write wins, so that of each unit's rows the first one stays.
+    first[units.code[::-1]] = np.arange(len(units.code))[::-1]
+    found = {}
+    for column, each in words.items():
+        found[column] = each[first]
+        odd = np.flatnonzero(found[column][units.code] != each)
+        if len(odd):
+            raise TrafficError(
+                f"{observed.name}, row {odd[0]}",
+                f"a unit of {policy.unit} has rows with {column} '{each[odd[0]]}' and "
+                f"'{found[column][units.code[odd[0]]]}', and counts once",
+                "Slice by what a whole unit has, or judge the slices as tables of their own.",
+            )
+    return found
 
 
 def by_unit(

@@ -7,6 +7,8 @@ requests otherwise. The A/A leg shows which it is, and a leg with `singly` set r
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -18,6 +20,8 @@ from harness.core.traffic import RequestBatch
 from harness.replay.assembly import in_key_order
 from harness.replay.legs import Leg
 
+_SPLITS = (333 / 1024, 845 / 1024)
+"""Where a repetition's batches are cut; the smallest have to be cut too, or their batch stays the same."""
 AHEAD = 16
 """Requests given to a leg before the first answer is awaited."""
 
@@ -60,6 +64,12 @@ class Singly:
 def asked_by(leg: Leg) -> Leg | Singly:
     """The leg in the composition that it is to replay."""
     return Singly(leg) if leg.singly else leg
+
+
+def cuts(n: int) -> list[tuple[int, int]]:
+    """Where a batch of n requests is cut: up to three pieces of different sizes; two requests make two."""
+    edges = sorted({0, *(min(math.ceil(n * part), n) for part in _SPLITS), n})
+    return list(itertools.pairwise(edges))
 
 
 def rows_of(batch: RequestBatch, start: int, stop: int) -> RequestBatch:

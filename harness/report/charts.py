@@ -52,7 +52,7 @@ class Judged:
     metric: Metric
     """Its words and unit."""
     margin: float | None
-    """Finite and > 0, else None."""
+    """Finite and ≥ 0, else None; 0 where a ratio is tested."""
     direction: str
     """increase, decrease or both."""
     verdict: str
@@ -78,7 +78,7 @@ def shared_reach(rows: tuple[Judged, ...]) -> float:
     """How many margins the bars of one table reach to each side, from 1.6 to 4."""
     reach = 1.6
     for row in rows:
-        if row.margin is None or row.lower is None or row.upper is None:
+        if not row.margin or row.lower is None or row.upper is None:
             continue
         widest = max(abs(row.lower), abs(row.upper)) / row.margin
         reach = max(reach, min(4.0, 1.1 * widest))
@@ -86,9 +86,12 @@ def shared_reach(rows: tuple[Judged, ...]) -> float:
 
 
 def bar(judged: Judged, reach: float) -> Bar | None:
-    """The final interval in units of the margin, so that the margins of all rows line up."""
+    """The final interval in units of the margin, so that the margins of all rows line up.
+
+    None where there is no such unit: a ratio is tested against 0.
+    """
     margin = judged.margin
-    if margin is None or judged.lower is None or judged.upper is None:
+    if not margin or judged.lower is None or judged.upper is None:
         return None
     low, high = harm_ends(judged)
 

@@ -64,7 +64,7 @@ def judged_from(row: Doc) -> Judged:
     verdict = row.at("verdict").text()
     return Judged(
         metric=metric_from_word(row.at("metric").text()),
-        margin=margin if margin is not None and margin > 0 else None,
+        margin=margin if margin is not None and margin >= 0 else None,
         direction=row.at("direction").text("increase"),
         verdict=verdict,
         lower=row.at("lower").number() if verdict != "NO_DATA" else None,

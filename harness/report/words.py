@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 DAY_NS = 86_400_000_000_000
 _MINUS = "−"
 NOT_MEASURED = "not measured"
+_LARGEST_LOG = 700.0
 _LARGEST_TS = 253_402_300_799_000_000_000
 """Last instant of the year 9999, beyond which no calendar goes."""
 
@@ -59,6 +60,8 @@ class Metric:
     """ "%", "pp" or ""."""
     signed: bool
     """Whether it can be negative."""
+    logarithm: bool = False
+    """Whether values are logs of a ratio, shown as a growth in percent."""
 
 
 METRICS = {
@@ -98,6 +101,42 @@ METRICS = {
     "loss_difference": Metric(
         "Loss on labelled requests",
         "Mean of the candidate's loss minus the baseline's; above zero the candidate is worse.",
+        "",
+        signed=True,
+    ),
+    "excess_flip": Metric(
+        "Flips beyond noise",
+        "Share of requests whose decision changes, less half of how often each version changes its "
+        "own when asked again.",
+        "pp",
+        signed=True,
+    ),
+    "calibration_shift": Metric(
+        "Calibration",
+        "Outcome minus the candidate's score, in each bin of the baseline's score; the worst bin "
+        "decides.",
+        "",
+        signed=True,
+    ),
+    "latency_ratio": Metric(
+        "Typical latency",
+        "Growth of the time of one request from baseline to candidate, on a logarithmic mean; "
+        "measured singly on this machine, which is not the serving machine.",
+        "%",
+        signed=True,
+        logarithm=True,
+    ),
+    "latency_p99": Metric(
+        "Slow requests",
+        "Share of the candidate's requests slower than a cut-off fixed before, less that of a "
+        "baseline slowed by the tolerated growth; measured singly on this machine.",
+        "pp",
+        signed=True,
+    ),
+    "ratio": Metric(
+        "Ratio of sums",
+        "Mean of the numerator less the tolerated ratio times the denominator; above zero exactly "
+        "where the ratio of the sums is too high.",
         "",
         signed=True,
     ),
@@ -194,8 +233,11 @@ def milliseconds(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{number(value)} ms"
 
 
-def _scale(metric: Metric) -> float:
-    return 100.0 if metric.unit else 1.0
+def _scaled(metric: Metric, value: float) -> float:
+    """A value in the unit that it is shown in."""
+    if metric.logarithm:
+        return 100.0 * math.expm1(min(value, _LARGEST_LOG))
+    return 100.0 * value if metric.unit else value
 
 
 def _with_unit(text: str, metric: Metric) -> str:
@@ -221,9 +263,9 @@ def interval(metric: Metric, lower: float | None, upper: float | None, margin: f
     """An interval in the metric's unit, rounded outwards to a few digits of the margin."""
     if lower is None or upper is None:
         return NOT_MEASURED
-    low, high = lower * _scale(metric), upper * _scale(metric)
+    low, high = _scaled(metric, lower), _scaled(metric, upper)
     width = (high - low) / 2 if math.isfinite(high - low) else 0.0
-    coarse = max((margin or 0.0) * _scale(metric), width)
+    coarse = max(_scaled(metric, margin or 0.0), width)
     finest = 2 - math.floor(math.log10(coarse)) if 0 < coarse < math.inf else 3
     decimals = min(max(finest, 1), 8)
     ends = (
@@ -235,7 +277,7 @@ def interval(metric: Metric, lower: float | None, upper: float | None, margin: f
 
 def value_in_unit(metric: Metric, value: float) -> str:
     """One value of the metric with its unit, for an axis."""
-    text = number(value * _scale(metric), 4)
+    text = number(_scaled(metric, value), 4)
     return _with_unit(f"+{text}" if metric.signed and value > 0 else text, metric)
 
 
@@ -243,7 +285,9 @@ def tolerated(metric: Metric, margin: float | None, direction: str) -> str:
     """What the policy tolerates: at most +0.002, within ±10 pp."""
     if margin is None:
         return "no margin recorded"
-    text = _with_unit(number(margin * _scale(metric), 6), metric)
+    text = _with_unit(number(_scaled(metric, margin), 6), metric)
+    if not margin:
+        return f"at {'least' if direction == 'decrease' else 'most'} {text}"
     match direction:
         case "both":
             return f"within ±{text}"

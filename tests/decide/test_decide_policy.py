@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from harness.core.errors import PolicyError
 from harness.core.policies import (
-    LATENCY_METRICS,
     Claim,
     Direction,
     LatencyPolicy,
@@ -92,6 +91,7 @@ def test_retrain_brings_its_guardrails():
         ("rate", 0.10, True),
         ("score", 0.05, True),
         ("loss", 0.002, True),
+        ("calibration", 0.05, False),
         ("flips", 0.01, False),
     ]
     assert rails[1].direction is rails[2].direction is Direction.BOTH
@@ -112,7 +112,7 @@ def test_refactor_brings_parity_and_reports_flips_where_a_decision_is_known():
 def test_a_guardrail_of_the_same_name_replaces_the_presets_in_place():
     text = f"{RETRAIN}guardrails: [{{name: score, metric: score_shift, margin: 0.2}}]\n"
     rails = policy_from_yaml(text, "p").guardrails
-    assert [g.name for g in rails] == ["features", "rate", "score", "loss", "flips"]
+    assert [g.name for g in rails] == ["features", "rate", "score", "loss", "calibration", "flips"]
     assert (rails[2].margin, rails[2].direction) == (0.2, Direction.INCREASE)
 
 
@@ -205,8 +205,7 @@ LOSS = "{name: loss, metric: loss_difference, loss: brier, margin: 0.1}"
         ),
         (rail("margin: 0.1"), ["guardrails[0].metric", "is missing"]),
         (rail("metric: score_shfit, margin: 0.1"), ["line 5", "did you mean 'score_shift'?"]),
-        (rail("metric: latency_p99, margin: 0.1"), ["not supported yet"]),
-        (rail("metric: calibration_shift, margin: 0.1"), ["not supported yet"]),
+        (rail("metric: sample_ratio, margin: 0.1"), ["not supported yet"]),
         (
             rail("column: score_diff, range: [-1, 1], margin: 0.1"),
             ["column", "belongs to a table", "harness judge"],
@@ -289,8 +288,7 @@ def test_every_metric_can_be_asked_for():
         Metric.PARITY_MISMATCH: ", scope: outputs",
         Metric.LOSS_DIFFERENCE: ", loss: zero_one",
     }
-    coming = {Metric.EXCESS_FLIP, Metric.CALIBRATION_SHIFT, *LATENCY_METRICS}
-    for metric in set(Metric) - {Metric.COLUMN} - coming:
+    for metric in set(Metric) - {Metric.COLUMN, Metric.RATIO}:
         text = rail(f"metric: {metric.value}, margin: 0.1{more.get(metric, '')}")
         assert by_name(policy_from_yaml(text, "p"))["g"].metric is metric
 
@@ -310,3 +308,50 @@ def test_the_latency_sample_is_read():
 def test_a_latency_sample_without_a_meaning_is_refused(latency):
     with pytest.raises(PolicyError, match="latency"):
         policy_from_yaml(RETRAIN + f"latency: {latency}\n", "p")
+
+
+@pytest.mark.parametrize(
+    ("guardrail", "wrong"),
+    [
+        ("metric: ratio, margin: 0.1", "needs a table"),
+        ("metric: latency_ratio, margin: 0.1, direction: both", "harm only where it grows"),
+        ("metric: latency_ratio, margin: 2.0", "no tolerated growth"),
+        ("metric: latency_p99, margin: 0.0", "no tolerated growth"),
+        ("metric: latency_p99, margin: 0.1, slice_by: [site]", "latency"),
+        ("metric: latency_p99, margin: 0.1, window: matured", "newest"),
+        ("metric: latency_ratio, margin: 0.1, cutoff: 0.1", "latency_p99"),
+        ("metric: calibration_shift, margin: 0.1, slice_by: [site]", "bins"),
+        ("metric: calibration_shift, margin: 0.1, window: newest", "labels"),
+        ("metric: calibration_shift, margin: 0.1, bins: 0", "at least 1"),
+        ("metric: score_shift, margin: 0.1, bins: 4", "calibration_shift"),
+        ("metric: excess_flip, margin: 0.1, flip: a", "unknown key"),
+        ("metric: latency_ratio, margin: 0.1, effect: 0.2", "within the margin"),
+        ("metric: latency_p99, margin: 0.1, effect: 0.05", "within the margin"),
+    ],
+)
+def test_a_metric_s_keys_have_their_meaning_or_are_refused(guardrail, wrong):
+    with pytest.raises(PolicyError, match=wrong):
+        policy_from_yaml(rail(guardrail), "p")
+
+
+def test_a_cut_off_that_nothing_fixes_is_refused():
+    text = rail("metric: latency_p99, margin: 0.1")
+    with pytest.raises(PolicyError, match="cannot fix one"):
+        policy_from_yaml(text + "\nlatency: {sample: 1000, planning: 100}\n", "p")
+    fixed = rail("metric: latency_p99, margin: 0.1, cutoff: 0.02")
+    policy = policy_from_yaml(fixed + "\nlatency: {sample: 1000, planning: 100}\n", "p")
+    assert by_name(policy)["g"].cutoff_s == 0.02
+
+
+def test_calibration_is_reported_only_where_labels_are_read_anyway():
+    policy = policy_from_yaml(RETRAIN + "drop: [loss]\n", "p")
+    assert {g.window for g in policy.guardrails} == {WindowName.NEWEST}
+
+
+def test_a_window_claim_has_no_calibration():
+    text = (
+        rail("metric: calibration_shift, margin: 0.1")
+        + "\nclaim: window\ndrop: [loss, calibration]\n"
+    )
+    with pytest.raises(PolicyError, match="does not fit guardrail 'g'"):
+        policy_from_yaml(text, "p")

@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import binom
 
 from harness.core.errors import GateError
+from harness.core.policies import METRIC_BOUNDS, Metric
 from harness.judge.betting import Joint, one_sided
-from harness.judge.exceedance import EXCEEDANCE_BOUNDS, exceedance_cut, exceedances
+from harness.judge.exceedance import exceedance_cut, exceedances
 
 BAR = math.log(20)
 RATIO = 0.1
@@ -50,7 +51,7 @@ def paired(slower):
 
 
 def test_a_quantile_exactly_at_its_ratio_is_seldom_called_wrong():
-    wrong = crossings(paired(1.0 + RATIO), PATHS, 0.0, EXCEEDANCE_BOUNDS, 80)
+    wrong = crossings(paired(1.0 + RATIO), PATHS, 0.0, METRIC_BOUNDS[Metric.LATENCY_P99], 80)
     assert max(wrong) <= binom.ppf(0.9999, PATHS, 0.05)
 
 
@@ -65,8 +66,8 @@ def test_the_same_bound_catches_a_quantile_that_is_plugged_in():
 
 
 def test_a_much_slower_candidate_is_found_and_an_equal_one_passes():
-    assert crossings(paired(2.0), 30, 0.0, EXCEEDANCE_BOUNDS, 82)[0] == 30
-    passed = crossings(paired(0.8), 30, 0.0, EXCEEDANCE_BOUNDS, 83)
+    assert crossings(paired(2.0), 30, 0.0, METRIC_BOUNDS[Metric.LATENCY_P99], 82)[0] == 30
+    passed = crossings(paired(0.8), 30, 0.0, METRIC_BOUNDS[Metric.LATENCY_P99], 83)
     assert passed[0] == 0
     assert passed[1] >= 28
 

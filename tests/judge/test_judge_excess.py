@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from harness.core.errors import GateError
+from harness.core.policies import METRIC_BOUNDS, Guardrail, Metric
 from harness.judge.betting import Joint, one_sided
-from harness.judge.excess import EXCESS_BOUNDS, excess_flips, ratio_bounds, ratio_values
+from harness.judge.excess import excess_flips, ratio_values
 
 BAR = math.log(20)
 N = 12_000
@@ -34,7 +35,7 @@ def excess(rng, old_noise, new_noise, moved):
     old, old_again, new, new_again = decisions(rng, old_noise, new_noise, moved)
     parts = (np.asarray(a != b, np.float64) for a, b in
              ((new, old), (old, old_again), (new, new_again)))  # fmt: skip
-    return excess_flips(*parts).x
+    return excess_flips(*parts)
 
 
 def crossings(x_of, margin, bounds, paths, seed):
@@ -60,7 +61,13 @@ def margin_of(moved, old_noise, new_noise):
 
 def test_excess_exactly_at_the_margin_is_seldom_called_wrong():
     margin = margin_of(0.015, 0.03, 0.02)
-    wrong = crossings(lambda rng: excess(rng, 0.03, 0.02, 0.015), margin, EXCESS_BOUNDS, 200, 90)
+    wrong = crossings(
+        lambda rng: excess(rng, 0.03, 0.02, 0.015),
+        margin,
+        METRIC_BOUNDS[Metric.EXCESS_FLIP],
+        200,
+        90,
+    )
     assert max(wrong) <= binom.ppf(0.9999, 200, 0.05)
 
 
@@ -73,24 +80,28 @@ def test_real_flips_show_where_a_one_sided_floor_hides_them():
 
     assert one_sided_floor(rng).mean() < 0.0
     assert excess(rng, 0.03, 0.0, 0.015).mean() > 0.01
-    seen = crossings(lambda rng: excess(rng, 0.03, 0.0, 0.03), 0.005, EXCESS_BOUNDS, 20, 92)
+    seen = crossings(
+        lambda rng: excess(rng, 0.03, 0.0, 0.03), 0.005, METRIC_BOUNDS[Metric.EXCESS_FLIP], 20, 92
+    )
     assert seen[0] == 20
 
 
 def test_two_versions_that_are_alike_have_no_excess():
-    seen = crossings(lambda rng: excess(rng, 0.02, 0.02, 0.0), 0.01, EXCESS_BOUNDS, 20, 93)
+    seen = crossings(
+        lambda rng: excess(rng, 0.02, 0.02, 0.0), 0.01, METRIC_BOUNDS[Metric.EXCESS_FLIP], 20, 93
+    )
     assert seen == [0, 20]
 
 
 def test_without_noise_it_is_the_flip():
     flips = np.array([0.0, 1.0, 0.5])
-    assert excess_flips(flips, np.zeros(3), np.zeros(3)).x.tolist() == flips.tolist()
+    assert excess_flips(flips, np.zeros(3), np.zeros(3)).tolist() == flips.tolist()
 
 
 def test_a_failed_repetition_counts_as_failed():
     nothing = np.array([0.0, np.nan])
-    assert excess_flips(np.zeros(2), nothing, np.zeros(2)).failed.tolist() == [False, True]
-    assert excess_flips(np.zeros(2), np.zeros(2), nothing).failed.tolist() == [False, True]
+    assert np.isnan(excess_flips(np.zeros(2), nothing, np.zeros(2))).tolist() == [False, True]
+    assert np.isnan(excess_flips(np.zeros(2), np.zeros(2), nothing)).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -105,6 +116,12 @@ def test_a_missing_repetition_is_refused(which):
 def test_wrong_columns_are_refused(wrong):
     with pytest.raises(GateError):
         excess_flips(wrong, np.zeros(2), np.zeros(2))
+
+
+def ratio_bounds(top, bottom, r):
+    return Guardrail(
+        name="r", metric=Metric.RATIO, margin=0.0, range=top, denominator_range=bottom, ratio=r
+    ).bounds()
 
 
 @given(

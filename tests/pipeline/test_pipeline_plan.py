@@ -235,7 +235,27 @@ def test_a_plan_over_units_counts_units(policy_file, tmp_path):
     assert "units" in needs.tests[0].basis
 
 
-def test_arms_cannot_be_planned_yet(policy_file):
-    rate = {"name": "rate", "column": "value", "range": [0, 1], "margin": 0.1}
-    with pytest.raises(PolicyError, match="cannot be planned yet"):
-        plan(policy_file(rate, unpaired=True))
+def gate_policy(tmp_path, *guardrails, **more):
+    path = tmp_path / "gate.yaml"
+    content = {"version": 1, "preset": "none", "decision": RETRAIN["decision"], **more}
+    path.write_text(yaml.safe_dump({**content, "guardrails": list(guardrails)}))
+    return path
+
+
+def test_every_bin_of_a_calibration_is_planned_for(tmp_path):
+    rail = {"name": "cal", "metric": "calibration_shift", "margin": 0.2, "effect": 0.0}
+    least = {"min_requests": 1}
+    one = plan(gate_policy(tmp_path, {**rail, "bins": 1}, windows=least))
+    four = plan(gate_policy(tmp_path, {**rail, "bins": 4}, windows=least))
+    assert by_name(four)["cal"].bound == pytest.approx(4 * by_name(one)["cal"].bound)
+    # All four have to be proven, so together they need more than each.
+    assert four.requests > by_name(four)["cal"].quantile > 3 * by_name(one)["cal"].quantile
+    assert any("4 bins" in note for note in four.notes)
+
+
+def test_latency_is_planned_in_requests_of_its_sample(tmp_path):
+    rail = {"name": "slow", "metric": "latency_ratio", "margin": 0.2, "effect": 0.0}
+    found = plan(gate_policy(tmp_path, rail))
+    assert any("replayed singly" in note for note in found.notes)
+    assert by_name(found)["slow"].mean == 0.0
+    assert by_name(found)["slow"].margin == pytest.approx(np.log(1.2))

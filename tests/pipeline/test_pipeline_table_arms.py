@@ -111,7 +111,6 @@ def test_policy_and_table_must_agree_on_what_a_row_is():
     ("more", "says"),
     [
         ({"claim": "window"}, "both answers"),
-        ({"windows": {"planning": 10}}, "not supported yet for arms"),
         ({"unit": "arm", "weight": "request"}, "not supported yet for arms"),
         ({"guardrails": [{**RATE, "margin": 1.0}]}, "outside the range"),
         ({"guardrails": [{"name": "rate", "margin": 0.1}]}, "is missing"),

@@ -104,10 +104,10 @@ def test_a_row_without_a_unit_is_refused(change, unit, says):
         judge_table(table, policy(unit=unit, weight="unit"))
 
 
-def test_a_unit_beside_slices_is_refused():
+def test_slices_of_units_that_are_drawn_by_their_size_are_refused():
     rail = {**RANGE, "slice_by": ["user"]}
-    with pytest.raises(PolicyError, match="beside slice_by"):
-        judge_table(clustered(10, 0.0, 0), policy(guardrails=[rail], unit="user", weight="unit"))
+    with pytest.raises(PolicyError, match="cannot be sliced"):
+        judge_table(clustered(10, 0.0, 0), policy(guardrails=[rail], unit="user", weight="request"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Numbers with units, rounded so that nothing is promised that was not computed."""
 
+import math
 import re
 
 import pytest
@@ -24,9 +25,10 @@ def parsed(text):
 def test_a_printed_interval_contains_the_computed_one(metric, ends, margin):
     lower, upper = sorted(ends)
     scale = 100 if METRICS[metric].unit else 1
+    grown = math.expm1 if METRICS[metric].logarithm else float
     low, high = parsed(words.interval(METRICS[metric], lower, upper, margin))
-    assert low <= lower * scale + 1e-9
-    assert high >= upper * scale - 1e-9
+    assert low <= grown(lower) * scale + 1e-9
+    assert high >= grown(upper) * scale - 1e-9
 
 
 @given(VALUES, st.sampled_from([0.001, 0.01, 0.1]))
@@ -55,9 +57,19 @@ def test_what_is_tolerated_names_side_and_unit(metric, direction, expected):
     assert words.tolerated(METRICS[metric], 0.1, direction) == expected
 
 
+def test_a_growth_is_shown_in_percent_of_the_time():
+    assert words.tolerated(METRICS["latency_ratio"], math.log(1.1), "increase") == "at most +10 %"
+
+
+@pytest.mark.parametrize(("direction", "side"), [("increase", "at most"), ("decrease", "at least")])
+def test_what_is_tested_against_0_says_so(direction, side):
+    assert words.tolerated(METRICS["ratio"], 0.0, direction) == f"{side} 0"
+    assert words.tolerated(METRICS["latency_p99"], 0.0, direction) == f"{side} 0 pp"
+
+
 def test_an_unknown_metric_is_a_plain_number_under_its_own_name():
-    metric = words.metric_from_word("calibration_shift")
-    assert (metric.title, metric.unit) == ("Calibration shift", "")
+    metric = words.metric_from_word("estimated_performance")
+    assert (metric.title, metric.unit) == ("Estimated performance", "")
 
 
 @pytest.mark.parametrize(
