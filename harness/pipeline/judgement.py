@@ -30,6 +30,7 @@ from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
+from harness.pipeline.latency_pass import take_latency
 from harness.pipeline.left_out import left_out, traffic_counts, window_facts, windows_json
 from harness.pipeline.leg_findings import leg_findings
 from harness.pipeline.loop import LoopResult, replay
@@ -39,9 +40,11 @@ from harness.pipeline.planning_pass import with_planned_bets
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
+from harness.pipeline.run_findings import baseline_failures, latency_findings, load_findings
 from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import COLUMNS, Summary
 from harness.pipeline.tracing import not_traced, with_traces
+from harness.replay.latency import LatencyLog
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
 from harness.replay.order import plan_sha256, regrown
@@ -124,6 +127,8 @@ class _Run:
     result: LoopResult
     described: Described
     manifest: dict[str, Any]
+    latency: LatencyLog | None
+    """How latency was measured; None when it was not."""
 
 
 def _replayed(
@@ -194,6 +199,9 @@ def _replayed(
                 anchor=anchor,
                 second=repeating,
             )
+    latency = take_latency(prepared, window, result.evidence, recipes, listener=listener, pool=pool)
+    if latency is not None:
+        manifest["latency"] = jsonable(latency)
     untraced = [text for r in recipes for text in r.untraced]
     untraced += not_traced(prepared.batches, result.evidence.judged)
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
@@ -205,6 +213,7 @@ def _replayed(
             result=result,
             described=described,
             manifest=manifest,
+            latency=latency,
         )
     )
 
@@ -249,7 +258,8 @@ def _ended(run: _Run) -> Outcome:
             notes,
         ),
         *leg_findings("baseline", run.result.baseline, {}, (), (), notes),
-        *_baseline_failures(failures.baseline),
+        *baseline_failures(failures.baseline),
+        *latency_findings(run.latency),
         *batch_findings(run.terms.floor),
         *run.described.findings,
         *integrity_findings(run.manifest, *judged_by),
@@ -325,7 +335,7 @@ def _not_run(
     record = decide(prepared.policy, status, rows, facts)
     return Outcome(
         record=record, evidence=rows, intermediates={},
-        findings=(*_load_findings(facts), *integrity_findings(manifest, np.empty(0), ())),
+        findings=(*load_findings(facts), *integrity_findings(manifest, np.empty(0), ())),
         summary={}, manifest=manifest, models=(prepared.baseline, prepared.candidate),
         windows=windows_json(prepared, {w.name: w.judged for w in facts.windows}), plan=plan, status=status,
     )  # fmt: skip
@@ -367,34 +377,6 @@ def _opening_failures(baseline: Leg, candidate: Leg, anchor: Leg | None) -> Fact
         baseline_load_failure=old.message if old else "",
         candidate_load_failure=new.message if new else "",
     )
-
-
-def _load_findings(facts: Facts) -> list[Finding]:
-    found = []
-    for role, why, severity in (
-        ("baseline", facts.baseline_load_failure, Severity.WARNING),
-        ("candidate", facts.candidate_load_failure, Severity.HARM),
-    ):
-        if why:
-            found.append(
-                Finding(
-                    kind=f"{role}_does_not_load", severity=severity, where=role, what=why,
-                    remedy="Load the model with the runtime of its requirements and repair what it says.",
-                )
-            )  # fmt: skip
-    return found
-
-
-def _baseline_failures(count: int) -> list[Finding]:
-    if not count:
-        return []
-    return [
-        Finding(
-            kind="baseline_fails", severity=Severity.WARNING, where="baseline",
-            what=f"{count} requests fail in the replayed baseline",
-            remedy="Look whether they failed in production, too; they carry no evidence about outputs.",
-        )
-    ]  # fmt: skip
 
 
 def _facts(run: _Run, *, one_value: bool) -> Facts:

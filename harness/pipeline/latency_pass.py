@@ -1,71 +1,79 @@
-"""The latency sample of a gate: some of the newest window's requests, replayed singly after the rest."""
+"""Latency guardrails: a sample of the newest requests, replayed singly after everything else.
+
+After, because no other process of the gate may compete for the machine meanwhile, and because a
+candidate that is rolled back for its answers needs no stopwatch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from harness.core.observations import LatencySample
 from harness.core.policies import WindowName
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
+from harness.pipeline.evidence import RunningEvidence, latency_names
 from harness.pipeline.opening import LegRecipe, open_versions
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.replay.latency import LatencyLog, measure_latency
-from harness.replay.order import generator
 from harness.sandbox.pool import Pool
-
-SAMPLE_BATCH = 250
-"""Pairs between two looks."""
+from harness.store.windows import SealedWindow
 
 
-def latency_samples(
+def take_latency(
     prepared: Prepared,
+    window: SealedWindow,
+    evidence: RunningEvidence,
     recipes: tuple[LegRecipe, LegRecipe],
-    listener: Listener,
     *,
-    pool: Pool | None = None,
-    log: LatencyLog | None = None,
-) -> Iterator[LatencySample]:
-    """Measures both versions on a sample of the newest window, drawn from the run's seed.
+    listener: Listener,
+    pool: Pool,
+) -> LatencyLog | None:
+    """Measures latency where a guardrail asks for it, unless harm is proven already.
 
     Args:
-      prepared: the run; its policy says how many requests.
-      recipes: of baseline and candidate.
+      prepared: the run; its newest window's drawn order says which requests.
+      window: what they are read from.
+      evidence: takes the samples.
+      recipes: both versions.
       listener: hears progress.
       pool: processes that wait already.
-      log: says afterwards how it went.
 
-    Raises:
-      SignatureError: the traffic lacks an input of a version.
-      SandboxError: a process does not start at all.
+    Returns:
+      How the measurement went; None when none was needed.
     """
-    positions = _sampled(prepared)
-    done = 0
+    if not latency_names(prepared.policy) or evidence.status().rollback:
+        return None
+    log = LatencyLog()
+    done, total = 0, min(prepared.policy.latency.sample, _newest(prepared))
     with open_versions(*recipes, pool=pool) as (baseline, candidate):
-        for sample in measure_latency(
-            baseline, candidate, _read(prepared, positions), seed=prepared.seed,
-            input_names=recipes[1].input_names, log=log,
-        ):  # fmt: skip
-            done = min(done + SAMPLE_BATCH, len(positions))
-            listener(Progress(stage="latency", done=done, total=len(positions)))
-            yield sample
+        samples = measure_latency(
+            baseline,
+            candidate,
+            _sample(prepared, window),
+            seed=prepared.seed,
+            input_names=recipes[1].input_names,
+            log=log,
+        )
+        for sample in samples:
+            evidence.take_latency(sample)
+            done += len(sample)
+            listener(Progress(stage="latency", done=min(done, total), total=total))
+            if evidence.status().rollback:
+                break
+    return log
 
 
-def _sampled(prepared: Prepared) -> Ints:
-    """Storage positions, in the order they are measured."""
-    newest = [b.positions for b in prepared.batches if b.window == WindowName.NEWEST.value]
-    every = np.concatenate(newest) if newest else np.empty(0, np.int64)
-    drawn = generator(prepared.seed, "latency/sample").permutation(every)
-    return drawn[: prepared.policy.latency.sample]
+def _newest(prepared: Prepared) -> int:
+    name = WindowName.NEWEST.value
+    return sum(len(b.positions) for b in prepared.batches if b.window == name)
 
 
-def _read(prepared: Prepared, positions: Ints) -> Iterator[tuple[Ints, RequestBatch]]:
-    window = prepared.window
-    if window is None:
-        return
-    for start in range(0, len(positions), SAMPLE_BATCH):
-        part = positions[start : start + SAMPLE_BATCH]
-        yield part, window.read(part)
+def _sample(prepared: Prepared, window: SealedWindow) -> Iterator[tuple[Ints, RequestBatch]]:
+    """The first requests of the newest window's drawn order, batch by batch."""
+    left = prepared.policy.latency.sample
+    for batch in prepared.batches:
+        if batch.window == WindowName.NEWEST.value and left > 0:
+            positions = batch.positions[:left]
+            left -= len(positions)
+            yield positions, window.read(positions)

@@ -2,8 +2,9 @@
 
 import json
 
+import onnx
 import pytest
-from gates import tiny_model, tiny_traffic
+from gates import SAME, tiny_model, tiny_traffic
 
 POLICY = {
     "version": 1,
@@ -11,7 +12,7 @@ POLICY = {
     "decision": {"output": "label", "rule": "none", "score": "probability"},
     "windows": {"newest": {"days": 200}, "matured": {"maturity": "1h"}, "min_requests": 300},
     "guardrails": [{"name": "excess", "metric": "excess_flip", "margin": 0.06}],
-    "sandbox": {"require": "S0", "memory": "2GiB"},
+    "sandbox": {"memory": "2GiB"},
 }
 NOISY = "RandomUniformLike<low = -1.0, high = 9.0>({x})"
 """Nine positive decisions in ten, whatever is asked: 18 % of flips between two passes."""
@@ -25,10 +26,12 @@ def gate(harness, write_policy, tmp_path):
 
     def run(old, new, n=3000, *, labels=False, **changes):
         traffic = tiny_traffic(tmp_path / "traffic", n, labels=labels)
-        models = (
-            tiny_model(tmp_path / f"{name}.onnx", raised=raised)
+        models = [
+            tiny_model(tmp_path / f"{name}.onnx", raised=SAME if raised == SLOW else raised)
             for name, raised in (("old", old), ("new", new))
-        )
+        ]
+        if new == SLOW:
+            slowed(models[1])
         ran = harness(
             "gate", *models, "-t", traffic, "-p", write_policy(POLICY, **changes),
             "--as-of", "2020-12-01T00:00:00Z", "-o", tmp_path / "run", "--json",
@@ -61,10 +64,58 @@ def test_calibration_is_tested_in_bins_of_the_baseline(gate):
     assert rows["cal"]["n"] <= 1400
 
 
-def test_a_latency_that_was_not_measured_promotes_nothing(gate):
-    rails = [
-        {"name": "flips", "metric": "decision_flip", "margin": 0.05},
-        {"name": "typical", "metric": "latency_ratio", "margin": 0.0001},
+LATENCY = [
+    {"name": "flips", "metric": "decision_flip", "margin": 0.05},
+    {"name": "typical", "metric": "latency_ratio", "margin": 0.5},
+    {"name": "slowest", "metric": "latency_p99", "margin": 0.5, "cutoff": 10.0, "gating": False},
+]
+SLOW = "slow"
+"""The same answer after some ten times the work."""
+
+
+def slowed(path):
+    """Adds the smallest of many zeros to what the model passes on."""
+    model = onnx.load(path)
+    nodes = list(model.graph.node)
+    place = next(i for i, n in enumerate(nodes) if n.output[0] == "raised")
+    nodes[place].output[0] = "plain"
+    more = [
+        onnx.helper.make_node("RandomUniform", [], ["zeros"], shape=[300_000], low=0.0, high=0.0),
+        onnx.helper.make_node("ReduceMin", ["zeros"], ["zero"], keepdims=0),
+        onnx.helper.make_node("Add", ["plain", "zero"], ["raised"]),
     ]
-    decision, _ = gate("Identity({x})", "Identity({x})", 600, guardrails=rails)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[: place + 1], *more, *nodes[place + 1 :]])
+    onnx.save(model, path)
+    return path
+
+
+def test_versions_that_are_alike_pass_a_latency_guardrail(gate):
+    sample = {"sample": 600, "planning": 0}
+    decision, rows = gate(
+        "Identity({x})", "Identity({x})", 1000, guardrails=LATENCY, latency=sample
+    )
+    assert decision["decision"] == "PROMOTE"
+    assert rows["typical"]["n"] <= 600
+    assert rows["typical"]["lower"] < 0.0 < rows["typical"]["upper"]
+
+
+def test_a_slower_version_with_the_same_answers_is_rolled_back(gate, tmp_path):
+    sample = {"sample": 600, "planning": 0}
+    decision, _ = gate("Identity({x})", SLOW, 1000, guardrails=LATENCY, latency=sample)
+    assert (decision["decision"], decision["binding_guardrail"]) == ("ROLLBACK", "typical")
+    findings = json.loads((tmp_path / "run" / "findings.json").read_text())
+    (told,) = (f for f in findings["findings"] if f["kind"] == "latency_measured")
+    assert "cold calls kept out" in told["what"]
+
+
+def test_too_small_a_sample_of_latency_promotes_nothing(gate):
+    rails = [LATENCY[0], {**LATENCY[1], "margin": 0.0001}]
+    decision, _ = gate(
+        "Identity({x})",
+        "Identity({x})",
+        600,
+        guardrails=rails,
+        latency={"sample": 100, "planning": 0},
+    )
     assert decision["decision"] == "HOLD"

@@ -1,0 +1,49 @@
+"""What a run says about its versions besides what they answered."""
+
+from __future__ import annotations
+
+from harness.core.findings import Finding, Severity
+from harness.decide.facts import Facts
+from harness.replay.latency import LatencyLog
+
+
+def load_findings(facts: Facts) -> list[Finding]:
+    """Versions that do not load."""
+    found = []
+    for role, why, severity in (
+        ("baseline", facts.baseline_load_failure, Severity.WARNING),
+        ("candidate", facts.candidate_load_failure, Severity.HARM),
+    ):
+        if why:
+            found.append(
+                Finding(
+                    kind=f"{role}_does_not_load", severity=severity, where=role, what=why,
+                    remedy="Load the model with the runtime of its requirements and repair what it says.",
+                )
+            )  # fmt: skip
+    return found
+
+
+def latency_findings(log: LatencyLog | None) -> list[Finding]:
+    """How latency was measured, where it was."""
+    if log is None:
+        return []
+    return [
+        Finding(
+            kind="latency_measured", severity=Severity.INFO, where="latency", what=log.words(),
+            remedy="A shared machine is not the serving machine: compare the versions, not the seconds.",
+        )
+    ]  # fmt: skip
+
+
+def baseline_failures(count: int) -> list[Finding]:
+    """Requests that the baseline itself fails."""
+    if not count:
+        return []
+    return [
+        Finding(
+            kind="baseline_fails", severity=Severity.WARNING, where="baseline",
+            what=f"{count} requests fail in the replayed baseline",
+            remedy="Look whether they failed in production, too; they carry no evidence about outputs.",
+        )
+    ]  # fmt: skip
