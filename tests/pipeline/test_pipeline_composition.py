@@ -10,10 +10,10 @@ from onnx import TensorProto, helper, save_model
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
-from harness.pipeline import floorpass
 from harness.pipeline.floorpass import SINGLE_REQUESTS, measure_floor
 from harness.pipeline.gate import run_gate
 from harness.pipeline.opening import LegRecipe, open_legs
+from harness.replay.composition import cuts
 from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 
@@ -177,7 +177,7 @@ def test_a_gate_says_how_it_composed_its_batches(tmp_path, raised, composition):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 88, 256, 1024])
 def test_the_second_leg_cuts_batches_of_every_size(n):
-    pieces = floorpass._cuts(n)
+    pieces = cuts(n)
     assert pieces[0][0] == 0
     assert [b for _, b in pieces[:-1]] == [a for a, _ in pieces[1:]]
     assert pieces[-1][1] == n
