@@ -296,6 +296,23 @@ def _run_is_whole(case: _Case) -> _Answer | None:
     return None
 
 
+def _candidate_is_steady(case: _Case) -> _Answer | None:
+    """Answers of a second try prove nothing about a process that does not always reach them.
+
+    No cap: how often it would fail in production cannot be told from the few processes of a replay.
+    """
+    count = case.facts.candidate_flaky
+    if not count:
+        return None
+    return _hold(
+        "flaky_candidate",
+        f"{count:,} {'batch' if count == 1 else 'batches'} failed in the candidate's process and passed "
+        "unchanged in a fresh one. The answers are good, but in production there is no second try.",
+        "Find out why the process failed (finding candidate_flaky): repair the candidate, or the machine "
+        "when it is to blame, and run the gate again.",
+    )
+
+
 def _everything_is_proven(case: _Case) -> _Answer | None:
     gating = [evidence for evidence in case.evidence if evidence.gating]
     proven = {evidence.guardrail for evidence in gating if not evidence.slice}
@@ -371,6 +388,7 @@ _RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
     _harm_is_not_proven,
     _parity_is_whole,
     _run_is_whole,
+    _candidate_is_steady,
     _windows_are_filled,
     _everything_is_proven,
     _not_enough,

@@ -94,6 +94,8 @@ class Facts:
     """Why the anchor did not load; "" = it did, or there is none."""
     candidate_only_failures: tuple[FailureCount, ...] = ()
     """By kind."""
+    candidate_flaky: int = 0
+    """Batches that failed in the candidate's process once and passed unchanged in the next one."""
     baseline_failures: int = 0
     """Requests on which the baseline failed, whatever the candidate did."""
     legs_ended_early: tuple[tuple[str, str], ...] = ()

@@ -394,6 +394,7 @@ def _facts(run: _Run, *, one_value: bool) -> Facts:
             FailureCount(kind=kind.lower(), count=count, examples=tuple(failures.ids[:3]))
             for kind, count in failures.kinds.items()
         ),
+        candidate_flaky=result.candidate.flaky,
         baseline_failures=failures.baseline,
         unfaithful_replay=run.described.unfaithful,
         legs_ended_early=tuple((leg, why) for leg, why in ended),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import numpy as np
@@ -50,6 +50,7 @@ class LoopResult:
     """ "baseline: why" or "candidate: why" when a leg gave up; "" otherwise."""
     baseline: LegCounters
     candidate: LegCounters
+    """What failed now and then before an interruption is in it."""
 
 
 def replay(
@@ -76,7 +77,7 @@ def replay(
     Raises:
       Interrupted: SIGINT or SIGTERM; a checkpoint was written.
     """
-    book = _Book(prepared, terms)
+    book = _Book(prepared, terms, legs[1])
     evidence = book.evidence
     stop = _Stop(prepared, evidence)
     ahead = prepared.batches[book.next_batch :]
@@ -103,7 +104,7 @@ def replay(
         finished=book.next_batch == len(prepared.batches),
         ended_leg=_gave_up((*legs, *(() if anchor is None else (anchor,)), *(second or ()))),
         baseline=legs[0].counters(),
-        candidate=legs[1].counters(),
+        candidate=replace(legs[1].counters(), flaky=book.flaky()),
     )
 
 
@@ -131,8 +132,10 @@ def _save_quarantined(prepared: Prepared, legs: tuple[Leg, Leg]) -> None:
 class _Book:
     """The run folder's side of the loop: rows that wait for a chunk, and where the run stands."""
 
-    def __init__(self, prepared: Prepared, terms: Terms) -> None:
+    def __init__(self, prepared: Prepared, terms: Terms, candidate: Leg) -> None:
         self._run = prepared.run
+        self._candidate = candidate
+        self._flaky = 0
         self._chunk = 0
         self._rows: list[Pairs] = []
         self.next_batch = 0
@@ -144,6 +147,11 @@ class _Book:
             self._chunk, arrays, meta = saved
             self.evidence = RunningEvidence.restored(terms, arrays, meta["evidence"])
             self.next_batch = int(meta["next_batch"])
+            self._flaky = int(meta["flaky"])
+
+    def flaky(self) -> int:
+        """Batches that the candidate passed only the second time, before an interruption as after it."""
+        return self._flaky + self._candidate.counters().flaky
 
     def enter(self, batch: Batch, rows: Pairs) -> None:
         """Takes one judged batch."""
@@ -161,7 +169,8 @@ class _Book:
         self._rows.clear()
         self._chunk += 1
         arrays, meta = self.evidence.state()
-        self._run.save_state(self._chunk, arrays, {"evidence": meta, "next_batch": self.next_batch})
+        state = {"evidence": meta, "next_batch": self.next_batch, "flaky": self.flaky()}
+        self._run.save_state(self._chunk, arrays, state)
 
 
 class _Stop:

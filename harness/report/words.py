@@ -32,6 +32,7 @@ REASONS = {
     "too_few_requests": "a window that a guardrail needs has too few requests",
     "not_enough_evidence": "neither harm nor harmlessness is proven with the traffic at hand",
     "leg_ended_early": "a version stopped answering before the traffic was through",
+    "flaky_candidate": "the candidate's process failed now and then, and passed the second time",
     "interrupted": "the run was interrupted",
     "no_data": "a gating guardrail measured nothing",
 }

@@ -176,9 +176,10 @@ def test_a_child_that_breaks_the_rules_is_rolled_back(gate, taken_over, tmp_path
     [("os.abort()", 1), ("while True:\n    honest(self, header, buffers, asked)", 0)],
     ids=["aborts", "flood"],
 )
-def test_a_child_that_fails_now_and_then_is_told_as_flaky(gate, taken_over, tmp_path, lines, after):
+def test_a_child_that_fails_now_and_then_is_not_promoted(gate, taken_over, tmp_path, lines, after):
     taken_over(lines, after=after)
-    _, _, kinds, _ = gate(tmp_path / "candidate.onnx")
+    code, decision, kinds, _ = gate(tmp_path / "candidate.onnx")
+    assert (code, decision["reason"]) == (3, "flaky_candidate")
     assert list(kinds) == ["candidate_flaky"]
 
 

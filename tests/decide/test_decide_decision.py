@@ -153,6 +153,7 @@ CRASHES = (FailureCount(kind="crash", count=2, examples=("r7", "r9")),)
         ({"windows": (NEWEST, FEW)}, Decision.HOLD, "too_few_requests"),
         ({"interrupted": True}, Decision.HOLD, "interrupted"),
         ({"legs_ended_early": (("baseline", "died"),)}, Decision.HOLD, "leg_ended_early"),
+        ({"candidate_flaky": 1}, Decision.HOLD, "flaky_candidate"),
     ],
 )
 def test_facts_come_before_a_proof(facts, decision, reason):

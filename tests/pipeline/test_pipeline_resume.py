@@ -159,6 +159,17 @@ def test_a_run_interrupted_again_and_again_ends_the_same(prepared, uninterrupted
     assert "floor" not in {e.stage for e in events}
 
 
+def test_what_failed_before_an_interruption_is_not_forgotten(prepared):
+    run = copy_of(prepared, "flaky")
+    assert interrupted(run, "replay", 11 * BATCH, signal.SIGTERM) != 0
+    with RunFolder.open(run, write=True) as folder:
+        chunk, arrays, meta = folder.load_state()
+        folder.save_state(chunk, arrays, meta | {"flaky": meta["flaky"] + 2})
+    resume_gate(run)
+    (found,) = [f for f in read(run, "findings")["findings"] if f["kind"] == "candidate_flaky"]
+    assert found["what"].startswith("2 batches")
+
+
 def test_a_fresh_run_and_a_resumed_one_agree(
     prepared, uninterrupted, some_flights, windows, tmp_path, monkeypatch
 ):
