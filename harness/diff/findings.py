@@ -52,7 +52,8 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
       margin: largest tolerated share of mismatching requests; None = features do not gate.
     """
     order = {name: i for i, name in enumerate((*report.roots, *(f.name for f in report.follows)))}
-    followers = {f.name for f in report.follows}
+    # One that merely may follow is a change of its own until somebody has looked.
+    followers = {f.name for f in report.follows if f.proven}
     raw = [r for r in report.features if r.verdict is ParityVerdict.DIFFERS]
     raw.sort(key=lambda r: order.get(_tensor(r), len(order)))
     found = [_changed(r, margin, follows=_tensor(r) in followers) for r in raw]

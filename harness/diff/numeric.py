@@ -62,12 +62,14 @@ def sign(pairs: Pairs) -> Relation | None:
     """Negated, or the sign lost."""
     if pairs.distinct() < _CONFIRMED_KNOWN:
         return None
-    for predicted, text in (
-        (-pairs.baseline, "candidate = −baseline"),
-        (np.abs(pairs.baseline), "candidate = |baseline| (sign lost)"),
+    # Only negative values show a lost sign: what tells it from a negation is that others stayed.
+    stayed = bool((~pairs.differs & (pairs.baseline > pairs.slack)).any())
+    for predicted, text, fits in (
+        (np.abs(pairs.baseline), "candidate = |baseline| (sign lost)", stayed),
+        (-pairs.baseline, "candidate = −baseline", True),
     ):
         share = pairs.explained(predicted)
-        if share >= ENOUGH:
+        if fits and share >= ENOUGH:
             return Relation(kind=RelationKind.SIGN, value=-1.0, share=share, text=text)
     return None
 
