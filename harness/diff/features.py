@@ -2,7 +2,8 @@
 
 Features computed from raw fields must agree; a difference is a mismatch of the request unless the
 policy expects it. Tensors after fitted constants change with every retrain: they are compared,
-named and reported, never counted.
+named and reported, never counted. So do vocabularies: a code for a word that the baseline does not know,
+in a vocabulary that has the baseline's words where they were and more after them, is a refit.
 
 A raw feature of the baseline that the candidate does not declare, that one side's trace does not
 return, or that is there only now and then, is no parity: the requests without it are `compared`
@@ -25,6 +26,7 @@ from harness.diff.columns import ComparedRows, compared_rows
 from harness.diff.fitted import explained_columns
 from harness.diff.floor import Floor
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
+from harness.diff.refits import gained, refits, without_gained
 from harness.diff.relations import name_relation
 from harness.diff.reports import (
     FeatureReport,
@@ -118,6 +120,11 @@ class FeatureDiff:
         self._only_fitted = only_fitted(baseline_graph, candidate_graph)
         self._expected = tuple(expected_changes)
         self._words = (dict(baseline_graph.vocabularies), dict(candidate_graph.vocabularies))
+        self._gained = {
+            ours: more
+            for ours, theirs in self.match.raw
+            if (more := gained(self._words[0].get(ours), self._words[1].get(theirs)))
+        }
         counts = [name not in expected_changes for name, _ in self.match.raw]
         self._counts: Bools = np.array(counts, dtype=np.bool_)
         self._lost: Ints = np.zeros((len(self.match.raw), 2), dtype=np.int64)
@@ -144,6 +151,8 @@ class FeatureDiff:
             ours, other = before.features.get(tally.name), after.features.get(theirs)
             if ours is None or other is None:
                 continue
+            if tally.name in self._gained:
+                other = without_gained(ours, other, self._gained[tally.name])
             marked = tally.update(ours, other, view)
             if marked is not None and tally.kind == RAW:
                 mismatch |= marked
@@ -187,6 +196,12 @@ class FeatureDiff:
             not_compared=sentences_about_uncompared(reports),
             unknown_expected=self._unknown(reports),
             unproven=self._unproven(),
+            refits=refits(
+                [tally for _, tally in self._fitted],
+                [tally for _, tally in self._raw],
+                self.match.raw,
+                self._words,
+            ),
         )
 
     def _raw_reports(self, theirs: str, tally: TensorTally) -> list[TensorReport]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.core.findings import Finding, Severity
 from harness.diff.floor import Floor
 from harness.diff.pairs import RelationKind
@@ -58,7 +56,8 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
     raw.sort(key=lambda r: order.get(_tensor(r), len(order)))
     found = [_changed(r, margin, follows=_tensor(r) in followers) for r in raw]
     found += _zero_filled([r for r in report.features if _is_zero_fill(r)])
-    found += _refitted(report.features)
+    found += _suspicious(report)
+    found += _refitted(report)
     found += [_expected(r) for r in report.features if r.verdict is ParityVerdict.EXPECTED]
     found += [
         Finding(
@@ -215,22 +214,63 @@ def _is_zero_fill(report: TensorReport) -> bool:
     )
 
 
-def _refitted(reports: Sequence[TensorReport]) -> list[Finding]:
+def _refitted(report: FeatureReport) -> list[Finding]:
     """One line for all fitted constants: every retrain changes them."""
-    changed = [r for r in reports if r.verdict is ParityVerdict.REFITTED and not _is_zero_fill(r)]
-    if not changed:
+    changed = [
+        r for r in report.features if r.verdict is ParityVerdict.REFITTED and not _is_zero_fill(r)
+    ]
+    constants = [r for r in report.refits if not r.suspicious]
+    if not changed and not constants:
         return []
-    names = list(dict.fromkeys(_tensor(r) for r in changed))
+    names = list(dict.fromkeys([*map(_tensor, changed), *(r.tensor for r in constants)]))
+    names = list(dict.fromkeys(name.split("[")[0] for name in names))
     some = f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"  # noqa: PLR2004 - names shown
+    parts = []
+    if changed:
+        parts.append(
+            f"{len(changed)} columns of {some} changed with fitted constants (imputation, scaling)"
+        )
+    if constants:
+        listed = ", ".join(
+            f"{r.feature} {r.role} {_constant(r.baseline)} → {_constant(r.candidate)}"
+            for r in constants[:_SHOWN]
+        )
+        more = len(constants) - _SHOWN
+        plural = "s" if len(constants) > 1 else ""
+        parts.append(
+            f"refitted: {len(constants)} constant{plural} ({listed}{f' and {more} more' if more > 0 else ''})"
+        )
     return [
         Finding(
             kind="refitted",
             severity=Severity.INFO,
             where=some,
-            what=f"{len(changed)} columns of {some} changed with fitted constants (imputation, scaling)",
+            what="; ".join(parts),
             remedy="Expected after a retrain; judged by its effect on the loss.",
         )
     ]
+
+
+def _suspicious(report: FeatureReport) -> list[Finding]:
+    """Constants that look forgotten; zeros have a finding of their own where a column shows them."""
+    told = {name for r in report.features if _is_zero_fill(r) for name in (r.name, r.about)}
+    return [
+        Finding(
+            kind="suspicious_refit",
+            severity=Severity.WARNING,
+            where=refit.feature,
+            what=f"{refit.feature} {refit.role} {_constant(refit.baseline)} → "
+            f"{_constant(refit.candidate)} in {refit.tensor}: {refit.suspicious}",
+            remedy="Check that the preprocessing was fitted with the model and shipped with it.",
+        )
+        for refit in report.refits
+        if refit.suspicious and refit.feature not in told
+    ]
+
+
+def _constant(value: float | str) -> str:
+    """A fitted constant as text."""
+    return value if isinstance(value, str) else f"{value:.5g}"
 
 
 def _expected(report: TensorReport) -> Finding:

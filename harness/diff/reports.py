@@ -118,6 +118,24 @@ class Follow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refit:
+    """A fitted constant that is another one in the candidate."""
+
+    tensor: str
+    """Column that shows it: imputed[3]; for words the feature."""
+    feature: str
+    """The raw feature that it is about."""
+    role: str
+    """fill, offset, scale or vocabulary."""
+    baseline: float | str
+    """In the feature's own unit; for a vocabulary its size in words."""
+    candidate: float | str
+    """As `baseline`."""
+    suspicious: str
+    """Why it looks like a fault and not like a fit; "" = it does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureReport:
     """The features of both versions."""
 
@@ -138,6 +156,8 @@ class FeatureReport:
     unproven: tuple[tuple[str, str], ...] = ()
     """(raw feature of the baseline, why no row of it was compared), expected changes left out: the
     features' parity is not proven, whatever the others say."""
+    refits: tuple[Refit, ...] = ()
+    """Fitted constants that changed, as far as the values show them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -252,6 +252,11 @@ class TensorTally:
         """One value a row, on both sides."""
         return self.labels == ("",) and not self._wide and not self._unlike
 
+    @property
+    def wide(self) -> bool:
+        """Judged as a whole, or of unlike shapes."""
+        return self._wide or bool(self._unlike)
+
     def max_rel(self) -> float:
         """Largest relative difference over all columns."""
         return float(self._max_rel.max(initial=0.0))

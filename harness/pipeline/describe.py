@@ -120,6 +120,7 @@ def intermediates_json(
     """The content of intermediates.json but for the observer guard."""
     return {
         "features": jsonable(features.features),
+        "refits": jsonable(features.refits),
         "roots": list(features.roots),
         "outputs": jsonable(outputs.outputs),
         "compared": {

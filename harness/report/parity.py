@@ -48,12 +48,54 @@ def parity(intermediates: Doc, manifest: Doc) -> Section:
         ),
         tables=(
             *_tables("Features", features, Tone.BAD),
+            *_refits(intermediates.at("refits").items()),
             *_tables("Outputs", outputs, output_tone),
         ),
         notes=("Outputs of a retrained model are expected to differ; guardrails judge how much.",)
         if retrained and outputs
         else (),
     )
+
+
+def _refits(rows: tuple[Doc, ...]) -> tuple[Table, ...]:
+    """Fitted constants, old → new; suspicious ones first."""
+    if not rows:
+        return ()
+    rows = tuple(sorted(rows, key=lambda row: not row.at("suspicious").text()))
+    left_out = len(rows) - MOST_ROWS
+    return (
+        Table(
+            title=f"Refitted: {counted(len(rows), 'constant')}",
+            empty="",
+            columns=(
+                Column(label="Feature"),
+                Column(label="Constant"),
+                Column(label="Baseline", numeric=True),
+                Column(label="Candidate", numeric=True),
+                Column(label=""),
+            ),
+            rows=tuple(
+                (
+                    Cell(text=row.at("feature").text("unnamed"), mono=True),
+                    Cell(text=row.at("role").text("–"), note=f"in {row.at('tensor').text('–')}"),
+                    Cell(text=_constant(row.at("baseline"))),
+                    Cell(text=_constant(row.at("candidate"))),
+                    Cell(text=row.at("suspicious").text(), badge=Tone.WAIT)
+                    if row.at("suspicious").text()
+                    else Cell(text="refitted", badge=Tone.INFO),
+                )
+                for row in rows[:MOST_ROWS]
+            ),
+            note=f"{left_out} more are in intermediates.json." if left_out > 0 else "",
+            folded=not rows[0].at("suspicious").text(),
+        ),
+    )
+
+
+def _constant(value: Doc) -> str:
+    """A number, or a vocabulary in words."""
+    figure = value.number()
+    return value.text("–") if figure is None else number(figure)
 
 
 def _tally(rows: tuple[Doc, ...]) -> str:

@@ -169,3 +169,15 @@ def test_a_run_with_many_guardrails_slices_and_features_stays_readable_in_size()
     assert len(source.encode()) < 8_000_000
     assert "40 more guardrails are in evidence.json." in source
     assert "4800 more are in intermediates.json." in source
+
+
+def test_refitted_constants_are_a_table_old_and_new():
+    from harness.report.parity import parity
+    from harness.report.read import Doc
+
+    refit = {"tensor": "imputed[3]", "feature": "seats", "role": "fill", "baseline": 137.0,
+             "candidate": 140.5, "suspicious": ""}  # fmt: skip
+    section = parity(Doc({"refits": [refit], "features": [], "outputs": []}), Doc({}))
+    (table,) = [t for t in section.tables if t.title.startswith("Refitted")]
+    assert table.title == "Refitted: 1 constant"
+    assert [c.text for c in table.rows[0]] == ["seats", "fill", "137", "140", "refitted"]
