@@ -101,3 +101,8 @@ class Graph:
     def computed(self) -> tuple[str, ...]:
         """Every tensor that a node makes, in topological order."""
         return tuple(name for node in self.nodes for name in node.outputs if name)
+
+    def observable(self) -> tuple[str, ...]:
+        """Every tensor that a node makes, and the outputs that are mere constants."""
+        held = {constant.name for constant in self.constants}
+        return (*self.computed(), *(name for name in self.outputs if name in held))

@@ -108,8 +108,9 @@ class Regions:
         inputs: Mapping[str, str],
         compared: Collection[str],
     ) -> None:
+        self._whole = (baseline, candidate)
         self._old, self._copies = without_aliases(baseline)
-        self._new, _ = without_aliases(candidate)
+        self._new, self._new_copies = without_aliases(candidate)
         known = {p.baseline: p.candidate for p in match.pairs if p.baseline in compared}
         self._anchors = {**known, **inputs}
         self._anchored_new = {theirs: ours for ours, theirs in self._anchors.items()}
@@ -140,6 +141,9 @@ class Regions:
                     tainted.add(name)
                     if not before:
                         found.append(name)
+        # An output may be a mere copy or a constant, and its partner something else.
+        ends = {**self._copies, **{name: name for name in self._constants[0]}}
+        found += [n for n, origin in ends.items() if n in divergent and origin not in tainted]
         return tuple(found)
 
     def divergence(self, tensor: str, *, noisy: bool = False) -> Divergence:
@@ -150,10 +154,14 @@ class Regions:
           noisy: the region is random, or a version differs from itself here.
         """
         theirs = self._anchors[tensor]
-        ours_nodes, ours_ends = _region(self._old, tensor, self._anchors)
-        theirs_nodes, theirs_ends = _region(self._new, theirs, self._anchored_new)
+        ours_nodes, ours_ends = self._between(0, tensor)
+        theirs_nodes, theirs_ends = self._between(1, theirs)
         ends = set(ours_ends) | {self._anchored_new[e] for e in theirs_ends}
-        changes = self._changes(ours_nodes, theirs_nodes)
+        changes = (
+            self._changes(ours_nodes, theirs_nodes)
+            if ours_nodes or theirs_nodes
+            else self._constant_changes((tensor, theirs), f"Constant → {tensor}")
+        )
         return Divergence(
             baseline=tensor,
             candidate=theirs,
@@ -165,6 +173,19 @@ class Regions:
             changes=changes[:MOST_CHANGES],
             cause=Cause.NONDETERMINISTIC if noisy else _cause(changes),
         )
+
+    def _between(self, side: int, tensor: str) -> tuple[list[Node], tuple[str, ...]]:
+        """Nodes from the nearest compared tensors to this one, a last copy included, and the former."""
+        graph = (self._old, self._new)[side]
+        anchors = (self._anchors, self._anchored_new)[side]
+        origin = (self._copies, self._new_copies)[side].get(tensor)
+        own = self._whole[side].producer(tensor)
+        if origin is None or own is None:
+            return _region(graph, tensor, anchors)
+        if origin in anchors:
+            return [own], (origin,)
+        nodes, ends = _region(graph, origin, anchors)
+        return [*nodes, own], ends
 
     def _changes(self, ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[Change, ...]:
         """Differences of two short lists of nodes, aligned from their ends."""
@@ -208,22 +229,14 @@ class Regions:
         theirs = [self._read(1, s, partner) for s in (*new.inputs, *new.captures)]
         if old.op in COMMUTATIVE:
             ours, theirs = _without_common(ours, theirs)
-        changes = []
+        changes: list[Change] = []
         rewired = len(ours) != len(theirs)
         for a, b in zip(ours, theirs, strict=False):
             if _shared(a) == _shared(b):
                 continue
-            was, now = self._constants[0].get(a[1]), self._constants[1].get(b[1])
-            if was is not None and now is not None:
-                changes.append(
-                    Change(
-                        kind=ChangeKind.WEIGHTS if was.loose == now.loose else ChangeKind.CONSTANT,
-                        node=_shown(old), name=was.name,
-                        baseline=was.text, candidate=now.text,
-                    )
-                )  # fmt: skip
-            else:
-                rewired = True
+            found = self._constant_changes((a[1], b[1]), _shown(old))
+            changes += found
+            rewired |= not found
         if rewired:
             changes.append(
                 Change(
@@ -232,6 +245,14 @@ class Regions:
                 )
             )  # fmt: skip
         return changes
+
+    def _constant_changes(self, names: tuple[str, str], node: str) -> tuple[Change, ...]:
+        """Two constants that stand in each other's place; () when one of them is none."""
+        was, now = self._constants[0].get(names[0]), self._constants[1].get(names[1])
+        if was is None or now is None:
+            return ()
+        kind = ChangeKind.WEIGHTS if was.loose == now.loose else ChangeKind.CONSTANT
+        return (Change(kind=kind, node=node, name=was.name, baseline=was.text, candidate=now.text),)
 
     def _read(self, side: int, tensor: str, partner: Mapping[str, str]) -> tuple[str, str]:
         """What an operator reads, in words that both sides share: a constant by value, else the pair."""

@@ -164,7 +164,7 @@ class _Matching:
         if values is not None:
             self._same_values(values)
         self._repeated()
-        return self._finished()
+        return self._finished(outputs)
 
     def _identical(self) -> None:
         """The same computation, weights included, where it occurs equally often on both sides."""
@@ -356,15 +356,23 @@ class _Matching:
     def _free_new(self) -> list[str]:
         return [name for name in self._new.computed() if name not in self._of_new]
 
-    def _finished(self) -> GraphMatch:
-        """Adds the copies, which match where their originals do."""
+    def _finished(self, outputs: Mapping[str, str]) -> GraphMatch:
+        """Adds the copies, which match where their originals do; an output stands for its own partner.
+
+        (An output that is a copy of a tensor which also exists on the other side was compared with that
+        tensor, and not with the other side's output.)
+        """
         pairs, alone = [], []
+        whole = (set(self._whole[0].observable()), set(self._whole[1].observable()))
+        ends = {a: b for a, b in outputs.items() if a in whole[0] and b in whole[1]}
         copies: dict[str, str] = {}
         for copy, origin in self._new_copies.items():
             copies.setdefault(origin, copy)
-        for name in self._whole[0].computed():
+        for name in self._whole[0].observable():
             found = self._of_old.get(self._old_copies.get(name, name))
-            if found is None:
+            if name in ends:
+                pairs.append(self._end(name, ends[name], found))
+            elif found is None:
                 alone.append(name)
             else:
                 partner = copies.get(found.candidate, found.candidate)
@@ -382,6 +390,17 @@ class _Matching:
             baseline_only=tuple(n for n in alone if self._is_computed(0, n)),
             candidate_only=tuple(n for n in lone if self._is_computed(1, n)),
         )
+
+    def _end(self, ours: str, theirs: str, found: TensorMatch | None) -> TensorMatch:
+        """An output with its partner, for the reason for which their originals match."""
+        origin = self._new_copies.get(theirs, theirs)
+        exact = self._exact[0].get(self._old_copies.get(ours, ours))
+        tier = Tier.OUTPUT
+        if exact is not None and exact == self._exact[1].get(origin):
+            tier = Tier.IDENTICAL
+        elif found is not None and found.candidate == origin:
+            tier = found.tier
+        return TensorMatch(baseline=ours, candidate=theirs, tier=tier)
 
     def _is_computed(self, side: int, name: str) -> bool:
         copies = (self._old_copies, self._new_copies)[side]

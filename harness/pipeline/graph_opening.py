@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -16,6 +18,62 @@ from harness.sandbox.tracing import Edit, Edited, Traced, Tracer, edit
 
 _MOST_ROUNDS = 16
 """Branches within branches that are laid open, at most."""
+
+
+class Runner(Protocol):
+    """A copy that is loaded and can be run; leaving it ends it."""
+
+    tensors: tuple[str, ...]
+    """Everything that it can return."""
+
+    def run(self, feeds: Tensors, wanted: Sequence[str]) -> Traced:
+        """Runs the copy once, as `sandbox.tracing.Tracer.run`."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+    def __enter__(self) -> Self:
+        """Itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends it."""
+
+
+class Opener(Protocol):
+    """How a version's graph is copied and its copies are run."""
+
+    def edited(self, version: Version, wanted: Edit, out: Path) -> Edited | LoadFailure:
+        """Writes a copy, as `sandbox.tracing.edit`."""
+
+    def started(self, version: Version, copy: Edited) -> Runner | LoadFailure:
+        """Loads a copy, as `sandbox.tracing.Tracer.start`."""
+
+
+class Sandboxed:
+    """Each copy is made, and run, in a locked-down process of its own: for models of others."""
+
+    def edited(self, version: Version, wanted: Edit, out: Path) -> Edited | LoadFailure:
+        """In the parent's environment, which has `onnx`."""
+        return edit(
+            version.model, wanted, out, version.limits,
+            external=version.external, allow_weaker=version.allow_weaker,
+        )  # fmt: skip
+
+    def started(self, version: Version, copy: Edited) -> Runner | LoadFailure:
+        """In the version's own environment."""
+        return Tracer.start(
+            copy.path,
+            limits=version.limits,
+            folder=version.model.parent,
+            external=version.external,
+            python=version.python,
+            allow_weaker=version.allow_weaker,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +94,8 @@ class Version:
     """Interpreter of the version's own environment."""
     allow_weaker: bool = False
     """Go on below the required isolation."""
+    opener: Opener = field(default_factory=Sandboxed)
+    """Where its graph is copied and run."""
 
     def feeds(self, batch: RequestBatch) -> Tensors:
         """A batch's inputs under this version's names."""
@@ -66,14 +126,16 @@ class Laid:
         self.taken: dict[str, bool] = {}
         """First output of an If → the condition that the first batch gave it."""
         self._conditions: dict[str, str] = {}
-        probe = self.copy(Edit(tensors=()))
+        probe = self.copy(Edit())
         for _ in range(_MOST_ROUNDS):
             if not probe.branches:
                 break
             self._conditions |= dict(probe.branches)
             values = self._values_of({c for _, c in probe.branches}, first)
             self.taken |= {output: values[condition] for output, condition in probe.branches}
-            probe = self.copy(Edit(tensors=()))
+            probe = self.copy(Edit())
+        self.everything = probe
+        """A copy that returns every tensor; to be used by who needs it, as each copy costs a process."""
         self.graph = probe.graph
         """With branches laid open."""
         self.closed = probe.closed
@@ -94,30 +156,20 @@ class Laid:
             sketch=wanted.sketch,
         )
         version = self.version
-        made = edit(
-            version.model, wanted, out, version.limits,
-            external=version.external, allow_weaker=version.allow_weaker,
-        )  # fmt: skip
+        made = version.opener.edited(version, wanted, out)
         if isinstance(made, LoadFailure):
             msg = f"the {version.role}'s graph cannot be opened: {made.message}"
             raise GraphPassError(msg)
         return made
 
-    def tracer(self, copy: Edited) -> Tracer:
+    def tracer(self, copy: Edited) -> Runner:
         """A process that runs a copy.
 
         Raises:
           GraphPassError: the copy does not load.
         """
         version = self.version
-        tracer = Tracer.start(
-            copy.path,
-            limits=version.limits,
-            folder=version.model.parent,
-            external=version.external,
-            python=version.python,
-            allow_weaker=version.allow_weaker,
-        )
+        tracer = version.opener.started(version, copy)
         if isinstance(tracer, LoadFailure):
             msg = f"the {version.role}'s opened graph does not load: {tracer.message}"
             raise GraphPassError(msg)

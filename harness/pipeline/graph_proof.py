@@ -13,9 +13,9 @@ from harness.diff.graph_report import FirstDivergence, PatchProof
 from harness.diff.pairs import RelationKind
 from harness.diff.relations import name_relation
 from harness.diff.whole import TensorTrace, apart, permuted_columns
-from harness.pipeline.graph_opening import GraphPassError, Laid, joined
+from harness.pipeline.graph_opening import GraphPassError, Laid, Runner, joined
 from harness.sandbox.graph_edits import PATCH_SUFFIX
-from harness.sandbox.tracing import Edit
+from harness.sandbox.tracing import Edit, Edited
 
 MOST_ALONE = 4
 """Of so many frontier tensors at most, each is fed alone, too."""
@@ -31,6 +31,8 @@ class Closer:
       used: batches that were compared.
       traces: what was seen of each compared tensor of the baseline.
       outputs: (baseline's, candidate's) outputs that differ.
+      running: per side a copy that returns every tensor whole and the process that runs it; empty when
+        there is none, so that each look needs copies and processes of its own.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class Closer:
         used: Sequence[RequestBatch],
         traces: Mapping[str, TensorTrace],
         outputs: Sequence[tuple[str, str]],
+        running: Sequence[tuple[Edited, Runner]] = (),
     ) -> None:
+        self._running = running
         self._laid = laid
         self._used = used
         self._traces = traces
@@ -80,8 +84,12 @@ class Closer:
         """
         self._found = list(found)
         if found:
-            self._ours = self._run(0, [d.baseline for d in found])
-            self._theirs = self._run(1, [d.candidate for d in found])
+            # With the outputs, which the proofs need: each look may cost two processes a side.
+            ends = (dict(self._outputs), dict(self._outputs).values())
+            self._ours = self._run(0, list(dict.fromkeys([*(d.baseline for d in found), *ends[0]])))
+            self._theirs = self._run(
+                1, list(dict.fromkeys([*(d.candidate for d in found), *ends[1]]))
+            )
 
     def first(self, divergence: Divergence) -> FirstDivergence:
         """One frontier tensor with its relation and, when there are few, its own proof."""
@@ -125,9 +133,8 @@ class Closer:
         if not (self._outputs and fed):
             return ()
         theirs = [b for _, b in self._outputs]
+        plain, unpatched = self._ours, self._theirs
         try:
-            plain = self._run(0, [a for a, _ in self._outputs])
-            unpatched = self._run(1, theirs)
             patched = self._run(1, theirs, {d.candidate: d.baseline for d in fed})
         except GraphPassError as error:
             self.problems.append(f"no proof by patching: {error}")
@@ -173,22 +180,36 @@ class Closer:
           GraphPassError: it cannot be done.
         """
         laid, swaps = self._laid[side], fed or {}
+        if self._running and not swaps:
+            copy, runner = self._running[side]
+            return self._answers(laid, copy, runner, tensors, swaps)
         copy = laid.copy(Edit(tensors=tuple(tensors), patched=tuple(swaps)))
         if set(copy.fed) != set(swaps):
             msg = "a tensor of the frontier cannot be fed"
             raise GraphPassError(msg)
+        with laid.tracer(copy) as runner:
+            return self._answers(laid, copy, runner, tensors, swaps)
+
+    def _answers(
+        self,
+        laid: Laid,
+        copy: Edited,
+        runner: Runner,
+        tensors: Sequence[str],
+        swaps: Mapping[str, str],
+    ) -> list[Tensors]:
+        """What a running copy returns for the batches that were compared."""
         returned = {copy.returned(t): t for t in tensors}
         found = []
-        with laid.tracer(copy) as tracer:
-            for place, batch in enumerate(self._used):
-                feeds = laid.version.feeds(batch)
-                for theirs, ours in swaps.items():
-                    values = _fitting(self._ours[place][ours], self._theirs[place].get(theirs))
-                    feeds[theirs + PATCH_SUFFIX] = values
-                answer = tracer.run(feeds, list(returned))
-                if answer.failure:
-                    raise GraphPassError(answer.failure)
-                found.append({returned[n]: a for n, a in answer.tensors.items()})
+        for place, batch in enumerate(self._used):
+            feeds = laid.version.feeds(batch)
+            for theirs, ours in swaps.items():
+                values = _fitting(self._ours[place][ours], self._theirs[place].get(theirs))
+                feeds[theirs + PATCH_SUFFIX] = values
+            answer = runner.run(feeds, list(returned))
+            if answer.failure:
+                raise GraphPassError(answer.failure)
+            found.append({returned[n]: a for n, a in answer.tensors.items()})
         return found
 
 

@@ -83,7 +83,7 @@ def trace_graphs(
         for done, batch in enumerate(batches):
             tracing.batch(batch)
             heard(done + 1, len(batches))
-    return tracing.report()
+        return tracing.report()
 
 
 class _Tracing:
@@ -112,7 +112,7 @@ class _Tracing:
     def open(self, stack: ExitStack, first: RequestBatch) -> None:
         """Makes the copies and starts their processes; sketches when whole values take too much."""
         self._sketch = False
-        copies = [laid.copy(Edit()) for laid in (self._old, self._new)]
+        copies = [laid.everything for laid in self._laid]
         tracers = [
             stack.enter_context(laid.tracer(c)) for laid, c in zip(self._laid, copies, strict=True)
         ]
@@ -199,7 +199,11 @@ class _Tracing:
     def report(self) -> GraphReport:
         """What all batches showed; makes the proofs."""
         if not self._traces:
-            why = self._failures[0] if self._failures else "every batch took other branches"
+            why = "every batch took other branches"
+            if self._requests:
+                why = "; ".join(["no tensor of both can be compared", *self._skipped[:1]])
+            elif self._failures:
+                why = self._failures[0]
             msg = f"no request could be traced in both versions: {why}"
             raise GraphPassError(msg)
         regions = Regions(
@@ -210,6 +214,7 @@ class _Tracing:
         closer = Closer(
             laid=self._laid, used=self._used, traces=self._traces,
             outputs=[pair for pair in self._wanted.match.outputs if pair[0] in divergent],
+            running=() if self._sketch else list(zip(self._copies, self._tracers, strict=False)),
         )  # fmt: skip
         found = self._frontier(regions, divergent, closer)
         closer.look([d for d in found if d.baseline in self._traces][:MOST_PATCHED])
@@ -258,10 +263,12 @@ class _Tracing:
         return random or self._traces[name].noisy
 
     def _states(self) -> tuple[TensorState, ...]:
-        by_name = self._match.by_baseline()
+        by_name, alone = self._match.by_baseline(), set(self._match.baseline_only)
         states = []
-        for name in self._old.graph.computed():
+        for name in self._old.graph.observable():
             pair, trace = by_name.get(name), self._traces.get(name)
+            if pair is None and name not in alone:
+                continue  # a mere copy of an input or a constant
             node = self._old.graph.producer(name)
             state = TensorState(
                 baseline=name,
@@ -305,7 +312,9 @@ def _in_order(ours: str, theirs: str, before: Traced, after: Traced) -> Array:
 
 
 def _requests(batch: RequestBatch, count: int) -> RequestBatch:
-    """The first requests of a batch."""
+    """The first requests of a batch; of a batch with no more than these, all of every tensor."""
+    if len(batch) <= count:
+        return batch
     rows = int(batch.rows[:count].sum())
     return replace(
         batch,

@@ -117,7 +117,7 @@ def patched(model: onnx.ModelProto, tensors: Sequence[str], files: Files) -> lis
 def exposed(
     model: onnx.ModelProto, tensors: Sequence[str] | None, files: Files, *, sketch: bool
 ) -> Exposure:
-    """Lets the model return intermediate tensors.
+    """Lets the model return intermediate tensors, and outputs of low precision as float32.
 
     Args:
       model: changed in place.
@@ -131,17 +131,23 @@ def exposed(
 
     computed = intermediate_names(model)
     known = set(computed)
-    wanted = computed if tensors is None else list(dict.fromkeys(tensors))
-    outputs = {v.name for v in model.graph.output}
+    outputs = [v.name for v in model.graph.output]
+    wanted = [*computed, *outputs] if tensors is None else list(dict.fromkeys(tensors))
     skipped = [
         [name, "is no tensor that the main graph computes"]
         for name in wanted
-        if name not in known | outputs
+        if name not in known and name not in outputs
     ]
     added = [name for name in wanted if name in known]
     before = len(model.graph.output)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in added)
     types = output_types(model, files)
+    # Outputs of the model are there already, but not all of them can be read as they are.
+    added += [
+        name
+        for name in wanted
+        if name in outputs and name not in known and not _readable(types[name])
+    ]
     del model.graph.output[before:]
     found = Exposure(exposed=[], cast=[], sketched=[], skipped=skipped)
     for name in added:
@@ -149,7 +155,7 @@ def exposed(
         if sketch and kind in _FLOATS:
             model.graph.output.append(onnx.ValueInfoProto(name=_sketch(model, name, kind)))
             found.sketched.append(name)
-        elif kind in sessions.COMPARABLE or kind in sessions.MAPS:
+        elif _readable(kind):
             model.graph.output.append(onnx.ValueInfoProto(name=name))
         elif kind.startswith("tensor("):
             target = name + sessions.CAST_SUFFIX
@@ -164,6 +170,13 @@ def exposed(
     if found.cast or found.sketched:
         output_types(model, files)  # raises when an operator that was added does not fit the opset
     return found
+
+
+def _readable(kind: str) -> bool:
+    """Whether a tensor of this type comes back from a run as it is."""
+    from harness.sandbox.child import sessions
+
+    return kind in sessions.COMPARABLE or kind in sessions.MAPS
 
 
 def intermediate_names(model: onnx.ModelProto) -> list[str]:

@@ -1,0 +1,294 @@
+"""Every single-operator case through the differ: against itself, and against an altered copy."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.bench.alterations import Alteration, alterations
+from harness.bench.in_process import InProcess
+from harness.core.policies import SandboxPolicy
+from harness.core.tensors import Array, Tensors
+from harness.core.traffic import RequestBatch
+from harness.diff.frontier import Cause, Divergence
+from harness.diff.graph_report import GraphReport
+from harness.diff.signature import SignatureMatch
+from harness.pipeline.graph_opening import GraphPassError, Opener, Version
+from harness.pipeline.graph_trace import GraphPass, trace_graphs
+from harness.sandbox.answers import LoadFailure
+from harness.sandbox.tracing import Edit, Traced
+
+if TYPE_CHECKING:
+    import onnx
+
+    from harness.bench.operator_cases import OperatorCase
+
+_CLEARLY = 1e-3
+"""Outputs that differ by this part of their largest value differ beyond doubt."""
+_MOST_TRIED = 150
+_BODY = "its body was not looked into, only its outputs"
+_NESTED = "returns a sequence or an optional: said not to be compared"
+
+
+@dataclass(slots=True)
+class OperatorCounts:
+    """What became of the cases."""
+
+    cases: int = 0
+    """All that there are."""
+    ran: int = 0
+    """Of these: what onnxruntime loads and runs."""
+    equal: int = 0
+    """Of these: equal to themselves, every tensor compared."""
+    located: Counter[str] = field(default_factory=Counter)
+    """Kind of alteration → cases whose first divergence is the altered node."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Reason → cases that did not go the whole way through, though nothing is wrong."""
+    wrong: list[str] = field(default_factory=list)
+    """Cases in which the differ failed, and how."""
+
+    def add(self, other: OperatorCounts) -> None:
+        """Takes the counts of other cases."""
+        self.cases += other.cases
+        self.ran += other.ran
+        self.equal += other.equal
+        self.located.update(other.located)
+        self.refused.update(other.refused)
+        self.wrong += other.wrong
+
+
+class Pairs:
+    """Compares pairs of models on whole tensors.
+
+    Args:
+      scratch: folder for copies.
+      opener: where graphs are copied and run; None = in this process.
+    """
+
+    def __init__(self, scratch: Path, opener: Opener | None = None) -> None:
+        self._scratch = scratch
+        self._opener = opener or InProcess()
+        self._limits = SandboxPolicy()
+
+    def compared(
+        self, baseline: onnx.ModelProto, candidate: onnx.ModelProto, feeds: Tensors
+    ) -> GraphReport:
+        """One pass over one request that carries whole tensors.
+
+        Raises:
+          GraphPassError: one of them cannot be traced.
+        """
+        inputs = tuple((name, name) for name in feeds)
+        versions = [
+            Version(
+                role=role, model=self._saved(role, model), external=(), limits=self._limits,
+                input_names=inputs, opener=self._opener,
+            )
+            for role, model in (("baseline", baseline), ("candidate", candidate))
+        ]  # fmt: skip
+        outputs = zip(baseline.graph.output, candidate.graph.output, strict=True)
+        match = SignatureMatch(inputs=inputs, outputs=tuple((a.name, b.name) for a, b in outputs))
+        wanted = GraphPass(baseline=versions[0], candidate=versions[1], match=match)
+        return trace_graphs(wanted, [whole(feeds)], self._scratch, lambda *_: None)
+
+    def values(self, model: onnx.ModelProto, feeds: Tensors) -> Traced | LoadFailure:
+        """Every tensor of a model, in this process."""
+        opener = InProcess()
+        version = Version(
+            role="values", model=self._saved("values", model), external=(), limits=self._limits
+        )
+        copy = opener.edited(version, Edit(), self._scratch / "values-copy.onnx")
+        if isinstance(copy, LoadFailure):
+            return copy
+        runner = opener.started(version, copy)
+        if isinstance(runner, LoadFailure):
+            return runner
+        with runner:
+            found = runner.run(feeds, runner.tensors)
+        names = {copy.returned(t): t for t in copy.cast}
+        return Traced(
+            tensors={names.get(n, n): a for n, a in found.tensors.items()},
+            keys=found.keys, failure=found.failure,
+        )  # fmt: skip
+
+    def _saved(self, role: str, model: onnx.ModelProto) -> Path:
+        path = self._scratch / f"{role}.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+
+def whole(feeds: Tensors) -> RequestBatch:
+    """One request that carries whole tensors, whatever their shapes."""
+    return RequestBatch(
+        seq=np.zeros(1, np.int64), request_id=np.array(["r0"], dtype=object),
+        ts_ns=np.zeros(1, np.int64), rows=np.ones(1, np.int64), inputs=feeds, recorded={},
+        answered=np.zeros(1, np.bool_), context={},
+    )  # fmt: skip
+
+
+def clearly_apart(before: Array | None, after: Array | None) -> bool:
+    """Whether two tensors differ beyond doubt; told apart without the differ's own code.
+
+    Of two shapes with the same number of values the values count: what converters reshape is no difference.
+    """
+    if before is None or after is None:
+        return False
+    if before.size != after.size or before.dtype != after.dtype:
+        return True
+    after = after.reshape(before.shape)
+    if before.dtype.kind != "f":
+        return not np.array_equal(before, after)
+    a, b = before.astype(np.float64), after.astype(np.float64)
+    finite = np.isfinite(a) & np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return True
+    largest = float(np.abs(a[finite]).max(initial=0.0))
+    return bool((np.abs(a - b)[finite] > max(_CLEARLY * largest, 1e-30)).any())
+
+
+def checked(case: OperatorCase, pairs: Pairs, seed: int) -> OperatorCounts:
+    """One case against itself and against the first altered copy that answers otherwise."""
+    found = OperatorCounts(cases=1)
+    values = pairs.values(case.model, case.feeds)
+    if isinstance(values, LoadFailure) or values.failure:
+        found.refused["onnxruntime does not load or run it"] += 1
+        return found
+    found.ran = 1
+    try:
+        report = pairs.compared(case.model, case.model, case.feeds)
+    except GraphPassError as error:
+        if _untold(str(error)):
+            found.refused[_NESTED] += 1
+        else:
+            found.wrong.append(f"{case.name}: against itself: {error}")
+        return found
+    causes = {d.divergence.cause for d in report.divergences}
+    if Cause.NONDETERMINISTIC in causes or _random(case.model):
+        found.refused["random: marked as nondeterministic"] += 1
+        if causes - {Cause.NONDETERMINISTIC}:
+            found.wrong.append(f"{case.name}: random, but called {causes}")
+        return found
+    unseen = [said for said in report.not_compared if not said.endswith(_BODY)]
+    if any(_untold(said) for said in unseen):
+        found.refused[_NESTED] += 1
+    elif report.equal != len(report.states) or unseen:
+        found.wrong.append(f"{case.name}: against itself: {report.coverage} {report.not_compared}")
+        return found
+    else:
+        found.equal = 1
+    _locate(case, values, pairs, found, np.random.default_rng(seed))
+    return found
+
+
+def _untold(said: str) -> bool:
+    return "is a seq(" in said or "is a optional(" in said
+
+
+def _locate(
+    case: OperatorCase,
+    values: Traced,
+    pairs: Pairs,
+    found: OperatorCounts,
+    rng: np.random.Generator,
+) -> None:
+    altered = _first_that_differs(case, values, pairs, rng)
+    if altered is None:
+        found.refused["no alteration changes what is compared"] += 1
+        return
+    told = f"{case.name}: {altered.kind} {altered.what}"
+    try:
+        report = pairs.compared(altered.baseline, altered.candidate, altered.feeds)
+    except GraphPassError as error:
+        found.wrong.append(f"{told}: {error}")
+        return
+    first = {d.divergence.baseline for d in report.divergences}
+    if (
+        report.outputs_differ
+        and first
+        and all(_at(altered, d.divergence) for d in report.divergences)
+    ):
+        found.located[altered.kind] += 1
+    else:
+        found.wrong.append(f"{told}: the first divergence is said to be at {sorted(first)}")
+
+
+def _at(altered: Alteration, divergence: Divergence) -> bool:
+    """Whether a divergence is the altered node; a copy is no tensor of its own, but in the region."""
+    if divergence.baseline in altered.outputs:
+        return True
+    operators = [o for side in divergence.operators for o in side]
+    made = {name for o in operators for name in o.partition(" → ")[2].split(", ")}
+    return "Identity" in altered.what and bool(made & set(altered.outputs))
+
+
+def _first_that_differs(
+    case: OperatorCase, values: Traced, pairs: Pairs, rng: np.random.Generator
+) -> Alteration | None:
+    ends = {o.name for o in case.model.graph.output}
+    for tried, altered in enumerate(alterations(case.model, case.feeds, rng)):
+        if tried >= _MOST_TRIED:
+            return None
+        same = altered.baseline == case.model
+        before = values if same else pairs.values(altered.baseline, altered.feeds)
+        after = pairs.values(altered.candidate, altered.feeds)
+        if isinstance(before, LoadFailure) or isinstance(after, LoadFailure):
+            continue
+        if before.failure or after.failure:
+            continue
+        apart = {
+            n for n in before.tensors if clearly_apart(before.tensors[n], after.tensors.get(n))
+        }
+        if apart & ends and apart & set(altered.outputs):
+            return altered
+    return None
+
+
+def _random(model: onnx.ModelProto) -> bool:
+    from harness.sandbox.graph_child import random_operators
+
+    return bool(random_operators(model))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what onnxruntime and onnx write to standard error about models that do not load."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+def check_operators(
+    cases: Sequence[OperatorCase],
+    *,
+    seed: int,
+    opener: Opener | None = None,
+    heard: Callable[[int, int], None] = lambda *_: None,
+) -> OperatorCounts:
+    """All these cases.
+
+    Args:
+      cases: from `operator_cases`.
+      seed: of the alterations.
+      opener: where they run; None = in this process.
+      heard: progress, in cases.
+    """
+    counts = OperatorCounts()
+    with tempfile.TemporaryDirectory(prefix="harness-operators-") as scratch, _quiet():
+        pairs = Pairs(Path(scratch), opener)
+        for place, case in enumerate(cases):
+            counts.add(checked(case, pairs, seed + place))
+            heard(place + 1, len(cases))
+    return counts

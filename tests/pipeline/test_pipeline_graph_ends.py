@@ -1,0 +1,105 @@
+"""Outputs that are copies, constants or of low precision, and requests that carry whole tensors."""
+
+import numpy as np
+import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from harness.bench.operators import Pairs
+from harness.diff.frontier import ChangeKind
+from harness.diff.graph_report import GraphReport, TensorVerdict
+from harness.pipeline.graph_opening import GraphPassError
+
+FLOAT = TensorProto.FLOAT
+FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3) - 2}
+
+
+def model(nodes: list[NodeProto], kind: int = FLOAT, **constants: list[float]) -> ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, None)],
+        [helper.make_tensor_value_info("y", kind, None)],
+        [numpy_helper.from_array(np.array(v, np.float32), k) for k, v in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
+    made.ir_version = 9
+    return made
+
+
+def node(op: str, inputs: list[str], output: str, **attributes) -> NodeProto:
+    return helper.make_node(op, inputs, [output], **attributes)
+
+
+@pytest.fixture
+def compared(tmp_path):
+    return lambda old, new: Pairs(tmp_path).compared(old, new, FEEDS)
+
+
+def firsts(report: GraphReport) -> list[str]:
+    return [d.divergence.baseline for d in report.divergences]
+
+
+def test_an_output_that_was_a_copy_and_is_none_any_more_diverges(compared):
+    doubled = node("Add", ["x", "x"], "t")
+    report = compared(
+        model([doubled, node("Identity", ["t"], "y")]), model([doubled, node("Neg", ["t"], "y")])
+    )
+    assert report.outputs_differ
+    assert firsts(report) == ["y"]
+    (change,) = report.divergences[0].divergence.changes
+    assert (change.kind, change.baseline, change.candidate) == (
+        ChangeKind.OPERATOR,
+        "Identity",
+        "Neg",
+    )
+    assert report.divergences[0].divergence.last_equal == ("t",)
+
+
+def test_an_output_that_has_become_a_copy_diverges(compared):
+    doubled = node("Add", ["x", "x"], "t")
+    report = compared(
+        model([doubled, node("Neg", ["t"], "y")]), model([doubled, node("Identity", ["t"], "y")])
+    )
+    assert firsts(report) == ["y"]
+    assert report.divergences[0].divergence.last_equal == ("t",)
+
+
+def test_an_input_handed_through_is_compared(compared):
+    through = model([node("Identity", ["x"], "y")])
+    assert [s.verdict for s in compared(through, through).states] == [TensorVerdict.EQUAL]
+    assert firsts(compared(through, model([node("Neg", ["x"], "y")]))) == ["y"]
+
+
+def test_an_output_that_is_a_constant_is_compared(compared):
+    def held(value: float) -> ModelProto:
+        return model([node("Constant", [], "y", value_float=value), node("Neg", ["x"], "z")])
+
+    report = compared(held(1.0), held(2.0))
+    assert firsts(report) == ["y"]
+    (change,) = report.divergences[0].divergence.changes
+    assert (change.node, change.candidate) == ("Constant → y", "2")
+    assert compared(held(1.0), held(1.0)).equal == 2
+
+
+def test_an_output_of_low_precision_is_compared_as_float32(compared):
+    def low(scale: float) -> ModelProto:
+        cast = node("Cast", ["t"], "y", to=TensorProto.BFLOAT16)
+        return model([node("Mul", ["x", "c"], "t"), cast], TensorProto.BFLOAT16, c=scale)
+
+    assert compared(low(2.0), low(2.0)).equal == 2
+    assert compared(low(2.0), low(3.0)).outputs_differ
+
+
+def test_outputs_that_cannot_be_compared_are_told(compared):
+    made = model([node("SequenceConstruct", ["x"], "y")])
+    made.graph.output[0].type.CopyFrom(
+        helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, None))
+    )
+    with pytest.raises(GraphPassError, match=r"tensor y: is a seq\(tensor\(float\)\)"):
+        compared(made, made)
+
+
+def test_a_single_request_is_traced_with_all_of_its_tensors(compared):
+    total = model([node("ReduceSum", ["x"], "y", keepdims=0)])
+    other = model([node("ReduceMean", ["x"], "y", keepdims=0)])
+    assert firsts(compared(total, other)) == ["y"]
