@@ -1,7 +1,7 @@
 """How often the judge is wrong where requests depend on each other or the split changes.
 
-As in `errors`, the tested quantity is exactly at its margin and every condition is run for both
-answers. Each condition uses what the judge offers against it: overlap weights, pauses, unit means,
+As in `margin`, the tested quantity is exactly at its margin and every condition is run for both
+answers, here with whole objects, one run after another. Each condition uses what the judge offers against it: overlap weights, pauses, unit means,
 time blocks, whole cycles, saved evidence.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.bench.errors import ALPHA, figure_of_errors
 from harness.bench.figures import Figure
+from harness.bench.margin import ALPHA, figure_of_errors
 from harness.core.policies import Direction
 from harness.core.tensors import Floats
 from harness.judge.counts import Bursts, ErrorRatio

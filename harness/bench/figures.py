@@ -39,6 +39,8 @@ class Figures:
 
     title: str
     figures: tuple[Figure, ...]
+    left_out: tuple[str, ...] = ()
+    """What was not measured, each with its reason."""
 
     @property
     def within_limits(self) -> bool:
@@ -48,7 +50,8 @@ class Figures:
     def to_json(self) -> str:
         """All figures as JSON."""
         rows = [{**jsonable(f), "kept": f.kept} for f in self.figures]
-        return json.dumps({"title": self.title, "figures": rows}, indent=2)
+        found = {"title": self.title, "figures": rows, "left_out": list(self.left_out)}
+        return json.dumps(found, indent=2)
 
     def to_text(self) -> str:
         """One line a figure."""
@@ -63,4 +66,5 @@ class Figures:
             )
             note = f"  ({f.note})" if f.note else ""
             lines.append(f"  {f.name:<{width}}  {f.value:>12,.4g} {f.unit}{limit}{note}")
+        lines += [f"  not measured  {reason}" for reason in self.left_out]
         return "\n".join(lines)

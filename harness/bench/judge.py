@@ -10,8 +10,8 @@ import numpy as np
 
 from harness.bench.dependence import dependent_errors
 from harness.bench.efficiency import efficiency, naive
-from harness.bench.errors import process_errors, window_errors
 from harness.bench.figures import Figure, Figures
+from harness.bench.margin import reasons, whole_table
 from harness.core.policies import Direction
 from harness.core.tensors import Floats
 from harness.judge.betting import one_sided
@@ -29,20 +29,21 @@ _MEMORY_GROWTH = 1.1
 _SEED = 20_240_704
 
 
-def bench_judge(*, long: bool) -> Figures:
-    """Efficiency and speed; in the long form type-I errors as well (some minutes).
+def bench_judge(*, long: bool, told: Callable[[str], None]) -> Figures:
+    """Efficiency and speed; in the long form errors at the margin, too (a quarter of an hour).
 
     Args:
-      long: 2,000 runs to n = 20,000, both claims, and 40 runs of a million requests.
+      long: every combination of `margin.table`: 2,000 runs to n = 20,000, 40 to a million.
+      told: is called with lines of progress.
     """
     figures = efficiency(_LONG_RUNS if long else _RUNS, _SEED)
     figures += [naive(), *speed()]
     if long:
-        figures += process_errors(_LONG_RUNS, _LONG_N, 200, _SEED + 1)
-        figures += window_errors(_LONG_RUNS, _LONG_N // 10, 100, _SEED + 2)
         figures += dependent_errors(_DEPENDENT_RUNS, _SEED + 4)
-        figures += process_errors(_MILLION_RUNS, _MILLION, _BATCH, _SEED + 3)
-    return Figures(title="The judge", figures=tuple(figures))
+        figures += whole_table(runs=_LONG_RUNS, n=_LONG_N, seed=_SEED, told=told)
+        figures += whole_table(runs=_MILLION_RUNS, n=_MILLION, seed=_SEED + 1, told=told)
+    without = tuple(f"{name}: {why}" for name, why in reasons().items()) if long else ()
+    return Figures(title="The judge", figures=tuple(figures), left_out=without)
 
 
 def speed() -> list[Figure]:

@@ -50,7 +50,11 @@ def start(as_json: bool) -> int:
 
 @command.command("judge", short_help="Requests to decide beside other tests; speed; errors.",
                  epilog="Example: harness bench judge --figure judge.svg")  # fmt: skip
-@click.option("--long", is_flag=True, help="Also simulate errors at the margin (some minutes).")
+@click.option(
+    "--long",
+    is_flag=True,
+    help="Also every test under every condition at the margin (a quarter of an hour).",
+)
 @click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), default=None,
               help="Write the efficiency table as an SVG figure.")  # fmt: skip
 @as_json_option
@@ -59,7 +63,7 @@ def judge(long: bool, figure: Path | None, as_json: bool) -> int:
     from harness.bench.bars import bars_svg
     from harness.bench.judge import bench_judge
 
-    figures = bench_judge(long=long)
+    figures = bench_judge(long=long, told=lambda line: click.echo(line, err=True))
     if figure is not None:
         figure.write_text(bars_svg(figures, "× bound"), encoding="utf-8")
     click.echo(figures.to_json() if as_json else figures.to_text())

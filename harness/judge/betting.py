@@ -24,7 +24,12 @@ from typing import Self
 import numpy as np
 
 from harness.core.tensors import Floats
-from harness.judge.products import coefficients, log_e_each, log_products
+from harness.judge.products import (
+    coefficients,
+    log_e_each,
+    log_products,
+    log_products_of_rows,
+)
 
 CAP = 0.98
 """Bets stop at this share of the largest admissible λ, so that one observation cannot ruin a bet."""
@@ -101,8 +106,7 @@ class OneSided:
         if x.ndim == 1:
             return log_products(self.distance(x), offset, slope)
         rows = self.distance(x).reshape(-1, x.shape[-1])
-        grown = [log_products(row, offset, slope) for row in rows]
-        return np.asarray(grown, np.float64).reshape(*x.shape[:-1], len(self.lam))
+        return log_products_of_rows(rows, offset, slope).reshape(*x.shape[:-1], len(self.lam))
 
     def each(self, x: Floats, log_wealth: Floats) -> Floats:
         """Log E after every single observation, all of them looks.

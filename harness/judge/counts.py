@@ -17,6 +17,7 @@ mixture when a ramp changes ρ, where a Beta on θ itself would have to start an
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -100,15 +101,20 @@ class ErrorRatio:
         """Natural log of E against "ratio ≥ r"."""
         return self._log_e(self._ratio, 1.0 / self._odds)
 
+    def log_e_of(self, errors: Mapping[float, Ints]) -> tuple[Floats, Floats]:
+        """Both e-values of many races at once.
+
+        Args:
+          errors: candidate's share → errors of (baseline, candidate), shape (2, races).
+
+        Returns:
+          Natural logs of E against "ratio ≤ r" and against "ratio ≥ r", shape (races,) both.
+        """
+        above = _log_e(errors, self._ratio, self._odds)
+        return above, _log_e(errors, self._ratio, 1.0 / self._odds)
+
     def _log_e(self, null: float, odds: Floats) -> float:
-        total = np.zeros(len(odds))
-        for pi, (base, cand) in self._errors.items():
-            if not 0.0 < pi < 1.0:
-                continue
-            # log θ(r′)/θ(r) and log (1 − θ(r′))/(1 − θ(r)), with w = ρ_A + ρ_B r.
-            weight = np.log((1.0 - pi + pi * null * odds) / (1.0 - pi + pi * null))
-            total += cand * np.log(odds) - (base + cand) * weight
-        return float(np.logaddexp.reduce(total)) - math.log(len(odds))
+        return float(_log_e(self._errors, null, odds))
 
     def interval(self) -> tuple[float, float]:
         """Confidence sequence of the ratio; 0 and infinity where nothing is excluded."""
@@ -156,6 +162,20 @@ class ErrorRatio:
         self._errors = {float(pi): np.asarray(n, np.int64) for pi, n in state["errors"]}
         self._looks.restore(state["looks"])
         return self
+
+
+def _log_e(errors: Mapping[float, Ints], null: float, odds: Floats) -> Floats:
+    """Log E from errors per step, shape (2, …) → (…)."""
+    total = np.zeros(1)
+    for pi, (base, cand) in errors.items():
+        if not 0.0 < pi < 1.0:
+            continue
+        # log θ(r′)/θ(r) and log (1 − θ(r′))/(1 − θ(r)), with w = ρ_A + ρ_B r.
+        weight = np.log((1.0 - pi + pi * null * odds) / (1.0 - pi + pi * null))
+        both = np.asarray(base + cand)[..., None]
+        total = total + np.asarray(cand)[..., None] * np.log(odds) - both * weight
+    mixed = np.broadcast_to(total, (*total.shape[:-1], len(odds)))
+    return np.asarray(np.logaddexp.reduce(mixed, axis=-1) - math.log(len(odds)), np.float64)
 
 
 def _odds() -> Floats:

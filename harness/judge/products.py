@@ -25,6 +25,7 @@ _SAFE_LOG = 600.0
 _SMALLEST_FACTOR = 0.02
 _LONGEST = 32
 _EACH = 64
+_FEW_VALUES = 65_536
 
 
 def coefficients(offset: Floats, slope: Floats) -> Floats:
@@ -65,6 +66,42 @@ def log_products(u: Floats, offset: Floats, slope: Floats, bets: Floats | None =
         total += np.log(np.multiply.reduce(values, axis=1)).sum(axis=1)
     if whole < len(u):
         total += np.log(offset[:, None] + slope[:, None] * u[whole:]).sum(axis=1)
+    return total
+
+
+def log_products_of_rows(u: Floats, offset: Floats, slope: Floats) -> Floats:
+    """Σ_i log(offset + slope·u_i) for every bet of every row, all rows in one go.
+
+    Args:
+      u: distances from a bound, each ≥ 0, shape (R, n).
+      offset: as in `log_products`, shape (B,), or (R, B) where every row has its own bets.
+      slope: alike.
+
+    Returns:
+      Natural logs, shape (R, B).
+    """
+    rows, n = u.shape
+    offset, slope = np.atleast_2d(offset), np.atleast_2d(slope)
+    total = np.zeros((rows, offset.shape[1]))
+    if not u.size:
+        return total
+    powers = np.arange(_FOUR + 1)
+    bets = offset[:, :, None] ** (_FOUR - powers) * slope[:, :, None] ** powers
+    largest = float(np.max(offset + np.maximum(slope, 0.0) * float(u.max())))
+    fours, length = n // _FOUR, _length(largest)
+    starts = np.arange(0, fours, length)
+    step = max(1, _FEW_VALUES // (max(fours, 1) * offset.shape[1]))
+    for begin in range(0, rows, step):
+        part = slice(begin, begin + step)
+        own = part if len(offset) > 1 else slice(None)
+        chunk = np.asarray(u[part], np.float64)
+        if fours:
+            quarters = chunk[:, : fours * _FOUR].reshape(len(chunk), _FOUR, fours)
+            values = bets[own] @ _symmetric(quarters.swapaxes(0, 1)).swapaxes(0, 1)
+            products = np.multiply.reduceat(values, starts, axis=2)
+            total[part] = np.log(products).sum(axis=2)
+        for i in range(fours * _FOUR, n):
+            total[part] += np.log(offset[own] + slope[own] * chunk[:, i, None])
     return total
 
 
@@ -112,11 +149,11 @@ def _length(largest: float) -> int:
 
 
 def _symmetric(u: Floats) -> Floats:
-    """Elementary symmetric polynomials e_0…e_4 of the columns of a (4, n) array, shape (5, n)."""
+    """Elementary symmetric polynomials e_0…e_4 over the first axis, shape (4, …) → (5, …)."""
     first, second, third, fourth = u
     sum_left, sum_right = first + second, third + fourth
     left, right = first * second, third * fourth
-    out = np.empty((_FOUR + 1, u.shape[1]))
+    out = np.empty((_FOUR + 1, *u.shape[1:]))
     out[0] = 1.0
     np.add(sum_left, sum_right, out=out[1])
     np.multiply(sum_left, sum_right, out=out[2])

@@ -68,10 +68,16 @@ class SampleRatio:
             what = f"{units.tolist()} units for {len(theta)} arms"
             raise TrafficError("sample ratio", what, "Give one count ≥ 0 for each arm.")
         self._steps[theta] = self._steps.get(theta, np.zeros(len(theta), np.int64)) + units
-        self._log_e = sum(self._log_factor(key, n) for key, n in self._steps.items())
+        self._log_e = sum(self.log_factor(key, n) for key, n in self._steps.items())
         self._largest = max(self._largest, self._log_e)
 
-    def _log_factor(self, theta: tuple[float, ...], counts: Ints) -> float:
+    def log_factor(self, theta: tuple[float, ...], counts: Ints) -> float:
+        """Natural log of one step's Bayes factor; those of all steps add up.
+
+        Args:
+          theta: declared probability of each arm.
+          counts: units per arm of this step so far.
+        """
         shares = np.array(theta)
         if np.any(counts[shares == 0.0]):
             return math.inf
@@ -105,7 +111,7 @@ class SampleRatio:
     def restore(self, state: dict[str, Any]) -> Self:
         """Continues from `state`."""
         self._steps = {tuple(theta): np.asarray(n, np.int64) for theta, n in state["steps"]}
-        self._log_e = sum(self._log_factor(key, n) for key, n in self._steps.items())
+        self._log_e = sum(self.log_factor(key, n) for key, n in self._steps.items())
         self._largest = float(state["largest"])
         return self
 

@@ -185,7 +185,9 @@ class _Side:
         )
         self.wealth = np.zeros(len(picks))
         self.certain: Bools = np.zeros(len(self.nulls), np.bool_)
-        self.counts = _Counts(self.nulls, process, population) if shares and population else None
+        self.counts = (
+            CountMixture(self.nulls, process, population) if shares and population else None
+        )
 
     def total(self, s: float, n_failed: int) -> float:
         """Sum of y with failed requests at the lower bound."""
@@ -195,11 +197,7 @@ class _Side:
         """Bets on one batch against what the batches before it left over."""
         process, left = self.process, self.population - n
         m = (self.population * self.nulls - self.total(s, failed)) / left
-        above = np.maximum(m - process.low, 0.0)
-        room = np.maximum(above, CAP / max(float(self.lam.max()), 1.0))[self.owner]
-        lam = np.minimum(self.lam, CAP / room)
-        lam = np.where((m >= process.high)[self.owner], 0.0, lam)
-        offset = 1.0 - lam * above[self.owner]
+        offset, lam = frozen_bets(process, self.lam, m[self.owner])
         grown = log_products(process.distance(x), offset, lam) + n_failed * np.log(offset)
         self.wealth += grown
 
@@ -231,7 +229,24 @@ class _Side:
         self.certain = np.asarray(state["certain"], np.bool_)
 
 
-class _Counts:
+def frozen_bets(process: OneSided, lam: Floats, m: Floats) -> tuple[Floats, Floats]:
+    """(offset, slope) of bets that hold for one batch.
+
+    Args:
+      process: its bounds are used.
+      lam: λ as planned, any shape.
+      m: mean that the null leaves for the rest of the window, of a shape that goes with it.
+
+    Returns:
+      Bets cut to what is admissible at m; none where the null has become certain.
+    """
+    above = np.maximum(m - process.low, 0.0)
+    room = np.maximum(above, CAP / max(float(lam.max()), 1.0))
+    lam = np.where(m >= process.high, 0.0, np.minimum(lam, CAP / room))
+    return np.asarray(1.0 - lam * above, np.float64), lam
+
+
+class CountMixture:
     """Mixture of hypergeometric likelihood ratios of M' ones in the window against M."""
 
     def __init__(self, nulls: Floats, process: OneSided, population: int) -> None:

@@ -1,4 +1,4 @@
-"""Figures of the judge: efficiency near the bound, errors at the margin, and a defect that is caught."""
+"""Figures of the judge: efficiency near the bound, speed, and the figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from xml.parsers import expat
 
 import pytest
 
-from harness.bench import errors
 from harness.bench.bars import bars_svg
 from harness.bench.efficiency import efficiency, naive
 from harness.bench.figures import Figure, Figures
@@ -30,31 +29,6 @@ def test_the_judge_decides_near_the_bound_and_before_a_fixed_test_of_high_power(
 
 def test_a_watched_z_test_raises_the_published_share_of_false_alarms():
     assert naive().value == pytest.approx(0.374, abs=6e-4)
-
-
-def test_errors_about_traffic_at_the_margin_stay_below_their_level():
-    figures = errors.process_errors(100, 4000, 100, 8)
-    assert [f.name for f in figures if not f.kept] == []
-    assert any("clipped mean" in f.note for f in figures)
-    assert any(f.note == "p = .0005" for f in figures)
-
-
-def test_errors_about_a_window_at_its_margin_stay_below_their_level():
-    assert [f.name for f in errors.window_errors(40, 1200, 100, 9) if not f.kept] == []
-
-
-def test_the_simulation_catches_gains_that_are_counted_too_often(monkeypatch):
-    first = errors.conditions()[:1]
-    monkeypatch.setattr(errors, "conditions", lambda: first)
-    true = errors.Joint.growth
-    monkeypatch.setattr(errors.Joint, "growth", lambda self, x: [3.0 * g for g in true(self, x)])
-    assert not all(f.kept for f in errors.process_errors(150, 6000, 100, 8))
-
-
-@pytest.mark.slow
-def test_more_errors_at_the_margin_stay_below_their_level():
-    figures = errors.process_errors(300, 10_000, 200, 10) + errors.window_errors(80, 2000, 100, 11)
-    assert [f.name for f in figures if not f.kept] == []
 
 
 @pytest.mark.slow
