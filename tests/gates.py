@@ -136,6 +136,7 @@ RETRAIN: dict[str, Any] = {
          "window": "matured"},
     ],
     "sandbox": {"memory": "2GiB"},
+    "graph": {"when": "never"},
 }  # fmt: skip
 """A retrain judged with margins that the small traffic can prove."""
 
@@ -149,6 +150,7 @@ REFACTOR: dict[str, Any] = {
         {"name": "features", "metric": "parity_mismatch", "scope": "features", "margin": 0.05},
     ],
     "sandbox": {"memory": "2GiB"},
+    "graph": {"when": "never"},
 }  # fmt: skip
 """Parity with margins that a few hundred requests can prove."""
 
@@ -208,6 +210,8 @@ tiny (float[N] {x}) => (float[N] probability, int64[N] label) {{
 }}
 """
 SAME = "Identity({x})"
+PLAIN = ("compare", "--graph-requests", 0)
+"""`harness compare` without a look into the graphs, for tests that are not about it."""
 
 
 def tiny_model(

@@ -13,14 +13,20 @@ from harness.cli.options import (
     existing,
     quiet_option,
     registry_option,
+    size,
 )
 
 
 @click.command(
     "compare",
     short_help="Parity of two model files on given inputs; no registry, no policy.",
-    epilog="Example: harness compare models/flights/v2.onnx models/flights/utc_hour.onnx "
-    "--inputs scenarios/traffic/flights",
+    epilog="""\b
+Examples:
+  harness compare models/flights/v2.onnx models/flights/utc_hour.onnx --inputs scenarios/traffic/flights
+  harness compare old.onnx new.onnx --inputs inputs.npz --html differences.html
+  harness compare old.onnx new.onnx --inputs inputs.parquet --map inputs:age=age_years --map tensors:km=distance_km
+  harness compare old.onnx new.onnx --inputs inputs.npz --graph-requests 0 --json
+""",
 )
 @click.argument("old")
 @click.argument("new")
@@ -32,6 +38,10 @@ from harness.cli.options import (
               help="Most requests to compare, drawn at random.")  # fmt: skip
 @click.option("--map", "mapping", multiple=True, metavar="KIND:OLD=NEW",
               help="Names that differ, e.g. inputs:age=age_years; KIND is inputs, outputs or tensors.")  # fmt: skip
+@click.option("--graph-requests", type=click.IntRange(min=0), default=256, show_default=True,
+              help="Requests on which every tensor of both graphs is compared, those that differ first; 0 = none.")  # fmt: skip
+@click.option("--memory", default="256MiB", show_default=True, metavar="SIZE", callback=size,
+              help="What the tensors of 64 of them may take; larger nets are compared by sketches first.")  # fmt: skip
 @allow_lower_isolation_option
 @registry_option
 @cache_option
@@ -43,23 +53,27 @@ def command(
     inputs: tuple[Path, ...],
     limit: int,
     mapping: tuple[str, ...],
+    graph_requests: int,
+    memory: int,
     allow_lower_isolation: bool,
     registry: str | None,
     cache: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Compare the outputs and features of OLD and NEW on the same inputs.
+    """Compare the outputs and features of OLD and NEW on the same inputs, and show where the graphs part.
 
     Exit codes: 0 equal within the floor, 1 diverged (also: one side fails where the other answers),
     2 not comparable or wrong usage, 4 the comparison itself failed.
     """
     from harness.cli.terminal import ProgressBar
+    from harness.core.policies import GraphPolicy
     from harness.pipeline.compare import compare_models
 
     with ProgressBar(quiet=quiet or as_json) as progress:
         result = compare_models(
-            old, new, inputs=inputs, limit=limit, mapping=mapping, registry_uri=registry,
+            old, new, inputs=inputs, limit=limit, mapping=mapping,
+            looked_into=GraphPolicy(requests=graph_requests, memory_bytes=memory), registry_uri=registry,
             cache_dir=cache, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip
     click.echo(result.to_json() if as_json else result.to_text())

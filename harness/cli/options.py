@@ -41,6 +41,18 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print the
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Draw no progress.")
 
 
+def size(_: click.Context, parameter: click.Parameter, value: str) -> int:
+    """Reads a size like 256MiB, in bytes."""
+    from harness.decide.document import size_from_text
+
+    found = size_from_text(value)
+    if not found:
+        raise UsageError(
+            f"{parameter.opts[-1]} {value}", "is no size", "Write it like 256MiB or 2GiB."
+        )
+    return found
+
+
 def existing(_: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401 - click's
     """Checks that each path given exists, with a remedy in the message."""
     for path in value if isinstance(value, tuple) else (value,):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.tensors import Floats, Ints, Tensors
+from harness.core.tensors import Bools, Floats, Ints, Tensors
 from harness.core.traffic import RequestBatch
 
 
@@ -93,6 +93,12 @@ class PairBatch:
     def row_owner(self) -> npt.NDArray[np.int64]:
         """Index of the request that owns each model row, shape (R,)."""
         return np.repeat(np.arange(len(self.requests)), self.requests.rows)
+
+    def both_answered(self) -> Bools:
+        """Which requests both versions answered, shape (n,)."""
+        return np.asarray(
+            (self.baseline.outcome == Outcome.OK) & (self.candidate.outcome == Outcome.OK)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

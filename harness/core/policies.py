@@ -309,6 +309,29 @@ class LatencyPolicy:
     """First of them that only fix the cut-off of latency_p99 and are no evidence."""
 
 
+class When(enum.StrEnum):
+    """When a gate looks into both versions' graphs."""
+
+    DIFFERS = "differs"
+    """A feature computed from raw fields differs, or an answer where both should answer alike."""
+    ALWAYS = "always"
+    """In every run."""
+    NEVER = "never"
+    """In none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphPolicy:
+    """How the graphs are searched for the first place where they part; it explains and never decides."""
+
+    requests: int = 256
+    """Requests that are traced: the first that differ, then others; 0 = none."""
+    memory_bytes: int = 256 << 20
+    """What the values of one batch of one version may take."""
+    when: When = When.DIFFERS
+    """When it is done."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
     """Names that differ between the versions: baseline's name → candidate's name."""
@@ -339,6 +362,8 @@ class Policy:
     mapping: Mapping
     latency: LatencyPolicy = LatencyPolicy()
     """For latency guardrails."""
+    graph: GraphPolicy = GraphPolicy()
+    """How the graphs are searched."""
     digest: str
     """sha256 (hex) of the policy's canonical form (presets expanded)."""
     unit: str = ""

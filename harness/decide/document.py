@@ -182,8 +182,7 @@ class Section:
 
     def size_bytes(self, key: str) -> int:
         """A size > 0 like 1GiB, in bytes."""
-        found = _SIZE.match(self.text(key))
-        size = int(float(found[1]) * _SIZES[found[2]]) if found else 0
+        size = size_from_text(self.text(key))
         if not size:
             raise self.error(key, f"'{self.text(key)}' is no size", "Write it like 512MiB or 2GiB.")
         return size
@@ -283,6 +282,12 @@ def read_document(text: str, where: str) -> Section:
     if node is None:
         raise PolicyError(where, "is empty", "Start with `version: 1` and a preset.")
     return Section(node, where, "")
+
+
+def size_from_text(text: str) -> int:
+    """Bytes of a size like 512MiB; 0 for what is none."""
+    found = _SIZE.match(text)
+    return int(float(found[1]) * _SIZES[found[2]]) if found else 0
 
 
 def _composed(text: str) -> yaml.Node | None:

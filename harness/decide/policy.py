@@ -13,6 +13,7 @@ from harness.core.policies import (
     Approval,
     Claim,
     DecisionRule,
+    GraphPolicy,
     Guardrail,
     LatencyPolicy,
     Loss,
@@ -34,6 +35,7 @@ from harness.decide.policy_sections import (
     read_alphas,
     read_approval,
     read_decision,
+    read_graph,
     read_latency,
     read_mapping,
     read_sandbox,
@@ -63,6 +65,7 @@ _KEYS = (
     "approval",
     "mapping",
     "latency",
+    "graph",
     "live",
 )
 _NEEDS_DECISION = {
@@ -310,6 +313,7 @@ def _policy(
         latency=document.maybe(
             "latency", lambda key: read_latency(document.section(key)), LatencyPolicy()
         ),
+        graph=document.maybe("graph", lambda key: read_graph(document.section(key)), GraphPolicy()),
         digest="",
     )
     return dataclasses.replace(policy, digest=sha256(policy))

@@ -8,10 +8,12 @@ from __future__ import annotations
 from harness.core.policies import (
     Approval,
     DecisionRule,
+    GraphPolicy,
     LatencyPolicy,
     Mapping,
     Rule,
     SandboxPolicy,
+    When,
     Windows,
 )
 from harness.decide.document import Section
@@ -154,3 +156,16 @@ def read_latency(section: Section) -> LatencyPolicy:
             "Measure more requests.",
         )
     return LatencyPolicy(sample=sample, planning=planning)
+
+
+def read_graph(section: Section) -> GraphPolicy:
+    """How the graphs are searched for the first place where they part."""
+    section.only(("requests", "memory", "when"))
+    default = GraphPolicy()
+    return GraphPolicy(
+        requests=section.maybe(
+            "requests", lambda key: section.integer(key, least=0), default.requests
+        ),
+        memory_bytes=section.maybe("memory", section.size_bytes, default.memory_bytes),
+        when=section.maybe("when", lambda key: section.choice(key, When), default.when),
+    )

@@ -35,6 +35,8 @@ class TensorState:
     """Why the two stand for each other; "" = they do not."""
     verdict: TensorVerdict
     """What became of it."""
+    reads: tuple[str, ...] = ()
+    """Inputs and computed tensors that it is made from."""
     rows: int = 0
     """Rows compared; batches where rows are not known."""
     differing: int = 0
@@ -71,6 +73,20 @@ class PatchProof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorstRow:
+    """A row in which a tensor of the frontier differs most."""
+
+    request: str
+    """Its request's id."""
+    inputs: tuple[tuple[str, str], ...]
+    """What was asked: (input, value), shortened."""
+    baseline: str
+    """The tensor's value, shortened."""
+    candidate: str
+    """Its partner's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstDivergence:
     """One tensor of the frontier, with its proof."""
 
@@ -82,6 +98,8 @@ class FirstDivergence:
     """Ids of the first differing requests."""
     proofs: tuple[PatchProof, ...]
     """Feeding this tensor alone, per output that differs."""
+    worst: tuple[WorstRow, ...] = ()
+    """Rows that differ most, the furthest first; () for tensors without a value a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

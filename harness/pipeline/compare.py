@@ -15,7 +15,7 @@ from harness.core.errors import UsageError, nearest
 from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
-from harness.core.policies import Mapping, SandboxPolicy
+from harness.core.policies import GraphPolicy, Mapping, SandboxPolicy
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
 from harness.diff.floor import Floor
@@ -26,6 +26,13 @@ from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.candidate_failures import CandidateFailures
 from harness.pipeline.describe import intermediates_json
 from harness.pipeline.floorpass import measure_floor
+from harness.pipeline.graph_pass import (
+    DifferingFirst,
+    GraphLook,
+    batches_of,
+    check_mapped_tensors,
+    look_into,
+)
 from harness.pipeline.leg_findings import leg_findings
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.prepare import BATCH_REQUESTS
@@ -44,6 +51,7 @@ from harness.store.windows import SealedWindow
 LIMITS = SandboxPolicy()
 ORDER_SEED = 0
 """Compare decides nothing by chance, so the same inputs are drawn every time."""
+USUAL_LOOK = GraphPolicy()
 _KINDS = ("inputs", "outputs", "tensors")
 
 
@@ -66,6 +74,8 @@ class CompareResult:
     findings: tuple[Finding, ...]
     intermediates: dict[str, Any]
     """As in a run folder's intermediates.json."""
+    graph: GraphLook
+    """Every tensor of both graphs, on a few requests: where they part. It decides nothing."""
     not_compared: tuple[str, ...]
     isolation: Isolation
     """Of the process with the least."""
@@ -96,6 +106,7 @@ class CompareResult:
             differ = counts.get(f"{what[:-1]}_mismatches", 0)
             equal = _equal_tensors(self.intermediates.get(what, []))
             lines.append(f"  {what}: {equal}; {differ:,} requests differ")
+        lines.append(f"  {self.graph.to_text()}")
         for finding in self.findings:
             lines += [f"- {finding.what}", f"    {finding.remedy}"]
         if is_weaker(self.isolation, LIMITS.require):
@@ -126,6 +137,7 @@ def compare_models(
     inputs: Sequence[Path],
     limit: int = 20_000,
     mapping: Sequence[str] = (),
+    looked_into: GraphPolicy = USUAL_LOOK,
     registry_uri: str | None = None,
     cache_dir: Path | None = None,
     allow_lower_isolation: bool = False,
@@ -139,6 +151,7 @@ def compare_models(
       inputs: traffic folder, sealed window, .npz, .parquet or .jsonl.
       limit: most requests to compare.
       mapping: KIND:OLD=NEW for names that differ.
+      looked_into: how many requests are traced through the graphs, and in what memory.
       registry_uri: MLflow registry, for references.
       cache_dir: where sealed windows are kept.
       allow_lower_isolation: run below the tier that policies require by default; the result says so.
@@ -160,6 +173,7 @@ def compare_models(
         )
         graphs = (old_seen.graph, new_seen.graph)
         match = check_signatures(graphs[0].signature, graphs[1].signature, renames)
+        check_mapped_tensors(renames, graphs, "--map")
         window = open_traffic(
             list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")
         )  # fmt: skip
@@ -175,7 +189,7 @@ def compare_models(
         )  # fmt: skip
         setup = _Setup(
             window=window, match=match, recipes=recipes, graphs=graphs,
-            models=(pinned[0], pinned[1]), mapping=renames,
+            models=(pinned[0], pinned[1]), mapping=renames, looked_into=looked_into,
         )  # fmt: skip
         return _compared(setup, limit, listener)
 
@@ -230,6 +244,7 @@ class _Setup:
     graphs: tuple[ModelGraph, ModelGraph]
     models: tuple[PinnedModel, PinnedModel]
     mapping: Mapping
+    looked_into: GraphPolicy
 
 
 def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
@@ -239,6 +254,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
     order = draw_order(everything, seed=ORDER_SEED, window="inputs", limit=limit)
     batches = schedule([("inputs", order)], BATCH_REQUESTS)
     trace = all(r.trace_model is not None for r in setup.recipes)
+    chosen = DifferingFirst(setup.looked_into.requests)
     with open_legs(*setup.recipes, setup.recipes[0]) as legs:
         baseline, candidate, again = (_running(leg) for leg in legs)
         floor = measure_floor(
@@ -251,14 +267,14 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         only_new, only_old = CandidateFailures(), CandidateFailures()
         done = 0
         source = ((batch, window.read(batch.positions)) for batch in batches)
-        for _, pair in replay_pairs(baseline, candidate, source, trace=trace):
-            outputs.update(pair)
-            features.update(pair)
+        for batch, pair in replay_pairs(baseline, candidate, source, trace=trace):
+            differ = outputs.update(pair).mismatch | features.update(pair).mismatch
+            chosen.add(batch.positions, differ, pair.both_answered())
             only_new.update(pair)
             only_old.update(replace(pair, baseline=pair.candidate, candidate=pair.baseline))
             done += len(pair)
             listener(Progress(stage="compare", done=done, total=len(order)))
-        return _result(
+        result = _result(
             setup,
             floor,
             (outputs, features),
@@ -266,6 +282,33 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             (baseline, candidate),
             len(order),
         )
+    return _with_graph(setup, result, chosen, listener, singly=floor.batch_dependent)
+
+
+def _with_graph(
+    setup: _Setup,
+    result: CompareResult,
+    chosen: DifferingFirst,
+    listener: Listener,
+    *,
+    singly: bool,
+) -> CompareResult:
+    """Looks into both versions after their legs have ended, so that their memory is free."""
+    if not setup.looked_into.requests:
+        look = GraphLook(why="it was not asked for")
+    else:
+        look = look_into(
+            setup.recipes, setup.match, setup.mapping,
+            batches_of(setup.window, chosen.positions(), singly=singly),
+            memory_bytes=setup.looked_into.memory_bytes, heard=_heard(listener, "graph"),
+        )  # fmt: skip
+    differ = bool(result.intermediates["compared"]["output_mismatches"])
+    return replace(
+        result,
+        graph=look,
+        findings=(*result.findings, *look.findings(answers_differ=differ)),
+        not_compared=(*result.not_compared, *look.not_compared()),
+    )
 
 
 def _running(leg: Leg) -> Leg:
@@ -321,6 +364,7 @@ def _result(
         models=setup.models,
         findings=tuple(findings),
         intermediates=intermediates_json(outputs, features, None, floor),
+        graph=GraphLook(),
         isolation=weakest(leg.first.isolation for leg in legs if leg.first),
         not_compared=(
             *outputs.not_compared,

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.core.errors import GateError
 from harness.core.models import ModelGraph
-from harness.core.observations import LatencySample, Observations, Outcome, PairBatch
+from harness.core.observations import LatencySample, Observations, PairBatch
 from harness.core.policies import (
     LATENCY_METRICS,
     Against,
@@ -152,7 +152,7 @@ class RunningEvidence:
             return values
         seen = outputs if guardrail.scope is Scope.OUTPUTS else features
         unknown = ~seen.compared & ~seen.mismatch
-        unseen: Bools = unknown & ~np.isnan(values.x) & _both_answered(pair)
+        unseen: Bools = unknown & ~np.isnan(values.x) & pair.both_answered()
         return replace(values, failed=values.failed | unseen) if unseen.any() else values
 
     def take_latency(self, sample: LatencySample) -> None:
@@ -247,12 +247,6 @@ def _not_asked(n: int) -> RequestMismatch:
     return RequestMismatch(mismatch=np.zeros(n, np.bool_), compared=np.zeros(n, np.bool_))
 
 
-def _both_answered(pair: PairBatch) -> Bools:
-    return np.asarray(
-        (pair.baseline.outcome == Outcome.OK) & (pair.candidate.outcome == Outcome.OK)
-    )
-
-
 def _under_baseline_names(pair: PairBatch, match: SignatureMatch) -> PairBatch:
     """The candidate's outputs under the baseline's names, where a mapping renames them."""
     renamed = {theirs: ours for ours, theirs in match.outputs if ours != theirs}
@@ -306,7 +300,7 @@ def _pairs_table(
     }
     rule = policy.decision
     if rule is not None:
-        ok = np.repeat(_both_answered(pair), pair.requests.rows)
+        ok = np.repeat(pair.both_answered(), pair.requests.rows)
         parts = {"decision": positives(pair, rule)}
         if rule.score is not None or rule.rule.value != "none":
             parts["score"] = scores(pair, rule)

@@ -9,11 +9,12 @@ import numpy as np
 from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.frontier import Divergence
-from harness.diff.graph_report import FirstDivergence, PatchProof
+from harness.diff.graph_report import FirstDivergence, PatchProof, WorstRow
 from harness.diff.pairs import RelationKind
 from harness.diff.relations import name_relation
 from harness.diff.whole import TensorTrace, apart, permuted_columns
 from harness.pipeline.graph_opening import GraphPassError, Laid, Runner, joined
+from harness.pipeline.graph_rows import worst_rows
 from harness.sandbox.graph_edits import PATCH_SUFFIX
 from harness.sandbox.tracing import Edit, Edited
 
@@ -102,6 +103,7 @@ class Closer:
             divergence=divergence,
             relation=self._relation(divergence) if looked else "",
             requests=tuple(ids),
+            worst=self._worst(divergence) if looked else (),
             proofs=self._proofs([divergence]) if alone else (),
         )
 
@@ -109,13 +111,29 @@ class Closer:
         """The whole frontier fed at once."""
         return self._proofs(self._found)
 
-    def _relation(self, divergence: Divergence) -> str:
-        """How the values follow from the baseline's, for tensors with a row per request row."""
+    def _by_row(self, divergence: Divergence) -> tuple[Array, Array] | None:
+        """Both sides' values, for tensors with a row per request row."""
         ours = _column(self._ours, divergence.baseline)
         theirs = _column(self._theirs, divergence.candidate)
         rows = len(self._ids)
         if ours is None or theirs is None or len(ours) != rows or ours.size != theirs.size:
+            return None
+        return ours, theirs
+
+    def _worst(self, divergence: Divergence) -> tuple[WorstRow, ...]:
+        both = self._by_row(divergence)
+        if both is None:
+            return ()
+        tolerance = self._traces[divergence.baseline].tolerance
+        return worst_rows(*both, self._used, tolerance=tolerance)
+
+    def _relation(self, divergence: Divergence) -> str:
+        """How the values follow from the baseline's."""
+        both = self._by_row(divergence)
+        if both is None:
             return ""
+        ours, theirs = both
+        rows = len(self._ids)
         tolerance = max(self._traces[divergence.baseline].tolerance, _LEAST_TOLERANCE)
         order = permuted_columns(ours, theirs, tolerance=tolerance)
         if order:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.core.policies import GraphPolicy
 from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.frontier import Divergence, Regions
@@ -35,8 +36,6 @@ from harness.pipeline.graph_opening import (
 from harness.pipeline.graph_proof import Closer
 from harness.sandbox.tracing import Edit, Traced
 
-DEFAULT_MEMORY = 256 << 20
-"""Bytes that the values of one batch of one version may take."""
 MOST_PATCHED = 16
 """Frontier tensors that are looked at closely and fed."""
 _MOST_LOOKS = 4
@@ -54,7 +53,7 @@ class GraphPass:
     """How the signatures were paired."""
     mapped: tuple[tuple[str, str], ...] = ()
     """Tensors that the user pairs: baseline's name, candidate's name."""
-    memory_bytes: int = DEFAULT_MEMORY
+    memory_bytes: int = GraphPolicy().memory_bytes
     """What the values of one batch of one version may take."""
 
 
@@ -264,6 +263,7 @@ class _Tracing:
 
     def _states(self) -> tuple[TensorState, ...]:
         by_name, alone = self._match.by_baseline(), set(self._match.baseline_only)
+        known = {*self._old.graph.inputs, *self._old.graph.observable()}
         states = []
         for name in self._old.graph.observable():
             pair, trace = by_name.get(name), self._traces.get(name)
@@ -274,6 +274,7 @@ class _Tracing:
                 baseline=name,
                 candidate=pair.candidate if pair else "",
                 operator=node.op if node else "",
+                reads=tuple(dict.fromkeys(s for s in node.sources() if s in known)) if node else (),
                 tier=pair.tier.value if pair else "",
                 verdict=TensorVerdict.NOT_COMPARED,
                 why="has no partner" if pair is None else "was not returned by both versions",

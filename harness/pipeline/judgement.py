@@ -29,6 +29,8 @@ from harness.pipeline.describe import Described, batch_findings, describe
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
+from harness.pipeline.gate_graph import with_graph
+from harness.pipeline.graph_pass import check_mapped_tensors
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.latency_pass import take_latency
 from harness.pipeline.left_out import left_out, traffic_counts, window_facts, windows_json
@@ -78,6 +80,7 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
     match = check_signatures(graphs[0].signature, graphs[1].signature, prepared.policy.mapping)
     if prepared.anchor_seen is not None:
         _check_anchor(graphs[0], prepared.anchor_seen.graph)
+    check_mapped_tensors(prepared.policy.mapping, graphs, str(prepared.request.policy))
     check_expected_changes(prepared.policy, (graphs[0], graphs[1]), str(prepared.request.policy))
     window = prepared.window
     if window is None:  # both load, so preparation sealed the traffic
@@ -205,6 +208,9 @@ def _replayed(
     untraced = [text for r in recipes for text in r.untraced]
     untraced += not_traced(prepared.batches, result.evidence.judged)
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
+    described = with_graph(
+        described, prepared, window, match, floor, recipes=recipes, listener=listener
+    )
     return _ended(
         _Run(
             prepared=prepared,

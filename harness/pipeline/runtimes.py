@@ -123,7 +123,7 @@ def environment_findings(
             "model with the baseline's requirements.",
         )
     ]
-    if differ and changed != ["python"] and _same_bytes(models):
+    if differ and changed != ["python"] and same_bytes(models):
         found.insert(
             0,
             Finding(
@@ -158,7 +158,7 @@ def _runtime(model: PinnedModel, listener: Listener) -> LegRuntime:
     )
 
 
-def _same_bytes(models: Sequence[PinnedModel]) -> bool:
+def same_bytes(models: Sequence[PinnedModel]) -> bool:
     """Whether model and external data are equal, whatever the requirements are."""
     return len({model_content(model.path).digest for model in models}) == 1
 

@@ -7,7 +7,7 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gates import FLIGHTS, MODELS, tiny_model, tiny_traffic
+from gates import FLIGHTS, MODELS, PLAIN, tiny_model, tiny_traffic
 
 N = 40
 
@@ -38,7 +38,7 @@ def inputs(kind, folder, x):
 
 @pytest.mark.parametrize("kind", ["npz", "parquet", "jsonl", "folder"])
 def test_the_same_model_is_equal_on_inputs_of_every_kind(kind, model, x, harness, tmp_path):
-    ran = harness("compare", model, model, "-i", inputs(kind, tmp_path, x), "--json")
+    ran = harness(*PLAIN, model, model, "-i", inputs(kind, tmp_path, x), "--json")
     told = json.loads(ran.out)
     assert (ran.code, told["exit_code"], told["equal"]) == (0, 0, True)
     assert (told["compared"], told["asked"], told["available"]) == (N, N, N)
@@ -46,7 +46,7 @@ def test_the_same_model_is_equal_on_inputs_of_every_kind(kind, model, x, harness
 
 def test_another_answer_is_a_divergence(model, x, harness, tmp_path):
     other = tiny_model(tmp_path / "new.onnx", raised="Abs({x})")
-    ran = harness("compare", model, other, "-i", inputs("npz", tmp_path, x), "--json")
+    ran = harness(*PLAIN, model, other, "-i", inputs("npz", tmp_path, x), "--json")
     told = json.loads(ran.out)
     assert ran.code == 1
     assert told["intermediates"]["compared"]["output_mismatches"] == int((x < 0).sum())
@@ -55,13 +55,13 @@ def test_another_answer_is_a_divergence(model, x, harness, tmp_path):
 
 def test_a_divergence_is_told_first(model, x, harness, tmp_path):
     other = tiny_model(tmp_path / "new.onnx", raised="Abs({x})")
-    ran = harness("compare", model, other, "-i", inputs("npz", tmp_path, x), "-q")
+    ran = harness(*PLAIN, model, other, "-i", inputs("npz", tmp_path, x), "-q")
     assert ran.out.startswith("DIVERGED: old (")
 
 
 def test_the_utc_hour_is_named(harness):
     ran = harness(
-        "compare", MODELS / "v2.onnx", MODELS / "utc_hour.onnx", "-i", FLIGHTS, "--limit", 2000,
+        *PLAIN, MODELS / "v2.onnx", MODELS / "utc_hour.onnx", "-i", FLIGHTS, "--limit", 2000,
         "--json",
     )  # fmt: skip
     assert ran.code == 1
@@ -71,7 +71,7 @@ def test_the_utc_hour_is_named(harness):
 
 def test_another_signature_is_not_comparable(model, x, harness, tmp_path):
     other = tiny_model(tmp_path / "new.onnx", x="z")
-    ran = harness("compare", model, other, "-i", inputs("npz", tmp_path, x))
+    ran = harness(*PLAIN, model, other, "-i", inputs("npz", tmp_path, x))
     assert ran.code == 2
     assert "x FP32[?]" in ran.err
     assert "z FP32[?]" in ran.err
@@ -79,7 +79,7 @@ def test_another_signature_is_not_comparable(model, x, harness, tmp_path):
 
 def test_a_mapping_bridges_the_signatures(model, x, harness, tmp_path):
     other = tiny_model(tmp_path / "new.onnx", x="z")
-    ran = harness("compare", model, other, "-i", inputs("npz", tmp_path, x), "--map", "inputs:x=z")
+    ran = harness(*PLAIN, model, other, "-i", inputs("npz", tmp_path, x), "--map", "inputs:x=z")
     assert ran.code == 0
 
 
@@ -87,17 +87,17 @@ def test_a_mapping_bridges_the_signatures(model, x, harness, tmp_path):
 def test_nan_on_one_side_is_a_divergence(side, model, x, harness, tmp_path):
     nan = tiny_model(tmp_path / "nan.onnx", raised="Log({x})")
     pair = (nan, model) if side == "old" else (model, nan)
-    assert harness("compare", *pair, "-i", inputs("npz", tmp_path, x)).code == 1
+    assert harness(*PLAIN, *pair, "-i", inputs("npz", tmp_path, x)).code == 1
 
 
 def test_nan_on_both_sides_is_equal(x, harness, tmp_path):
     nan = tiny_model(tmp_path / "nan.onnx", raised="Log({x})")
-    assert harness("compare", nan, nan, "-i", inputs("npz", tmp_path, x)).code == 0
+    assert harness(*PLAIN, nan, nan, "-i", inputs("npz", tmp_path, x)).code == 0
 
 
 def test_no_requests_are_not_comparable(model, harness, tmp_path):
     empty = inputs("npz", tmp_path, np.empty(0, np.float32))
-    assert harness("compare", model, model, "-i", empty).code == 2
+    assert harness(*PLAIN, model, model, "-i", empty).code == 2
 
 
 def redeclared(model, path, features):
@@ -112,7 +112,7 @@ def test_a_feature_that_the_new_version_lacks_is_a_divergence(
     declared, model, x, harness, tmp_path
 ):
     other = redeclared(model, tmp_path / "new.onnx", declared)
-    ran = harness("compare", model, other, "-i", inputs("npz", tmp_path, x), "--json")
+    ran = harness(*PLAIN, model, other, "-i", inputs("npz", tmp_path, x), "--json")
     told = json.loads(ran.out)
     assert (ran.code, told["equal"]) == (1, False)
     found = [f["where"] for f in told["findings"] if f["kind"] == "features_not_compared"]
@@ -121,7 +121,7 @@ def test_a_feature_that_the_new_version_lacks_is_a_divergence(
 
 def test_a_feature_that_only_the_new_version_has_is_a_warning(model, x, harness, tmp_path):
     old = redeclared(model, tmp_path / "bare.onnx", [])
-    ran = harness("compare", old, model, "-i", inputs("npz", tmp_path, x), "--json")
+    ran = harness(*PLAIN, old, model, "-i", inputs("npz", tmp_path, x), "--json")
     told = json.loads(ran.out)
     assert ran.code == 0
     assert "features_not_compared" in {f["kind"] for f in told["findings"]}
@@ -129,25 +129,25 @@ def test_a_feature_that_only_the_new_version_has_is_a_warning(model, x, harness,
 
 def test_a_feature_that_cannot_be_traced_does_not_differ_from_itself(model, x, harness, tmp_path):
     odd = redeclared(model, tmp_path / "odd.onnx", ["doubled", "nowhere"])
-    assert harness("compare", odd, odd, "-i", inputs("npz", tmp_path, x)).code == 0
+    assert harness(*PLAIN, odd, odd, "-i", inputs("npz", tmp_path, x)).code == 0
 
 
 def test_many_features_that_were_not_compared_are_one_line(harness, tmp_path):
     bare = redeclared(MODELS / "v1.onnx", tmp_path / "bare.onnx", [])
-    ran = harness("compare", MODELS / "v1.onnx", bare, "-i", FLIGHTS, "--limit", 300, "-q")
+    ran = harness(*PLAIN, MODELS / "v1.onnx", bare, "-i", FLIGHTS, "--limit", 300, "-q")
     assert ran.code == 1
     assert ran.out.count("only the baseline declares it") == 2  # features, fitted tensors
     assert "features: 0 of 24 tensors equal; 0 requests differ" in ran.out
 
 
 def test_tensors_and_columns_are_told_apart(harness):
-    words = ("compare", MODELS / "v1.onnx", MODELS / "v1.onnx", "-i", FLIGHTS, "--limit", 300)
+    words = (*PLAIN, MODELS / "v1.onnx", MODELS / "v1.onnx", "-i", FLIGHTS, "--limit", 300)
     assert "24 of 24 tensors equal (54 of 54 columns)" in harness(*words, "-q").out
 
 
 def test_what_both_versions_reject_is_not_comparable(harness):
     crash = MODELS / "crash.onnx"
-    ran = harness("compare", crash, crash, "-i", FLIGHTS, "--limit", 1000, "-q")
+    ran = harness(*PLAIN, crash, crash, "-i", FLIGHTS, "--limit", 1000, "-q")
     assert ran.code == 2
     assert ran.out.startswith("NOT COMPARABLE")
     assert "0 of 1,000 requests compared" in ran.out
@@ -158,14 +158,14 @@ def test_noise_that_would_hide_a_difference_is_not_comparable(x, harness, tmp_pa
         tmp_path / "noisy.onnx", raised="RandomUniformLike<low = 0.1, high = 2.0>({x})"
     )
     model = tiny_model(tmp_path / "other.onnx", raised="Mul({x}, {x})")
-    told = harness("compare", noisy, noisy, "-i", inputs("npz", tmp_path, x), "-q")
+    told = harness(*PLAIN, noisy, noisy, "-i", inputs("npz", tmp_path, x), "-q")
     assert told.code == 2
     assert "probability: the baseline's own noise hides differences" in told.out
-    assert harness("compare", model, model, "-i", inputs("npz", tmp_path, x)).code == 0
+    assert harness(*PLAIN, model, model, "-i", inputs("npz", tmp_path, x)).code == 0
 
 
 def test_the_same_comparison_says_the_same_twice(harness):
-    words = ("compare", MODELS / "v1.onnx", MODELS / "v2.onnx", "-i", FLIGHTS, "--limit", 1500,
+    words = (*PLAIN, MODELS / "v1.onnx", MODELS / "v2.onnx", "-i", FLIGHTS, "--limit", 1500,
              "--json")  # fmt: skip
     first, second = (json.loads(harness(*words).out) for _ in range(2))
     for told in (first, second):
@@ -176,14 +176,14 @@ def test_the_same_comparison_says_the_same_twice(harness):
 
 
 def test_a_comparison_leaves_nothing_behind(model, x, harness, tmp_path):
-    harness("compare", model, model, "-i", inputs("npz", tmp_path, x))
+    harness(*PLAIN, model, model, "-i", inputs("npz", tmp_path, x))
     assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_the_boosted_twin_is_equal_to_itself_with_all_its_features(harness, some_flights):
     """Trees answer in steps: a last digit before a split would show as a jump."""
     gbt = MODELS / "gbt.onnx"
-    ran = harness("compare", gbt, gbt, "-i", some_flights, "--json")
+    ran = harness(*PLAIN, gbt, gbt, "-i", some_flights, "--json")
     told = json.loads(ran.out)["intermediates"]
     assert ran.code == 0
     assert told["compared"]["feature_requests"] > 0
@@ -193,7 +193,7 @@ def test_the_boosted_twin_is_equal_to_itself_with_all_its_features(harness, some
 def test_the_boosted_twin_differs_from_the_logistic_one_only_after_the_features(
     harness, some_flights
 ):
-    ran = harness("compare", MODELS / "v2.onnx", MODELS / "gbt.onnx", "-i", some_flights, "--json")
+    ran = harness(*PLAIN, MODELS / "v2.onnx", MODELS / "gbt.onnx", "-i", some_flights, "--json")
     told = json.loads(ran.out)["intermediates"]
     assert ran.code == 1
     assert told["compared"]["output_mismatches"] > 0

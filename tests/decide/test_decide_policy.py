@@ -11,6 +11,7 @@ from harness.core.errors import PolicyError
 from harness.core.policies import (
     Claim,
     Direction,
+    GraphPolicy,
     LatencyPolicy,
     Loss,
     Metric,
@@ -18,6 +19,7 @@ from harness.core.policies import (
     Preset,
     Rule,
     Scope,
+    When,
     WindowName,
 )
 from harness.decide.policy import policy_from_yaml
@@ -355,3 +357,14 @@ def test_a_window_claim_has_no_calibration():
     )
     with pytest.raises(PolicyError, match="does not fit guardrail 'g'"):
         policy_from_yaml(text, "p")
+
+
+def test_how_the_graphs_are_searched_is_read():
+    policy = policy_from_yaml(RETRAIN + "graph: {requests: 64, memory: 1MiB, when: always}\n", "p")
+    assert policy.graph == GraphPolicy(requests=64, memory_bytes=1 << 20, when=When.ALWAYS)
+
+
+@pytest.mark.parametrize("graph", ["{request: 64}", "{when: sometimes}", "{memory: big}", "3"])
+def test_a_search_without_a_meaning_is_refused(graph):
+    with pytest.raises(PolicyError, match="graph"):
+        policy_from_yaml(RETRAIN + f"graph: {graph}\n", "p")

@@ -1,0 +1,118 @@
+"""A gate's look into both versions: after the replay, on the requests that differed in it.
+
+It reads the saved pairs, so a run that was interrupted looks at the same requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from harness.core.jsonable import jsonable
+from harness.core.observations import Outcome
+from harness.core.policies import Preset
+from harness.core.tensors import Array, Ints
+from harness.diff.floor import Floor
+from harness.diff.signature import SignatureMatch
+from harness.pipeline.describe import Described
+from harness.pipeline.graph_pass import (
+    DifferingFirst,
+    GraphLook,
+    batches_of,
+    look_into,
+    why_not,
+)
+from harness.pipeline.opening import LegRecipe
+from harness.pipeline.prepare import Prepared
+from harness.pipeline.progress import Listener, Progress
+from harness.pipeline.runtimes import same_bytes
+from harness.store.windows import SealedWindow
+
+_COLUMNS = ("batch", "baseline_outcome", "candidate_outcome", "output_mismatch", "feature_mismatch")
+
+
+def with_graph(
+    described: Described,
+    prepared: Prepared,
+    window: SealedWindow,
+    match: SignatureMatch,
+    floor: Floor,
+    *,
+    recipes: tuple[LegRecipe, LegRecipe],
+    listener: Listener,
+) -> Described:
+    """Adds what the graphs say to what the replay found.
+
+    Args:
+      described: the replay's findings.
+      prepared: the run; its pairs are saved.
+      window: what requests are read from.
+      match: how the signatures were paired.
+      floor: says whether answers depend on the batch.
+      recipes: both versions.
+      listener: hears progress.
+    """
+    differ = bool(described.intermediates["compared"]["output_mismatches"])
+    why = why_not(
+        prepared.policy.graph,
+        raw_differs=_raw_differs(described.intermediates),
+        answers_differ=differ,
+        same_model=differ
+        and (
+            prepared.policy.preset is Preset.REFACTOR
+            or same_bytes((prepared.baseline, prepared.candidate))
+        ),
+    )
+    if why:
+        look = GraphLook(why=why)
+    else:
+        look = look_into(
+            recipes,
+            match,
+            prepared.policy.mapping,
+            batches_of(window, _chosen(prepared), singly=floor.batch_dependent),
+            memory_bytes=prepared.policy.graph.memory_bytes,
+            heard=lambda done, total: listener(Progress(stage="graph", done=done, total=total)),
+        )
+    # What nobody asked for is said in the section itself; what was asked for and failed, everywhere.
+    unseen = () if why else look.not_compared()
+    not_compared = (*described.not_compared, *unseen)
+    return replace(
+        described,
+        intermediates=described.intermediates
+        | {"graph": jsonable(look), "not_compared": list(not_compared)},
+        findings=(*described.findings, *look.findings(answers_differ=differ)),
+        not_compared=not_compared,
+    )
+
+
+def _raw_differs(intermediates: dict[str, Any]) -> bool:
+    return any(
+        row["kind"] == "raw" and row["verdict"] == "differs" for row in intermediates["features"]
+    )
+
+
+def _chosen(prepared: Prepared) -> Ints:
+    """Positions in the window of the requests to look into."""
+    chosen = DifferingFirst(prepared.policy.graph.requests)
+    for index, rows in _saved(prepared):
+        chosen.add(
+            prepared.batches[index].positions,
+            np.logical_or(rows["output_mismatch"], rows["feature_mismatch"]),
+            (rows["baseline_outcome"] == Outcome.OK) & (rows["candidate_outcome"] == Outcome.OK),
+        )
+        if chosen.full:
+            break
+    return chosen.positions()
+
+
+def _saved(prepared: Prepared) -> Iterator[tuple[int, dict[str, Array]]]:
+    """(batch, its rows of the pairs table) in test order; a chunk holds whole batches."""
+    for chunk in prepared.run.pairs_chunks():
+        table = prepared.run.read_pairs(chunk, _COLUMNS)
+        for index in dict.fromkeys(table["batch"].tolist()):
+            mine = np.flatnonzero(table["batch"] == index)
+            yield index, {name: column[mine] for name, column in table.items()}
