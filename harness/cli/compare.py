@@ -14,6 +14,7 @@ from harness.cli.options import (
     quiet_option,
     registry_option,
     size,
+    writable,
 )
 
 
@@ -42,6 +43,8 @@ Examples:
               help="Requests on which every tensor of both graphs is compared, those that differ first; 0 = none.")  # fmt: skip
 @click.option("--memory", default="256MiB", show_default=True, metavar="SIZE", callback=size,
               help="What the tensors of 64 of them may take; larger nets are compared by sketches first.")  # fmt: skip
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), callback=writable,
+              help="Write a page that draws the graph about the divergence.")  # fmt: skip
 @allow_lower_isolation_option
 @registry_option
 @cache_option
@@ -55,6 +58,7 @@ def command(
     mapping: tuple[str, ...],
     graph_requests: int,
     memory: int,
+    html: Path | None,
     allow_lower_isolation: bool,
     registry: str | None,
     cache: Path | None,
@@ -76,5 +80,7 @@ def command(
             looked_into=GraphPolicy(requests=graph_requests, memory_bytes=memory), registry_uri=registry,
             cache_dir=cache, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip
+    if html is not None:
+        html.write_text(result.to_html(), encoding="utf-8")
     click.echo(result.to_json() if as_json else result.to_text())
     return result.exit_code

@@ -25,6 +25,20 @@ def creatable(_: click.Context, parameter: click.Parameter, value: Path | None) 
     return value
 
 
+def writable(_: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Checks that a file can be written, before any work is done for it."""
+    if value is None:
+        return None
+    there = value if value.exists() else value.absolute().parent
+    if not there.exists() or not os.access(there, os.W_OK):
+        raise UsageError(
+            f"{parameter.opts[-1]} {value}",
+            f"{there} {'cannot be written to' if there.exists() else 'does not exist'}",
+            "Name a file in a folder that can be written to.",
+        )
+    return value
+
+
 registry_option = click.option(
     "--registry", metavar="URI", envvar="HARNESS_REGISTRY",
     help="MLflow registry, e.g. sqlite:///mlflow.db or http://host:5000 (default: MLFLOW_TRACKING_URI).",

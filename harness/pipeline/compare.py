@@ -89,7 +89,16 @@ class CompareResult:
 
     def to_json(self) -> str:
         """Everything as JSON."""
-        return json.dumps({**jsonable(self), "exit_code": self.exit_code}, indent=2)
+        return json.dumps(self._plain(), indent=2)
+
+    def to_html(self) -> str:
+        """The same as one page that needs no network: the answer, where the graphs part, the rest."""
+        from harness import report
+
+        return report.render_comparison(report.view_from_comparison(self._plain()))
+
+    def _plain(self) -> dict[str, Any]:
+        return {**jsonable(self), "exit_code": self.exit_code}
 
     def to_text(self) -> str:
         """The answer first, then how much was compared, then every finding."""

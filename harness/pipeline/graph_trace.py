@@ -13,10 +13,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.core.graphs import Node
 from harness.core.policies import GraphPolicy
 from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.frontier import Divergence, Regions
+from harness.diff.graph_hashes import without_aliases
 from harness.diff.graph_report import (
     GraphReport,
     TensorState,
@@ -264,6 +266,7 @@ class _Tracing:
     def _states(self) -> tuple[TensorState, ...]:
         by_name, alone = self._match.by_baseline(), set(self._match.baseline_only)
         known = {*self._old.graph.inputs, *self._old.graph.observable()}
+        _, copies = without_aliases(self._old.graph)
         states = []
         for name in self._old.graph.observable():
             pair, trace = by_name.get(name), self._traces.get(name)
@@ -274,7 +277,7 @@ class _Tracing:
                 baseline=name,
                 candidate=pair.candidate if pair else "",
                 operator=node.op if node else "",
-                reads=tuple(dict.fromkeys(s for s in node.sources() if s in known)) if node else (),
+                reads=_reads(node, copies, known) if node else (),
                 tier=pair.tier.value if pair else "",
                 verdict=TensorVerdict.NOT_COMPARED,
                 why="has no partner" if pair is None else "was not returned by both versions",
@@ -301,6 +304,12 @@ class _Tracing:
         if self._failures:
             said.append(f"{len(self._failures)} batches could not be traced: {self._failures[0]}")
         return tuple(said)
+
+
+def _reads(node: Node, copies: Mapping[str, str], known: set[str]) -> tuple[str, ...]:
+    """Inputs and computed tensors that a node reads, copies under the name of what they copy."""
+    origins = (copies.get(source, source) for source in node.sources())
+    return tuple(dict.fromkeys(origin for origin in origins if origin in known))
 
 
 def _in_order(ours: str, theirs: str, before: Traced, after: Traced) -> Array:

@@ -1,7 +1,8 @@
 """A run folder's JSON files → report.html, summary.md, junit.xml and the command's last screen."""
 
+from harness.report.compare_page import view_from_comparison
 from harness.report.from_run import view_from_run
-from harness.report.html import render_html
+from harness.report.html import render_comparison, render_html
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
 from harness.report.terminal import render_terminal
@@ -9,9 +10,11 @@ from harness.report.views import ReportView
 
 __all__ = [
     "ReportView",
+    "render_comparison",
     "render_html",
     "render_junit",
     "render_markdown",
     "render_terminal",
+    "view_from_comparison",
     "view_from_run",
 ]

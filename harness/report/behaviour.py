@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from harness.report.read import Doc
-from harness.report.views import Cell, Column, Fact, Section, Table, Tone
+from harness.report.tones import Tone
+from harness.report.views import Cell, Column, Fact, Section, Table
 from harness.report.words import (
     WINDOWS,
     count,

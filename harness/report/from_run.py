@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.report import behaviour, guardrails, headline, method, parity, traffic
+from harness.report.graph import graph_section
 from harness.report.read import Doc
 from harness.report.views import ReportView, VersionSide
 from harness.report.words import moment
@@ -62,6 +63,7 @@ def view_from_run(
         findings_note=found_note,
         traffic=traffic.traffic(decision_doc, manifest_doc, summary_doc),
         parity=parity.parity(intermediates_doc, manifest_doc),
+        graph=graph_section(intermediates_doc.at("graph")),
         fidelity=parity.fidelity(intermediates_doc),
         behaviour=behaviour.behaviour(summary_doc),
         latency=behaviour.latency(summary_doc),

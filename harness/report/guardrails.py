@@ -7,6 +7,7 @@ from collections import defaultdict
 
 from harness.report.charts import Judged, PathStep, bar, curve, shared_reach
 from harness.report.read import LONG, Doc
+from harness.report.tones import Tone
 from harness.report.views import (
     Badge,
     Cell,
@@ -15,7 +16,6 @@ from harness.report.views import (
     Fact,
     GuardrailView,
     Table,
-    Tone,
 )
 from harness.report.words import (
     WINDOWS,

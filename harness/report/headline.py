@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from harness.report.guardrails import judged_from, tally
 from harness.report.read import LONG, Doc
-from harness.report.views import Badge, Banner, Fact, FindingView, Headline, Tone, VersionSide
+from harness.report.tones import Tone
+from harness.report.views import Badge, Banner, Fact, FindingView, Headline, VersionSide
 from harness.report.words import (
     REASONS,
     TIERS,

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from harness.report.compare_page import ComparisonView
 from harness.report.views import ReportView, Section
 
 if TYPE_CHECKING:
@@ -23,15 +24,29 @@ def render_html(view: ReportView) -> str:
     """The whole page as text; save it as UTF-8."""
     from markupsafe import Markup
 
-    style, script = _part("report.css"), _part("report.js")
-    return _template().render(
+    return _rendered(
+        "report.html.j2",
         view=view,
         sections=sections(view),
+        page_style=Markup(_page_style(view)),  # noqa: S704 - made of safe characters only
+    )
+
+
+def render_comparison(view: ComparisonView) -> str:
+    """The page of a comparison without a gate; save it as UTF-8."""
+    return _rendered("compare.html.j2", view=view)
+
+
+def _rendered(name: str, **values: object) -> str:
+    from markupsafe import Markup
+
+    style, script = _part("report.css"), _part("report.js")
+    return _template(name).render(
         # The page's own style and script, not values: they must not be escaped.
         style=Markup(style),  # noqa: S704
-        page_style=Markup(_page_style(view)),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_hash=Markup(_script_hash(script)),  # noqa: S704
+        **values,
     )
 
 
@@ -42,6 +57,7 @@ def sections(view: ReportView) -> tuple[Section, ...]:
     return (
         view.traffic,
         view.parity,
+        *((view.graph,) if view.graph else ()),
         view.fidelity,
         view.behaviour,
         view.latency,
@@ -51,7 +67,7 @@ def sections(view: ReportView) -> tuple[Section, ...]:
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -61,7 +77,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 @cache

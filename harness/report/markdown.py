@@ -94,6 +94,8 @@ def _finding(item: FindingView) -> str:
 def _rest(view: ReportView) -> list[str]:
     changed = [f"{fact.label}: {fact.value}" for fact in view.behaviour.facts[:1]]
     parity = [f"{fact.label}: {fact.value}" for fact in view.parity.facts]
+    if view.graph:
+        parity += [f"{fact.label}: {fact.value}" for fact in view.graph.facts] or [view.graph.lead]
     limits = [*view.limits, "A replay shows nothing upstream of the recorded request."]
     sides = [view.baseline, view.candidate]
     if not view.replayed:

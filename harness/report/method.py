@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from harness.report.headline import below_required, isolation_of
 from harness.report.read import LONG, Doc
-from harness.report.views import Cell, Column, Fact, Section, Table, Tone
+from harness.report.tones import Tone
+from harness.report.views import Cell, Column, Fact, Section, Table
 from harness.report.words import REASONS, TIERS, count, number, percent, plain_word, short_digest
 
 ALWAYS = (

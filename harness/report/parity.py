@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.report.read import Doc
-from harness.report.views import Cell, Column, Fact, Section, Table, Tone
+from harness.report.tones import Tone
+from harness.report.views import Cell, Column, Fact, Section, Table
 from harness.report.words import count, counted, listed, number, share
 
 MOST_ROWS = 200

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from harness.report.charts import time_line
 from harness.report.read import Doc
-from harness.report.views import Cell, Column, Fact, Section, Table, TimeLine, Tone
+from harness.report.tones import Tone
+from harness.report.views import Cell, Column, Fact, Section, Table, TimeLine
 from harness.report.words import (
     WINDOWS,
     count,

@@ -6,18 +6,10 @@ drawing. Its strings are plain text; each renderer escapes them for its own form
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 
-
-class Tone(enum.StrEnum):
-    """How a fact is meant; always shown as a word and a sign too, never as colour alone."""
-
-    GOOD = "good"
-    BAD = "bad"
-    WAIT = "wait"
-    INFO = "info"
-    MUTED = "muted"
+from harness.report.graph_drawing import Drawing
+from harness.report.tones import Tone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +340,8 @@ class Section:
     """After the tables."""
     time_line: TimeLine | None = None
     """Drawn before the tables."""
+    drawing: Drawing | None = None
+    """A graph, drawn before the tables."""
     block: str = ""
     """Verbatim text at the end."""
     block_title: str = ""
@@ -400,6 +394,8 @@ class ReportView:
     """Windows, counts, coverage."""
     parity: Section
     """Features and outputs."""
+    graph: Section | None
+    """Where the graphs part; None for runs that know nothing of it."""
     fidelity: Section
     """Replay against production, noise floor, observer."""
     behaviour: Section

@@ -80,7 +80,9 @@ def test_a_memory_that_is_no_size_is_refused(model, inputs, harness):
     assert "Write it like 256MiB" in ran.err
 
 
-@pytest.mark.parametrize(("pair", "role"), [("raise=raised", "baseline"), ("raised=rised", "candidate")])
+@pytest.mark.parametrize(
+    ("pair", "role"), [("raise=raised", "baseline"), ("raised=rised", "candidate")]
+)
 def test_a_mapped_tensor_that_is_not_there_is_refused(pair, role, model, inputs, harness):
     ran = harness("compare", model, model, "-i", inputs, "--map", f"tensors:{pair}")
     assert ran.code == 2
@@ -89,7 +91,9 @@ def test_a_mapped_tensor_that_is_not_there_is_refused(pair, role, model, inputs,
 
 
 def test_a_mapping_of_tensors_is_used(model, inputs, harness):
-    ran = harness("compare", model, model, "-i", inputs, "--map", "tensors:raised=doubled", "--json")
+    ran = harness(
+        "compare", model, model, "-i", inputs, "--map", "tensors:raised=doubled", "--json"
+    )
     states = json.loads(ran.out)["graph"]["report"]["states"]
     # What is the same computation needs no mapping, and keeps its partner.
     assert {s["baseline"]: s["candidate"] for s in states}["raised"] == "raised"

@@ -8,6 +8,7 @@ import copy
 import math
 
 import numpy as np
+from graph_examples import small_graph
 
 DAY = 86_400_000_000_000
 SEP_1 = 1_377_993_600_000_000_000
@@ -206,6 +207,11 @@ _RAW = ("hour", "hour_sin", "hour_cos", "weekday", "month", "distance", "carrier
 
 
 def _intermediates():
+    """With a look into the graphs."""
+    return {**_without_graph(), "graph": small_graph()}
+
+
+def _without_graph():
     return {
         "features": [feature(name) for name in _RAW]
         + [feature(f"origin_{k}") for k in ("EWR", "JFK", "LGA")]

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 
 import pytest
+from graph_examples import residual_graph, small_graph
 from report_examples import EXAMPLES, FILES
 from test_report_html import hostile
 
-from harness.report import render_html, view_from_run
+from harness.report import render_comparison, render_html, view_from_comparison, view_from_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
@@ -158,3 +159,47 @@ def test_the_page_prints(tmp_path):
     target = tmp_path / "report.pdf"
     browse(tmp_path, page_of(EXAMPLES["hold"]()), f"--print-to-pdf={target}")
     assert target.read_bytes().startswith(b"%PDF")
+
+
+GRAPH = """<script>
+addEventListener("load", () => {
+  const rgb = (c) => c.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const light = (c) => rgb(c).map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const contrast = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
+  const pane = document.querySelector(".drawn-graph .scroll"), first = pane.querySelector(".box.first rect");
+  const view = pane.getBoundingClientRect(), box = first.getBoundingClientRect();
+  const out = { boxes: pane.querySelectorAll("g.box").length,
+    seen: box.left >= view.left && box.right <= view.right && box.top >= view.top && box.bottom <= view.bottom,
+    spilling: [...pane.querySelectorAll("g.box")].filter((g) => [...g.querySelectorAll("text")].some((t) =>
+      t.getBoundingClientRect().right > g.lastElementChild.parentNode.querySelector("rect:not(.behind)").getBoundingClientRect().right)).length,
+    contrast: Math.min(...[...pane.querySelectorAll("g.box text")].map((t) => contrast(getComputedStyle(t).fill,
+      getComputedStyle(t.parentNode.querySelector("rect:not(.behind)")).fill))) };
+  const said = document.body.appendChild(document.createElement("pre"));
+  said.id = "graph-measured";
+  said.textContent = JSON.stringify(out);
+});
+</script>"""
+
+
+@pytest.mark.parametrize("scheme", [LIGHT, DARK])
+@pytest.mark.parametrize("graph", [small_graph(), residual_graph(1000, 500)], ids=["small", "1000"])
+def test_the_divergence_is_on_screen_and_readable(tmp_path, graph, scheme):
+    page = render_comparison(view_from_comparison({"exit_code": 1, "graph": graph}))
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    dom = browse(tmp_path, page.replace("</body>", GRAPH + "</body>"), scheme=scheme)
+    found = json.loads(html.unescape(re.search(r'<pre id="graph-measured">(.*?)</pre>', dom)[1]))
+    assert found["seen"]
+    assert 8 <= found["boxes"] <= 40
+    assert found["spilling"] == 0
+    assert found["contrast"] >= 4.5
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_comparison_is_no_wider_than_the_screen(tmp_path, width):
+    page = render_comparison(
+        view_from_comparison({"exit_code": 1, "graph": residual_graph(60, 30)})
+    )
+    found = measure(tmp_path, page, width)
+    assert found["wide"] == []
+    assert found["scroll"] <= width

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.report.charts import Judged, PathStep, bar, curve, shared_reach, time_line
-from harness.report.views import Tone
+from harness.report.tones import Tone
 from harness.report.words import DAY_NS, METRICS
 
 DIRECTIONS = ("increase", "decrease", "both")

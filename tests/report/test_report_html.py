@@ -22,7 +22,7 @@ TAGS = {
     "use", "polygon", "polyline", "a", "div", "main", "header", "p", "span", "b", "h1", "h2", "h3",
     "dl", "dt", "dd", "nav", "ul", "li", "button", "section", "article", "table", "caption",
     "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "i", "details", "summary", "pre",
-    "code", "strong", "footer", "script",
+    "code", "strong", "footer", "script", "g", "text", "label", "input",
 }  # fmt: skip
 
 

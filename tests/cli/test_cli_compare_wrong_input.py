@@ -1,0 +1,127 @@
+"""What `harness compare` cannot compare: exit code 2, where, what and remedy."""
+
+import json
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from gates import PLAIN, tiny_model
+from onnx import parser
+
+WORDS = """
+<ir_version: 8, opset_import: ["" : 15, "ai.onnx.ml" : 3]>
+words (string[N] s) => (int64[N] y) {
+  y = ai.onnx.ml.LabelEncoder<keys_strings = ["a", "b"], values_int64s = [1, 2], default_int64 = 0>(s)
+}
+"""
+
+
+@pytest.fixture
+def model(tmp_path):
+    return tiny_model(tmp_path / "old.onnx")
+
+
+@pytest.fixture
+def words(tmp_path):
+    onnx.save(parser.parse_model(WORDS), str(tmp_path / "words.onnx"))
+    return tmp_path / "words.onnx"
+
+
+def npz(folder, **columns):
+    np.savez(folder / "inputs.npz", **columns)
+    return folder / "inputs.npz"
+
+
+def jsonl(folder, *rows):
+    (folder / "inputs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return folder / "inputs.jsonl"
+
+
+def parquet(folder, **columns):
+    pq.write_table(pa.table(columns), folder / "inputs.parquet")
+    return folder / "inputs.parquet"
+
+
+def assert_refused(ran, *said):
+    assert ran.code == 2, ran.out + ran.err
+    first, remedy = ran.err.strip().split("\n", 1)
+    assert first.startswith("harness: ")
+    assert first.count(": ") >= 2
+    assert len(remedy.split()) >= 2
+    for part in said:
+        assert part in ran.err
+
+
+def test_an_empty_batch(model, harness, tmp_path):
+    ran = harness(*PLAIN, model, model, "-i", npz(tmp_path, x=np.empty(0, np.float32)), "-q")
+    assert ran.code == 2
+    assert "0 of 0 requests compared" in ran.out or "no request" in ran.err
+
+
+def test_words_for_a_number(model, harness, tmp_path):
+    wrong = npz(tmp_path, x=np.array(["a", "b"]))
+    assert_refused(harness(*PLAIN, model, model, "-i", wrong), "x")
+
+
+def test_a_missing_input(model, harness, tmp_path):
+    wrong = npz(tmp_path, z=np.ones(3, np.float32))
+    assert_refused(harness(*PLAIN, model, model, "-i", wrong), "x")
+
+
+def test_a_word_that_is_not_there(words, harness, tmp_path):
+    wrong = jsonl(tmp_path, {"s": "a"}, {"s": None})
+    assert_refused(harness(*PLAIN, words, words, "-i", wrong), "s")
+
+
+def test_a_word_that_is_not_there_in_parquet(words, harness, tmp_path):
+    wrong = parquet(tmp_path, s=pa.array(["a", None], pa.string()))
+    assert_refused(harness(*PLAIN, words, words, "-i", wrong), "s")
+
+
+def test_bytes_that_are_no_text(words, harness, tmp_path):
+    wrong = parquet(tmp_path, s=pa.array([b"a", b"\xff\xfe"], pa.binary()))
+    assert_refused(harness(*PLAIN, words, words, "-i", wrong), "s")
+
+
+def test_bytes_that_pretend_to_be_text(words, harness, tmp_path):
+    text = pa.array([b"a", b"\xff\xfe"], pa.binary()).cast(pa.binary()).view(pa.string())
+    assert_refused(harness(*PLAIN, words, words, "-i", parquet(tmp_path, s=text)), "s")
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+def test_a_file_that_is_no_model(side, model, harness, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(model.read_bytes()[:50])
+    pair = (broken, model) if side == "old" else (model, broken)
+    wrong = npz(tmp_path, x=np.ones(3, np.float32))
+    assert_refused(harness(*PLAIN, *pair, "-i", wrong), side, "does not load")
+
+
+def test_an_opset_that_the_runtime_does_not_know(model, harness, tmp_path):
+    newer = onnx.load(str(model))
+    newer.opset_import[0].version = 999
+    onnx.save(newer, str(tmp_path / "newer.onnx"))
+    wrong = npz(tmp_path, x=np.ones(3, np.float32))
+    assert_refused(
+        harness(*PLAIN, model, tmp_path / "newer.onnx", "-i", wrong), "new", "does not load", "999"
+    )
+
+
+PICKY = """
+<ir_version: 8, opset_import: ["" : 15]>
+picky (float[N] x) => (float[M] y) {
+  many = Constant<value = int64[1] {1000}>()
+  y = Reshape(x, many)
+}
+"""
+
+
+def test_requests_that_no_version_answers_have_nothing_in_common(harness, tmp_path):
+    # The shape [1000] fits no number of rows that is asked.
+    onnx.save(parser.parse_model(PICKY), str(tmp_path / "picky.onnx"))
+    wrong = npz(tmp_path, x=np.ones(7, np.float32))
+    ran = harness("compare", tmp_path / "picky.onnx", tmp_path / "picky.onnx", "-i", wrong, "-q")
+    assert ran.code == 2
+    assert "not looked into: no request with rows was answered by both versions" in ran.out
