@@ -21,12 +21,14 @@ from harness.cli.options import (
 @click.command(
     "compare",
     short_help="Parity of two model files on given inputs; no registry, no policy.",
-    epilog="""\b
-Examples:
-  harness compare models/flights/v2.onnx models/flights/utc_hour.onnx --inputs scenarios/traffic/flights
-  harness compare old.onnx new.onnx --inputs inputs.npz --html differences.html
-  harness compare old.onnx new.onnx --inputs inputs.parquet --map inputs:age=age_years --map tensors:km=distance_km
-  harness compare old.onnx new.onnx --inputs inputs.npz --graph-requests 0 --json
+    epilog="Example: harness compare models/flights/v2.onnx models/flights/utc_hour.onnx "
+    """--inputs scenarios/traffic/flights
+
+\b
+More:
+  harness compare old.onnx new.onnx -i inputs.npz --html differences.html
+  harness compare old.onnx new.onnx -i inputs.parquet --map inputs:age=age_years --map tensors:km=distance_km
+  harness compare old.onnx new.onnx -i inputs.npz --graph-requests 0 --json
 """,
 )
 @click.argument("old")
