@@ -43,6 +43,9 @@ class CodedText:
 Feeds = Mapping[str, Array | CodedText]
 """What a model is given: per input an array, or text as codes."""
 
+Columns = Mapping[str, Array | CodedText]
+"""A table: per column as many values, or text as codes."""
+
 
 # Open Inference datatype → numpy dtype. BYTES become object arrays of str.
 NUMPY_DTYPES: dict[str, np.dtype[np.generic]] = {

@@ -65,6 +65,8 @@ class RequestBatch:
     """Per context column, shape (n,); "" = not recorded."""
     coded: dict[str, CodedText] = field(default_factory=dict)
     """Inputs of repeating text, where the window knows their words: the text of `inputs` as codes (R, …)."""
+    coded_context: dict[str, CodedText] = field(default_factory=dict)
+    """Context columns, where the window knows their words: the text of `context` as codes (n,)."""
 
     def __len__(self) -> int:
         """Number of requests."""

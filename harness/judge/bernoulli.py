@@ -18,7 +18,7 @@ that null count as 1 (no bet). That keeps E monotone in the null, so inversion g
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,11 +39,15 @@ class BetaMixture:
     """Beta prior's first parameter, > 0."""
     b: float | None = None
     """Second one, > 0; None = ½/margin."""
+    _log_prior: float = field(init=False, repr=False, compare=False)
+    """Log of the prior's mass beyond the margin."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.margin < 1.0:
             what = f"a margin of {self.margin:g} for shares"
             raise GateError("judge", what, "Report this: it must lie between 0 and 1.")
+        mass = _log_side(self.a, self._b, self.margin, self.sign)
+        object.__setattr__(self, "_log_prior", mass)
 
     def log_e(self, n: int, s: float, null: float | None = None) -> float:
         """Natural log of E after n observations whose sum is s.
@@ -71,7 +75,7 @@ class BetaMixture:
             _log_beta(first, second)
             - _log_beta(self.a, self._b)
             + _log_side(first, second, cut, self.sign)
-            - _log_side(self.a, self._b, self.margin, self.sign)
+            - self._log_prior
             - log_null
         )
         return float(np.logaddexp(idle, won)) if alive else 0.0
@@ -85,9 +89,7 @@ class BetaMixture:
         beyond = m > self.margin if self.sign > 0 else m < self.margin
         if not beyond:
             return -math.inf, True
-        inside = _log_side(self.a, self._b, m, self.sign) - _log_side(
-            self.a, self._b, self.margin, self.sign
-        )
+        inside = _log_side(self.a, self._b, m, self.sign) - self._log_prior
         if inside == -math.inf:
             return 0.0, False
         return (math.log(-math.expm1(inside)) if inside < 0.0 else -math.inf), True

@@ -205,9 +205,15 @@ class Joint:
         Returns:
           In the processes' order, shape (K,) each.
         """
+        # Most observations of versions that resemble each other are 0: these are counted.
+        other = x[x != 0.0]
+        zeros = len(x) - len(other)
         grown = [np.empty(0)] * self._count
         for reference, bets, where in self._passes:
-            found = log_products(reference.distance(x), *bets)
+            found = log_products(reference.distance(other), *bets)
+            if zeros:
+                offset, slope, _ = bets
+                found += zeros * np.log(offset + slope * reference.distance(np.zeros(1)))
             for i, part in where:
                 grown[i] = found[part]
         return grown

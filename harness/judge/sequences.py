@@ -59,7 +59,14 @@ class Spread:
           x: values in [lo, hi], shape (n,).
         """
         lo, hi = self._bounds
-        at = x - lo
+        other = x[x != 0.0]
+        if zeros := len(x) - len(other):
+            position = -lo * (STEPS / (hi - lo))
+            cell = int(position)
+            part = zeros * (position - cell)
+            self._weights[cell] += zeros - part
+            self._weights[min(cell + 1, STEPS)] += part
+        at = other - lo
         at *= STEPS / (hi - lo)
         left = at.astype(np.int64)
         count = np.bincount(left, minlength=STEPS + 2)[: STEPS + 2]

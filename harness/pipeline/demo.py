@@ -214,7 +214,8 @@ def _truth(root: Path, cache_dir: Path | None, listener: Listener) -> list[TrueL
     index = window.index()
     label, _ = read_labels(label_paths(root / TRAFFIC), None).join(index.request_ids())
     border = ts_ns_from_iso("2013-09-01T04:00:00Z", "border")
-    spans = [("July–August", index.ts_ns < border), ("September–October", index.ts_ns >= border)]
+    early = index.ts_ns() < border
+    spans = [("July–August", early), ("September–October", ~early)]
     if policy.decision is None:
         raise GateError(POLICY, "names no decision", "Report this.")
     found: list[TrueLoss] = []

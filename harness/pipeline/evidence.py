@@ -23,7 +23,7 @@ from harness.core.policies import (
     Scope,
     WindowName,
 )
-from harness.core.tensors import Array, Bools, Floats
+from harness.core.tensors import Array, Bools, CodedText, Columns, Floats
 from harness.core.verdicts import Status
 from harness.diff.faithful import FaithfulDiff
 from harness.diff.features import FeatureDiff
@@ -38,7 +38,6 @@ from harness.judge.latency import LatencyValues
 from harness.judge.metrics import Values, observe
 from harness.judge.plan import TestPlan
 from harness.pipeline.candidate_failures import CandidateFailures
-from harness.pipeline.summary import Pairs
 from harness.replay.order import Batch
 
 State = dict[str, Array]
@@ -94,7 +93,7 @@ class RunningEvidence:
 
     def update(
         self, batch: Batch, pair: PairBatch, label: Floats, again: PairBatch | None = None
-    ) -> Pairs:
+    ) -> Columns:
         """Takes one batch and looks.
 
         Args:
@@ -276,14 +275,14 @@ def _pairs_table(
     label: Floats,
     flags: dict[str, Bools],
     values: dict[str, Values],
-) -> Pairs:
+) -> Columns:
     """One row a request: who, what both said, what each guardrail saw."""
     n = len(pair)
     nothing: Floats = np.full(n, np.nan)
-    table: Pairs = {
+    table: dict[str, Array | CodedText] = {
         "request_id": pair.requests.request_id,
         "seq": pair.requests.seq,
-        "window": np.array([batch.window] * n, dtype=object),
+        "window": CodedText(codes=np.zeros(n, np.int32), words=np.array([batch.window], object)),
         "batch": np.full(n, batch.index, np.int64),
         "ts_ns": pair.requests.ts_ns,
         "rows": pair.requests.rows,
@@ -315,5 +314,5 @@ def _pairs_table(
             np.zeros(n, np.bool_) if observed is None else observed.failed
         )
     for name, column in pair.requests.context.items():
-        table[f"cx:{name}"] = column
+        table[f"cx:{name}"] = pair.requests.coded_context.get(name, column)
     return table

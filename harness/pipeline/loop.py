@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
-import numpy as np
-
 from harness.core.observations import Outcome, PairBatch
+from harness.core.tensors import Columns
 from harness.core.traffic import RequestBatch
 from harness.decide.decision import one_decides
 from harness.pipeline.evidence import RunningEvidence, Terms
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
-from harness.pipeline.summary import Pairs
 from harness.replay.leg_counters import LegCounters
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
@@ -137,7 +135,8 @@ class _Book:
         self._candidate = candidate
         self._flaky = 0
         self._chunk = 0
-        self._rows: list[Pairs] = []
+        self._rows: list[Columns] = []
+        self._waiting = 0
         self.next_batch = 0
         self.evidence = RunningEvidence(terms)
         if prepared.carried is not None:
@@ -153,20 +152,21 @@ class _Book:
         """Batches that the candidate passed only the second time, before an interruption as after it."""
         return self._flaky + self._candidate.counters().flaky
 
-    def enter(self, batch: Batch, rows: Pairs) -> None:
+    def enter(self, batch: Batch, rows: Columns) -> None:
         """Takes one judged batch."""
         self._rows.append(rows)
         self.next_batch = batch.index + 1
-        waiting = sum(len(part["seq"]) for part in self._rows)
-        if len(self._rows) >= CHECKPOINT_BATCHES or waiting >= _CHECKPOINT_REQUESTS:
+        self._waiting += len(batch.positions)
+        if len(self._rows) >= CHECKPOINT_BATCHES or self._waiting >= _CHECKPOINT_REQUESTS:
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Writes what waits, then the state after it; a kill in between repeats the chunk."""
         if not self._rows:
             return
-        self._run.append_pairs(self._chunk, _stacked(self._rows))
+        self._run.append_pairs(self._chunk, *self._rows)
         self._rows.clear()
+        self._waiting = 0
         self._chunk += 1
         arrays, meta = self.evidence.state()
         state = {"evidence": meta, "next_batch": self.next_batch, "flaky": self.flaky()}
@@ -230,11 +230,6 @@ def _any_run(pair: PairBatch) -> bool:
             (pair.baseline.outcome != Outcome.NOT_RUN) & (pair.candidate.outcome != Outcome.NOT_RUN)
         ).any()
     )
-
-
-def _stacked(parts: list[Pairs]) -> Pairs:
-    """Several batches' rows as one chunk."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @contextmanager

@@ -91,7 +91,10 @@ def _moments(
         rows = measured.update(batch, pair, prepared.label[batch.positions])
         for guardrail in terms.policy.guardrails:
             if guardrail.window.value == batch.window:
-                x = np.where(rows[f"failed:{guardrail.name}"], np.nan, rows[f"x:{guardrail.name}"])
+                x, failed = (
+                    np.asarray(rows[f"{what}:{guardrail.name}"]) for what in ("x", "failed")
+                )
+                x = np.where(failed, np.nan, x)
                 values[guardrail.name].append(x)
         done += len(pair)
         listener(Progress(stage="plan", done=done, total=total))

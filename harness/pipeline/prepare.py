@@ -236,7 +236,7 @@ def restore(
     counts: dict[str, WindowCounts] = {}
     if "window" in manifest:
         window = _window_of_run(manifest, request, seen[0])
-        orders, label = load_order(run, manifest["order_sha256"])
+        orders, label = load_order(run, manifest["order_sha256"], len(window))
         n0 = 0 if carried else policy.windows.planning
         size = int(manifest["batch_requests"])
         planning = tuple(schedule([(name, order[:n0]) for name, order in orders], size))

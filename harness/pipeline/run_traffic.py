@@ -60,23 +60,25 @@ def fix_traffic(
     window = open_traffic(request.traffic, request.cache_dir, graph.signature.inputs, sealing)
     check_one_model(window.info, ", ".join(str(path) for path in request.traffic))
     index = window.index()
+    ts_ns = index.ts_ns()
     wanted = needed_windows(policy)
-    label: Floats = np.full(window.info.count, np.nan)
+    label: Floats = np.empty(0)
     selections: list[WindowSelection] = []
     if WindowName.NEWEST.value in wanted:
-        selections.append(newest(index.ts_ns, policy, request.as_of_ns))
+        selections.append(newest(ts_ns, policy, request.as_of_ns))
     if WindowName.MATURED.value in wanted:
-        joined = _joined_labels(request, policy, index)
+        joined = _joined_labels(request, policy, index, ts_ns)
         label, manifest["labels"] = joined.label, labels_json(joined)
         cutoffs = [(f"{m.name} {m.version}", m.training_cutoff_ns) for m in models]
         selection = matured(
-            index.ts_ns, label, joined.late,
+            ts_ns, label, joined.late,
             policy=policy, as_of_ns=request.as_of_ns, cutoffs=cutoffs,
         )  # fmt: skip
         check_label_values(policy, joined, index, selection.selected)
         selections.append(selection)
-    here = {s.name: np.flatnonzero(s.selected) for s in selections}
+    del ts_ns  # it is as long as the window, and the orders will be
     if past.carried is not None:
+        here = {s.name: np.flatnonzero(s.selected) for s in selections}
         whole = _window_counts(policy, window, here, {s.name: {"n": s.count} for s in selections})
         unknown = unplanned_values(past.carried, policy, whole)
         past = past.paid(unknown) if unknown else past
@@ -142,12 +144,14 @@ def _plan_once(
         write_used(run, {name: ids[order[:n0]].tolist() for name, order in orders.items()})
 
 
-def _joined_labels(request: GateRequest, policy: Policy, index: WindowIndex) -> JoinedLabels:
+def _joined_labels(
+    request: GateRequest, policy: Policy, index: WindowIndex, ts_ns: Ints
+) -> JoinedLabels:
     """Labels by storage position, as known at --as-of and within the maturity."""
     files = [f for t in request.traffic for f in label_paths(t)] + list(request.labels)
     maturity_ns = maturity_in_ns(policy)
     return join_labels(
-        files, index.ids(), index.ts_ns, maturity_ns=maturity_ns, as_of_ns=request.as_of_ns
+        files, index.ids(), ts_ns, maturity_ns=maturity_ns, as_of_ns=request.as_of_ns
     )
 
 
@@ -156,8 +160,19 @@ def _digests(arrays: dict[str, Array]) -> dict[str, str]:
     return {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
 
 
-def load_order(run: RunFolder, expected: dict[str, str]) -> tuple[list[tuple[str, Ints]], Floats]:
-    """The windows' orders, newest first, and the labels; as they were drawn."""
+def load_order(
+    run: RunFolder, expected: dict[str, str], count: int
+) -> tuple[list[tuple[str, Ints]], Floats]:
+    """The windows' orders, newest first, and the labels by storage position; as they were drawn.
+
+    Args:
+      run: the run folder.
+      expected: digests from the manifest.
+      count: requests in the sealed window.
+
+    Raises:
+      UsageError: they are not those of this run.
+    """
     path = run.path / "order.npz"
     try:
         with np.load(path, allow_pickle=False) as saved:
@@ -168,8 +183,11 @@ def load_order(run: RunFolder, expected: dict[str, str]) -> tuple[list[tuple[str
         raise UsageError(
             str(path), "is not the test order that this run was begun with", "Start a new run."
         )
-    orders = [(str(w), arrays[w].astype(np.int64)) for w in WindowName if w in arrays]
-    return orders, arrays["label"].astype(np.float64, copy=False)
+    orders = [(str(w), arrays[w].astype(np.int64, copy=False)) for w in WindowName if w in arrays]
+    label = arrays["label"].astype(np.float64, copy=False)
+    if not len(label):  # no window reads labels
+        label = np.broadcast_to(np.float64(np.nan), count)
+    return orders, label
 
 
 def counts_of_run(

@@ -50,7 +50,7 @@ def maturity_in_ns(policy: Policy) -> int:
 def newest(ts_ns: Ints, policy: Policy, as_of_ns: int) -> WindowSelection:
     """The last days before --as-of, counted back from the last exchange."""
     known = ts_ns <= as_of_ns
-    last = int(ts_ns[known].max()) if known.any() else 0
+    last = int(ts_ns.max(where=known, initial=np.iinfo(np.int64).min)) if known.any() else 0
     since = last - round(policy.windows.newest_days * _DAY_NS)
     selected = known & (ts_ns > since)
     left_out = (
@@ -111,14 +111,15 @@ def matured(
 def _window(
     name: str, ts_ns: Ints, selected: Bools, left_out: tuple[tuple[str, int], ...], refusal: str
 ) -> WindowSelection:
-    inside = ts_ns[selected]
+    count = int(np.count_nonzero(selected))
+    latest = np.iinfo(np.int64).max
     return WindowSelection(
         name=name,
         selected=selected,
-        count=len(inside),
-        eligible=len(inside),
-        first_ts_ns=int(inside.min()) if len(inside) else 0,
-        last_ts_ns=int(inside.max()) if len(inside) else 0,
+        count=count,
+        eligible=count,
+        first_ts_ns=int(ts_ns.min(where=selected, initial=latest)) if count else 0,
+        last_ts_ns=int(ts_ns.max(where=selected, initial=-latest)) if count else 0,
         left_out=tuple((reason, n) for reason, n in left_out if n),
         refusal=refusal,
     )

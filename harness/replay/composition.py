@@ -85,6 +85,7 @@ def rows_of(batch: RequestBatch, start: int, stop: int) -> RequestBatch:
         answered=batch.answered[start:stop],
         context={name: column[start:stop] for name, column in batch.context.items()},
         coded={name: coded[low:high] for name, coded in batch.coded.items()},
+        coded_context={name: c[start:stop] for name, c in batch.coded_context.items()},
     )
 
 

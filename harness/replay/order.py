@@ -17,7 +17,8 @@ import numpy as np
 
 from harness.core.tensors import Bools, Ints
 
-BLOCK_ROWS = 256
+BLOCK_ROWS = 1024
+"""As many as a block of a sealed window holds: a batch reads few blocks."""
 
 _EARLY = ((256, 8), (512, 12))
 """(requests a batch, batches) before the batches have their full size."""

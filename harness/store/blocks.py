@@ -1,6 +1,6 @@
 """A window's columns as an Arrow IPC file of small blocks.
 
-One block is 256 requests. A tensor column whose requests all carry one row without trailing
+One block is 1,024 requests: what a read costs goes by blocks and columns, hardly by requests. A tensor column whose requests all carry one row without trailing
 dimensions is flat; any other is a list column, rows and trailing dimensions flattened. Strings are
 codes into one dictionary per column while it stays small. Read by plain file reads: mapped pages
 would count as this process's memory, and a window may be larger than that.
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from harness.core.tensors import NUMPY_DTYPES, Array, Ints, Strings, TensorSpec
 
-BLOCK_REQUESTS = 256
+BLOCK_REQUESTS = 1024
 MOST_WORDS = 65_536
 """A string column with more different values is stored plainly,"""
 MOST_WORD_BYTES = 16 << 20

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from harness.core.errors import GateError, UsageError
 from harness.core.jsonable import jsonable
 from harness.core.quarantine import Quarantined
-from harness.core.tensors import Array
+from harness.core.tensors import Array, CodedText, Columns
 from harness.store.files import damage_is_a_traffic_error, locked, publish, write_atomically
 from harness.store.quarantine import Note, read_notes, write_quarantined
 
@@ -162,27 +162,28 @@ class RunFolder:
         """The requests in quarantine."""
         return read_notes(self.path)
 
-    def append_pairs(self, chunk: int, table: dict[str, Array]) -> None:
+    def append_pairs(self, chunk: int, *parts: Columns) -> None:
         """Writes one chunk of pairs, in place of an earlier one with its number.
 
         Args:
           chunk: number of the chunk, from 0.
-          table: columns of equal length; numbers, bools, or object arrays of str.
+          parts: tables that follow one another, of the same columns: numbers, bools, object arrays of
+            str, or text as codes; one at least.
 
         Raises:
           GateError: a column that is no such thing.
         """
-        self._write_table(self._chunk_path(chunk), table)
+        self._write_table(self._chunk_path(chunk), parts)
 
-    def write_table(self, name: str, table: dict[str, Array]) -> None:
+    def write_table(self, name: str, table: Columns) -> None:
         """Writes a table beside the pairs, whole or not at all; columns as in `append_pairs`."""
-        self._write_table(self._file(name), table)
+        self._write_table(self._file(name), [table])
 
-    def _write_table(self, final: Path, table: dict[str, Array]) -> None:
+    def _write_table(self, final: Path, parts: Sequence[Columns]) -> None:
         self._must_hold_lock()
-        columns = {name: _column(name, values) for name, values in table.items()}
+        columns = {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
         # Ids are all different: a dictionary of them would only be in the way.
-        words = [n for n, c in columns.items() if pa.types.is_string(c.type) and n != _ID]
+        words = [n for n, c in columns.items() if _is_text(c.type) and n != _ID]
         temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
         # A float dictionary would make one of all NaNs and one of 0.0 and -0.0.
         pq.write_table(
@@ -193,8 +194,11 @@ class RunFolder:
             use_dictionary=words or False,
             write_statistics=False,
             write_page_checksum=True,
+            # Text that came as codes is read back as text.
+            store_schema=False,
         )
         publish(temporary, final)
+        _give_back()
 
     def pairs_chunks(self) -> tuple[int, ...]:
         """Numbers of the chunks that the saved state covers; none before a state is saved."""
@@ -223,17 +227,20 @@ class RunFolder:
         return self._read_table(self._file(name))
 
     def _read_table(self, path: Path, columns: Sequence[str] | None = None) -> dict[str, Array]:
-        with damage_is_a_traffic_error(str(path), "Parquet"):
-            table = pq.read_table(
-                path,
-                columns=None if columns is None else list(columns),
-                page_checksum_verification=True,
-                use_threads=False,
+        # Not read_table: it loads all that Arrow has for data sets of many files.
+        with (
+            damage_is_a_traffic_error(str(path), "Parquet"),
+            pq.ParquetFile(path, page_checksum_verification=True) as opened,
+        ):
+            table = opened.read(
+                columns=None if columns is None else list(columns), use_threads=False
             )
-        return {
+        read = {
             name: column.combine_chunks().to_numpy(zero_copy_only=False)
             for name, column in zip(table.column_names, table.columns, strict=True)
         }
+        _give_back()
+        return read
 
     def save_state(self, next_chunk: int, arrays: dict[str, Array], meta: object) -> None:
         """Saves what the gate needs to go on, in place of the former state.
@@ -340,7 +347,32 @@ def _lock(path: Path) -> ExitStack:
     return stack
 
 
-def _column(name: str, values: Array) -> pa.Array:
+def _give_back() -> None:
+    """Returns what Arrow keeps for later: chunk after chunk it would only grow."""
+    pa.default_memory_pool().release_unused()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind))
+
+
+def _joined(name: str, parts: Sequence[Array | CodedText]) -> pa.ChunkedArray:
+    """A column from its parts; codes stay codes where all parts have them."""
+    columns = [_column(name, part) for part in parts]
+    coded = [pa.types.is_dictionary(column.type) for column in columns]
+    if all(coded):
+        return pa.chunked_array(columns).unify_dictionaries()
+    return pa.chunked_array(
+        [
+            c.dictionary_decode() if is_coded else c
+            for c, is_coded in zip(columns, coded, strict=True)
+        ]
+    )
+
+
+def _column(name: str, values: Array | CodedText) -> pa.Array:
+    if isinstance(values, CodedText):
+        return pa.DictionaryArray.from_arrays(values.codes, pa.array(values.words, pa.string()))
     if values.ndim != 1:
         raise GateError(_PAIRS, f"column '{name}' has shape {values.shape}", "Give one axis.")
     if values.dtype.kind not in "OU":

@@ -1,6 +1,6 @@
 """A sealed window: columns in shuffled storage order, verbatim bytes beside them, a manifest.
 
-columns.arrow     blocks of 256 requests, see `blocks`
+columns.arrow     blocks of requests, see `blocks`
 verbatim.parquet  row i = storage position i: the exchange as recorded, and seq
 manifest.json     WindowInfo, sha256 of the two files, sha256 of itself
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +23,6 @@ from harness.core.jsonable import jsonable, sha256
 from harness.core.tensors import (
     NUMPY_DTYPES,
     Array,
-    Bools,
     CodedText,
     Ints,
     Strings,
@@ -45,34 +43,50 @@ from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_
 from harness.store.ids import UNKNOWN, IdIndex
 
 FORMAT = "harness-window"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Changes whenever the same traffic would be sealed into other bytes."""
 
 VERBATIM_FILE = "verbatim.parquet"
 MANIFEST_FILE = "manifest.json"
 
 _BLOCK_CACHE_BYTES = 64 << 20
-_BLOCK_CACHE_BLOCKS = 32
+_BLOCK_CACHE_BLOCKS = 16
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class WindowIndex:
-    """The whole window's small columns in storage order."""
+    """The whole window's small columns in storage order.
 
-    seq: Ints
-    """Original position in the traffic, shape (n,)."""
-    ts_ns: Ints
-    """Shape (n,)."""
-    rows: Ints
-    """Model rows, shape (n,)."""
-    answered: Bools
-    """Whether a usable response was recorded, shape (n,)."""
-    _reader: BlockReader = field(repr=False)
-    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+    Plain columns are read whenever they are asked for and never kept: they grow with the window.
+
+    Args:
+      reader: of the window's column file.
+      count: requests in it.
+    """
+
+    def __init__(self, reader: BlockReader, count: int) -> None:
+        self._reader = reader
+        self._count = count
+        self._cache: dict[str, Any] = {}
 
     def __len__(self) -> int:
         """Number of requests."""
-        return len(self.seq)
+        return self._count
+
+    def seq(self) -> Ints:
+        """Original positions in the traffic, shape (n,)."""
+        return self._plain("seq")
+
+    def ts_ns(self) -> Ints:
+        """When each request arrived, shape (n,)."""
+        return self._plain("ts_ns")
+
+    def _plain(self, name: str) -> Ints:
+        found = np.empty(self._count, np.int64)
+        at = 0
+        for block in self._reader.columns([name]):
+            found[at : at + len(block)] = block.column(0).to_numpy()
+            at += len(block)
+        return found
 
     def request_ids(self) -> Strings:
         """Request ids, shape (n,); read when first asked for."""
@@ -112,7 +126,7 @@ class WindowIndex:
 
 
 class SealedWindow:
-    """Reads a sealed window; memory does not grow with it except by the index.
+    """Reads a sealed window; memory does not grow with it except by what its index is asked for.
 
     One thread at a time: blocks that were read are kept without a lock.
     """
@@ -132,7 +146,7 @@ class SealedWindow:
         self._kept = max(
             1, min(_BLOCK_CACHE_BLOCKS, _BLOCK_CACHE_BYTES // self._reader.block_bytes())
         )
-        self._index: WindowIndex | None = None
+        self._index = WindowIndex(self._reader, info.count)
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> SealedWindow:
@@ -175,20 +189,7 @@ class SealedWindow:
         self._reader.close()
 
     def index(self) -> WindowIndex:
-        """The small columns of all requests; read once."""
-        if self._index is None:
-            names = ["seq", "ts_ns", "rows", "answered"]
-            parts = [
-                [c.to_numpy(zero_copy_only=False) for c in b.columns]
-                for b in self._reader.columns(names)
-            ]
-            empty = [[np.empty(0, np.int64)] * 3 + [np.empty(0, np.bool_)]]
-            seq, ts_ns, rows, answered = (
-                np.concatenate(column) for column in zip(*(parts or empty), strict=True)
-            )
-            self._index = WindowIndex(
-                seq=seq, ts_ns=ts_ns, rows=rows, answered=answered, _reader=self._reader
-            )
+        """The small columns of all requests."""
         return self._index
 
     def read(self, positions: Ints) -> RequestBatch:
@@ -204,18 +205,23 @@ class SealedWindow:
         if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
             msg = f"storage positions must be in [0, {len(self)})"
             raise IndexError(msg)
-        index = self.index()
-        rows = index.rows[positions]
+        rows = self._rows(positions)
         starts = np.cumsum(rows) - rows
         total = int(rows.sum())
         request_id = np.empty(len(positions), object)
+        plain = {name: np.empty(len(positions), np.int64) for name in ("seq", "ts_ns")}
+        answered = np.empty(len(positions), np.bool_)
         tensors = {name: self._room(name, total, spec) for name, spec in self._tensors.items()}
         context = {
             name: self._room(name, len(positions))
             for name in (CONTEXT + c for c in self.info.context)
         }
-        for taken, inside, blocks in self._groups(positions):
+        for taken, inside, numbers in self._groups(positions):
+            blocks = Blocks([self._block(number) for number in numbers], self._words)
             request_id[taken] = blocks.request_id(inside)
+            for name, numbered in plain.items():
+                numbered[taken] = blocks.values(name)[inside]
+            answered[taken] = blocks.values("answered")[inside]
             for name, out in context.items():
                 out[taken] = blocks.values(name)[inside]
             source = _row_indices(blocks.starts()[inside], blocks.rows[inside])
@@ -226,42 +232,56 @@ class SealedWindow:
             )
             for name, out in tensors.items():
                 out[target] = blocks.values(name, self._tensors[name])[source]
-        coded = self._coded(tensors)
+        coded, words = self._coded(tensors), self._coded(context)
         decoded = {n: coded[n].text() if n in coded else a for n, a in tensors.items()}
         return RequestBatch(
-            seq=index.seq[positions],
+            seq=plain["seq"],
             request_id=request_id,
-            ts_ns=index.ts_ns[positions],
+            ts_ns=plain["ts_ns"],
             rows=rows,
             inputs={s.name: decoded[INPUT + s.name] for s in self.info.inputs},
             recorded={s.name: decoded[RECORDED + s.name] for s in self.info.recorded},
-            answered=index.answered[positions],
+            answered=answered,
             context={
-                c: self._decoded(CONTEXT + c, context[CONTEXT + c]) for c in self.info.context
+                c: words[CONTEXT + c].text()
+                if CONTEXT + c in words
+                else np.asarray(context[CONTEXT + c], object)
+                for c in self.info.context
             },
             coded={
                 s.name: coded[INPUT + s.name] for s in self.info.inputs if INPUT + s.name in coded
             },
+            coded_context={
+                c: words[CONTEXT + c] for c in self.info.context if CONTEXT + c in words
+            },
         )
 
-    def _groups(self, positions: Ints) -> Iterator[tuple[Ints | slice, Ints, Blocks]]:
+    def _rows(self, positions: Ints) -> Ints:
+        """Model rows of these requests, shape (m,)."""
+        rows = np.empty(len(positions), np.int64)
+        for taken, inside, numbers in self._groups(positions):
+            stored = [self._block(number).column("rows").to_numpy() for number in numbers]
+            rows[taken] = np.concatenate(stored)[inside]
+        return rows
+
+    def _groups(self, positions: Ints) -> Iterator[tuple[Ints | slice, Ints, list[int]]]:
         """Positions by the blocks they lie in, as many blocks at once as are kept in memory.
 
         Yields:
-          Indices into `positions`; where these requests are in the blocks; the blocks.
+          Indices into `positions`; where these requests are in the blocks; the blocks' numbers.
         """
         of = positions // BLOCK_REQUESTS
         present = np.bincount(of, minlength=len(self._reader)) > 0
         numbers = np.flatnonzero(present)
         nth = np.cumsum(present)[of] - 1
         for at in range(0, len(numbers), self._kept):
-            blocks = [self._block(number) for number in numbers[at : at + self._kept].tolist()]
+            some = numbers[at : at + self._kept].tolist()
             taken: Ints | slice = slice(None)
-            if len(blocks) < len(numbers):
-                taken = np.flatnonzero((nth >= at) & (nth < at + len(blocks)))
+            if len(some) < len(numbers):
+                taken = np.flatnonzero((nth >= at) & (nth < at + len(some)))
             # Every block is full but the window's last, which is the last one here, too.
             inside = (nth[taken] - at) * BLOCK_REQUESTS + positions[taken] % BLOCK_REQUESTS
-            yield taken, inside, Blocks(blocks, self._words)
+            yield taken, inside, some
 
     def _room(self, name: str, size: int, spec: TensorSpec | None = None) -> Array:
         """An array for a column's values, or for the codes of its words."""
@@ -272,18 +292,13 @@ class SealedWindow:
     def _coded(self, tensors: Tensors) -> dict[str, CodedText]:
         """The string columns that came as codes."""
         return {
-            name: CodedText(codes=codes.astype(np.int32, copy=False), words=self._known(name))
+            name: CodedText(
+                codes=codes.astype(np.int32, copy=False),
+                words=self._words.get(name, np.empty(0, object)),  # none before a block was read
+            )
             for name, codes in tensors.items()
             if self._reader.is_coded(name)
         }
-
-    def _known(self, name: str) -> Strings:
-        """A coded column's words; none before a block was read."""
-        return self._words.get(name, np.empty(0, object))
-
-    def _decoded(self, name: str, values: Array) -> Strings:
-        """A context column's words."""
-        return np.asarray(self._known(name)[values] if self._reader.is_coded(name) else values)
 
     def exchange(self, request_id: str) -> Exchange:
         """The verbatim exchange of one request.

@@ -67,3 +67,13 @@ def test_processes_together_grow_as_they_do_alone(signs, margin, bounds, seed):
     x = np.where(rng.random(3000) < 0.5, rng.choice(bounds, 3000), rng.uniform(*bounds, 3000))
     for process, grown in zip(processes, Joint(processes).growth(x), strict=True):
         assert grown == pytest.approx(process.log_factors(x).sum(axis=0), rel=1e-7, abs=1e-5)
+
+
+def test_zeros_that_are_counted_grow_as_much_as_zeros_that_are_multiplied():
+    x = np.random.default_rng(3).choice([0.0, 0.0, 0.0, -0.004, 0.25], 999)
+    processes = [
+        one_sided(1, 0.01, (-1.0, 1.0), None, None),
+        one_sided(-1, -0.01, (-1.0, 1.0), None, None),
+    ]
+    for process, grown in zip(processes, Joint(processes).growth(x), strict=True):
+        assert grown == pytest.approx(process.log_factors(x).sum(axis=0), rel=1e-9)

@@ -139,3 +139,15 @@ def test_saved_track_continues_identically(direction, seed):
         second.add(batch, i)
     assert second.state() == whole.state()
     assert second.path() == whole.path()
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (-0.3, 0.7)])
+def test_zeros_weigh_on_the_grid_what_values_next_to_them_do(bounds):
+    zeros, beside = Spread(bounds), Spread(bounds)
+    zeros.add(np.array([0.0] * 5 + [0.1]))
+    beside.add(np.array([1e-13] * 5 + [0.1]))
+    (at, weight), (at_beside, weight_beside) = zeros.nodes(), beside.nodes()
+    assert weight.sum() == pytest.approx(6.0)
+    assert at @ weight == pytest.approx(0.1)
+    near = dict(zip(at_beside.tolist(), weight_beside.tolist(), strict=True))
+    assert weight.tolist() == pytest.approx([near[a] for a in at.tolist()], abs=1e-7)

@@ -42,8 +42,8 @@ def test_every_position_comes_first_as_often():
     """
     n = BLOCK_ROWS
     firsts = np.array([order(n=n, seed=s)[0] for s in range(4000)])
-    observed = np.bincount(firsts // 16, minlength=n // 16)
-    expected = len(firsts) / (n // 16)
+    observed = np.bincount(firsts * 16 // n, minlength=16)
+    expected = len(firsts) / 16
     assert ((observed - expected) ** 2 / expected).sum() < 44.3  # χ² with 15 degrees, 1 − 1e-4
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from harness.core.errors import GateError, TrafficError, UsageError
+from harness.core.tensors import CodedText
 from harness.store.runs import RunFolder
 
 
@@ -93,6 +94,19 @@ def test_some_columns_of_pairs_can_be_read_alone(run):
     found = run.read_pairs(0, ["z", "x"])
     assert set(found) == {"x", "z"}
     assert found["z"].tolist() == ["a", "b", "a"]
+
+
+def test_parts_follow_one_another_and_codes_come_back_as_text(run):
+    words = np.array(["a", "b"], object)
+    parts = [
+        {"x": np.arange(2.0), "z": CodedText(codes=np.array([1, 0], np.int32), words=words)},
+        {"x": np.arange(3.0), "z": CodedText(codes=np.zeros(3, np.int32), words=words[1:])},
+    ]
+    run.append_pairs(0, *parts)
+    run.append_pairs(1, parts[0], {"x": np.zeros(1), "z": np.array(["c"], object)})
+    assert run.read_pairs(0)["x"].tolist() == [0.0, 1.0, 0.0, 1.0, 2.0]
+    assert run.read_pairs(0)["z"].tolist() == ["b", "a", "b", "b", "b"]
+    assert run.read_pairs(1)["z"].tolist() == ["b", "a", "c"]
 
 
 def test_pairs_of_another_shape_are_refused(run):

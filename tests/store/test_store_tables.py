@@ -28,7 +28,7 @@ def spec(name, datatype, *shape):
 
 def opened(path, specs=None):
     window = open_traffic([path], path.parent / "cache", specs)
-    order = np.argsort(window.index().seq)
+    order = np.argsort(window.index().seq())
     return window, window.read(order)
 
 
@@ -275,7 +275,7 @@ def test_long_tables_are_read_in_pieces(tmp_path):
 def test_several_tables_are_one_sequence(tmp_path):
     first, second = jsonl(tmp_path, {"x": 1.5}), npz(tmp_path, x=np.array([2.5]))
     window = open_traffic([first, second], tmp_path / "cache")
-    batch = window.read(np.argsort(window.index().seq))
+    batch = window.read(np.argsort(window.index().seq()))
     assert batch.inputs["x"].tolist() == [1.5, 2.5]
     assert batch.request_id.tolist() == ["row-0", "row-1"]
 

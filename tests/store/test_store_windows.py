@@ -126,7 +126,7 @@ def test_read_returns_the_order_asked_for(tmp_path):
     window = sealed(tmp_path, recorded)
     asked = np.random.default_rng(0).permutation(600)[:77]
     batch = window.read(asked)
-    assert batch.seq.tolist() == window.index().seq[asked].tolist()
+    assert batch.seq.tolist() == window.index().seq()[asked].tolist()
     assert_batch_matches(batch, recorded)
     twice = window.read(np.array([5, 5, 0]))
     assert twice.seq[0] == twice.seq[1]
@@ -144,12 +144,12 @@ def test_index_and_context_follow_storage_order(tmp_path):
     recorded = [exchange(i, rows=1 + i % 2) for i in range(300)]
     window = sealed(tmp_path, recorded)
     index = window.index()
-    assert index.ts_ns.tolist() == [recorded[s].ts_ns for s in index.seq]
-    assert index.rows.tolist() == [1 + s % 2 for s in index.seq]
-    assert index.request_ids().tolist() == [recorded[s].request_id for s in index.seq]
+    assert index.ts_ns().tolist() == [recorded[s].ts_ns for s in index.seq()]
+    assert window.read(np.arange(len(index))).rows.tolist() == [1 + s % 2 for s in index.seq()]
+    assert index.request_ids().tolist() == [recorded[s].request_id for s in index.seq()]
     codes, words = index.context("origin")
     assert codes.dtype == np.int32
-    assert words[codes].tolist() == [recorded[s].context["origin"] for s in index.seq]
+    assert words[codes].tolist() == [recorded[s].context["origin"] for s in index.seq()]
     with pytest.raises(KeyError):
         index.context("nothing")
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_sealed_is_counted_with_examples(tmp_path):
     }
     assert window.manifest["examples"]["not a ModelInferRequest"] == ["fl-000100"]
     # The first of two exchanges with the same id is the one that is kept.
-    assert sorted(window.index().seq.tolist()) == list(range(20))
+    assert sorted(window.index().seq().tolist()) == list(range(20))
     assert window.exchange("fl-000003").ts_ns == 3_000_000
 
 
@@ -221,7 +221,7 @@ def test_the_bytes_of_one_request_are_verbatim(tmp_path):
 def test_verbatim_rows_stand_at_storage_positions(tmp_path):
     window = sealed(tmp_path, [exchange(i) for i in range(300)])
     verbatim = pq.read_table(window.path / "verbatim.parquet")
-    assert verbatim["seq"].to_pylist() == window.index().seq.tolist()
+    assert verbatim["seq"].to_pylist() == window.index().seq().tolist()
 
 
 def test_an_empty_source_is_an_empty_window(tmp_path):
@@ -252,7 +252,7 @@ def test_context_with_many_different_words_is_still_codes(tmp_path, monkeypatch)
     recorded = [exchange(i, context={"user": f"u{i}"}) for i in range(600)]
     index = sealed(tmp_path, recorded).index()
     codes, words = index.context("user")
-    assert words[codes].tolist() == [f"u{s}" for s in index.seq]
+    assert words[codes].tolist() == [f"u{s}" for s in index.seq()]
 
 
 def test_only_the_commonest_context_columns_are_sealed(tmp_path, monkeypatch):
@@ -295,7 +295,7 @@ def test_storage_order_is_uniform(tmp_path, monkeypatch, bucket_rows):
     at = np.zeros((n, n))
     before = 0
     for seed in range(times):
-        order = seal(source, tmp_path / f"w{seed}", seed=seed).index().seq
+        order = seal(source, tmp_path / f"w{seed}", seed=seed).index().seq()
         at[order, np.arange(n)] += 1
         before += order.tolist().index(3) < order.tolist().index(4)
         shutil.rmtree(tmp_path / f"w{seed}")
@@ -446,15 +446,17 @@ def test_reasons_are_capped(tmp_path, monkeypatch):
 
 
 def test_blocks_are_kept_within_a_limit(tmp_path):
-    window = sealed(tmp_path, [exchange(i) for i in range(256 * 40)])
-    for block in range(40):
-        window.read(np.array([256 * block]))
-    assert len(window._blocks) == 32
+    window = sealed(tmp_path, [exchange(i) for i in range(blocks.BLOCK_REQUESTS * 17)])
+    for block in range(17):
+        window.read(np.array([blocks.BLOCK_REQUESTS * block]))
+    assert len(window._blocks) == 16
 
 
 def test_many_blocks_at_once_are_what_single_requests_are(tmp_path):
     """Wherever the requests lie, a batch of them is what each is alone; text is there as codes, too."""
-    window = sealed(tmp_path, [exchange(i, rows=1 + i % 3) for i in range(256 * 33 + 7)])
+    window = sealed(
+        tmp_path, [exchange(i, rows=1 + i % 3) for i in range(blocks.BLOCK_REQUESTS * 17 + 7)]
+    )
     rng = np.random.default_rng(5)
     positions = np.concatenate([rng.permutation(len(window))[:2000], [len(window) - 1, 0, 0]])
     batch = window.read(positions)
