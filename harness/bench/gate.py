@@ -2,7 +2,7 @@
 
 The gate does more than run two models: it reads and decodes, diffs, judges and writes every pair. The
 ratio says what all of that costs beside the models themselves: bare `InferenceSession.run` of the
-same batches, both versions, one process each, on the same cores, just before and just after the gate.
+same batches, both versions, one process each, on the same cores, just after the gate.
 What a gate costs once, however long its traffic is, stays apart: starting, sealing, the noise floor
 (A/A) on a prefix, the report.
 
