@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
-from harness.diff.distance import same_bits
-from harness.replay.composition import joined
+from harness.pipeline.batch_mates import same_answers, tried_in_parts
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, Batch
 from harness.store.runs import RunFolder
@@ -78,13 +76,16 @@ def _measured(
     few = read(positions[:_FEW])
     size = min(_affordable(leg, few, usual) for leg in legs)
     if size == usual:
-        return Batching(requests=usual, why="the usual batches are slow or large enough")
+        return Batching(
+            requests=usual, why="the usual batches are slow or large enough, or some fail"
+        )
     whole = read(positions[:size])
     parts = [read(positions[at : at + usual]) for at in range(0, size, usual)]
     for leg in legs:
-        before = leg.counters()
-        small = joined([_answers(leg, part) for part in parts])
-        if not _same(small, _answers(leg, whole)) or leg.counters().restarts > before.restarts:
+        small, large = tried_in_parts(leg, parts), leg.tried(whole)
+        if small is None or large is None:
+            return Batching(requests=usual, why=f"the {leg.name} fails in the first batches")
+        if not same_answers(small, large):
             why = f"the {leg.name} answers otherwise in batches of {size:,}"
             return Batching(requests=usual, why=why)
     why = f"both versions answered {size:,} requests bit for bit as in batches of {usual:,}"
@@ -102,9 +103,13 @@ def _of_one_window(batches: Sequence[Batch]) -> Ints:
 
 def _affordable(leg: Leg, few: RequestBatch, usual: int) -> int:
     """Requests in the largest batch that is neither slow nor heavy; the usual size, doubled."""
-    answers = [_answers(leg, few) for _ in range(_TRIES)]
-    # The quickest: a busy machine makes a batch slower, never faster.
-    each_s = min(float(np.nansum(seen.latency_s)) for seen in answers) / len(few)
+    each_s = np.inf
+    for _ in range(_TRIES):
+        answers = leg.tried(few)
+        if answers is None:
+            return usual
+        # The quickest: a busy machine makes a batch slower, never faster.
+        each_s = min(each_s, float(np.nansum(answers.latency_s)) / len(few))
     each_bytes = sum(a.nbytes for a in few.inputs.values()) / len(few)
     size = usual
     while 2 * size <= LARGEST and 2 * size * each_s <= _LONGEST_S:
@@ -112,18 +117,3 @@ def _affordable(leg: Leg, few: RequestBatch, usual: int) -> int:
             break
         size *= 2
     return size
-
-
-def _answers(leg: Leg, requests: RequestBatch) -> Observations:
-    leg.submit(requests, trace=False)
-    return leg.collect()
-
-
-def _same(small: Observations, large: Observations) -> bool:
-    """Whether every request was answered, with the same bits."""
-    return (
-        bool((small.outcome == Outcome.OK).all() and (large.outcome == Outcome.OK).all())
-        and small.keys == large.keys
-        and set(small.outputs) == set(large.outputs)
-        and all(same_bits(a, large.outputs[name]) for name, a in small.outputs.items())
-    )

@@ -23,8 +23,9 @@ from harness.diff.outputs import OutputDiff
 from harness.diff.reports import FeatureReport
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
+from harness.pipeline.batch_mates import mixes
 from harness.pipeline.candidate_failures import CandidateFailures
-from harness.pipeline.describe import intermediates_json
+from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
 from harness.pipeline.graph_pass import (
     DifferingFirst,
@@ -270,7 +271,10 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             baseline, again, batches, window.read, trace=trace, heard=_heard(listener, "floor")
         )
         again.close()
-        candidate.singly = floor.batch_dependent
+        mixing: tuple[str, ...] = ("baseline",) if floor.batch_dependent else ()
+        if not mixing and mixes(candidate, batches, window.read):
+            mixing = ("candidate",)
+        baseline.singly = candidate.singly = bool(mixing)
         outputs = OutputDiff(setup.match, floor)
         features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
         only_new, only_old = CandidateFailures(), CandidateFailures()
@@ -289,7 +293,8 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             (outputs, features),
             (only_new, only_old),
             (baseline, candidate),
-            len(order),
+            mixing=mixing,
+            asked=len(order),
         )
     return _with_graph(setup, result, chosen, listener, singly=floor.batch_dependent)
 
@@ -335,6 +340,8 @@ def _result(
     diffs: tuple[OutputDiff, FeatureDiff],
     failures: tuple[CandidateFailures, CandidateFailures],
     legs: tuple[Leg, Leg],
+    *,
+    mixing: tuple[str, ...],
     asked: int,
 ) -> CompareResult:
     outputs, features = diffs[0].finish(), diffs[1].finish()
@@ -345,6 +352,7 @@ def _result(
         *findings_from_features(features, 0.0),
         *findings_from_outputs(outputs, 0.0),
         *findings_from_floor(floor),
+        *batch_findings(mixing),
     ]
     for role, failed, leg in zip(("candidate", "baseline"), failures, reversed(legs), strict=True):
         findings += leg_findings(
@@ -356,6 +364,7 @@ def _result(
         differ
         or sum(f.count() for f in failures)
         or len(ended) == 1
+        or legs[1].counters().flaky
         or (outputs.requests and _lacking(setup, features))
     )
     counted = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}

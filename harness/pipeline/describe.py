@@ -188,16 +188,19 @@ def _fidelity_findings(report: FaithfulReport, recorded: str) -> list[Finding]:
     ]
 
 
-def batch_findings(floor: Floor) -> list[Finding]:
-    """Tells when answers depend on which requests share a batch."""
-    if not floor.batch_dependent:
-        return []
+def batch_findings(mixing: Sequence[str]) -> list[Finding]:
+    """Tells when answers depend on which requests share a batch.
+
+    Args:
+      mixing: versions whose answers do.
+    """
     return [
         Finding(
-            kind="batch_dependent", severity=Severity.WARNING, where="baseline",
-            what="the baseline's answers change with the batch that a request is in; every request was"
+            kind="batch_dependent", severity=Severity.WARNING, where=role,
+            what=f"the {role}'s answers change with the batch that a request is in; every request was"
             " replayed by itself, as it was recorded",
             remedy="Serve requests in the batches that they were tested in: batching on the server would"
             " change the answers.",
         )
+        for role in mixing
     ]  # fmt: skip

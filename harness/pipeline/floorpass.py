@@ -89,15 +89,15 @@ def measure_floor(
       policy: as for `floor_of_run`; None where nothing is judged.
       fitted: as for `floor_of_run`.
     """
-    prefix = list(_prefix(batches, FLOOR_REQUESTS))
+    most = list(prefix(batches, FLOOR_REQUESTS))
     in_pieces = _Measured(policy, fitted)
-    in_pieces.run(first, second, prefix, read, cuts, trace=trace, heard=heard)
+    in_pieces.run(first, second, most, read, cuts, trace=trace, heard=heard)
     floor = in_pieces.floor()
     if floor.silent or _gave_up(first, second):
         return floor
     first.singly = second.singly = True
     by_itself = _Measured(policy, fitted)
-    few = list(_prefix(batches, SINGLE_REQUESTS))
+    few = list(prefix(batches, SINGLE_REQUESTS))
     by_itself.run(first, second, few, read, _whole, trace=trace, heard=lambda *_: None)
     alone = by_itself.floor()
     first.singly = second.singly = alone.silent and not _gave_up(first, second)
@@ -151,7 +151,7 @@ class _Measured:
         return replace(self._builder.finish(), levels=self._levels.finish())
 
 
-def _prefix(batches: Sequence[Batch], requests: int) -> Iterator[Batch]:
+def prefix(batches: Sequence[Batch], requests: int) -> Iterator[Batch]:
     """The first batches of one window, until so many requests are reached."""
     count = 0
     window = batches[0].window if batches else ""

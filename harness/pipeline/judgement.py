@@ -23,6 +23,7 @@ from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
+from harness.pipeline.batch_mates import mixing_of_run
 from harness.pipeline.batching import largest_batch
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.describe import Described, batch_findings, describe
@@ -130,6 +131,8 @@ class _Run:
     result: LoopResult
     described: Described
     manifest: dict[str, Any]
+    mixing: tuple[str, ...]
+    """Versions whose answers depend on the batch."""
     latency: LatencyLog | None
     """How latency was measured; None when it was not."""
 
@@ -166,10 +169,14 @@ def _replayed(
             heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
         )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)
+        mixing: tuple[str, ...] = ("baseline",) if floor.batch_dependent else ()
+        if not mixing:
+            others = (candidate, *more[: len(third)])
+            mixing = mixing_of_run(prepared.run, others, prepared.batches, window.read)
         for leg in (baseline, candidate, *more[: len(third)]):
-            leg.singly = floor.batch_dependent
+            leg.singly = bool(mixing)
         manifest["limits"] = jsonable(policy.sandbox)
-        manifest["composition"] = "recorded" if floor.batch_dependent else "coalesced"
+        manifest["composition"] = "recorded" if mixing else "coalesced"
         terms = Terms(
             policy=policy,
             plan=plan,
@@ -219,6 +226,7 @@ def _replayed(
             result=result,
             described=described,
             manifest=manifest,
+            mixing=mixing,
             latency=latency,
         )
     )
@@ -266,7 +274,7 @@ def _ended(run: _Run) -> Outcome:
         *leg_findings("baseline", run.result.baseline, {}, (), (), notes),
         *baseline_failures(failures.baseline),
         *latency_findings(run.latency),
-        *batch_findings(run.terms.floor),
+        *batch_findings(run.mixing),
         *run.described.findings,
         *integrity_findings(run.manifest, *judged_by),
     ]

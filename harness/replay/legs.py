@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from harness.core.errors import GateError
-from harness.core.observations import Observations
+from harness.core.observations import Cause, Observations
 from harness.core.quarantine import Quarantined
 from harness.core.tensors import Feeds
 from harness.core.traffic import RequestBatch
@@ -121,6 +121,28 @@ class Leg:
         if isinstance(result, BatchFault):
             return self._recovered(entry, result)
         return self._answered(entry, result)
+
+    def tried(self, batch: RequestBatch) -> Observations | None:
+        """Answers that no verdict rests on; None where the batch fails, twice if that ends the process.
+
+        Nothing is searched or quarantined and no cap is touched but that of restarts: the replay finds
+        out what fails. A batch that passes the second time is counted as flaky all the same.
+
+        Args:
+          batch: requests; nothing else is in flight.
+
+        Raises:
+          SignatureError: the traffic lacks an input of the version.
+        """
+        entry = _Pending(batch, {} if self.ended else self._inputs(batch), trace=False)
+        result = self._awaited(entry)
+        if isinstance(result, BatchFault) and not result.alive:
+            entry.sent = False
+            again = self._awaited(entry)
+            starved = result.cause is Cause.HOST_STARVED
+            self._tally.flaky += isinstance(again, BatchAnswer) and not starved
+            result = again if starved else None
+        return self._answered(entry, result) if isinstance(result, BatchAnswer) else None
 
     def counters(self) -> LegCounters:
         """What happened so far."""

@@ -1,6 +1,7 @@
 """A model whose answer depends on its batch is replayed request by request; others are not."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from onnx import TensorProto, helper, save_model
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
+from harness.pipeline.batch_mates import mixes
+from harness.pipeline.compare import compare_models
 from harness.pipeline.floorpass import SINGLE_REQUESTS, measure_floor
 from harness.pipeline.gate import run_gate
 from harness.pipeline.opening import LegRecipe, open_legs
@@ -148,18 +151,23 @@ def test_a_request_that_fails_singly_fails_alone(tmp_path):
     assert pair.baseline.outputs["y"][1:3].tolist() == [1, 2]
 
 
+MIXING, PLAIN = "Softmax <axis=0> ({x})", "Neg({x})"
+
+
 @pytest.mark.parametrize(
-    ("raised", "composition"), [("Softmax <axis=0> ({x})", "recorded"), ("Neg({x})", "coalesced")]
+    ("raised", "mixing"),
+    [((MIXING, MIXING), "baseline"), ((PLAIN, MIXING), "candidate"), ((PLAIN, PLAIN), "")],
 )
-def test_a_gate_says_how_it_composed_its_batches(tmp_path, raised, composition):
+def test_a_gate_says_how_it_composed_its_batches(tmp_path, raised, mixing):
+    composition = "recorded" if mixing else "coalesced"
     policy = tmp_path / "policy.yaml"
     policy.write_text(
         "version: 1\npreset: refactor\nwindows: {newest: {days: 4000}, min_requests: 100}\n"
         "decision: {output: probability, rule: threshold, value: 0.5}\nsandbox: {require: S0}\n"
     )
-    model = str(tiny_model(tmp_path / "m.onnx", raised=raised))
+    old, new = (str(tiny_model(tmp_path / f"m{i}.onnx", raised=raised[i])) for i in range(2))
     result = run_gate(
-        model, model, traffic=[tiny_traffic(tmp_path / "traffic")], policy=policy,
+        old, new, traffic=[tiny_traffic(tmp_path / "traffic")], policy=policy,
         out=tmp_path / "run", cache_dir=tmp_path / "cache", state_dir=tmp_path / "state",
     )  # fmt: skip
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -169,10 +177,69 @@ def test_a_gate_says_how_it_composed_its_batches(tmp_path, raised, composition):
     options = manifest["isolation"]["versions"]["candidate"]["session_options"]
     assert "intra_op_num_threads=1" in options
     assert "session.set_denormal_as_zero=0" in options
-    kinds = [f.kind for f in result.findings]
-    assert ("batch_dependent" in kinds) == (composition == "recorded")
+    assert [f.where for f in result.findings if f.kind == "batch_dependent"] == [mixing] * bool(
+        mixing
+    )
     report = (tmp_path / "run" / "report.html").read_text()
     assert ("each request by itself" in report) == (composition == "recorded")
+
+
+@pytest.mark.parametrize(
+    ("made", "mixed"), [(centred, True), (plain, False), (noisy, False)], ids=lambda v: str(v)[:12]
+)
+def test_a_version_that_mixes_requests_is_told_from_a_noisy_one(tmp_path, made, mixed):
+    recipe = LegRecipe(
+        role="candidate", model=made(tmp_path / "m.onnx"), limits=LIMITS, allow_weaker=True
+    )
+    with open_legs(recipe) as (leg,):
+        assert mixes(leg, batches(1500), read) == mixed
+
+
+def test_a_batch_that_fails_hides_no_mixing_in_the_next(tmp_path):
+    """y = x − the mean, of requests whose text is a number: the cast refuses the first one's."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["t"], ["n"], to=KIND),
+            helper.make_node("ReduceMean", ["n"], ["m"], axes=[0], keepdims=1),
+            helper.make_node("Sub", ["n", "m"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("t", TensorProto.STRING, ["N"])],
+        [helper.make_tensor_value_info("y", KIND, ["N"])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    made.ir_version = 8
+    save_model(made, str(tmp_path / "m.onnx"))
+
+    def texts(positions):
+        words = ["no number" if p == 0 else str(p) for p in positions.tolist()]
+        requests = read(positions)
+        requests.inputs.clear()
+        requests.inputs["t"] = np.array(words, object)
+        return replace(requests, rows=np.ones(len(positions), np.int64))
+
+    recipe = LegRecipe(
+        role="candidate", model=tmp_path / "m.onnx", limits=LIMITS, allow_weaker=True
+    )
+    with open_legs(recipe) as (leg,):
+        assert mixes(leg, batches(1500), texts)
+        assert leg.counters().poison_count == 0
+        assert not leg.take_quarantined()
+
+
+@pytest.mark.parametrize("side", ["baseline", "candidate"])
+def test_either_version_that_mixes_requests_is_replayed_request_by_request(tmp_path, side):
+    models = {
+        role: str(tiny_model(tmp_path / f"{role}.onnx", raised=formula))
+        for role, formula in (("plain", "Neg({x})"), ("mixing", "Softmax <axis=0> ({x})"))
+    }
+    order = ("mixing", "plain") if side == "baseline" else ("plain", "mixing")
+    result = compare_models(
+        models[order[0]], models[order[1]], inputs=[tiny_traffic(tmp_path / "traffic")],
+        cache_dir=tmp_path / "cache", allow_lower_isolation=True,
+    )  # fmt: skip
+    (found,) = [f for f in result.findings if f.kind == "batch_dependent"]
+    assert found.where == side
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 88, 256, 1024])

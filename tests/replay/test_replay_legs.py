@@ -175,6 +175,26 @@ def test_what_passes_the_second_time_is_flaky(tmp_path):
     assert counters.poison == ()
 
 
+def test_a_trial_that_passes_the_second_time_is_flaky_and_no_answer(tmp_path):
+    opener = Crashing(models.Opener(models.division(tmp_path / "m.onnx")))
+    with Leg(opener, name="candidate") as leg:
+        assert leg.tried(models.batch_with(5, {})) is None
+        assert leg.counters().flaky == 1
+        assert leg.tried(models.batch_with(5, {})) is not None
+
+
+def test_a_trial_of_poison_quarantines_nothing_and_touches_no_cap(tmp_path):
+    caps = LegCaps(max_quarantined=1)
+    with models.leg_on(models.division(tmp_path / "m.onnx"), caps=caps) as leg:
+        for _ in range(3):
+            assert leg.tried(models.batch_with(8, {5: models.CRASH})) is None
+        counters = leg.counters()
+        assert (counters.poison_count, counters.flaky, leg.ended) == (0, 0, "")
+        assert leg.take_quarantined() == []
+        (found,) = replayed(leg, models.batch_with(8, {}))
+    assert failed(found) == {}
+
+
 def test_a_model_that_takes_one_row_at_a_time_is_answered_piece_by_piece(tmp_path):
     one = helper.make_tensor_value_info("x", TensorProto.INT64, [1])
     out = helper.make_tensor_value_info("y", TensorProto.INT64, [1])
