@@ -36,6 +36,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 Header = dict[str, Any]
 T = TypeVar("T")
+Text = TypeVar("Text", str, bytes)
 
 
 class FrameError(Exception):
@@ -71,12 +72,12 @@ class Frame(NamedTuple):
         return header_from_bytes(self.text)
 
 
-def memo(derived: Callable[[bytes], T]) -> Callable[[bytes], T]:
+def memo(derived: Callable[[Text], T]) -> Callable[[Text], T]:
     """Keeps what a function derives from the last short header texts; never what it raises."""
     kept = functools.lru_cache(_MEMO_TEXTS)(derived)
 
     @functools.wraps(derived)
-    def looked_up(text: bytes) -> T:
+    def looked_up(text: Text) -> T:
         return kept(text) if len(text) <= _MEMO_BYTES else derived(text)
 
     return looked_up
