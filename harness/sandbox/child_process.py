@@ -193,6 +193,15 @@ class ChildProcess:
             return int(fields[0]) / 1e9, int(fields[1]) / 1e9
         return 0.0, 0.0
 
+    def could_run(self) -> bool:
+        """Whether its main thread runs or waits for a processor, and for nothing else."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_bytes()
+        except OSError:
+            return False
+        # The name before the state is the program's own choice; nothing after it holds a parenthesis.
+        return stat.rpartition(b")")[2].split()[:1] == [b"R"]
+
     def has_exited(self) -> bool:
         """Whether it has ended by itself.
 
