@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 from gates import AS_OF, MODELS, REFACTOR, RETRAIN, tiny_model, tiny_traffic
+from onnx import parser
 
 N = 40
 
@@ -165,3 +167,27 @@ def test_a_gate_finds_the_local_hour_in_the_flights(harness, some_flights, write
     assert ran.code == 1
     assert [d["divergence"]["baseline"] for d in report["divergences"]] == ["second_of_day"]
     assert report["requests"] == 64
+
+
+SCORES = """
+<ir_version: 8, opset_import: ["" : 15, "ai.onnx.ml" : 3]>
+scores (float[N, 2] x) => (seq(map(int64, float)) z) {{
+  p = {squash}(x)
+  z = ai.onnx.ml.ZipMap<classlabels_int64s = [0, 1]>(p)
+}}
+"""
+
+
+def test_scores_by_class_are_looked_into_and_drawn(harness, tmp_path):
+    for squash in ("Softmax", "Sigmoid"):
+        made = parser.parse_model(SCORES.format(squash=squash))
+        onnx.save(made, str(tmp_path / f"{squash}.onnx"))
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32))
+    ran = harness(
+        "compare", tmp_path / "Softmax.onnx", tmp_path / "Sigmoid.onnx", "-i", tmp_path / "x.npz",
+        "-q", "--html", tmp_path / "page.html",
+    )  # fmt: skip
+    assert ran.code == 1
+    assert "Softmax → p is made by Sigmoid" in ran.out
+    page = (tmp_path / "page.html").read_text()
+    assert 'class="box first bad"' in page
