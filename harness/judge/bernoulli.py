@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.core.errors import GateError
+from harness.core.tensors import Floats
 
 _HALF = 0.5
 
@@ -79,6 +80,26 @@ class BetaMixture:
             - log_null
         )
         return float(np.logaddexp(idle, won)) if alive else 0.0
+
+    def log_e_each(self, n: Floats, s: Floats) -> Floats:
+        """Natural log of E against the margin at many states.
+
+        Args:
+          n: observations, shape (k,).
+          s: their sums, each in [0, n], shape (k,).
+
+        Returns:
+          Shape (k,), as `log_e` gives one by one.
+        """
+        from scipy.special import betainc, betaincc, betaln
+
+        side = betaincc if self.sign > 0 else betainc
+        first, second = self.a + s, self._b + n - s
+        with np.errstate(divide="ignore"):
+            mass = np.log(side(first, second, self.margin))
+        prior = _log_beta(self.a, self._b) + _log_side(self.a, self._b, self.margin, self.sign)
+        null = s * math.log(self.margin) + (n - s) * math.log1p(-self.margin)
+        return np.asarray(betaln(first, second) + mass - prior - null, np.float64)
 
     @property
     def _b(self) -> float:

@@ -13,7 +13,8 @@ the rollback error rate instead, by the union bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -169,20 +170,54 @@ def clock_levels(weights: Mapping[str, float], alpha_rollback: float) -> dict[st
     return {clock: alpha_rollback * weight / total for clock, weight in weights.items()}
 
 
-def clocks_that_reject(log_e: Mapping[str, Floats], levels: Mapping[str, float]) -> tuple[str, ...]:
-    """Clocks on which the average of the guardrails' e-values proves harm.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One guardrail's rollback evidence while a batch entered, look by look."""
+
+    before: float
+    """Natural log of E before the batch."""
+    at_ns: Ints
+    """First request of each unit that was a look, not decreasing, shape (k,)."""
+    log_e: Floats
+    """Natural log of E then, shape (k,)."""
+
+    @classmethod
+    def of(cls, before: float, parts: Sequence[tuple[Ints, Floats]]) -> Self:
+        """Joins parts in order.
+
+        Args:
+          before: natural log of E before them.
+          parts: (first requests, natural log of E), shape (k,) each.
+        """
+        times = [np.zeros(0, np.int64), *(at for at, _ in parts)]
+        logs = [np.zeros(0), *(log_e for _, log_e in parts)]
+        return cls(before=before, at_ns=np.concatenate(times), log_e=np.concatenate(logs))
+
+    def until(self, at_ns: Ints) -> Floats:
+        """Natural log of E when everything up to each instant had entered."""
+        known = np.concatenate([[self.before], self.log_e])
+        return np.asarray(known[np.searchsorted(self.at_ns, at_ns, side="right")], np.float64)
+
+
+def first_rejection(traces: Mapping[str, Trace], level: float) -> dict[str, float]:
+    """The first look at which the average of one clock's e-values proves harm.
+
+    P(there ever is one on any clock while nothing is harmful) ≤ the sum of the clocks' levels.
 
     Args:
-      log_e: clock → natural log of each of its guardrails' rollback e-values, shape (k,).
-      levels: from `clock_levels`.
+      traces: guardrail → its evidence; all of one clock.
+      level: of the clock.
 
     Returns:
-      Names of the clocks that reject; P(any ever does while nothing is harmful) ≤ the sum of levels.
+      Guardrail → natural log of its e-value at that look; empty where there is none.
     """
-    rejecting = []
-    for clock, values in log_e.items():
-        if len(values):
-            average = float(np.logaddexp.reduce(values)) - math.log(len(values))
-            if average >= -math.log(levels[clock]):
-                rejecting.append(clock)
-    return tuple(rejecting)
+    if not traces:
+        return {}
+    instants = np.unique(np.concatenate([trace.at_ns for trace in traces.values()]))
+    logs = {name: trace.until(instants) for name, trace in traces.items()}
+    averages = np.logaddexp.reduce(list(logs.values()), axis=0) - math.log(len(logs))
+    crossed = averages >= -math.log(level)
+    if not crossed.any():
+        return {}
+    first = int(crossed.argmax())
+    return {name: float(values[first]) for name, values in logs.items()}

@@ -65,12 +65,15 @@ class ErrorRatio:
         self.n_failed = 0
         """Always 0: a failure is what is counted."""
 
-    def add(self, candidate: Bools, propensity: Floats) -> None:
-        """Adds errors, each once a burst; one look follows.
+    def add(self, candidate: Bools, propensity: Floats) -> Floats:
+        """Adds errors, each once a burst and each a look of rollback's; promotion's follows.
 
         Args:
           candidate: arm of each error, shape (k,).
           propensity: candidate's share of units in the step each error belongs to, in [0, 1].
+
+        Returns:
+          `log_e_rollback` after each error, shape (k,).
 
         Raises:
           TrafficError: lengths differ or a share outside its range.
@@ -84,14 +87,21 @@ class ErrorRatio:
         if np.any(np.where(candidate, propensity, 1.0 - propensity) == 0.0):
             what = "an error is in an arm that had probability 0"
             raise TrafficError("propensity", what, "Record the split in force at first exposure.")
+        # Errors of each step and arm up to each of them, the earlier ones among them.
+        so_far = {
+            pi: np.repeat(n[:, None], len(candidate), axis=1) for pi, n in self._errors.items()
+        }
         for pi in np.unique(propensity):
             at = propensity == pi
+            arms = np.cumsum([at & ~candidate, at & candidate], axis=1)
+            so_far[float(pi)] = so_far.get(float(pi), np.zeros((2, 1), np.int64)) + arms
             mine = int(np.count_nonzero(candidate[at]))
             counts = self._errors.setdefault(float(pi), np.zeros(2, np.int64))
             counts += (int(np.count_nonzero(at)) - mine, mine)
         self.n += len(candidate)
         if len(candidate) and self._looks.due(self.n):
             self._looks.keep(self.point())
+        return np.broadcast_to(_log_e(so_far, self._ratio, self._odds), len(candidate))
 
     def log_e_rollback(self) -> float:
         """Natural log of E against "ratio ≤ r"."""

@@ -15,9 +15,9 @@ import numpy as np
 
 from harness.core.errors import GateError
 from harness.core.live import LiveGuardrail, LiveKind
-from harness.core.tensors import Bools
+from harness.core.tensors import Bools, Floats, Ints
 from harness.core.verdicts import Decision, Evidence
-from harness.judge.cohorts import Cohorts, clocks_that_reject
+from harness.judge.cohorts import Cohorts, Trace, first_rejection
 from harness.judge.counts import Bursts, ErrorRatio
 from harness.judge.culprits import named
 from harness.judge.cycles import Cycle
@@ -136,6 +136,7 @@ class LiveJudge:
         closed = self._exposures.close(until_ns)
         self._n_closed += len(closed.unit)
         asked = {g.name: g for g in self._plan.guardrails}
+        looks: dict[str, Trace] = {}
         for name, guardrail in asked.items():
             if guardrail.label_maturity_s is None:
                 age_s, units = self._plan.maturity_s, closed
@@ -144,20 +145,30 @@ class LiveJudge:
                 units = self._cohorts[name].mature(until_ns, name)
                 if self._plan.split():
                     _count_arms(self._labelled[name], units)
-            self._feed(guardrail, units, until_ns - round(age_s * 1e9))
-        self._latch()
+            before = self._tests[name].log_e_rollback()
+            traces = self._feed(guardrail, units, until_ns - round(age_s * 1e9))
+            looks[name] = Trace.of(before, traces)
+        self._latch(looks)
 
-    def _feed(self, guardrail: LiveGuardrail, units: Units, exposed_until_ns: int) -> None:
-        """Adds units cycle by cycle; where a cycle is complete, promotion takes its look."""
+    def _feed(
+        self, guardrail: LiveGuardrail, units: Units, exposed_until_ns: int
+    ) -> list[tuple[Ints, Floats]]:
+        """Adds units cycle by cycle; where a cycle is complete, promotion takes its look.
+
+        Returns:
+          Rollback's looks: (first request of what entered, log E then), part after part.
+        """
+        traces = []
         name = guardrail.name
         start = self._start_ns if self._start_ns is not None else exposed_until_ns
         numbers = self._cycle.number(units.first_ns, start)
         for number in np.unique(numbers).tolist():
             self._completed(name, number)
-            self._add(guardrail, units, numbers == number)
+            traces.append(self._add(guardrail, units, numbers == number))
         self._completed(name, self._cycle.completed(start, exposed_until_ns))
         if not self._plan.cycle_s:
             self._promote_at[name] = self._promotion(name)
+        return traces
 
     def _completed(self, name: str, number: int) -> None:
         """Everything in the test lies in whole cycles before `number`."""
@@ -169,20 +180,21 @@ class LiveJudge:
         test = self._tests[name]
         return test.log_e_promote() if test.n > test.n_failed else -math.inf
 
-    def _add(self, guardrail: LiveGuardrail, units: Units, at: Bools) -> None:
+    def _add(self, guardrail: LiveGuardrail, units: Units, at: Bools) -> tuple[Ints, Floats]:
         values = units.values[guardrail.name][at]
         test = self._tests[guardrail.name]
         match test:
             case Track():
-                failed = np.isnan(values)
-                test.add(values[~failed], int(np.count_nonzero(failed)))
+                return units.first_ns[at], test.add_each(values, np.isnan(values))
             case OverlapTrack():
-                test.add(values, units.candidate[at], units.propensity[at])
+                each = test.add(values, units.candidate[at], units.propensity[at])
+                return units.first_ns[at], each
             case ErrorRatio():
                 # A unit with any failed request, or one that cannot be read, is one error.
                 erring = np.flatnonzero(at)[~(values == 0.0)]
                 counted = erring[self._bursts[guardrail.name].starts(units.first_ns[erring])]
-                test.add(units.candidate[counted], units.propensity[counted])
+                each = test.add(units.candidate[counted], units.propensity[counted])
+                return units.first_ns[counted], each
 
     def _broken(self) -> str:
         """Why the arms cannot be compared; "" when they can. Remembered."""
@@ -192,17 +204,22 @@ class LiveJudge:
             self._unfit = "labels_unequal"
         return self._unfit
 
-    def _latch(self) -> None:
-        """Remembers the first look that proves harm; a split found broken at that look is first."""
+    def _latch(self, looks: dict[str, Trace]) -> None:
+        """Remembers the first look that proves harm; a split found broken in the batch is first.
+
+        Every unit is a look, so how traffic is cut into batches does not change the answer.
+        """
         if self._broken() or self._rejected:
             return
-        logs = self._logs()
-        values = {clock: np.array(list(found.values())) for clock, found in logs.items()}
-        self._rejected = clocks_that_reject(values, self._levels)
-        for clock in self._rejected:
-            share = math.log(len(logs[clock]))
-            weighted = {name: log_e - share for name, log_e in logs[clock].items()}
-            self._culprits += named(weighted, self._levels[clock])
+        gating = [g for g in self._plan.guardrails if g.gating]
+        for clock, level in self._levels.items():
+            mine = {g.name: looks[g.name] for g in gating if g.clock() == clock}
+            found = first_rejection(mine, level)
+            if found:
+                self._rejected += (clock,)
+                share = math.log(len(found))
+                weighted = {name: log_e - share for name, log_e in found.items()}
+                self._culprits += named(weighted, level)
 
     def _logs(self) -> dict[str, dict[str, float]]:
         """Clock → gating guardrail → natural log of its rollback e-value."""

@@ -97,8 +97,8 @@ class OverlapTrack:
 
     def add(
         self, y: Floats, candidate: Bools, propensity: Floats, failed: Bools | None = None
-    ) -> None:
-        """Adds units; one look follows.
+    ) -> Floats:
+        """Adds units, each of them a look of rollback's; promotion's follows.
 
         Args:
           y: outcomes in [lo, hi], shape (n,), in order of exposure; NaN counts as failed, because
@@ -107,6 +107,9 @@ class OverlapTrack:
           propensity: π of the unit's step, shape (n,), each in [0, 1]; 0 and 1 add no evidence.
           failed: units without an outcome, shape (n,).
 
+        Returns:
+          `log_e_rollback` after each unit, shape (n,).
+
         Raises:
           TrafficError: lengths differ, a value outside its range, a unit in an arm that had
             probability 0, or more than MAX_STEPS different propensities.
@@ -114,7 +117,7 @@ class OverlapTrack:
         lost = np.isnan(y) if failed is None else np.isnan(y) | failed
         self._check(y, candidate, propensity, lost)
         if not len(y):
-            return
+            return np.zeros(0)
         predicted = self._predicted(np.where(lost, 0.0, y), ~lost)
         lo, hi = self._bounds
         turned = candidate - propensity
@@ -124,13 +127,18 @@ class OverlapTrack:
             worst = np.where(candidate == (sign > 0), lo, hi)
             products[sign] = (np.where(lost, worst, y) - predicted) * turned
         overlap = propensity * (1.0 - propensity)
+        each = []
         for i, (sign, null) in enumerate([*self._rollbacks, *self._promotes]):
-            self._wealth[i] += self._bets.growth(sign * (products[sign] - overlap * null))
+            z = sign * (products[sign] - overlap * null)
+            if i < len(self._rollbacks):
+                each.append(self._bets.each(z, self._wealth[i]))
+            self._wealth[i] += self._bets.growth(z)
         self._remember(propensity, products)
         self.n += len(y)
         self.n_failed += int(np.count_nonzero(lost))
         if self._looks.due(self.n):
             self._looks.keep(self.point())
+        return np.asarray(np.logaddexp.reduce(each, axis=0) - math.log(len(each)), np.float64)
 
     def _check(self, y: Floats, candidate: Bools, propensity: Floats, lost: Bools) -> None:
         if not len(y) == len(candidate) == len(propensity) == len(lost):

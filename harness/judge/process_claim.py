@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.tensors import Floats
+from harness.core.tensors import Bools, Floats
 from harness.judge.bernoulli import BetaMixture
 from harness.judge.betting import Joint, OneSided
 from harness.judge.sequences import Mixing, Spread, Stretch, limit
@@ -67,6 +67,32 @@ class ProcessEvidence:
         self._n += len(x)
         self._sum += float(x.sum())
         self._n_failed += n_failed
+
+    def each(self, x: Floats, failed: Bools, sides: int) -> list[Floats]:
+        """Log E of the first processes after each observation that is to be added, without adding.
+
+        Args:
+          x: values in arrival order, shape (n,); what failed is not read.
+          failed: shape (n,).
+          sides: how many processes.
+
+        Returns:
+          For each of them, shape (n,).
+        """
+        return [self._each(i, x, failed) for i in range(sides)]
+
+    def _each(self, i: int, x: Floats, failed: Bools) -> Floats:
+        process, mixture = self._processes[i], self._mixtures[i]
+        # A failed observation is the worst for what the side is to prove: y at its lower bound.
+        filled = np.where(failed, process.sign * process.low, x)
+        before = self._wealth[i] + self._n_failed * process.log_failed()
+        bets = process.each(filled, before)
+        if mixture is None:
+            return bets
+        n = self._n + self._n_failed + np.arange(1.0, len(x) + 1.0)
+        total = self._sum + (self._n_failed if mixture.sign < 0 else 0) + np.cumsum(filled)
+        beta = np.minimum(mixture.log_e_each(n, total), _LARGEST)
+        return np.logaddexp(math.log(BETA_SHARE) + beta, math.log1p(-BETA_SHARE) + bets)
 
     def log_e(self) -> list[float]:
         """Natural log of E of each process at its own null."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.core.errors import GateError
 from harness.core.policies import Direction
-from harness.core.tensors import Floats
+from harness.core.tensors import Bools, Floats
 from harness.core.verdicts import PathPoint
 from harness.judge.bernoulli import BetaMixture
 from harness.judge.betting import one_sided
@@ -114,6 +114,26 @@ class Track:
         if len(self._path) > MAX_POINTS:
             self._path = self._path[::2]
             self._stride *= self._stride
+
+    def add_each(self, x: Floats, failed: Bools) -> Floats:
+        """Adds observations of a process claim, each of them a look of rollback's.
+
+        Args:
+          x: values in arrival order, shape (n,); what failed is not read.
+          failed: shape (n,).
+
+        Returns:
+          `log_e_rollback` after each of them, shape (n,).
+
+        Raises:
+          GateError: as `add`; also under a window claim, whose looks are at batch ends.
+        """
+        if isinstance(self._claim, WindowEvidence):
+            what = "a window claim is looked at when a batch ends"
+            raise GateError("judge", what, "Report this: use `add`.")
+        sides = self._claim.each(x, failed, self._sides)
+        self.add(x[~failed], int(np.count_nonzero(failed)))
+        return np.asarray(np.logaddexp.reduce(sides, axis=0) - math.log(len(sides)), np.float64)
 
     def log_e_rollback(self) -> float:
         """Natural log of the average over sides."""

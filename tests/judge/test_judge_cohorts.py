@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from harness.core.errors import PolicyError, TrafficError
 from harness.judge.betting import one_sided
-from harness.judge.cohorts import Cohorts, clock_levels, clocks_that_reject
+from harness.judge.cohorts import Cohorts, Trace, clock_levels, first_rejection
 from harness.judge.cycles import Cycle
 from harness.judge.exposures import Units
 
@@ -127,11 +127,18 @@ def test_labels_so_far_would_promote_and_a_fixed_age_does_not():
 def test_clocks_share_the_level_and_each_is_judged_by_its_own():
     levels = clock_levels({"requests": 1.0, "labels": 3.0}, 0.04)
     assert levels == {"requests": pytest.approx(0.01), "labels": pytest.approx(0.03)}
-    log_e = {"requests": np.array([4.0, 4.0]), "labels": np.array([4.0, -50.0])}
-    assert clocks_that_reject(log_e, levels) == ()
-    log_e["labels"] = np.array([4.3, -50.0])
-    assert clocks_that_reject(log_e, levels) == ("labels",)
-    assert clocks_that_reject({"requests": np.zeros(0)}, levels) == ()
+    at = np.array([10, 20])
+    high = Trace(before=0.0, at_ns=at, log_e=np.array([4.3, 0.0]))
+    low = Trace(before=-50.0, at_ns=at[1:], log_e=np.array([-50.0]))
+    # The first look counts, though the last has fallen; the average with a mate does not cross.
+    assert first_rejection({"loss": high}, levels["labels"]) == {"loss": 4.3}
+    assert first_rejection({"loss": high}, levels["requests"]) == {}
+    assert first_rejection({"loss": high, "more": low}, levels["labels"]) == {
+        "loss": 4.3,
+        "more": -50.0,
+    }
+    assert first_rejection({"loss": high, "more": low}, levels["labels"] / 2) == {}
+    assert first_rejection({}, 0.05) == {}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from harness.core.verdicts import Decision, Verdict
 from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
 from harness.judge.live_plan import Labels, LiveBatch, LivePlan
+from harness.judge.track import Track
 
 SECOND = 10**9
 RATE = LiveGuardrail(name="rate", kind=LiveKind.SHIFT, margin=0.1)
@@ -437,3 +438,50 @@ def test_a_batch_costs_milliseconds():
     started = time.process_time()
     judge.update(made)
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("guardrail", [RATE, ERRORS, SCORE])
+def test_harm_that_shows_within_a_batch_is_found_however_traffic_is_cut(guardrail):
+    # Harm, then as much of the opposite: at the batch's end nothing is left to see.
+    rng, n = np.random.default_rng(31), 3_000
+    arms = rng.random(n) < 0.5
+    harmed = arms == (np.arange(n) < n // 2)
+    luck = rng.random(n)
+    values = {
+        "rate": (luck < np.where(harmed, 0.6, 0.2)).astype(float),
+        "errors": (luck < np.where(harmed, 0.3, 0.03)).astype(float),
+        "score": np.where(np.arange(n) < n // 2, 0.5, -0.9) * luck,
+    }[guardrail.name]
+    plan = LivePlan(guardrails=(dataclasses.replace(guardrail, direction=Direction.INCREASE),),
+                    maturity_s=0.0)  # fmt: skip
+    found = []
+    for parts in (1, 4, 60):
+        judge = LiveJudge(plan)
+        for number, rows in enumerate(np.array_split(np.arange(n), parts)):
+            requests = Requests(
+                ts_ns=rows * SECOND,
+                unit=np.array([str(row) for row in rows], object),
+                candidate=arms[rows],
+                propensity=np.full(len(rows), 0.5),
+                values={guardrail.name: values[rows]},
+            )
+            end = (int(rows[-1]) + 1) * SECOND
+            answer = judge.update(LiveBatch(number=number, until_ns=end, requests=requests))
+        found.append((answer.decision, answer.culprits))
+    assert found == [(Decision.ROLLBACK, (guardrail.name,))] * 3
+    last = judge._tests[guardrail.name].log_e_rollback()
+    assert last < math.log(20)
+
+
+def test_looks_inside_a_batch_are_those_of_units_one_by_one():
+    rng = np.random.default_rng(32)
+    for bounds, direction in (((0.0, 1.0), Direction.INCREASE), ((-1.0, 1.0), Direction.BOTH)):
+        at = {"direction": direction, "margin": 0.2, "bounds": bounds, "alphas": (0.05, 0.05)}
+        x, failed = np.round(rng.random(30)), rng.random(30) < 0.2
+        single, whole = Track(**at), Track(**at)
+        one_by_one = []
+        for value, lost in zip(x, failed, strict=True):
+            single.add(np.array([value])[: 0 if lost else 1], int(lost))
+            one_by_one.append(single.log_e_rollback())
+        both = [whole.add_each(x[part], failed[part]) for part in (slice(0, 11), slice(11, 30))]
+        assert np.concatenate(both) == pytest.approx(np.array(one_by_one), abs=1e-9)
