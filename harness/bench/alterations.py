@@ -93,12 +93,12 @@ def _altered(
 
 
 def _first_made(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[str, ...]:
-    """What a node makes; of a constant what its readers make."""
-    made = {o for o in node.output if o}
-    if node.op_type != "Constant":
-        return tuple(made)
-    readers = [n for n in model.graph.node if made & set(n.input)]
-    return tuple(o for n in readers for o in _first_made(model, n))
+    """What a node makes; of a constant or a copy, which are no tensors of their own, also its readers."""
+    made = tuple(o for o in node.output if o)
+    if node.op_type not in ("Constant", "Identity"):
+        return made
+    readers = [n for n in model.graph.node if set(made) & set(n.input)]
+    return (*made, *(o for n in readers for o in _first_made(model, n)))
 
 
 def _attributes(model: onnx.ModelProto, feeds: Tensors, place: int) -> Iterator[Alteration]:

@@ -92,3 +92,20 @@ def poison(as_json: bool) -> int:
     figures = bench_poison()
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
+
+
+@command.command("parity", short_help="Cost of looking into graphs; single operators, located.",
+                 epilog="Example: harness bench parity --all")  # fmt: skip
+@click.option("--all", "whole", is_flag=True,
+              help="All single-operator cases of the installed onnx, not every twentieth (some minutes).")  # fmt: skip
+@click.option("--seed", type=int, default=7, show_default=True, help="Of the alterations.")
+@as_json_option
+def parity(whole: bool, seed: int, as_json: bool) -> int:
+    """Matching, probing and memory beside their limits; what single-operator cases show."""
+    from harness.bench.parity import bench_parity
+
+    figures, counts = bench_parity(every=1 if whole else 20, seed=seed)
+    click.echo(figures.to_json() if as_json else figures.to_text())
+    for wrong in counts.wrong:
+        click.echo(f"wrong: {wrong}", err=True)
+    return 0 if figures.within_limits else 1

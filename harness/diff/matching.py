@@ -135,6 +135,7 @@ class _Matching:
             upstream(self._old, exact=True, inputs={}),
             upstream(self._new, exact=True, inputs=self._common),
         )
+        self._ends: tuple[dict[str, str], dict[str, str]] = ({}, {})
         # Inputs and constants are no computed tensors, but they anchor their readers.
         self._anchors = dict(inputs)
 
@@ -146,6 +147,9 @@ class _Matching:
     ) -> GraphMatch:
         """All tiers in order; neighbours are looked for again whenever there are new pairs."""
         old, new = self._old, self._new
+        for ours, theirs in outputs.items():
+            a, b = self._old_copies.get(ours, ours), self._new_copies.get(theirs, theirs)
+            self._ends[0][a], self._ends[1][b] = b, a
         self._identical()
         self._pairs_of(mapped, Tier.MAPPED)
         self._architecture()
@@ -335,6 +339,12 @@ class _Matching:
 
     def _take(self, ours: str, theirs: str, tier: Tier, *, again: bool = False) -> bool:
         if ours in self._of_old or (theirs in self._of_new and not again):
+            return False
+        sure = tier in (Tier.IDENTICAL, Tier.MAPPED)
+        if not sure and not (
+            self._ends[0].get(ours, theirs) == theirs and self._ends[1].get(theirs, ours) == ours
+        ):
+            # An output has its partner: (x + a) + b and x + c end alike and do not begin alike.
             return False
         self._of_old[ours] = TensorMatch(baseline=ours, candidate=theirs, tier=tier)
         self._of_new.setdefault(theirs, ours)

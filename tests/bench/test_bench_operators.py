@@ -21,17 +21,21 @@ def accounted(counts: OperatorCounts) -> bool:
     return through >= counts.cases
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_sample_of_operators_is_equal_to_itself_and_alterations_are_located(cases):
     rng = np.random.default_rng(SEED)
-    counts = check_operators([cases[i] for i in rng.permutation(len(cases))[:60]], seed=SEED)
+    counts = check_operators(
+        [cases[i] for i in rng.permutation(len(cases))[:40]], seed=SEED, guarded=True
+    )
     assert counts.wrong == []
     assert accounted(counts)
-    assert counts.located.total() >= 35
+    assert counts.located.total() >= 22
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_all_operators_are_equal_to_themselves_and_alterations_are_located(cases):
-    counts = check_operators(cases, seed=SEED)
+    counts = check_operators(cases, seed=SEED, guarded=True)
     assert counts.wrong == []
     assert accounted(counts)
     assert counts.cases > 1800

@@ -1,0 +1,184 @@
+"""Generated models that onnxruntime runs: rewriting moves nothing, one altered node is located."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
+
+from harness.bench.in_process import InProcess
+from harness.bench.operators import Pairs, clearly_apart
+
+FLOAT = TensorProto.FLOAT
+K = 4
+FEEDS = {"x": np.random.default_rng(0).normal(size=(6, K)).astype(np.float32)}
+UNARY, BINARY = (
+    ("Tanh", "Sigmoid", "Neg", "Abs", "Identity"),
+    ("Add", "Mul", "Sub", "Max", "MatMul"),
+)
+SEEDS = st.integers(0, 2**32 - 1)
+OTHERS = {"Add": "Sub", "Sub": "Add", "Mul": "Add", "Max": "Min", "MatMul": "Mul"}
+
+
+def drawn(seed: int, size: int = 9) -> ModelProto:
+    """A net over (rows, K) matrices in which every tensor reaches the only output."""
+    rng = np.random.default_rng(seed)
+    nodes: list[NodeProto] = []
+    constants, loose = [], ["x"]
+    for place in range(size):
+        source = loose.pop(int(rng.integers(len(loose)))) if loose else f"t{place - 1}"
+        if rng.random() < 0.3:
+            nodes.append(helper.make_node(str(rng.choice(UNARY)), [source], [f"t{place}"]))
+        else:
+            op = str(rng.choice(BINARY))
+            known = [f"t{i}" for i in range(place)]
+            if op != "MatMul" and known and rng.random() < 0.4:
+                other = str(rng.choice(known))
+            else:
+                other = f"c{place}"
+                values = rng.normal(size=(K, K) if op == "MatMul" else (K,)).astype(np.float32)
+                constants.append(numpy_helper.from_array(values, other))
+            nodes.append(helper.make_node(op, [source, other], [f"t{place}"]))
+        loose.append(f"t{place}")
+    nodes.append(helper.make_node("Sum", loose, ["y"]))
+    return made(nodes, constants)
+
+
+def made(nodes: list[NodeProto], constants: list[TensorProto]) -> ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, ["N", K])],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        constants,
+    )
+    found = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    found.ir_version = 8
+    return found
+
+
+def rewritten(model: ModelProto, seed: int) -> ModelProto:
+    """Other names, swapped inputs, copies, Constant nodes for initialisers, another order."""
+    rng = np.random.default_rng(seed)
+    names = {o for n in model.graph.node for o in n.output} - {"y"}
+    names |= {t.name for t in model.graph.initializer}
+    order = rng.permutation(len(names))
+    to = {name: f"n{place}" for name, place in zip(sorted(names), order, strict=True)}
+    waiting: list[NodeProto] = []
+    constants = []
+    for tensor in model.graph.initializer:
+        copy = numpy_helper.from_array(numpy_helper.to_array(tensor), to[tensor.name])
+        if rng.random() < 0.5:
+            waiting.append(helper.make_node("Constant", [], [copy.name], value=copy))
+        else:
+            constants.append(copy)
+    for place, node in enumerate(model.graph.node):
+        inputs = [to.get(i, i) for i in node.input]
+        if node.op_type in ("Add", "Mul", "Max", "Sum") and rng.random() < 0.5:
+            inputs.reverse()
+        if rng.random() < 0.3:
+            waiting.append(helper.make_node("Identity", inputs[:1], [f"copy{place}"]))
+            inputs[0] = f"copy{place}"
+        waiting.append(helper.make_node(node.op_type, inputs, [to.get(o, o) for o in node.output]))
+    ready = {"x", *(t.name for t in constants)}
+    nodes = []
+    while waiting:
+        free = [n for n in waiting if set(n.input) <= ready]
+        nodes.append(waiting.pop(waiting.index(free[int(rng.integers(len(free)))])))
+        ready |= set(nodes[-1].output)
+    return made(nodes, constants)
+
+
+def report(old: ModelProto, new: ModelProto, opener: InProcess | None = None):
+    with tempfile.TemporaryDirectory() as scratch:
+        return Pairs(Path(scratch), opener).compared(old, new, FEEDS)
+
+
+def test_rewriting_never_makes_a_divergence():
+    @settings(max_examples=12, deadline=None)
+    @given(SEEDS, SEEDS)
+    def holds(seed, other):
+        model = drawn(seed)
+        found = report(model, rewritten(model, other))
+        assert found.divergences == ()
+        assert found.equal == len(found.states)
+
+    holds()
+
+
+def test_a_node_that_is_altered_so_that_values_differ_is_located():
+    @settings(max_examples=12, deadline=None)
+    @given(SEEDS, st.integers(0, 8))
+    def holds(seed, place):
+        old = drawn(seed)
+        new = ModelProto()
+        new.CopyFrom(old)
+        node = new.graph.node[place]
+        assume(node.op_type != "Identity")  # a copy is no tensor of its own
+        if node.op_type == "MatMul":
+            old_weights = next(t for t in new.graph.initializer if t.name == node.input[1])
+            values = numpy_helper.to_array(old_weights) + np.float32(1)
+            old_weights.CopyFrom(numpy_helper.from_array(values, old_weights.name))
+        else:
+            node.op_type = OTHERS.get(node.op_type, "Cos")
+        with tempfile.TemporaryDirectory() as scratch:
+            values = [Pairs(Path(scratch)).values(m, FEEDS).tensors for m in (old, new)]
+        made_here = old.graph.node[place].output[0]
+        assume(clearly_apart(values[0][made_here], values[1][made_here]))
+        found = report(old, rewritten(new, seed))
+        assert len(found.divergences) >= 1
+        for first in found.divergences:
+            regions = [o for side in first.divergence.operators for o in side]
+            made_names = {n for o in regions for n in o.partition(" → ")[2].split(", ")}
+            assert made_here in made_names
+
+    holds()
+
+
+def test_the_version_converter_and_the_runtime_s_optimiser_make_no_divergence(tmp_path):
+    import onnxruntime
+
+    model = drawn(5)
+    found = report(model, version_converter.convert_version(model, 21))
+    assert found.divergences == ()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found = report(model, onnx.load(str(tmp_path / "optimised.onnx")))
+    assert found.divergences == ()
+    assert not found.outputs_differ
+
+
+def sums(*steps: tuple[str, str, str], **constants: float) -> ModelProto:
+    nodes = [helper.make_node("Add", [a, b], [o]) for a, b, o in steps]
+    held = [numpy_helper.from_array(np.full(K, v, np.float32), k) for k, v in constants.items()]
+    return made(nodes, held)
+
+
+def test_constants_that_are_added_up_beforehand_make_no_divergence():
+    split = sums(("x", "a", "t"), ("t", "b", "y"), a=0.25, b=1.5)
+    fused = sums(("x", "c", "y"), c=1.75)
+    for old, new in ((split, fused), (fused, split)):
+        found = report(old, new)
+        assert not found.outputs_differ
+        assert found.divergences == ()
+
+
+def test_a_pass_makes_few_copies_and_starts_few_processes():
+    opener = InProcess()
+    model = drawn(1)
+    report(model, model, opener)
+    assert (opener.edits, opener.starts) == (2, 3)
+    opener = InProcess()
+    report(
+        sums(("x", "a", "t"), ("t", "x", "y"), a=1.0),
+        sums(("x", "a", "t"), ("t", "x", "y"), a=2.0),
+        opener,
+    )
+    assert (opener.edits, opener.starts) == (3, 4)
