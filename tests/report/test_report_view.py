@@ -222,7 +222,8 @@ def _spoil(data, run):
         if here is run:
             run[key] = None
     else:
-        here[key] = data.draw(JUNK)
+        # A copy: what is drawn once more must be as it was, whatever was spoiled inside it since.
+        here[key] = copy.deepcopy(data.draw(JUNK))
 
 
 @settings(

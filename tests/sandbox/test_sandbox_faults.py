@@ -60,7 +60,8 @@ def test_the_watch_ends_with_the_last_process():
     until = time.perf_counter() + 5
     while psutil.Process().num_threads() > before and time.perf_counter() < until:
         time.sleep(0.005)
-    assert psutil.Process().num_threads() == before
+    # Threads of earlier tests may end meanwhile, too.
+    assert psutil.Process().num_threads() <= before
 
 
 def test_a_child_without_an_address_limit_is_stopped_near_its_memory(tmp_path):
