@@ -8,9 +8,11 @@ choice where the running Python has no wheel of the pinned versions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -24,7 +26,9 @@ NEEDED = (RUNTIME, ARRAYS)
 """What a leg's process imports besides the standard library."""
 _OTHER_BUILDS = {"onnxruntime-gpu"}
 _FIRST_WITH_NUMPY_2 = Version("1.19.0")
-_HASH = " --hash="
+_HASH = re.compile(r"\s--hash[= ]")
+"""Begins each hash of a line."""
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +59,20 @@ def runtime_wish(model: PinnedModel, running: Mapping[str, str]) -> RuntimeWish:
     left_out: list[str] = []
     notes: list[str] = []
     for line in model.requirements:
-        found = _requirement(line, model)
-        if found is None or (found.marker is not None and not found.marker.evaluate({"extra": ""})):
+        read = _requirement(line, model)
+        if read is None:
             continue
-        name, hashes = canonicalize_name(found.name), set(line.split(_HASH)[1:])
+        found, hashes = read
+        name = canonicalize_name(found.name)
         if name in _OTHER_BUILDS:
             notes.append(f"{found} is run as {RUNTIME}, the CPU build of the same version")
             name, hashes = canonicalize_name(RUNTIME), set()
         if name in asked:
             asked[name].specifier &= found.specifier
-            asked[name].hashes |= {h.strip() for h in hashes}
+            asked[name].hashes |= hashes
         else:
             left_out.append(found.name)
+    _refuse_contradictions(asked, model)
     return RuntimeWish(
         unmet=tuple(
             f"{name}{a.specifier}"
@@ -82,6 +88,17 @@ def runtime_wish(model: PinnedModel, running: Mapping[str, str]) -> RuntimeWish:
     )
 
 
+def _refuse_contradictions(asked: Mapping[str, _Asked], model: PinnedModel) -> None:
+    for name, wanted in asked.items():
+        pinned = _pinned(wanted.specifier)
+        if pinned is not None and not wanted.specifier.contains(pinned, prereleases=True):
+            raise ResolveError(
+                model.uri,
+                f"its requirements contradict each other: {name}{wanted.specifier}",
+                f"Keep one pin of {name} and register the version again.",
+            )
+
+
 @dataclass(slots=True)
 class _Asked:
     """Everything that a version says about one package."""
@@ -90,23 +107,43 @@ class _Asked:
     hashes: set[str] = field(default_factory=set)
 
 
-def _requirement(line: str, model: PinnedModel) -> Requirement | None:
-    """A line as a requirement; None when it is none that concerns a leg."""
+def _requirement(line: str, model: PinnedModel) -> tuple[Requirement, set[str]] | None:
+    """A line as a requirement and its hashes; None when it is none that concerns a leg.
+
+    What is installed is written anew from the parts read here: nothing else of a line reaches the
+    installer, which would obey an option that stands in it.
+    """
+    plain, *hashes = _HASH.split(line)
     try:
-        found = Requirement(line.split(_HASH)[0])
-    except InvalidRequirement as error:
-        if not canonicalize_name(line).startswith(NEEDED):
+        found = Requirement(plain)
+        name = canonicalize_name(found.name)
+        if found.marker is not None and not found.marker.evaluate({"extra": ""}):
             return None
-        raise ResolveError(
-            model.uri, f"the requirement '{line[:100]}' cannot be read", "Log the model again."
-        ) from error
-    if found.url and canonicalize_name(found.name) in {*NEEDED, *_OTHER_BUILDS}:
+    except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName) as error:
+        if not canonicalize_name(line.strip()).startswith(NEEDED):
+            return None
+        raise _unreadable(line, model) from error
+    if name not in {*NEEDED, *_OTHER_BUILDS}:
+        return found, set()
+    if found.url:
         raise ResolveError(
             model.uri,
             f"the requirement '{found.name}' names an address instead of a version",
             "Runtimes come from the package index only: pin a version, like onnxruntime==1.26.0.",
         )
-    return found
+    given = {h.strip() for h in hashes}
+    if not all(map(_SHA256.fullmatch, given)) or any(s.operator == "===" for s in found.specifier):
+        raise _unreadable(line, model)
+    return found, given
+
+
+def _unreadable(line: str, model: PinnedModel) -> ResolveError:
+    return ResolveError(
+        model.uri,
+        f"the requirement '{''.join(filter(str.isprintable, line))[:100]}' cannot be read",
+        "Write it like onnxruntime==1.26.0, with --hash=sha256:… and 64 digits or without, and log the"
+        " model again.",
+    )
 
 
 def _line(name: str, asked: _Asked, running: str, *, old: bool = False) -> str:
@@ -119,7 +156,7 @@ def _line(name: str, asked: _Asked, running: str, *, old: bool = False) -> str:
       old: for numpy: the runtime was built before numpy 2.
     """
     if _pinned(asked.specifier) is not None:
-        hashes = "".join(f"{_HASH}{h}" for h in sorted(asked.hashes))
+        hashes = "".join(f" --hash={h}" for h in sorted(asked.hashes))
         return f"{name}{asked.specifier}{hashes}"
     if old:
         return f"{name}{asked.specifier & SpecifierSet('<2')}"

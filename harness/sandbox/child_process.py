@@ -97,7 +97,8 @@ class ChildProcess:
                 [
                     executable,
                     "-I",
-                    "-B",
+                    # No site: what an environment brings along must not run before the lock.
+                    "-BS",
                     f"/proc/self/fd/{code}",
                     program,
                     *(str(a) for a in arguments),

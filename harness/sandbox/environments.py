@@ -8,36 +8,40 @@ Only wheels are installed, so that no package's code runs while it is installed;
 packages, without their dependencies, because a leg imports nothing else (checked with 1.15 to 1.31).
 Whatever the user's uv is configured to use (index, proxy, certificates) is used here.
 
-What a folder holds is compared with its description by names and sizes each time, which takes some
-milliseconds; hashing 120 MB would take longer than a leg's start. A folder that does not fit is
-built again.
+What a folder holds is compared with its description each time by names, sizes and the times of the
+last change, which takes some milliseconds; where only times differ, as in a copy, every byte is hashed.
+A folder that does not fit is built again, and so is one in which a process did not get as far as its
+model: it loses its description (`starting.refuse_broken_environment`).
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import EnvironmentUnavailableError
+from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.jsonable import sha256
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.installing import InstallError, install
 from harness.sandbox.one_node import ONE_NODE
 from harness.sandbox.process import Sandbox
+from harness.sandbox.starting import DESCRIPTION
 
-FORMAT = "harness-environment/1"
-_ABOUT = "environment.json"
+FORMAT = "harness-environment/2"
 _BYTE_CODE = "__pycache__"
 _NAME_LENGTH = 32
+_PARTS = ("bin", "lib", "pyvenv.cfg")
+_Mark = tuple[int, int, str]
+"""(bytes, time of the last change in ns, sha256 or target of a link) of a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,7 @@ def environment_for(
       building: called before work that takes seconds.
 
     Raises:
+      UsageError: the cache is no folder that can be written.
       EnvironmentUnavailableError: it cannot be built, or does not run: uv is missing, the index cannot be reached, there
         is no such version for this Python, or the versions do not work together.
     """
@@ -137,8 +142,18 @@ def cached_environments(cache: Path) -> list[Environment]:
 
 def _built_once(home: Path, python: str, requirements: Sequence[str]) -> Environment:
     """Builds under the lock, unless another process just did."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(home.with_suffix(".lock")):
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        lock = home.with_suffix(".lock").open("ab")
+    except OSError as error:
+        raise UsageError(
+            str(home.parent),
+            f"environments cannot be kept here ({error.strerror})",
+            "Name a folder that can be written: HARNESS_ENVIRONMENTS_DIR.",
+        ) from None
+    with lock:
+        # It ends with the process, however that ends.
+        fcntl.flock(lock, fcntl.LOCK_EX)
         found = _kept(home)
         if found is not None:
             return found
@@ -182,7 +197,10 @@ def _describe(
     folder: Path, python: str, requirements: Sequence[str], packages: Sequence[tuple[str, str]]
 ) -> None:
     """Writes what `_kept` reads and compares."""
-    files = dict(_files(folder))
+    files = {
+        name: (entry.st_size, entry.st_mtime_ns, _content(folder / name))
+        for name, entry in _files(folder)
+    }
     about = {
         "format": FORMAT,
         "python": python,
@@ -190,17 +208,18 @@ def _describe(
         "packages": dict(packages),
         "files": files,
     }
-    (folder / _ABOUT).write_text(json.dumps(about))
+    (folder / DESCRIPTION).write_text(json.dumps(about))
 
 
 def _kept(home: Path) -> Environment | None:
     """An environment that still is what its description says; None when it is not, or not there."""
     try:
-        about: dict[str, Any] = json.loads((home / _ABOUT).read_text())
+        about: dict[str, Any] = json.loads((home / DESCRIPTION).read_text())
+        files: dict[str, _Mark] = about["files"]
         whole = (
             about["format"] == FORMAT
             and (home / "bin" / "python").exists()
-            and dict(_files(home)) == about["files"]
+            and _is_unchanged(home, files)
         )
         return (
             Environment(
@@ -208,7 +227,7 @@ def _kept(home: Path) -> Environment | None:
                 requirements=tuple(about["requirements"]),
                 python=about["python"],
                 packages=tuple(sorted(about["packages"].items())),
-                size_bytes=sum(about["files"].values()),
+                size_bytes=sum(size for size, _, _ in files.values()),
             )
             if whole
             else None
@@ -217,9 +236,20 @@ def _kept(home: Path) -> Environment | None:
         return None
 
 
-def _files(folder: Path) -> Iterator[tuple[str, int]]:
-    """(name relative to the folder, bytes) of every installed file but byte code, which may be added."""
-    waiting = ["lib"]
+def _is_unchanged(home: Path, files: dict[str, _Mark]) -> bool:
+    """Whether a folder holds these files; bytes are read only where times differ."""
+    found = dict(_files(home))
+    return found.keys() == files.keys() and all(
+        found[name].st_size == size
+        and (found[name].st_mtime_ns == changed_ns or _content(home / name) == content)
+        for name, (size, changed_ns, content) in files.items()
+    )
+
+
+def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """(name relative to the folder, what it is) of every file but byte code, which may be added."""
+    waiting = [name for name in _PARTS if (folder / name).is_dir()]
+    yield from ((n, (folder / n).lstat()) for n in _PARTS if (folder / n).is_file())
     while waiting:
         below = waiting.pop()
         with os.scandir(folder / below) as entries:
@@ -227,7 +257,15 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
                 if entry.is_dir(follow_symlinks=False):
                     waiting += [f"{below}/{entry.name}"] * (entry.name != _BYTE_CODE)
                 else:
-                    yield f"{below}/{entry.name}", entry.stat(follow_symlinks=False).st_size
+                    yield f"{below}/{entry.name}", entry.stat(follow_symlinks=False)
+
+
+def _content(path: Path) -> str:
+    """What tells whether a file is the same: where a link leads, or a digest."""
+    if path.is_symlink():
+        return str(path.readlink())
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _installed(folder: Path) -> list[tuple[str, str]]:
@@ -236,11 +274,3 @@ def _installed(folder: Path) -> list[tuple[str, str]]:
         p.name.removesuffix(".dist-info") for p in folder.glob("lib/*/site-packages/*.dist-info")
     ]
     return sorted((name, version) for name, _, version in (f.rpartition("-") for f in found))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock between processes; it ends with the process, however that ends."""
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,17 +1,24 @@
-"""Runs uv: makes a virtual environment and installs wheels into it, and says in words why not."""
+"""Runs uv: makes a virtual environment and installs wheels into it, and says in words why not.
+
+Nothing that a wheel brings is run on the way. What an interpreter would run at its start is refused
+(`.pth` files, sitecustomize, usercustomize), what lies outside the folder of packages is removed
+(scripts: a leg needs none), and byte code is made by an interpreter that looks at no package.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 TIME_LIMIT_S = 900
 """For one run of uv: two wheels of 20 MB each over a slow line."""
 _KEPT_OUT = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"}
+_RUN_AT_START = {"sitecustomize", "usercustomize", "_virtualenv"}
 _MOST = 300
 _AFTER = ("[stderr]", "hint:")
 """Where uv goes on with what says nothing new."""
@@ -83,10 +90,14 @@ def install(requirements: Sequence[str], folder: Path, python: str) -> None:
         uv, "venv", "--no-project", "--no-python-downloads", "--relocatable",
         "--python", sys.executable if own else python, str(folder), at=folder.parent,
     )  # fmt: skip
+    # What uv puts there for tools of its own, which would run at every start.
+    for path in _startup_files(folder):
+        path.unlink()
+    before = dict(_outside_packages(folder))
     lines = folder / "requirements.txt"
     lines.write_text("".join(f"{line}\n" for line in requirements))
     command = (
-        "pip", "install", "--no-deps", "--only-binary", ":all:", "--compile-bytecode",
+        "pip", "install", "--no-deps", "--only-binary", ":all:",
         # Symbolic links into uv's cache would lead out of what the sandbox may read.
         "--link-mode", "hardlink",
         "--python", str(folder / "bin" / "python"), "--requirement", str(lines),
@@ -94,7 +105,62 @@ def install(requirements: Sequence[str], folder: Path, python: str) -> None:
     try:
         _run(uv, *command, "--offline", at=folder.parent)
     except InstallError:
+        # uv asks the interpreter about itself: a first half must leave nothing that this would run.
+        _keep_packages_only(folder, before)
         _run(uv, *command, at=folder.parent)
+    _keep_packages_only(folder, before)
+    _compile(folder)
+
+
+def _startup_files(folder: Path) -> list[Path]:
+    """What an interpreter of this environment would run when it starts."""
+    return [
+        path
+        for path in folder.glob("lib*/*/site-packages/*")
+        if path.suffix == ".pth" or path.name.partition(".")[0] in _RUN_AT_START
+    ]
+
+
+def _outside_packages(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every file outside the folder of packages, and what tells that it is still the same."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parts
+        if "site-packages" in inside[:3] or inside == ("requirements.txt",):
+            continue
+        if path.is_symlink():
+            yield path, str(path.readlink())
+        elif path.is_file():
+            yield path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _keep_packages_only(folder: Path, before: dict[Path, str]) -> None:
+    """Refuses what would run by itself; removes what lies elsewhere than packages do.
+
+    Raises:
+      InstallError: a wheel brings something that runs at an interpreter's start, or replaces a file
+        of the environment.
+    """
+    now = dict(_outside_packages(folder))
+    for path in now.keys() - before.keys():
+        path.unlink()
+    replaced = [path for path, mark in before.items() if now.get(path) != mark]
+    found = sorted(_startup_files(folder)) + sorted(replaced)
+    if found:
+        raise InstallError(
+            f"a wheel brings {found[0].relative_to(folder)}, which an interpreter would run by itself",
+            "Pin a version of the official wheels; these bring no such file.",
+        )
+
+
+def _compile(folder: Path) -> None:
+    """Byte code, so that no start has to compile; a file that is no Python of today is left as it is."""
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [str(python), "-I", "-BS", "-m", "compileall", "-q", "-j", "0", str(folder / "lib")],
+        env={k: v for k, v in os.environ.items() if k not in _KEPT_OUT},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        timeout=TIME_LIMIT_S, check=False,
+    )  # fmt: skip
 
 
 def _run(uv: Path, *arguments: str, at: Path) -> None:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.core.errors import SandboxError
+from harness.core.errors import EnvironmentUnavailableError
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import (
     Hello,
@@ -27,6 +27,8 @@ from harness.sandbox.isolation import Isolation, isolation_from_child, refuse_we
 from harness.sandbox.model_files import NOTHING, ModelFiles
 from harness.sandbox.pool import Pool, Waiting
 
+DESCRIPTION = "environment.json"
+"""Says what the environment of a version holds; one without it is no environment."""
 OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Failed to allocate memory")
 PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
 
@@ -212,15 +214,18 @@ def admitted(
 def refuse_broken_environment(failure: LoadFailure, python: Path | None) -> None:
     """An environment of a version's own that does not get as far as the model is no verdict about it.
 
+    Its description is taken away, without which it is built anew when it is next asked for.
+
     Args:
       failure: how a start ended.
       python: the environment's interpreter; None = the running one, which `harness doctor` looks after.
 
     Raises:
-      SandboxError: the environment is to blame.
+      EnvironmentUnavailableError: the environment is to blame.
     """
     if failure.unseen and python is not None:
-        raise SandboxError(
+        (python.parent.parent / DESCRIPTION).unlink(missing_ok=True)
+        raise EnvironmentUnavailableError(
             str(python),
             f"the environment does not get as far as loading a model: {failure.message}",
             "Give the command again: a damaged environment is built anew.",

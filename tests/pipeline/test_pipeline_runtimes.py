@@ -10,7 +10,7 @@ import pytest
 import yaml
 from gates import MODELS, REFACTOR, ROOT, tiny_model, tiny_traffic
 
-from harness.core.errors import EnvironmentUnavailableError, SandboxError, UsageError
+from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.findings import Severity
 from harness.core.policies import SandboxPolicy
 from harness.pipeline.compare import compare_models
@@ -183,7 +183,9 @@ def test_a_leg_whose_environment_breaks_is_no_verdict(tiny, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
     recipe = LegRecipe(role="candidate", model=tiny, limits=LIMITS, python=bare / "bin" / "python")
     with (
-        pytest.raises(SandboxError, match=r"does not get as far.*No module named 'numpy'"),
+        pytest.raises(
+            EnvironmentUnavailableError, match=r"does not get as far.*No module named 'numpy'"
+        ),
         open_legs(recipe) as legs,
     ):
         assert legs[0].load_failure

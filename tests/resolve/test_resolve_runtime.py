@@ -8,6 +8,7 @@ from harness.core.errors import ResolveError
 from harness.core.models import PinnedModel
 from harness.resolve.runtime import runtime_wish
 
+AA, BB = (f"sha256:{c * 64}" for c in "ab")
 RUNNING = {"onnxruntime": "1.31.1", "numpy": "2.4.6"}
 
 
@@ -56,9 +57,9 @@ def test_the_running_environment_will_do(requirements):
         ),
         (("onnxruntime<1.20",), ("onnxruntime<1.20",), ("onnxruntime<1.20", "numpy==2.4.6")),
         (
-            ("ONNXRuntime==1.26.0 --hash=sha256:bb --hash=sha256:aa",),
+            (f"ONNXRuntime==1.26.0 --hash={BB} --hash={AA}",),
             ("onnxruntime==1.26.0",),
-            ("onnxruntime==1.26.0 --hash=sha256:aa --hash=sha256:bb", "numpy==2.4.6"),
+            (f"onnxruntime==1.26.0 --hash={AA} --hash={BB}", "numpy==2.4.6"),
         ),
     ],
 )
@@ -74,7 +75,7 @@ def test_packages_that_no_graph_needs_are_left_out_by_name():
 
 
 def test_the_gpu_build_is_run_as_the_cpu_build_and_says_so():
-    found = wish("onnxruntime-gpu==1.26.0 --hash=sha256:aa")
+    found = wish(f"onnxruntime-gpu==1.26.0 --hash={AA}")
     assert found.requirements[0] == "onnxruntime==1.26.0"
     assert "onnxruntime-gpu==1.26.0 is run as onnxruntime" in found.notes[0]
 
@@ -90,3 +91,33 @@ def test_an_address_in_place_of_a_version_is_refused(line):
 def test_a_runtime_that_cannot_be_read_is_refused():
     with pytest.raises(ResolveError, match="cannot be read"):
         wish("onnxruntime==one")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"onnxruntime==1.26.0 --hash={AA} --index-url=http://127.0.0.1:9",
+        f"onnxruntime==1.26.0 --hash={AA} -i http://127.0.0.1:9",
+        f"onnxruntime==1.26.0\t--hash={AA} --extra-index-url http://127.0.0.1:9",
+        f"numpy==2.4.6 --hash={AA} --find-links=/tmp",
+        f"numpy==2.4.6 --find-links=/tmp --hash={AA}",
+        f"numpy==2.4.6 --hash={AA} # more",
+        f"numpy==2.4.6 --hash={AA}\n--index-url=http://127.0.0.1:9",
+        "numpy==2.4.6 --hash=sha256:aa",
+        "numpy==2.4.6 --hash=",
+        f"numpy==2.4.6 --hash={AA.upper()}",
+        f"numpy==2.4.6 --hash=md5:{'0' * 32}",
+        "numpy===2.4.6",
+        "numpy==2.4.6 -r more.txt",
+        "numpy==2.4.6 ; python_version < 'a' and os_name ~= 'b'",
+    ],
+)
+def test_nothing_but_a_version_and_its_hashes_reaches_the_installer(line):
+    with pytest.raises(ResolveError, match="cannot be read"):
+        wish(line)
+
+
+def test_pins_that_contradict_each_other_are_refused():
+    with pytest.raises(ResolveError, match="contradict each other: onnxruntime") as caught:
+        wish("onnxruntime==1.26.0", "onnxruntime==1.25.1")
+    assert "Keep one pin of onnxruntime" in caught.value.remedy

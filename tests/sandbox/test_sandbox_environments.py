@@ -5,6 +5,7 @@ settings.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.core.errors import EnvironmentUnavailableError, SandboxError
+from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.policies import SandboxPolicy
 from harness.sandbox import installing
 from harness.sandbox.answers import LoadFailure
@@ -127,42 +128,69 @@ def test_byte_code_is_there_from_the_start(cache):
     assert list(package.glob("__pycache__/__init__.*.pyc"))
 
 
+def rewritten(path, change):
+    """Written anew: the package cache may share the old file."""
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(change(data))
+
+
+def relinked(path, target):
+    path.unlink()
+    path.symlink_to(target)
+
+
+DAMAGES = {
+    "a file is gone": lambda home: module(home).unlink(),
+    "a file is longer": lambda home: rewritten(module(home), lambda data: data + b"\n"),
+    "a file was added": lambda home: module(home).with_name("more.py").write_text(""),
+    "a file is zeros": lambda home: rewritten(module(home), lambda data: bytes(len(data))),
+    "a script was added": lambda home: (home / "bin" / "tool").write_text(""),
+    "it is described as another": lambda home: rewritten(
+        home / "pyvenv.cfg", lambda data: data.replace(b"/", b"_")
+    ),
+    "the interpreter is another": lambda home: relinked(home / "bin" / "python", "/bin/sh"),
+    "the interpreter is gone": lambda home: (home / "bin" / "python").unlink(),
+    "the description is no JSON": lambda home: (home / "environment.json").write_text("{"),
+    "the description is another's": lambda home: (home / "environment.json").write_text(
+        json.dumps({"format": "other"})
+    ),
+}
+
+
+def module(home):
+    return next(home.glob("lib/*/site-packages/onnxruntime")) / "__init__.py"
+
+
 def damage(kind, home):
-    package = next(home.glob("lib/*/site-packages/onnxruntime"))
-    match kind:
-        case "a file is gone":
-            (package / "__init__.py").unlink()
-        case "a file is longer":
-            # Written anew: the package cache may share the old one.
-            text = (package / "__init__.py").read_text()
-            (package / "__init__.py").unlink()
-            (package / "__init__.py").write_text(text + "\n")
-        case "a file was added":
-            (package / "more.py").write_text("")
-        case "the interpreter is gone":
-            (home / "bin" / "python").unlink()
-        case "the description is no JSON":
-            (home / "environment.json").write_text("{")
-        case "the description is another's":
-            (home / "environment.json").write_text(json.dumps({"format": "other"}))
+    DAMAGES[kind](home)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "a file is gone",
-        "a file is longer",
-        "a file was added",
-        "the interpreter is gone",
-        "the description is no JSON",
-        "the description is another's",
-    ],
-)
+@pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_environment_is_not_used(kind, copied, no_network):
     home = next(p for p in copied.iterdir() if p.is_dir())
     damage(kind, home)
     assert cached_environments(copied) == []
     refused(PINS, copied)
+
+
+def test_a_copy_is_the_same_environment(copied):
+    home = next(p for p in copied.iterdir() if p.is_dir())
+    os.utime(next(home.glob("lib/*/site-packages/onnxruntime/__init__.py")), ns=(1, 1))
+    assert [e.path for e in cached_environments(copied)] == [home]
+
+
+@pytest.mark.parametrize("kind", ["a file", "under a file", "not to be written"])
+def test_a_cache_that_cannot_be_had_is_said(kind, tmp_path):
+    (tmp_path / "file").write_text("")
+    cache = {
+        "a file": tmp_path / "file",
+        "under a file": tmp_path / "file" / "below",
+        "not to be written": Path("/proc/nowhere"),
+    }[kind]
+    with pytest.raises(UsageError, match="environments cannot be kept here") as caught:
+        environment_for(PINS, cache, where="m")
+    assert "HARNESS_ENVIRONMENTS_DIR" in caught.value.remedy
 
 
 def test_a_damaged_environment_is_built_again(copied):
@@ -218,8 +246,24 @@ def test_an_environment_that_breaks_under_way_is_not_the_models_fault(copied, ma
     damage("a file is gone", home)
     shutil.rmtree(next(home.glob("lib/*/site-packages/numpy")))
     wanted = Look(model=make_model(), python=home / "bin" / "python")
-    with pytest.raises(SandboxError, match="does not get as far as loading a model"):
+    with pytest.raises(EnvironmentUnavailableError, match="does not get as far as loading a model"):
         look([wanted], LIMITS, allow_weaker=True)
+
+
+def test_what_broke_under_way_is_built_anew_even_if_nothing_shows(copied, make_model):
+    home = next(p for p in copied.iterdir() if p.is_dir())
+    package = next(home.glob("lib/*/site-packages/numpy/_core/_multiarray_umath*.so"))
+    before = package.stat()
+    package.unlink()
+    package.write_bytes(bytes(before.st_size))
+    os.utime(package, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cached_environments(copied), "the damage shows at once: the test tests nothing"
+    with pytest.raises(EnvironmentUnavailableError):
+        look([Look(model=make_model(), python=home / "bin" / "python")], LIMITS, allow_weaker=True)
+    said = []
+    environment = environment_for(PINS, copied, where="m", building=lambda: said.append(1))
+    assert said == [1]
+    assert answer(make_model(), environment.interpreter)[1].shape == (2, 1024)
 
 
 @pytest.mark.slow

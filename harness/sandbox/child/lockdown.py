@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from harness.sandbox.child import kernel, landlock, namespaces, seccomp, selftests
+from harness.sandbox.child import kernel, landlock, namespaces, packages, seccomp, selftests
 
 MAX_OPEN_FILES = 64
 MAX_CPU_S = 24 * 3600
@@ -28,6 +28,8 @@ Layers = dict[str, str]
 
 def stage_a(parent: int, memory_bytes: int, die_with_parent: bool) -> Layers:
     """What holds during the imports: limits, no network, files readable that the imports need.
+
+    Packages can be imported when it has returned, and not before.
 
     Args:
       parent: process id of the parent.
@@ -51,8 +53,10 @@ def stage_a(parent: int, memory_bytes: int, die_with_parent: bool) -> Layers:
         ("rlimit_cpu", resource.RLIMIT_CPU, MAX_CPU_S),
     ):
         _try(layers, name, _limit, what, value)
-    _try(layers, "landlock_imports", _read_imports_only)
+    folders = packages.folders()
+    _try(layers, "landlock_imports", _read_imports_only, *folders)
     _try(layers, "no_files", _no_files)
+    sys.path += [folder for folder in folders if folder not in sys.path]
     if die_with_parent:
         _try(layers, "parent_death_signal", _parent_death_signal, parent)
     return layers
@@ -92,7 +96,9 @@ def stage_b(parent: int, layers: Layers) -> dict[str, str]:
     return answers
 
 
-def _try(layers: Layers, name: str, attempt: Callable[..., str | None], *arguments: int) -> None:
+def _try(
+    layers: Layers, name: str, attempt: Callable[..., str | None], *arguments: int | str
+) -> None:
     try:
         layers[name] = attempt(*arguments) or ""
     except (OSError, ValueError, AttributeError) as error:
@@ -126,8 +132,8 @@ def _no_network() -> str:
     return "" if answer == "ENETUNREACH" else f"the machine itself can be reached ({answer})"
 
 
-def _read_imports_only() -> str:
-    landlock.restrict(landlock.needed_for_imports())
+def _read_imports_only(*folders: str) -> str:
+    landlock.restrict([*landlock.needed_for_imports(), *folders])
     answer = selftests.open_answer("/etc/passwd")
     return "" if answer == "EACCES" else f"a system file could be opened ({answer})"
 
