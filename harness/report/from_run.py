@@ -68,7 +68,7 @@ def view_from_run(
         behaviour=behaviour.behaviour(summary_doc),
         latency=behaviour.latency(summary_doc),
         isolation=method.isolation(decision_doc, manifest_doc),
-        method=method.method(decision_doc, manifest_doc, summary_doc),
+        method=method.method(decision_doc, manifest_doc, summary_doc, rows),
         limits=method.limits(decision_doc, intermediates_doc),
         always=method.ALWAYS_OF_A_TABLE if manifest_doc.at("table") else method.ALWAYS,
     )

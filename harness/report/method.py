@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.report.headline import below_required, isolation_of
+from harness.report.proofs import proofs
 from harness.report.read import LONG, Doc
 from harness.report.tones import Tone
 from harness.report.views import Cell, Column, Fact, Section, Table
@@ -100,8 +103,8 @@ def _self_tests(isolation: Doc) -> Table:
     )
 
 
-def method(decision: Doc, manifest: Doc, summary: Doc) -> Section:
-    """Error rates, claim, seed, hashes, environment, policy text."""
+def method(decision: Doc, manifest: Doc, summary: Doc, rows: Sequence[Doc]) -> Section:
+    """Error rates, what the tests prove, claim, seed, hashes, environment, policy text."""
     policy = manifest.at("policy")
     environment = tuple(
         (Cell(text=plain_word(name)), Cell(text=_flat(value), mono=True))
@@ -113,6 +116,7 @@ def method(decision: Doc, manifest: Doc, summary: Doc) -> Section:
         lead="Sequential tests: their error rates hold however often the evidence is looked at.",
         facts=(*_rates(decision), *_setting(decision, manifest), *_hashes(decision, manifest)),
         tables=(
+            *proofs(rows, decision, manifest),
             Table(
                 title="Environment",
                 columns=(Column(label="Part"), Column(label="Value")),
