@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from harness.pipeline.compare import compare_models
     from harness.pipeline.gate import resume_gate, run_gate
+    from harness.pipeline.golden import make_golden
     from harness.pipeline.judge_table import judge_table
     from harness.pipeline.plan import plan
     from harness.pipeline.scenario import run_scenarios
@@ -18,13 +19,22 @@ if TYPE_CHECKING:
 _API = {
     "compare_models": "harness.pipeline.compare",
     "judge_table": "harness.pipeline.judge_table",
+    "make_golden": "harness.pipeline.golden",
     "plan": "harness.pipeline.plan",
     "resume_gate": "harness.pipeline.gate",
     "run_gate": "harness.pipeline.gate",
     "run_scenarios": "harness.pipeline.scenario",
 }
 
-__all__ = ["compare_models", "judge_table", "plan", "resume_gate", "run_gate", "run_scenarios"]
+__all__ = [
+    "compare_models",
+    "judge_table",
+    "make_golden",
+    "plan",
+    "resume_gate",
+    "run_gate",
+    "run_scenarios",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -31,6 +31,7 @@ _COMMANDS = {
     "demo": "harness.cli.demo",
     "doctor": "harness.cli.doctor",
     "gate": "harness.cli.gate",
+    "golden": "harness.cli.golden",
     "judge": "harness.cli.judge",
     "plan": "harness.cli.plan",
     "report": "harness.cli.report",

@@ -34,6 +34,8 @@ class PinnedModel:
     """Last instant whose data the version was trained on; None when the version does not say."""
     tags: tuple[tuple[str, str], ...] = ()
     """Registry tags, sorted by key."""
+    golden: Path | None = None
+    """A copy of its golden rows; None when none were logged with it. Not part of the digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,6 +114,31 @@ def _anchor_loads(case: _Case) -> _Answer | None:
     )
 
 
+def _baseline_is_golden(case: _Case) -> _Answer | None:
+    how = case.facts.baseline_not_golden
+    if not how:
+        return None
+    return _hold(
+        "baseline_not_reproduced",
+        f"The baseline does not reproduce its own golden rows: {how}. What runs here is not the "
+        "version that was trained, so nothing can be compared with it.",
+        "Find out what changed since (runtime, requirements, preprocessing), or log its golden rows anew.",
+    )
+
+
+def _candidate_is_golden(case: _Case) -> _Answer | None:
+    how = case.facts.candidate_not_golden
+    if not how:
+        return None
+    return _Answer(
+        decision=Decision.ROLLBACK,
+        reason="candidate_not_reproduced",
+        explanation=f"The candidate does not reproduce its own golden rows: {how}. It would serve "
+        "something else than what was trained.",
+        next="Repair the export, the runtime or the preprocessing and register a new version.",
+    )
+
+
 def one_decides(policy: Policy, kind: str) -> bool:
     """Whether a single failure of the candidate decides, as no gating guardrail has a margin for it.
 
@@ -380,6 +405,8 @@ _RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
     _baseline_loads,
     _candidate_loads,
     _anchor_loads,
+    _baseline_is_golden,
+    _candidate_is_golden,
     _candidate_answers,
     _traffic_is_whole,
     _replay_is_faithful,

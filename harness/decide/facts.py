@@ -92,6 +92,10 @@ class Facts:
     """Why the candidate did not load; "" = it did."""
     anchor_load_failure: str = ""
     """Why the anchor did not load; "" = it did, or there is none."""
+    baseline_not_golden: str = ""
+    """How the baseline differs from its own golden rows; "" = it does not, or it has none."""
+    candidate_not_golden: str = ""
+    """The same for the candidate."""
     candidate_only_failures: tuple[FailureCount, ...] = ()
     """By kind."""
     candidate_flaky: int = 0

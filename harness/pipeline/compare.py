@@ -27,6 +27,7 @@ from harness.pipeline.batch_mates import mixes
 from harness.pipeline.candidate_failures import CandidateFailures
 from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
+from harness.pipeline.golden import GoldenCheck, check_golden
 from harness.pipeline.graph_pass import (
     DifferingFirst,
     GraphLook,
@@ -200,6 +201,7 @@ def compare_models(
         setup = _Setup(
             window=window, match=match, recipes=recipes, graphs=graphs,
             models=(pinned[0], pinned[1]), mapping=renames, looked_into=looked_into,
+            golden=tuple(check_golden(r, m) for r, m in zip(recipes, pinned, strict=True)),
         )  # fmt: skip
         return _compared(setup, limit, listener)
 
@@ -255,6 +257,8 @@ class _Setup:
     models: tuple[PinnedModel, PinnedModel]
     mapping: Mapping
     looked_into: GraphPolicy
+    golden: tuple[GoldenCheck, ...]
+    """Old and new version against their own golden rows."""
 
 
 def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
@@ -344,11 +348,12 @@ def _result(
     mixing: tuple[str, ...],
     asked: int,
 ) -> CompareResult:
-    outputs, features = diffs[0].finish(), diffs[1].finish()
+    outputs, features, golden = diffs[0].finish(), diffs[1].finish(), setup.golden
     differ = bool(outputs.mismatched_requests or features.mismatched_requests)
     versions = {leg.name: leg.first.versions for leg in legs if leg.first}
     findings = [
         *environment_findings(setup.models, versions, differ=differ),
+        *(f for check in golden for f in check.findings()),
         *findings_from_features(features, 0.0),
         *findings_from_outputs(outputs, 0.0),
         *findings_from_floor(floor),
@@ -365,6 +370,7 @@ def _result(
         or sum(f.count() for f in failures)
         or len(ended) == 1
         or legs[1].counters().flaky
+        or golden[1].failure
         or (outputs.requests and _lacking(setup, features))
     )
     counted = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}
@@ -374,8 +380,9 @@ def _result(
         if column.unprovable and column.tensor in counted
     )
     return CompareResult(
-        equal=not (apart or ended),
-        comparable=apart or bool(outputs.requests and not ended and not hidden),
+        equal=not (apart or ended or golden[0].failure),
+        comparable=not golden[0].failure
+        and (apart or bool(outputs.requests and not ended and not hidden)),
         compared=outputs.requests,
         asked=asked,
         available=setup.window.info.count,
@@ -391,6 +398,7 @@ def _result(
             *ended,
             *hidden,
             *(() if features.requests else ("no feature inside the models was compared",)),
+            *(text for check in golden for text in check.not_compared()),
             *((f"{both} requests that both versions reject",) if both else ()),
         ),
     )

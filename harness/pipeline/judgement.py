@@ -31,6 +31,7 @@ from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.gate_graph import with_graph
+from harness.pipeline.golden import check_versions, golden_facts, golden_findings, not_golden
 from harness.pipeline.graph_pass import check_mapped_tensors
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.latency_pass import take_latency
@@ -103,6 +104,10 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
         ),
         replace(candidate, caps=DECISIVE) if one_decides(prepared.policy, "crash") else candidate,
     )  # fmt: skip
+    check_versions(recipes, (prepared.baseline, prepared.candidate), prepared.manifest)
+    failed = golden_facts(prepared.manifest)
+    if failed is not None:
+        return _not_run(prepared, failed, prepared.manifest, plan)
     third = [
         leg_recipe("anchor", model, None, limits=limits, python=pythons[-1], allow_weaker=weaker)
         for model in (prepared.anchor,)
@@ -272,6 +277,7 @@ def _ended(run: _Run) -> Outcome:
             notes,
         ),
         *leg_findings("baseline", run.result.baseline, {}, (), (), notes),
+        *golden_findings(run.manifest),
         *baseline_failures(failures.baseline),
         *latency_findings(run.latency),
         *batch_findings(run.mixing),
@@ -349,7 +355,7 @@ def _not_run(
     record = decide(prepared.policy, status, rows, facts)
     return Outcome(
         record=record, evidence=rows, intermediates={},
-        findings=(*load_findings(facts), *integrity_findings(manifest, np.empty(0), ())),
+        findings=(*load_findings(facts), *golden_findings(manifest), *integrity_findings(manifest, np.empty(0), ())),
         summary={}, manifest=manifest, models=(prepared.baseline, prepared.candidate),
         windows=windows_json(prepared, {w.name: w.judged for w in facts.windows}), plan=plan, status=status,
     )  # fmt: skip
@@ -417,7 +423,11 @@ def _facts(run: _Run, *, one_value: bool) -> Facts:
         features_not_compared=run.described.unproven[1],
         attempt=prepared.attempt,
         exhausted=result.finished,
-        not_compared=(*run.described.not_compared, *left_out(prepared, run.plan)),
+        not_compared=(
+            *run.described.not_compared,
+            *left_out(prepared, run.plan),
+            *not_golden(run.manifest),
+        ),
     )
 
 

@@ -337,6 +337,7 @@ def _pinned(content: dict[str, Any]) -> PinnedModel:
             "external": tuple(content.get("external", ())),
             "requirements": tuple(content["requirements"]),
             "tags": tuple((k, v) for k, v in content["tags"]),
+            "golden": Path(content["golden"]) if content.get("golden") else None,
         }
     )
     found = model_content(model.path, model.requirements).digest

@@ -27,6 +27,7 @@ from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
 from harness.resolve import tags as tag_names
 from harness.resolve.files import METADATA_FILE, copy_model, model_source
+from harness.resolve.golden import GOLDEN_FILE, golden_place
 from harness.resolve.mlflow_client import connect, explained, quiet, shown, sqlite_path
 from harness.resolve.requirements import REQUIREMENTS_FILE
 
@@ -102,6 +103,8 @@ def register(
         if training_cutoff is not None:
             wanted[tag_names.TRAINING_CUTOFF] = training_cutoff
         _write_metadata(copied, requirements=content.requirements, metadata=wanted)
+        if golden_place(model).is_file():
+            shutil.copyfile(golden_place(model), copied.parent / GOLDEN_FILE)
         client = connect(registry_uri, registry_uri)
         with explained(registry_uri):
             version = _same_content(client, name, content.digest)

@@ -22,6 +22,8 @@ REASONS = {
     "candidate_fails": "the candidate fails on requests that the baseline answers",
     "candidate_does_not_load": "the candidate does not load",
     "anchor_does_not_load": "the anchor does not load, so what the releases since it changed is unknown",
+    "baseline_not_reproduced": "the baseline does not reproduce its own golden rows",
+    "candidate_not_reproduced": "the candidate does not reproduce its own golden rows",
     "baseline_does_not_load": "the baseline does not load, so there is nothing to compare with",
     "floor_above_margin": "the baseline differs from itself by more than a margin",
     "traffic_integrity": "too much of the recorded traffic could not be read",

@@ -19,6 +19,7 @@ import yaml
 from harness.core.errors import ResolveError
 from harness.core.models import PinnedModel
 from harness.resolve.digest import ModelContent, external_data_names, model_content
+from harness.resolve.golden import pin_golden
 from harness.resolve.requirements import Recorded, recorded_beside, recorded_in_folder
 from harness.resolve.tags import training_cutoff_ns
 
@@ -65,6 +66,7 @@ def pin_path(given: str, into: Path) -> PinnedModel:
         python=source.recorded.python,
         training_cutoff_ns=training_cutoff_ns(tags, given),
         tags=source.metadata,
+        golden=pin_golden(at, into),
     )
 
 

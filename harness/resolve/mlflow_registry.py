@@ -14,6 +14,7 @@ from harness.core.errors import ResolveError, nearest
 from harness.core.models import PinnedModel
 from harness.resolve import tags
 from harness.resolve.files import copy_model, model_source
+from harness.resolve.golden import pin_golden
 from harness.resolve.mlflow_client import (
     connect,
     explained,
@@ -74,6 +75,7 @@ class MlflowRegistry:
                 path, content = copy_model(
                     source, into, where, recorded_digest=recorded.get(tags.DIGEST, "")
                 )
+                golden = pin_golden(folder, into)
         return PinnedModel(
             given=reference.given,
             uri=where,
@@ -86,6 +88,7 @@ class MlflowRegistry:
             python=source.recorded.python,
             training_cutoff_ns=tags.training_cutoff_ns(recorded, where),
             tags=tuple(sorted(_with_note(recorded).items())),
+            golden=golden,
         )
 
     def _version(self, reference: RegistryReference) -> Any:  # noqa: ANN401 - mlflow has no types

@@ -1,0 +1,291 @@
+"""A version against its own golden rows, before any traffic, and how such rows are made.
+
+A version that does not compute today what it computed when it was trained is not the version that
+was tested then: other bytes of a dependency, another runtime, a preprocessing that moved.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import ResolveError, UsageError, nearest
+from harness.core.findings import Finding, Severity
+from harness.core.jsonable import jsonable
+from harness.core.models import PinnedModel
+from harness.core.observations import Observations, Outcome
+from harness.core.policies import SandboxPolicy
+from harness.core.tensors import Array, Tensors
+from harness.core.traffic import RequestBatch
+from harness.decide.facts import Facts
+from harness.diff.distance import compare_rows, robust_scale
+from harness.diff.relations import name_relation
+from harness.pipeline.assets import default_cache_dir
+from harness.pipeline.describe import ROUNDING
+from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
+from harness.pipeline.runtimes import runtimes
+from harness.resolve.golden import golden_place
+from harness.resolve.pin import pin
+from harness.sandbox.answers import LoadFailure
+from harness.store.golden import GoldenRows, read_golden, write_golden
+from harness.store.tables import open_traffic
+
+ROWS = 64
+"""Golden rows of a version unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenCheck:
+    """One version against its golden rows."""
+
+    role: str
+    """baseline or candidate."""
+    rows: int
+    """Golden rows; 0 = it has none."""
+    tensors: int
+    """Tensors compared."""
+    failure: str
+    """The first tensor that differs, and how; "" = all are reproduced."""
+
+    def not_compared(self) -> tuple[str, ...]:
+        """What is to be said about a version without golden rows."""
+        return () if self.rows else (f"{self.role}: no golden rows were logged with it",)
+
+    def findings(self) -> list[Finding]:
+        """Whether they were reproduced."""
+        if not self.rows:
+            return []
+        if not self.failure:
+            return [
+                Finding(
+                    kind="golden_rows_reproduced", severity=Severity.INFO, where=self.role,
+                    what=f"the {self.role} reproduces its {self.rows} golden rows in all {self.tensors} tensors",
+                    remedy="Nothing to do.",
+                )
+            ]  # fmt: skip
+        return [
+            Finding(
+                kind="golden_rows_differ",
+                severity=Severity.HARM if self.role == "candidate" else Severity.WARNING,
+                where=self.role,
+                what=f"the {self.role} does not reproduce its own golden rows: {self.failure}",
+                remedy="Compare runtime, requirements and preprocessing with those of the training.",
+            )
+        ]
+
+
+def check_golden(recipe: LegRecipe, model: PinnedModel) -> GoldenCheck:
+    """Runs a version over its golden rows and compares every tensor, features first.
+
+    Args:
+      recipe: the version's leg.
+      model: as pinned, with its golden rows.
+
+    Raises:
+      ResolveError: the rows cannot be read, are another version's, or name what it does not have.
+    """
+    if model.golden is None:
+        return GoldenCheck(role=recipe.role, rows=0, tensors=0, failure="")
+    where = f"{recipe.role} {model.given}"
+    rows = read_golden(model.golden, where)
+    if rows.model and rows.model != model.digest:
+        raise ResolveError(
+            f"{where}, golden rows",
+            f"they are of the version {rows.model[:12]}, this one is {model.digest[:12]}",
+            "Log each version's own golden rows with it, or take the file away.",
+        )
+    seen = _answers(recipe, rows.inputs, where)
+    traced = {n: seen.features[n] for n in recipe.trace_tensors if n in seen.features}
+    _check_names(where, rows, traced, seen.outputs)
+    failure = _failed(seen)
+    ordered = [(n, rows.features[n], traced[n]) for n in traced if n in rows.features]
+    ordered += [(n, rows.outputs[n], v) for n, v in seen.outputs.items() if n in rows.outputs]
+    for name, logged, now in ordered:
+        failure = failure or _difference(name, logged, now)
+    return GoldenCheck(
+        role=recipe.role, rows=len(rows), tensors=len(ordered), failure=failure
+    )  # fmt: skip
+
+
+def check_versions(
+    recipes: Sequence[LegRecipe], models: Sequence[PinnedModel], manifest: dict[str, Any]
+) -> None:
+    """Checks the versions of a gate and keeps the answers in its manifest.
+
+    Args:
+      recipes: baseline's and candidate's legs.
+      models: as pinned, in the same order.
+      manifest: gets `golden`.
+
+    Raises:
+      As `check_golden`.
+    """
+    pairs = zip(recipes, models, strict=True)
+    manifest["golden"] = [jsonable(check_golden(recipe, model)) for recipe, model in pairs]
+
+
+def golden_facts(manifest: dict[str, Any]) -> Facts | None:
+    """What the decision rests on where a version does not reproduce its golden rows; else None."""
+    failures = {check.role: check.failure for check in _checks(manifest)}
+    if not any(failures.values()):
+        return None
+    return Facts(
+        windows=(),
+        baseline_not_golden=failures["baseline"],
+        candidate_not_golden=failures["candidate"],
+    )
+
+
+def golden_findings(manifest: dict[str, Any]) -> list[Finding]:
+    """Findings of the checks that a manifest holds."""
+    return [finding for check in _checks(manifest) for finding in check.findings()]
+
+
+def not_golden(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """One sentence a version without golden rows."""
+    return tuple(text for check in _checks(manifest) for text in check.not_compared())
+
+
+def _checks(manifest: dict[str, Any]) -> list[GoldenCheck]:
+    return [GoldenCheck(**saved) for saved in manifest.get("golden", ())]
+
+
+def make_golden(
+    model: str,
+    *,
+    inputs: Sequence[Path],
+    out: Path | None = None,
+    rows: int = ROWS,
+    registry_uri: str | None = None,
+    cache_dir: Path | None = None,
+    allow_lower_isolation: bool = False,
+) -> Path:
+    """Runs a version over some rows and logs inputs, features and outputs with it.
+
+    Args:
+      model: .onnx file, MLflow model folder or, with `out`, a registry reference.
+      inputs: traffic folder, sealed window, .npz, .parquet or .jsonl.
+      out: where to; None = beside the file, or in the model folder.
+      rows: most requests to log, the first of the window's storage order.
+      registry_uri: MLflow registry, for references.
+      cache_dir: where sealed windows are kept.
+      allow_lower_isolation: run below the tier that policies require by default.
+
+    Returns:
+      The file.
+
+    Raises:
+      UsageError: nowhere to write, a version that does not load or fails on a row, unusable inputs.
+    """
+    if out is None and model.startswith("models:/"):
+        raise UsageError(model, "there is no file beside it", "Give --out FILE.")
+    path = out or golden_place(Path(model))
+    if path.exists():
+        raise UsageError(str(path), "golden rows are there already", "Remove them first.")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(str(path), "there is no such folder", "Make it, or name another file.")
+    with tempfile.TemporaryDirectory(prefix="harness-golden-") as scratch:
+        pinned = pin(model, Path(scratch) / "models", registry_uri=registry_uri)
+        limits = SandboxPolicy()
+        (runtime,) = runtimes([pinned], lambda _: None)
+        (seen,) = look_at(
+            [pinned], limits, Path(scratch) / "probes", [runtime.python],
+            allow_weaker=allow_lower_isolation,
+        )  # fmt: skip
+        if isinstance(seen, LoadFailure):
+            raise UsageError(model, f"does not load: {seen.message}", "Give a model that loads.")
+        recipe = leg_recipe(
+            "baseline", pinned, seen.probe, limits=limits, python=runtime.python,
+            allow_weaker=allow_lower_isolation,
+        )  # fmt: skip
+        window = open_traffic(
+            list(inputs), cache_dir or default_cache_dir(), seen.graph.signature.inputs
+        )
+        count = min(rows, window.info.count)
+        if not count:
+            raise UsageError(str(inputs[0]), "holds no request", "Give rows to log.")
+        given = window.read(np.arange(count, dtype=np.int64)).inputs
+        taken = {s.name: given[s.name] for s in seen.graph.signature.inputs}
+        found = _answers(recipe, taken, model)
+        if failed := _failed(found):
+            raise UsageError(model, f"cannot be logged: {failed}", "Give rows that it answers.")
+        write_golden(
+            path,
+            GoldenRows(
+                model=pinned.digest, inputs=taken, features=found.features, outputs=found.outputs
+            ),
+        )
+    return path
+
+
+def _answers(recipe: LegRecipe, inputs: Tensors, where: str) -> Observations:
+    """One pass over the rows, each a request of its own."""
+    n = len(next(iter(inputs.values())))
+    batch = RequestBatch(
+        seq=np.arange(n), request_id=np.array([f"golden row {i}" for i in range(n)], object),
+        ts_ns=np.zeros(n, np.int64), rows=np.ones(n, np.int64), inputs=inputs, recorded={},
+        answered=np.zeros(n, np.bool_), context={},
+    )  # fmt: skip
+    with open_legs(replace(recipe, input_names=())) as (leg,):
+        if leg.load_failure is not None:
+            raise UsageError(where, f"does not load: {leg.load_failure.message}", "Repair it.")
+        missing = [s.name for s in leg.first.signature.inputs if s.name not in inputs] if leg.first else []  # fmt: skip
+        if missing:
+            raise ResolveError(
+                f"{where}, golden rows",
+                f"there is no input:{missing[0]} ({nearest(missing[0], inputs)})",
+                "Log every input of the version.",
+            )
+        leg.submit(batch, trace=recipe.trace_model is not None)
+        return leg.collect()
+
+
+def _check_names(where: str, rows: GoldenRows, features: Tensors, outputs: Tensors) -> None:
+    """Refuses a golden tensor that the version does not show: it would never be checked."""
+    for part, logged, known in (
+        ("feature", rows.features, features),
+        ("output", rows.outputs, outputs),
+    ):
+        for name in logged:
+            if name not in known:
+                raise ResolveError(
+                    f"{where}, golden rows",
+                    f"{part}:{name} is no {part} that the version declares and shows "
+                    f"({nearest(name, known)})",
+                    "Correct the name, or declare it in the model's metadata.",
+                )
+
+
+def _failed(seen: Observations) -> str:
+    wrong = np.flatnonzero(seen.outcome != Outcome.OK)
+    if not len(wrong):
+        return ""
+    message = dict(seen.messages).get(int(wrong[0]), Outcome(int(seen.outcome[wrong[0]])).name)
+    return f"row {wrong[0]} is not answered ({message})"
+
+
+def _difference(name: str, logged: Array, now: Array) -> str:
+    """How a tensor differs from its golden rows; "" where it does not.
+
+    Last digits may: another processor rounds otherwise (`describe.ROUNDING`).
+    """
+    if logged.shape != now.shape:
+        return f"{name} has the shape {list(now.shape)}, it had {list(logged.shape)}"
+    before, after = logged.reshape(len(logged), -1), now.reshape(len(now), -1)
+    scale = robust_scale(before)
+    wrong = compare_rows(before, after, ROUNDING, scale).mismatch
+    if not wrong.any():
+        return ""
+    row, column = (int(i) for i in np.argwhere(wrong)[0])
+    relation = name_relation(
+        before[:, column], after[:, column], tolerance=ROUNDING, scale=scale
+    ).text.replace("candidate", "now").replace("baseline", "then")  # fmt: skip
+    return (
+        f"{name} differs in {int(wrong.any(axis=1).sum())} of {len(before)} rows, first in row {row}: "
+        f"{before[row, column]} then, {after[row, column]} now ({relation})"
+    )
