@@ -13,6 +13,7 @@ from harness.core.traffic import RequestBatch
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
 from harness.diff.reports import FaithfulReport, RequestMismatch
+from harness.diff.served import is_served
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.tally import TensorTally, floors_by_column
 
@@ -62,7 +63,8 @@ class FaithfulDiff:
     def _note_one_sided(self, requests: RequestBatch, baseline: Observations) -> None:
         if not baseline.outputs:
             return
-        for name in requests.recorded.keys() ^ baseline.outputs.keys():
+        recorded = {name for name in requests.recorded if not is_served(name)}
+        for name in recorded ^ baseline.outputs.keys():
             side = "only recorded" if name in requests.recorded else "not recorded"
             self._one_sided[name] = side
 

@@ -99,8 +99,8 @@ def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Fi
                     kind="output_changed",
                     severity=_severity(output, margin, quiet=Severity.INFO),
                     where=output.name,
-                    what=_sentence(output),
-                    remedy=_REMEDIES.get(output.relation, _OTHER_REMEDY),
+                    what=sentence(output),
+                    remedy=remedy_for(output),
                     relation=output.relation,
                     value=output.value,
                     requests=output.examples,
@@ -170,12 +170,8 @@ def _changed(report: TensorReport, margin: float | None, *, follows: bool) -> Fi
         kind="feature_follows" if follows else "feature_changed",
         severity=_severity(report, margin, quiet=Severity.WARNING),
         where=report.name,
-        what=_sentence(report),
-        remedy=(
-            "Correct the feature it follows from first."
-            if follows
-            else _REMEDIES.get(report.relation, _OTHER_REMEDY)
-        ),
+        what=sentence(report),
+        remedy=("Correct the feature it follows from first." if follows else remedy_for(report)),
         relation=report.relation,
         value=report.value,
         requests=report.examples,
@@ -188,7 +184,7 @@ def _zero_filled(reports: list[TensorReport]) -> list[Finding]:
     for tensor in dict.fromkeys(_tensor(r) for r in reports):
         columns = [r for r in reports if _tensor(r) == tensor]
         columns.sort(key=lambda r: -r.mismatched_requests)
-        parts = [_sentence(r, named=not r.about) for r in columns[:_SHOWN]]
+        parts = [sentence(r, named=not r.about) for r in columns[:_SHOWN]]
         if len(columns) > _SHOWN:
             parts.append(f"and {len(columns) - _SHOWN} more columns")
         found.append(
@@ -278,7 +274,7 @@ def _expected(report: TensorReport) -> Finding:
         kind="expected_change",
         severity=Severity.INFO,
         where=report.name,
-        what=f"{_sentence(report)}; listed under expected_changes",
+        what=f"{sentence(report)}; listed under expected_changes",
         remedy="Check that it changed in the way that was meant.",
         relation=report.relation,
         value=report.value,
@@ -327,7 +323,13 @@ def _severity(report: TensorReport, margin: float | None, *, quiet: Severity) ->
     return Severity.HARM if beyond else Severity.WARNING
 
 
-def _sentence(report: TensorReport, *, named: bool = True) -> str:
+def remedy_for(report: TensorReport) -> str:
+    """What to do about a tensor that differs in this way."""
+    return _REMEDIES.get(report.relation, _OTHER_REMEDY)
+
+
+def sentence(report: TensorReport, *, named: bool = True) -> str:
+    """Which tensor, in which way, in how many requests."""
     share = _percent(report.mismatched_requests / max(report.requests, 1))
     name = f"{report.name}: " if named else ""
     return f"{name}{report.text}, in {share} of {report.requests:,} requests"

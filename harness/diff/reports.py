@@ -181,6 +181,20 @@ class FaithfulReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedReport:
+    """Features that production logged, against the baseline's."""
+
+    features: tuple[TensorReport, ...]
+    """Per column; `baseline` is what is recomputed, `candidate` what was served."""
+    requests: int
+    """Requests compared; 0 = none logged features."""
+    mismatched_requests: int
+    """Of these: any feature beyond tolerance."""
+    not_compared: tuple[str, ...]
+    """Logged features that the baseline does not show."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObserverReport:
     """Whether reading the intermediates changes the answers."""
 

@@ -21,6 +21,7 @@ from harness.diff.findings import findings_from_features, findings_from_floor, f
 from harness.diff.floor import Floor
 from harness.diff.outputs import OutputDiff
 from harness.diff.reports import FeatureReport
+from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import mixes
@@ -281,12 +282,14 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         baseline.singly = candidate.singly = bool(mixing)
         outputs = OutputDiff(setup.match, floor)
         features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
+        served = ServedDiff(floor)
         only_new, only_old = CandidateFailures(), CandidateFailures()
         done = 0
         source = ((batch, window.read(batch.positions)) for batch in batches)
         for batch, pair in replay_pairs(baseline, candidate, source, trace=trace):
             differ = outputs.update(pair).mismatch | features.update(pair).mismatch
             chosen.add(batch.positions, differ, pair.both_answered())
+            served.update(pair.requests, pair.baseline)
             only_new.update(pair)
             only_old.update(replace(pair, baseline=pair.candidate, candidate=pair.baseline))
             done += len(pair)
@@ -294,7 +297,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         result = _result(
             setup,
             floor,
-            (outputs, features),
+            (outputs, features, served),
             (only_new, only_old),
             (baseline, candidate),
             mixing=mixing,
@@ -341,7 +344,7 @@ def _running(leg: Leg) -> Leg:
 def _result(
     setup: _Setup,
     floor: Floor,
-    diffs: tuple[OutputDiff, FeatureDiff],
+    diffs: tuple[OutputDiff, FeatureDiff, ServedDiff],
     failures: tuple[CandidateFailures, CandidateFailures],
     legs: tuple[Leg, Leg],
     *,
@@ -349,6 +352,7 @@ def _result(
     asked: int,
 ) -> CompareResult:
     outputs, features, golden = diffs[0].finish(), diffs[1].finish(), setup.golden
+    logged = diffs[2].finish()
     differ = bool(outputs.mismatched_requests or features.mismatched_requests)
     versions = {leg.name: leg.first.versions for leg in legs if leg.first}
     findings = [
@@ -358,6 +362,7 @@ def _result(
         *findings_from_outputs(outputs, 0.0),
         *findings_from_floor(floor),
         *batch_findings(mixing),
+        *findings_from_served(logged),
     ]
     for role, failed, leg in zip(("candidate", "baseline"), failures, reversed(legs), strict=True):
         findings += leg_findings(
@@ -388,12 +393,14 @@ def _result(
         available=setup.window.info.count,
         models=setup.models,
         findings=tuple(findings),
-        intermediates=intermediates_json(outputs, features, None, floor),
+        intermediates=intermediates_json(outputs, features, None, floor)
+        | {"served": jsonable(logged)},
         graph=GraphLook(),
         isolation=weakest(leg.first.isolation for leg in legs if leg.first),
         not_compared=(
             *outputs.not_compared,
             *features.not_compared,
+            *logged.not_compared,
             *(u for r in setup.recipes for u in r.untraced),
             *ended,
             *hidden,

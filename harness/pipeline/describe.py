@@ -20,6 +20,7 @@ from harness.diff.findings import (
 )
 from harness.diff.floor import Floor
 from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport
+from harness.diff.served import findings_from_served
 from harness.pipeline.evidence import RunningEvidence
 
 FILE_VERSION = "file"
@@ -68,7 +69,7 @@ def describe(
       untraced: declared tensors that could not be traced, as sentences.
     """
     outputs, features = evidence.outputs.finish(), evidence.features.finish()
-    observer = evidence.observer.finish()
+    observer, served = evidence.observer.finish(), evidence.served.finish()
     faithful = _worded(evidence.faithful.finish(), recorded_by(baseline, window), window)
     floor = evidence.terms.floor
     findings = [
@@ -77,10 +78,12 @@ def describe(
         *findings_from_outputs(outputs, _parity_margin(policy, Scope.OUTPUTS)),
         *findings_from_floor(floor),
         *findings_from_observer(observer),
+        *findings_from_served(served),
     ]
     not_compared = (
         *outputs.not_compared,
         *features.not_compared,
+        *served.not_compared,
         *untraced,
         *(() if features.requests else ("no feature inside the models was compared",)),
     )
@@ -92,6 +95,7 @@ def describe(
                 "max_rel": observer.max_rel,
                 "note": observer.note,
             },
+            "served": jsonable(served),
             "not_compared": list(not_compared),
         },
         findings=tuple(findings),

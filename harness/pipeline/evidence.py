@@ -31,6 +31,7 @@ from harness.diff.floor import Floor
 from harness.diff.observer import ObserverDiff
 from harness.diff.outputs import OutputDiff
 from harness.diff.reports import RequestMismatch
+from harness.diff.served import ServedDiff
 from harness.diff.signature import SignatureMatch
 from harness.judge.answers import positives, scores
 from harness.judge.combine import Judge
@@ -70,6 +71,7 @@ class RunningEvidence:
             floor, *terms.graphs, expected_changes(policy, Scope.FEATURES), policy.mapping
         )
         self.faithful = FaithfulDiff(floor)
+        self.served = ServedDiff(floor)
         self.observer = ObserverDiff(floor)
         self.failures = CandidateFailures()
         self.judged: dict[str, int] = {}
@@ -107,6 +109,8 @@ class RunningEvidence:
         """
         outputs = self.outputs.update(pair)
         features = self.features.update(pair) if batch.trace else _not_asked(len(pair))
+        if batch.trace:
+            self.served.update(pair.requests, pair.baseline)
         unfaithful = self.faithful.update(pair.requests, pair.baseline)
         self.observer.update(pair)
         seen = _under_baseline_names(pair, self.terms.match)
@@ -207,6 +211,7 @@ class RunningEvidence:
             policy.mapping,
         )
         found.faithful = FaithfulDiff.from_state(saved("faithful"), floor)
+        found.served = ServedDiff.from_state(saved("served"), floor)
         found.observer = ObserverDiff.from_state(saved("observer"), floor)
         found.failures = CandidateFailures.from_state(meta["failures"])
         found.judged = dict(meta["judged"])
@@ -215,11 +220,14 @@ class RunningEvidence:
 
     def _diffs(
         self,
-    ) -> tuple[tuple[str, OutputDiff | FeatureDiff | FaithfulDiff | ObserverDiff], ...]:
+    ) -> tuple[
+        tuple[str, OutputDiff | FeatureDiff | FaithfulDiff | ServedDiff | ObserverDiff], ...
+    ]:
         return (
             ("outputs", self.outputs),
             ("features", self.features),
             ("faithful", self.faithful),
+            ("served", self.served),
             ("observer", self.observer),
         )
 

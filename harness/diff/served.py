@@ -1,0 +1,126 @@
+"""Features that the serving side logged, against the same ones recomputed: train/serve skew.
+
+A recorded response tensor called `feature:NAME` is what production computed for the feature NAME of
+the version that answered. The baseline's graph computes it again from the recorded raw fields; where
+the two differ, the model is served something else than it was trained on. That is nobody's fault
+among the two versions: it is reported and decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from harness.core.findings import Finding, Severity
+from harness.core.observations import Observations, Outcome
+from harness.core.tensors import Bools
+from harness.core.traffic import RequestBatch
+from harness.diff.columns import compared_rows
+from harness.diff.findings import remedy_for, sentence
+from harness.diff.floor import Floor
+from harness.diff.reports import ParityVerdict, ServedReport, TensorReport
+from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
+from harness.diff.tally import TensorTally, floors_by_column
+
+PREFIX = "feature:"
+"""Of recorded tensors that are features."""
+
+
+class ServedDiff:
+    """Compares logged features with the baseline's, batch by batch.
+
+    Args:
+      floor: tolerance and scale per feature column.
+    """
+
+    def __init__(self, floor: Floor) -> None:
+        self._floors = floors_by_column(floor.features)
+        self._tallies: dict[str, TensorTally] = {}
+        self._requests = 0
+        self._mismatched = 0
+        self._unknown: dict[str, None] = {}
+
+    def update(self, requests: RequestBatch, baseline: Observations) -> None:
+        """Takes one batch that was traced."""
+        logged = {n.removeprefix(PREFIX): v for n, v in requests.recorded.items() if is_served(n)}
+        answered = np.asarray(requests.answered, dtype=np.bool_)
+        ok: Bools = np.asarray(answered & (baseline.outcome == Outcome.OK))
+        if not logged or not ok.any():
+            return
+        self._unknown |= dict.fromkeys(n for n in logged if n not in baseline.features)
+        view = compared_rows(requests, ok)
+        mismatch = np.zeros(len(requests), dtype=np.bool_)
+        for name in (n for n in baseline.features if n in logged):
+            tally = self._tallies.setdefault(name, self._tally(name))
+            marked = tally.update(baseline.features[name], logged[name], view)
+            if marked is not None:
+                mismatch |= marked
+        self._requests += int(ok.sum())
+        self._mismatched += int(mismatch.sum())
+
+    def finish(self) -> ServedReport:
+        """The report so far."""
+        return ServedReport(
+            features=tuple(_served(r) for t in self._tallies.values() for r in t.reports()),
+            requests=self._requests if self._tallies else 0,
+            mismatched_requests=self._mismatched,
+            not_compared=tuple(
+                f"logged feature {name}: the baseline's trace does not return it"
+                for name in self._unknown
+                if name not in self._tallies
+            ),
+        )
+
+    def state(self) -> State:
+        """Everything so far, as arrays without objects."""
+        head = [list(self._tallies), [self._requests, self._mismatched], list(self._unknown)]
+        state: State = {"head": bytes_from_value(head)}
+        for i, tally in enumerate(self._tallies.values()):
+            state |= under(str(i), tally.state())
+        return state
+
+    @classmethod
+    def from_state(cls, state: State, floor: Floor) -> ServedDiff:
+        """Continues from `state()`; the floor as in the first construction."""
+        diff = cls(floor)
+        names, counts, unknown = value_from_bytes(state["head"])
+        diff._requests, diff._mismatched = counts
+        diff._unknown = dict.fromkeys(unknown)
+        for i, name in enumerate(names):
+            tally = diff._tally(name)
+            tally.restore(inside(str(i), state))
+            diff._tallies[name] = tally
+        return diff
+
+    def _tally(self, name: str) -> TensorTally:
+        return TensorTally(name, "served", self._floors, ())
+
+
+def is_served(name: str) -> bool:
+    """Whether a recorded tensor is a logged feature and no answer."""
+    return name.startswith(PREFIX)
+
+
+def findings_from_served(report: ServedReport) -> list[Finding]:
+    """One finding a feature that production computed otherwise."""
+    return [
+        Finding(
+            kind="train_serve_skew",
+            severity=Severity.WARNING,
+            where=r.name,
+            what=f"train/serve skew in {sentence(r)}",
+            remedy=f"Production computes it otherwise than the model's graph. {remedy_for(r)}",
+            relation=r.relation,
+            value=r.value,
+            requests=r.examples,
+        )
+        for r in report.features
+        if r.verdict is ParityVerdict.DIFFERS
+    ]
+
+
+def _served(report: TensorReport) -> TensorReport:
+    """The same, in the words of this comparison."""
+    text = report.text.replace("candidate", "served").replace("the baseline", "the recomputed one")
+    return replace(report, text=text.replace("baseline", "recomputed"))

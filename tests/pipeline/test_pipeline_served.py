@@ -1,0 +1,103 @@
+"""Features that production logged, through whole comparisons and gates."""
+
+import numpy as np
+import pytest
+from gates import REFACTOR, TINY_START_NS, tiny_model
+
+from harness.core.findings import Severity
+from harness.core.traffic import Exchange
+from harness.core.verdicts import Decision
+from harness.pipeline.compare import compare_models
+from harness.pipeline.gate import run_gate
+from harness.store.traffic import TrafficWriter
+from harness.wire import MODEL_INFER
+from harness.wire.messages import request_bytes, response_bytes
+
+N = 500
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """Records N requests whose responses carry the served features beside the answer."""
+
+    def record(**served):
+        x = np.random.default_rng(7).uniform(0.5, 9, N).astype(np.float32)
+        p = (1 / (1 + np.exp(-x))).astype(np.float32)
+        columns = {f"feature:{n}": serve(x).astype(np.float32) for n, serve in served.items()}
+        folder = tmp_path / "traffic"
+        with TrafficWriter(folder) as writer:
+            writer.write(
+                Exchange(
+                    ts_ns=TINY_START_NS + i * 1_000_000_000, latency_ns=1, code=0, method=MODEL_INFER,
+                    model="tiny", version="1", request_id=f"t-{i}",
+                    request=request_bytes("tiny", {"x": x[i : i + 1]}, f"t-{i}"),
+                    response=response_bytes(
+                        "tiny", "1",
+                        {"probability": p[i : i + 1], "label": np.ones(1, np.int64),
+                         **{n: v[i : i + 1] for n, v in columns.items()}},
+                        f"t-{i}",
+                    ),
+                )
+                for i in range(N)
+            )  # fmt: skip
+        return folder
+
+    return record
+
+
+@pytest.fixture
+def model(tmp_path):
+    return str(tiny_model(tmp_path / "model.onnx"))
+
+
+@pytest.fixture
+def skewed(logged, model, windows):
+    return lambda serve: compare_models(
+        model, model, inputs=[logged(doubled=serve)], cache_dir=windows
+    )
+
+
+def skews(result):
+    return [f for f in result.findings if f.kind == "train_serve_skew"]
+
+
+@pytest.mark.parametrize(
+    ("serve", "relation", "value", "words"),
+    [
+        (lambda x: 2 * x * 1.609344, "scaled", 1.609344, "served = recomputed × 1.609344"),
+        (lambda x: 2 * x + 7.5, "shifted", 7.5, "served = recomputed + 7.5"),
+        (np.zeros_like, "filled_with_zero", 0, "served is 0 where the recomputed one"),
+        (lambda x: np.concatenate([[0], 2 * x[:-1]]), "other", None, "in 100 % of 500 requests"),
+    ],
+)
+def test_skew_is_named(serve, relation, value, words, skewed):
+    result = skewed(serve)
+    (found,) = skews(result)
+    assert (found.where, found.relation, found.severity) == ("doubled", relation, Severity.WARNING)
+    assert found.value == (value if value is None else pytest.approx(value, rel=1e-5))
+    assert words in found.what
+    assert result.exit_code == 0
+
+
+def test_features_served_as_they_are_computed_are_no_skew(logged, model, windows):
+    result = compare_models(
+        model, model, inputs=[logged(doubled=lambda x: 2 * x)], cache_dir=windows
+    )
+    assert skews(result) == []
+    assert result.intermediates["served"]["requests"] == N
+
+
+def test_a_logged_feature_that_the_baseline_does_not_show_is_said(logged, model, windows):
+    result = compare_models(model, model, inputs=[logged(other=lambda x: x)], cache_dir=windows)
+    assert "logged feature other: the baseline's trace does not return it" in result.not_compared
+
+
+def test_a_gate_tells_it_and_decides_as_before(logged, model, windows, write_policy, tmp_path):
+    result = run_gate(
+        model, model, traffic=[logged(doubled=lambda x: 2 * x * 60)], policy=write_policy(REFACTOR),
+        out=tmp_path / "run", cache_dir=windows,
+    )  # fmt: skip
+    (found,) = skews(result)
+    assert (found.relation, found.value) == ("scaled", 60.0)
+    assert result.decision is Decision.PROMOTE
+    assert not [f for f in result.findings if "feature:doubled" in f.what]
