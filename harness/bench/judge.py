@@ -11,6 +11,7 @@ import numpy as np
 from harness.bench.dependence import dependent_errors
 from harness.bench.efficiency import efficiency, naive
 from harness.bench.figures import Figure, Figures
+from harness.bench.live_form import live_form
 from harness.bench.margin import reasons, whole_table
 from harness.core.policies import Direction
 from harness.core.tensors import Floats
@@ -36,8 +37,9 @@ def bench_judge(*, long: bool, told: Callable[[str], None]) -> Figures:
       long: every combination of `margin.table`: 2,000 runs to n = 20,000, 40 to a million.
       told: is called with lines of progress.
     """
-    figures = efficiency(_LONG_RUNS if long else _RUNS, _SEED)
-    figures += [naive(), *speed()]
+    runs = _LONG_RUNS if long else _RUNS
+    figures = efficiency(runs, _SEED)
+    figures += [live_form(runs, _SEED + 5), naive(), *speed()]
     if long:
         figures += dependent_errors(_DEPENDENT_RUNS, _SEED + 4)
         figures += whole_table(runs=_LONG_RUNS, n=_LONG_N, seed=_SEED, told=told)

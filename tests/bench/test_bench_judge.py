@@ -10,6 +10,7 @@ from harness.bench.bars import bars_svg
 from harness.bench.efficiency import efficiency, naive
 from harness.bench.figures import Figure, Figures
 from harness.bench.judge import speed
+from harness.bench.live_form import live_form
 
 
 def test_the_judge_decides_near_the_bound_and_before_a_fixed_test_of_high_power():
@@ -25,6 +26,13 @@ def test_the_judge_decides_near_the_bound_and_before_a_fixed_test_of_high_power(
     assert figures["(c) unpaired .10 v .11, both arms: bound"].value == pytest.approx(
         22_514, rel=0.002
     )
+
+
+def test_the_live_judge_answers_about_where_the_bound_lies():
+    found = live_form(16, 7)
+    assert found.limit == pytest.approx(1.2)
+    # The mean of sixteen runs varies by a fifth.
+    assert 0.5 < found.value < 1.7
 
 
 def test_a_watched_z_test_raises_the_published_share_of_false_alarms():
