@@ -6,6 +6,8 @@ shapes are compared with what was asked before a value leaves this module.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ MAX_TENSORS = 100_000
 MAX_NAME = 10_000
 MAX_TEXT = 4000
 _KEPT, _KEPT_BYTES = 64, 1 << 16
+_LEAST_BODY, _SLACK = 16 << 20, 4
 _GROUPS = ("outputs", "features", "trace_outputs")
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -124,7 +127,8 @@ def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
     name = text_from(described.get("name"), MAX_NAME)
     onnx_type = text_from(described.get("type"), MAX_NAME)
     shape = described.get("shape")
-    if not isinstance(shape, list) or len(shape) > columns.MAX_RANK:
+    known = [d for d in shape if type(d) is int and d >= 0] if isinstance(shape, list) else []
+    if not isinstance(shape, list) or len(shape) > columns.MAX_RANK or not columns.is_shape(known):
         msg = f"the shape of {name!r} is no short list"
         raise FrameError(msg)
     trailing = tuple(d if type(d) is int and d >= 0 else None for d in shape[1:])
@@ -225,7 +229,15 @@ class Answers:
 
     def __init__(self, hello: Hello) -> None:
         self._hello = hello
+        self._row_bytes = _row_bytes(hello.signature.outputs)
         self._checked: dict[tuple[bytes, int], _Said] = {}
+
+    def most_bytes(self, rows: int) -> int | None:
+        """Bytes that are read of an answer for so many rows; None when the signature does not say.
+
+        More than the outputs take: a wrong shape is to be told as such.
+        """
+        return None if self._row_bytes is None else _LEAST_BODY + _SLACK * rows * self._row_bytes
 
     def read(
         self, frame: Frame, *, seq: int, rows: int, service_s: float
@@ -286,6 +298,18 @@ class Answers:
         return said
 
 
+def _row_bytes(outputs: Sequence[TensorSpec]) -> int | None:
+    """Bytes of one row of these; None where a length or a text decides it."""
+    total = 0
+    for spec in outputs:
+        if spec.datatype.startswith("OTHER:"):
+            continue
+        if spec.datatype in {"MAP", "BYTES"} or None in spec.shape:
+            return None
+        total += math.prod(d or 0 for d in spec.shape) * NUMPY_DTYPES[spec.datatype].itemsize
+    return total
+
+
 def _expect_declared(said: _Said, hello: Hello) -> None:
     """The outputs are those of the signature, with its types; only loose ones may be left out."""
     outputs = {e.name: e for e in said.groups[0]}
@@ -328,16 +352,16 @@ def expect_kind(header: Header, kind: str) -> None:
 
 
 def text_from(value: object, longest: int) -> str:
-    """A text of bounded length, or FrameError."""
-    if not isinstance(value, str) or len(value) > longest:
-        msg = "a text is missing or too long"
+    """A text of bounded length that can be written down, or FrameError."""
+    if not isinstance(value, str) or len(value) > longest or not columns.is_unicode(value):
+        msg = "a text is missing, too long or holds half a character"
         raise FrameError(msg)
     return value
 
 
 def message_from(value: object) -> str:
-    """A message for people: as `text_from`, fit for a terminal."""
-    return printable(text_from(value, MAX_TEXT))
+    """A message for people, fit for a terminal; half characters are replaced. As `text_from` otherwise."""
+    return text_from(printable(value) if isinstance(value, str) else value, MAX_TEXT)
 
 
 def texts_from(values: object, longest: int) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from harness.sandbox.child.ring import Ring, fill
 PIPE_BYTES = 1 << 20
 STDERR_TAIL = 4096
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _STDERR_READS = 16
 """Reads at a time, so that a child that floods its standard error holds nobody up."""
@@ -41,8 +42,8 @@ def widened(fd: int) -> None:
 
 
 def printable(text: str) -> str:
-    """Text from a child without terminal colours and control characters; lines stay."""
-    return _CONTROL.sub("", _COLOUR.sub("", text))
+    """Text from a child without terminal colours, control characters and half characters; lines stay."""
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _COLOUR.sub("", text)))
 
 
 class Channel:
@@ -102,12 +103,19 @@ class Channel:
         )
         self._write()
 
-    def receive(self, timeout_s: float, extension_s: Callable[[], float] = float) -> frames.Frame:
+    def receive(
+        self,
+        timeout_s: float,
+        extension_s: Callable[[], float] = float,
+        *,
+        max_body: int | None = None,
+    ) -> frames.Frame:
         """Waits for one frame; its body is a copy that the child cannot reach.
 
         Args:
           timeout_s: from now until the frame is complete.
           extension_s: asked whenever the time is over; seconds to add, 0 = the deadline has passed.
+          max_body: bytes that its body may have, where less than usual.
 
         Raises:
           ChannelClosed: the child closed its end.
@@ -117,7 +125,9 @@ class Channel:
         self._deadline = time.perf_counter() + timeout_s
         self._extension_s: Callable[[], float] | None = extension_s
         try:
-            frame = frames.read_frame(self._reader, self._max_body)
+            frame = frames.read_frame(
+                self._reader, self._max_body if max_body is None else max_body
+            )
         except EOFError:
             raise ChannelClosed from None
         finally:

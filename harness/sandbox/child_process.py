@@ -20,7 +20,7 @@ from harness.sandbox.channel import Channel, ChannelClosed, ChannelTimeout
 from harness.sandbox.child.frames import FrameError
 from harness.sandbox.child.ring import Ring
 from harness.sandbox.memory_files import sealed_from_bytes
-from harness.sandbox.watchdog import WATCHDOG, Watch
+from harness.sandbox.watchdog import MOST_THREADS, WATCHDOG, Watch
 
 # PYTHONHASHSEED is ignored under -I; it stands here for programs that a version's environment may add.
 ENVIRONMENT = {
@@ -34,6 +34,9 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 _EXIT_GRACE_S = 0.5
+_TICKS = slice(11, 13)
+"""Of /proc/PID/stat from the state on: time in user and in system mode."""
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class ChildProcess:
@@ -169,6 +172,11 @@ class ChildProcess:
                 if self.over_memory:
                     limit = f"the policy's sandbox.memory is {self._watch.limit_bytes >> 20} MiB"
                     return "crash", f"the process used too much memory and was ended ({limit})"
+                if self._watch.crowded:
+                    return (
+                        "crash",
+                        f"the process had more than {MOST_THREADS} threads and was ended",
+                    )
                 return "crash", f"the process {ending}"
             case ChannelTimeout():
                 self.close()
@@ -194,14 +202,16 @@ class ChildProcess:
             return int(fields[0]) / 1e9, int(fields[1]) / 1e9
         return 0.0, 0.0
 
+    def cpu_of_other_threads_s(self) -> float:
+        """Seconds on a CPU of all its threads but the main one, since it began; 0 when unknown."""
+        ticks = _stat(self.pid)[_TICKS]
+        whole = sum(map(int, ticks)) * _TICK_S
+        # The kernel counts the whole in ticks, for user and system each.
+        return max(whole - self.cpu_times_s()[0] - len(ticks) * _TICK_S, 0.0)
+
     def could_run(self) -> bool:
         """Whether its main thread runs or waits for a processor, and for nothing else."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_bytes()
-        except OSError:
-            return False
-        # The name before the state is the program's own choice; nothing after it holds a parenthesis.
-        return stat.rpartition(b")")[2].split()[:1] == [b"R"]
+        return _stat(self.pid)[:1] == [b"R"]
 
     def has_exited(self) -> bool:
         """Whether it has ended by itself.
@@ -229,6 +239,16 @@ def _spawned(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
         )
     finally:
         Path(directory).rmdir()
+
+
+def _stat(pid: int) -> list[bytes]:
+    """What the kernel says of a process, from its state on; empty when it says nothing."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return []
+    # The name before the state is the program's own choice; nothing after it holds a parenthesis.
+    return stat.rpartition(b")")[2].split()
 
 
 def _opened(path: str) -> int:

@@ -70,6 +70,9 @@ class Deadline:
         cpu, waited = self._child.cpu_times_s()
         used, waited = max(cpu - self._cpu_s, 0.0), max(waited - self._waited_s, 0.0)
         elapsed = time.perf_counter() - self._began
+        # A main thread that waits for the process's own threads is not starved by the host.
+        others = self._child.cpu_of_other_threads_s()
+        used, waited = used + others, max(waited - others, 0.0)
         figures = f"{used:.1f} s of processor time"
         if elapsed - waited < _WHOLE * self.limit_s:
             words = f"the host gave it no processor for {waited:.1f} of {elapsed:.1f} s"

@@ -28,6 +28,8 @@ from harness.sandbox.answers import (
     texts_from,
 )
 from harness.sandbox.bundle import GRAPHS
+from harness.sandbox.channel import printable
+from harness.sandbox.child.columns import is_unicode
 from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.deadlines import received
@@ -46,6 +48,8 @@ from harness.sandbox.starting import (
 TRAINING_CUTOFF = "harness.training_cutoff"
 VOCABULARY = "harness.vocabulary."
 _MAX_METADATA = 4 << 20
+_MOST_DECLARED = 10_000
+"""Features or fitted constants of one model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,10 +320,18 @@ def _listed(metadata: dict[str, str], key: str) -> tuple[str, ...]:
         texts = json.loads(metadata[key])
     except (ValueError, RecursionError):
         texts = None
-    if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+    if not isinstance(texts, list) or not all(
+        isinstance(t, str) and is_unicode(t) and len(t) <= MAX_NAME for t in texts
+    ):
         raise UsageError(
             f"metadata {key}",
-            f"'{metadata[key][:80]}' is no JSON list of texts",
+            f"'{printable(metadata[key][:80])}' is no JSON list of texts",
             'Write it like ["a", "b"].',
+        )
+    if key in {FEATURES, FITTED} and len(texts) > _MOST_DECLARED:
+        raise UsageError(
+            f"metadata {key}",
+            f"names {len(texts):,} tensors, and at most {_MOST_DECLARED:,} can be compared",
+            "Name the features that are worth comparing.",
         )
     return tuple(texts)

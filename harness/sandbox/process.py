@@ -35,6 +35,7 @@ class _Asked:
     seq: int
     rows: int
     since: float
+    trace: bool
     refused: str = ""
 
 
@@ -179,7 +180,7 @@ class Sandbox:
         if trace and not self._traced:
             raise GateError(self.name, "has no trace session", "Start it with trace_model.")
         self._seq += 1
-        asked = _Asked(self._seq, rows, time.perf_counter())
+        asked = _Asked(self._seq, rows, time.perf_counter(), trace)
         try:
             described, buffers = columns.encoded(inputs)
             text = header_text({"rows": rows, "trace": trace}, {"tensors": described})
@@ -216,7 +217,8 @@ class Sandbox:
         limit = self._limits.batch_deadline_s if timeout_s is None else timeout_s
         deadline = Deadline(self._child, limit)
         try:
-            frame = self._child.channel.receive(limit, deadline.owed_s)
+            most = None if asked.trace else self._answers.most_bytes(asked.rows)
+            frame = self._child.channel.receive(limit, deadline.owed_s, max_body=most)
             return self._checked(asked, frame)
         except PIPE_ERRORS as error:
             overdue = deadline.overdue()

@@ -264,7 +264,7 @@ class Tracer:
                 msg = "the answer holds something else than was asked for"
                 raise FrameError(msg)
             tensors = columns.values(entries, frame.body)
-            return Traced(tensors=tensors, keys=_keys(header.get("keys"), tensors))
+            return Traced(tensors=tensors, keys=keys_from(header.get("keys"), tensors))
         except PIPE_ERRORS as error:
             _, self._dead = self._child.explain(error)
             return Traced(tensors={}, keys={}, failure=self._dead)
@@ -288,7 +288,8 @@ class Tracer:
         self.close()
 
 
-def _keys(given: object, tensors: Tensors) -> dict[str, tuple[str, ...]]:
+def keys_from(given: object, tensors: Tensors) -> dict[str, tuple[str, ...]]:
+    """Class names of ZipMap tensors, or FrameError."""
     if not isinstance(given, dict) or not set(given) <= set(tensors):
         msg = "class names are missing"
         raise FrameError(msg)

@@ -1,8 +1,9 @@
-"""Ends children whose own resident memory passes their limit, whatever else limits them.
+"""Ends children whose resident memory or number of threads passes a limit, whatever else limits them.
 
 The address-space limit turns most excess into a clean error inside the child. What it does not cover —
 a child on which it could not be set — is seen from outside: one thread reads every watched
-process's resident size every few milliseconds and kills the process that is over its limit.
+process's resident size every few milliseconds and kills the process that is over its limit. A session
+has one thread; a process that starts many takes the machine from the others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 INTERVAL_S = 0.01
+MOST_THREADS = 16
+_OWN_LINKS = 2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -29,7 +32,9 @@ class Watch:
     peak_bytes: int = field(default=0)
     """Largest resident size that was seen."""
     killed: bool = field(default=False)
-    """It was over its limit and was ended for it."""
+    """It was over its limit of memory and was ended for it."""
+    crowded: bool = field(default=False)
+    """It had more threads than MOST_THREADS and was ended for them."""
 
 
 class Watchdog:
@@ -89,10 +94,21 @@ def _look(watch: Watch) -> None:
     except (OSError, ValueError, IndexError):
         return  # it has ended by itself, or there is no /proc: the other limits hold
     watch.peak_bytes = max(watch.peak_bytes, resident)
-    if resident > watch.limit_bytes and not watch.killed:
-        watch.killed = True
+    if watch.killed or watch.crowded:
+        return
+    watch.killed = resident > watch.limit_bytes
+    watch.crowded = _threads(watch.pid) > MOST_THREADS
+    if watch.killed or watch.crowded:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(watch.pid, signal.SIGKILL)
+
+
+def _threads(pid: int) -> int:
+    """How many a process has: links of a folder, which cost one call; 0 when it has ended."""
+    try:
+        return os.stat(f"/proc/{pid}/task").st_nlink - _OWN_LINKS  # noqa: PTH116 - three times as fast
+    except OSError:
+        return 0
 
 
 WATCHDOG = Watchdog()

@@ -197,6 +197,46 @@ def test_a_stopped_child_could_not_run_and_a_busy_one_could():
     assert not ChildProcess.could_run(child)
 
 
+SPINNING_BESIDE = """
+import hashlib, threading
+data = bytes(1 << 22)
+def spin():
+    while True:
+        hashlib.sha256(data).digest()
+threading.Thread(target=spin, daemon=True).start()
+print(flush=True)
+threading.Event().wait()
+"""
+
+
+def test_what_other_threads_compute_is_counted():
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", SPINNING_BESIDE], stdout=subprocess.PIPE
+    )
+    child = SimpleNamespace(pid=process.pid, cpu_times_s=lambda: (cpu_s(process.pid), 0.0))
+    try:
+        process.stdout.readline()
+        until = time.perf_counter() + 30
+        while (found := ChildProcess.cpu_of_other_threads_s(child)) < 0.2:
+            assert time.perf_counter() < until, found
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("others_s", "cause"), [(0.0, Cause.HOST_STARVED), (1.9, Cause.SPINNING)])
+def test_a_child_that_takes_the_processor_from_itself_is_not_starved(others_s, cause):
+    """Its main thread computed for 0.05 s and waited for 1.9 of 2 s, all of it or none for the host."""
+    readings = iter([(0.0, 0.0), (0.05, 1.9)])
+    child = SimpleNamespace(
+        cpu_times_s=lambda: next(readings), cpu_of_other_threads_s=lambda: others_s
+    )
+    deadline = deadlines.Deadline(child, 0.5)
+    deadline._began -= 2.0
+    assert deadline.overdue().cause == cause
+
+
 class Readings:
     """A child as the scheduler tells of it, reading by reading: (processor time, waited, could run)."""
 

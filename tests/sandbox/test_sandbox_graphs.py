@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import sandbox_models as models
@@ -202,9 +204,29 @@ def test_a_file_that_is_no_model_is_a_load_failure(tmp_path, look):
     assert failure.kind == "load"
 
 
+def test_more_features_than_can_be_compared_are_refused(tmp_path):
+    kind = TensorProto.FLOAT
+    path = models.saved(
+        tmp_path / "m.onnx",
+        [models.node("Identity", ["x"], ["y"])],
+        [models.tensor("x", kind)],
+        [models.tensor("y", kind)],
+        metadata={"harness.features": json.dumps([f"f{i}" for i in range(10_001)])},
+    )
+    failure = inspect(path, LIMITS)
+    assert isinstance(failure, LoadFailure)
+    assert failure.kind == "metadata"
+    assert "names 10,001 tensors" in failure.message
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("harness.features", "doubled"), ("harness.training_cutoff", "last summer")],
+    [
+        ("harness.features", "doubled"),
+        ("harness.features", '["doubled", "\\ud800"]'),
+        ("harness.fitted", '["\\udfff"]'),
+        ("harness.training_cutoff", "last summer"),
+    ],
 )
 def test_metadata_that_cannot_be_read_is_a_load_failure_that_names_it(tmp_path, key, value):
     kind = TensorProto.FLOAT

@@ -95,11 +95,18 @@ def test_the_honest_answer_of_these_fixtures_is_accepted(tmp_path):
         ("prefix(2, 0); os.write(answers, b'[]')", "no JSON object"),
         ("prefix(1 << 31, 0)", "over the limit"),
         ("prefix(2, 1 << 62)", "over the limit"),
-        ("answer(shape=(2**31, 2**31))", "do not hold"),
+        ("answer(shape=(2**31, 2**15))", "do not hold"),
         ("answer(shape=(-1, 2))", "has the shape"),
         ("answer(shape=(2.0, 2))", "has the shape"),
         ("answer(shape=[1] * 40)", "no valid size or shape"),
         ("answer(size=1 << 40)", "do not hold"),
+        ("answer(shape=(2, 0, 2**47, 2**47), size=0, body=b'')", "has the shape"),
+        ("prefix(2, 40 << 20)", "over the limit of"),
+        ("answer(left_out=['\\ud800'])", "half a character"),
+        (
+            "answer(features=[{'name': '\\ud800', 'dtype': 'bool', 'shape': [2], 'size': 2}])",
+            "half a character",
+        ),
         ("answer(body=b'')", "the frame holds 0 bytes, its tensors 64"),
         ("answer(dtype='object')", "unknown dtype"),
         ("answer(dtype='float64', size=32)", "declared as FP32"),
@@ -120,6 +127,30 @@ def test_a_broken_protocol_is_invalid(tmp_path, lines, message):
     assert (fault.kind, fault.alive) == (Outcome.INVALID, False)
     assert message in fault.message
     assert len(fault.message) < 5000
+
+
+def test_half_a_character_in_a_message_is_replaced(tmp_path):
+    lines = "hello()\nsend({'kind': 'answer', 'ok': False, 'error': 'bad \\ud800'}, number=1)\ntime.sleep(60)"
+    sandbox = start(tmp_path, lines)
+    assert isinstance(sandbox, Sandbox)
+    with sandbox:
+        sandbox.submit({"x": np.zeros((2, 2), np.float32)}, 2, trace=False)
+        fault = sandbox.collect()
+    assert isinstance(fault, BatchFault)
+    assert (fault.kind, fault.message) == (Outcome.ERROR, "bad \ufffd")
+
+
+def test_a_child_that_starts_many_threads_is_ended(tmp_path):
+    lines = """
+    import threading
+    threading.stack_size(1 << 17)
+    for _ in range(200):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    time.sleep(60)
+    """
+    fault = fault_of(tmp_path, lines)
+    assert fault.kind == Outcome.CRASH
+    assert "more than 16 threads" in fault.message
 
 
 def test_a_flood_of_answers_is_read_one_at_a_time(tmp_path):

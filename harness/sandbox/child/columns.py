@@ -25,6 +25,8 @@ MAX_RANK = 16
 STRING = "str"
 CODED = "words"
 _SAMPLE = 128
+_MOST_VALUES = 1 << 48
+_MOST_SHOWN = 200
 _CODES_A_WORD = 4
 _DESCRIPTIONS = 1024
 _WORD_COUNT_BYTES = 8
@@ -240,17 +242,32 @@ def _checked(entry: object) -> tuple[str, str, tuple[int, ...], int]:
     if dtype not in {STRING, CODED} and dtype not in NUMBERS:
         msg = f"tensor {name!r} has the unknown dtype {dtype!r}"
         raise FrameError(msg)
+    if not is_unicode(name):
+        msg = f"tensor {name!r}: the name holds half a character"
+        raise FrameError(msg)
     if not _is_count(size) or not isinstance(shape, list) or len(shape) > MAX_RANK:
         msg = f"tensor {name!r} has no valid size or shape"
         raise FrameError(msg)
-    if not all(_is_count(d) for d in shape):
-        msg = f"tensor {name!r} has the shape {shape[:MAX_RANK]}"
+    if not is_shape(shape):
+        msg = f"tensor {name!r} has the shape {str(shape)[:_MOST_SHOWN]}"
         raise FrameError(msg)
     return name, dtype, tuple(shape), size
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written down: JSON may hold half a character, which no file takes."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def is_shape(shape: list[Any]) -> bool:
+    """Whether numpy can make an array like this, be it an empty one with large other axes."""
+    if len(shape) > MAX_RANK or not all(_is_count(d) for d in shape):
+        return False
+    return _product(tuple(d or 1 for d in shape)) < _MOST_VALUES
+
+
 def _is_count(value: object) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value < 1 << 48
+    return type(value) is int and 0 <= value < _MOST_VALUES
 
 
 def _product(shape: tuple[int, ...]) -> int:
