@@ -23,6 +23,9 @@ from harness.core.errors import PolicyError, TrafficError
 from harness.core.tensors import Array, Floats, Ints
 from harness.judge.exposures import Units
 
+_Row = tuple[int, bool, float, float | None]
+"""First request, candidate's arm, π of its step, label or none yet."""
+
 
 class Cohorts:
     """Units of one label clock: exposed, labelled or not, matured once."""
@@ -40,10 +43,10 @@ class Cohorts:
             what = f"a label maturity of {maturity_s:g} s"
             raise PolicyError("maturity", what, "Say how old a request must be for its label: 24h.")
         self._maturity_ns = round(maturity_s * 1e9)
-        self._open: dict[str, tuple[int, bool, float, float | None]] = {}
+        self._open: dict[str, _Row] = {}
         self._until_ns: int | None = None
         self.ignored: dict[str, int] = {}
-        """Labels that did not count, by reason: late, unknown_unit, second_label, before_request."""
+        """Labels that did not count, by reason: late_or_unknown, second_label."""
         self.unlabelled: list[int] = [0, 0]
         """Units that matured without a label, (baseline's arm, candidate's)."""
         self.labelled: list[int] = [0, 0]
@@ -68,6 +71,9 @@ class Cohorts:
     def label(self, unit: Array, value: Floats, ts_ns: Ints) -> None:
         """Takes labels in, already turned into the guardrail's value (a loss).
 
+        What counts is decided by times alone, so that batches change nothing: a unit's first label
+        that became known from its first request on and before its maturity.
+
         Args:
           unit: names, shape (k,).
           value: within the guardrail's bounds, no NaN, shape (k,).
@@ -81,7 +87,9 @@ class Cohorts:
             raise TrafficError("labels", what, "Give one of each.")
         if np.isnan(value).any():
             raise TrafficError("labels", "a label is NaN", "Leave out what is not known yet.")
-        for name, y, at in zip(unit.tolist(), value.tolist(), ts_ns.tolist(), strict=True):
+        order = np.argsort(ts_ns, kind="stable")
+        columns = (unit[order].tolist(), value[order].tolist(), ts_ns[order].tolist())
+        for name, y, at in zip(*columns, strict=True):
             self._label_one(name, y, at)
 
     def _label_one(self, name: str, y: float, at_ns: int) -> None:
@@ -91,12 +99,11 @@ class Cohorts:
             self._ignore("late_or_unknown")
             return
         first_ns, candidate, propensity, label = found
-        if label is not None:
-            self._ignore("second_label")
-        elif at_ns < first_ns:
-            self._ignore("before_request")
-        elif at_ns > first_ns + self._maturity_ns:
+        if not first_ns <= at_ns < first_ns + self._maturity_ns:
+            # By its own time the unit was closed or not yet seen, whichever batch it came in.
             self._ignore("late_or_unknown")
+        elif label is not None:
+            self._ignore("second_label")
         else:
             self._open[name] = (first_ns, candidate, propensity, y)
 
@@ -113,23 +120,24 @@ class Cohorts:
         Returns:
           Units with their labels' values; those without a label are counted and left out.
         """
+        done = self._due(until_ns)
+        for name, _ in done:
+            del self._open[name]
+        for _, (_, candidate, _, label) in done:
+            (self.unlabelled if label is None else self.labelled)[candidate] += 1
+        return _labelled(done, guardrail)
+
+    def due(self, until_ns: int, guardrail: str) -> Units:
+        """What `mature` would hand out; nothing is changed."""
+        return _labelled(self._due(until_ns), guardrail)
+
+    def _due(self, until_ns: int) -> list[tuple[str, _Row]]:
         done = []
         for name, row in self._open.items():
             if row[0] + self._maturity_ns > until_ns:
                 break
             done.append((name, row))
-        for name, _ in done:
-            del self._open[name]
-        for _, (_, candidate, _, label) in done:
-            (self.unlabelled if label is None else self.labelled)[candidate] += 1
-        kept = [(name, *row) for name, row in done if row[3] is not None]
-        return Units(
-            first_ns=np.array([row[1] for row in kept], np.int64),
-            unit=tuple(row[0] for row in kept),
-            candidate=np.array([row[2] for row in kept], np.bool_),
-            propensity=np.array([row[3] for row in kept], np.float64),
-            values={guardrail: np.array([row[4] for row in kept], np.float64)},
-        )
+        return done
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `restore` continues identically."""
@@ -146,6 +154,17 @@ class Cohorts:
         self.ignored = dict(state["ignored"])
         self.unlabelled, self.labelled = list(state["unlabelled"]), list(state["labelled"])
         return self
+
+
+def _labelled(rows: Sequence[tuple[str, _Row]], guardrail: str) -> Units:
+    kept = [(name, *row) for name, row in rows if row[3] is not None]
+    return Units(
+        first_ns=np.array([row[1] for row in kept], np.int64),
+        unit=tuple(row[0] for row in kept),
+        candidate=np.array([row[2] for row in kept], np.bool_),
+        propensity=np.array([row[3] for row in kept], np.float64),
+        values={guardrail: np.array([row[4] for row in kept], np.float64)},
+    )
 
 
 def clock_levels(weights: Mapping[str, float], alpha_rollback: float) -> dict[str, float]:
@@ -199,7 +218,9 @@ class Trace:
         return np.asarray(known[np.searchsorted(self.at_ns, at_ns, side="right")], np.float64)
 
 
-def first_rejection(traces: Mapping[str, Trace], level: float) -> dict[str, float]:
+def first_rejection(
+    traces: Mapping[str, Trace], level: float
+) -> tuple[int, dict[str, float]] | None:
     """The first look at which the average of one clock's e-values proves harm.
 
     P(there ever is one on any clock while nothing is harmful) ≤ the sum of the clocks' levels.
@@ -209,15 +230,16 @@ def first_rejection(traces: Mapping[str, Trace], level: float) -> dict[str, floa
       level: of the clock.
 
     Returns:
-      Guardrail → natural log of its e-value at that look; empty where there is none.
+      First request of the unit at that look, and guardrail → natural log of its e-value then; None
+      where there is no such look.
     """
     if not traces:
-        return {}
+        return None
     instants = np.unique(np.concatenate([trace.at_ns for trace in traces.values()]))
     logs = {name: trace.until(instants) for name, trace in traces.items()}
     averages = np.logaddexp.reduce(list(logs.values()), axis=0) - math.log(len(logs))
     crossed = averages >= -math.log(level)
     if not crossed.any():
-        return {}
+        return None
     first = int(crossed.argmax())
-    return {name: float(values[first]) for name, values in logs.items()}
+    return int(instants[first]), {name: float(values[first]) for name, values in logs.items()}

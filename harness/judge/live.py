@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from harness.core.errors import GateError
 from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.tensors import Bools, Floats, Ints
 from harness.core.verdicts import Decision, Evidence
@@ -24,7 +23,9 @@ from harness.judge.cycles import Cycle
 from harness.judge.exposures import Exposures, Units
 from harness.judge.live_answer import answer_of, evidence_of_live
 from harness.judge.live_checks import check_batch
+from harness.judge.live_input import read_batch
 from harness.judge.live_plan import LiveAnswer, LiveBatch, LivePlan
+from harness.judge.live_state import sealed, unsealed
 from harness.judge.overlap import OverlapTrack
 from harness.judge.sample_ratio import SampleRatio
 from harness.judge.track import Track
@@ -110,6 +111,7 @@ class LiveJudge:
           TrafficError: a batch that skips a number, goes back in time, or holds values the tests
             cannot take; nothing of it has been added then.
         """
+        batch = read_batch(batch)
         if batch.number < self._next:
             self._repeated += 1
             return self.answer()
@@ -120,35 +122,56 @@ class LiveJudge:
         opened = self._exposures.add(batch.requests)
         if self._start_ns is None and len(opened.unit):
             self._start_ns = int(opened.first_ns[0])
-        if self._plan.split():
-            _count_arms(self._split, opened)
         for name, cohort in self._cohorts.items():
             cohort.expose(opened)
             labels = batch.labels.get(name)
             if labels is not None:
                 cohort.label(labels.unit, labels.value, labels.ts_ns)
-        if not self._broken():
-            self._mature(batch.until_ns)
+        at = (
+            self._split.add_each(opened.candidate, opened.propensity)
+            if self._plan.split()
+            else None
+        )
+        if not self._unfit:
+            # What matured before the split broke is judged, whatever batch that falls into.
+            self._mature(batch.until_ns if at is None else int(opened.first_ns[at]))
+            if at is not None and not self._unfit:
+                self._unfit = "sample_ratio_mismatch"
         return self.answer()
 
     def _mature(self, until_ns: int) -> None:
         """Closes what is old enough on every clock, feeds the tests, and looks."""
+        broke_ns = self._labels_broke(until_ns)
+        until_ns = until_ns if broke_ns is None else broke_ns
         closed = self._exposures.close(until_ns)
         self._n_closed += len(closed.unit)
-        asked = {g.name: g for g in self._plan.guardrails}
         looks: dict[str, Trace] = {}
-        for name, guardrail in asked.items():
-            if guardrail.label_maturity_s is None:
-                age_s, units = self._plan.maturity_s, closed
-            else:
-                age_s = guardrail.label_maturity_s
-                units = self._cohorts[name].mature(until_ns, name)
-                if self._plan.split():
-                    _count_arms(self._labelled[name], units)
+        for guardrail in self._plan.guardrails:
+            name, age_ns = guardrail.name, self._age_ns(guardrail)
+            aged = guardrail.label_maturity_s is not None
+            units = self._cohorts[name].mature(until_ns, name) if aged else closed
             before = self._tests[name].log_e_rollback()
-            traces = self._feed(guardrail, units, until_ns - round(age_s * 1e9))
-            looks[name] = Trace.of(before, traces)
-        self._latch(looks)
+            looks[name] = Trace.of(before, self._feed(guardrail, units, until_ns - age_ns))
+        self._latch(looks, broke_ns)
+        if broke_ns is not None:
+            self._unfit = "labels_unequal"
+
+    def _age_ns(self, guardrail: LiveGuardrail) -> int:
+        """Age at which its values enter."""
+        age_s = guardrail.label_maturity_s
+        return round((self._plan.maturity_s if age_s is None else age_s) * 1e9)
+
+    def _labels_broke(self, until_ns: int) -> int | None:
+        """Counts labelled units that mature; the instant at which they no longer fit the split."""
+        instants = []
+        for guardrail in self._plan.guardrails if self._plan.split() else ():
+            name = guardrail.name
+            if name in self._cohorts:
+                units = self._cohorts[name].due(until_ns, name)
+                at = self._labelled[name].add_each(units.candidate, units.propensity)
+                if at is not None:
+                    instants.append(int(units.first_ns[at]) + self._age_ns(guardrail))
+        return min(instants, default=None)
 
     def _feed(
         self, guardrail: LiveGuardrail, units: Units, exposed_until_ns: int
@@ -196,30 +219,29 @@ class LiveJudge:
                 each = test.add(units.candidate[counted], units.propensity[counted])
                 return units.first_ns[counted], each
 
-    def _broken(self) -> str:
-        """Why the arms cannot be compared; "" when they can. Remembered."""
-        if not self._unfit and self._split.failed():
-            self._unfit = "sample_ratio_mismatch"
-        if not self._unfit and any(ratio.failed() for ratio in self._labelled.values()):
-            self._unfit = "labels_unequal"
-        return self._unfit
+    def _latch(self, looks: dict[str, Trace], broke_ns: int | None) -> None:
+        """Remembers the first look that proves harm, unless labels broke by then.
 
-    def _latch(self, looks: dict[str, Trace]) -> None:
-        """Remembers the first look that proves harm; a split found broken in the batch is first.
-
-        Every unit is a look, so how traffic is cut into batches does not change the answer.
+        Every unit is a look at the instant of its maturity, so how traffic is cut into batches does
+        not change the answer. Clocks that prove harm at the same instant are both remembered.
         """
-        if self._broken() or self._rejected:
+        if self._rejected:
             return
         gating = [g for g in self._plan.guardrails if g.gating]
+        found = []
         for clock, level in self._levels.items():
-            mine = {g.name: looks[g.name] for g in gating if g.clock() == clock}
-            found = first_rejection(mine, level)
-            if found:
-                self._rejected += (clock,)
-                share = math.log(len(found))
-                weighted = {name: log_e - share for name, log_e in found.items()}
-                self._culprits += named(weighted, level)
+            mine = [g for g in gating if g.clock() == clock]
+            first = first_rejection({g.name: looks[g.name] for g in mine}, level)
+            if first is not None:
+                found.append((first[0] + self._age_ns(mine[0]), clock, first[1]))
+        earliest = min((at_ns for at_ns, _, _ in found), default=0)
+        for at_ns, clock, logs in found:
+            if at_ns > earliest or (broke_ns is not None and at_ns >= broke_ns):
+                continue
+            self._rejected += (clock,)
+            share = math.log(len(logs))
+            weighted = {name: log_e - share for name, log_e in logs.items()}
+            self._culprits += named(weighted, self._levels[clock])
 
     def _logs(self) -> dict[str, dict[str, float]]:
         """Clock → gating guardrail → natural log of its rollback e-value."""
@@ -237,7 +259,7 @@ class LiveJudge:
         ready = bool(gating) and all(self._promote_at[name] >= bar for name in gating)
         if self._rejected:
             decision, reason = Decision.ROLLBACK, "guardrail_failed"
-        elif self._broken():
+        elif self._unfit:
             decision, reason = Decision.HOLD, self._unfit
         elif ready:
             decision, reason = Decision.PROMOTE, "all_guardrails_pass"
@@ -278,8 +300,7 @@ class LiveJudge:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `from_state` continues identically."""
-        return {
-            "plan": self._plan.digest(),
+        body = {
             "next": self._next,
             "repeated": self._repeated,
             "start_ns": self._start_ns,
@@ -297,18 +318,17 @@ class LiveJudge:
             "bursts": {name: bursts.state() for name, bursts in self._bursts.items()},
             "tests": {name: test.state() for name, test in self._tests.items()},
         }
+        return sealed(self._plan, body)
 
     @classmethod
     def from_state(cls, plan: LivePlan, state: dict[str, Any]) -> Self:
         """Continues a saved judge: the same further batches give the identical answers.
 
         Raises:
-          GateError: the state belongs to another plan.
+          GateError: no saved judge, a damaged one, or one of another plan. The digest that tells
+            is no security boundary (`live_state`).
         """
-        if state["plan"] != plan.digest():
-            what = "the saved evidence belongs to another plan"
-            remedy = "Start anew: evidence cannot be carried over to other questions."
-            raise GateError("live judge", what, remedy)
+        state = unsealed(plan, state)
         judge = cls(plan)
         judge._next, judge._repeated = int(state["next"]), int(state["repeated"])
         judge._start_ns, judge._until_ns = state["start_ns"], state["until_ns"]
@@ -333,11 +353,3 @@ class LiveJudge:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _count_arms(ratio: SampleRatio, units: Units) -> None:
-    """Units per arm of each step they belong to."""
-    for pi in np.unique(units.propensity).tolist():
-        arms = units.candidate[units.propensity == pi]
-        mine = int(np.count_nonzero(arms))
-        ratio.add((1.0 - pi, pi), (len(arms) - mine, mine))

@@ -73,7 +73,7 @@ def _check_times(where: str, batch: LiveBatch, until_ns: int | None) -> None:
     if not len(times):
         return
     early = until_ns is not None and times[0] < until_ns
-    if early or times[-1] >= batch.until_ns or np.any(np.diff(times) < 0):
+    if early or times[-1] >= batch.until_ns or np.any(times[1:] < times[:-1]):
         what = "its requests are not in order between the batch before and its end"
         raise TrafficError(where, what, "Sort by arrival; deliver each request once.")
 

@@ -13,9 +13,13 @@ from harness.core.policies import Direction
 from harness.core.tensors import Array, Floats, Ints
 from harness.core.verdicts import Decision
 from harness.judge.cohorts import clock_levels
-from harness.judge.cycles import Cycle
 from harness.judge.exposures import Requests
 from harness.judge.sample_ratio import ALPHA
+
+_LARGEST_ALPHA = 0.5
+"""Above it an answer would be wrong more often than a coin."""
+
+_LONGEST_S = 100 * 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +54,31 @@ class LivePlan:
             ("alpha.rollback", self.alpha_rollback),
             ("sample ratio", self.sample_ratio_alpha),
         ):
-            if not 0.0 < alpha < 1.0:
-                raise PolicyError(name, f"{alpha:g} is not in (0, 1)", "Use a level like 0.05.")
+            if not 0.0 < alpha <= _LARGEST_ALPHA:
+                what = f"{alpha:g} is not in (0, {_LARGEST_ALPHA:g}]"
+                raise PolicyError(name, what, "Use a level like 0.05.")
         names = [guardrail.name for guardrail in self.guardrails]
         if not names or len(set(names)) < len(names):
             what = f"guardrails {names}"
             raise PolicyError("guardrails", what, "Name at least one, and each differently.")
         for guardrail in self.guardrails:
             _check(guardrail)
-        Cycle(length_s=self.cycle_s)
+        self._check_ages()
+
+    def _check_ages(self) -> None:
+        ages = {
+            "maturity": self.maturity_s,
+            "cycle": self.cycle_s,
+            "burst gap": self.burst_gap_s,
+            "longest burst": self.burst_longest_s,
+        }
+        for where, age_s in ages.items():
+            if not 0.0 <= age_s <= _LONGEST_S:
+                what = f"a length of {age_s:g} s"
+                raise PolicyError(where, what, "Use 0 s or more, and at most a hundred years.")
+        if self.burst_longest_s < self.burst_gap_s:
+            what = f"gap {self.burst_gap_s:g} s and longest {self.burst_longest_s:g} s"
+            raise PolicyError("burst", what, "Use gap ≤ longest.")
 
     def split(self) -> bool:
         """Whether traffic is split between the arms, so that arms and propensities matter."""
@@ -77,8 +97,8 @@ class LivePlan:
 def _check(guardrail: LiveGuardrail) -> None:
     where = f"guardrail {guardrail.name}"
     lo, hi = guardrail.bounds
-    if not lo < hi:
-        raise PolicyError(where, f"bounds [{lo:g}, {hi:g}]", "Give lo below hi.")
+    if not -math.inf < lo < hi < math.inf:
+        raise PolicyError(where, f"bounds [{lo:g}, {hi:g}]", "Give finite ones, lo below hi.")
     if not _fits(guardrail):
         what = f"margin {guardrail.margin:g} does not fit bounds [{lo:g}, {hi:g}]"
         raise PolicyError(where, what, "Give a mean inside the range; for errors a ratio from 1.")
@@ -87,8 +107,17 @@ def _check(guardrail: LiveGuardrail) -> None:
     ):
         what = "an error ratio is harm upwards and comes with the requests"
         raise PolicyError(where, what, "Leave out `direction` and the label's maturity.")
-    if guardrail.label_maturity_s is not None and not guardrail.label_maturity_s > 0.0:
-        raise PolicyError(where, "a label maturity of 0 or less", "Say how old: 24h.")
+    age_s = guardrail.label_maturity_s
+    if age_s is not None and not 0.0 < age_s <= _LONGEST_S:
+        what = f"a label maturity of {age_s:g} s"
+        raise PolicyError(where, what, "Say how old a request must be for its label: 24h.")
+    # A difference of means lies within ± the range, and the margin does too.
+    if guardrail.gap is not None and not 0.0 < guardrail.gap <= 2.0 * (hi - lo):
+        what = f"an expected distance of {guardrail.gap:g} from the margin"
+        raise PolicyError(where, what, "Give one above 0 within the range, or none.")
+    moment = guardrail.second_moment
+    if moment is not None and not 0.0 < moment < math.inf:
+        raise PolicyError(where, f"a second moment of {moment:g}", "Give one above 0, or none.")
 
 
 def _fits(guardrail: LiveGuardrail) -> bool:
@@ -113,7 +142,7 @@ class Labels:
     value: Floats
     """Within the guardrail's bounds, shape (k,)."""
     ts_ns: Ints
-    """When each became known, shape (k,)."""
+    """When each became known, and was delivered with its batch, shape (k,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,13 @@ class Looks:
         """Continues from `state`."""
         self._stride = float(state["stride"])
         self._points = [
-            PathPoint(n=n, lower=low, upper=high, log_e_promote=up, log_e_rollback=down)
+            # JSON has no infinity; its word for it becomes the number again.
+            PathPoint(
+                n=n,
+                lower=float(low),
+                upper=float(high),
+                log_e_promote=float(up),
+                log_e_rollback=float(down),
+            )
             for n, low, high, up, down in state["points"]
         ]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from harness.core.errors import PolicyError, TrafficError
-from harness.core.tensors import Floats, Ints
+from harness.core.tensors import Bools, Floats, Ints
 
 CONCENTRATION = 100.0
 """Weight of the declared shares in the prior, in units."""
@@ -71,6 +71,36 @@ class SampleRatio:
         self._log_e = sum(self.log_factor(key, n) for key, n in self._steps.items())
         self._largest = max(self._largest, self._log_e)
 
+    def add_each(self, candidate: Bools, propensity: Floats) -> int | None:
+        """Adds units of two arms in order, each of them a look: batches change nothing.
+
+        Args:
+          candidate: arm of each unit, shape (n,).
+          propensity: declared probability of the candidate's arm, in [0, 1], shape (n,).
+
+        Returns:
+          Position of the first unit at which the split stands refuted; None when none does.
+        """
+        if not len(candidate):
+            return None
+        _, first_at = np.unique(propensity, return_index=True)
+        for at in np.sort(first_at).tolist():
+            pi = float(propensity[at])
+            self._steps.setdefault((1.0 - pi, pi), np.zeros(2, np.int64))
+        log_e = np.zeros(len(candidate))
+        for theta, before in self._steps.items():
+            mine = propensity == theta[1]
+            if not mine.any():
+                log_e += self.log_factor(theta, before)
+                continue
+            arms = np.cumsum([mine & ~candidate, mine & candidate], axis=1) + before[:, None]
+            log_e += self._log_factors(theta, arms)
+            self._steps[theta] = arms[:, -1]
+        largest = np.maximum(np.maximum.accumulate(log_e), self._largest)
+        self._log_e, self._largest = float(log_e[-1]), float(largest[-1])
+        refuted = largest >= -math.log(self._alpha)
+        return int(refuted.argmax()) if refuted.any() else None
+
     def log_factor(self, theta: tuple[float, ...], counts: Ints) -> float:
         """Natural log of one step's Bayes factor; those of all steps add up.
 
@@ -78,14 +108,18 @@ class SampleRatio:
           theta: declared probability of each arm.
           counts: units per arm of this step so far.
         """
-        shares = np.array(theta)
-        if np.any(counts[shares == 0.0]):
-            return math.inf
-        used = shares > 0.0
-        prior, seen = self._concentration * shares[used], counts[used]
-        marginal = sum(_log_rising(a, n) for a, n in zip(prior, seen, strict=True))
-        marginal -= _log_rising(self._concentration, int(seen.sum()))
-        return float(marginal - _dot(seen, np.log(shares[used])))
+        return float(self._log_factors(theta, np.asarray(counts)[:, None])[0])
+
+    def _log_factors(self, theta: tuple[float, ...], counts: Ints) -> Floats:
+        """`log_factor` of many counts at once, shape (arms, n) → (n,)."""
+        total = -_log_rising(self._concentration, counts.sum(axis=0))
+        for share, seen in zip(theta, counts, strict=True):
+            if share > 0.0:
+                total = total + _log_rising(self._concentration * share, seen)
+                total = total - seen * math.log(share)
+            else:
+                total = np.where(seen > 0, math.inf, total)
+        return np.asarray(total, np.float64)
 
     def log_e(self) -> float:
         """Natural log of the Bayes factor against the declared split now."""
@@ -116,10 +150,8 @@ class SampleRatio:
         return self
 
 
-def _log_rising(a: float, n: int) -> float:
+def _log_rising(a: float, n: Ints) -> Floats:
     """Log a(a+1)…(a+n−1)."""
-    return math.lgamma(a + n) - math.lgamma(a)
+    from scipy.special import gammaln
 
-
-def _dot(counts: Ints, logs: Floats) -> float:
-    return float(counts @ logs)
+    return np.asarray(gammaln(a + n) - gammaln(a), np.float64)

@@ -54,7 +54,7 @@ def test_units_enter_at_their_age_with_the_label_of_that_moment():
         (["a"], [11], "late_or_unknown"),
         (["z"], [4], "late_or_unknown"),
         (["a", "a"], [3, 4], "second_label"),
-        (["b"], [1], "before_request"),
+        (["b"], [1], "late_or_unknown"),
     ],
 )
 def test_labels_that_do_not_count_are_counted(names, at_s, reason):
@@ -131,14 +131,12 @@ def test_clocks_share_the_level_and_each_is_judged_by_its_own():
     high = Trace(before=0.0, at_ns=at, log_e=np.array([4.3, 0.0]))
     low = Trace(before=-50.0, at_ns=at[1:], log_e=np.array([-50.0]))
     # The first look counts, though the last has fallen; the average with a mate does not cross.
-    assert first_rejection({"loss": high}, levels["labels"]) == {"loss": 4.3}
-    assert first_rejection({"loss": high}, levels["requests"]) == {}
-    assert first_rejection({"loss": high, "more": low}, levels["labels"]) == {
-        "loss": 4.3,
-        "more": -50.0,
-    }
-    assert first_rejection({"loss": high, "more": low}, levels["labels"] / 2) == {}
-    assert first_rejection({}, 0.05) == {}
+    assert first_rejection({"loss": high}, levels["labels"]) == (10, {"loss": 4.3})
+    assert first_rejection({"loss": high}, levels["requests"]) is None
+    both = {"loss": high, "more": low}
+    assert first_rejection(both, levels["labels"]) == (10, {"loss": 4.3, "more": -50.0})
+    assert first_rejection(both, levels["labels"] / 2) is None
+    assert first_rejection({}, 0.05) is None
 
 
 @pytest.mark.parametrize(
