@@ -8,7 +8,9 @@ Rollback averages the bins' e-values, which is an e-value whatever their depende
 Prop. 3.1); promotion needs every bin, an intersection–union test. Bins hold equal shares of the
 traffic: with equal widths most requests share one bin and the others could never be proven. Where
 they end is learnt from the baseline's scores of the first requests, which are then no evidence, so
-that the bins are fixed before anything is tested; labels are never looked at for it.
+that the bins are fixed before anything is tested; labels are never looked at for it. A request that
+failed or has no score fixes nothing: wherever it stands, it counts as the worst of every bin that it
+may belong to, as harm could hide behind a score that is missing.
 """
 
 from __future__ import annotations
@@ -66,6 +68,8 @@ class BinnedTrack:
         self._edges: Floats | None = None
         self._tracks: list[Track] = []
         self._looks = Looks()
+        self._early = 0
+        """Requests that failed before the bins were fixed: in each bin the worst, once there are bins."""
         self.n = 0
         """Requests tested, failed ones among them."""
         self.n_failed = 0
@@ -83,11 +87,11 @@ class BinnedTrack:
         """
         enters = failed | ~np.isnan(x)
         x, failed, score = x[enters], failed[enters], score[enters]
-        start = self._fix(score)
+        start = self._fix(score, failed)
         if self._edges is None or start == len(x):
             return
         x, failed, score = x[start:], failed[start:], score[start:]
-        lost = np.isnan(score)
+        lost: Bools = np.isnan(score)
         at = np.searchsorted(self._edges, score, side="right")
         for number, track in enumerate(self._tracks):
             mine = (at == number) & ~lost
@@ -98,19 +102,24 @@ class BinnedTrack:
         if self._looks.due(self.n):
             self._looks.keep(self.point())
 
-    def _fix(self, score: Floats) -> int:
-        """Learns where the bins end; how many of these requests that takes."""
+    def _fix(self, score: Floats, failed: Bools) -> int:
+        """Learns where the bins end; how many of these requests stand before that."""
         if self._edges is not None:
             return 0
-        known = np.flatnonzero(~np.isnan(score))
+        sound = np.flatnonzero(~np.isnan(score) & ~failed)
         needed = FIRST_OF_BIN * self._bins - len(self._scores)
-        taken = known[:needed]
+        taken = sound[:needed]
         self._scores += score[taken].tolist()
         used = int(taken[-1]) + 1 if len(taken) == needed else len(score)
-        self.n_fixing += used
+        self.n_fixing += len(taken)
+        self._early += used - len(taken)
+        self.n += used - len(taken)
+        self.n_failed += used - len(taken)
         if len(taken) == needed:
             self._start(_edges(np.asarray(self._scores, np.float64), self._bins))
             self._scores = []
+            for track in self._tracks:
+                track.add(np.empty(0), self._early)
         return used
 
     def _start(self, edges: Floats) -> None:
@@ -181,6 +190,7 @@ class BinnedTrack:
             "n": self.n,
             "n_failed": self.n_failed,
             "n_fixing": self.n_fixing,
+            "early": self._early,
             "scores": list(self._scores),
             "edges": None if self._edges is None else self._edges.tolist(),
             "tracks": [track.state() for track in self._tracks],
@@ -192,6 +202,7 @@ class BinnedTrack:
         self.n = int(state["n"])
         self.n_failed = int(state["n_failed"])
         self.n_fixing = int(state["n_fixing"])
+        self._early = int(state["early"])
         self._scores = [float(score) for score in state["scores"]]
         self._looks.restore(state["looks"])
         if state["edges"] is not None:

@@ -74,6 +74,7 @@ class Judge:
             alphas=(self._alpha_promote, self._alpha_rollback),
             sliced=bool(test.column),
             population=test.population,
+            read=test.read,
         )
 
     def update(

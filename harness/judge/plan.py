@@ -18,6 +18,7 @@ from harness.core.policies import (
     Policy,
     WindowName,
 )
+from harness.judge.window_claim import NOTHING_READ, Read
 
 REST = "rest"
 """Slice value under which values too rare for a test of their own are pooled."""
@@ -39,7 +40,8 @@ class WindowCounts:
     slices: Mapping[str, Mapping[str, int]]
     """Context column → value → requests; "" = not recorded."""
     population: int | None = None
-    """Requests that these n were drawn from without replacement; None = these n are all."""
+    """Requests that these n, and those that planned, were drawn from without replacement; None =
+    these are all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ class PlannedTest:
     """Planned E(x − margin)²; None = no plan."""
     population: int | None = None
     """N of a claim about these requests only; None = a claim about traffic like them."""
+    read: Read = NOTHING_READ
+    """Of these N, what planned the bets and is no more to come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,9 @@ class TestPlan:
         Where answers vary from run to run, having read the whole window proves nothing by itself.
         """
         tests = tuple(
-            replace(test, population=None) if test.guardrail.name in guardrails else test
+            replace(test, population=None, read=NOTHING_READ)
+            if test.guardrail.name in guardrails
+            else test
             for test in self.tests
         )
         return replace(self, tests=tests)
@@ -141,6 +147,7 @@ def plan_tests(
     policy: Policy,
     windows: Mapping[str, WindowCounts],
     second_moments: Mapping[str, float] | None = None,
+    read: Mapping[str, Read] | None = None,
 ) -> TestPlan:
     """Turns guardrails into tests.
 
@@ -156,6 +163,8 @@ def plan_tests(
       windows: counts by window name; a missing window counts as empty.
       second_moments: E(x − margin)² by guardrail name, from data that is not tested (an earlier
         comparison or a planning set). 0/1 metrics need none: margin·(1 − margin).
+      read: by guardrail name what the planning set says of its sum, which a claim about exactly the
+        window's requests must count; None = there was no planning set.
 
     Returns:
       The plan.
@@ -172,9 +181,10 @@ def plan_tests(
         whole = _test(guardrail, _Part(n=_available(guardrail, counts.n, policy)), moment)
         # A slice and a window's remainder stay claims about traffic like it: only the whole window,
         # read to its end, answers by itself.
-        every = counts.n if counts.population is None else counts.population
+        known = (read or {}).get(guardrail.name, NOTHING_READ)
+        every = counts.n + known.n if counts.population is None else counts.population
         exact = policy.claim is Claim.WINDOW and guardrail.metric not in _NEVER_EXACT
-        tests.append(replace(whole, population=every if exact else None))
+        tests.append(replace(whole, population=every, read=known) if exact else whole)
         for column in guardrail.slice_by:
             parts = _parts(guardrail, column, counts)
             tests.extend(_test(guardrail, part, moment) for part in parts)

@@ -37,9 +37,10 @@ class ColumnValues:
     values: Values
     """x in the guardrail's bounds, shape (n,); NaN rows failed."""
     n_missing: int
-    """Rows that are NaN or empty: they count as the worst value for whatever is to be proven."""
+    """Rows without a number that can be used (empty, NaN, infinite, a ratio's row outside both
+    ranges): they count as the worst value for whatever is to be proven."""
     n_clipped: tuple[int, int]
-    """Rows (below, above) the declared range, cut to its ends."""
+    """Rows (below, above) the range, cut to its ends."""
 
 
 def column_values(guardrail: Guardrail, x: Floats) -> ColumnValues:
@@ -47,7 +48,8 @@ def column_values(guardrail: Guardrail, x: Floats) -> ColumnValues:
 
     Args:
       guardrail: its bounds; a declared range clips.
-      x: the column in arrival order, shape (n,), n ≥ 0; NaN = missing, ±inf allowed in a range.
+      x: the column in arrival order, shape (n,), n ≥ 0; NaN = missing. In a declared range ±inf is
+        a computation that failed: cut to the range it could speak for the candidate.
 
     Returns:
       Values in the bounds, with counts of what was missing and what was cut.
@@ -57,8 +59,8 @@ def column_values(guardrail: Guardrail, x: Floats) -> ColumnValues:
     """
     lo, hi = guardrail.bounds()
     x = np.asarray(x, np.float64)
-    missing = np.isnan(x)
-    below, above = x < lo, x > hi
+    missing = np.isnan(x) if guardrail.range is None else ~np.isfinite(x)
+    below, above = (x < lo) & ~missing, (x > hi) & ~missing
     if guardrail.range is None:
         slack = _ROUNDING * (hi - lo)
         odd = np.flatnonzero((x < lo - slack) | (x > hi + slack))
@@ -133,7 +135,8 @@ def _calibration(guardrail: Guardrail, label: Floats, old: Floats, new: Floats) 
         )
     for column, x in zip(guardrail.columns[1:], (old, new), strict=True):
         _within(guardrail, column, x, (0.0, 1.0))
-    return _counted(replace(as_values(label - new), score=old), (0, 0))
+    residual = np.where(np.isnan(old), np.nan, label - new)
+    return _counted(replace(as_values(residual), score=old), (0, 0))
 
 
 def _latency(
@@ -168,17 +171,25 @@ def _cutoff(guardrail: Guardrail, earlier_s: Floats) -> float:
 
 
 def _ratio(guardrail: Guardrail, numerator: Floats, denominator: Floats) -> ColumnValues:
-    """Y − r·W, both cut to their declared ranges."""
+    """Y − r·W, both cut to their declared ranges.
+
+    A number that is infinite, a denominator below 0, or a row outside both ranges is no observation
+    that cutting could repair: the two cuts may cancel in the candidate's favour.
+    """
     top, bottom = guardrail.range, guardrail.denominator_range
     if top is None or bottom is None:
         where = f"guardrail {guardrail.name}"
         raise GateError(where, "a ratio without ranges", "Report this: policies are checked.")
     lo, hi = guardrail.bounds()
+    odd_top = (numerator < top[0]) | (numerator > top[1])
+    odd_bottom = (denominator < bottom[0]) | (denominator > bottom[1])
+    broken = ~np.isfinite(numerator) | ~np.isfinite(denominator) | (denominator < 0.0)
+    broken |= odd_top & odd_bottom
     made = ratio_values(np.clip(numerator, *top), np.clip(denominator, *bottom), guardrail.ratio)
-    below = (numerator < top[0]) | (denominator < bottom[0])
-    above = (numerator > top[1]) | (denominator > bottom[1])
-    cut = int(np.count_nonzero(below)), int(np.count_nonzero(above & ~below))
-    return _counted(as_values(np.clip(made, lo, hi)), cut)
+    below = ~broken & ((numerator < top[0]) | (denominator < bottom[0]))
+    above = ~broken & ((numerator > top[1]) | (denominator > bottom[1]))
+    cut = int(np.count_nonzero(below)), int(np.count_nonzero(above))
+    return _counted(as_values(np.where(broken, np.nan, np.clip(made, lo, hi))), cut)
 
 
 def as_values(x: Floats) -> Values:

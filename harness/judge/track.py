@@ -14,7 +14,7 @@ from harness.core.verdicts import PathPoint
 from harness.judge.bernoulli import BetaMixture
 from harness.judge.betting import one_sided
 from harness.judge.process_claim import ProcessEvidence
-from harness.judge.window_claim import WindowEvidence
+from harness.judge.window_claim import NOTHING_READ, Read, WindowEvidence
 
 MAX_POINTS = 400
 """Path points kept at most, the last one not counted."""
@@ -42,6 +42,7 @@ class Track:
         alphas: tuple[float, float],
         sliced: bool = False,
         population: int | None = None,
+        read: Read = NOTHING_READ,
     ) -> None:
         """Chooses the bets.
 
@@ -54,6 +55,7 @@ class Track:
           sliced: a slice's path is drawn with fewer points.
           population: N of a claim about these N requests only, whose batches then come in the drawn
             order; None = a claim about traffic like them.
+          read: of these N, what planned the bets and is not added again.
 
         Raises:
           GateError: a margin, a level or a population that has no meaning.
@@ -72,7 +74,7 @@ class Track:
             ]
             self._claim = ProcessEvidence(processes, mixtures, bounds)
         else:
-            self._claim = WindowEvidence(processes, self._bars, bounds, population)
+            self._claim = WindowEvidence(processes, self._bars, bounds, population, read)
         self._stride = _SLICE_STRIDE if sliced else _WHOLE_STRIDE
         self._path: list[PathPoint] = []
         self.n = 0

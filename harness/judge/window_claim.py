@@ -7,6 +7,9 @@ replacement"). Within a batch the requests are a draw without replacement, for w
 product of non-negative factors is at most that of independent draws (Maclaurin's inequality), so the
 frozen bet stays fair. Bets are capped, before the batch is seen, at CAP of what is admissible at m_t.
 
+Requests that planned the bets are read and not bet on: S and t count them from the start. The
+likelihood ratios below are mixed with weights that no data chose, so they may weigh all that was read.
+
 - m_t below the lower bound: the null has become impossible, the side is certain for good; with
   t = N this is the exact answer (exhaustion decides, of this claim only).
 - m_t at or above the upper bound: the null has become certain, nothing is won any more (frozen).
@@ -25,7 +28,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -48,6 +52,34 @@ _SLACK = 1e-10
 _ZERO_ONE = (0.0, 1.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """Requests of the window that planned the bets: no bet is placed on them, their sum is known."""
+
+    n: int
+    """Requests."""
+    total: float
+    """Sum of the values of those that did not fail."""
+    n_failed: int
+    """Of n: failed or without a value; each side counts them as its worst."""
+    shares: bool
+    """Whether every value is 0 or 1."""
+
+    @classmethod
+    def of(cls, x: Floats) -> Self:
+        """Sums up values, shape (n,), NaN = failed or without a value."""
+        known = x[~np.isnan(x)]
+        return cls(
+            n=len(x),
+            total=float(known.sum()),
+            n_failed=len(x) - len(known),
+            shares=bool(np.all((known == 0.0) | (known == 1.0))),
+        )
+
+
+NOTHING_READ = Read(n=0, total=0.0, n_failed=0, shares=True)
+
+
 class WindowEvidence:
     """One track's e-processes under `claim: window`; memory does not grow with the data."""
 
@@ -57,6 +89,7 @@ class WindowEvidence:
         bars: Sequence[tuple[float, float]],
         bounds: tuple[float, float],
         population: int,
+        read: Read = NOTHING_READ,
     ) -> None:
         """Starts with no evidence.
 
@@ -64,8 +97,15 @@ class WindowEvidence:
           processes: bets of each side, against the margin.
           bars: for each of them (log E that rejects a null, last null in y it answers for).
           bounds: (lo, hi) of the observations.
-          population: N ≥ 0.
+          population: N ≥ 0, those that were read among them.
+          read: what planned the bets; the rest of the window has a mean of at most
+            (N·m − S₀)/(N − n₀) if the whole has one of at most m.
+
+        Raises:
+          GateError: more requests were read than the window holds.
         """
+        if read.n > population:
+            raise _too_many(read.n, population)
         self._population = population
         self._bounds = bounds
         shares = bounds == _ZERO_ONE
@@ -73,11 +113,13 @@ class WindowEvidence:
             _Side(process, until, population, shares=shares)
             for process, (_, until) in zip(processes, bars, strict=True)
         ]
-        self._n = 0
-        self._sum = 0.0
-        self._n_failed = 0
-        self._whole = shares
+        self._n = read.n
+        self._sum = read.total
+        self._n_failed = read.n_failed
+        self._whole = shares and read.shares
         """Whether every value so far was 0 or 1."""
+        for side in self._sides:
+            side.settle(self._n, self._sum, self._n_failed)
 
     def add(self, x: Floats, n_failed: int) -> None:
         """Adds one batch, the next of the drawn order.
@@ -90,8 +132,7 @@ class WindowEvidence:
           GateError: more requests than the window holds.
         """
         if self._n + len(x) + n_failed > self._population:
-            what = f"{self._n + len(x) + n_failed:,} requests of a window of {self._population:,}"
-            raise GateError("judge", what, "Report this: each request of a window enters once.")
+            raise _too_many(self._n + len(x) + n_failed, self._population)
         for side in self._sides:
             side.add(x, n_failed, self._n, self._sum, self._n_failed)
         self._n += len(x) + n_failed
@@ -121,6 +162,10 @@ class WindowEvidence:
           In sign·x.
         """
         del near
+        if self._n == self._population:
+            # All of it is here: nothing but the failed requests is unknown.
+            side = next(side for side in self._sides if side.process.sign == sign)
+            return side.total(self._sum, self._n_failed) / max(self._population, 1)
         pairs = zip(self._sides, bars, strict=True)
         mine = sorted(
             ((side, bar, until) for side, (bar, until) in pairs if side.process.sign == sign),
@@ -161,6 +206,11 @@ class WindowEvidence:
         self._whole = bool(state["whole"])
         for side, saved in zip(self._sides, state["sides"], strict=True):
             side.restore(saved)
+
+
+def _too_many(n: int, population: int) -> GateError:
+    what = f"{n:,} requests of a window of {population:,}"
+    return GateError("judge", what, "Report this: each request of a window enters once.")
 
 
 class _Side:

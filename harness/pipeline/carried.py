@@ -18,6 +18,7 @@ from harness.core.errors import UsageError
 from harness.core.policies import Policy
 from harness.core.tensors import Array
 from harness.judge.plan import TestPlan, WindowCounts, plan_tests
+from harness.judge.window_claim import Read
 from harness.store.attempts import Attempt
 from harness.store.files import sha256_of_file
 from harness.store.runs import RunFolder
@@ -157,6 +158,7 @@ def planned_tests(
     counts: Mapping[str, WindowCounts],
     carried: Carried | None,
     moments: Mapping[str, float] | None,
+    read: Mapping[str, Read] | None = None,
 ) -> TestPlan:
     """The run's tests; those of the attempt that it goes on from, where there is one.
 
@@ -165,7 +167,8 @@ def planned_tests(
       counts: what the windows hold now.
       carried: what the run goes on from; None = it starts anew.
       moments: from the run's planning set.
+      read: what that set says of each guardrail's sum.
     """
     if carried is None:
-        return plan_tests(policy, counts, moments)
+        return plan_tests(policy, counts, moments, read)
     return plan_tests(policy, carried.counts(), carried.moments()).counted(counts)

@@ -28,6 +28,7 @@ from harness.judge.metrics import Values
 from harness.judge.plan import TestPlan, WindowCounts, plan_tests
 from harness.judge.planning import moments, planning_json
 from harness.judge.tables import ColumnValues, looks
+from harness.judge.window_claim import Read
 from harness.pipeline.environment import environment, package_version
 from harness.pipeline.gate import EXIT_CODES
 from harness.pipeline.judge_arms import COLUMNS, check_arms, judge_arms
@@ -253,10 +254,11 @@ def _judge(
     counts = WindowCounts(
         n=n - n0,
         slices={c: _counted(v[n0:]) for c, v in slices.items()},
-        population=None if population is None else population - n0,
+        population=n if population is None else population,
     )
-    first = {name: v.x[:n0] for name, v in values.items()}
-    plan = plan_tests(policy, {_WINDOW: counts}, moments(policy.guardrails, first))
+    first = {name: np.where(v.failed, np.nan, v.x)[:n0] for name, v in values.items()}
+    read = {name: Read.of(x) for name, x in first.items()}
+    plan = plan_tests(policy, {_WINDOW: counts}, moments(policy.guardrails, first), read)
     judge = Judge(plan, policy.alpha_promote, policy.alpha_rollback)
     # A window that is all here is known at its end; before that its order would have to be random.
     whole = policy.claim is Claim.WINDOW and population in (None, n)

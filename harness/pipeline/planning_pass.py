@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.jsonable import jsonable
 from harness.core.tensors import Floats
 from harness.judge.planning import moments, planning_json
+from harness.judge.window_claim import Read
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.evidence import RunningEvidence, Terms
 from harness.pipeline.prepare import Prepared
@@ -52,23 +54,29 @@ def with_planned_bets(
     if not prepared.planning:
         return terms, manifest
     saved = manifest.get("planning")
-    found = (
-        {str(name): float(moment) for name, moment in saved["second_moments"].items()}
-        if saved
-        else _moments(prepared, terms, legs, listener, trace=trace, anchor=anchor)
-    )
-    plan = planned_tests(terms.policy, prepared.counts, prepared.carried, found)
+    if saved:
+        found = {str(name): float(moment) for name, moment in saved["second_moments"].items()}
+        read = {str(name): Read(**known) for name, known in saved["read"].items()}
+    else:
+        values = _values(prepared, terms, legs, listener, trace=trace, anchor=anchor)
+        found = moments(terms.policy.guardrails, values)
+        read = {name: Read.of(x) for name, x in values.items()}
+    plan = planned_tests(terms.policy, prepared.counts, prepared.carried, found, read)
     if not saved:
         requests: Counter[str] = Counter()
         for batch in prepared.planning:
             requests[batch.window] += len(batch.positions)
-        planning = {**planning_json(plan, requests), "second_moments": found}
+        planning = {
+            **planning_json(plan, requests),
+            "second_moments": found,
+            "read": jsonable(read),
+        }
         manifest = {**manifest, "planning": planning}
         prepared.run.write_json("manifest.json", manifest)
     return replace(terms, plan=plan), manifest
 
 
-def _moments(
+def _values(
     prepared: Prepared,
     terms: Terms,
     legs: tuple[Leg, Leg],
@@ -76,8 +84,8 @@ def _moments(
     *,
     trace: bool,
     anchor: Leg | None,
-) -> dict[str, float]:
-    """Second moments by guardrail name, measured with the gate's own metrics."""
+) -> dict[str, Floats]:
+    """Values by guardrail name, measured with the gate's own metrics; NaN = failed or none."""
     window = prepared.window
     if window is None:
         return {}
@@ -98,6 +106,4 @@ def _moments(
                 values[guardrail.name].append(x)
         done += len(pair)
         listener(Progress(stage="plan", done=done, total=total))
-    return moments(
-        terms.policy.guardrails, {name: np.concatenate(parts) for name, parts in values.items()}
-    )
+    return {name: np.concatenate(parts) for name, parts in values.items()}

@@ -217,9 +217,9 @@ def _window_counts(
     """What each window holds, in all and by the context columns that the policy names.
 
     Requests beyond max_requests still belong to the window that a claim can be about: the judged ones
-    are a random draw from it. Those that planned the bets do not.
+    are a random draw from it. Those that planned the bets are
+    part of it, too.
     """
-    n0 = policy.windows.planning
     columns = {c for g in policy.guardrails for c in g.slice_by} | set(policy.windows.cover)
     index, recorded = window.index(), set(window.info.context)
     slices = {column: index.context(column) for column in sorted(columns & recorded)}
@@ -227,7 +227,7 @@ def _window_counts(
         name: WindowCounts(
             n=len(order),
             slices={c: _value_counts(codes[order], words) for c, (codes, words) in slices.items()},
-            population=max(int(selection[name]["n"]) - n0, 0),
+            population=int(selection[name]["n"]),
         )
         for name, order in orders.items()
     }
