@@ -373,5 +373,7 @@ class Policy:
     anchor: str = ""
     """Reference of the version that guardrails `against: anchor` compare with; a path is relative to the
     policy's file."""
+    most_without_claim: float = 0.2
+    """Largest share of a window's requests in slices too small for any test that a PROMOTE may leave."""
     unpaired: bool = False
     """A table whose rows carry one arm's outcome each, with the arm and its probability."""

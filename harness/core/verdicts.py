@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 class Decision(enum.StrEnum):
@@ -42,6 +44,19 @@ class PathPoint:
     log_e_rollback: float
     """Natural log of the rollback e-value (sides averaged for direction both)."""
 
+    def row(self) -> tuple[int, float, float, float, float]:
+        """Plain values, in the order of the fields; `from_row` makes them a look again."""
+        return self.n, self.lower, self.upper, self.log_e_promote, self.log_e_rollback
+
+    @classmethod
+    def from_row(cls, row: Sequence[float | str]) -> Self:
+        """What `row` gave."""
+        # JSON has no infinity; its word for it becomes the number again.
+        n, lower, upper, promote, rollback = (float(value) for value in row)
+        return cls(
+            n=int(n), lower=lower, upper=upper, log_e_promote=promote, log_e_rollback=rollback
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
@@ -79,6 +94,8 @@ class Evidence:
     """Share in the rollback average."""
     path: tuple[PathPoint, ...]
     """At batch ends, thinned to at most 400 points, the last one kept."""
+    proven: PathPoint | None = None
+    """The look at which harm was proven; None = it never was. Later looks may lie elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

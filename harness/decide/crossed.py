@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import math
 
-from harness.core.policies import Against, Guardrail, Metric, Policy
+from harness.core.policies import (
+    Against,
+    Direction,
+    Guardrail,
+    Metric,
+    Policy,
+    Weight,
+    WindowName,
+)
 from harness.core.verdicts import Evidence
 
 
@@ -13,18 +21,56 @@ def counted(n: int) -> str:
     return f"{n:,} request{'' if n == 1 else 's'}"
 
 
+def judged_as(policy: Policy, n: int) -> str:
+    """What counts once, by its name: requests, rows of a table, units, draws of them."""
+    if any(guardrail.window is not WindowName.TABLE for guardrail in policy.guardrails):
+        return counted(n)
+    if not policy.unit:
+        return f"{n:,} row{'' if n == 1 else 's'}"
+    many = "" if n == 1 else "s"
+    if policy.weight is Weight.REQUEST:
+        return f"{n:,} draw{many} from the units of {policy.unit}"
+    return f"{n:,} unit{many} of {policy.unit}"
+
+
 def beyond(policy: Policy, evidence: Evidence) -> str:
     """A guardrail that was crossed, in a release manager's words."""
     guardrail = next(g for g in policy.guardrails if g.name == evidence.guardrail)
     where = f" for {evidence.slice}" if evidence.slice else ""
     where += " since the anchor" if guardrail.against is Against.ANCHOR else ""
-    lower, upper, margin = (
-        _shown(guardrail, v) for v in (evidence.lower, evidence.upper, evidence.margin)
+    seen = evidence.proven or evidence
+    text = (
+        f"after {judged_as(policy, seen.n)} {_measured(guardrail)}{where} "
+        f"{_lay(guardrail, seen.lower, seen.upper)}"
     )
-    return (
-        f"{_measured(guardrail)}{where} lies between {lower} and {upper} after "
-        f"{counted(evidence.n)}, and at most {margin} is tolerated ('{evidence.name}')"
-    )
+    if seen.n < evidence.n:
+        text += f" (after {evidence.n:,} it {_lay(guardrail, evidence.lower, evidence.upper)})"
+    limit = _limit(guardrail, evidence.margin)
+    return f"{text}, and {limit} is tolerated ('{evidence.name}')"
+
+
+def _lay(guardrail: Guardrail, lower: float, upper: float) -> str:
+    """Between which ends a mean lay; a clipped growth only bounds the real one."""
+    low, high = _shown(guardrail, lower), _shown(guardrail, upper)
+    if guardrail.metric is Metric.LATENCY_RATIO:
+        if lower >= 0.0:
+            return f"was at least {low}"
+        if upper <= 0.0:
+            return f"was at most {high}"
+    return f"lay between {low} and {high}"
+
+
+def _limit(guardrail: Guardrail, margin: float) -> str:
+    """What is tolerated, on the scale of `_shown`."""
+    low, high = _shown(guardrail, 0.0 - margin), _shown(guardrail, margin)
+    found = {
+        Direction.INCREASE: f"at most {high}",
+        Direction.DECREASE: f"at least {low}",
+        Direction.BOTH: f"between {low} and {high}",
+    }[guardrail.direction]
+    if guardrail.metric is Metric.LATENCY_P99:
+        return f"{found} more than of a baseline slowed by {100.0 * guardrail.margin:g} %"
+    return found
 
 
 _MEASURED = {
@@ -37,7 +83,7 @@ _MEASURED = {
     Metric.LOSS_DIFFERENCE: "the change of the {} loss on labelled requests",
     Metric.EXCESS_FLIP: "the share of flips beyond both versions' own noise",
     Metric.CALIBRATION_SHIFT: "the mean outcome minus the candidate's score, in a bin of scores,",
-    Metric.LATENCY_RATIO: "the growth of the typical time of one request",
+    Metric.LATENCY_RATIO: "the growth of the typical time of one request (clipped mean)",
     Metric.LATENCY_P99: "the extra share of requests slower than the cut-off",
     Metric.RATIO: "the mean of numerator less tolerated ratio times denominator ({})",
     Metric.COLUMN: "the clipped mean of column '{}'",

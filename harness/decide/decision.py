@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from harness.core.policies import Against, Guardrail, Metric, Policy, Scope
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
 from harness.decide.coverage import COVER, sentence_about_uncovered
-from harness.decide.crossed import beyond, counted
+from harness.decide.crossed import beyond, counted, judged_as
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.forecast import farthest, words
 from harness.decide.integrity import Unfit, harm_without_labels, unfit_labels, unfit_traffic
+from harness.decide.slices import (
+    harm_in_small_slices,
+    largest_without_claim,
+    too_much_without_claim,
+)
 
 SOUND_HOLDS = frozenset({"empty_window", "too_few_requests", "not_enough_evidence"})
 """Reasons of a HOLD whose evidence is sound and merely too little: a later run may go on from it."""
@@ -338,6 +343,12 @@ def _candidate_is_steady(case: _Case) -> _Answer | None:
     )
 
 
+def _slices_are_sound(case: _Case) -> _Answer | None:
+    """A small slice may not hide harm that it proves all the same."""
+    found = harm_in_small_slices(case.policy, case.evidence)
+    return _unfit(*found) if found else None
+
+
 def _everything_is_proven(case: _Case) -> _Answer | None:
     gating = [evidence for evidence in case.evidence if evidence.gating]
     proven = {evidence.guardrail for evidence in gating if not evidence.slice}
@@ -351,16 +362,20 @@ def _everything_is_proven(case: _Case) -> _Answer | None:
     )
     if not whole or case.status is None:
         return None
+    lacking = too_much_without_claim(case.policy, case.facts)
+    if lacking is not None:
+        return _unfit(*lacking)
     tightest = min(gating, key=lambda evidence: evidence.e_promote)
     n_slices = sum(bool(evidence.slice) for evidence in gating)
-    slices = f" and {n_slices} slice tests" if n_slices else ""
+    slices = f" and {n_slices} slice test{'' if n_slices == 1 else 's'}" if n_slices else ""
     approval = case.policy.approval
     return _Answer(
         decision=Decision.PROMOTE,
         reason="all_guardrails_pass",
         explanation=(
-            f"All {len(wanted)} deciding guardrails{slices} are proven within their margins on "
-            f"{_judged(case)}. "
+            f"{_all(len(wanted))}{slices} {'is' if len(wanted) == 1 and not n_slices else 'are'} "
+            f"proven within {'its margin' if len(wanted) == 1 and not n_slices else 'their margins'} "
+            f"on {_judged(case)}.{_unclaimed(case)} "
             "A candidate beyond any of them passes with a probability of at most "
             f"{case.status.alpha_promote:.2g}."
         ),
@@ -417,6 +432,7 @@ _RULES: tuple[Callable[[_Case], _Answer | None], ...] = (
     _run_is_whole,
     _candidate_is_steady,
     _windows_are_filled,
+    _slices_are_sound,
     _everything_is_proven,
     _not_enough,
 )
@@ -432,13 +448,28 @@ def _hold(reason: str, explanation: str, settle: str, binding: str = "") -> _Ans
     )
 
 
+def _all(n: int) -> str:
+    return "The one deciding guardrail" if n == 1 else f"All {n} deciding guardrails"
+
+
+def _unclaimed(case: _Case) -> str:
+    """The largest share of the traffic that a promotion is silent about; "" when there is none."""
+    found = largest_without_claim(case.facts)
+    if found is None:
+        return ""
+    return f" No claim is made of {found.share:.1%} of them, whose {found.column} is too rare."
+
+
 def _gating(case: _Case) -> list[Guardrail]:
     return [guardrail for guardrail in case.policy.guardrails if guardrail.gating]
 
 
 def _judged(case: _Case) -> str:
-    """Pairs, as a request may lie in both windows."""
-    return f"{sum(window.judged for window in case.facts.windows):,} judged pairs"
+    """What was judged, by its own name; in windows that share requests, each window's."""
+    windows = case.facts.windows
+    if len(windows) == 1:
+        return judged_as(case.policy, windows[0].judged)
+    return " and ".join(f"{counted(w.judged)} of the {w.name} window" for w in windows) or "nothing"
 
 
 def _list(names: Sequence[str]) -> str:

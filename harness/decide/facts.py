@@ -77,6 +77,18 @@ class FailureCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unclaimed:
+    """Requests of slices that are too small for a test, even together."""
+
+    guardrail: str
+    """Deciding guardrail in the policy."""
+    column: str
+    """What it is sliced by."""
+    share: float
+    """Of the window's requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Everything but the evidence that a decision rests on."""
 
@@ -119,5 +131,7 @@ class Facts:
     """1 for the first gate over this candidate, baseline and policy."""
     exhausted: bool = False
     """All selected traffic has been read."""
+    without_claim: tuple[Unclaimed, ...] = ()
+    """What a promotion would be silent about."""
     not_compared: tuple[str, ...] = ()
     """What the gate did not look at, each as a sentence."""

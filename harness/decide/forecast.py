@@ -6,7 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.core.policies import Metric
+from harness.core.scales import limit_on_scale, on_scale
 from harness.core.verdicts import Evidence, Status, Verdict
+
+_EARLY = 100
+"""Fewer observations show no rate: the first of them are spent on learning which bet pays."""
+_LEANING = math.log(3.0)
+"""log E below which evidence for harm is no more than chance gives every third time."""
+
+_NO_MARGIN = frozenset({Metric.LATENCY_P99.value, Metric.RATIO.value})
+"""Metrics whose limit lies in their observations: another limit makes others of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,23 +66,32 @@ def words(found: Forecast) -> str:
         )
     text = (
         f"Farthest from proof is '{evidence.name}': its mean lies in "
-        f"[{evidence.lower:.4g}, {evidence.upper:.4g}], tolerated is {_tolerated(evidence)}. "
+        f"[{on_scale(evidence.metric, evidence.lower)}, {on_scale(evidence.metric, evidence.upper)}], tolerated is {limit_on_scale(evidence.metric, evidence.margin, evidence.direction)}. "
     )
     subject = f" with {evidence.slice}" if evidence.slice else ""
+    text += _outlook(found, subject)
+    if found.permitted is not None:
+        text += f" The evidence already permits a margin of {found.permitted:.2g}."
+    return text
+
+
+def _outlook(found: Forecast, subject: str) -> str:
+    """Where more traffic would lead, if the observations so far show it."""
+    if found.evidence.n < _EARLY:
+        return (
+            f"After {found.evidence.n:,} it is too early to tell where it leads: `harness plan` says "
+            "how many it needs."
+        )
     if math.isfinite(found.more):
-        text += (
+        return (
             f"About {_rounded(found.more)} more requests{subject} at the observed rate settle it."
         )
-    elif math.isfinite(found.harm):
-        text += (
+    if math.isfinite(found.harm) and found.evidence.e_rollback >= math.exp(_LEANING):
+        return (
             "It leans towards harm: more traffic will not pass it; "
             f"about {_rounded(found.harm)} more requests{subject} would prove the harm."
         )
-    else:
-        text += "At the observed rate more traffic like this settles it neither way."
-    if found.permitted is not None and found.permitted > evidence.margin:
-        text += f" The evidence already permits a margin of {found.permitted:.2g}."
-    return text
+    return "At the observed rate more traffic like this settles it neither way."
 
 
 def _more(evidence: Evidence, logs: list[float], bar: float) -> float:
@@ -80,8 +99,11 @@ def _more(evidence: Evidence, logs: list[float], bar: float) -> float:
     if not path:
         return math.inf
     last = path[-1]
-    half = next(i for i, point in enumerate(path) if 2 * point.n >= last.n)
-    start_n, start = (path[half].n, logs[half]) if path[half].n < last.n else (0, 0.0)
+    # The later half, at least: a few rows more or less must not turn the forecast round.
+    start_n, start = max(
+        ((p.n, log) for p, log in zip(path, logs, strict=True) if 2 * p.n <= last.n),
+        default=(0, 0.0),
+    )
     slope = (logs[-1] - start) / (last.n - start_n)
     if logs[-1] >= bar:
         return 0.0
@@ -89,24 +111,23 @@ def _more(evidence: Evidence, logs: list[float], bar: float) -> float:
 
 
 def _permitted(evidence: Evidence) -> float | None:
-    """Rounded up to two digits, so that it is never below what is proven."""
+    """Rounded up to two digits, so that it is never below what is proven.
+
+    None where no margin on the policy's own scale would be wider than the one that was asked for.
+    """
+    if evidence.metric in _NO_MARGIN:
+        return None
     limit = {
         "increase": evidence.upper,
         "decrease": -evidence.lower,
         "both": max(-evidence.lower, evidence.upper),
     }[evidence.direction]
-    if limit <= 0.0 or limit >= 1.0:
+    if not evidence.margin < limit < 1.0:
         return None
+    if evidence.metric == Metric.LATENCY_RATIO:
+        limit = math.expm1(limit)
     digit = 10.0 ** (math.floor(math.log10(limit)) - 1)
     return math.ceil(limit / digit) * digit
-
-
-def _tolerated(evidence: Evidence) -> str:
-    return {
-        "increase": f"at most {evidence.margin:g}",
-        "decrease": f"at least {-evidence.margin:g}",
-        "both": f"±{evidence.margin:g}",
-    }[evidence.direction]
 
 
 def _rounded(count: float) -> str:

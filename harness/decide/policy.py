@@ -46,6 +46,8 @@ from harness.decide.table_guardrails import read_table_guardrail, read_unpaired_
 
 VERSION = 1
 """The policy format that is read."""
+_MOST_WITHOUT_CLAIM = 0.2
+"""A window of a few thousand requests has values that are rare for want of traffic; a fifth is much."""
 
 _KEYS = (
     "version",
@@ -55,6 +57,7 @@ _KEYS = (
     "claim",
     "weight",
     "unit",
+    "most_without_claim",
     "unpaired",
     "anchor",
     "decision",
@@ -310,6 +313,9 @@ def _policy(
         mapping=document.maybe(
             "mapping", lambda key: read_mapping(document.section(key)), Mapping()
         ),
+        most_without_claim=document.maybe(
+            "most_without_claim", lambda key: _share(document, key), _MOST_WITHOUT_CLAIM
+        ),
         latency=document.maybe(
             "latency", lambda key: read_latency(document.section(key)), LatencyPolicy()
         ),
@@ -317,6 +323,13 @@ def _policy(
         digest="",
     )
     return dataclasses.replace(policy, digest=sha256(policy))
+
+
+def _share(document: Section, key: str) -> float:
+    share = document.number(key)
+    if not 0.0 <= share <= 1.0:
+        raise document.error(key, f"is {share:g}", "Write a share of the requests, from 0 to 1.")
+    return share
 
 
 def _claim(document: Section, guardrails: tuple[Guardrail, ...]) -> Claim:

@@ -21,7 +21,7 @@ import numpy as np
 from harness.core.errors import GateError, nearest
 from harness.core.policies import Metric
 from harness.core.tensors import Floats, Ints, Strings
-from harness.core.verdicts import Evidence, Status
+from harness.core.verdicts import Evidence, PathPoint, Status
 from harness.judge.binned import BinnedTrack
 from harness.judge.culprits import named
 from harness.judge.evidence import evidence_of
@@ -55,6 +55,8 @@ class Judge:
         self._left_out: dict[str, dict[str, int]] = {}
         self._rollback = False
         self._culprits: tuple[str, ...] = ()
+        self._proven: dict[str, PathPoint] = {}
+        """Test → the look that proved its harm."""
 
     def _track(self, test: PlannedTest) -> Track | BinnedTrack:
         if test.guardrail.metric is Metric.CALIBRATION_SHIFT:
@@ -137,15 +139,26 @@ class Judge:
         return [name for name, _ in gating], np.array([value for _, value in gating])
 
     def _latch(self) -> None:
-        """Remembers the first look that proves harm, and the first that names who did it."""
-        names, logs = self._log_weighted()
+        """Remembers the first look that proves harm, and the first that names who did it.
+
+        A test that does not decide is remembered for itself: it proves harm at α_R on its own.
+        """
         bar = math.log(1.0 / self._alpha_rollback)
+        for test, track in zip(self._plan.tests, self._tracks, strict=True):
+            if not test.gating and test.name not in self._proven and track.log_e_rollback() >= bar:
+                self._proven[test.name] = track.point()
+        names, logs = self._log_weighted()
         if not len(logs) or float(np.logaddexp.reduce(logs)) < bar:
             return
         self._rollback = True
         if not self._culprits:
             found = dict(zip(names, logs.tolist(), strict=True))
             self._culprits = named(found, self._alpha_rollback)
+            self._proven |= {
+                test.name: track.point()
+                for test, track in zip(self._plan.tests, self._tracks, strict=True)
+                if test.name in self._culprits
+            }
 
     def status(self, later: Collection[str] = ()) -> Status:
         """Where all tests together stand at the last look.
@@ -179,7 +192,13 @@ class Judge:
         """What every test has shown, in the plan's order."""
         status = self.status()
         return tuple(
-            evidence_of(test, track, status, self._left_out.get(test.guardrail.name, {}))
+            evidence_of(
+                test,
+                track,
+                status,
+                self._left_out.get(test.guardrail.name, {}),
+                self._proven.get(test.name),
+            )
             for test, track in zip(self._plan.tests, self._tracks, strict=True)
         )
 
@@ -190,6 +209,7 @@ class Judge:
             "alphas": [self._alpha_promote, self._alpha_rollback],
             "rollback": self._rollback,
             "culprits": list(self._culprits),
+            "proven": {name: list(point.row()) for name, point in self._proven.items()},
             "left_out": {name: dict(counts) for name, counts in self._left_out.items()},
             "tracks": [track.state() for track in self._tracks],
         }
@@ -212,6 +232,7 @@ class Judge:
         judge = cls(plan, alpha_promote, alpha_rollback)
         judge._rollback = bool(state["rollback"])
         judge._culprits = tuple(state["culprits"])
+        judge._proven = {name: PathPoint.from_row(row) for name, row in state["proven"].items()}
         judge._left_out = {name: dict(counts) for name, counts in state["left_out"].items()}
         for track, saved in zip(judge._tracks, state["tracks"], strict=True):
             track.restore(saved)

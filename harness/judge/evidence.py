@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 
 from harness.core.policies import Against, Direction, Metric
-from harness.core.verdicts import Evidence, Status, Verdict
+from harness.core.scales import limit_on_scale, on_scale
+from harness.core.verdicts import Evidence, PathPoint, Status, Verdict
 from harness.judge.binned import BinnedTrack
 from harness.judge.plan import PlannedTest
 from harness.judge.track import Track
@@ -32,7 +33,11 @@ _LEFT_OUT_WORDS = {
 
 
 def evidence_of(
-    test: PlannedTest, track: Track | BinnedTrack, status: Status, left_out: Mapping[str, int]
+    test: PlannedTest,
+    track: Track | BinnedTrack,
+    status: Status,
+    left_out: Mapping[str, int],
+    proven: PathPoint | None,
 ) -> Evidence:
     """Words and numbers of one test.
 
@@ -41,10 +46,11 @@ def evidence_of(
       track: what was seen.
       status: of all tests at this look.
       left_out: reason → requests of the guardrail that did not enter.
+      proven: the look that proved harm; None = none did.
 
     Returns:
       Evidence whose verdict FAIL means "named by e-BH" for gating tests and "e ≥ 1/α_R on its own"
-      for reported ones.
+      for others, at any look.
     """
     path = track.path()
     lower, upper = (path[-1].lower, path[-1].upper) if path else track.interval()
@@ -58,8 +64,8 @@ def evidence_of(
         margin=test.margin,
         direction=test.guardrail.direction.value,
         gating=test.gating,
-        verdict=_verdict(test, track, status),
-        reason=_reason(test, track, status, (lower, upper)) + _left_out(test, left_out),
+        verdict=_verdict(track, status, proven),
+        reason=_reason(test, track, status, (lower, upper), proven) + _left_out(test, left_out),
         subject=_subject(test),
         n=track.n,
         n_available=test.n_available,
@@ -70,6 +76,7 @@ def evidence_of(
         upper=upper,
         weight=test.weight,
         path=path,
+        proven=proven,
     )
 
 
@@ -77,11 +84,10 @@ def _capped(log_e: float) -> float:
     return math.exp(log_e) if log_e < math.log(_LARGEST) else _LARGEST
 
 
-def _verdict(test: PlannedTest, track: Track | BinnedTrack, status: Status) -> Verdict:
+def _verdict(track: Track | BinnedTrack, status: Status, proven: PathPoint | None) -> Verdict:
     if not track.n:
         return Verdict.NO_DATA
-    alone = track.log_e_rollback() >= math.log(1.0 / status.alpha_rollback)
-    if test.name in status.culprits or (alone and not test.gating):
+    if proven is not None:
         return Verdict.FAIL
     if track.n > track.n_failed and track.log_e_promote() >= math.log(1.0 / status.alpha_promote):
         return Verdict.PASS
@@ -89,39 +95,63 @@ def _verdict(test: PlannedTest, track: Track | BinnedTrack, status: Status) -> V
 
 
 def _reason(
-    test: PlannedTest, track: Track | BinnedTrack, status: Status, interval: tuple[float, float]
+    test: PlannedTest,
+    track: Track | BinnedTrack,
+    status: Status,
+    interval: tuple[float, float],
+    proven: PathPoint | None,
 ) -> str:
-    verdict = _verdict(test, track, status)
+    verdict = _verdict(track, status, proven)
     level = 1.0 - status.alpha_promote - status.alpha_rollback
-    mean = "the mean of every bin" if isinstance(track, BinnedTrack) else "the mean"
-    if isinstance(track, BinnedTrack) and verdict is Verdict.FAIL:
-        mean = "the mean of the farthest bin"
-    span = f"{mean} lies in [{interval[0]:.4g}, {interval[1]:.4g}] ({level:.0%} at every look)"
     text = _OPENINGS[verdict].format(tolerated=_tolerated(test))
     if verdict is not Verdict.NO_DATA:
-        text += f": {span}"
+        text += f": {_span(test, track, interval, proven)} ({level:.0%} at every look)"
     if isinstance(track, BinnedTrack):
         text += f"; {track.words()}"
     if track.n_failed:
-        text += f"; {track.n_failed:,} of {track.n:,} failed and count as the worst value"
+        failed = "failed and counts" if track.n_failed == 1 else "failed and count"
+        text += f"; {track.n_failed:,} of {track.n:,} {failed} as the worst value"
     if verdict is Verdict.INCONCLUSIVE and test.gating and status.rollback and not status.culprits:
         share = dict(status.shares)[test.name]
         text += f"; it carries {share:.0%} of the harm that all prove together"
     if not test.guardrail.gating:
         text += "; reported, never decides"
     elif not test.gating:
-        text += "; too few requests for a claim of its own, never decides"
+        text += "; too few requests for a claim of its own: harm that is proven here holds the candidate"
     return text + "."
 
 
+def _span(
+    test: PlannedTest,
+    track: Track | BinnedTrack,
+    interval: tuple[float, float],
+    proven: PathPoint | None,
+) -> str:
+    """Where the mean lies; for proven harm at the look that proved it, and now."""
+    mean = "the mean"
+    if test.guardrail.metric is Metric.LATENCY_RATIO:
+        mean = "the growth, by the clipped mean,"
+    if isinstance(track, BinnedTrack):
+        mean = "the mean of every bin" if proven is None else "the mean of the farthest bin"
+    now = _ends(test, interval)
+    if proven is None:
+        return f"{mean} lies in {now}"
+    then = _ends(test, (proven.lower, proven.upper))
+    if proven.n == track.n:
+        return f"{mean} lies in {then}"
+    return f"after {proven.n:,} requests {mean} lay in {then}; after {track.n:,} it lies in {now}"
+
+
+def _ends(test: PlannedTest, interval: tuple[float, float]) -> str:
+    metric = test.guardrail.metric
+    return f"[{on_scale(metric, interval[0])}, {on_scale(metric, interval[1])}]"
+
+
 def _tolerated(test: PlannedTest) -> str:
-    match test.guardrail.direction:
-        case Direction.INCREASE:
-            return f"mean of at most {test.margin:g}"
-        case Direction.DECREASE:
-            return f"mean of at least {-test.margin:g}"
-        case Direction.BOTH:
-            return f"mean between {-test.margin:g} and {test.margin:g}"
+    rail = test.guardrail
+    of = "growth" if rail.metric is Metric.LATENCY_RATIO else "mean"
+    words = limit_on_scale(rail.metric, test.margin, rail.direction)
+    return f"{of} {words}" if rail.direction is Direction.BOTH else f"{of} of {words}"
 
 
 def _left_out(test: PlannedTest, left_out: Mapping[str, int]) -> str:

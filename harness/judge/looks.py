@@ -43,20 +43,9 @@ class Looks:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `restore` continues identically."""
-        rows = [[p.n, p.lower, p.upper, p.log_e_promote, p.log_e_rollback] for p in self._points]
-        return {"stride": self._stride, "points": rows}
+        return {"stride": self._stride, "points": [list(p.row()) for p in self._points]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""
         self._stride = float(state["stride"])
-        self._points = [
-            # JSON has no infinity; its word for it becomes the number again.
-            PathPoint(
-                n=n,
-                lower=float(low),
-                upper=float(high),
-                log_e_promote=float(up),
-                log_e_rollback=float(down),
-            )
-            for n, low, high, up, down in state["points"]
-        ]
+        self._points = [PathPoint.from_row(row) for row in state["points"]]

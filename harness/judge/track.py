@@ -181,9 +181,7 @@ class Track:
             "n_failed": self.n_failed,
             "claim": self._claim.state(),
             "stride": self._stride,
-            "path": [
-                [p.n, p.lower, p.upper, p.log_e_promote, p.log_e_rollback] for p in self._path
-            ],
+            "path": [list(point.row()) for point in self._path],
         }
 
     def restore(self, state: dict[str, Any]) -> Self:
@@ -192,10 +190,7 @@ class Track:
         self.n_failed = int(state["n_failed"])
         self._claim.restore(state["claim"])
         self._stride = float(state["stride"])
-        self._path = [
-            PathPoint(n=n, lower=lower, upper=upper, log_e_promote=up, log_e_rollback=down)
-            for n, lower, upper, up, down in state["path"]
-        ]
+        self._path = [PathPoint.from_row(row) for row in state["path"]]
         return self
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,10 +15,11 @@ import yaml
 from harness.core.clock import iso, now_ns
 from harness.core.errors import UsageError
 from harness.core.findings import Finding
-from harness.core.jsonable import jsonable
-from harness.core.policies import Claim, Mode, Policy, WindowName
+from harness.core.jsonable import jsonable, sha256
+from harness.core.policies import Claim, Mode, Policy, Weight, WindowName
 from harness.core.tensors import Strings
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
+from harness.decide.crossed import judged_as
 from harness.decide.decision import decide
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.policy import table_policy_from_yaml
@@ -32,6 +32,7 @@ from harness.judge.window_claim import Read
 from harness.pipeline.environment import environment, package_version
 from harness.pipeline.gate import EXIT_CODES
 from harness.pipeline.judge_arms import COLUMNS, check_arms, judge_arms
+from harness.pipeline.left_out import pooled_words, without_claim
 from harness.pipeline.observed import ObservedTable, read_observed
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.table_findings import about_units, findings_of
@@ -118,13 +119,15 @@ def judge_table(
     population: int | None = None,
     *,
     out: Path | None = None,
-    seed: int | None = None,
 ) -> TableVerdict:
     """Judges a table of observations, one row a request in arrival order.
 
     All rows are read. Harm that was proven at any look is a ROLLBACK; PROMOTE needs every gating
     guardrail proven where the table ends. Under `claim: process` the error rates are those of
     `judge.combine`, for traffic like the table's.
+
+    The same table and policy give the same answer: units that are drawn by their size are drawn with
+    a seed made from both, as a fresh seed at each call would let an answer be waited for.
 
     Args:
       table: DataFrame, Arrow table, or path to a .parquet or .csv file; optional columns
@@ -133,7 +136,6 @@ def judge_table(
       population: the rows (with `weight: unit`, the units) are a random draw from a window of so
         many; under `claim: window` the verdict is about exactly those.
       out: folder to create for evidence.json, decision.json, report.html and junit.xml.
-      seed: draws units by their size (`weight: request` with a unit); None = a fresh one.
 
     Raises:
       UsageError: policy, table, population or folder cannot be used.
@@ -145,7 +147,7 @@ def judge_table(
     observed = read_observed(table, columns)
     check_arms(asked, observed)
     observed.check_rows()
-    drawn_with = secrets.randbits(63) if seed is None else seed
+    drawn_with = int(sha256((observed.digest(), asked.digest, population))[:15], 16)
     seen = columns_seen(asked, observed)
     if asked.unpaired:
         outcome = _unpaired_outcome(asked, observed, seen, population)
@@ -295,7 +297,7 @@ def _counted(words: Strings) -> dict[str, int]:
 
 def _facts(policy: Policy, judged: _Judged, population: int | None) -> Facts:
     n0 = judged.n_planning
-    planned = f"the first {n0:,} rows: they planned the bets and are no evidence" if n0 else ""
+    planned = planned_words(policy, n0)
     depends = (
         f"dependence between units of {policy.unit}: they count as independent"
         if policy.unit
@@ -316,8 +318,20 @@ def _facts(policy: Policy, judged: _Judged, population: int | None) -> Facts:
             "where the rows come from: only the table was judged, no model was run",
             depends,
             *((planned,) if planned else ()),
+            *pooled_words(judged.plan, "of the table"),
         ),
+        without_claim=without_claim(policy, judged.plan),
     )
+
+
+def planned_words(policy: Policy, n0: int) -> str:
+    """What became of the first rows; "" where none planned."""
+    what = judged_as(policy, n0)
+    if not n0:
+        return ""
+    if policy.claim is Claim.WINDOW:
+        return f"the first {what}: they planned the bets, and only their sum counts"
+    return f"the first {what}: they planned the bets and are no evidence"
 
 
 def _manifest(
@@ -332,7 +346,9 @@ def _manifest(
         "table": {"name": Path(observed.name).name, "rows": observed.n, **request},
         "lineage": {"table": observed.digest(), "policy": policy.digest},
         "attempt": 1,
-        "seed": request["seed"] if policy.unit else "none: rows were judged in the order given",
+        "seed": request["seed"]
+        if policy.unit and policy.weight is Weight.REQUEST
+        else "none: rows were judged in the order given",
         "harness_version": package_version(),
         "policy": {
             "digest": policy.digest, "preset": policy.preset.value, "mode": policy.mode.value,

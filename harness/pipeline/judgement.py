@@ -35,7 +35,13 @@ from harness.pipeline.golden import check_versions, golden_facts, golden_finding
 from harness.pipeline.graph_pass import check_mapped_tensors
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.latency_pass import take_latency
-from harness.pipeline.left_out import left_out, traffic_counts, window_facts, windows_json
+from harness.pipeline.left_out import (
+    left_out,
+    traffic_counts,
+    window_facts,
+    windows_json,
+    without_claim,
+)
 from harness.pipeline.leg_findings import leg_findings
 from harness.pipeline.loop import LoopResult, replay
 from harness.pipeline.noise import answers_vary, floor_above_margin
@@ -423,6 +429,7 @@ def _facts(run: _Run, *, one_value: bool) -> Facts:
         features_not_compared=run.described.unproven[1],
         attempt=prepared.attempt,
         exhausted=result.finished,
+        without_claim=without_claim(prepared.policy, run.plan),
         not_compared=(
             *run.described.not_compared,
             *left_out(prepared, run.plan),

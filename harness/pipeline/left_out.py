@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.policies import LATENCY_METRICS, Claim, Metric
+from harness.core.policies import LATENCY_METRICS, Claim, Metric, Policy
 from harness.core.tensors import Ints
-from harness.decide.facts import TrafficFacts, WindowFacts
+from harness.decide.facts import TrafficFacts, Unclaimed, WindowFacts
 from harness.judge.plan import TestPlan
 from harness.pipeline.integrity import traffic_facts
 from harness.pipeline.prepare import Prepared
@@ -68,12 +68,7 @@ def windows_json(prepared: Prepared, judged: dict[str, int]) -> dict[str, Any]:
 def left_out(prepared: Prepared, plan: TestPlan) -> list[str]:
     """What the selection and the pooling leave without a claim, as sentences."""
     found = [*_selected_out(prepared), *_not_judged_here(prepared), *_not_exact(prepared, plan)]
-    for pooled in plan.pooled:
-        values = ", ".join(v or "(not recorded)" for v in pooled.values)
-        found.append(
-            f"no claim of its own for {pooled.column} {values}: {pooled.share:.1%} of the window, "
-            + ("judged together as 'rest'" if pooled.tested else "too few to judge even together")
-        )
+    found += pooled_words(plan, "of the window")
     recorded = prepared.manifest["window"]["context"]
     found += [
         f"coverage of {column}: the traffic does not record it"
@@ -81,6 +76,31 @@ def left_out(prepared: Prepared, plan: TestPlan) -> list[str]:
         if column not in recorded
     ]
     return found
+
+
+def pooled_words(plan: TestPlan, of: str) -> list[str]:
+    """Slices without a claim of their own, as sentences.
+
+    Args:
+      plan: the tests.
+      of: what the shares are of.
+    """
+    return [
+        f"no claim of its own for {pooled.column} "
+        f"{', '.join(v or '(not recorded)' for v in pooled.values)}: {pooled.share:.1%} {of}, "
+        + ("judged together as 'rest'" if pooled.tested else "too few to judge even together")
+        for pooled in plan.pooled
+    ]
+
+
+def without_claim(policy: Policy, plan: TestPlan) -> tuple[Unclaimed, ...]:
+    """What a promotion would be silent about, of the guardrails that decide."""
+    deciding = {guardrail.name for guardrail in policy.guardrails if guardrail.gating}
+    return tuple(
+        Unclaimed(guardrail=p.guardrail, column=p.column, share=p.share)
+        for p in plan.pooled
+        if p.guardrail in deciding and not p.tested
+    )
 
 
 def traffic_counts(prepared: Prepared) -> dict[str, dict[str, int]]:

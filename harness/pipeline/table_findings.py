@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.core.findings import Finding, Severity
-from harness.core.policies import Guardrail, Policy, Weight
+from harness.core.policies import Guardrail, Metric, Policy, Weight
 from harness.core.verdicts import Evidence
 from harness.judge.tables import ColumnValues
 from harness.pipeline.observed import ObservedTable
@@ -25,34 +25,65 @@ def about_units(policy: Policy, row: Evidence) -> Evidence:
 
 def _findings(guardrail: Guardrail, column: ColumnValues, observed: ObservedTable) -> list[Finding]:
     found = []
+    where = _columns(guardrail)
     below, above = column.n_clipped
-    if guardrail.range is not None and below + above:
-        lo, hi = guardrail.range
+    if below + above:
         found.append(
             Finding(
                 kind="clipped",
                 severity=Severity.WARNING,
-                where=guardrail.column,
-                what=f"{below + above:,} of {observed.n:,} rows of column '{guardrail.column}' lie "
-                f"outside the declared range [{lo:g}, {hi:g}] ({below:,} below, {above:,} above) "
-                "and were cut to it: the verdict is about the clipped mean",
-                remedy="Widen the range if such values are real and matter.",
+                where=where,
+                what=f"{_rows(below + above, observed.n)} of {where} "
+                f"{'lies' if below + above == 1 else 'lie'} outside {_range(guardrail)} "
+                f"({below:,} below, {above:,} above) and {'was' if below + above == 1 else 'were'} "
+                "cut to it: the verdict is about the clipped mean",
+                remedy=_WIDEN.get(
+                    guardrail.metric, "Widen the range if such values are real and matter."
+                ),
                 value=(below + above) / observed.n,
             )
         )
     if column.n_missing:
+        one = column.n_missing == 1
         found.append(
             Finding(
                 kind="missing_values",
                 severity=Severity.WARNING,
-                where=guardrail.column,
-                what=f"{column.n_missing:,} of {observed.n:,} rows of column '{guardrail.column}' "
-                "have no value and count as the worst one for whatever is to be proven",
+                where=where,
+                what=f"{_rows(column.n_missing, observed.n)} of {where} {'has' if one else 'have'} no "
+                f"value that can be used (empty, NaN or infinite{_OR.get(guardrail.metric, '')}) and "
+                f"{'counts' if one else 'count'} as the worst one for whatever is to be proven",
                 remedy="Find out why they are empty.",
                 value=column.n_missing / observed.n,
             )
         )
     return found
+
+
+_WIDEN = {
+    Metric.LATENCY_RATIO: "Ask for `metric: latency_p99` beside it: the slowest requests are its subject."
+}
+_OR = {Metric.RATIO: ", a denominator below 0, or both columns outside their ranges"}
+
+
+def _rows(count: int, n: int) -> str:
+    return f"{count:,} of {n:,} row{'' if n == 1 else 's'}"
+
+
+def _columns(guardrail: Guardrail) -> str:
+    names = [f"'{name}'" for name in guardrail.reads()]
+    if len(names) == 1:
+        return f"column {names[0]}"
+    return f"columns {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _range(guardrail: Guardrail) -> str:
+    if guardrail.metric is Metric.LATENCY_RATIO:
+        return "what a ratio of times counts as at most, a factor of e"
+    top = guardrail.range or guardrail.bounds()
+    text = f"the declared range [{top[0]:g}, {top[1]:g}]"
+    bottom = guardrail.denominator_range
+    return text if bottom is None else f"{text} or [{bottom[0]:g}, {bottom[1]:g}]"
 
 
 def findings_of(

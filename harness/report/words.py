@@ -33,6 +33,8 @@ REASONS = {
     "empty_window": "a window that a guardrail needs is empty",
     "too_few_requests": "a window that a guardrail needs has too few requests",
     "not_enough_evidence": "neither harm nor harmlessness is proven with the traffic at hand",
+    "slice_harm": "harm is proven in a slice too small for a claim of its own",
+    "too_much_without_claim": "too much of the traffic is in slices too small for any claim",
     "leg_ended_early": "a version stopped answering before the traffic was through",
     "flaky_candidate": "the candidate's process failed now and then, and passed the second time",
     "interrupted": "the run was interrupted",

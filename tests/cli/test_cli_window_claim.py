@@ -46,7 +46,7 @@ def test_requests_beyond_the_largest_number_still_belong_to_the_window(gate):
     assert "exactly the 600 requests" in subject
 
 
-def test_requests_that_planned_the_bets_are_not_in_the_window(gate):
+def test_requests_that_planned_the_bets_are_part_of_the_window(gate):
     assert "exactly the 600 requests" in gate(windows={"planning": 100})[2]
 
 

@@ -110,3 +110,66 @@ def test_a_ratio_of_values_that_cannot_be_is_no_proof(spend, clicks):
     verdict = judged(table, RATIO)
     assert verdict.decision is Decision.HOLD
     assert verdict.guardrails[0].n_failed == 2000
+
+
+def test_a_rollback_shows_the_look_that_proved_it():
+    """Harm at first, none later: the answer stays, and its text may not deny it."""
+    x = np.concatenate([np.full(500, 0.2), np.full(2500, -0.1)])
+    verdict = judged({"d": x}, {"name": "d", "range": [-1, 1], "margin": 0.05})
+    (row,) = verdict.guardrails
+    assert verdict.decision is Decision.ROLLBACK
+    assert row.proven is not None
+    assert row.proven.n < row.n == 3000
+    assert row.proven.lower > 0.05 > row.upper
+    for text in (row.reason, verdict.record.explanation):
+        assert f"after {row.proven.n:,}" in text
+        assert f"{row.proven.lower:.4g}" in text
+    assert "after 3,000 it lies in [-0.0" in row.reason
+
+
+def test_a_clipped_growth_is_a_lower_bound_and_its_rows_are_counted():
+    rail = {
+        "name": "l", "metric": "latency_ratio", "baseline": "a", "candidate": "b", "margin": 1.5,
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    times = {"a": np.exp(rng.normal(0, 0.1, 1500)), "b": 1000 * np.exp(rng.normal(0, 0.1, 1500))}
+    verdict = judged(times, rail)
+    assert "was at least 15" in verdict.record.explanation
+    assert "at most 150 % is tolerated" in verdict.record.explanation
+    assert "growth of at most 150 %" in verdict.guardrails[0].reason
+    assert any("1,500 of 1,500 rows of columns 'a' and 'b' lie" in f.what for f in verdict.findings)
+
+
+SLICED = {"name": "d", "range": [-1, 1], "margin": 0.05, "slice_by": ["c"]}
+
+
+def sliced(harm, share=0.1, n=3000):
+    rng = np.random.default_rng(2)
+    rare = rng.random(n) < share
+    return {"d": rng.normal(0, 0.05, n) + harm * rare, "c": np.where(rare, "b", "a")}
+
+
+def test_harm_that_a_small_slice_proves_is_not_hidden():
+    verdict = judged(sliced(0.3), SLICED)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, "slice_harm")
+    assert "d[c=rest]" in verdict.record.explanation
+    assert judged(sliced(0.0), SLICED).decision is Decision.PROMOTE
+
+
+def test_a_promotion_says_how_much_it_makes_no_claim_of_and_has_a_limit():
+    said = judged(sliced(0.0), SLICED)
+    assert "No claim is made of 9.3%" in said.record.explanation
+    tight = judged(sliced(0.0), SLICED, most_without_claim=0.05)
+    assert (tight.decision, tight.reason) == (Decision.HOLD, "too_much_without_claim")
+    much = judged(sliced(0.0, share=0.4, n=1100), SLICED)
+    assert (much.decision, much.reason) == (Decision.HOLD, "too_much_without_claim")
+
+
+def test_a_table_and_a_policy_have_one_answer():
+    """A fresh draw at each call would give harm another chance: asked 40 times, 35 % found it."""
+    table = pd.DataFrame({"d": (np.arange(1000) % 20 == 0) * 1.0, "u": np.arange(1000)})
+    policy = {"version": 1, "unit": "u", "weight": "request", "guardrails": [FLIP]}
+    first, second = judge_table(table, policy), judge_table(table, policy)
+    assert first.guardrails == second.guardrails
+    other = judge_table(table.iloc[::-1], policy)
+    assert other.guardrails != first.guardrails
