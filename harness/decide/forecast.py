@@ -86,7 +86,7 @@ def _outlook(found: Forecast, subject: str) -> str:
         return (
             f"About {_rounded(found.more)} more requests{subject} at the observed rate settle it."
         )
-    if math.isfinite(found.harm) and found.evidence.e_rollback >= math.exp(_LEANING):
+    if math.isfinite(found.harm) and found.evidence.path[-1].log_e_rollback >= _LEANING:
         return (
             "It leans towards harm: more traffic will not pass it; "
             f"about {_rounded(found.harm)} more requests{subject} would prove the harm."

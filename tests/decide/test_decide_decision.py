@@ -125,8 +125,8 @@ def test_proven_harm_rolls_back_and_names_the_guardrail():
     record = decide(POLICY, HARM, failed, FACTS)
     assert (record.decision, record.reason) == (Decision.ROLLBACK, "guardrail_failed")
     assert record.binding_guardrail == "score"
-    assert "the change of the mean score lies between 0.06 and 0.09" in record.explanation
-    assert "at most 0.05 is tolerated" in record.explanation
+    assert "the change of the mean score lay between 0.06 and 0.09" in record.explanation
+    assert "between -0.05 and 0.05 is tolerated" in record.explanation
 
 
 def test_harm_that_no_guardrail_proves_alone_names_the_largest_share():

@@ -220,7 +220,7 @@ def test_a_resumed_run_keeps_the_bets_that_were_fixed(planned_gate, tmp_path, mo
     told = [json.loads((run / name).read_text()) for name in ("evidence.json", "manifest.json")]
     for name in ("decision.json", "evidence.json", "state.npz"):
         (run / name).unlink()
-    monkeypatch.setattr("harness.pipeline.planning_pass._moments", None)
+    monkeypatch.setattr("harness.pipeline.planning_pass._values", None)
     again = resume_gate(run)
     assert again.decision is planned_gate.decision
     assert json.loads((run / "evidence.json").read_text())["evidence"] == told[0]["evidence"]
