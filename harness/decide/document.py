@@ -106,7 +106,9 @@ class Section:
     def text(self, key: str) -> str:
         """A non-empty text."""
         node = self._scalar(key, "a text")
-        if node.tag != f"{_TAG}str" or not node.value:
+        if node.tag == f"{_TAG}str" and not node.value:
+            raise self.error(key, "is empty", "Write a text, or leave the key out.")
+        if node.tag != f"{_TAG}str":
             raise self.error(key, f"needs a text, not {_shown(node)}", f"Quote it: '{node.value}'.")
         return str(node.value)
 

@@ -105,6 +105,12 @@ def policy_from_yaml(text: str, where: str) -> Policy:
             raise document.error(
                 key, "is not supported yet by a gate", "Leave it out, or judge a table."
             )
+    if "preset" not in document:
+        raise document.error(
+            "preset",
+            f"is missing, and a gate's policy says what kind of change it judges: {', '.join(Preset)}",
+            "Write one of them, or give the policy to `harness judge` with a table.",
+        )
     preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
     decision = read_decision(document.section("decision")) if "decision" in document else None
     policy = _policy(document, preset, decision, _guardrails(document, preset, decision))

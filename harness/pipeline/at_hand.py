@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +13,12 @@ from harness.core.errors import UsageError
 from harness.core.policies import Policy, WindowName
 from harness.core.tensors import Floats
 from harness.judge.plan import WindowCounts
-from harness.pipeline.observed import read_observed
-from harness.pipeline.table_units import by_unit, columns_seen, slices_of, unit_columns
+from harness.pipeline.policy_table import observed_of
+from harness.pipeline.table_findings import findings_of
+from harness.pipeline.table_units import by_unit, columns_seen, slices_of
+
+if TYPE_CHECKING:
+    from harness.pipeline.observed import TableLike
 
 _MOST_EARLIER = 200_000
 _SEED = 0
@@ -31,9 +36,11 @@ class AtHand:
     """Where the counts come from."""
     basis: str = ""
     """Where the planning set comes from."""
+    findings: tuple[str, ...] = ()
+    """Rows of a table that were cut, or have no value."""
 
 
-def table_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
+def table_at_hand(policy: Policy, traffic: Sequence[TableLike]) -> AtHand:
     """Counts of a table after its planning rows, and what those say.
 
     Raises:
@@ -43,10 +50,9 @@ def table_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
         return AtHand(counts={}, planning={}, words="")
     if len(traffic) > 1:
         raise UsageError("--traffic", "a policy over columns takes one table", "Give one file.")
-    sliced = sorted({c for g in policy.guardrails for c in g.slice_by})
-    columns = [*(c for g in policy.guardrails for c in g.reads()), *sliced, *unit_columns(policy)]
-    observed = read_observed(traffic[0], columns)
-    seen = {name: c.values for name, c in columns_seen(policy, observed).items()}
+    observed = observed_of(policy, traffic[0])
+    columns = columns_seen(policy, observed)
+    seen = {name: c.values for name, c in columns.items()}
     values = by_unit(policy, observed, seen, _SEED)
     n = max(len(v.x) for v in values.values())
     n0 = min(policy.windows.planning, n)
@@ -60,6 +66,7 @@ def table_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
         planning={name: v.x[:n0] for name, v in values.items()},
         words=f"{observed.name}: {observed.n:,} rows{units}",
         basis=f"the spread of the first {n0:,} {'units' if policy.unit else 'rows'}, which are no evidence",
+        findings=tuple(found.what for found in findings_of(policy, observed, columns)),
     )
 
 

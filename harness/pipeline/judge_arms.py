@@ -22,6 +22,7 @@ from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
 from harness.judge.live_plan import LiveAnswer, LiveBatch, LivePlan
 from harness.judge.metrics import Values
+from harness.judge.overlap import MAX_STEPS
 from harness.judge.tables import ColumnValues, looks
 from harness.judge.units import unit_arms, unit_means
 from harness.pipeline.observed import ObservedTable
@@ -169,6 +170,13 @@ def _units(policy: Policy, observed: ObservedTable, seen: Mapping[str, ColumnVal
             f"{observed.name}, row {odd[0]}",
             f"propensity {propensity[odd[0]]:g} is no probability",
             "Write the candidate's share that was in force.",
+        )
+    steps = len(np.unique(propensity))
+    if steps > MAX_STEPS:
+        raise TrafficError(
+            f"{observed.name}, column '{PROPENSITY}'",
+            f"holds {steps:,} different values; a split is compared within at most {MAX_STEPS} steps",
+            "Write the share that was in force at each step of the ramp, not a chance of each row's own.",
         )
     values = {name: column.values for name, column in seen.items()}
     ignored = 0

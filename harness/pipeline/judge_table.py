@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from harness.core.clock import iso, now_ns
 from harness.core.errors import UsageError
@@ -31,12 +30,13 @@ from harness.judge.tables import ColumnValues, looks
 from harness.judge.window_claim import Read
 from harness.pipeline.environment import environment, package_version
 from harness.pipeline.gate import EXIT_CODES
-from harness.pipeline.judge_arms import COLUMNS, check_arms, judge_arms
+from harness.pipeline.judge_arms import judge_arms
 from harness.pipeline.left_out import pooled_words, without_claim
-from harness.pipeline.observed import ObservedTable, read_observed
+from harness.pipeline.observed import ObservedTable
+from harness.pipeline.policy_table import PolicyLike, observed_of, policy_text
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.table_findings import about_units, findings_of
-from harness.pipeline.table_units import by_unit, columns_seen, slices_of, unit_columns
+from harness.pipeline.table_units import by_unit, columns_seen, slices_of
 from harness.store.files import machine_trouble_is_a_gate_error
 from harness.store.runs import RunFolder
 
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 
 _WINDOW = WindowName.TABLE.value
 _FORMAT = 1
-
-PolicyLike = Path | str | Mapping[str, Any] | Policy
-"""A YAML file, the same content as a mapping, or a policy that was read before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +138,8 @@ def judge_table(
       UsageError: policy, table, population or folder cannot be used.
     """
     asked, text, where = read_table_policy(policy)
-    columns = [c for g in asked.guardrails for c in g.reads()]
-    columns += [c for g in asked.guardrails for c in g.slice_by]
-    columns += [*unit_columns(asked), *(COLUMNS if asked.unpaired else ())]
-    observed = read_observed(table, columns)
-    check_arms(asked, observed)
-    observed.check_rows()
+    _check_population(population)
+    observed = observed_of(asked, table)
     drawn_with = int(sha256((observed.digest(), asked.digest, population))[:15], 16)
     seen = columns_seen(asked, observed)
     if asked.unpaired:
@@ -213,19 +206,9 @@ def _unpaired_outcome(
 
 def read_table_policy(policy: PolicyLike) -> tuple[Policy, str, str]:
     """(policy, its text, where it came from)."""
-    match policy:
-        case Policy():
-            return policy, "", "policy"
-        case Mapping():
-            text, where = yaml.safe_dump(dict(policy), sort_keys=False), "policy"
-        case _:
-            where = str(policy)
-            try:
-                text = Path(policy).read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(
-                    where, f"the policy cannot be read: {error}", "Give a YAML text file."
-                ) from error
+    if isinstance(policy, Policy):
+        return policy, "", "policy"
+    text, where = policy_text(policy)
     return table_policy_from_yaml(text, where), text, where
 
 
@@ -250,7 +233,7 @@ def _judge(
 ) -> _Judged:
     values = by_unit(policy, observed, {name: c.values for name, c in seen.items()}, seed)
     n = max(len(v.x) for v in values.values())
-    _check_population(population, n)
+    _covers(population, n)
     slices = slices_of(policy, observed)
     n0 = min(policy.windows.planning, n)
     counts = WindowCounts(
@@ -281,7 +264,13 @@ def _judge(
     return _Judged(judge=judge, plan=plan, n=n, n_planning=n0)
 
 
-def _check_population(population: int | None, n: int) -> None:
+def _check_population(population: object) -> None:
+    if isinstance(population, bool) or not isinstance(population, Integral | None):
+        what = f"{population!r} is no whole number"
+        raise UsageError("population", what, "Give the size of the window, or None.")
+
+
+def _covers(population: int | None, n: int) -> None:
     if population is not None and population < max(n, 1):
         raise UsageError(
             "--population",
@@ -343,7 +332,7 @@ def _manifest(
         "created_at": now,
         "as_of": now,
         "command": " ".join(sys.argv) if Path(sys.argv[0]).name == "harness" else "Python API",
-        "table": {"name": Path(observed.name).name, "rows": observed.n, **request},
+        "table": {"name": Path(observed.name).name, "rows": observed.n, "unit": policy.unit, **request},
         "lineage": {"table": observed.digest(), "policy": policy.digest},
         "attempt": 1,
         "seed": request["seed"]

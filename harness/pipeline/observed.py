@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -86,7 +86,7 @@ class ObservedTable:
           TrafficError: names the first such row.
         """
         for column in (c for c in ID_COLUMNS if c in self._table.column_names):
-            if self._table[column].null_count:
+            if (self.words(column) == "").any():
                 raise TrafficError(
                     f"{self.name}, column '{column}'",
                     "has empty cells",
@@ -154,22 +154,27 @@ class ObservedTable:
         return self._table[self._named(column)].combine_chunks()
 
 
-def read_observed(table: TableLike, columns: Iterable[str]) -> ObservedTable:
+def read_observed(
+    table: TableLike, columns: Iterable[str], names: Iterable[str] = ()
+) -> ObservedTable:
     """Reads the columns that are needed, and those that tell rows apart.
 
     Args:
       table: DataFrame, Arrow table, or path to a .parquet or .csv file.
-      columns: what the policy's guardrails and slices name.
+      columns: numbers that the policy's guardrails name.
+      names: columns that name something (slices, units, arms): a CSV file's are read as text, as
+        001 and 1 are two names.
 
     Raises:
       TrafficError: the file cannot be read, or columns share a name.
     """
     import pyarrow as pa
 
-    wanted = tuple(dict.fromkeys([*columns, *ID_COLUMNS, *TIME_COLUMNS]))
+    numbers, names = tuple(columns), (*names, *ID_COLUMNS)
+    wanted = tuple(dict.fromkeys([*numbers, *names, *TIME_COLUMNS]))
     if isinstance(table, str | Path):
         name = str(table)
-        available, kept = _from_file(Path(table), wanted)
+        available, kept = _from_file(Path(table), wanted, set(names) - set(numbers))
     elif isinstance(table, pa.Table):
         name, available = "Arrow table", table.column_names
         _once(name, available)
@@ -201,13 +206,16 @@ def _from_pandas(frame: pd.DataFrame, wanted: Sequence[str]) -> tuple[list[str],
     try:
         return available, pa.Table.from_pandas(kept, preserve_index=False)
     except pa.ArrowException as error:
-        detail = str(error).splitlines()[0]
         raise TrafficError(
-            "DataFrame", f"a column mixes kinds of values: {detail}", "Give one kind a column."
+            "DataFrame",
+            f"a column mixes kinds of values: {_told(error)}",
+            "Give one kind a column.",
         ) from None
 
 
-def _from_file(path: Path, wanted: Sequence[str]) -> tuple[list[str], pa.Table]:
+def _from_file(
+    path: Path, wanted: Sequence[str], names: Collection[str]
+) -> tuple[list[str], pa.Table]:
     """Column names and the wanted columns of a Parquet or CSV file."""
     import pyarrow as pa
     import pyarrow.csv as pc
@@ -215,12 +223,16 @@ def _from_file(path: Path, wanted: Sequence[str]) -> tuple[list[str], pa.Table]:
 
     kind = path.suffix.lower()
     if kind not in (".parquet", ".csv"):
-        raise TrafficError(str(path), f"'{kind}' is no kind of table", "Give .parquet or .csv.")
+        what = (
+            f"'{kind}' is no kind of table" if kind else "its name does not end in a kind of table"
+        )
+        raise TrafficError(str(path), what, "Give a file that ends in .parquet or .csv.")
     if not path.is_file():
         raise TrafficError(str(path), "there is no such file", "Check the path.")
     try:
         if kind == ".csv":
-            table = pc.read_csv(path)
+            as_text = pc.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+            table = pc.read_csv(path, convert_options=as_text)
             available = table.column_names
             _once(str(path), available)
             return available, table.select([c for c in wanted if c in available])
@@ -232,5 +244,20 @@ def _from_file(path: Path, wanted: Sequence[str]) -> tuple[list[str], pa.Table]:
             str(path), "its column names are not UTF-8", "Save it as UTF-8."
         ) from None
     except (OSError, pa.ArrowException) as error:
-        detail = str(error).splitlines()[0]
-        raise TrafficError(str(path), f"cannot be read: {detail}", "Write it again.") from None
+        raise TrafficError(
+            str(path), f"cannot be read: {_told(error)}", _remedy(path, kind)
+        ) from None
+
+
+def _told(error: Exception) -> str:
+    """The first line of a message, without bytes that a terminal would take for commands."""
+    line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+    return "".join(c if c.isprintable() else "\ufffd" for c in line)[:200]
+
+
+def _remedy(path: Path, kind: str) -> str:
+    if path.stat().st_size == 0:
+        return "The file is empty: give one with a line of column names and a line a request."
+    if kind == ".csv":
+        return "Save it as UTF-8, comma separated, each line with as many cells as the first."
+    return "Save it as Parquet, or give it the ending of what it is."

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,10 @@ from harness.judge.planning import (
 )
 from harness.pipeline.at_hand import AtHand, earlier_values, table_at_hand, traffic_at_hand
 from harness.pipeline.plan_arms import arms_of_table, plan_arms
+from harness.pipeline.policy_table import PolicyLike, policy_text
+
+if TYPE_CHECKING:
+    from harness.pipeline.observed import TableLike
 
 HORIZON = 20_000_000
 """Requests beyond which a plan says "more than"."""
@@ -140,8 +144,8 @@ class PlanResult:
 
 
 def plan(
-    policy: Path | str,
-    traffic: Sequence[Path] = (),
+    policy: PolicyLike,
+    traffic: TableLike | Sequence[TableLike] = (),
     *,
     earlier: Path | None = None,
     out: Path | None = None,
@@ -149,30 +153,24 @@ def plan(
     """Says how many requests a policy's verdict needs.
 
     Args:
-      policy: YAML file, of a gate or of a table.
+      policy: YAML file, the same content as a mapping, or a Policy; of a gate or of a table.
       traffic: for a gate, traffic folders or one sealed window; for a table's policy, one table, the
-        first `windows.planning` rows of which say how the values spread.
+        first `windows.planning` rows of which say how the values spread. One need not be in a list.
       earlier: run folder of an earlier comparison, whose values say how they spread.
       out: folder to create for plan.json, plan.txt and plan.svg.
 
     Raises:
       UsageError: policy, traffic or folder cannot be used.
     """
-    where = str(policy)
-    try:
-        text = Path(policy).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            where, f"the policy cannot be read: {error}", "Give a YAML text file."
-        ) from error
-    asked = any_policy_from_yaml(text, where)
+    asked, where = _read(policy)
+    tables = tuple(traffic) if isinstance(traffic, Sequence) and not isinstance(traffic, str) else (traffic,)  # fmt: skip
     if asked.unpaired:
-        result = _plan_of_arms(asked, where, traffic, out)
+        result = _plan_of_arms(asked, where, tables, out)
         if out is not None:
             _write(out, result)
         return result
     for_table = any(g.window is WindowName.TABLE for g in asked.guardrails)
-    hand = table_at_hand(asked, traffic) if for_table else traffic_at_hand(asked, traffic)
+    hand = table_at_hand(asked, tables) if for_table else traffic_at_hand(asked, _paths(tables))
     if earlier is not None and not for_table:
         hand = replace(
             hand,
@@ -196,8 +194,24 @@ def plan(
     return result
 
 
+def _read(policy: PolicyLike) -> tuple[Policy, str]:
+    if isinstance(policy, Policy):
+        return policy, "policy"
+    text, where = policy_text(policy)
+    return any_policy_from_yaml(text, where), where
+
+
+def _paths(traffic: Sequence[TableLike]) -> tuple[Path, ...]:
+    """A gate's traffic lies in folders."""
+    for given in traffic:
+        if not isinstance(given, str | Path):
+            what = f"a {type(given).__name__} is no traffic of a gate"
+            raise UsageError("traffic", what, "Give folders, or the path of a sealed window.")
+    return tuple(Path(str(given)) for given in traffic)
+
+
 def _plan_of_arms(
-    policy: Policy, where: str, traffic: Sequence[Path], out: Path | None
+    policy: Policy, where: str, traffic: Sequence[TableLike], out: Path | None
 ) -> PlanResult:
     """The same answer for rows of two arms."""
     hand = arms_of_table(policy, traffic)
@@ -436,6 +450,7 @@ def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[st
         notes.append(
             "claim: window needs fewer: the figures are those of a claim about the process"
         )
+    notes += [f"at hand: {what}" for what in hand.findings]
     if hand.words:
         notes.append(f"at hand: {hand.words}; \"seen from\": the smallest harmful mean that it shows "
                      f"with probability {POWER:.0%}")  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from harness.core.policies import Direction, Guardrail, Policy
 from harness.core.tensors import Floats
 from harness.judge.overlap_planning import ArmsQuestion, require_arms, spread_of
 from harness.judge.planning import POWER, RequestModel, Requirement
-from harness.pipeline.judge_arms import COLUMNS, arms_at_hand, check_arms
-from harness.pipeline.observed import read_observed
-from harness.pipeline.table_units import unit_columns
+from harness.pipeline.judge_arms import arms_at_hand
+from harness.pipeline.policy_table import observed_of
+
+if TYPE_CHECKING:
+    from harness.pipeline.observed import TableLike
 
 _EVEN = 0.5
 
@@ -46,7 +48,7 @@ class ArmsAtHand:
     """Where this comes from; "" = nowhere."""
 
 
-def arms_of_table(policy: Policy, traffic: Sequence[Path]) -> ArmsAtHand:
+def arms_of_table(policy: Policy, traffic: Sequence[TableLike]) -> ArmsAtHand:
     """Reads the split, and how outcomes spread in the rows that only plan.
 
     Raises:
@@ -56,9 +58,7 @@ def arms_of_table(policy: Policy, traffic: Sequence[Path]) -> ArmsAtHand:
         return ArmsAtHand(n=None, propensity=_EVEN, planning={}, words="")
     if len(traffic) > 1:
         raise UsageError("--traffic", "a policy over columns takes one table", "Give one file.")
-    columns = [*(c for g in policy.guardrails for c in g.reads()), *unit_columns(policy), *COLUMNS]
-    observed = read_observed(traffic[0], columns)
-    check_arms(policy, observed)
+    observed = observed_of(policy, traffic[0])
     values, propensity = arms_at_hand(policy, observed)
     n0 = min(policy.windows.planning, len(propensity))
     split = float(propensity.mean()) if len(propensity) else _EVEN

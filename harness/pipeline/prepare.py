@@ -182,6 +182,7 @@ def _take_attempt(
         past = past.paid("another run has gone on from that evidence meanwhile")
     manifest["attempt_token"], manifest["attempt"] = taken.token, taken.number
     manifest["level"], manifest["again"] = taken.level, past.told()
+    manifest["questions"] = ledger.questions()
     if past.carried is not None:
         manifest["planning"] = past.carried.planning
         manifest["carried_sha256"] = sha256(past.carried)

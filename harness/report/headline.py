@@ -100,25 +100,40 @@ def _facts(decision: Doc, manifest: Doc, rows: tuple[Doc, ...]) -> tuple[Fact, .
     ]
     firsts = [first for first, _ in spans if first > 0]
     lasts = [last for _, last in spans if last > 0]
+    of_a_table = bool(manifest.at("table"))
+    traffic = Fact(
+        label="Recorded traffic",
+        value=(period(min(firsts), max(lasts)) if firsts and lasts else "") or "none",
+    )
     facts = [
         Fact(
-            label="Requests judged",
+            label=_counted_as(manifest),
             value=count(judged),
             note=f"of {count(available)} available" if available is not None else "",
         ),
-        Fact(
-            label="Recorded traffic",
-            value=(period(min(firsts), max(lasts)) if firsts and lasts else "") or "none",
-        ),
+        *(() if of_a_table else (traffic,)),
         Fact(label="Gating guardrails", value=tally(rows)),
         Fact(label="Isolation", value=_isolation(decision, manifest)),
-        Fact(label="Attempt", value=count(decision.at("attempt").whole() or 1)),
+        *(() if of_a_table else (Fact(label="Attempt", value=_attempt(decision, manifest)),)),
     ]
     approval = manifest.at("policy", "approval")
     if approval.at("required").flag(default=False):
         people = approval.at("approvers").whole() or 1
         facts.append(Fact(label="Approval", value=f"required from {people} before going live"))
     return tuple(facts)
+
+
+def _attempt(decision: Doc, manifest: Doc) -> str:
+    attempt, asked = decision.at("attempt").whole() or 1, manifest.at("questions").whole() or 1
+    return count(attempt) + (f"; {count(asked)} policies asked of this pair" if asked > 1 else "")
+
+
+def _counted_as(manifest: Doc) -> str:
+    """What counts once: requests, or what a table's policy names."""
+    if not manifest.at("table"):
+        return "Requests judged"
+    unit = manifest.at("table", "unit").text()
+    return f"Units of {unit} judged" if unit else "Rows judged"
 
 
 def isolation_of(decision: Doc, manifest: Doc) -> Doc:

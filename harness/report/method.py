@@ -187,8 +187,6 @@ def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
     policy = manifest.at("policy")
     preset, claim = policy.at("preset").text(), policy.at("claim").text()
     reason = decision.at("reason").text()
-    attempt = decision.at("attempt").whole() or manifest.at("attempt").whole()
-    seed = manifest.at("seed").text("not recorded")
     return (
         Fact(label="Reason", value=REASONS.get(reason, plain_word(reason)), note=reason),
         Fact(label="Kind of change", value=preset or "unknown", note=_PRESETS.get(preset, "")),
@@ -198,6 +196,33 @@ def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
             note=f"claim: {claim}" if claim else "",
         ),
         Fact(label="Mode", value=policy.at("mode").text("unknown")),
+        *(_of_a_table(manifest) if manifest.at("table") else _of_a_gate(decision, manifest)),
+        *_anchor(decision),
+    )
+
+
+def _of_a_table(manifest: Doc) -> tuple[Fact, ...]:
+    """No model ran, and nobody counts attempts."""
+    return (
+        Fact(
+            label="Judged again",
+            value="the same table and policy give the same answer",
+            note="under `claim: process`, without units and slices, a table that has grown at its end "
+            "goes on with the same test, at no cost; another policy is a new question with error rates "
+            "of its own",
+        ),
+        Fact(
+            label="Seed of the draws",
+            value=manifest.at("seed").text("none"),
+            note="made from the table and the policy",
+            mono=True,
+        ),
+    )
+
+
+def _of_a_gate(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
+    attempt = decision.at("attempt").whole() or manifest.at("attempt").whole()
+    return (
         Fact(
             label="Composition",
             value=_COMPOSITIONS.get(manifest.at("composition").text(), "unknown"),
@@ -210,14 +235,26 @@ def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
             or "gates so far over this candidate, baseline and policy; asked again, the evidence goes on, "
             "or the error rates are halved",
         ),
-        *_anchor(decision),
+        *_questions(manifest),
         Fact(
             label="Seed of the test order",
-            value=seed,
+            value=manifest.at("seed").text("not recorded"),
             note="drawn after the candidate's digest was fixed",
             mono=True,
         ),
     )
+
+
+def _questions(manifest: Doc) -> tuple[Fact, ...]:
+    """Policies that this pair of versions was judged under; nothing for runs that did not count them."""
+    asked = manifest.at("questions").whole()
+    if not asked:
+        return ()
+    note = (
+        "policies so far that this candidate was judged under against this baseline; each is a question "
+        "of its own with its own error rates: a margin that is changed until the answer pleases has none"
+    )
+    return (Fact(label="Questions to this pair", value=count(asked), note=note),)
 
 
 def _anchor(decision: Doc) -> tuple[Fact, ...]:

@@ -72,6 +72,24 @@ class AttemptLedger:
         """
         return tuple(a for a in self._attempts() if a.state != UNSEEN)
 
+    def questions(self) -> int:
+        """Different questions that were asked about this pair of versions, this one among them.
+
+        Each policy is a question with error rates of its own: who changes a margin until the answer is
+        pleasant leaves this number behind.
+        """
+        pair = ("baseline", "candidate")
+        found = 0
+        for file in self._folder.glob("*.json"):
+            try:
+                content = json.loads(file.read_bytes())
+                same = all(content["lineage"].get(key) == self._lineage.get(key) for key in pair)
+                asked = [_attempt(entry) for entry in content["attempts"]]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # another question's damaged count is said when that question is asked
+            found += same and any(attempt.state != UNSEEN for attempt in asked)
+        return found
+
     def take(self, token: str, run: Path, resumes: str = "") -> Attempt:
         """Takes the next number for a run.
 
