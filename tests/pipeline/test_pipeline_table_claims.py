@@ -48,9 +48,9 @@ def test_units_are_counted_once_and_named():
 
 
 def test_request_weight_asks_about_rows_not_users():
-    # One user makes half of the rows: the mean over users is fine, the mean over rows is not.
+    # One user makes four of five rows: the mean over users is fine, the mean over rows is not.
     many = pd.DataFrame({"d": -0.25, "user": [f"u{i}" for i in range(400)]})
-    loud = pd.DataFrame({"d": 0.25, "user": ["loud"] * 800})
+    loud = pd.DataFrame({"d": 0.25, "user": ["loud"] * 1600})
     table = pd.concat([many, loud])
     assert judge_table(table, policy(unit="user", weight="unit")).decision is Decision.PROMOTE
     by_rows = judge_table(table, policy(unit="user", weight="request"))
