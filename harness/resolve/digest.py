@@ -95,6 +95,10 @@ def model_content(model: Path, requirements: tuple[str, ...] = ()) -> ModelConte
 def external_data_names(model: Path) -> tuple[str, ...]:
     """Names of the external data files of a model, relative to its folder, sorted.
 
+    A link that leaves the folder is none of them: what it leads to is not the model's, and a model that
+    wants it does not load, as with any other path out of its folder. A hard link cannot be told from a
+    file: its content is pinned.
+
     Args:
       model: the .onnx file.
 
@@ -107,6 +111,8 @@ def external_data_names(model: Path) -> tuple[str, ...]:
         if content.find(_LOCATION_KEY) < 0:
             return ()
         found = _named_below(model.parent, content, skip=model)
+    home = model.parent.resolve()
+    found = [path for path in found if path.resolve().is_relative_to(home)]
     return tuple(sorted(path.relative_to(model.parent).as_posix() for path in found))
 
 

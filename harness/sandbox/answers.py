@@ -285,6 +285,7 @@ class Answers:
         if said.error is None:
             _expect_declared(said, self._hello)
             _expect_keys(said, self._hello)
+            _expect_one_story(said)
             for entry in (*said.groups[1], *said.groups[2]):
                 if entry.shape[:1] != (rows,):
                     msg = (
@@ -342,6 +343,18 @@ def _expect_keys(said: _Said, hello: Hello) -> None:
         if entry.name in maps and entry.shape[1:] != (len(keys[entry.name]),):
             msg = f"output {entry.name!r} has the shape {entry.shape} for {len(keys[entry.name])} class names"
             raise FrameError(msg)
+
+
+def _expect_one_story(said: _Said) -> None:
+    """A trace is there or it failed; a feature is sent or it was left out."""
+    traced = {e.name for e in (*said.groups[1], *said.groups[2])}
+    if said.trace_error and traced:
+        msg = f"a trace came with the word that it failed: {said.trace_error[:200]}"
+        raise FrameError(msg)
+    both = {e.name for e in said.groups[1]} & set(said.left_out)
+    if both:
+        msg = f"features were sent and left out: {sorted(both)[:10]}"
+        raise FrameError(msg)
 
 
 def expect_kind(header: Header, kind: str) -> None:

@@ -31,6 +31,13 @@ def commands(group=entry.cli, path=()):
 ALL = {" ".join(path): command for path, command in commands()}
 
 
+def test_the_package_runs_as_a_module():
+    ran = subprocess.run(
+        [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith("Usage: harness ")
+
+
 @pytest.mark.parametrize("words", sorted(ALL))
 def test_every_command_has_help_with_an_example(words, harness):
     command = ALL[words]

@@ -102,6 +102,16 @@ def test_the_honest_answer_of_these_fixtures_is_accepted(tmp_path):
         ("answer(size=1 << 40)", "do not hold"),
         ("answer(shape=(2, 0, 2**47, 2**47), size=0, body=b'')", "has the shape"),
         ("prefix(2, 40 << 20)", "over the limit of"),
+        (
+            ("answer(features=[{'name': 'f', 'dtype': 'bool', 'shape': [2], 'size': 2}],"
+            " trace_error='none')"),
+            "the word that it failed",
+        ),
+        (
+            ("answer(features=[{'name': 'f', 'dtype': 'bool', 'shape': [2], 'size': 2}],"
+            " left_out=['f'])"),
+            "sent and left out",
+        ),
         ("answer(left_out=['\\ud800'])", "half a character"),
         (
             "answer(features=[{'name': '\\ud800', 'dtype': 'bool', 'shape': [2], 'size': 2}])",
