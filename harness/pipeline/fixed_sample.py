@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from harness.core.policies import Policy
-from harness.judge.tables import ColumnValues
+from harness.judge.metrics import Values
 
 
-def fixed_sample(policy: Policy, seen: Mapping[str, ColumnValues]) -> list[dict[str, Any]]:
+def fixed_sample(policy: Policy, judged: Mapping[str, Values]) -> list[dict[str, Any]]:
     """One interval a guardrail at the sequential interval's level, 1 − α_P − α_R.
 
     Columns of zeros and ones get Clopper and Pearson's (1934) exact interval, others the normal one.
-    Missing rows do not enter.
+    Failed and missing ones do not enter.
 
     Args:
       policy: guardrails and levels.
-      seen: guardrail name → its column.
+      judged: guardrail name → what the sequential test saw: rows or units, those that planned left out.
 
     Returns:
       Plain values for summary.json; guardrails without two values are left out.
@@ -35,8 +35,8 @@ def fixed_sample(policy: Policy, seen: Mapping[str, ColumnValues]) -> list[dict[
     miss = policy.alpha_promote + policy.alpha_rollback
     found = []
     for guardrail in policy.guardrails:
-        x = seen[guardrail.name].values.x
-        x = x[~np.isnan(x)]
+        values = judged[guardrail.name]
+        x = values.x[~np.isnan(values.x) & ~values.failed]
         n = len(x)
         if n < 2:  # noqa: PLR2004 - a variance needs two
             continue

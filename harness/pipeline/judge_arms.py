@@ -36,6 +36,13 @@ _ARMS = ("baseline", "candidate")
 _SECOND_NS = 1_000_000_000
 _HALF_A_SECOND = 0.5
 _REASONS = {"undecided": "not_enough_evidence"}
+_EXPLANATIONS = {
+    "sample_ratio_mismatch": "Units do not fall to the arms as the column `propensity` says, so the arms "
+    "cannot be compared: look for lost or doubled rows, and for a split that was not as declared.",
+    "guardrail_failed": "The candidate's arm is proven worse than the policy tolerates.",
+    "undecided": "Neither harm nor its absence is proven.",
+}
+"""A table has no traffic that could be returned to the baseline."""
 _NEXT = {
     Decision.PROMOTE: "Move the alias to the candidate.",
     Decision.ROLLBACK: "The baseline stays.",
@@ -203,7 +210,8 @@ def _units(policy: Policy, observed: ObservedTable, seen: Mapping[str, ColumnVal
 def _record(
     policy: Policy, answer: LiveAnswer, rows: tuple[Evidence, ...], units: _Units, n0: int
 ) -> DecisionRecord:
-    decision, reason, explanation = answer.decision, answer.reason, answer.explanation
+    decision, reason = answer.decision, answer.reason
+    explanation = _EXPLANATIONS.get(reason, answer.explanation)
     n = answer.n_closed
     if not len(units.candidate):
         decision, reason = Decision.HOLD, "empty_window"

@@ -148,7 +148,7 @@ def judge_table(
         outcome = _paired_outcome(asked, observed, seen, population, drawn_with)
     if out is not None:
         request = {"policy": where, "population": population, "seed": drawn_with}
-        _write(out.resolve(), outcome, _manifest(asked, text, observed, request), seen, asked)
+        _write(out.resolve(), outcome, _manifest(asked, text, observed, request), asked)
     return TableVerdict(
         record=outcome.record, guardrails=outcome.evidence, findings=outcome.findings,
         mode=asked.mode, run=out.resolve() if out is not None else None,
@@ -170,7 +170,7 @@ def _paired_outcome(
         evidence=rows,
         findings=findings_of(policy, observed, seen),
         intermediates={},
-        summary={},
+        summary={"judged": judged.values},
         manifest={"planning": planning_json(judged.plan, {_WINDOW: judged.n_planning})},
         models=None,
         windows={_WINDOW: {"n": judged.n, "judged": judged.n - judged.n_planning, "reason": ""}},
@@ -222,6 +222,8 @@ class _Judged:
     """What counts once: rows, or units."""
     n_planning: int
     """First of them that only planned the bets."""
+    values: dict[str, Values]
+    """What the tests saw."""
 
 
 def _judge(
@@ -261,7 +263,8 @@ def _judge(
             },
             {name: column[start:stop] for name, column in slices.items()},
         )
-    return _Judged(judge=judge, plan=plan, n=n, n_planning=n0)
+    tested = {name: Values(x=v.x[n0:], failed=v.failed[n0:]) for name, v in values.items()}
+    return _Judged(judge=judge, plan=plan, n=n, n_planning=n0, values=tested)
 
 
 def _check_population(population: object) -> None:
@@ -352,7 +355,6 @@ def _write(
     path: Path,
     outcome: Outcome,
     manifest: dict[str, Any],
-    seen: dict[str, ColumnValues],
     policy: Policy,
 ) -> None:
     """The same files as a gate's, without models."""
@@ -362,7 +364,7 @@ def _write(
     intervals = (
         fixed_sample_of_arms(outcome.summary["arms"], miss)
         if policy.unpaired
-        else fixed_sample(policy, seen)
+        else fixed_sample(policy, outcome.summary["judged"])
     )
     with RunFolder.create(path) as run, machine_trouble_is_a_gate_error(path):
         publish(

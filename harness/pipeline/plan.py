@@ -118,6 +118,8 @@ class PlanResult:
     """What the figures rest on."""
     out: Path | None = None
     """Folder with plan.json, plan.txt and plan.svg."""
+    counted: str = "requests"
+    """What counts once: requests, rows of a table, or units."""
 
     def to_json(self) -> str:
         """Everything as JSON."""
@@ -125,7 +127,9 @@ class PlanResult:
 
     def to_text(self) -> str:
         """A table and what it rests on."""
-        asked = f"{_count(self.requests)} requests prove all deciding guardrails"
+        asked = f"{_count(self.requests)} {self.counted} prove all deciding guardrails"
+        if math.isinf(self.requests):
+            asked = f"Not even {HORIZON:,} {self.counted} prove all deciding guardrails"
         lines = [f"{asked} with probability {POWER:.0%}; '{self.binding}' binds."]
         for window in self.windows:
             at_hand = "" if window.available is None else f", {window.available:,} at hand"
@@ -188,6 +192,7 @@ def plan(
         binding=binding,
         notes=_notes(asked, hand, tests),
         out=out.resolve() if out is not None else None,
+        counted=_counted_as(asked, for_table=for_table),
     )
     if out is not None:
         _write(out, result)
@@ -199,6 +204,12 @@ def _read(policy: PolicyLike) -> tuple[Policy, str]:
         return policy, "policy"
     text, where = policy_text(policy)
     return any_policy_from_yaml(text, where), where
+
+
+def _counted_as(policy: Policy, *, for_table: bool) -> str:
+    if policy.unit:
+        return f"units of {policy.unit}"
+    return "rows" if for_table else "requests"
 
 
 def _paths(traffic: Sequence[TableLike]) -> tuple[Path, ...]:
@@ -429,11 +440,14 @@ def _sufficient(deciding: Sequence[tuple[Requirement, float]]) -> float:
 def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[str, ...]:
     notes = [_LEGEND]
     notes += [f"{test.name}: {test.basis}" for test in tests if not test.name.endswith("]")]
-    bare = [g.name for g in policy.guardrails if g.effect is None]
-    if bare:
+    for guardrail in (g for g in policy.guardrails if g.effect is None):
+        # Bets are planned from an effect and a spread; that of zeros and ones is known.
+        spread = guardrail.bounds() == _ZERO_ONE and guardrail.metric is not Metric.COLUMN
+        known = spread or policy.windows.planning or guardrail.metric is Metric.CALIBRATION_SHIFT
+        remedy = "`effect:`" if known else "`effect:` and `windows: {planning: N}` together"
         notes.append(
-            f"no effect is declared for {', '.join(bare)}: no change is planned for, and the bets "
-            "are spread over all sizes; `effect:` makes them fewer"
+            f"no effect is declared for {guardrail.name}: no change is planned for, and the bets "
+            f"are spread over all sizes; {remedy} may make them fewer"
         )
     notes += [
         f"{g.name}: figures are for each of {g.bins} bins at once, of which all have to be proven"
@@ -448,7 +462,8 @@ def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[st
         )
     if policy.claim is Claim.WINDOW:
         notes.append(
-            "claim: window needs fewer: the figures are those of a claim about the process"
+            "claim: window needs fewer: the figures are those of a claim about the process; a window "
+            "that is read to its end is known exactly, whatever they say"
         )
     notes += [f"at hand: {what}" for what in hand.findings]
     if hand.words:

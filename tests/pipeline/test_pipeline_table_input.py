@@ -130,3 +130,30 @@ def test_the_report_of_a_table_speaks_of_a_table(tmp_path):
     for word in ("Attempt", "Recorded traffic", "candidate&#39;s digest was fixed", "Composition"):
         assert word not in page
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["seed"].startswith("none")
+
+
+def test_fixed_sample_intervals_are_of_what_was_tested(tmp_path):
+    """Units count once there, too, and rows that planned are left out."""
+    users = np.repeat(np.arange(60), 10)
+    table = frame(600, user=users)
+    policy = {**POLICY, "unit": "user", "weight": "unit", "windows": {"planning": 10}}
+    judge_table(table, policy, out=tmp_path / "out")
+    (row,) = json.loads((tmp_path / "out" / "summary.json").read_text())["fixed_sample"]
+    assert row["n"] == 50
+    assert row["mean"] == pytest.approx(table["d"][100:].mean())
+
+
+def test_a_plan_counts_what_its_policy_counts():
+    users = {**POLICY, "unit": "user", "weight": "unit"}
+    assert "units of user prove" in plan(users, frame(user=1)).to_text()
+    assert "rows prove" in plan(POLICY).to_text()
+    near = {"name": "f", "metric": "decision_flip", "margin": 0.05, "effect": 0.0499999}
+    never = plan({"version": 1, "guardrails": [near]}).to_text()
+    assert never.startswith("Not even 20,000,000 rows prove")
+
+
+def test_two_arms_that_cannot_be_compared_are_not_told_as_traffic():
+    table = frame(400, arm="candidate", propensity=0.5)
+    verdict = judge_table(table, {**POLICY, "unpaired": True})
+    assert verdict.reason == "sample_ratio_mismatch"
+    assert "traffic" not in verdict.record.explanation
