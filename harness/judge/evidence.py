@@ -211,8 +211,9 @@ def _made_subject(test: PlannedTest, made: str, where: str) -> str:
 
 def _exact_subject(test: PlannedTest) -> str:
     rail = test.guardrail
+    every = test.population == test.n_available + test.read.n
     rows = (
-        "rows drawn from the table"
+        ("rows of the table" if every else "rows that the table was drawn from")
         if rail.column
         else f"requests drawn from the {rail.window.value} window"
     )

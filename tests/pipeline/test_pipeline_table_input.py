@@ -157,3 +157,21 @@ def test_two_arms_that_cannot_be_compared_are_not_told_as_traffic():
     verdict = judge_table(table, {**POLICY, "unpaired": True})
     assert verdict.reason == "sample_ratio_mismatch"
     assert "traffic" not in verdict.record.explanation
+
+
+def test_a_window_claim_says_whether_the_table_is_all_of_it():
+    window = {**POLICY, "claim": "window"}
+    (whole,) = judge_table(frame(), window).guardrails
+    assert "exactly the 200 rows of the table" in whole.subject
+    (part,) = judge_table(frame(), window, 500).guardrails
+    assert "exactly the 500 rows that the table was drawn from" in part.subject
+
+
+def test_a_forecast_waits_until_the_rows_show_a_rate():
+    """Ten of sixty: what the last ten rows did says nothing of what the next thousand do."""
+    flips = {"name": "f", "metric": "decision_flip", "margin": 0.3}
+    x = np.zeros(60)
+    x[np.random.default_rng(0).permutation(60)[:10]] = 1.0
+    early = judge_table(pd.DataFrame({"f": x}), {"version": 1, "guardrails": [flips]})
+    assert "too early to tell" in early.record.next
+    assert "leans" not in early.record.next
