@@ -245,6 +245,7 @@ def tiny_traffic(
     labels: bool = False,
     name: str = "x",
     values: Sequence[float] | None = None,
+    users: Sequence[str] | None = None,
 ) -> Path:
     """Writes n recorded requests of the tiny model, one a second, x drawn from a normal.
 
@@ -254,6 +255,7 @@ def tiny_traffic(
       labels: whether each has a label (1 when x > 0), known a minute after the request.
       name: the input's name.
       values: the x; None draws them.
+      users: the context column `user`; None = it is not recorded.
     """
     import numpy as np
 
@@ -279,7 +281,7 @@ def tiny_traffic(
                     {"probability": p[i : i + 1], "label": (p[i : i + 1] >= 0.5).astype(np.int64)},
                     ids[i],
                 ),
-                context={"site": "ab"[i % 2]},
+                context={"site": "ab"[i % 2], **({} if users is None else {"user": users[i]})},
             )
             for i in range(len(x))
         )  # fmt: skip

@@ -68,7 +68,8 @@ def words(found: Forecast) -> str:
         f"Farthest from proof is '{evidence.name}': its mean lies in "
         f"[{on_scale(evidence.metric, evidence.lower)}, {on_scale(evidence.metric, evidence.upper)}], tolerated is {limit_on_scale(evidence.metric, evidence.margin, evidence.direction)}. "
     )
-    subject = f" with {evidence.slice}" if evidence.slice else ""
+    what = "units" if "units of " in evidence.subject else "requests"
+    subject = f"{what} with {evidence.slice}" if evidence.slice else what
     text += _outlook(found, subject)
     if found.permitted is not None:
         text += f" The evidence already permits a margin of {found.permitted:.2g}."
@@ -83,13 +84,11 @@ def _outlook(found: Forecast, subject: str) -> str:
             "how many it needs."
         )
     if math.isfinite(found.more):
-        return (
-            f"About {_rounded(found.more)} more requests{subject} at the observed rate settle it."
-        )
+        return f"About {_rounded(found.more)} more {subject} at the observed rate settle it."
     if math.isfinite(found.harm) and found.evidence.path[-1].log_e_rollback >= _LEANING:
         return (
             "It leans towards harm: more traffic will not pass it; "
-            f"about {_rounded(found.harm)} more requests{subject} would prove the harm."
+            f"about {_rounded(found.harm)} more {subject} would prove the harm."
         )
     return "At the observed rate more traffic like this settles it neither way."
 

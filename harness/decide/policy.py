@@ -9,6 +9,7 @@ from harness.core.errors import nearest
 from harness.core.jsonable import sha256
 from harness.core.live import Live
 from harness.core.policies import (
+    LATENCY_METRICS,
     Against,
     Approval,
     Claim,
@@ -100,11 +101,10 @@ def policy_from_yaml(text: str, where: str) -> Policy:
       PolicyError: with file, line and key, what is wrong, and the nearest valid word.
     """
     document = _document(text, where)
-    for key in ("unit", "weight", "unpaired"):
-        if key in document and not (key == "weight" and document.text(key) == Weight.REQUEST.value):
-            raise document.error(
-                key, "is not supported yet by a gate", "Leave it out, or judge a table."
-            )
+    if "unpaired" in document:
+        raise document.error(
+            "unpaired", "is not supported yet by a gate", "Leave it out, or judge a table."
+        )
     if "preset" not in document:
         raise document.error(
             "preset",
@@ -114,7 +114,10 @@ def policy_from_yaml(text: str, where: str) -> Policy:
     preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
     decision = read_decision(document.section("decision")) if "decision" in document else None
     policy = _policy(document, preset, decision, _guardrails(document, preset, decision))
+    unit = _gate_unit(document, policy)
     policy = dataclasses.replace(policy, anchor=_anchor(document, policy), digest="")
+    if unit:
+        policy = dataclasses.replace(policy, unit=unit, weight=Weight.UNIT)
     policy = dataclasses.replace(policy, digest=sha256(policy))
     _can_fix_cutoffs(document, policy, "latency", policy.latency.planning)
     return policy
@@ -269,7 +272,10 @@ def _unit(document: Section, policy: Policy) -> tuple[str, Weight]:
     binned = [g.name for g in policy.guardrails if g.metric is Metric.CALIBRATION_SHIFT]
     if binned:
         what = f"has no meaning for '{binned[0]}': a unit's rows lie in several bins"
-        raise document.error("unit", what, "Judge its calibration in a policy of its own.")
+        remedy = (
+            f"Judge its calibration in a policy of its own, or `drop: [{binned[0]}]` a preset's."
+        )
+        raise document.error("unit", what, remedy)
     sliced = [g.name for g in policy.guardrails if g.slice_by]
     if sliced and weight is Weight.REQUEST:
         raise document.error(
@@ -285,6 +291,20 @@ def _unit(document: Section, policy: Policy) -> tuple[str, Weight]:
             "Use `weight: unit`, or `claim: process`.",
         )
     return unit, weight
+
+
+def _gate_unit(document: Section, policy: Policy) -> str:
+    """What counts once in a gate; "" = each request."""
+    unit, weight = _unit(document, policy)
+    if unit and weight is Weight.REQUEST:
+        raise document.error(
+            "weight", "'request' is not supported yet by a gate", "Use `weight: unit`."
+        )
+    timed = [g.name for g in policy.guardrails if g.metric in LATENCY_METRICS]
+    if unit and timed:
+        what = f"has no meaning for '{timed[0]}': latency is measured on single requests"
+        raise document.error("unit", what, "Judge latency in a policy of its own.")
+    return unit
 
 
 def _policy(

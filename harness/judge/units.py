@@ -139,10 +139,14 @@ def unit_means(values: Values, units: UnitMap) -> Values:
         raise TrafficError("unit", what, "Give one unit for every request.")
     enters = ~np.isnan(values.x) & ~values.failed
     counts = np.bincount(units.code[enters], minlength=units.n_units)
-    sums = np.bincount(units.code[enters], values.x[enters], units.n_units)
+    sums = np.asarray(np.bincount(units.code[enters], values.x[enters], units.n_units), np.float64)
     failed = np.bincount(units.code[values.failed], minlength=units.n_units) > 0
-    means = np.where((counts > 0) & ~failed, sums / np.maximum(counts, 1), np.nan)
-    return Values(x=means, failed=failed, left_out=values.left_out)
+    return Values(x=means_of_sums(sums, counts, failed), failed=failed, left_out=values.left_out)
+
+
+def means_of_sums(sums: Floats, counts: Ints, failed: Bools) -> Floats:
+    """Value of each unit; NaN where it failed or none of its requests enters, shape (u,)."""
+    return np.where((counts > 0) & ~failed, sums / np.maximum(counts, 1), np.nan)
 
 
 def size_weighted_draws(

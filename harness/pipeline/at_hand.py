@@ -74,6 +74,9 @@ def traffic_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
     """Counts of a gate's traffic, before windows are selected by time."""
     if not traffic:
         return AtHand(counts={}, planning={}, words="")
+    if policy.unit:
+        # Counted as requests they would promise far more power than their units have.
+        return AtHand(counts={}, planning={}, words=f"units of {policy.unit} are counted by a gate")
     from harness.store.traffic import TrafficSource
     from harness.store.windows import SealedWindow, is_window
 

@@ -6,6 +6,7 @@ interrupted one was; the state does not grow with the number of requests.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ from harness.core.policies import (
     Scope,
     WindowName,
 )
-from harness.core.tensors import Array, Bools, CodedText, Columns, Floats
+from harness.core.tensors import Array, Bools, CodedText, Columns, Floats, Strings
 from harness.core.verdicts import Status
 from harness.diff.faithful import FaithfulDiff
 from harness.diff.features import FeatureDiff
@@ -38,6 +39,7 @@ from harness.judge.combine import Judge
 from harness.judge.latency import LatencyValues
 from harness.judge.metrics import Values, observe
 from harness.judge.plan import TestPlan
+from harness.judge.unit_sums import UnitSums
 from harness.pipeline.candidate_failures import CandidateFailures
 from harness.replay.order import Batch
 
@@ -77,6 +79,7 @@ class RunningEvidence:
         self.judged: dict[str, int] = {}
         asked = [g for g in policy.guardrails if g.metric in LATENCY_METRICS]
         self.latency = LatencyValues(asked, policy.latency.planning)
+        self.units = {g.name: UnitSums() for g in policy.guardrails if policy.unit}
 
     def carry(self, judge: dict[str, Any], judged: dict[str, int]) -> None:
         """Starts from the tests of an earlier attempt at the same question.
@@ -94,7 +97,13 @@ class RunningEvidence:
         self.judged = dict(judged)
 
     def update(
-        self, batch: Batch, pair: PairBatch, label: Floats, again: PairBatch | None = None
+        self,
+        batch: Batch,
+        pair: PairBatch,
+        label: Floats,
+        again: PairBatch | None = None,
+        *,
+        ends: Bools | None = None,
     ) -> Columns:
         """Takes one batch and looks.
 
@@ -103,6 +112,7 @@ class RunningEvidence:
           pair: both versions' observations.
           label: y per request, NaN where none counts, shape (n,).
           again: the same requests a second time, where a guardrail asks for it.
+          ends: whether a request is its unit's last one, shape (n,); None = each counts once.
 
         Returns:
           The batch's rows of the pairs table.
@@ -121,7 +131,7 @@ class RunningEvidence:
             for g in self.terms.policy.guardrails
             if g.window.value == batch.window and g.metric not in LATENCY_METRICS
         }
-        self.judge.update(batch.window, values, pair.requests.context)
+        self.judge.update(batch.window, *self._counting_once(values, pair, ends))
         self.judged[batch.window] = self.judged.get(batch.window, 0) + len(pair)
         return _pairs_table(
             batch, seen, self.terms.policy, label,
@@ -129,6 +139,16 @@ class RunningEvidence:
              "unfaithful": unfaithful.mismatch},
             values,
         )  # fmt: skip
+
+    def _counting_once(
+        self, values: dict[str, Values], pair: PairBatch, ends: Bools | None
+    ) -> tuple[dict[str, Values], Mapping[str, Strings]]:
+        """What the tests see: the requests, or the units that end among them, with their slices."""
+        if ends is None:
+            return values, pair.requests.context
+        sliced = {column for g in self.terms.policy.guardrails for column in g.slice_by}
+        context = {c: words[ends] for c, words in pair.requests.context.items() if c in sliced}
+        return {name: self.units[name].add(v, ends) for name, v in values.items()}, context
 
     def _observed(
         self,
@@ -185,6 +205,7 @@ class RunningEvidence:
             "failures": self.failures.state(),
             "judged": dict(self.judged),
             "latency": self.latency.state(),
+            "units": {name: sums.state() for name, sums in self.units.items()},
         }
         return arrays, meta
 
@@ -216,6 +237,7 @@ class RunningEvidence:
         found.failures = CandidateFailures.from_state(meta["failures"])
         found.judged = dict(meta["judged"])
         found.latency.restore(meta["latency"])
+        found.units = {n: UnitSums.from_state(sums) for n, sums in meta["units"].items()}
         return found
 
     def _diffs(

@@ -53,6 +53,7 @@ from harness.pipeline.publish import Outcome
 from harness.pipeline.run_findings import baseline_failures, latency_findings, load_findings
 from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import COLUMNS, Summary
+from harness.pipeline.table_findings import about_units
 from harness.pipeline.tracing import not_traced, with_traces
 from harness.replay.latency import LatencyLog
 from harness.replay.leg_counters import DECISIVE
@@ -262,7 +263,8 @@ def _second_legs(
 def _ended(run: _Run) -> Outcome:
     """The decision and everything that is saved with it."""
     prepared, evidence = run.prepared, run.result.evidence
-    status, rows = evidence.status(), evidence.judge.evidence()
+    status = evidence.status()
+    rows = tuple(about_units(prepared.policy, row) for row in evidence.judge.evidence())
     failures = evidence.failures
     saved = _summary(prepared)
     judged_by = _labelled(prepared, saved)

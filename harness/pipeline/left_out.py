@@ -56,6 +56,7 @@ def windows_json(prepared: Prepared, judged: dict[str, int]) -> dict[str, Any]:
         name: {
             "n": s["n"] + s.get("gone", 0),
             "judged": judged.get(name, 0),
+            **({"units": s["units"]} if "units" in s else {}),
             "first_ts_ns": s["first_ts_ns"],
             "last_ts_ns": s["last_ts_ns"],
             "reason": _why_small(s, traffic),
@@ -68,6 +69,8 @@ def windows_json(prepared: Prepared, judged: dict[str, int]) -> dict[str, Any]:
 def left_out(prepared: Prepared, plan: TestPlan) -> list[str]:
     """What the selection and the pooling leave without a claim, as sentences."""
     found = [*_selected_out(prepared), *_not_judged_here(prepared), *_not_exact(prepared, plan)]
+    if prepared.policy.unit:
+        found += _about_units(prepared)
     found += pooled_words(plan, "of the window")
     recorded = prepared.manifest["window"]["context"]
     found += [
@@ -149,6 +152,19 @@ def _not_judged_here(prepared: Prepared) -> list[str]:
         for name, count in planned.items()
     ]
     return found
+
+
+def _about_units(prepared: Prepared) -> list[str]:
+    """What counting units leaves open, with both counts."""
+    unit = prepared.policy.unit
+    return [
+        f"dependence between units of {unit}: they count as independent",
+        *(
+            f"{name} window: its {s['n']:,} requests are {s['units']:,} units of {unit}; each counts once, "
+            "and windows and min_requests count requests"
+            for name, s in prepared.manifest["selection"].items()
+        ),
+    ]
 
 
 def _not_exact(prepared: Prepared, plan: TestPlan) -> list[str]:

@@ -9,6 +9,7 @@ borders and the looks are those of the run folder.
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -86,7 +87,8 @@ def replay(
         for batch, pair in _pairs(prepared, legs, todo, trace=trace, anchor=anchor):
             again = None if second is None else repeated(second, pair.requests)
             label = prepared.label[batch.positions]
-            book.enter(batch, evidence.update(batch, pair, label, again))
+            ends = prepared.units.ends(batch) if prepared.units else None
+            book.enter(batch, evidence.update(batch, pair, label, again, ends=ends))
             _save_quarantined(prepared, legs)
             done += len(pair)
             listener(Progress(stage="replay", done=done, total=total, note=stop.note()))
@@ -179,10 +181,13 @@ class _Stop:
     def __init__(self, prepared: Prepared, evidence: RunningEvidence) -> None:
         self._policy = prepared.policy
         self._evidence = evidence
-        self._need = {
-            name: min(prepared.policy.windows.min_requests, counts.n)
-            for name, counts in prepared.counts.items()
-        }
+        sizes = Counter(dict.fromkeys(prepared.counts, 0))
+        for batch in prepared.batches:
+            sizes[batch.window] += len(batch.positions)
+        if prepared.carried is not None:
+            sizes.update(prepared.carried.judged)
+        least = prepared.policy.windows.min_requests
+        self._need = {name: min(least, sizes[name]) for name in prepared.counts}
 
     def reached(self) -> bool:
         """Every window has its least number of requests, and the guardrails decide.

@@ -460,6 +460,8 @@ def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[st
             f"{', '.join(sampled)}: requests are those replayed singly, `latency: {{sample: "
             f"{policy.latency.sample}}}` by the policy"
         )
+    if policy.unit:
+        notes.append(f"what is counted as requests are units of {policy.unit}, each once")
     if policy.claim is Claim.WINDOW:
         notes.append(
             "claim: window needs fewer: the figures are those of a claim about the process; a window "

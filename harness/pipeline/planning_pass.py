@@ -15,7 +15,9 @@ import numpy as np
 
 from harness.core.jsonable import jsonable
 from harness.core.tensors import Floats
+from harness.judge.metrics import Values
 from harness.judge.planning import moments, planning_json
+from harness.judge.unit_sums import UnitSums
 from harness.judge.window_claim import Read
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.evidence import RunningEvidence, Terms
@@ -94,15 +96,19 @@ def _values(
     # Evidence that nobody asks: it turns pairs into each guardrail's values and is then dropped.
     measured = RunningEvidence(terms)
     values: dict[str, list[Floats]] = defaultdict(list)
+    sums: dict[str, UnitSums] = defaultdict(UnitSums)
     done = 0
     for batch, pair in replay_pairs(*legs, requests, trace=trace, anchor=anchor):
-        rows = measured.update(batch, pair, prepared.label[batch.positions])
+        ends = prepared.units.ends(batch) if prepared.units else None
+        rows = measured.update(batch, pair, prepared.label[batch.positions], ends=ends)
         for guardrail in terms.policy.guardrails:
             if guardrail.window.value == batch.window:
                 x, failed = (
                     np.asarray(rows[f"{what}:{guardrail.name}"]) for what in ("x", "failed")
                 )
                 x = np.where(failed, np.nan, x)
+                if ends is not None:
+                    x = sums[guardrail.name].add(Values(x=x, failed=failed), ends).x
                 values[guardrail.name].append(x)
         done += len(pair)
         listener(Progress(stage="plan", done=done, total=total))

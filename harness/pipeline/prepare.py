@@ -28,6 +28,7 @@ from harness.judge.plan import WindowCounts
 from harness.pipeline.again import Past, past_of
 from harness.pipeline.carried import CARRIED_FILE, Carried
 from harness.pipeline.environment import environment, package_version
+from harness.pipeline.gate_units import GateUnits, planning_requests, unit_codes
 from harness.pipeline.opening import Seen, graph_of, look_at
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.request import GateRequest
@@ -76,7 +77,9 @@ class Prepared:
     label: Floats
     """Label per storage position, NaN where none counts, shape (n,)."""
     counts: dict[str, WindowCounts]
-    """Per needed window, what it holds besides the requests that plan."""
+    """Per needed window, what it holds besides the requests that plan; units where the policy has some."""
+    units: GateUnits | None
+    """What counts once; None = each request."""
     seed: int
     attempt: int
     level: int
@@ -235,19 +238,23 @@ def restore(
     planning: tuple[Batch, ...] = ()
     label: Floats = np.empty(0)
     counts: dict[str, WindowCounts] = {}
+    units: GateUnits | None = None
     if "window" in manifest:
         window = _window_of_run(manifest, request, seen[0])
         orders, label = load_order(run, manifest["order_sha256"], len(window))
-        n0 = 0 if carried else policy.windows.planning
+        unit = unit_codes(policy, window)
+        units = None if unit is None else GateUnits.of(unit, dict(orders))
+        n0 = {w: 0 if carried else planning_requests(policy, order, unit) for w, order in orders}
         size = int(manifest["batch_requests"])
-        planning = tuple(schedule([(name, order[:n0]) for name, order in orders], size))
-        orders = [(name, order[n0:]) for name, order in orders]
+        planning = tuple(schedule([(name, order[: n0[name]]) for name, order in orders], size))
+        orders = [(name, order[n0[name] :]) for name, order in orders]
         batches = tuple(schedule(orders, size))
-        counts = counts_of_run(run, policy, window, dict(orders), manifest["selection"], carried)
+        selection = manifest["selection"]
+        counts = counts_of_run(run, policy, window, dict(orders), selection, carried, unit=unit)
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], runtimes=found, window=window,
-        batches=batches, planning=planning, label=label, counts=counts, seed=seed, attempt=int(manifest["attempt"]),
+        batches=batches, planning=planning, label=label, counts=counts, units=units, seed=seed, attempt=int(manifest["attempt"]),
         level=int(manifest.get("level", manifest["attempt"])), carried=carried,
         anchor=anchor, anchor_seen=seen[2] if anchor else None,
     )  # fmt: skip

@@ -20,6 +20,12 @@ from harness.core.tensors import Array, Bools, Floats, Ints, Strings
 from harness.judge.plan import WindowCounts
 from harness.pipeline.again import Past
 from harness.pipeline.carried import Carried, read_used, unplanned_values, write_used
+from harness.pipeline.gate_units import (
+    check_units,
+    planning_requests,
+    unit_codes,
+    unit_ends,
+)
 from harness.pipeline.integrity import check_label_values, check_one_model, labels_json
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.request import GateRequest
@@ -30,7 +36,7 @@ from harness.pipeline.selection import (
     needed_windows,
     newest,
 )
-from harness.replay.order import draw_order
+from harness.replay.order import draw_order, draw_units
 from harness.store.labels import JoinedLabels, join_labels, label_paths
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
@@ -77,26 +83,30 @@ def fix_traffic(
         check_label_values(policy, joined, index, selection.selected)
         selections.append(selection)
     del ts_ns  # it is as long as the window, and the orders will be
+    unit = unit_codes(policy, window)
+    if unit is not None:
+        check_units(policy, window, unit, {s.name: s.selected for s in selections})
+        if past.carried is not None:
+            past = past.paid(f"units of {policy.unit} may go on in new requests, and count once")
     if past.carried is not None:
         here = {s.name: np.flatnonzero(s.selected) for s in selections}
-        whole = _window_counts(policy, window, here, {s.name: {"n": s.count} for s in selections})
+        sizes = {s.name: {"n": s.count} for s in selections}
+        whole = _window_counts(policy, window, here, sizes, unit)
         unknown = unplanned_values(past.carried, policy, whole)
         past = past.paid(unknown) if unknown else past
     used = {s.name: _positions(index, past.used.get(s.name, [])) for s in selections}
     orders = {
-        s.name: draw_order(
-            s.selected & ~used[s.name], seed=int(manifest["seed"]), window=s.name,
-            limit=policy.windows.max_requests,
-        )
+        s.name: _drawn(policy, s.selected & ~used[s.name], unit, int(manifest["seed"]), s.name)
         for s in selections
-    }  # fmt: skip
-    _plan_once(run, manifest, policy, window, orders, past)
+    }
+    _plan_once(run, manifest, policy, window, orders, past, unit=unit)
     manifest["window"] = {**jsonable(window.info), "path": str(window.path)}
     manifest["selection"] = {
         s.name: {
             "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
             "last_ts_ns": s.last_ts_ns, "left_out": jsonable(s.left_out), "refusal": s.refusal,
             "gone": len(past.used.get(s.name, [])) - int(used[s.name].sum()),
+            **({} if unit is None else {"units": len(np.unique(unit[s.selected]))}),
         }
         for s in selections
     }  # fmt: skip
@@ -104,6 +114,14 @@ def fix_traffic(
         np.savez(file, label=label, **orders)  # type: ignore[arg-type]
     manifest["order_sha256"] = _digests({"label": label, **orders})
     return past
+
+
+def _drawn(policy: Policy, chosen: Bools, unit: Ints | None, seed: int, window: str) -> Ints:
+    """The test order of a window: by request, or unit by unit."""
+    limit = policy.windows.max_requests
+    if unit is None:
+        return draw_order(chosen, seed=seed, window=window, limit=limit)
+    return draw_units(chosen, unit, seed=seed, window=window, limit=limit)
 
 
 def _positions(index: WindowIndex, request_ids: list[str]) -> Bools:
@@ -122,15 +140,17 @@ def _plan_once(
     window: SealedWindow,
     orders: dict[str, Ints],
     past: Past,
+    *,
+    unit: Ints | None,
 ) -> None:
     """Writes down what the tests are planned with, and which requests no later attempt may judge."""
     if past.carried is not None:
         manifest["planned_with"] = {"sizes": past.carried.sizes, "slices": past.carried.slices}
         write_used(run, past.used)
         return
-    n0 = policy.windows.planning
-    rest = {name: order[n0:] for name, order in orders.items()}
-    counts = _window_counts(policy, window, rest, {name: {"n": 0} for name in rest})
+    n0 = {name: planning_requests(policy, order, unit) for name, order in orders.items()}
+    rest = {name: order[n0[name] :] for name, order in orders.items()}
+    counts = _window_counts(policy, window, rest, {name: {"n": 0} for name in rest}, unit)
     sliced = {column for g in policy.guardrails for column in g.slice_by}
     manifest["planned_with"] = {
         "sizes": {name: found.n for name, found in counts.items()},
@@ -139,9 +159,9 @@ def _plan_once(
             for name, found in counts.items()
         },
     }
-    if n0:
+    if any(n0.values()):
         ids = window.index().request_ids()
-        write_used(run, {name: ids[order[:n0]].tolist() for name, order in orders.items()})
+        write_used(run, {name: ids[order[: n0[name]]].tolist() for name, order in orders.items()})
 
 
 def _joined_labels(
@@ -197,14 +217,16 @@ def counts_of_run(
     orders: dict[str, Ints],
     selection: dict[str, Any],
     carried: Carried | None,
+    *,
+    unit: Ints | None,
 ) -> dict[str, WindowCounts]:
-    """What there is for the tests: the requests to judge, and those that an earlier attempt judged."""
+    """What there is for the tests: requests or units to judge, and those that an earlier attempt judged."""
     if carried is None:
-        return _window_counts(policy, window, orders, selection)
+        return _window_counts(policy, window, orders, selection, unit)
     index, used = window.index(), read_used(run)
     here = {w: np.flatnonzero(_positions(index, used.get(w, []))) for w in orders}
     all_ = {w: np.concatenate([order, here[w]]) for w, order in orders.items()}
-    counts = _window_counts(policy, window, all_, selection)
+    counts = _window_counts(policy, window, all_, selection, None)
     return {
         w: replace(counts[w], n=len(order) + carried.judged.get(w, 0))
         for w, order in orders.items()
@@ -212,7 +234,11 @@ def counts_of_run(
 
 
 def _window_counts(
-    policy: Policy, window: SealedWindow, orders: dict[str, Ints], selection: dict[str, Any]
+    policy: Policy,
+    window: SealedWindow,
+    orders: dict[str, Ints],
+    selection: dict[str, Any],
+    unit: Ints | None,
 ) -> dict[str, WindowCounts]:
     """What each window holds, in all and by the context columns that the policy names.
 
@@ -223,11 +249,14 @@ def _window_counts(
     columns = {c for g in policy.guardrails for c in g.slice_by} | set(policy.windows.cover)
     index, recorded = window.index(), set(window.info.context)
     slices = {column: index.context(column) for column in sorted(columns & recorded)}
+    if unit is not None:
+        # One request stands for its unit: a unit has one value of each slice.
+        orders = {name: order[unit_ends(order, unit) - 1] for name, order in orders.items()}
     return {
         name: WindowCounts(
             n=len(order),
             slices={c: _value_counts(codes[order], words) for c, (codes, words) in slices.items()},
-            population=int(selection[name]["n"]),
+            population=int(selection[name].get("units", selection[name]["n"])),
         )
         for name, order in orders.items()
     }

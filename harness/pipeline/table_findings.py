@@ -16,7 +16,8 @@ def about_units(policy: Policy, row: Evidence) -> Evidence:
     if not policy.unit:
         return row
     if policy.weight is Weight.UNIT:
-        subject = row.subject.replace("rows", f"units of {policy.unit}, each once,", 1)
+        noun = "rows" if "rows" in row.subject else "requests"
+        subject = row.subject.replace(noun, f"units of {policy.unit}, each once,", 1)
     else:
         subject = row.subject.replace("rows like the table's", "this table's rows", 1)
         subject += f" (units of {policy.unit} drawn by their size)"

@@ -81,6 +81,32 @@ def draw_order(selected: Bools, *, seed: int, window: str, limit: int) -> Ints:
     return np.concatenate(drawn) if drawn else np.empty(0, np.int64)
 
 
+def draw_units(selected: Bools, unit: Ints, *, seed: int, window: str, limit: int) -> Ints:
+    """Draws the order of a window's units; the requests of each come one after another.
+
+    Which units fit into the limit depends on their sizes alone, and a test that holds at every look
+    holds wherever the order ends.
+
+    Args:
+      selected: which storage positions belong to the window, shape (n,).
+      unit: of each position, shape (n,), ≥ 0 where selected.
+      seed: the run's seed.
+      window: the window's name; each draws its own order.
+      limit: most requests to judge; a unit that would pass it ends the order.
+
+    Returns:
+      Storage positions, whole units of them.
+    """
+    positions = np.flatnonzero(selected)
+    _, rank = np.unique(unit[positions], return_inverse=True)
+    n_units = int(rank.max()) + 1 if len(rank) else 0
+    turn = generator(seed, f"order/{window}").permutation(n_units)[rank]
+    order = np.argsort(turn, kind="stable")
+    ends = np.cumsum(np.bincount(turn, minlength=n_units))
+    fitting = ends[ends <= limit]
+    return positions[order[: fitting[-1]]] if len(fitting) else np.empty(0, np.int64)
+
+
 def cuts(n: int, batch_requests: int, largest: int | None = None) -> list[tuple[int, int]]:
     """Where an order of n requests is cut into batches: smaller ones first.
 

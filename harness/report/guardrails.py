@@ -106,7 +106,8 @@ def evidence_view(row: Doc, reach: float | None = None) -> EvidenceView:
 
 def _requests(row: Doc) -> str:
     n, available = row.at("n").whole(), row.at("n_available").whole()
-    return count(n) if available in (None, n) else f"{count(n)} of {count(available)}"
+    units = " units" if "units of " in row.at("subject").text() else ""
+    return (count(n) if available in (None, n) else f"{count(n)} of {count(available)}") + units
 
 
 def guardrail_views(

@@ -79,10 +79,13 @@ _RESUMED = (
     ),
 )
 _PLANNED_WINDOW = (
-    "The margin holds of exactly the window's requests without those that planned the bets.",
     (
-        "Nothing about the planning requests: they were replayed, and are no part of the N that the "
-        "claim is about."
+        "The margin holds of exactly the window's requests, those that planned the bets among them: what "
+        "they add up to is known from the start."
+    ),
+    (
+        "Nothing about traffic like it. No bet is placed on the planning requests, so by themselves they "
+        "prove nothing; they only leave less of the window unknown."
     ),
 )
 
