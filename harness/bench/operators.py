@@ -249,9 +249,25 @@ def _first_that_differs(
         apart = {
             n for n in before.tensors if clearly_apart(before.tensors[n], after.tensors.get(n))
         }
-        if apart & ends and apart & set(altered.outputs):
+        if apart & ends and apart & set(altered.outputs) and _readers(altered) <= apart:
             return altered
     return None
+
+
+def _readers(altered: Alteration) -> set[str]:
+    """What is made from an altered constant or copy, which is no tensor of its own.
+
+    Where one of these is the same all the same (an Unsqueeze with other axes has the same values, a
+    Gather may pick none that changed), the first to part is rightly something further on.
+    """
+    held = {
+        o
+        for n in altered.baseline.graph.node
+        if n.op_type in ("Constant", "Identity")
+        for o in n.output
+    }
+    made = set(altered.outputs)
+    return made - held if made & held else set()
 
 
 def _random(model: onnx.ModelProto) -> bool:

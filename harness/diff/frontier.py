@@ -97,6 +97,8 @@ class Regions:
       match: pairs of tensors.
       inputs: baseline's input → candidate's.
       compared: baseline's tensors that have values on both sides.
+      chosen_by: baseline's tensor of a branch laid open → the tensors that chose the branch: where these
+        differ, another branch is taken, and what it makes is no first divergence.
     """
 
     def __init__(
@@ -107,10 +109,12 @@ class Regions:
         *,
         inputs: Mapping[str, str],
         compared: Collection[str],
+        chosen_by: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._whole = (baseline, candidate)
         self._old, self._copies = without_aliases(baseline)
         self._new, self._new_copies = without_aliases(candidate)
+        self._chosen_by = chosen_by or {}
         known = {p.baseline: p.candidate for p in match.pairs if p.baseline in compared}
         self._anchors = {**known, **inputs}
         self._anchored_new = {theirs: ours for ours, theirs in self._anchors.items()}
@@ -131,7 +135,7 @@ class Regions:
         tainted: set[str] = set()
         found = []
         for node in self._old.nodes:
-            before = any(s in tainted for s in node.sources())
+            before = any(s in tainted for s in (*node.sources(), *self._conditions(node)))
             for name in filter(None, node.outputs):
                 if name not in self._anchors:
                     if before:
@@ -145,6 +149,11 @@ class Regions:
         ends = {**self._copies, **{name: name for name in self._constants[0]}}
         found += [n for n, origin in ends.items() if n in divergent and origin not in tainted]
         return tuple(found)
+
+    def _conditions(self, node: Node) -> tuple[str, ...]:
+        """What chose the branch that a node stands in; () outside of branches."""
+        chosen = (c for o in node.outputs for c in self._chosen_by.get(o, ()))
+        return tuple(self._copies.get(c, c) for c in chosen)
 
     def divergence(self, tensor: str, *, noisy: bool = False) -> Divergence:
         """What lies between a frontier tensor and the last equal ones.

@@ -183,6 +183,19 @@ class Laid:
             for output, condition in self._conditions.items()
         )
 
+    def chosen_by(self) -> dict[str, tuple[str, ...]]:
+        """Tensor of a branch laid open → the tensors that chose the branch, and those about it."""
+        found = {}
+        for name in self.graph.computed():
+            choosers = tuple(
+                condition
+                for output, condition in self._conditions.items()
+                if name.startswith((f"{output}.then.", f"{output}.else."))
+            )
+            if choosers:
+                found[name] = choosers
+        return found
+
     def conditions(self) -> tuple[str, ...]:
         """Tensors that choose branches."""
         return tuple(dict.fromkeys(self._conditions.values()))

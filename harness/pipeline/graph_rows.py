@@ -44,7 +44,10 @@ def worst_rows(
         found.append(
             WorstRow(
                 request=str(batch.request_id[owner]),
-                inputs=tuple((n, _shown(column[inside])) for n, column in batch.inputs.items()),
+                inputs=tuple(
+                    (n, _shown(_row(column, inside, int(batch.rows.sum()))))
+                    for n, column in batch.inputs.items()
+                ),
                 baseline=_shown(baseline[row]),
                 candidate=_shown(after[row]),
             )
@@ -63,6 +66,14 @@ def _distances(before: Array, after: Array) -> Floats:
     far[np.isnan(far)] = np.inf
     largest: Floats = far.max(axis=1, initial=0.0)
     return largest
+
+
+def _row(column: Array, row: int, rows: int) -> Array:
+    """One row of an input; all of an input that has no rows, such as a scalar."""
+    whole = np.asarray(column)
+    if whole.ndim and len(whole) == rows:
+        return np.asarray(whole[row])
+    return whole
 
 
 def _shown(value: object) -> str:

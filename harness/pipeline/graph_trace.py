@@ -209,7 +209,7 @@ class _Tracing:
             raise GraphPassError(msg)
         regions = Regions(
             self._old.graph, self._new.graph, self._match,
-            inputs=self._inputs, compared=self._traces,
+            inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
         )  # fmt: skip
         divergent = {name for name, trace in self._traces.items() if trace.differs}
         closer = Closer(

@@ -23,6 +23,7 @@ SKETCH_SUFFIX = "#sketch"
 """Smallest, largest, length, and up to SAMPLE elements of a tensor, as one vector: `t#sketch`."""
 SAMPLE = 64
 _SLICE_WITH_STEPS = 10
+_IDENTITY_OF_SEQUENCES = 14
 _END = 2**62
 _FLOATS = {"tensor(float)": "FLOAT", "tensor(double)": "DOUBLE", "tensor(float16)": "FLOAT16"}
 
@@ -57,7 +58,7 @@ def flattened(model: onnx.ModelProto, taken: Mapping[str, bool]) -> None:
         if condition is None:
             place += 1
             continue
-        laid = _laid_open(graph, node, condition=condition)
+        laid = _laid_open(model, node, condition=condition)
         nodes = list(graph.node)
         del graph.node[:]
         graph.node.extend([*nodes[:place], *laid, *nodes[place + 1 :]])
@@ -231,15 +232,22 @@ def _as_bool(tensor: onnx.TensorProto) -> bool:
     return bool(onnx.numpy_helper.to_array(tensor).any())
 
 
-def _laid_open(graph: onnx.GraphProto, node: onnx.NodeProto, *, condition: bool) -> list[Any]:
+def _laid_open(model: onnx.ModelProto, node: onnx.NodeProto, *, condition: bool) -> list[Any]:
     """The nodes of the branch, renamed, and an Identity for each output of the If."""
     import onnx
+
+    graph = model.graph
 
     word = "then" if condition else "else"
     branch = next(a.g for a in node.attribute if a.name == f"{word}_branch")
     prefix = f"{node.output[0]}.{word}."
     local = {t.name for t in branch.initializer} | {o for n in branch.node for o in n.output if o}
     to = {name: prefix + name for name in local}
+    if _opset(model) < _IDENTITY_OF_SEQUENCES:
+        # A sequence cannot be copied there, so what makes it makes the output itself.
+        ends = {a.name: b for a, b in zip(branch.output, node.output, strict=False) if b}
+        made = {o for n in branch.node if not is_if(n) for o in n.output}
+        to |= {inside: outside for inside, outside in ends.items() if inside in made}
     for tensor in branch.initializer:
         constant = graph.initializer.add()
         constant.CopyFrom(tensor)
@@ -252,10 +260,14 @@ def _laid_open(graph: onnx.GraphProto, node: onnx.NodeProto, *, condition: bool)
         copy.output[:] = [to.get(o, o) for o in copy.output]
         laid.append(copy)
     for inside, outside in zip(branch.output, node.output, strict=False):
-        if outside:
+        if outside and to.get(inside.name) != outside:
             source = to.get(inside.name, inside.name)
             laid.append(onnx.helper.make_node("Identity", [source], [outside]))
     return laid
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
 def _renamed(node: onnx.NodeProto, to: Mapping[str, str]) -> None:
@@ -299,8 +311,7 @@ def _sketch(model: onnx.ModelProto, tensor: str, kind: str) -> str:
     for op in ("ReduceMin", "ReduceMax", "ReduceL2"):
         parts.append(f"{base}{op}")
         graph.node.append(helper.make_node(op, [flat], [parts[-1]], keepdims=1))
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if opset >= _SLICE_WITH_STEPS:
+    if _opset(model) >= _SLICE_WITH_STEPS:
         size, share, step, sample = (f"{base}{n}" for n in ("size", "share", "step", "sample"))
         graph.node.extend(
             [

@@ -103,3 +103,55 @@ def test_a_single_request_is_traced_with_all_of_its_tensors(compared):
     total = model([node("ReduceSum", ["x"], "y", keepdims=0)])
     other = model([node("ReduceMean", ["x"], "y", keepdims=0)])
     assert firsts(compared(total, other)) == ["y"]
+
+
+def test_the_worst_rows_of_requests_with_inputs_that_have_no_rows_are_shown(tmp_path):
+    def scaled(op: str) -> ModelProto:
+        made = model([node(op, ["x", "by"], "y")])
+        made.graph.input.append(helper.make_tensor_value_info("by", FLOAT, []))
+        return made
+
+    feeds = {"x": FEEDS["x"][:1], "by": np.array(2, np.float32)}
+    report = Pairs(tmp_path).compared(scaled("Mul"), scaled("Sub"), feeds)
+    assert firsts(report) == ["y"]
+    assert dict(report.divergences[0].worst[0].inputs)["by"] == "2"
+
+
+def chosen(bound: float) -> ModelProto:
+    """y = −x where the sum of x is beyond a bound, else |x| with 1 added."""
+    end = [helper.make_tensor_value_info("out", FLOAT, None)]
+    then = helper.make_graph([node("Neg", ["x"], "out")], "t", [], end)
+    add = [node("Abs", ["x"], "size"), node("Add", ["size", "one"], "out")]
+    branches = {"then_branch": then, "else_branch": helper.make_graph(add, "e", [], end)}
+    nodes = [
+        node("ReduceSum", ["x"], "sum", keepdims=0),
+        node("Greater", ["sum", "bound"], "beyond"),
+        node("If", ["beyond"], "picked", **branches),
+        node("Tanh", ["picked"], "y"),
+    ]
+    return model(nodes, bound=bound, one=1.0)
+
+
+def test_a_condition_that_differs_is_the_only_first_divergence_not_what_the_branches_make(compared):
+    assert firsts(compared(chosen(-9.0), chosen(9.0))) == ["beyond"]
+
+
+def test_a_branch_that_makes_a_sequence_is_looked_into_where_sequences_cannot_be_copied(compared):
+    def of(op: str) -> ModelProto:
+        sequence = helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, None))
+        end = [helper.make_value_info("out", sequence)]
+        branch = [node(op, ["x"], "made"), node("SequenceConstruct", ["made", "x"], "out")]
+        branches = {f"{b}_branch": helper.make_graph(branch, b, [], end) for b in ("then", "else")}
+        nodes = [
+            node("ReduceMax", ["x"], "most", keepdims=0),
+            node("Cast", ["most"], "any", to=TensorProto.BOOL),
+            node("If", ["any"], "both", **branches),
+            node("ConcatFromSequence", ["both"], "y", axis=0),
+        ]
+        made = model(nodes)
+        made.opset_import[0].version = 13
+        made.ir_version = 7
+        return made
+
+    assert firsts(compared(of("Neg"), of("Neg"))) == []
+    assert firsts(compared(of("Neg"), of("Abs"))) == ["both.then.made"]

@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, versi
 
 from harness.bench.in_process import InProcess
 from harness.bench.operators import Pairs, clearly_apart
+from harness.diff.graph_report import TensorVerdict
 
 FLOAT = TensorProto.FLOAT
 K = 4
@@ -129,6 +130,12 @@ def test_a_node_that_is_altered_so_that_values_differ_is_located():
         made_here = old.graph.node[place].output[0]
         assume(clearly_apart(values[0][made_here], values[1][made_here]))
         found = report(old, rewritten(new, seed))
+        if not found.outputs_differ and not found.divergences:
+            # What is read only as t − t ends in the same values, and under another name and from another
+            # operator it has no partner: then it is told as not compared, never as equal.
+            (state,) = [s for s in found.states if s.baseline == made_here]
+            assert state.verdict is TensorVerdict.NOT_COMPARED
+            return
         assert len(found.divergences) >= 1
         for first in found.divergences:
             regions = [o for side in first.divergence.operators for o in side]
