@@ -32,7 +32,7 @@ def test_a_sample_of_operators_is_equal_to_itself_and_alterations_are_located(ca
     assert counts.located.total() >= 22
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_all_operators_are_equal_to_themselves_and_alterations_are_located(cases):
     counts = check_operators(cases, seed=SEED, guarded=True)
@@ -41,7 +41,7 @@ def test_all_operators_are_equal_to_themselves_and_alterations_are_located(cases
     assert counts.cases > 1800
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sample_of_operators_goes_the_same_way_through_the_sandbox(cases):
     rng = np.random.default_rng(SEED)
     chosen = [cases[i] for i in rng.permutation(len(cases))[:60]]
