@@ -7,8 +7,8 @@ the run folder lists those (`used.parquet`), over all attempts that went on from
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from harness.judge.window_claim import Read
 from harness.store.attempts import Attempt
 from harness.store.files import sha256_of_file
 from harness.store.runs import RunFolder
+from harness.store.tables import MADE_UP_ID
 
 CARRIED_FILE = "carried.json"
 USED_FILE = "used.parquet"
@@ -86,9 +87,16 @@ def carried_of(attempt: Attempt) -> tuple[Carried, dict[str, list[str]]]:
         run.has(name) and sha256_of_file(run.path / name) == digest
         for name, digest in bound.items()
     )
-    state = run.load_state()
-    if manifest["attempt_token"] != attempt.token or not whole or not {"state.npz"} <= set(bound):
+    # A run that found nothing new to judge has no state of its own: what it went on from still counts.
+    nothing_new = "state.npz" not in bound and CARRIED_FILE in bound
+    known = "state.npz" in bound or nothing_new
+    if manifest["attempt_token"] != attempt.token or not whole or not known:
         raise UsageError(str(run.path), "is not as that attempt left it", "Restore it.")
+    if nothing_new:
+        before = Carried.from_json(run.read_json(CARRIED_FILE))
+        latest = replace(before, run=str(manifest["run_id"]), attempt=attempt.number)
+        return latest, _used(run)
+    state = run.load_state()
     evidence = state[2]["evidence"] if state else {}
     return (
         Carried(
@@ -111,6 +119,11 @@ def _used(run: RunFolder) -> dict[str, list[str]]:
         for window, ids in _by_window(run.read_pairs(chunk)).items():
             found.setdefault(window, []).extend(ids)
     return found
+
+
+def made_up(ids: Mapping[str, Iterable[str]]) -> bool:
+    """Whether any of these ids is the place of a row in its table, and names no request."""
+    return any(i.startswith(MADE_UP_ID) for found in ids.values() for i in found)
 
 
 def read_used(run: RunFolder) -> dict[str, list[str]]:

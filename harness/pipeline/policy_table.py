@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 
 from harness.core.errors import UsageError
+from harness.core.jsonable import jsonable
 from harness.core.policies import Policy
 from harness.pipeline.judge_arms import ARM, PROPENSITY, check_arms
 from harness.pipeline.observed import ObservedTable, read_observed
@@ -26,10 +28,16 @@ def policy_text(policy: object) -> tuple[str, str]:
     """(YAML text, where it came from).
 
     Raises:
-      UsageError: neither a mapping nor a file that can be read.
+      UsageError: neither a mapping of plain values nor a file that can be read.
     """
     if isinstance(policy, Mapping):
-        return yaml.safe_dump(dict(policy), sort_keys=False), "policy"
+        try:
+            # By way of JSON, so that numpy's numbers and words are as good as Python's.
+            plain = json.loads(json.dumps(jsonable(dict(policy))))
+        except TypeError as error:
+            remedy = "Give numbers, texts, lists and mappings."
+            raise UsageError("policy", str(error), remedy) from None
+        return yaml.safe_dump(plain, sort_keys=False), "policy"
     if not isinstance(policy, str | Path):
         what = f"a {type(policy).__name__} is no policy"
         raise UsageError("policy", what, "Give a YAML file, or the same content as a mapping.")

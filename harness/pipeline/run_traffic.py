@@ -19,7 +19,7 @@ from harness.core.policies import Policy, WindowName
 from harness.core.tensors import Array, Bools, Floats, Ints, Strings
 from harness.judge.plan import WindowCounts
 from harness.pipeline.again import Past
-from harness.pipeline.carried import Carried, read_used, unplanned_values, write_used
+from harness.pipeline.carried import Carried, made_up, read_used, unplanned_values, write_used
 from harness.pipeline.gate_units import (
     check_units,
     planning_requests,
@@ -86,14 +86,7 @@ def fix_traffic(
     unit = unit_codes(policy, window)
     if unit is not None:
         check_units(policy, window, unit, {s.name: s.selected for s in selections})
-        if past.carried is not None:
-            past = past.paid(f"units of {policy.unit} may go on in new requests, and count once")
-    if past.carried is not None:
-        here = {s.name: np.flatnonzero(s.selected) for s in selections}
-        sizes = {s.name: {"n": s.count} for s in selections}
-        whole = _window_counts(policy, window, here, sizes, unit)
-        unknown = unplanned_values(past.carried, policy, whole)
-        past = past.paid(unknown) if unknown else past
+    past = _fitting(past, policy, window, selections, unit)
     used = {s.name: _positions(index, past.used.get(s.name, [])) for s in selections}
     orders = {
         s.name: _drawn(policy, s.selected & ~used[s.name], unit, int(manifest["seed"]), s.name)
@@ -114,6 +107,28 @@ def fix_traffic(
         np.savez(file, label=label, **orders)  # type: ignore[arg-type]
     manifest["order_sha256"] = _digests({"label": label, **orders})
     return past
+
+
+def _fitting(
+    past: Past,
+    policy: Policy,
+    window: SealedWindow,
+    selections: Sequence[WindowSelection],
+    unit: Ints | None,
+) -> Past:
+    """The earlier attempts, paid for where this traffic cannot go on from their evidence."""
+    if past.carried is None:
+        return past
+    if unit is not None:
+        return past.paid(f"units of {policy.unit} may go on in new requests, and count once")
+    if made_up(past.used) or made_up({"": window.index().request_ids()}):
+        return past.paid("the requests have no recorded ids, so nobody knows which were judged")
+    here = {s.name: np.flatnonzero(s.selected) for s in selections}
+    sizes = {s.name: {"n": s.count} for s in selections}
+    unknown = unplanned_values(
+        past.carried, policy, _window_counts(policy, window, here, sizes, unit)
+    )
+    return past.paid(unknown) if unknown else past
 
 
 def _drawn(policy: Policy, chosen: Bools, unit: Ints | None, seed: int, window: str) -> Ints:

@@ -28,6 +28,8 @@ from harness.wire.rows import requests_from_rows
 
 _TABLE_SUFFIXES = {".npz", ".jsonl"}
 _MODEL = "table"
+MADE_UP_ID = "row-"
+"""Begins the id of a row that was given none: its place, which says nothing about another file's rows."""
 
 
 def open_traffic(
@@ -137,7 +139,7 @@ class TableSource:
 
 def _batch(piece: Piece, start: int, fields: Sequence[pa.Field]) -> pa.RecordBatch:
     n = piece.count
-    ids = piece.request_id or [f"row-{start + i}" for i in range(n)]
+    ids = piece.request_id or [f"{MADE_UP_ID}{start + i}" for i in range(n)]
     wanted = {f.name for f in fields}
     columns: dict[str, object] = {
         "ts_ns": np.zeros(n, np.int64) if piece.ts_ns is None else piece.ts_ns,

@@ -186,3 +186,32 @@ def test_looking_under_advise_first_is_an_attempt(gate):
 def test_attempts_count_wherever_their_run_folders_are(gate):
     gate("one/run")
     assert gate("two/run")[1]["attempt"] == 2
+
+
+def test_rows_without_ids_are_new_evidence_at_half_the_error_rates(
+    gate, harness, write_policy, tmp_path
+):
+    """A row's place says nothing about the rows of another file: none of them may be skipped or repeated."""
+    import numpy as np
+
+    seen = []
+    for week, x in enumerate((np.zeros(300), np.full(400, -3.0))):
+        table = tmp_path / f"week-{week}.npz"
+        np.savez(table, x=x.astype(np.float32))
+        policy = write_policy(REFACTOR, windows={"min_requests": 100_000})
+        ran = harness("gate", tmp_path / "old.onnx", gate.other, "-t", table, "-p", policy,
+                      "--as-of", AS_OF, "-o", gate.runs / f"week-{week}", "--json")  # fmt: skip
+        seen.append(json.loads(ran.out))
+    assert [d["again"]["how"] for d in seen] == ["first", "spend"]
+    assert "no recorded ids" in seen[1]["again"]["why"]
+    assert seen[1]["n_requests"] == 400
+
+
+def test_an_asking_that_found_nothing_new_is_gone_on_from(gate):
+    for n in range(4):
+        gate(f"run-{n}")
+    _, decision = gate("more", n=700)
+    assert decision["again"]["how"] == "resume"
+    assert decision["alpha"]["promote"] == 0.05
+    judged = [i for n in range(4) for i in judged_ids(gate, f"run-{n}")] + judged_ids(gate, "more")
+    assert len(judged) == len(set(judged)) == 700

@@ -237,3 +237,16 @@ def test_the_fixed_sample_interval_of_zeros_and_ones_is_exact(tmp_path):
 
 def test_frames_hold_a_row_a_guardrail():
     assert judge_table(frame(), policy()).evidence_frame()["name"].tolist() == ["score"]
+
+
+def test_numpys_numbers_and_words_are_as_good_as_pythons():
+    rail = {"name": np.str_("d"), "range": np.array([-1, 1]), "margin": np.float64(0.05)}
+    policy = {"version": np.int64(1), "guardrails": [rail]}
+    plain = {"version": 1, "guardrails": [{"name": "d", "range": [-1, 1], "margin": 0.05}]}
+    table = pd.DataFrame({"d": np.zeros(500)})
+    assert judge_table(table, policy).decision is judge_table(table, plain).decision
+
+
+def test_a_policy_of_other_things_is_refused():
+    with pytest.raises(UsageError, match="no JSON form"):
+        judge_table(pd.DataFrame({"d": [0.0]}), {"version": 1, "guardrails": [object()]})
