@@ -76,7 +76,9 @@ def same_function(root: Differing, feature: Differing) -> bool:
     reach = _CLOSE * float(np.ptp(ys))
     if not clean or reach <= 0 or len(xs) < 3:  # noqa: PLR2004 - two points make any line
         return False
-    met = _distance(x1[tried], xs) <= _GAP * float(np.ptp(xs))
+    # Between known values only: beyond the ends interpolation knows nothing.
+    inside = (x1[tried] >= xs[0]) & (x1[tried] <= xs[-1])
+    met = inside & (_distance(x1[tried], xs) <= _GAP * float(np.ptp(xs)))
     moved = np.abs(y1[tried] - y0[tried]) > reach
     if met.mean() < _COVERED or not (met & moved).any():
         return False
