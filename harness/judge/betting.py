@@ -206,7 +206,7 @@ class Joint:
           In the processes' order, shape (K,) each.
         """
         # Most observations of versions that resemble each other are 0: these are counted.
-        other = x[x != 0.0]
+        other = without_zeros(x)
         zeros = len(x) - len(other)
         grown = [np.empty(0)] * self._count
         for reference, bets, where in self._passes:
@@ -217,6 +217,12 @@ class Joint:
             for i, part in where:
                 grown[i] = found[part]
         return grown
+
+
+def without_zeros(x: Floats) -> Floats:
+    """The values that are not exactly 0; the array itself where none is, as copying it costs time."""
+    moved = x != 0.0
+    return x if moved.all() else x[moved]
 
 
 def one_sided(

@@ -24,7 +24,7 @@ import numpy as np
 from harness.core.policies import Direction
 from harness.core.tensors import Bools, Floats
 from harness.core.verdicts import PathPoint
-from harness.judge.looks import Looks
+from harness.judge.looks import Looks, point_of
 from harness.judge.track import Track
 
 FIRST_OF_BIN = 25
@@ -141,14 +141,7 @@ class BinnedTrack:
 
     def point(self) -> PathPoint:
         """The evidence now."""
-        lower, upper = self.interval()
-        return PathPoint(
-            n=self.n,
-            lower=lower,
-            upper=upper,
-            log_e_promote=self.log_e_promote(),
-            log_e_rollback=self.log_e_rollback(),
-        )
+        return point_of(self)
 
     def path(self) -> tuple[PathPoint, ...]:
         """Looks kept for a report, the last one among them."""

@@ -25,7 +25,7 @@ import numpy as np
 from harness.core.errors import PolicyError, TrafficError
 from harness.core.tensors import Bools, Floats, Ints
 from harness.core.verdicts import PathPoint
-from harness.judge.looks import Looks
+from harness.judge.looks import Looks, point_of
 
 _NODES = 256
 _FARTHEST = 1e6
@@ -148,14 +148,7 @@ class ErrorRatio:
 
     def point(self) -> PathPoint:
         """The evidence now."""
-        lower, upper = self.interval()
-        return PathPoint(
-            n=self.n,
-            lower=lower,
-            upper=upper,
-            log_e_promote=self.log_e_promote(),
-            log_e_rollback=self.log_e_rollback(),
-        )
+        return point_of(self)
 
     def path(self) -> tuple[PathPoint, ...]:
         """Looks kept for a report, the last one among them."""

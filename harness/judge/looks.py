@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from harness.core.verdicts import PathPoint
 
@@ -10,6 +10,39 @@ MAX_POINTS = 400
 """Points kept at most, the last one not counted."""
 
 _STRIDE = 1.02
+
+
+class Watched(Protocol):
+    """A test whose evidence can be looked at."""
+
+    @property
+    def n(self) -> int:
+        """Observations so far."""
+        ...
+
+    def interval(self) -> tuple[float, float]:
+        """Confidence sequence: lower and upper end."""
+        ...
+
+    def log_e_promote(self) -> float:
+        """Natural log of the evidence for promotion."""
+        ...
+
+    def log_e_rollback(self) -> float:
+        """Natural log of the evidence for rollback."""
+        ...
+
+
+def point_of(test: Watched) -> PathPoint:
+    """A test's evidence now."""
+    lower, upper = test.interval()
+    return PathPoint(
+        n=test.n,
+        lower=lower,
+        upper=upper,
+        log_e_promote=test.log_e_promote(),
+        log_e_rollback=test.log_e_rollback(),
+    )
 
 
 class Looks:

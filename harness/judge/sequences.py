@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from harness.core.tensors import Floats
-from harness.judge.betting import OneSided
+from harness.judge.betting import OneSided, without_zeros
 
 STEPS = 1024
 """Grid steps over [lo, hi]; a power of two keeps −1, 0, 1 and dyadic means of rows exact."""
@@ -59,7 +59,7 @@ class Spread:
           x: values in [lo, hi], shape (n,).
         """
         lo, hi = self._bounds
-        other = x[x != 0.0]
+        other = without_zeros(x)
         if zeros := len(x) - len(other):
             position = -lo * (STEPS / (hi - lo))
             cell = int(position)

@@ -13,6 +13,7 @@ from harness.core.tensors import Bools, Floats
 from harness.core.verdicts import PathPoint
 from harness.judge.bernoulli import BetaMixture
 from harness.judge.betting import one_sided
+from harness.judge.looks import point_of
 from harness.judge.process_claim import ProcessEvidence
 from harness.judge.window_claim import NOTHING_READ, Read, WindowEvidence
 
@@ -148,14 +149,7 @@ class Track:
 
     def point(self) -> PathPoint:
         """The evidence now."""
-        lower, upper = self.interval()
-        return PathPoint(
-            n=self.n,
-            lower=lower,
-            upper=upper,
-            log_e_promote=self.log_e_promote(),
-            log_e_rollback=self.log_e_rollback(),
-        )
+        return point_of(self)
 
     def path(self) -> tuple[PathPoint, ...]:
         """At most MAX_POINTS looks, the last one among them."""

@@ -7,13 +7,12 @@ never needed to read a graph; onnxruntime gets them, and a copy goes on referrin
 
 from __future__ import annotations
 
-import faulthandler
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harness.sandbox.child import frames, lockdown
+from harness.sandbox.child import worker
 
 if TYPE_CHECKING:
     import onnx
@@ -43,19 +42,14 @@ def main(arguments: list[str]) -> None:
         (−1 for none).
     """
     requests, answers, model_fd, external_fd = (int(a) for a in arguments)
-    faulthandler.enable()
-    reader = frames.Reader(requests)
-    config = frames.read_frame(reader, 0).header
-    layers = lockdown.stage_a(
-        config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
-    )
+    reader, config, layers = worker.begun(requests)
     # Only now: the lock must be on before anything third-party is imported.
     import onnx
     from google.protobuf.message import DecodeError
 
     # Nothing can be imported after the lock: what is named here is needed later.
     from harness.sandbox import graph_description, graph_edits  # noqa: F401
-    from harness.sandbox.child import external, sessions, worker
+    from harness.sandbox.child import external, sessions
 
     worker.locked(reader, answers, config["parent"], layers)
     refusals: tuple[type[Exception], ...] = (DecodeError, *sessions.RUNTIME_ERRORS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,17 +158,18 @@ def probe(
 
 
 @contextmanager
-def _asked(
-    wanted: Look, limits: SandboxPolicy, tensors: list[str] | None
+def asked_graphs(
+    model: Path, external: Sequence[str], limits: SandboxPolicy, **question: object
 ) -> Iterator[ChildProcess]:
-    """A process that has the question; ended when the answer is no longer awaited.
+    """A process that has a question about a graph; ended when the answer is no longer awaited.
 
     Args:
-      wanted: the model.
+      model: the .onnx file.
+      external: names of its external data files.
       limits: memory.
-      tensors: what the copy returns; None = what the model declares.
+      question: what differs from a mere look, as `graph_child.main` reads it.
     """
-    with ModelFiles(wanted.model, external=wanted.external) as files:
+    with ModelFiles(model, external=external) as files:
         child = ChildProcess.started(
             GRAPHS,
             python=None,
@@ -176,10 +177,11 @@ def _asked(
             config={
                 "memory_bytes": limits.memory_bytes,
                 "external": files.external,
-                "copy": wanted.copy is not None,
-                "tensors": tensors,
+                "copy": False,
+                "tensors": None,
                 "edit": None,
-                "session": wanted.python is None,
+                "session": True,
+                **question,
             },
             max_body=limits.memory_bytes,
             memory_bytes=limits.memory_bytes,
@@ -188,6 +190,26 @@ def _asked(
         yield child
     finally:
         child.close()
+
+
+def _asked(
+    wanted: Look, limits: SandboxPolicy, tensors: list[str] | None
+) -> AbstractContextManager[ChildProcess]:
+    """A process that was asked for a look.
+
+    Args:
+      wanted: the model.
+      limits: memory.
+      tensors: what the copy returns; None = what the model declares.
+    """
+    return asked_graphs(
+        wanted.model,
+        wanted.external,
+        limits,
+        copy=wanted.copy is not None,
+        tensors=tensors,
+        session=wanted.python is None,
+    )
 
 
 def _own_start(

@@ -21,13 +21,13 @@ from harness.sandbox.answers import (
     message_from,
     texts_from,
 )
-from harness.sandbox.bundle import GRAPHS, TRACER
+from harness.sandbox.bundle import TRACER
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import FrameError, header_text
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_values import graph_from_description, pairs_from
-from harness.sandbox.graphs import received_graph
+from harness.sandbox.graphs import asked_graphs, received_graph
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
@@ -103,54 +103,38 @@ def edit(
     Raises:
       UsageError: the file cannot be read, or the isolation is weaker than required.
     """
-    with ModelFiles(model, external=external) as files:
-        child = ChildProcess.started(
-            GRAPHS,
-            python=None,
-            fds=[files.model_fd, files.external_fd],
-            config={
-                "memory_bytes": limits.memory_bytes,
-                "external": files.external,
-                "copy": False,
-                "tensors": None,
-                "session": True,
-                "edit": {
-                    "taken": dict(wanted.taken),
-                    "patched": list(wanted.patched),
-                    "tensors": None if wanted.tensors is None else list(wanted.tensors),
-                    "sketch": wanted.sketch,
-                },
-            },
-            max_body=limits.memory_bytes,
-            memory_bytes=limits.memory_bytes,
-        )
+    question = {
+        "taken": dict(wanted.taken),
+        "patched": list(wanted.patched),
+        "tensors": None if wanted.tensors is None else list(wanted.tensors),
+        "sketch": wanted.sketch,
+    }
     try:
-        if failure := admitted(child, limits, allow_weaker=allow_weaker):
-            return failure
-        answers = []
-        for _ in ("what is inside", "the graph", "the copy"):
-            answer = received_graph(child, limits)
-            if isinstance(answer, LoadFailure):
-                return answer
-            answers.append(answer)
-        (header, described), (_, copy) = answers[1:]
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(copy)
-        return Edited(
-            path=out,
-            graph=graph_from_description(bytes(described)),
-            exposed=texts_from(header.get("exposed"), MAX_NAME),
-            cast=texts_from(header.get("cast"), MAX_NAME),
-            sketched=texts_from(header.get("sketched"), MAX_NAME),
-            skipped=pairs_from(header.get("skipped")),
-            branches=pairs_from(header.get("branches")),
-            closed=pairs_from(header.get("closed")),
-            fed=texts_from(header.get("fed"), MAX_NAME),
-        )
+        with asked_graphs(model, external, limits, edit=question) as child:
+            if failure := admitted(child, limits, allow_weaker=allow_weaker):
+                return failure
+            answers = []
+            for _ in ("what is inside", "the graph", "the copy"):
+                answer = received_graph(child, limits)
+                if isinstance(answer, LoadFailure):
+                    return answer
+                answers.append(answer)
+            (header, described), (_, copy) = answers[1:]
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(copy)
+            return Edited(
+                path=out,
+                graph=graph_from_description(bytes(described)),
+                exposed=texts_from(header.get("exposed"), MAX_NAME),
+                cast=texts_from(header.get("cast"), MAX_NAME),
+                sketched=texts_from(header.get("sketched"), MAX_NAME),
+                skipped=pairs_from(header.get("skipped")),
+                branches=pairs_from(header.get("branches")),
+                closed=pairs_from(header.get("closed")),
+                fed=texts_from(header.get("fed"), MAX_NAME),
+            )
     except FrameError as error:
         return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
-    finally:
-        child.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,6 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
     MemoryError,
-    NotImplementedError,
     *(
         kind
         for kind in vars(onnxruntime_pybind11_state).values()

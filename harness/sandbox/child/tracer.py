@@ -6,10 +6,9 @@ as there, with a "traced" frame for the "hello".
 
 from __future__ import annotations
 
-import faulthandler
 from typing import Any
 
-from harness.sandbox.child import frames, lockdown
+from harness.sandbox.child import frames, worker
 
 
 def main(arguments: list[str]) -> None:
@@ -20,13 +19,8 @@ def main(arguments: list[str]) -> None:
         (−1 for none).
     """
     requests, answers, model_fd, external_fd = (int(a) for a in arguments)
-    faulthandler.enable()
-    reader = frames.Reader(requests)
-    config = frames.read_frame(reader, 0).header
-    layers = lockdown.stage_a(
-        config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
-    )
-    from harness.sandbox.child import columns, external, sessions, worker
+    reader, config, layers = worker.begun(requests)
+    from harness.sandbox.child import columns, external, sessions
 
     worker.locked(reader, answers, config["parent"], layers)
     try:

@@ -33,12 +33,7 @@ def main(arguments: list[str]) -> None:
         will lie in, and the external data (−1 for none).
     """
     requests, answers, ring_fd, mailbox, external_fd = (int(a) for a in arguments)
-    faulthandler.enable()
-    reader = frames.Reader(requests)
-    config = frames.read_frame(reader, 0).header
-    layers = lockdown.stage_a(
-        config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
-    )
+    reader, config, layers = begun(requests)
     # Only now: the lock must be on before anything third-party is imported.
     import numpy as np
     import onnxruntime
@@ -57,6 +52,26 @@ def main(arguments: list[str]) -> None:
     loaded = _loaded(answers, mailbox, external_fd, load)
     if loaded is not None:
         _Server(reader, answers, slots, config["memory_bytes"], loaded).serve()
+
+
+def begun(requests: int) -> tuple[frames.Reader, frames.Header, lockdown.Layers]:
+    """Every program's beginning: reads its configuration and goes through the first stage of the lock.
+
+    Nothing third-party may be imported before.
+
+    Args:
+      requests: descriptor of the request pipe.
+
+    Returns:
+      The pipe's reader, the configuration, and what holds.
+    """
+    faulthandler.enable()
+    reader = frames.Reader(requests)
+    config = frames.read_frame(reader, 0).header
+    layers = lockdown.stage_a(
+        config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
+    )
+    return reader, config, layers
 
 
 def locked(
