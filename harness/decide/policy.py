@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 
-from harness.core.errors import nearest
 from harness.core.jsonable import sha256
 from harness.core.live import Live
 from harness.core.policies import (
@@ -17,20 +15,22 @@ from harness.core.policies import (
     GraphPolicy,
     Guardrail,
     LatencyPolicy,
-    Loss,
     Mapping,
     Metric,
     Mode,
     Policy,
     Preset,
-    Rule,
     SandboxPolicy,
     Weight,
-    WindowName,
     Windows,
 )
 from harness.decide.document import Section, read_document
-from harness.decide.guardrails import read_guardrail
+from harness.decide.guardrail_list import (
+    _NEEDS_LABELS,
+    expanded_guardrails,
+    own_guardrails,
+    some_decide,
+)
 from harness.decide.live import read_live
 from harness.decide.policy_sections import (
     read_alphas,
@@ -42,7 +42,6 @@ from harness.decide.policy_sections import (
     read_sandbox,
     read_windows,
 )
-from harness.decide.presets import PRESETS
 from harness.decide.table_guardrails import read_table_guardrail, read_unpaired_guardrail
 
 VERSION = 1
@@ -72,16 +71,6 @@ _KEYS = (
     "graph",
     "live",
 )
-_NEEDS_DECISION = {
-    Metric.DECISION_FLIP,
-    Metric.DECISION_RATE_SHIFT,
-    Metric.SCORE_SHIFT,
-    Metric.LOSS_DIFFERENCE,
-    Metric.EXCESS_FLIP,
-    Metric.CALIBRATION_SHIFT,
-}
-_NEEDS_SCORE = {Metric.SCORE_SHIFT, Metric.CALIBRATION_SHIFT}
-_NEEDS_LABELS = {Metric.LOSS_DIFFERENCE, Metric.CALIBRATION_SHIFT}
 _FOR_A_CUTOFF = 500
 """Latencies of which five lie beyond the 99 % quantile."""
 
@@ -113,7 +102,7 @@ def policy_from_yaml(text: str, where: str) -> Policy:
         )
     preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
     decision = read_decision(document.section("decision")) if "decision" in document else None
-    policy = _policy(document, preset, decision, _guardrails(document, preset, decision))
+    policy = _policy(document, preset, decision, expanded_guardrails(document, preset, decision))
     unit = _gate_unit(document, policy)
     policy = dataclasses.replace(policy, anchor=_anchor(document, policy), digest="")
     if unit:
@@ -152,10 +141,10 @@ def table_policy_from_yaml(text: str, where: str) -> Policy:
     read = read_unpaired_guardrail if unpaired else read_table_guardrail
     if "anchor" in document:
         raise document.error("anchor", "is a version, and a table has none", "Leave it out.")
-    guardrails = _own_guardrails(document, read)
+    guardrails = own_guardrails(document, read)
     if not guardrails:
         raise document.error("guardrails", "is missing or empty", "List at least one.")
-    _some_decide(document, tuple(guardrails.values()))
+    some_decide(document, tuple(guardrails.values()))
     policy = _policy(document, Preset.NONE, None, tuple(guardrails.values()))
     _can_fix_cutoffs(document, policy, "windows", policy.windows.planning)
     unit, weight = _unit(document, policy)
@@ -372,81 +361,3 @@ def _claim(document: Section, guardrails: tuple[Guardrail, ...]) -> Claim:
                 f"Use `claim: process`, or `drop: [{guardrail.name}]`.",
             )
     return claim
-
-
-def _guardrails(
-    document: Section, preset: Preset, decision: DecisionRule | None
-) -> tuple[Guardrail, ...]:
-    """The preset's guardrails, some replaced or dropped, then the file's own."""
-    own = _own_guardrails(document, read_guardrail)
-    dropped = _dropped(document, preset, own)
-    names = {guardrail.name for guardrail in PRESETS[preset]}
-    expanded = [own.get(g.name, g) for g in PRESETS[preset] if g.name not in dropped]
-    expanded += [guardrail for guardrail in own.values() if guardrail.name not in names]
-    # What is only reported asks for no labels that nothing else needs.
-    labelled = any(g.window is WindowName.MATURED and g.gating for g in expanded)
-    expanded = [
-        g for g in expanded
-        if labelled or g.name in own or g.gating or g.window is not WindowName.MATURED
-    ]  # fmt: skip
-    kept = [
-        guardrail
-        for guardrail in expanded
-        if guardrail.gating or guardrail.name in own or not _lacks(guardrail, decision)
-    ]
-    for guardrail in kept:
-        lack = _lacks(guardrail, decision)
-        if lack:
-            what = f"guardrail '{guardrail.name}' ({guardrail.metric.value}) needs {lack}"
-            remedy = f"Add it to `decision:`, or `drop: [{guardrail.name}]`."
-            raise document.error("decision", what, remedy)
-    _some_decide(document, kept)
-    return tuple(kept)
-
-
-def _own_guardrails(
-    document: Section, read: Callable[[Section], Guardrail]
-) -> dict[str, Guardrail]:
-    """The guardrails that the file itself lists, by name."""
-    own: dict[str, Guardrail] = {}
-    for section in document.sections("guardrails") if "guardrails" in document else ():
-        guardrail = read(section)
-        if guardrail.name in own:
-            raise section.error("name", f"'{guardrail.name}' is used twice", "Rename one of them.")
-        own[guardrail.name] = guardrail
-    return own
-
-
-def _some_decide(document: Section, guardrails: Sequence[Guardrail]) -> None:
-    if not any(guardrail.gating for guardrail in guardrails):
-        raise document.error(
-            "guardrails", "no guardrail decides: nothing could ever be promoted", "Add one."
-        )
-
-
-def _dropped(document: Section, preset: Preset, own: dict[str, Guardrail]) -> tuple[str, ...]:
-    dropped = document.texts("drop") if "drop" in document else ()
-    names = [guardrail.name for guardrail in PRESETS[preset]]
-    for name in dropped:
-        if name not in names:
-            what = f"preset {preset.value} has no guardrail '{name}'"
-            raise document.error("drop", what, f"Drop one it has; {nearest(name, names)}")
-        if name in own:
-            what = f"'{name}' is dropped and defined in one file"
-            raise document.error("drop", what, "Defining it replaces the preset's already.")
-    return dropped
-
-
-def _lacks(guardrail: Guardrail, decision: DecisionRule | None) -> str:
-    """What a guardrail needs and the policy does not say; "" when nothing."""
-    if guardrail.metric not in _NEEDS_DECISION:
-        return ""
-    if decision is None:
-        return "a decision rule"
-    needs_score = guardrail.metric in _NEEDS_SCORE or guardrail.loss in (
-        Loss.BRIER,
-        Loss.ABSOLUTE,
-    )
-    if needs_score and decision.rule is Rule.NONE and decision.score is None:
-        return "a score output"
-    return ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from harness.core.graphs import Constant, Graph, Node
 from harness.diff.graph_hashes import COMMUTATIVE, without_aliases
-from harness.diff.matching import GraphMatch
+from harness.diff.graph_match import GraphMatch
 
 
 class ChangeKind(enum.StrEnum):

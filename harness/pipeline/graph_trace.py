@@ -19,12 +19,13 @@ from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.frontier import Divergence, Regions
 from harness.diff.graph_hashes import without_aliases
+from harness.diff.graph_match import GraphMatch
 from harness.diff.graph_report import (
     GraphReport,
     TensorState,
     TensorVerdict,
 )
-from harness.diff.matching import GraphMatch, match_graphs
+from harness.diff.matching import match_graphs
 from harness.diff.signature import SignatureMatch
 from harness.diff.whole import TensorTrace, fingerprint
 from harness.pipeline.graph_opening import (

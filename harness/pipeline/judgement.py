@@ -16,8 +16,9 @@ from harness.core.models import ModelGraph
 from harness.core.policies import Mapping, Metric, Policy, WindowName
 from harness.core.tensors import Floats
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
-from harness.decide.decision import decide, one_decides
+from harness.decide.decision import decide
 from harness.decide.facts import Facts, FailureCount
+from harness.decide.fitness import one_decides
 from harness.diff.features import only_fitted
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
@@ -50,6 +51,7 @@ from harness.pipeline.planning_pass import with_planned_bets
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
+from harness.pipeline.run_facts import anchor_facts, isolation_json, load_facts, opening_failures
 from harness.pipeline.run_findings import baseline_failures, latency_findings, load_findings
 from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import COLUMNS, Summary
@@ -60,8 +62,6 @@ from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
 from harness.replay.order import plan_sha256, regrown
 from harness.sandbox.answers import LoadFailure
-from harness.sandbox.graphs import Looked
-from harness.sandbox.isolation import is_weaker, weakest
 from harness.sandbox.pool import Pool
 from harness.store.windows import SealedWindow
 
@@ -82,9 +82,9 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
     """
     old, new = prepared.baseline_seen, prepared.candidate_seen
     if isinstance(old, LoadFailure) or isinstance(new, LoadFailure):
-        return _not_run(prepared, _load_facts(old, new), prepared.manifest)
+        return _not_run(prepared, load_facts(old, new), prepared.manifest)
     if isinstance(prepared.anchor_seen, LoadFailure):
-        return _not_run(prepared, _anchor_facts(prepared.anchor_seen), prepared.manifest)
+        return _not_run(prepared, anchor_facts(prepared.anchor_seen), prepared.manifest)
     graphs = (old.graph, new.graph)
     match = check_signatures(graphs[0].signature, graphs[1].signature, prepared.policy.mapping)
     if prepared.anchor_seen is not None:
@@ -168,12 +168,12 @@ def _replayed(
     with open_legs(*recipes, *third, *again, pool=pool) as (baseline, candidate, *more):
         anchor = more[0] if third else None
         second = more[len(third) :]
-        failed = _opening_failures(baseline, candidate, anchor)
+        failed = opening_failures(baseline, candidate, anchor)
         if failed is not None:
             return _not_run(prepared, failed, prepared.manifest, plan)
         manifest = {
             **prepared.manifest,
-            "isolation": _isolation(prepared, baseline, candidate, *more[: len(third)]),
+            "isolation": isolation_json(prepared, baseline, candidate, *more[: len(third)]),
         }
         floor = floor_of_run(
             prepared.run, baseline, second, prepared.batches, window.read, trace=trace,
@@ -369,14 +369,6 @@ def _not_run(
     )  # fmt: skip
 
 
-def _load_facts(baseline: Looked | LoadFailure, candidate: Looked | LoadFailure) -> Facts:
-    return Facts(
-        windows=(),
-        baseline_load_failure=baseline.message if isinstance(baseline, LoadFailure) else "",
-        candidate_load_failure=candidate.message if isinstance(candidate, LoadFailure) else "",
-    )
-
-
 def _check_anchor(baseline: ModelGraph, anchor: ModelGraph) -> None:
     """Refuses an anchor that cannot be asked what the baseline is asked."""
     try:
@@ -387,24 +379,6 @@ def _check_anchor(baseline: ModelGraph, anchor: ModelGraph) -> None:
             error.what.replace("the candidate", "the anchor"),
             "Name a version with the baseline's inputs and outputs as the policy's anchor.",
         ) from None
-
-
-def _anchor_facts(failure: LoadFailure) -> Facts:
-    return Facts(windows=(), anchor_load_failure=failure.message)
-
-
-def _opening_failures(baseline: Leg, candidate: Leg, anchor: Leg | None) -> Facts | None:
-    """Facts about versions that loaded when looked at and do not load in their leg."""
-    if anchor is not None and anchor.load_failure is not None:
-        return _anchor_facts(anchor.load_failure)
-    old, new = baseline.load_failure, candidate.load_failure
-    if old is None and new is None:
-        return None
-    return Facts(
-        windows=(),
-        baseline_load_failure=old.message if old else "",
-        candidate_load_failure=new.message if new else "",
-    )
 
 
 def _facts(run: _Run, *, one_value: bool) -> Facts:
@@ -438,20 +412,6 @@ def _facts(run: _Run, *, one_value: bool) -> Facts:
             *not_golden(run.manifest),
         ),
     )
-
-
-def _isolation(prepared: Prepared, *legs: Leg) -> dict[str, Any]:
-    """What was really obtained: the weakest of the versions' legs, with every layer."""
-    found = weakest(leg.first.isolation for leg in legs if leg.first)
-    required = prepared.policy.sandbox.require
-    return {
-        "tier": found.tier,
-        "required": required,
-        "layers": jsonable(found.layers),
-        "self_tests": jsonable(found.self_tests),
-        "allowed_below": is_weaker(found, required),
-        "versions": {leg.name: leg.first.versions for leg in legs if leg.first},
-    }
 
 
 def _with_cause(record: DecisionRecord, findings: list[Finding]) -> DecisionRecord:

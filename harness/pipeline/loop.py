@@ -18,7 +18,7 @@ from types import FrameType
 from harness.core.observations import Outcome, PairBatch
 from harness.core.tensors import Columns
 from harness.core.traffic import RequestBatch
-from harness.decide.decision import one_decides
+from harness.decide.fitness import one_decides
 from harness.pipeline.evidence import RunningEvidence, Terms
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress

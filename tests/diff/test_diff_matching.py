@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from harness.core.graphs import Attribute, Graph, Node
 from harness.diff.frontier import Cause, ChangeKind, Regions
 from harness.diff.graph_hashes import upstream, without_aliases
-from harness.diff.matching import GraphMatch, Tier, match_graphs
+from harness.diff.graph_match import GraphMatch, Tier
+from harness.diff.matching import match_graphs
 
 SEEDS = st.integers(0, 2**32 - 1)
 FED = {"x": "x", "y": "y"}

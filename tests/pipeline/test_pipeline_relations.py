@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from feature_models import Drawing, Formula, feature_model, same
 
-from harness.pipeline.compare import CompareResult, compare_models
+from harness.pipeline.compare import compare_models
+from harness.pipeline.compare_result import CompareResult
 
 N = 3000
 WORDS = ("AA", "B6", "DL", "EV", "UA")

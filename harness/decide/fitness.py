@@ -1,0 +1,264 @@
+"""Is the evidence fit to decide on? What a run must have before any test is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.core.policies import Against, Guardrail, Metric, Policy, Scope
+from harness.core.verdicts import Decision, Evidence, Status
+from harness.decide.coverage import COVER, sentence_about_uncovered
+from harness.decide.crossed import counted
+from harness.decide.facts import Facts
+from harness.decide.integrity import Unfit, harm_without_labels, unfit_labels, unfit_traffic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What the rules look at."""
+
+    policy: Policy
+    status: Status | None
+    evidence: Sequence[Evidence]
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the first rule that applies says."""
+
+    decision: Decision
+    reason: str
+    explanation: str
+    next: str
+    binding: str = ""
+
+
+def baseline_loads(case: Case) -> Answer | None:
+    """A version that serves now and does not load here leaves nothing to compare with."""
+    why = case.facts.baseline_load_failure
+    if not why:
+        return None
+    return hold(
+        "baseline_does_not_load",
+        f"The baseline does not load: {why}. Nothing can be compared, so nothing is decided.",
+        "Give the gate the version that serves now, with the requirements it was built with.",
+    )
+
+
+def candidate_loads(case: Case) -> Answer | None:
+    """A candidate that does not load could not serve."""
+    why = case.facts.candidate_load_failure
+    if not why:
+        return None
+    return Answer(
+        decision=Decision.ROLLBACK,
+        reason="candidate_does_not_load",
+        explanation=f"The candidate does not load: {why}. It could not serve a single request.",
+        next="Repair the model file or its requirements and register a new version.",
+    )
+
+
+def anchor_loads(case: Case) -> Answer | None:
+    """Guardrails against the anchor need it."""
+    why = case.facts.anchor_load_failure
+    if not why:
+        return None
+    users = [g.name for g in case.policy.guardrails if g.against is Against.ANCHOR]
+    return hold(
+        "anchor_does_not_load",
+        f"The anchor does not load: {why}. {listed(users)} cannot be judged without it.",
+        "Name another version as `anchor:`, or its requirements as it was built with.",
+        users[0] if users else "",
+    )
+
+
+def baseline_is_golden(case: Case) -> Answer | None:
+    """A baseline that does not reproduce its golden rows is not what was trained."""
+    how = case.facts.baseline_not_golden
+    if not how:
+        return None
+    return hold(
+        "baseline_not_reproduced",
+        f"The baseline does not reproduce its own golden rows: {how}. What runs here is not the "
+        "version that was trained, so nothing can be compared with it.",
+        "Find out what changed since (runtime, requirements, preprocessing), or log its golden rows anew.",
+    )
+
+
+def candidate_is_golden(case: Case) -> Answer | None:
+    """A candidate that does not reproduce its golden rows would serve something else."""
+    how = case.facts.candidate_not_golden
+    if not how:
+        return None
+    return Answer(
+        decision=Decision.ROLLBACK,
+        reason="candidate_not_reproduced",
+        explanation=f"The candidate does not reproduce its own golden rows: {how}. It would serve "
+        "something else than what was trained.",
+        next="Repair the export, the runtime or the preprocessing and register a new version.",
+    )
+
+
+def one_decides(policy: Policy, kind: str) -> bool:
+    """Whether a single failure of the candidate decides, as no gating guardrail has a margin for it.
+
+    Args:
+      policy: its guardrails.
+      kind: as in `FailureCount`.
+    """
+    owner = Metric.NAN_RATE if kind == "nan" else Metric.FAILURE
+    owned = [g for g in policy.guardrails if g.gating and g.against is Against.BASELINE]
+    return all(g.metric is not owner for g in owned)
+
+
+def candidate_answers(case: Case) -> Answer | None:
+    """A failure where the baseline answers is harm, unless a guardrail has a margin for it."""
+    failures = [
+        failure
+        for failure in case.facts.candidate_only_failures
+        if failure.count > 0 and one_decides(case.policy, failure.kind)
+    ]
+    if not failures:
+        return None
+    total = sum(failure.count for failure in failures)
+    kinds = ", ".join(f"{failure.count:,} {failure.kind}" for failure in failures)
+    examples = [example for failure in failures for example in failure.examples][:3]
+    shown = f" (for example {', '.join(examples)})" if examples else ""
+    return Answer(
+        decision=Decision.ROLLBACK,
+        reason="candidate_fails",
+        explanation=(
+            f"The candidate fails on {counted(total)} that the baseline answers: {kinds}{shown}. "
+            "The policy has no guardrail with a margin for this, so one is too many."
+        ),
+        next="Reproduce one of these requests, repair the candidate and register a new version.",
+    )
+
+
+def replay_is_faithful(case: Case) -> Answer | None:
+    """Evidence about another model than the one in production is no evidence."""
+    how = case.facts.unfaithful_replay
+    if not how:
+        return None
+    return hold(
+        "unfaithful_replay",
+        f"The replayed baseline is not what production runs: {how}. "
+        "What differs between the versions here says nothing about production.",
+        "Find out what differs (model bytes, runtime, inputs that were not recorded) and record or "
+        "replay with the same; give the baseline as a file when another version is meant.",
+    )
+
+
+def floor_is_below(case: Case) -> Answer | None:
+    """A difference below what the baseline shows against itself proves nothing."""
+    reported = {guardrail.name for guardrail in case.policy.guardrails if not guardrail.gating}
+    names = [name for name in case.facts.floor_above_margin if name not in reported]
+    if not names:
+        return None
+    return hold(
+        "floor_above_margin",
+        f"The baseline differs from itself by more than {listed(names)} can bear: "
+        "a difference of the candidate could not be told from this noise.",
+        "Make the runtime deterministic (threads, seeds), or set the margin above the floor.",
+        names[0],
+    )
+
+
+def traffic_is_whole(case: Case) -> Answer | None:
+    """Traffic with lost or doubled exchanges is not what production saw."""
+    return unfit(unfit_traffic(case.facts.traffic))
+
+
+def labels_are_whole(case: Case) -> Answer | None:
+    """Labels that are not whole spoil the guardrails that read them, and no others."""
+    labels, status = case.facts.labels, case.status
+    spoiled = [g.name for g in gating(case) if labels and g.window.value == labels.window]
+    if not labels or not spoiled:
+        return None
+    if status is not None and harm_without_labels(labels, status, case.evidence):
+        return None
+    return unfit(unfit_labels(labels), spoiled[0])
+
+
+def unfit(found: Unfit | None, binding: str = "") -> Answer | None:
+    """A HOLD for evidence that is not fit to decide on; None when nothing was found."""
+    if found is None:
+        return None
+    return hold(found.reason, found.explanation, found.settle, binding)
+
+
+def parity_is_whole(case: Case) -> Answer | None:
+    """A parity guardrail speaks about everything that the baseline declares, or it proves nothing."""
+    facts = case.facts
+    for scope, lost in (
+        (Scope.OUTPUTS, facts.outputs_not_compared),
+        (Scope.FEATURES, facts.features_not_compared),
+    ):
+        users = [g.name for g in gating(case) if g.scope is scope]
+        if not users or not lost:
+            continue
+        return hold(
+            f"{scope.value}_not_compared",
+            f"{sentence_about_uncovered(scope, lost)} What changed there would not show, so "
+            f"{listed(users)} is not proven; harm is not proven either on what was compared.",
+            COVER[scope],
+            users[0],
+        )
+    return None
+
+
+def run_is_whole(case: Case) -> Answer | None:
+    """A run that ended before its time has no answer."""
+    if case.facts.interrupted:
+        return hold(
+            "interrupted",
+            "The run was interrupted before it had an answer.",
+            "Resume it: the evidence so far is kept.",
+        )
+    if case.facts.legs_ended_early:
+        legs = "; ".join(f"{leg}: {why}" for leg, why in case.facts.legs_ended_early)
+        return hold(
+            "leg_ended_early",
+            f"A pass through a version ended before its time ({legs}), so evidence is missing.",
+            "Remove the cause and run the gate again.",
+        )
+    return None
+
+
+def candidate_is_steady(case: Case) -> Answer | None:
+    """Answers of a second try prove nothing about a process that does not always reach them.
+
+    No cap: how often it would fail in production cannot be told from the few processes of a replay.
+    """
+    count = case.facts.candidate_flaky
+    if not count:
+        return None
+    return hold(
+        "flaky_candidate",
+        f"{count:,} {'batch' if count == 1 else 'batches'} failed in the candidate's process and passed "
+        "unchanged in a fresh one. The answers are good, but in production there is no second try.",
+        "Find out why the process failed (finding candidate_flaky): repair the candidate, or the machine "
+        "when it is to blame, and run the gate again.",
+    )
+
+
+def hold(reason: str, explanation: str, settle: str, binding: str = "") -> Answer:
+    """The answer HOLD, with its reason, what was seen and what would settle it."""
+    return Answer(
+        decision=Decision.HOLD,
+        reason=reason,
+        explanation=explanation,
+        next=settle,
+        binding=binding,
+    )
+
+
+def gating(case: Case) -> list[Guardrail]:
+    """The guardrails of the policy that decide."""
+    return [guardrail for guardrail in case.policy.guardrails if guardrail.gating]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in quotes, for a sentence."""
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,104 @@
+"""What a comparison of two versions says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.core.findings import Finding
+from harness.core.jsonable import jsonable
+from harness.core.models import PinnedModel
+from harness.core.policies import SandboxPolicy
+from harness.pipeline.graph_pass import (
+    GraphLook,
+)
+from harness.sandbox.isolation import Isolation, is_weaker
+
+LIMITS = SandboxPolicy()
+"""What a comparison gives its processes: there is no policy to ask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareResult:
+    """Whether two versions give the same answers."""
+
+    equal: bool
+    """No output and no feature beyond the floor, none of the old version's features is missing from
+    the new one, and neither side failed alone."""
+    comparable: bool
+    """They differ, or something was compared and nothing that matters stayed out of sight."""
+    compared: int
+    """Requests that both versions answered."""
+    asked: int
+    """Requests that were drawn for the comparison."""
+    available: int
+    """Requests that the inputs hold."""
+    models: tuple[PinnedModel, PinnedModel]
+    findings: tuple[Finding, ...]
+    intermediates: dict[str, Any]
+    """As in a run folder's intermediates.json."""
+    graph: GraphLook
+    """Every tensor of both graphs, on a few requests: where they part. It decides nothing."""
+    not_compared: tuple[str, ...]
+    isolation: Isolation
+    """Of the process with the least."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 equal within the floor, 1 diverged, 2 not comparable."""
+        if not self.comparable:
+            return 2
+        return 0 if self.equal else 1
+
+    def to_json(self) -> str:
+        """Everything as JSON."""
+        return json.dumps(self._plain(), indent=2)
+
+    def to_html(self) -> str:
+        """The same as one page that needs no network: the answer, where the graphs part, the rest."""
+        from harness import report
+
+        return report.render_comparison(report.view_from_comparison(self._plain()))
+
+    def _plain(self) -> dict[str, Any]:
+        return {**jsonable(self), "exit_code": self.exit_code}
+
+    def to_text(self) -> str:
+        """The answer first, then how much was compared, then every finding."""
+        old, new = self.models
+        answer = "EQUAL within the floor" if self.equal else "DIVERGED"
+        if not self.comparable:
+            answer = "NOT COMPARABLE"
+        counts = self.intermediates.get("compared", {})
+        lines = [
+            f"{answer}: {old.name} ({old.digest[:12]}) and {new.name} ({new.digest[:12]})",
+            f"  {self.compared:,} of {self.asked:,} requests compared ({self.available:,} available)",
+        ]
+        for what in ("outputs", "features"):
+            differ = counts.get(f"{what[:-1]}_mismatches", 0)
+            equal = _equal_tensors(self.intermediates.get(what, []))
+            lines.append(f"  {what}: {equal}; {differ:,} requests differ")
+        lines.append(f"  {self.graph.to_text()}")
+        for finding in self.findings:
+            lines += [f"- {finding.what}", f"    {finding.remedy}"]
+        if is_weaker(self.isolation, LIMITS.require):
+            lines.append(
+                f"  isolation {self.isolation.tier}, below {LIMITS.require}: explicitly allowed"
+            )
+        # The findings say it without the kind of tensor: once is enough.
+        told = tuple(part for f in self.findings for part in f.what.split("; "))
+        lines += [f"  not compared: {t}" for t in self.not_compared if not t.endswith(told)]
+        return "\n".join(lines)
+
+
+def _equal_tensors(columns: Sequence[dict[str, Any]]) -> str:
+    """How many tensors are equal in all their columns, and how many columns are."""
+    tensors: dict[str, bool] = {}
+    for column in columns:
+        name = column["name"].split("[")[0]
+        tensors[name] = tensors.get(name, True) and column["verdict"] == "equal"
+    equal = sum(column["verdict"] == "equal" for column in columns)
+    text = f"{sum(tensors.values())} of {len(tensors)} tensors equal"
+    return text if len(columns) == len(tensors) else f"{text} ({equal} of {len(columns)} columns)"

@@ -1,0 +1,55 @@
+"""What happened when versions were looked at and legs were opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.core.jsonable import jsonable
+from harness.decide.facts import Facts
+from harness.pipeline.prepare import Prepared
+from harness.replay.legs import Leg
+from harness.sandbox.answers import LoadFailure
+from harness.sandbox.graphs import Looked
+from harness.sandbox.isolation import is_weaker, weakest
+
+
+def load_facts(baseline: Looked | LoadFailure, candidate: Looked | LoadFailure) -> Facts:
+    """Facts of a run in which a version did not load when it was looked at."""
+    return Facts(
+        windows=(),
+        baseline_load_failure=baseline.message if isinstance(baseline, LoadFailure) else "",
+        candidate_load_failure=candidate.message if isinstance(candidate, LoadFailure) else "",
+    )
+
+
+def anchor_facts(failure: LoadFailure) -> Facts:
+    """Facts of a run whose anchor did not load."""
+    return Facts(windows=(), anchor_load_failure=failure.message)
+
+
+def opening_failures(baseline: Leg, candidate: Leg, anchor: Leg | None) -> Facts | None:
+    """Facts about versions that loaded when looked at and do not load in their leg."""
+    if anchor is not None and anchor.load_failure is not None:
+        return anchor_facts(anchor.load_failure)
+    old, new = baseline.load_failure, candidate.load_failure
+    if old is None and new is None:
+        return None
+    return Facts(
+        windows=(),
+        baseline_load_failure=old.message if old else "",
+        candidate_load_failure=new.message if new else "",
+    )
+
+
+def isolation_json(prepared: Prepared, *legs: Leg) -> dict[str, Any]:
+    """What was really obtained: the weakest of the versions' legs, with every layer."""
+    found = weakest(leg.first.isolation for leg in legs if leg.first)
+    required = prepared.policy.sandbox.require
+    return {
+        "tier": found.tier,
+        "required": required,
+        "layers": jsonable(found.layers),
+        "self_tests": jsonable(found.self_tests),
+        "allowed_below": is_weaker(found, required),
+        "versions": {leg.name: leg.first.versions for leg in legs if leg.first},
+    }
