@@ -5,3 +5,6 @@ SERVICE = "inference.GRPCInferenceService"
 
 MODEL_INFER = f"/{SERVICE}/ModelInfer"
 """Full RPC name of an inference call."""
+
+MODEL_STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
+"""Full RPC name of the bidirectional form."""

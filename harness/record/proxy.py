@@ -1,0 +1,143 @@
+"""The proxy: bytes in, bytes out; taps hear of every finished inference.
+
+    client ── Proxy ── route(method, request, metadata) ── Upstream ── server
+                 └── taps: offer(Call)
+
+No message is parsed on the way. Unary methods of the inference service and its bidirectional stream
+are understood as calls with an answer; every other method, of whatever service and kind, passes as a
+plain stream of messages each way, which is the same bytes. Initial and trailing metadata, details,
+deadlines and cancellations pass in both directions. What the proxy cannot pass, because grpc replaces
+or hides it: `user-agent`, the compression of messages, and the order of different metadata names.
+
+Taps run on the event loop between the answer and the next call: they must be quick and never wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from harness.core.calls import Tap
+from harness.core.errors import UsageError
+from harness.record import health, unary
+from harness.record.passing import pass_through
+from harness.record.streams import InferStreams
+from harness.record.tls import ServerTls
+from harness.record.upstream import METHODS_KEPT, UNLIMITED, Route, Upstream
+from harness.wire import MODEL_STREAM_INFER, SERVICE
+
+_PREFIX = f"/{SERVICE}/"
+
+
+class Proxy:
+    """Serves clients from upstreams. Make, start and stop it in one event loop.
+
+    Args:
+      route: chooses the upstream of each call.
+      taps: hear of every finished unary call of the inference service and every streamed pair.
+      upstreams: all that `route` may choose; closed with the proxy. The health service says
+        NOT_SERVING while the first of them cannot be reached.
+      tls: None = plain text.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        taps: Sequence[Tap],
+        *,
+        upstreams: Sequence[Upstream],
+        tls: ServerTls | None = None,
+    ) -> None:
+        self._upstreams = tuple(upstreams)
+        self._tls = tls
+        self._draining = False
+        self._streams = InferStreams(route, taps)
+        self._handlers = _Handlers(route, taps, self._streams, health.Health(self._serving))
+        self._server: Any = None
+        self.port = 0
+
+    @property
+    def unpaired(self) -> int:
+        """Streamed answers that belong to no request, which no tap hears of."""
+        return self._streams.unpaired
+
+    async def start(self, listen: str) -> int:
+        """Begins to serve.
+
+        Args:
+          listen: host:port; port 0 = any free one.
+
+        Returns:
+          The port.
+
+        Raises:
+          UsageError: the address cannot be listened on, or a TLS file cannot be used.
+        """
+        # Without so_reuseport=0 a second proxy on the same port would silently share its calls.
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *UNLIMITED])
+        self._server.add_generic_rpc_handlers((self._handlers,))
+        try:
+            self.port = (
+                self._server.add_insecure_port(listen)
+                if self._tls is None
+                else self._server.add_secure_port(listen, self._tls.credentials())
+            )
+        except RuntimeError as error:
+            raise UsageError(
+                f"--listen {listen}",
+                "the address cannot be listened on",
+                "Name a free port of this machine, as HOST:PORT.",
+            ) from error
+        await self._server.start()
+        return self.port
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new call, lets those under way end, then closes the upstreams.
+
+        Args:
+          grace_s: calls that take longer are cancelled.
+        """
+        self._draining = True
+        if self._server is not None:
+            await self._server.stop(grace_s)
+        for upstream in self._upstreams:
+            await upstream.close()
+
+    def _serving(self) -> bool:
+        return not self._draining and not self._upstreams[0].failing
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """A handler for any method."""
+
+    def __init__(
+        self,
+        route: Route,
+        taps: Sequence[Tap],
+        streams: InferStreams,
+        own_health: health.Health,
+    ) -> None:
+        self._route = route
+        self._taps = tuple(taps)
+        self._known: dict[str, Any] = {
+            **own_health.handlers(),
+            MODEL_STREAM_INFER: grpc.stream_stream_rpc_method_handler(streams.handler),
+        }
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """The handler of a method; grpc calls it for each call."""
+        method: str = details.method
+        handler = self._known.get(method)
+        if handler is not None:
+            return handler
+        handler = (
+            grpc.unary_unary_rpc_method_handler(unary.handler(method, self._route, self._taps))
+            if method.startswith(_PREFIX)
+            else grpc.stream_stream_rpc_method_handler(pass_through(method, self._route))
+        )
+        if len(self._known) < METHODS_KEPT:
+            self._known[method] = handler
+        return handler
