@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("gates",)
+pytest_plugins = ("gates", "s3_servers")
 
 # Before anything imports MLflow: it starts telemetry on import.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

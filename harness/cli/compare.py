@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import (
+    PLACE,
     allow_lower_isolation_option,
     as_json_option,
     cache_option,
@@ -16,6 +17,7 @@ from harness.cli.options import (
     size,
     writable,
 )
+from harness.core.places import Place
 
 
 @click.command(
@@ -34,7 +36,7 @@ More:
 @click.argument("old")
 @click.argument("new")
 @click.option(
-    "--inputs", "-i", multiple=True, required=True, type=click.Path(path_type=Path), callback=existing,
+    "--inputs", "-i", multiple=True, required=True, type=PLACE, callback=existing,
     help="Traffic folder, sealed window, .npz, .parquet or .jsonl; repeatable.",
 )  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), default=20_000, show_default=True,
@@ -55,7 +57,7 @@ More:
 def command(
     old: str,
     new: str,
-    inputs: tuple[Path, ...],
+    inputs: tuple[Place, ...],
     limit: int,
     mapping: tuple[str, ...],
     graph_requests: int,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import (
+    PLACE,
     allow_lower_isolation_option,
     as_json_option,
     cache_option,
@@ -15,6 +16,7 @@ from harness.cli.options import (
     quiet_option,
     registry_option,
 )
+from harness.core.places import Place
 
 
 @click.command(
@@ -27,11 +29,11 @@ from harness.cli.options import (
 @click.argument("baseline", required=False)
 @click.argument("candidate", required=False)
 @click.option(
-    "--traffic", "-t", multiple=True, type=click.Path(path_type=Path), callback=existing,
-    help="Traffic folder, sealed window, .npz, .parquet or .jsonl; repeatable.",
+    "--traffic", "-t", multiple=True, type=PLACE, callback=existing,
+    help="Traffic folder (here or s3://bucket/prefix), sealed window, .npz, .parquet or .jsonl; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--labels", "-l", multiple=True, type=click.Path(path_type=Path), callback=existing,
+    "--labels", "-l", multiple=True, type=PLACE, callback=existing,
     help="Label files or folders besides the traffic folder's own labels/; repeatable.",
 )  # fmt: skip
 @click.option(
@@ -57,8 +59,8 @@ from harness.cli.options import (
 def command(
     baseline: str | None,
     candidate: str | None,
-    traffic: tuple[Path, ...],
-    labels: tuple[Path, ...],
+    traffic: tuple[Place, ...],
+    labels: tuple[Place, ...],
     as_of: str | None,
     policy: Path | None,
     out: Path | None,

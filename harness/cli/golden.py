@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from harness.cli.options import (
+    PLACE,
     allow_lower_isolation_option,
     cache_option,
     existing,
     registry_option,
 )
+from harness.core.places import Place
 
 
 @click.group("golden", short_help="Log a version's golden rows, which gates check first.")
@@ -27,7 +29,7 @@ def command() -> None:
 )
 @click.argument("model")
 @click.option(
-    "--inputs", "-i", multiple=True, required=True, type=click.Path(path_type=Path), callback=existing,
+    "--inputs", "-i", multiple=True, required=True, type=PLACE, callback=existing,
     help="Traffic folder, sealed window, .npz, .parquet or .jsonl; repeatable.",
 )  # fmt: skip
 @click.option("--out", "-o", type=click.Path(path_type=Path),
@@ -39,7 +41,7 @@ def command() -> None:
 @cache_option
 def make(
     model: str,
-    inputs: tuple[Path, ...],
+    inputs: tuple[Place, ...],
     out: Path | None,
     rows: int,
     allow_lower_isolation: bool,

@@ -9,6 +9,25 @@ from typing import Any
 import click
 
 from harness.core.errors import UsageError
+from harness.core.places import ObjectPlace, Place, place_from_text
+
+
+class PlaceType(click.ParamType[Place]):
+    """A path, or s3://bucket/prefix."""
+
+    name = "path"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,  # noqa: ARG002 - click's signature
+    ) -> Place:
+        """The place that a text names."""
+        return value if isinstance(value, Path | ObjectPlace) else place_from_text(value)
+
+
+PLACE = PlaceType()
 
 
 def creatable(_: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -68,9 +87,9 @@ def size(_: click.Context, parameter: click.Parameter, value: str) -> int:
 
 
 def existing(_: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401 - click's
-    """Checks that each path given exists, with a remedy in the message."""
+    """Checks that each path given exists, with a remedy in the message; objects are looked for when read."""
     for path in value if isinstance(value, tuple) else (value,):
-        if path is not None and not Path(path).exists():
+        if not (path is None or isinstance(path, ObjectPlace) or Path(path).exists()):
             raise UsageError(
                 f"{parameter.human_readable_name} {path}",
                 "there is no such file or folder",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import as_json_option, creatable, existing
+from harness.cli.options import PLACE, as_json_option, creatable, existing
+from harness.core.places import Place
 
 
 @click.command(
@@ -20,7 +21,7 @@ from harness.cli.options import as_json_option, creatable, existing
     help="Policy file (YAML), of a gate or of harness judge.",
 )  # fmt: skip
 @click.option(
-    "--traffic", "-t", multiple=True, type=click.Path(path_type=Path), callback=existing,
+    "--traffic", "-t", multiple=True, type=PLACE, callback=existing,
     help="Traffic at hand: folders or a sealed window, or a table for a policy over columns.",
 )  # fmt: skip
 @click.option(
@@ -33,7 +34,7 @@ from harness.cli.options import as_json_option, creatable, existing
 )  # fmt: skip
 @as_json_option
 def command(
-    policy: Path, traffic: tuple[Path, ...], earlier: Path | None, out: Path | None, as_json: bool
+    policy: Path, traffic: tuple[Place, ...], earlier: Path | None, out: Path | None, as_json: bool
 ) -> int:
     """Say how many requests each guardrail of a policy needs, which one binds, and what is at hand.
 
@@ -41,6 +42,7 @@ def command(
     """
     from harness.pipeline.plan import plan
 
-    result = plan(policy, traffic, earlier=earlier, out=out)
+    given = [t if isinstance(t, Path) else str(t) for t in traffic]
+    result = plan(policy, given, earlier=earlier, out=out)
     click.echo(result.to_json() if as_json else result.to_text())
     return 0

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.places import ObjectPlace
+
 
 def jsonable(value: Any) -> Any:  # noqa: ANN401, C901, PLR0911 - one case a kind of value
     """Turns dataclasses, enums, numpy values, tuples and paths into JSON values.
@@ -38,7 +40,7 @@ def jsonable(value: Any) -> Any:  # noqa: ANN401, C901, PLR0911 - one case a kin
             return [jsonable(v) for v in value]
         case dict():
             return {str(k): jsonable(v) for k, v in value.items()}
-        case Path():
+        case Path() | ObjectPlace():
             return str(value)
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}

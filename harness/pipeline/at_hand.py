@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.core.errors import UsageError
+from harness.core.places import Place
 from harness.core.policies import Policy, WindowName
 from harness.core.tensors import Floats
 from harness.judge.plan import WindowCounts
@@ -70,7 +71,7 @@ def table_at_hand(policy: Policy, traffic: Sequence[TableLike]) -> AtHand:
     )
 
 
-def traffic_at_hand(policy: Policy, traffic: Sequence[Path]) -> AtHand:
+def traffic_at_hand(policy: Policy, traffic: Sequence[Place]) -> AtHand:
     """Counts of a gate's traffic, before windows are selected by time."""
     if not traffic:
         return AtHand(counts={}, planning={}, words="")

@@ -12,6 +12,7 @@ import numpy as np
 from harness.core.errors import UsageError, nearest
 from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
+from harness.core.places import Place
 from harness.core.policies import GraphPolicy, Mapping
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
@@ -59,7 +60,7 @@ def compare_models(
     old: str,
     new: str,
     *,
-    inputs: Sequence[Path],
+    inputs: Sequence[Place],
     limit: int = 20_000,
     mapping: Sequence[str] = (),
     looked_into: GraphPolicy = USUAL_LOOK,

@@ -15,6 +15,7 @@ from harness.core.clock import iso, now_ns, ts_ns_from_iso
 from harness.core.errors import UsageError
 from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
+from harness.core.places import Place, absolute
 from harness.core.policies import Mode
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.decide.decision import SOUND_HOLDS
@@ -93,9 +94,9 @@ def run_gate(
     baseline: str,
     candidate: str,
     *,
-    traffic: Sequence[Path],
+    traffic: Sequence[Place],
     policy: Path,
-    labels: Sequence[Path] = (),
+    labels: Sequence[Place] = (),
     as_of: str | None = None,
     out: Path | None = None,
     registry_uri: str | None = None,
@@ -109,7 +110,7 @@ def run_gate(
     Args:
       baseline: models:/name@alias, models:/name/3, a .onnx file or an MLflow model folder.
       candidate: the same.
-      traffic: traffic folders, sealed window, .npz, .parquet or .jsonl.
+      traffic: traffic folders (here or in an object store), sealed window, .npz, .parquet or .jsonl.
       policy: YAML file.
       labels: label files besides those in the traffic folders.
       as_of: ISO 8601 instant whose knowledge counts; None = now.
@@ -129,8 +130,8 @@ def run_gate(
     request = GateRequest(
         baseline=_absolute(baseline),
         candidate=_absolute(candidate),
-        traffic=tuple(p.resolve() for p in traffic),
-        labels=tuple(p.resolve() for p in labels),
+        traffic=tuple(absolute(p) for p in traffic),
+        labels=tuple(absolute(p) for p in labels),
         policy=policy.resolve(),
         as_of_ns=now_ns() if as_of is None else ts_ns_from_iso(as_of, "--as-of"),
         registry_uri=registry_uri,

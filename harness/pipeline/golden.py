@@ -19,6 +19,7 @@ from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable
 from harness.core.models import PinnedModel
 from harness.core.observations import Observations, Outcome
+from harness.core.places import Place
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
@@ -158,7 +159,7 @@ def _checks(manifest: dict[str, Any]) -> list[GoldenCheck]:
 def make_golden(
     model: str,
     *,
-    inputs: Sequence[Path],
+    inputs: Sequence[Place],
     out: Path | None = None,
     rows: int = ROWS,
     registry_uri: str | None = None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.core.errors import UsageError
+from harness.core.places import Place, place_from_text
 from harness.core.policies import (
     LATENCY_METRICS,
     Claim,
@@ -116,13 +117,13 @@ def _counted_as(policy: Policy, *, for_table: bool) -> str:
     return "rows" if for_table else "requests"
 
 
-def _paths(traffic: Sequence[TableLike]) -> tuple[Path, ...]:
+def _paths(traffic: Sequence[TableLike]) -> tuple[Place, ...]:
     """A gate's traffic lies in folders."""
     for given in traffic:
         if not isinstance(given, str | Path):
             what = f"a {type(given).__name__} is no traffic of a gate"
             raise UsageError("traffic", what, "Give folders, or the path of a sealed window.")
-    return tuple(Path(str(given)) for given in traffic)
+    return tuple(place_from_text(str(given)) for given in traffic)
 
 
 def _plan_of_arms(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.places import Place, place_from_text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateRequest:
@@ -15,9 +17,9 @@ class GateRequest:
     """As the user wrote it."""
     candidate: str
     """As the user wrote it."""
-    traffic: tuple[Path, ...]
+    traffic: tuple[Place, ...]
     """Traffic folders, files or a sealed window."""
-    labels: tuple[Path, ...]
+    labels: tuple[Place, ...]
     """Label files or folders besides those in the traffic folders."""
     policy: Path
     """Policy file."""
@@ -38,8 +40,8 @@ class GateRequest:
         return cls(
             baseline=content["baseline"],
             candidate=content["candidate"],
-            traffic=tuple(Path(p) for p in content["traffic"]),
-            labels=tuple(Path(p) for p in content["labels"]),
+            traffic=tuple(place_from_text(p) for p in content["traffic"]),
+            labels=tuple(place_from_text(p) for p in content["labels"]),
             policy=Path(content["policy"]),
             as_of_ns=content["as_of_ns"],
             registry_uri=content["registry_uri"],

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from harness.core.clock import iso
 from harness.core.jsonable import jsonable
+from harness.core.places import Place
 from harness.core.traffic import WindowInfo
 from harness.pipeline.progress import Listener, Progress, silent
+from harness.store.partitions import TrafficSelection
 from harness.store.summary import TrafficSummary
 from harness.store.traffic import TrafficSource
 from harness.store.windows import SealedWindow, is_window, seal
@@ -43,8 +45,12 @@ class ShownTraffic:
                 return _summary_text(self.path, summary)
 
 
-def show_traffic(paths: Sequence[Path]) -> ShownTraffic:
+def show_traffic(paths: Sequence[Place], selection: TrafficSelection | None = None) -> ShownTraffic:
     """Counts what traffic folders and files hold, or says what a sealed window holds.
+
+    Args:
+      paths: traffic folders and files, or one sealed window.
+      selection: count only these exchanges; a sealed window is always whole.
 
     Raises:
       TrafficError: something cannot be read.
@@ -52,7 +58,9 @@ def show_traffic(paths: Sequence[Path]) -> ShownTraffic:
     shown = ", ".join(str(p) for p in paths)
     if len(paths) == 1 and is_window(paths[0]):
         return ShownTraffic(path=shown, sealed=True, summary=SealedWindow.open(paths[0]).info)
-    return ShownTraffic(path=shown, sealed=False, summary=TrafficSource.open(paths).summary())
+    return ShownTraffic(
+        path=shown, sealed=False, summary=TrafficSource.open(paths, selection).summary()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +79,19 @@ class SealedTraffic:
         return window_text(self.path, self.info)
 
 
-def seal_traffic(paths: Sequence[Path], out: Path, *, listener: Listener = silent) -> SealedTraffic:
+def seal_traffic(
+    paths: Sequence[Place],
+    out: Path,
+    *,
+    selection: TrafficSelection | None = None,
+    listener: Listener = silent,
+) -> SealedTraffic:
     """Decodes traffic once into a shuffled, hashed window.
 
     Args:
       paths: traffic folders and files.
       out: window folder to create.
+      selection: seal only these exchanges.
       listener: hears progress.
 
     Raises:
@@ -86,7 +101,7 @@ def seal_traffic(paths: Sequence[Path], out: Path, *, listener: Listener = silen
     def heard(done: int, total: int) -> None:
         listener(Progress(stage="seal", done=done, total=total))
 
-    window = seal(TrafficSource.open(paths), out, seed=SEAL_SEED, progress=heard)
+    window = seal(TrafficSource.open(paths, selection), out, seed=SEAL_SEED, progress=heard)
     return SealedTraffic(path=str(out), info=window.info)
 
 

@@ -24,9 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError, nearest
+from harness.core.places import Place
 from harness.core.tensors import Bools, Floats, Ints, Strings
-from harness.store.files import damage_is_a_traffic_error, publish, sha256_of_file
+from harness.store.files import damage_is_a_traffic_error, publish
 from harness.store.ids import IdIndex
+from harness.store.places import files_below, is_file, opened, sha256_of
 
 LABELS_FOLDER = "labels"
 """Folder of delayed labels inside a traffic folder; its Parquet files are no exchanges."""
@@ -125,20 +127,18 @@ class JoinedLabels:
     """Rows without a finite number, a request id or an arrival time."""
     files: tuple[tuple[str, str], ...]
     """(file name, sha256 hex)."""
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     """Where each of `files` lies."""
 
 
-def label_paths(traffic_path: Path) -> tuple[Path, ...]:
+def label_paths(traffic_path: Place) -> tuple[Place, ...]:
     """Label files that lie in a traffic folder; none for a single file."""
-    if not traffic_path.is_dir():
+    if isinstance(traffic_path, Path) and not traffic_path.is_dir():
         return ()
     return tuple(
-        sorted(
-            p
-            for p in traffic_path.rglob("*.parquet")
-            if LABELS_FOLDER in p.relative_to(traffic_path).parts[:-1]
-        )
+        traffic_path / str(p)
+        for p in files_below(traffic_path, ".parquet")
+        if LABELS_FOLDER in p.parts[:-1]
     )
 
 
@@ -168,7 +168,7 @@ def write_labels(
     publish(temporary, path)
 
 
-def read_labels(paths: Sequence[Path], as_of_ns: int | None) -> Labels:
+def read_labels(paths: Sequence[Place], as_of_ns: int | None) -> Labels:
     """Reads label files as they were known at one instant.
 
     Args:
@@ -205,7 +205,7 @@ def read_labels(paths: Sequence[Path], as_of_ns: int | None) -> Labels:
 
 
 def join_labels(
-    paths: Sequence[Path], ids: IdIndex, ts_ns: Ints, *, maturity_ns: int, as_of_ns: int
+    paths: Sequence[Place], ids: IdIndex, ts_ns: Ints, *, maturity_ns: int, as_of_ns: int
 ) -> JoinedLabels:
     """For each request the last label that arrived by min(as_of, request time + maturity).
 
@@ -268,19 +268,20 @@ def join_labels(
     )
 
 
-def _rows(file: Path) -> Iterator[pa.Table]:
+def _rows(file: Place) -> Iterator[pa.Table]:
     """The needed columns of a label file, a batch at a time."""
     with (
         damage_is_a_traffic_error(str(file), "Parquet"),
-        pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        opened(file) as content,
+        pq.ParquetFile(content, page_checksum_verification=True) as parquet,
     ):
         _check_columns(file, parquet.schema_arrow)
         for batch in parquet.iter_batches(columns=list(_NEEDED), use_threads=False):
             yield _cast(batch)
 
 
-def _hashed(files: Sequence[Path]) -> tuple[tuple[str, str], ...]:
-    return tuple((file.name, sha256_of_file(file)) for file in files)
+def _hashed(files: Sequence[Place]) -> tuple[tuple[str, str], ...]:
+    return tuple((file.name, sha256_of(file)) for file in files)
 
 
 def _keep_last(label: Floats, arrived: Ints, at: Ints, y: Floats, ingested: Ints) -> Ints:
@@ -312,10 +313,11 @@ def _last_by_position(at: Ints, ingested: Ints) -> Ints:
     return found
 
 
-def _files_of(path: Path) -> list[Path]:
-    if path.is_file():
+def _files_of(path: Place) -> list[Place]:
+    if is_file(path):
         return [path]
-    found = sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    folder = not isinstance(path, Path) or path.is_dir()
+    found: list[Place] = [path / str(p) for p in files_below(path, ".parquet")] if folder else []
     if not found:
         raise TrafficError(
             str(path), "no label file here", "Give a .parquet file or a folder of them."
@@ -323,7 +325,7 @@ def _files_of(path: Path) -> list[Path]:
     return found
 
 
-def _check_columns(file: Path, schema: pa.Schema) -> None:
+def _check_columns(file: Place, schema: pa.Schema) -> None:
     for name in _NEEDED:
         if name not in schema.names:
             raise TrafficError(

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError
 from harness.core.jsonable import jsonable, sha256
+from harness.core.places import Place
 from harness.core.tensors import (
     NUMPY_DTYPES,
     Array,
@@ -341,9 +342,9 @@ class SealedWindow:
         return block
 
 
-def is_window(path: Path) -> bool:
+def is_window(path: Place) -> TypeGuard[Path]:
     """Whether a folder is a sealed window (it may still be damaged)."""
-    return (path / COLUMNS_FILE).is_file()
+    return isinstance(path, Path) and (path / COLUMNS_FILE).is_file()
 
 
 def manifest_bytes(info: WindowInfo, files: dict[str, str], **more: object) -> bytes:

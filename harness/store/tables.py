@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError
 from harness.core.jsonable import sha256
+from harness.core.places import Place
 from harness.core.tensors import TensorSpec
 from harness.core.traffic import OK_CODE
 from harness.store.exchanges import SCHEMA
@@ -33,7 +34,7 @@ MADE_UP_ID = "row-"
 
 
 def open_traffic(
-    paths: Sequence[Path],
+    paths: Sequence[Place],
     cache_dir: Path,
     specs: Sequence[TensorSpec] | None = None,
     progress: Progress | None = None,
@@ -50,14 +51,15 @@ def open_traffic(
     Raises:
       TrafficError: what is there cannot be used; where, why and what to do.
     """
-    if any(is_window(p) for p in paths):
+    windows = [p for p in paths if isinstance(p, Path) and is_window(p)]
+    if windows:
         if len(paths) > 1:
             raise TrafficError(
-                str(paths[0]), "a sealed window beside other traffic", "Give the window alone."
+                str(windows[0]), "a sealed window beside other traffic", "Give the window alone."
             )
-        return SealedWindow.open(paths[0].resolve())
+        return SealedWindow.open(windows[0].resolve())
     cache_dir = cache_dir.resolve()
-    tables = [p for p in paths if is_table(p)]
+    tables = [p for p in paths if isinstance(p, Path) and is_table(p)]
     if not tables:
         return seal_cached(TrafficSource.open(paths), cache_dir, progress=progress)
     if len(tables) < len(paths):

@@ -1,8 +1,9 @@
 """Recorded traffic as Parquet files: writing exchanges, reading them back as a stream.
 
-A traffic source is a folder, a file or several of both. Hive path segments (model=…/date=…) are
-only there for people and other tools; everything the gate needs is in the columns. Files carry
-page checksums, so that a damaged file is an error and never a different request.
+A traffic source is a folder, a file or several of both, here or in an object store. Hive path
+segments (model=…/date=…, `partitions`) let files be passed over unread; everything the gate needs is
+in the columns. Files carry page checksums, so that a damaged file is an error and never a different
+request.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError, nearest
+from harness.core.places import Place
 from harness.core.traffic import Exchange
 from harness.store.exchanges import (
     OPTIONAL,
@@ -27,8 +29,9 @@ from harness.store.exchanges import (
     conformed_batch,
     exchanges_from_batch,
 )
-from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, publish, sha256_of_file
+from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, publish
 from harness.store.labels import LABELS_FOLDER, label_paths, read_labels
+from harness.store.places import files_below, is_file, opened, sha256_of
 from harness.store.summary import SUMMARY_COLUMNS, TrafficSummary, summarize
 
 __all__ = ["SCHEMA", "TrafficFile", "TrafficSource", "TrafficWriter"]
@@ -50,6 +53,7 @@ class TrafficWriter:
         Files already there are kept and numbering goes on after them.
       rows_per_file: a file is closed when it holds that many exchanges,
       bytes_per_file: or that many request and response bytes.
+      first_number: numbering starts there or later.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class TrafficWriter:
         name: str = "part",
         rows_per_file: int = 65_536,
         bytes_per_file: int = 256 << 20,
+        first_number: int = 0,
     ) -> None:
         self._folder = folder
         self._name = name
@@ -71,7 +76,12 @@ class TrafficWriter:
         self._file_bytes = 0
         self._writer: pq.ParquetWriter | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._number = _next_number(folder, name)
+        self._number = max(_next_number(folder, name), first_number)
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next file."""
+        return self._number
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -150,7 +160,7 @@ class TrafficWriter:
 class TrafficFile:
     """One Parquet file of exchanges."""
 
-    path: Path
+    path: Place
     """Where it lies."""
     name: str
     """As manifests call it: the path below the folder that was given."""
@@ -160,38 +170,65 @@ class TrafficFile:
     """Their columns before compression, as the file's footer says."""
 
 
+class Selection(Protocol):
+    """Which exchanges are read; `partitions.TrafficSelection` is one."""
+
+    def may_hold(self, name: PurePosixPath) -> bool:
+        """Whether a file, by its path below the folder given, may hold chosen exchanges."""
+
+    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The chosen rows of a batch that has the columns model and ts_ns."""
+
+
 class TrafficSource:
     """Recorded exchanges in a fixed order: by file name, then by row.
 
     Nothing is read but footers until `batches` is used; then one batch at a time.
     """
 
-    def __init__(self, files: Sequence[TrafficFile], labels: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        files: Sequence[TrafficFile],
+        labels: Sequence[Place] = (),
+        selection: Selection | None = None,
+    ) -> None:
         self._files = tuple(files)
         self._labels = tuple(labels)
+        self._selection = selection
         self._hashes: tuple[tuple[str, str], ...] | None = None
 
     @classmethod
-    def open(cls, paths: Sequence[Path]) -> TrafficSource:
+    def open(cls, paths: Sequence[Place], selection: Selection | None = None) -> TrafficSource:
         """Finds the files and checks their columns.
 
         Args:
           paths: folders (every .parquet below them except below labels/) and files.
+          selection: read only these exchanges; files whose folders say that they hold none are not
+            opened. None for all.
 
         Raises:
-          TrafficError: missing path, folder without Parquet files, damaged file, wrong columns.
+          TrafficError: missing path, folder without Parquet files, damaged file, wrong columns, nothing
+            selected, or an object store that cannot be read.
         """
-        found: dict[Path, str] = {}
+        found: dict[Place, str] = {}
         for path in paths:
             for file, name in _files_below(path):
-                found.setdefault(file.resolve(), name)
+                if selection is None or selection.may_hold(PurePosixPath(name)):
+                    found.setdefault(file.resolve() if isinstance(file, Path) else file, name)
+        if not found:
+            raise TrafficError(
+                ", ".join(str(p) for p in paths),
+                "no file may hold the model and the time asked for",
+                "Ask for another model or time.",
+            )
         return cls(
             [_checked_file(path, name) for path, name in found.items()],
             [label for path in paths for label in label_paths(path)],
+            selection,
         )
 
     def __len__(self) -> int:
-        """Exchanges in all files."""
+        """Exchanges in all files; with a selection at most so many are read."""
         return sum(f.rows for f in self._files)
 
     @property
@@ -200,7 +237,7 @@ class TrafficSource:
         return sum(f.size_bytes for f in self._files)
 
     @property
-    def labels(self) -> tuple[Path, ...]:
+    def labels(self) -> tuple[Place, ...]:
         """Label files that lie in the folders given."""
         return self._labels
 
@@ -212,7 +249,7 @@ class TrafficSource:
     def files(self) -> tuple[tuple[str, str], ...]:
         """(name, sha256 hex of the bytes) of each file, in reading order."""
         if self._hashes is None:
-            self._hashes = tuple((f.name, sha256_of_file(f.path)) for f in self._files)
+            self._hashes = tuple((f.name, sha256_of(f.path)) for f in self._files)
         return self._hashes
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -228,15 +265,21 @@ class TrafficSource:
           TrafficError: a file turns out to be damaged.
         """
         fields = [f for f in SCHEMA if columns is None or f.name in columns]
+        chosen_by = () if self._selection is None else ("model", "ts_ns")
+        read = [f for f in SCHEMA if f in fields or f.name in chosen_by]
         for file in self._files:
             with (
                 damage_is_a_traffic_error(str(file.path), "Parquet"),
-                pq.ParquetFile(file.path, page_checksum_verification=True) as parquet,
+                opened(file.path) as content,
+                pq.ParquetFile(content, page_checksum_verification=True) as parquet,
             ):
                 present = set(parquet.schema_arrow.names)
-                wanted = [f.name for f in fields if f.name in present]
+                wanted = [f.name for f in read if f.name in present]
                 for batch in parquet.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
-                    yield conformed_batch(batch, fields)
+                    conformed = conformed_batch(batch, read)
+                    if self._selection is not None:
+                        conformed = self._selection.of(conformed)
+                    yield conformed.select([f.name for f in fields])
 
     def summary(self) -> TrafficSummary:
         """Counts what the source holds, labels of the folder included; one pass.
@@ -277,29 +320,33 @@ def _next_number(folder: Path, name: str) -> int:
     return max(taken, default=-1) + 1
 
 
-def _files_below(path: Path) -> list[tuple[Path, str]]:
-    if path.is_file():
+def _files_below(path: Place) -> list[tuple[Place, str]]:
+    if is_file(path):
         return [(path, path.name)]
-    if not path.is_dir():
+    if isinstance(path, Path) and not path.is_dir():
         raise TrafficError(str(path), "no such file or folder", "Check the path of the traffic.")
-    found = sorted(
+    found = [
         relative
-        for p in path.rglob("*.parquet")
-        if LABELS_FOLDER not in (relative := p.relative_to(path)).parts[:-1]
-        and not any(part.startswith(".") for part in relative.parts)
-        and not (p.parent / COLUMNS_FILE).exists()  # a sealed window's verbatim bytes
-    )
+        for relative in files_below(path, ".parquet")
+        if LABELS_FOLDER not in relative.parts[:-1]
+        # a sealed window's verbatim bytes; windows lie on this machine only
+        and not (isinstance(path, Path) and (path / relative.parent / COLUMNS_FILE).exists())
+    ]
     if not found:
         raise TrafficError(
             str(path),
             "no .parquet file of recorded exchanges below this folder",
             "Give the folder that a recorder or an importer wrote.",
         )
-    return [(path / relative, relative.as_posix()) for relative in found]
+    return [(path / str(relative), str(relative)) for relative in found]
 
 
-def _checked_file(path: Path, name: str) -> TrafficFile:
-    with damage_is_a_traffic_error(str(path), "Parquet"), pq.ParquetFile(path) as parquet:
+def _checked_file(path: Place, name: str) -> TrafficFile:
+    with (
+        damage_is_a_traffic_error(str(path), "Parquet"),
+        opened(path) as content,
+        pq.ParquetFile(content) as parquet,
+    ):
         schema: Any = parquet.schema_arrow
         rows = int(parquet.metadata.num_rows)
         groups = range(parquet.metadata.num_row_groups)

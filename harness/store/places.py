@@ -1,0 +1,142 @@
+"""Files of a local folder or of an object store, by the same few words.
+
+Reading is the same for both; writing is whole or not at all for both: a local file is renamed when it
+is finished, an object appears when its upload ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from harness.core.errors import TrafficError
+from harness.core.places import ObjectPlace, Place
+from harness.store.files import publish, sha256_of_file, write_atomically
+from harness.store.objects import filesystem, trouble_is_a_traffic_error
+
+_PIECE = 8 << 20
+
+
+def is_file(place: Place) -> bool:
+    """Whether there is a file or an object of exactly that name.
+
+    Raises:
+      TrafficError: the store cannot be asked.
+    """
+    if isinstance(place, Path):
+        return place.is_file()
+    from pyarrow.fs import FileType
+
+    if not place.key:
+        return False
+    with trouble_is_a_traffic_error(place):
+        return bool(filesystem(place).get_file_info(place.path).type == FileType.File)
+
+
+def files_below(folder: Place, suffix: str) -> list[PurePosixPath]:
+    """Paths, relative to a folder, of all files below it with that ending, sorted; hidden ones left out.
+
+    Raises:
+      TrafficError: the folder cannot be listed, the bucket is not there, the store cannot be reached.
+    """
+    if isinstance(folder, Path):
+        _check_listable(folder)
+        found = [PurePosixPath(p.relative_to(folder)) for p in folder.rglob(f"*{suffix}")]
+    else:
+        from pyarrow.fs import FileSelector, FileType
+
+        with trouble_is_a_traffic_error(folder):
+            listed = filesystem(folder).get_file_info(
+                FileSelector(folder.path, recursive=True, allow_not_found=bool(folder.key))
+            )
+        files = [PurePosixPath(i.path) for i in listed if i.type == FileType.File]
+        found = [p.relative_to(folder.path) for p in files if p.name.endswith(suffix)]
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.parts))
+
+
+def _check_listable(folder: Path) -> None:
+    """A folder without a right to list it looks empty to glob."""
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        raise TrafficError(
+            str(folder), f"cannot be read: {error.strerror}", "Give access to the folder."
+        ) from None
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[Any]:
+    """A file's content as Arrow reads it: the path itself, or an open object.
+
+    Raises:
+      TrafficError: no such object, or the store cannot be reached.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    with trouble_is_a_traffic_error(place):
+        source = filesystem(place).open_input_file(place.path)
+    with source:
+        yield source
+
+
+def stream(place: Place) -> Any:  # noqa: ANN401 - a binary file, or pyarrow's, which has no types
+    """A file's bytes from its beginning; the caller closes it.
+
+    Raises:
+      TrafficError: no such file, or it cannot be read.
+    """
+    if isinstance(place, ObjectPlace):
+        with trouble_is_a_traffic_error(place):
+            return filesystem(place).open_input_stream(place.path)
+    try:
+        return place.open("rb")
+    except OSError as error:
+        raise TrafficError(
+            str(place), f"cannot be read: {error.strerror}", "Check the path and its rights."
+        ) from None
+
+
+def sha256_of(place: Place) -> str:
+    """sha256 (hex) of a file's bytes."""
+    if isinstance(place, Path):
+        return sha256_of_file(place)
+    digest = hashlib.sha256()
+    with stream(place) as source, trouble_is_a_traffic_error(place):
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_whole(place: Place, content: bytes) -> None:
+    """Writes a small file in place of what was there; readers see the old bytes or the new ones."""
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, content)
+        return
+    with (
+        trouble_is_a_traffic_error(place),
+        filesystem(place).open_output_stream(place.path) as target,
+    ):
+        target.write(content)
+
+
+def move(file: Path, place: Place) -> None:
+    """Gives a finished local file its place; the local one is removed last.
+
+    Raises:
+      TrafficError: the store takes no such object.
+    """
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        publish(file, place)
+        return
+    with trouble_is_a_traffic_error(place):
+        store = filesystem(place)
+        with file.open("rb") as source, store.open_output_stream(place.path) as target:
+            while piece := source.read(_PIECE):
+                target.write(piece)
+    file.unlink()
