@@ -15,6 +15,7 @@ from harness.core.tensors import Tensors
 from harness.pipeline.graph_opening import Runner, Version
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graph_values import graph_from_description, pairs_from
+from harness.sandbox.nested_values import nested_from
 from harness.sandbox.tracing import Edit, Edited, Traced
 
 if TYPE_CHECKING:
@@ -81,22 +82,24 @@ class _Session:
         self._session = session
         self._inputs = {i.name for i in session.get_inputs()}
         kinds = {o.name: o.type for o in session.get_outputs()}
-        self._maps = {n for n, kind in kinds.items() if kind in sessions.MAPS}
-        self.tensors = tuple(
-            n for n, kind in kinds.items() if kind in sessions.COMPARABLE or n in self._maps
-        )
+        self._kinds = {n: kind for n, kind in kinds.items() if sessions.readable(kind)}
+        self.tensors = tuple(self._kinds)
 
     def run(self, feeds: Tensors, wanted: Sequence[str]) -> Traced:
         from harness.sandbox.child import sessions
 
-        names = [n for n in wanted if n in self.tensors]
+        kinds = {n: self._kinds[n] for n in wanted if n in self._kinds}
         fed = {n: a for n, a in feeds.items() if n in self._inputs}
         try:
-            values = self._session.run(names, fed) if names else []
+            values = self._session.run(list(kinds), fed) if kinds else []
         except sessions.RUNTIME_ERRORS as error:
             return Traced(tensors={}, keys={}, failure=str(error))
-        tensors, keys = sessions.tensors_from_answers(names, values, self._maps)
-        return Traced(tensors=tensors, keys={n: tuple(k) for n, k in keys.items()})
+        found = sessions.returned(kinds, values)
+        return Traced(
+            tensors=found.arrays,
+            keys={n: tuple(k) for n, k in found.keys.items()},
+            nested=nested_from(tuple(found.forms.items()), found.leaves),
+        )
 
     def close(self) -> None:
         self._session = None

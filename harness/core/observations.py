@@ -56,7 +56,8 @@ class Observations:
     outputs: Tensors
     """Verdict session's outputs, shape (R, *trailing); rows of failed requests are filler.
 
-    A ZipMap output is a float64 matrix (R, classes) whose columns `keys` names.
+    A ZipMap output is a float64 matrix (R, classes) whose columns `keys` names; a sequence or an optional
+    is a `Nested`, the same in every row of its request.
     """
     features: Tensors
     """Trace session's named tensors, shape (R, *trailing); empty when no trace was asked for."""

@@ -40,12 +40,74 @@ class CodedText:
         return CodedText(codes=self.codes[rows], words=self.words)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Nested:
+    """A sequence or an optional: one value for a whole request, of any number of tensors.
+
+    It has no rows; in an array of answers every row of a request holds its request's value.
+    """
+
+    form: str
+    """`t` a tensor, `-` an optional that is absent, `[…]` a sequence of these: `[tt]`."""
+    leaves: tuple[Array, ...]
+    """Its tensors in order, any shapes, one dtype."""
+
+    def __eq__(self, other: object) -> bool:
+        """The same form and the same bits."""
+        return (
+            isinstance(other, Nested)
+            and self.form == other.form
+            and len(self.leaves) == len(other.leaves)
+            and all(map(same_bits, self.leaves, other.leaves))
+        )
+
+    def __hash__(self) -> int:
+        """Equal values have equal forms."""
+        return hash(self.form)
+
+    def flat(self) -> Array:
+        """The values of all its tensors, shape (values,)."""
+        parts = [leaf.reshape(-1) for leaf in self.leaves]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its tensors."""
+        return sum(leaf.nbytes for leaf in self.leaves)
+
+    def cells(self, rows: int) -> Array:
+        """As an array of answers, shape (rows,)."""
+        cells = np.empty(rows, object)
+        cells.fill(self)
+        return cells
+
+
+def same_bits(baseline: Array, candidate: Array) -> bool:
+    """Whether two tensors are surely equal: same dtype, shape and bytes (words: same words).
+
+    False proves nothing (−0 and 0 have other bits); it only says that the rows must be compared.
+    """
+    if baseline.dtype != candidate.dtype or baseline.shape != candidate.shape:
+        return False
+    if baseline.dtype == object:
+        return bool(np.array_equal(baseline, candidate))
+    return baseline.tobytes() == candidate.tobytes()
+
+
+def holds_nested(values: Array) -> bool:
+    """Whether rows that were answered hold sequences or optionals: all do or none does."""
+    return values.dtype == object and values.size > 0 and isinstance(values.flat[0], Nested)
+
+
 Feeds = Mapping[str, Array | CodedText]
 """What a model is given: per input an array, or text as codes."""
 
 Columns = Mapping[str, Array | CodedText]
 """A table: per column as many values, or text as codes."""
 
+
+NESTED = "NESTED:"
+"""Beginning of the datatype of sequences and optionals; onnxruntime's name for the type follows."""
 
 # Open Inference datatype → numpy dtype. BYTES become object arrays of str.
 NUMPY_DTYPES: dict[str, np.dtype[np.generic]] = {
@@ -75,12 +137,15 @@ class TensorSpec:
     name: str
     """As the model and the wire call it."""
     datatype: str
-    """A key of NUMPY_DTYPES; "MAP" for ZipMap (class → score); "OTHER:<onnx type>" is not compared."""
+    """A key of NUMPY_DTYPES; "MAP" for ZipMap (class → score); "NESTED:<onnx type>" for a sequence or an
+    optional of these, one for a whole request; "OTHER:<onnx type>" is not compared."""
     shape: tuple[int | None, ...]
     """Trailing shape without the batch axis; None for a free dimension."""
 
     def shown(self) -> str:
-        """As shown to a user: name FP32[?, 3]."""
+        """As shown to a user: name FP32[?, 3], or name seq(tensor(float))."""
+        if self.datatype.startswith(NESTED):
+            return f"{self.name} {self.datatype.removeprefix(NESTED)}"
         dims = ", ".join("?" if d is None else str(d) for d in (None, *self.shape))
         return f"{self.name} {self.datatype}[{dims}]"
 

@@ -92,18 +92,6 @@ def base_tolerance(baseline: np.dtype[np.generic], candidate: np.dtype[np.generi
     return HALF_TOLERANCE if baseline == half and candidate == half else FLOAT_TOLERANCE
 
 
-def same_bits(baseline: Array, candidate: Array) -> bool:
-    """Whether two tensors are surely equal: same dtype, shape and bytes (words: same words).
-
-    False proves nothing (−0 and 0 have other bits); it only says that the rows must be compared.
-    """
-    if baseline.dtype != candidate.dtype or baseline.shape != candidate.shape:
-        return False
-    if baseline.dtype == object:
-        return bool(np.array_equal(baseline, candidate))
-    return baseline.tobytes() == candidate.tobytes()
-
-
 def robust_scale(values: Array) -> float:
     """The scale S of a column: see the module's comment.
 

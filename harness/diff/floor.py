@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.observations import Outcome, PairBatch
-from harness.core.tensors import Array, Bools, Floats, Ints, Tensors
+from harness.core.tensors import Array, Bools, Floats, Ints, Tensors, holds_nested
 from harness.diff.columns import (
     Aligned,
     ComparedRows,
@@ -30,6 +30,7 @@ from harness.diff.columns import (
     compared_rows,
 )
 from harness.diff.distance import FLOOR_FACTOR, base_tolerance, compare_rows, robust_scale
+from harness.diff.nested import laid_out
 from harness.diff.sample import LIMIT, thinned
 
 SWALLOWED = 0.01
@@ -290,9 +291,16 @@ class FloorBuilder:
                 continue
             if name not in sums:
                 sums[name] = _ColumnSums(name, scales.get(name, {}), self._uncounted)
+            ours, theirs = view.take(first[name]), view.take(second[name])
+            if holds_nested(ours):
+                laid = laid_out(ours, theirs, view)
+                for part, owned in ((laid.values, laid.view), (laid.unlike, laid.unlike_view)):
+                    if owned.total:
+                        marked |= owned.owners(sums[name].add(part))
+                continue
             pair = aligned(
-                view.take(first[name]),
-                view.take(second[name]),
+                ours,
+                theirs,
                 (keys[0].get(name), keys[1].get(name)),
                 sums[name].labels if name in keys[0] else (),
             )
@@ -315,6 +323,9 @@ def _keep(found: _Columns, tensors: Tensors, keys: dict[str, Keys], view: Compar
     for name, tensor in tensors.items():
         columns = found.setdefault(name, defaultdict(list))
         values = view.take(tensor)
+        if holds_nested(values):
+            columns[""].append(laid_out(values, values, view).values.baseline[:, 0])
+            continue
         pair = aligned(values, values, (keys.get(name), keys.get(name)))
         if pair.wide:
             columns[""].append(thinned(pair.baseline))

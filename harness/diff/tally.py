@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import GateError
-from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.core.tensors import Array, Bools, Floats, Ints, holds_nested, same_bits
 from harness.diff.columns import Aligned, ComparedRows, Keys, aligned, column_name
-from harness.diff.distance import RowDifference, base_tolerance, compare_rows, same_bits
+from harness.diff.distance import RowDifference, base_tolerance, compare_rows
 from harness.diff.floor import ColumnFloor
+from harness.diff.nested import LaidOut, laid_out
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.relations import name_relation
 from harness.diff.reports import Example, ParityVerdict, TensorReport
@@ -87,14 +88,15 @@ class TensorTally:
                 f"{len(baseline)} and {len(candidate)} rows came for {view.total}",
                 "This is a fault of the gate; please report it with the run folder.",
             )
+        ours = view.take(baseline)
+        if holds_nested(ours):
+            return self._update_nested(laid_out(ours, view.take(candidate), view))
         self.rows += len(view.owner)
         self.requests += view.count
         same = keys[0] == keys[1] and same_bits(baseline, candidate)
         if same and self.labels and not self.sample.wants_more():
             return None
-        pair = aligned(
-            view.take(baseline), view.take(candidate), keys, () if keys[0] is None else self.labels
-        )
+        pair = aligned(ours, view.take(candidate), keys, () if keys[0] is None else self.labels)
         self._grow(pair, baseline.dtype, candidate.dtype)
         if same:
             self.sample.add_equal(pair.baseline)
@@ -102,6 +104,20 @@ class TensorTally:
         if keys[0] is not None and keys[1] is not None:
             self._note_classes(keys[0], keys[1])
         return self._differing(pair, view)
+
+    def _update_nested(self, laid: LaidOut) -> Bools | None:
+        """Adds one batch of sequences; those of unlike forms differ as a whole."""
+        marked = np.zeros(len(laid.view.requests), dtype=np.bool_)
+        for pair, view in ((laid.values, laid.view), (laid.unlike, laid.unlike_view)):
+            if not view.total:
+                continue
+            self.rows += view.total
+            self.requests += view.count
+            self._grow(pair, laid.values.baseline.dtype, laid.values.candidate.dtype)
+            found = self._differing(pair, view)
+            if found is not None:
+                marked |= found
+        return marked if marked.any() else None
 
     def _differing(self, pair: Aligned, view: ComparedRows) -> Bools | None:
         difference = self._difference(pair)

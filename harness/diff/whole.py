@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.core.tensors import Array, Bools, Floats
+from harness.core.tensors import Array, Bools, Floats, Nested
 from harness.diff.distance import (
     FLOOR_FACTOR,
     Comparison,
@@ -21,9 +21,12 @@ from harness.diff.distance import (
     comparison,
     robust_scale,
 )
+from harness.diff.nested import unlike
 
 _COLUMNS = 64
 """Largest number of columns with scales of their own."""
+_NO_ROWS = -1
+"""Length that no tensor has."""
 _BATCH_DEPENDENT = 1e-3
 """Halves that are further apart than this are no rounding: the tensor is about the whole batch."""
 
@@ -78,6 +81,27 @@ def apart(
     )
 
 
+def apart_whole(
+    baseline: Array | Nested, candidate: Array | Nested, *, rows: int, tolerance: float
+) -> Apart:
+    """As `apart`; of sequences and optionals the forms, then all their values as one column.
+
+    Args:
+      baseline: a tensor or a nest of them.
+      candidate: the same kind.
+      rows: of the batch.
+      tolerance: relative, ≥ 0; never below what the types allow.
+    """
+    if isinstance(baseline, Nested) and isinstance(candidate, Nested):
+        why = unlike(baseline, candidate)
+        if why:
+            return _unlike(1, why)
+        return apart(baseline.flat(), candidate.flat(), rows=_NO_ROWS, tolerance=tolerance)
+    if isinstance(baseline, Nested) or isinstance(candidate, Nested):
+        return _unlike(1, "a sequence or an optional on one side only")
+    return apart(baseline, candidate, rows=rows, tolerance=tolerance)
+
+
 def scales(baseline: Array, rows: int) -> Floats:
     """Scale per column of a tensor as `apart` sees it; of a wide or shapeless one a single scale."""
     matrix = _matrix(baseline, rows)
@@ -111,7 +135,9 @@ class TensorTrace:
     examples: list[int] = field(default_factory=list)
     """First differing rows, as (batch rows before it + row), at most 5."""
 
-    def floor_from(self, again: Array, baseline: Array, halves: Array | None, rows: int) -> None:
+    def floor_from(
+        self, again: Array | Nested, baseline: Array | Nested, halves: Array | None, rows: int
+    ) -> None:
         """Takes the baseline against itself.
 
         Args:
@@ -120,11 +146,11 @@ class TensorTrace:
           halves: both halves, joined; None where the tensor has no rows.
           rows: of the batch.
         """
-        same = apart(baseline, again, rows=rows, tolerance=0.0)
+        same = apart_whole(baseline, again, rows=rows, tolerance=0.0)
         self.noisy |= bool(same.rows.any())
         self.floor = max(self.floor, same.relative)
         if halves is not None:
-            split = apart(baseline, halves, rows=rows, tolerance=0.0).relative
+            split = apart_whole(baseline, halves, rows=rows, tolerance=0.0).relative
             if split <= _BATCH_DEPENDENT:
                 self.floor = max(self.floor, split)
 
@@ -133,9 +159,9 @@ class TensorTrace:
         """Relative: eight floors; `apart` adds what the types allow."""
         return FLOOR_FACTOR * self.floor
 
-    def update(self, baseline: Array, candidate: Array, *, rows: int) -> None:
+    def update(self, baseline: Array | Nested, candidate: Array | Nested, *, rows: int) -> None:
         """Takes one batch of both versions."""
-        found = apart(baseline, candidate, rows=rows, tolerance=self.tolerance)
+        found = apart_whole(baseline, candidate, rows=rows, tolerance=self.tolerance)
         before = self.rows
         self.compared += 1
         self.rows += len(found.rows)

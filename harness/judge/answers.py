@@ -9,7 +9,7 @@ import numpy as np
 from harness.core.errors import PolicyError, nearest
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.policies import DecisionRule, Rule
-from harness.core.tensors import Array, Bools, Floats
+from harness.core.tensors import Array, Bools, Floats, Nested
 
 _ROUNDING = 1e-6
 """Scores this far outside [0, 1] are float32 rounding and are cut to the bound."""
@@ -111,6 +111,12 @@ def _matrix(observed: Observations, name: str) -> Array:
     """An output as (R, columns); no columns where the version answered nothing at all."""
     if name in observed.outputs:
         values = observed.outputs[name]
+        if values.dtype == object and any(isinstance(value, Nested) for value in values.flat):
+            raise PolicyError(
+                "decision",
+                f"output '{name}' is a sequence or an optional, and no score",
+                "Name an output that is a tensor.",
+            )
         return values.reshape(len(values), -1) if values.size else np.empty((len(values), 0))
     if (observed.outcome == Outcome.OK).any():
         raise PolicyError(

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.core.observations import Observations, Outcome
-from harness.core.tensors import Ints
+from harness.core.tensors import Ints, same_bits
 from harness.core.traffic import RequestBatch
-from harness.diff.distance import same_bits
 from harness.pipeline.floorpass import FLOOR_REQUESTS, SINGLE_REQUESTS, prefix
 from harness.replay.composition import cuts, joined, rows_of
 from harness.replay.legs import Leg
@@ -47,10 +46,26 @@ def mixing_of_run(
     return found
 
 
+def together(legs: Sequence[Leg], mixing: Sequence[str]) -> bool:
+    """Puts all legs into one composition: by itself each request where any version asks for it.
+
+    Args:
+      legs: every version.
+      mixing: names of the legs whose answers depend on the batch.
+
+    Returns:
+      Whether each request runs by itself, as recorded.
+    """
+    by_itself = bool(mixing) or any(leg.whole for leg in legs)
+    for leg in legs:
+        leg.singly = by_itself
+    return by_itself
+
+
 def mixes(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBatch]) -> bool:
     """Whether requests get other answers in a part of their batch, and the same ones when alone.
 
-    Batches that fail say nothing here; what fails is found in the replay. Answers that change from run
+    A leg that runs each request by itself has no company to ask about. Batches that fail say nothing here; what fails is found in the replay. Answers that change from run
     to run are noise, and no mixing.
 
     Args:
@@ -58,6 +73,8 @@ def mixes(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBatc
       batches: the schedule; the first SINGLE_REQUESTS answered requests are compared.
       read: gives the requests at storage positions.
     """
+    if leg.singly:
+        return False
     compared = failed = 0
     for batch in prefix(batches, FLOOR_REQUESTS):
         requests = read(batch.positions)

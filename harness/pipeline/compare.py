@@ -22,7 +22,7 @@ from harness.diff.reports import FeatureReport
 from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
-from harness.pipeline.batch_mates import mixes
+from harness.pipeline.batch_mates import mixes, together
 from harness.pipeline.candidate_failures import CandidateFailures
 from harness.pipeline.compare_result import LIMITS, CompareResult
 from harness.pipeline.describe import batch_findings, intermediates_json
@@ -193,7 +193,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         mixing: tuple[str, ...] = ("baseline",) if floor.batch_dependent else ()
         if not mixing and mixes(candidate, batches, window.read):
             mixing = ("candidate",)
-        baseline.singly = candidate.singly = bool(mixing)
+        by_itself = together((baseline, candidate), mixing)
         outputs = OutputDiff(setup.match, floor)
         features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
         served = ServedDiff(floor)
@@ -217,7 +217,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             mixing=mixing,
             asked=len(order),
         )
-    return _with_graph(setup, result, chosen, listener, singly=floor.batch_dependent)
+    return _with_graph(setup, result, chosen, listener, singly=by_itself)
 
 
 def _with_graph(

@@ -77,7 +77,8 @@ def measure_floor(
     """Runs both baseline legs over the same requests and measures how far they differ.
 
     Where they differ, some requests are run again, each by itself in both legs. When nothing differs
-    then, the batch was the cause: the legs are left with `singly` set, and the floor says so.
+    then, the batch was the cause: the legs are left with `singly` set, and the floor says so. A version
+    that returns sequences runs each request by itself from the start.
 
     Args:
       first: the baseline in the run's batches.
@@ -93,7 +94,7 @@ def measure_floor(
     in_pieces = _Measured(policy, fitted)
     in_pieces.run(first, second, most, read, cuts, trace=trace, heard=heard)
     floor = in_pieces.floor()
-    if floor.silent or _gave_up(first, second):
+    if floor.silent or _gave_up(first, second) or first.singly:
         return floor
     first.singly = second.singly = True
     by_itself = _Measured(policy, fitted)

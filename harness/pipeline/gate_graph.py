@@ -15,7 +15,6 @@ from harness.core.jsonable import jsonable
 from harness.core.observations import Outcome
 from harness.core.policies import Preset
 from harness.core.tensors import Array, Ints
-from harness.diff.floor import Floor
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.describe import Described
 from harness.pipeline.graph_pass import (
@@ -39,8 +38,8 @@ def with_graph(
     prepared: Prepared,
     window: SealedWindow,
     match: SignatureMatch,
-    floor: Floor,
     *,
+    singly: bool,
     recipes: tuple[LegRecipe, LegRecipe],
     listener: Listener,
 ) -> Described:
@@ -51,7 +50,7 @@ def with_graph(
       prepared: the run; its pairs are saved.
       window: what requests are read from.
       match: how the signatures were paired.
-      floor: says whether answers depend on the batch.
+      singly: each request ran by itself.
       recipes: both versions.
       listener: hears progress.
     """
@@ -73,7 +72,7 @@ def with_graph(
             recipes,
             match,
             prepared.policy.mapping,
-            batches_of(window, _chosen(prepared), singly=floor.batch_dependent),
+            batches_of(window, _chosen(prepared), singly=singly),
             memory_bytes=prepared.policy.graph.memory_bytes,
             heard=lambda done, total: listener(Progress(stage="graph", done=done, total=total)),
         )

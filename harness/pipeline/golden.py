@@ -21,7 +21,7 @@ from harness.core.models import PinnedModel
 from harness.core.observations import Observations, Outcome
 from harness.core.places import Place
 from harness.core.policies import SandboxPolicy
-from harness.core.tensors import Array, Tensors
+from harness.core.tensors import Array, Tensors, holds_nested
 from harness.core.traffic import RequestBatch
 from harness.decide.facts import Facts
 from harness.diff.distance import compare_rows, robust_scale
@@ -30,6 +30,7 @@ from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.describe import ROUNDING
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.runtimes import runtimes
+from harness.replay.composition import asked_by
 from harness.resolve.golden import golden_place
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
@@ -215,11 +216,15 @@ def make_golden(
         found = _answers(recipe, taken, model)
         if failed := _failed(found):
             raise UsageError(model, f"cannot be logged: {failed}", "Give rows that it answers.")
+        outputs = {n: v for n, v in found.outputs.items() if not holds_nested(v)}
+        if not outputs:
+            raise UsageError(
+                model, "returns sequences and optionals only, which golden rows cannot hold",
+                "Export it with a tensor among its outputs.",
+            )  # fmt: skip
         write_golden(
             path,
-            GoldenRows(
-                model=pinned.digest, inputs=taken, features=found.features, outputs=found.outputs
-            ),
+            GoldenRows(model=pinned.digest, inputs=taken, features=found.features, outputs=outputs),
         )
     return path
 
@@ -242,8 +247,9 @@ def _answers(recipe: LegRecipe, inputs: Tensors, where: str) -> Observations:
                 f"there is no input:{missing[0]} ({nearest(missing[0], inputs)})",
                 "Log every input of the version.",
             )
-        leg.submit(batch, trace=recipe.trace_model is not None)
-        return leg.collect()
+        asked = asked_by(leg)
+        asked.submit(batch, trace=recipe.trace_model is not None)
+        return asked.collect()
 
 
 def _check_names(where: str, rows: GoldenRows, features: Tensors, outputs: Tensors) -> None:

@@ -233,4 +233,5 @@ def halves(batch: Tensors, rows: int) -> list[Tensors]:
 
 def bytes_of(found: Traced) -> int:
     """Memory that a run's values take."""
-    return sum(int(a.nbytes) for a in found.tensors.values())
+    tensors = sum(array.nbytes for array in found.tensors.values())
+    return tensors + sum(value.nbytes for value in found.nested.values())

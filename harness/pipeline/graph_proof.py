@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.core.tensors import Array, Tensors
+from harness.core.tensors import Array, Nested
 from harness.core.traffic import RequestBatch
 from harness.diff.frontier import Divergence
 from harness.diff.graph_report import FirstDivergence, PatchProof, WorstRow
 from harness.diff.pairs import RelationKind
 from harness.diff.relations import name_relation
-from harness.diff.whole import TensorTrace, apart, permuted_columns
+from harness.diff.whole import TensorTrace, apart_whole, permuted_columns
 from harness.pipeline.graph_opening import GraphPassError, Laid, Runner, joined
 from harness.pipeline.graph_rows import worst_rows
 from harness.sandbox.graph_edits import PATCH_SUFFIX
@@ -22,6 +22,8 @@ MOST_ALONE = 4
 """Of so many frontier tensors at most, each is fed alone, too."""
 _SHOWN_COLUMNS = 8
 _LEAST_TOLERANCE = 1e-6
+Values = dict[str, Array | Nested]
+"""Tensors, sequences and optionals by name."""
 
 
 class Closer:
@@ -54,8 +56,8 @@ class Closer:
         self.problems: list[str] = []
         """Why a proof could not be made, as sentences."""
         self._found: list[Divergence] = []
-        self._ours: list[Tensors] = []
-        self._theirs: list[Tensors] = []
+        self._ours: list[Values] = []
+        self._theirs: list[Values] = []
 
     def whole(self, pairs: Mapping[str, str]) -> dict[str, TensorTrace]:
         """Compares tensors by their whole values.
@@ -167,7 +169,7 @@ class Closer:
         self,
         names: tuple[str, ...],
         pair: tuple[str, str],
-        runs: Sequence[tuple[Tensors, Tensors, Tensors]],
+        runs: Sequence[tuple[Values, Values, Values]],
     ) -> PatchProof:
         tolerance = self._traces[pair[0]].tolerance
         counts = np.zeros(3, dtype=np.int64)
@@ -175,7 +177,7 @@ class Closer:
             if pair[0] not in before or pair[1] not in plain or pair[1] not in patched:
                 continue
             bad = [
-                apart(
+                apart_whole(
                     before[pair[0]], found[pair[1]], rows=int(batch.rows.sum()), tolerance=tolerance
                 ).rows
                 for found in (plain, patched)
@@ -186,7 +188,7 @@ class Closer:
 
     def _run(
         self, side: int, tensors: Sequence[str], fed: Mapping[str, str] | None = None
-    ) -> list[Tensors]:
+    ) -> list[Values]:
         """Whole values of a few tensors, per batch.
 
         Args:
@@ -215,24 +217,28 @@ class Closer:
         runner: Runner,
         tensors: Sequence[str],
         swaps: Mapping[str, str],
-    ) -> list[Tensors]:
+    ) -> list[Values]:
         """What a running copy returns for the batches that were compared."""
         returned = {copy.returned(t): t for t in tensors}
-        found = []
+        found: list[Values] = []
         for place, batch in enumerate(self._used):
             feeds = laid.version.feeds(batch)
             for theirs, ours in swaps.items():
-                values = _fitting(self._ours[place][ours], self._theirs[place].get(theirs))
-                feeds[theirs + PATCH_SUFFIX] = values
+                given, own = self._ours[place][ours], self._theirs[place].get(theirs)
+                if isinstance(given, Nested) or isinstance(own, Nested):
+                    msg = "a sequence cannot be fed"
+                    raise GraphPassError(msg)
+                feeds[theirs + PATCH_SUFFIX] = _fitting(given, own)
             answer = runner.run(feeds, list(returned))
             if answer.failure:
                 raise GraphPassError(answer.failure)
-            found.append({returned[n]: a for n, a in answer.tensors.items()})
+            values: Values = {**answer.tensors, **answer.nested}
+            found.append({returned[n]: a for n, a in values.items()})
         return found
 
 
-def _column(values: Sequence[Tensors], name: str) -> Array | None:
-    parts = [v[name] for v in values if name in v]
+def _column(values: Sequence[Values], name: str) -> Array | None:
+    parts = [a for v in values if isinstance(a := v.get(name), np.ndarray)]
     return joined(parts) if parts else None
 
 

@@ -13,9 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from harness.core.graphs import Node
 from harness.core.policies import GraphPolicy
-from harness.core.tensors import Array, Tensors
+from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.frontier import Divergence, Regions
 from harness.diff.graph_hashes import without_aliases
@@ -168,19 +170,24 @@ class _Tracing:
         for pair in self._match.pairs:
             ours = self._copies[0].returned(pair.baseline)
             theirs = self._copies[1].returned(pair.candidate)
-            if ours not in before.tensors or theirs not in after.tensors:
+            values, others = before.value(ours), _in_order(ours, theirs, before, after)
+            if values is None or others is None:
                 continue
-            values, others = before.tensors[ours], _in_order(ours, theirs, before, after)
             trace = self._traces.setdefault(pair.baseline, TensorTrace())
-            if ours in again.tensors:
+            repeated = again.value(ours)
+            if repeated is not None:
                 split = [p.tensors[ours] for p in parts if ours in p.tensors]
                 whole = (
                     joined(split)
                     if len(split) == len(parts) and not self._sketch and parts
                     else None
                 )
-                fits = whole is not None and whole.shape == values.shape
-                trace.floor_from(again.tensors[ours], values, whole if fits else None, rows)
+                fits = (
+                    whole is not None
+                    and isinstance(values, np.ndarray)
+                    and whole.shape == values.shape
+                )
+                trace.floor_from(repeated, values, whole if fits else None, rows)
             trace.update(values, others, rows=rows)
         self._requests += len(batch)
         self._used.append(batch)
@@ -313,9 +320,11 @@ def _reads(node: Node, copies: Mapping[str, str], known: set[str]) -> tuple[str,
     return tuple(dict.fromkeys(origin for origin in origins if origin in known))
 
 
-def _in_order(ours: str, theirs: str, before: Traced, after: Traced) -> Array:
+def _in_order(ours: str, theirs: str, before: Traced, after: Traced) -> Array | Nested | None:
     """The candidate's values; scores by class in the baseline's order of classes."""
-    values = after.tensors[theirs]
+    values = after.value(theirs)
+    if not isinstance(values, np.ndarray):
+        return values
     mine, other = before.keys.get(ours), after.keys.get(theirs)
     if mine is None or other is None or mine == other or set(mine) != set(other):
         return values

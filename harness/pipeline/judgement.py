@@ -24,7 +24,7 @@ from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
-from harness.pipeline.batch_mates import mixing_of_run
+from harness.pipeline.batch_mates import mixing_of_run, together
 from harness.pipeline.batching import largest_batch
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.describe import Described, batch_findings, describe
@@ -185,10 +185,9 @@ def _replayed(
         if not mixing:
             others = (candidate, *more[: len(third)])
             mixing = mixing_of_run(prepared.run, others, prepared.batches, window.read)
-        for leg in (baseline, candidate, *more[: len(third)]):
-            leg.singly = bool(mixing)
+        by_itself = together((baseline, candidate, *more[: len(third)]), mixing)
         manifest["limits"] = jsonable(policy.sandbox)
-        manifest["composition"] = "recorded" if mixing else "coalesced"
+        manifest["composition"] = "recorded" if by_itself else "coalesced"
         terms = Terms(
             policy=policy,
             plan=plan,
@@ -228,7 +227,7 @@ def _replayed(
     untraced += not_traced(prepared.batches, result.evidence.judged)
     described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
     described = with_graph(
-        described, prepared, window, match, floor, recipes=recipes, listener=listener
+        described, prepared, window, match, singly=by_itself, recipes=recipes, listener=listener
     )
     return _ended(
         _Run(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.core.observations import Observations, Outcome
-from harness.core.tensors import NUMPY_DTYPES, Array, Ints, Signature, Tensors
+from harness.core.tensors import NESTED, NUMPY_DTYPES, Array, Ints, Signature, Tensors
 from harness.core.traffic import RequestBatch
 from harness.sandbox.answers import BatchAnswer, BatchFault
 
@@ -52,6 +52,8 @@ def shapes_from_signature(signature: Signature) -> Shapes:
         if spec.datatype == "MAP":
             outputs[spec.name] = np.empty((0, 0), np.float64)
             keys[spec.name] = ()
+        elif spec.datatype.startswith(NESTED):
+            outputs[spec.name] = np.empty(0, object)
         elif spec.datatype in NUMPY_DTYPES:
             trailing = tuple(1 if d is None else d for d in spec.shape)
             outputs[spec.name] = np.empty((0, *trailing), NUMPY_DTYPES[spec.datatype])

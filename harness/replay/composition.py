@@ -3,6 +3,7 @@
 Small requests are put together into batches, which is faster by an order of magnitude. That is right only
 where a batch changes no answer: a model that subtracts its batch's mean answers production's single
 requests otherwise. The A/A leg shows which it is, and a leg with `singly` set replays request by request.
+So does every leg whose version returns sequences or optionals: these cannot be shared out among requests.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from types import TracebackType
 from harness.core.errors import GateError
 from harness.core.observations import Cause, Observations
 from harness.core.quarantine import Quarantined
-from harness.core.tensors import Feeds
+from harness.core.tensors import NESTED, Feeds
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import (
     Part,
@@ -64,8 +64,7 @@ class Leg:
         caps: LegCaps | None = None,
     ) -> None:
         self.name = name
-        self.singly = False
-        """Whether each request is to be run by itself; see `composition`."""
+        self._singly = False
         self._caps = caps or LegCaps()
         self._tally = Tally()
         self._processes = Processes(open_sandbox, self._caps, self._tally)
@@ -77,6 +76,21 @@ class Leg:
         self._shapes = (
             shapes_from_signature(self.first.signature) if self.first else Shapes(outputs={})
         )
+
+    @property
+    def whole(self) -> bool:
+        """Whether the version returns sequences or optionals: they are about a batch, not about its rows."""
+        outputs = self.first.signature.outputs if self.first else ()
+        return any(spec.datatype.startswith(NESTED) for spec in outputs)
+
+    @property
+    def singly(self) -> bool:
+        """Whether each request is to be run by itself; see `composition`."""
+        return self._singly or self.whole
+
+    @singly.setter
+    def singly(self, by_itself: bool) -> None:
+        self._singly = by_itself
 
     @property
     def ended(self) -> str:
@@ -97,7 +111,11 @@ class Leg:
 
         Raises:
           SignatureError: the traffic lacks an input of the version.
+          GateError: several requests, of a version whose answers cannot be shared out among them.
         """
+        if self.whole and len(batch) > 1:
+            what = "returns sequences, which no batch of several requests can be told apart in"
+            raise GateError(self.name, what, "Submit it through `composition.asked_by`.")
         if self.ended:
             self._pending.append(_Pending(batch, {}, trace))
             return

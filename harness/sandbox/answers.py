@@ -14,17 +14,18 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.core.observations import Cause, Outcome
-from harness.core.tensors import NUMPY_DTYPES, Signature, Tensors, TensorSpec
+from harness.core.tensors import NESTED, NUMPY_DTYPES, Signature, Tensors, TensorSpec
 from harness.sandbox.channel import printable
-from harness.sandbox.child import columns
+from harness.sandbox.child import columns, nested
 from harness.sandbox.child.frames import Frame, FrameError, Header, header_from_bytes
+from harness.sandbox.nested_values import Forms, expect_declared, forms_from, nested_from
 
 MAX_TENSORS = 100_000
 MAX_NAME = 10_000
 MAX_TEXT = 4000
 _KEPT, _KEPT_BYTES = 64, 1 << 16
 _LEAST_BODY, _SLACK = 16 << 20, 4
-_GROUPS = ("outputs", "features", "trace_outputs")
+_GROUPS = ("outputs", "features", "trace_outputs", "leaves")
 _DATATYPES = {
     "tensor(bool)": "BOOL",
     "tensor(int8)": "INT8",
@@ -42,6 +43,7 @@ _DATATYPES = {
     "seq(map(int64,tensor(float)))": "MAP",
     "seq(map(string,tensor(float)))": "MAP",
 }
+_LEAF_DTYPES = {kind: NUMPY_DTYPES[name] for kind, name in _DATATYPES.items() if name != "MAP"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,8 @@ class BatchAnswer:
     rows: int
     """R."""
     outputs: Tensors
-    """Verdict session's outputs, shape (R, *trailing)."""
+    """Verdict session's outputs, shape (R, *trailing); a sequence or an optional, which is about the whole
+    batch, is in every row."""
     features: Tensors
     """Named tensors of the trace session; empty without a trace."""
     trace_outputs: Tensors
@@ -133,9 +136,10 @@ def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
         raise FrameError(msg)
     trailing = tuple(d if type(d) is int and d >= 0 else None for d in shape[1:])
     datatype = _DATATYPES.get(onnx_type, f"OTHER:{onnx_type}")
-    return TensorSpec(
-        name=name, datatype=datatype, shape=() if datatype == "MAP" else trailing
-    ), not shape
+    if nested.leaf_kind(onnx_type) in _LEAF_DTYPES:
+        datatype = f"{NESTED}{onnx_type}"
+    rowless = datatype == "MAP" or datatype.startswith(NESTED)
+    return TensorSpec(name=name, datatype=datatype, shape=() if rowless else trailing), not shape
 
 
 def signature_from_header(header: Header) -> tuple[Signature, frozenset[str]]:
@@ -185,10 +189,11 @@ class _Said(NamedTuple):
     error: str | None
     """Why the runtime raised; None when there are tensors."""
     groups: tuple[tuple[columns.Entry, ...], ...] = ()
-    """Outputs, features, trace outputs."""
+    """Outputs, features, trace outputs, tensors of nested values."""
     end: int = 0
     """Bytes of the body."""
     keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    forms: Forms = ()
     left_out: tuple[str, ...] = ()
     trace_error: str = ""
 
@@ -212,6 +217,7 @@ def _said(text: bytes) -> _Said:
         groups=tuple(groups),
         end=at,
         keys=tuple((name, texts_from(names, MAX_NAME)) for name, names in keys.items()),
+        forms=forms_from(header.get("forms", {}), groups[-1]),
         left_out=texts_from(header.get("left_out", []), MAX_NAME),
         trace_error=message_from(header.get("trace_error", "")),
     )
@@ -262,11 +268,15 @@ class Answers:
         if said.end != frame.body.nbytes:
             msg = f"the frame holds {frame.body.nbytes} bytes, its tensors {said.end}"
             raise FrameError(msg)
-        outputs, features, trace_outputs = (columns.values(g, frame.body) for g in said.groups)
+        outputs, features, trace_outputs, leaves = (
+            columns.values(g, frame.body) for g in said.groups
+        )
         wrong = [f"{n} has the shape {a.shape}" for n, a in outputs.items() if a.shape[0] != rows]
         if wrong:
             message = f"{'; '.join(wrong)[:MAX_TEXT]} for {rows} rows"
             return BatchFault(seq=seq, kind=Outcome.INVALID, message=message, alive=True)
+        whole = nested_from(said.forms, leaves.values())
+        outputs |= {name: value.cells(rows) for name, value in whole.items()}
         return BatchAnswer(
             seq=seq,
             rows=rows,
@@ -305,7 +315,7 @@ def _row_bytes(outputs: Sequence[TensorSpec]) -> int | None:
     for spec in outputs:
         if spec.datatype.startswith("OTHER:"):
             continue
-        if spec.datatype in {"MAP", "BYTES"} or None in spec.shape:
+        if spec.datatype in {"MAP", "BYTES"} or None in spec.shape or NESTED in spec.datatype:
             return None
         total += math.prod(d or 0 for d in spec.shape) * NUMPY_DTYPES[spec.datatype].itemsize
     return total
@@ -315,10 +325,13 @@ def _expect_declared(said: _Said, hello: Hello) -> None:
     """The outputs are those of the signature, with its types; only loose ones may be left out."""
     outputs = {e.name: e for e in said.groups[0]}
     absent = set(said.left_out) & hello.loose
+    kinds = {s.name: s.datatype for s in hello.signature.outputs}
+    whole = {n: k.removeprefix(NESTED) for n, k in kinds.items() if k.startswith(NESTED)}
+    expect_declared(said.forms, said.groups[-1], whole, _LEAF_DTYPES)
     expected = {
-        s.name: s.datatype
-        for s in hello.signature.outputs
-        if not s.datatype.startswith("OTHER:") and s.name not in absent
+        name: kind
+        for name, kind in kinds.items()
+        if not kind.startswith("OTHER:") and name not in {*whole, *absent}
     }
     if set(outputs) != set(expected):
         names = sorted(set(outputs) ^ set(expected))[:10]

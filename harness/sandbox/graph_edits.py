@@ -147,7 +147,7 @@ def exposed(
     added += [
         name
         for name in wanted
-        if name in outputs and name not in known and not _readable(types[name])
+        if name in outputs and name not in known and not sessions.readable(types[name])
     ]
     del model.graph.output[before:]
     found = Exposure(exposed=[], cast=[], sketched=[], skipped=skipped)
@@ -156,7 +156,7 @@ def exposed(
         if sketch and kind in _FLOATS:
             model.graph.output.append(onnx.ValueInfoProto(name=_sketch(model, name, kind)))
             found.sketched.append(name)
-        elif _readable(kind):
+        elif sessions.readable(kind):
             model.graph.output.append(onnx.ValueInfoProto(name=name))
         elif kind.startswith("tensor("):
             target = name + sessions.CAST_SUFFIX
@@ -171,13 +171,6 @@ def exposed(
     if found.cast or found.sketched:
         output_types(model, files)  # raises when an operator that was added does not fit the opset
     return found
-
-
-def _readable(kind: str) -> bool:
-    """Whether a tensor of this type comes back from a run as it is."""
-    from harness.sandbox.child import sessions
-
-    return kind in sessions.COMPARABLE or kind in sessions.MAPS
 
 
 def intermediate_names(model: onnx.ModelProto) -> list[str]:

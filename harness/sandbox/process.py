@@ -134,13 +134,6 @@ class Sandbox:
         return self._hello.signature
 
     @property
-    def not_comparable(self) -> tuple[str, ...]:
-        """Outputs that are never sent: sequences, optionals, types numpy does not know."""
-        return tuple(
-            spec.shown() for spec in self.signature.outputs if spec.datatype.startswith("OTHER:")
-        )
-
-    @property
     def batch_deadline_s(self) -> float:
         """Time that a batch may take."""
         return self._limits.batch_deadline_s

@@ -7,13 +7,13 @@ both in processes of their own. Nothing of either answer is trusted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from harness.core.graphs import Graph
 from harness.core.policies import SandboxPolicy
-from harness.core.tensors import Tensors
+from harness.core.tensors import Array, Nested, Tensors
 from harness.sandbox.answers import (
     MAX_NAME,
     LoadFailure,
@@ -29,6 +29,7 @@ from harness.sandbox.deadlines import received
 from harness.sandbox.graph_values import graph_from_description, pairs_from
 from harness.sandbox.graphs import asked_graphs, received_graph
 from harness.sandbox.model_files import ModelFiles
+from harness.sandbox.nested_values import forms_from, nested_from
 from harness.sandbox.starting import (
     PIPE_ERRORS,
     admitted,
@@ -145,8 +146,15 @@ class Traced:
     """Name as the copy calls it → values, whole."""
     keys: dict[str, tuple[str, ...]]
     """Class names of ZipMap tensors."""
+    nested: dict[str, Nested] = field(default_factory=dict)
+    """Sequences and optionals, whole."""
     failure: str = ""
     """Why there is nothing; the process may still run."""
+
+    def value(self, name: str) -> Array | Nested | None:
+        """One of its values; None where it is not there."""
+        found = self.tensors.get(name)
+        return self.nested.get(name) if found is None else found
 
 
 class Tracer:
@@ -243,12 +251,19 @@ class Tracer:
                 raise FrameError(msg)
             if header.get("ok") is not True:
                 return Traced(tensors={}, keys={}, failure=message_from(header.get("error")))
-            entries, end = columns.layout(header.get("tensors"))
-            if end != frame.body.nbytes or not {e.name for e in entries} <= set(wanted):
+            entries, at = columns.layout(header.get("tensors"))
+            leaves, end = columns.layout(header.get("leaves"), at)
+            forms = forms_from(header.get("forms"), leaves)
+            names = [*(e.name for e in entries), *dict(forms)]
+            if end != frame.body.nbytes or len({*names} & {*wanted}) != len(names):
                 msg = "the answer holds something else than was asked for"
                 raise FrameError(msg)
             tensors = columns.values(entries, frame.body)
-            return Traced(tensors=tensors, keys=keys_from(header.get("keys"), tensors))
+            return Traced(
+                tensors=tensors,
+                keys=keys_from(header.get("keys"), tensors),
+                nested=nested_from(forms, columns.values(leaves, frame.body).values()),
+            )
         except PIPE_ERRORS as error:
             _, self._dead = self._child.explain(error)
             return Traced(tensors={}, keys={}, failure=self._dead)

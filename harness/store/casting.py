@@ -31,8 +31,11 @@ def cast_lossless(where: str, name: str, values: Array, datatype: str) -> Array:
     """
     dtype = NUMPY_DTYPES.get(datatype)
     if dtype is None:
+        kind = datatype.partition(":")[2] or datatype
         raise TrafficError(
-            where, f"input '{name}' is {datatype}", "Tables cannot hold this type; record requests."
+            where,
+            f"input '{name}' is {kind}, which no recorded request can carry",
+            "Export the model with plain tensors as inputs.",
         )
     if values.dtype == dtype:
         return values

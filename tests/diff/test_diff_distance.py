@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from harness.core.tensors import same_bits
 from harness.diff.distance import (
     HALF_TOLERANCE,
     base_tolerance,
     compare_rows,
     robust_scale,
-    same_bits,
 )
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]

@@ -93,24 +93,6 @@ def test_zipmap_becomes_a_matrix_with_class_names(tmp_path):
     assert answer.outputs["p"].tolist() == given.astype(np.float64).tolist()
 
 
-def test_a_sequence_output_is_listed_and_never_sent(tmp_path):
-    kind = helper.make_sequence_type_proto(
-        helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", 2])
-    )
-    model = models.saved(
-        tmp_path / "m.onnx",
-        [models.node("SequenceConstruct", ["x"], ["s"]), models.node("Neg", ["x"], ["y"])],
-        [models.tensor("x", TensorProto.FLOAT, 2)],
-        [helper.make_value_info("s", kind), models.tensor("y", TensorProto.FLOAT, 2)],
-    )
-    with started(model) as sandbox:
-        answer = answered(sandbox, 1, x=np.ones((1, 2), np.float32))
-        listed = sandbox.not_comparable
-    assert set(answer.outputs) == {"y"}
-    assert len(listed) == 1
-    assert listed[0].startswith("s OTHER:seq")
-
-
 def test_a_scalar_output_is_left_out(tmp_path):
     model = models.saved(
         tmp_path / "m.onnx",

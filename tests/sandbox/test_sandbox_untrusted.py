@@ -23,6 +23,7 @@ HELLO = Hello(
             TensorSpec(name="y", datatype="FP32", shape=(None,)),
             TensorSpec(name="m", datatype="MAP", shape=()),
             TensorSpec(name="t", datatype="BYTES", shape=()),
+            TensorSpec(name="s", datatype="NESTED:seq(tensor(float))", shape=()),
         ),
     ),
     loose=frozenset({"t"}),
@@ -45,6 +46,7 @@ ENTRY = st.fixed_dictionaries(
     }
 )
 ENTRIES = st.lists(ENTRY, max_size=3) | ANYTHING
+FORMS = st.dictionaries(NAMES, st.sampled_from(["[t]", "[tt]", "t", "-", "[[t]]", "]"])) | ANYTHING
 BODIES = st.binary(max_size=256)
 
 
@@ -94,6 +96,8 @@ def test_answers(data, body):
         "outputs": data.draw(ENTRIES),
         "features": data.draw(ENTRIES),
         "keys": data.draw(ANYTHING),
+        "forms": data.draw(FORMS),
+        "leaves": data.draw(ENTRIES),
         "left_out": data.draw(ANYTHING),
         "trace_error": data.draw(NAMES),
     }

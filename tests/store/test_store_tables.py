@@ -193,7 +193,7 @@ def test_requests_of_several_rows(tmp_path):
         ({"x": [1, None]}, "INT64", "has 1 empty values"),
         ({"x": ["a", None]}, "BYTES", "has 1 empty values"),
         ({"x": pa.array([0], pa.timestamp("ms"))}, "INT64", "holds timestamp[ms]"),
-        ({"x": [[1.0, 2.0]]}, "OTHER:sequence", "is OTHER:sequence"),
+        ({"x": [[1.0, 2.0]]}, "OTHER:sequence", "is sequence, which no recorded request can carry"),
     ],
 )
 def test_values_that_would_change_are_refused(tmp_path, table, datatype, said):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from harness.sandbox.child import external
+from harness.sandbox.child import external, nested
 
 Array = npt.NDArray[Any]
 
@@ -156,16 +156,30 @@ def matrix_from_maps(rows: Sequence[dict[Any, float]]) -> tuple[Array, list[str]
     return matrix, [str(k) for k in keys]
 
 
+class Returned(NamedTuple):
+    """What a run returned, as arrays."""
+
+    arrays: dict[str, Array]
+    keys: dict[str, list[str]]
+    """Class names of ZipMap tensors."""
+    forms: dict[str, str]
+    """Sequences and optionals: name → form, as `nested` has it."""
+    leaves: list[Array]
+    """Their tensors, one value after the other."""
+
+
+def readable(kind: str) -> bool:
+    """Whether a value of this type can be compared: a tensor, ZipMap's scores, or a nest of tensors."""
+    return kind in COMPARABLE or kind in MAPS or nested.leaf_kind(kind) in COMPARABLE
+
+
 class VerdictSession:
     """The model as production runs it."""
 
     def __init__(self, model: bytes, files: external.Files) -> None:
         self._session = open_session(model, files, optimise=True)
         self._outputs = self._session.get_outputs()
-        self._maps = {o.name for o in self._outputs if o.type in MAPS}
-        self._wanted = [
-            o.name for o in self._outputs if o.type in COMPARABLE or o.name in self._maps
-        ]
+        self._wanted = {o.name: o.type for o in self._outputs if readable(o.type)}
 
     def signature(self) -> dict[str, Any]:
         """Inputs and outputs with onnxruntime's type names."""
@@ -174,11 +188,11 @@ class VerdictSession:
             "outputs": described(self._outputs),
         }
 
-    def run(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], dict[str, list[str]]]:
-        """Outputs that can be compared, and the class names of ZipMap outputs."""
+    def run(self, feeds: dict[str, Array]) -> Returned:
+        """Outputs that can be compared."""
         # An empty list would mean "all outputs" too; then nothing can be compared, but the model runs.
-        answers = self._session.run(self._wanted or None, feeds)
-        return tensors_from_answers(self._wanted, answers if self._wanted else [], self._maps)
+        answers = self._session.run(list(self._wanted) or None, feeds)
+        return returned(self._wanted, answers if self._wanted else [])
 
 
 class TraceSession:
@@ -189,32 +203,41 @@ class TraceSession:
     ) -> None:
         self._session = open_session(model, files, optimise=False)
         found = {o.name: o.type for o in self._session.get_outputs()}
-        self._maps = {n for n, kind in found.items() if kind in MAPS}
-        usable = {n for n, kind in found.items() if kind in COMPARABLE or n in self._maps}
+        # A sequence has no row per input row, which is what features are compared by.
+        usable = {n for n, kind in found.items() if kind in COMPARABLE or kind in MAPS}
         self._sources = {
             t: source for t in tensors for source in (t, t + CAST_SUFFIX) if source in usable
         }
         self.missing = [t for t in tensors if t not in self._sources]
         self._outputs = [n for n in outputs if n in usable]
-        self._names = list(dict.fromkeys([*self._sources.values(), *self._outputs]))
+        self._wanted = {n: found[n] for n in (*self._sources.values(), *self._outputs)}
 
     def run(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """Named tensors, and the outputs as this session computes them."""
-        answers = self._session.run(self._names or None, feeds)
-        arrays, _ = tensors_from_answers(self._names, answers if self._names else [], self._maps)
+        answers = self._session.run(list(self._wanted) or None, feeds)
+        arrays = returned(self._wanted, answers if self._wanted else []).arrays
         features = {t: arrays[source] for t, source in self._sources.items() if source in arrays}
         return features, {n: arrays[n] for n in self._outputs if n in arrays}
 
 
-def tensors_from_answers(
-    names: Sequence[str], answers: Sequence[Any], maps: set[str]
-) -> tuple[dict[str, Array], dict[str, list[str]]]:
-    """Return values of a run as arrays; what is none (an absent optional) is left out."""
+def returned(kinds: Mapping[str, str], answers: Sequence[Any]) -> Returned:
+    """Return values of a run.
+
+    Args:
+      kinds: name → onnxruntime's type, in the order of the answers; each `readable`.
+      answers: what the run returned.
+    """
     arrays: dict[str, Array] = {}
     keys: dict[str, list[str]] = {}
-    for name, answer in zip(names, answers, strict=True):
-        if name in maps:
+    forms: dict[str, str] = {}
+    leaves: list[Array] = []
+    for (name, kind), answer in zip(kinds.items(), answers, strict=True):
+        if kind in COMPARABLE:
+            if isinstance(answer, np.ndarray):
+                arrays[name] = answer
+        elif kind in MAPS:
             arrays[name], keys[name] = matrix_from_maps(answer)
-        elif isinstance(answer, np.ndarray):
-            arrays[name] = answer
-    return arrays, keys
+        else:
+            forms[name], parts = nested.taken_apart(answer)
+            leaves += parts
+    return Returned(arrays, keys, forms, leaves)

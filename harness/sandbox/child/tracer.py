@@ -32,10 +32,9 @@ def main(arguments: list[str]) -> None:
         worker.send(answers, {"kind": "traced", "ok": False, "error": worker.shown(error)})
         return
     outputs = {o.name: o.type for o in session.get_outputs()}
-    maps = {n for n, kind in outputs.items() if kind in sessions.MAPS}
-    usable = [n for n, kind in outputs.items() if kind in sessions.COMPARABLE or n in maps]
+    usable = {n: kind for n, kind in outputs.items() if sessions.readable(kind)}
     inputs = {i.name for i in session.get_inputs()}
-    worker.send(answers, {"kind": "traced", "ok": True, "tensors": usable})
+    worker.send(answers, {"kind": "traced", "ok": True, "tensors": list(usable)})
     while True:
         try:
             frame = frames.read_frame(reader, config["memory_bytes"])
@@ -45,12 +44,15 @@ def main(arguments: list[str]) -> None:
         answer: dict[str, Any] = {"kind": "traced", "seq": request["seq"], "ok": True}
         try:
             feeds = columns.values(columns.layout(request["tensors"])[0], frame.body)
-            wanted = [n for n in request["wanted"] if n in usable]
+            wanted = {n: usable[n] for n in request["wanted"] if n in usable}
             fed = {n: a for n, a in feeds.items() if n in inputs}
-            values = session.run(wanted, fed) if wanted else []
-            arrays, answer["keys"] = sessions.tensors_from_answers(wanted, values, maps)
-            described, buffers = columns.encoded(arrays)
-            worker.send(answers, frames.header_text(answer, {"tensors": described}), buffers)
+            values = session.run(list(wanted), fed) if wanted else []
+            found = sessions.returned(wanted, values)
+            answer["keys"], answer["forms"] = found.keys, found.forms
+            tensors, buffers = columns.encoded(found.arrays)
+            leaves, more = columns.encoded(worker.columns_of(found.leaves))
+            said = frames.header_text(answer, {"tensors": tensors, "leaves": leaves})
+            worker.send(answers, said, [*buffers, *more])
         except sessions.RUNTIME_ERRORS as error:
             text = worker.shown(error)
             worker.send(

@@ -234,16 +234,21 @@ class _Server:
         if prefix.flags & frames.IN_SLOT:
             body = self._slots.request(prefix.number, prefix.body)
         feeds = self._values(request.tensors, body)
-        outputs, keys = self._verdict.run(feeds)
-        if not keys and not request.trace and all(a.ndim for a in outputs.values()):
+        found = self._verdict.run(feeds)
+        outputs = found.arrays
+        bare = not (found.keys or found.forms or request.trace)
+        if bare and all(a.ndim for a in outputs.values()):
             text, buffers = self._encoded(outputs)
             return self._plain(text), buffers
         answer: dict[str, Any] = {"kind": "answer", "ok": True}
-        if keys:
-            answer["keys"] = keys
+        if found.keys:
+            answer["keys"] = found.keys
         groups = {"outputs": outputs}
         if request.trace:
             groups |= _traced(self._trace, feeds, answer)
+        if found.forms:
+            answer["forms"] = found.forms
+            groups["leaves"] = columns_of(found.leaves)
         return self._described(groups, request.rows, answer)
 
     def _described(
@@ -259,7 +264,8 @@ class _Server:
         for group, arrays in groups.items():
             sent = {}
             for name, array in arrays.items():
-                if array.ndim > 0 and (group == "outputs" or array.shape[0] == rows):
+                whole = group == "leaves"
+                if whole or (array.ndim > 0 and (group == "outputs" or array.shape[0] == rows)):
                     sent[name] = array
                 else:
                     left_out.append(name)
@@ -284,6 +290,11 @@ class _Server:
         else:
             parts = frames.packed(header, buffers, number=asked.number)
         frames.write_all(self._answers, parts)
+
+
+def columns_of(leaves: list[Array]) -> dict[str, Array]:
+    """Tensors of sequences and optionals under the names that they are sent by: their places."""
+    return {str(place): leaf for place, leaf in enumerate(leaves)}
 
 
 def _traced(
