@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.pipeline.golden import make_golden
     from harness.pipeline.judge_table import judge_table
     from harness.pipeline.plan import plan
+    from harness.pipeline.recording import record_traffic
     from harness.pipeline.scenario import run_scenarios
 
 _API = {
@@ -21,6 +22,7 @@ _API = {
     "judge_table": "harness.pipeline.judge_table",
     "make_golden": "harness.pipeline.golden",
     "plan": "harness.pipeline.plan",
+    "record_traffic": "harness.pipeline.recording",
     "resume_gate": "harness.pipeline.gate",
     "run_gate": "harness.pipeline.gate",
     "run_scenarios": "harness.pipeline.scenario",
@@ -31,6 +33,7 @@ __all__ = [
     "judge_table",
     "make_golden",
     "plan",
+    "record_traffic",
     "resume_gate",
     "run_gate",
     "run_scenarios",

@@ -34,6 +34,7 @@ _COMMANDS = {
     "golden": "harness.cli.golden",
     "judge": "harness.cli.judge",
     "plan": "harness.cli.plan",
+    "record": "harness.cli.record",
     "report": "harness.cli.report",
     "scenario": "harness.cli.scenario",
     "traffic": "harness.cli.traffic",

@@ -140,3 +140,16 @@ def move(file: Path, place: Place) -> None:
             while piece := source.read(_PIECE):
                 target.write(piece)
     file.unlink()
+
+
+def remove(place: Place) -> None:
+    """Removes a file or an object that is there.
+
+    Raises:
+      TrafficError: the store refuses.
+    """
+    if isinstance(place, Path):
+        place.unlink()
+        return
+    with trouble_is_a_traffic_error(place):
+        filesystem(place).delete_file(place.path)

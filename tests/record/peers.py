@@ -5,6 +5,7 @@
 
 import contextlib
 import os
+import re
 import select
 import subprocess
 import sys
@@ -26,7 +27,8 @@ def process(*command, says="", wait_s=30.0, **environment):
     child = subprocess.Popen(
         [sys.executable, *map(str, command)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         cwd=ROOT,
     )
@@ -36,20 +38,21 @@ def process(*command, says="", wait_s=30.0, **environment):
         child.kill()
         child.wait()
         child.stdout.close()
-        child.stderr.close()
 
 
 def line_of(child, says, wait_s=30.0):
     until = time.perf_counter() + wait_s
+    seen = ""
     while time.perf_counter() < until:
         if not select.select([child.stdout], [], [], 0.2)[0]:
             continue
         line = child.stdout.readline().decode()
-        if not line:
-            raise AssertionError(child.stderr.read().decode())
+        seen += line
         if line.startswith(says):
             return line.strip()
-    raise AssertionError(f"no line '{says}'")
+        if not line:
+            break
+    raise AssertionError(f"no line '{says}' in: {seen}")
 
 
 @contextlib.contextmanager
@@ -86,7 +89,11 @@ def pairs(metadata):
 
 
 def _unary(request, context):
-    asked = dict(part.split(b"=", 1) for part in request[:200].split(b";") if b"=" in part)
+    asked = dict(
+        re.findall(rb"(seen|initial|trailing|sleep|code|mark|empty)=([^;]*);", request[:200])
+    )
+    if b"empty" in asked:
+        return b""
     if b"seen" in asked:
         seen = pairs(context.invocation_metadata())
         return repr((seen, None if context.time_remaining() > 1e6 else "deadline")).encode()

@@ -1,0 +1,235 @@
+"""The tap that records: sampling and a bounded queue here, everything else in the writer's process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.calls import Call
+from harness.core.errors import GateError, UsageError
+from harness.core.recording import Recorded, RecordingTotals
+from harness.core.traffic import OK_CODE
+from harness.record.counts import Counts
+from harness.record.frames import frame_from_call
+from harness.record.outbox import Outbox
+from harness.record.sampling import Sampler
+from harness.record.writer import WriterOptions
+from harness.store.files import locked
+from harness.wire import MODEL_INFER, MODEL_STREAM_INFER
+
+LOG = logging.getLogger("harness.record")
+RECORDED_METHODS = frozenset({MODEL_INFER, MODEL_STREAM_INFER})
+_READY_S = 60.0
+_LOOK_S = 0.5
+_RESTART_S = 5.0
+"""Between two starts of a writer that keeps ending."""
+_SOCKET_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """What may wait for the writer, and what is too large for it."""
+
+    bytes: int = 64 << 20
+    """Of all requests and answers that wait."""
+    count: int = 50_000
+    """Exchanges that wait."""
+    message_bytes: int = 16 << 20
+    """A larger request or answer passes and is not recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What the start found of an earlier one that was killed."""
+
+    recovered: int
+    """Exchanges that were durable and are published now."""
+    lost: int
+    """Exchanges that it had taken and that are in no file."""
+
+
+class Recorder:
+    """Records inference calls. Start and stop it in the proxy's event loop.
+
+    Args:
+      options: for the writer's process; also its folder, which must exist.
+      sampler: what is kept.
+      limits: of the queue.
+    """
+
+    def __init__(self, options: WriterOptions, sampler: Sampler, limits: QueueLimits) -> None:
+        self._options = options
+        self._sampler = sampler
+        self._limits = limits
+        self._counts = Counts(Path(options.spool) / f"{options.name}.counts")
+        self._outbox: Outbox | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._calls: socket.socket | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._alone = ExitStack()
+
+    def offer(self, call: Call) -> None:
+        """See `core.calls.Tap`."""
+        if call.method not in RECORDED_METHODS:
+            return
+        counts = self._counts
+        counts.add(Recorded.SEEN)
+        failed = call.code != OK_CODE
+        if failed:
+            counts.add(Recorded.FAILED)
+        sampled = self._sampler.keeps(call.request)
+        if not sampled and not failed:
+            counts.add(Recorded.SAMPLED_OUT)
+        elif max(len(call.request), len(call.response)) > self._limits.message_bytes:
+            counts.add(Recorded.TOO_LARGE)
+        elif self._outbox is None or self._outbox.broken:
+            counts.add(Recorded.WRITER_GONE)
+        elif not self._outbox.put(frame_from_call(call, kept_as_failed=not sampled)):
+            counts.add(Recorded.QUEUE_FULL)
+        else:
+            counts.add(Recorded.HANDED)
+            if not sampled:
+                counts.add(Recorded.KEPT_AS_FAILED)
+
+    async def start(self) -> Recovered:
+        """Starts the writer's process, and again whenever it ends by itself.
+
+        Returns:
+          What it found of an earlier one.
+
+        Raises:
+          UsageError: another recorder of that name writes there, or the folder cannot be used.
+        """
+        folder = Path(self._options.spool)
+        alone = self._alone.enter_context(
+            locked(folder / f"{self._options.name}.proxy.lock", wait=False)
+        )
+        if not alone:
+            raise UsageError(
+                f"--out {self._options.out}",
+                f"a recorder named '{self._options.name}' is writing there already",
+                "Name another --out or another --name.",
+            )
+        found = await self._start_writer()
+        self._watching = asyncio.create_task(self._watch())
+        return found
+
+    async def stop(self, wait_s: float) -> RecordingTotals:
+        """Sends what waits, then waits until the writer has published everything.
+
+        Args:
+          wait_s: for each of the two; what is not sent by then is counted as dropped.
+        """
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._outbox is not None:
+            await self._outbox.drained(wait_s)
+            left = self._outbox.close()
+            self._counts.add(Recorded.HANDED, -left)
+            self._counts.add(Recorded.QUEUE_FULL, left)
+        await self._end_writer(wait_s)
+        self._alone.close()
+        return self.totals()
+
+    def totals(self) -> RecordingTotals:
+        """Counts up to now, earlier starts among them."""
+        return self._counts.totals(writer=self._options.name, sample=self._options.sample)
+
+    def fault(self, counter: Recorded, count: int) -> None:
+        """Adds what was counted elsewhere in this process."""
+        self._counts.add(counter, count)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Exchanges and bytes in the queue."""
+        return (0, 0) if self._outbox is None else (len(self._outbox), self._outbox.bytes)
+
+    @property
+    def writer_pid(self) -> int:
+        """Of the writer's process; 0 while there is none."""
+        return 0 if self._process is None else self._process.pid
+
+    async def _start_writer(self) -> Recovered:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.record.writer", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.PIPE,
+            )
+        if self._process.stdin is None:
+            raise GateError("the writer's process", "has no input", "Start the recorder again.")
+        # Not in its arguments, which any user of this machine can read: there is a key among them.
+        with self._process.stdin as options:
+            options.write(self._options.to_json().encode())
+        ours.setblocking(False)
+        said = await _line(loop, ours, _READY_S)
+        if "error" in said:
+            ours.close()
+            raise UsageError(
+                f"--out {self._options.out}", str(said["error"]),
+                "Name another --out or another --name.",
+            )  # fmt: skip
+        self._calls = ours
+        self._outbox = Outbox(loop, ours, most_bytes=self._limits.bytes, most=self._limits.count)
+        return Recovered(recovered=int(said["recovered"]), lost=int(said["lost"]))
+
+    async def _end_writer(self, wait_s: float) -> None:
+        if self._calls is not None:
+            self._calls.close()
+            self._calls = None
+        if self._process is None:
+            return
+        try:
+            await asyncio.to_thread(self._process.wait, wait_s)
+        except subprocess.TimeoutExpired:
+            LOG.warning("the writer did not end in %g s; the next start goes on from there", wait_s)
+            self._process.kill()
+            self._process.wait()
+        self._outbox = self._process = None
+
+    async def _watch(self) -> None:
+        """Puts a new process in the place of one that ended."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self._process is not None and self._process.poll() is None:
+                continue
+            LOG.warning("the writer's process has ended; another one is started")
+            if self._outbox is not None:
+                self._outbox.close()
+                self._outbox.broken = True
+            await self._end_writer(1.0)
+            try:
+                found = await self._start_writer()
+                LOG.warning("%d exchanges recovered, %d lost", found.recovered, found.lost)
+            except (OSError, UsageError, GateError) as error:
+                LOG.warning("no writer: %s", error)
+                await asyncio.sleep(_RESTART_S)
+
+
+async def _line(
+    loop: asyncio.AbstractEventLoop, of: socket.socket, wait_s: float
+) -> dict[str, Any]:
+    """One line of JSON; an error when there is none in time."""
+    said = b""
+    try:
+        async with asyncio.timeout(wait_s):
+            while not said.endswith(b"\n"):
+                part = await loop.sock_recv(of, 4096)
+                if not part:
+                    return {"error": "the writer's process could not start"}
+                said += part
+    except (TimeoutError, OSError):
+        return {"error": "the writer's process does not answer"}
+    found: dict[str, Any] = json.loads(said)
+    return found

@@ -1,0 +1,144 @@
+"""One recording from start to end: proxy, recorder, metrics, and an orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.core.errors import TrafficError, UsageError
+from harness.core.places import ObjectPlace, Place
+from harness.core.recording import Recorded, RecordingTotals, RedactionRule
+from harness.record.metrics import CallMetrics, Exposition
+from harness.record.proxy import Proxy
+from harness.record.recorder import QueueLimits, Recorder, Recovered
+from harness.record.sampling import Sampler
+from harness.record.tls import ClientTls, ServerTls
+from harness.record.upstream import Upstream
+from harness.record.writer import FOLDER, WriterOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordOptions:
+    """What `harness record` is asked for."""
+
+    listen: str
+    """host:port to serve on; port 0 = any."""
+    upstream: str
+    """host:port of the model server."""
+    out: Place
+    """Where the traffic goes."""
+    name: str = "rec"
+    """This recorder's name, which its files begin with; one for each that writes to the same place."""
+    spool: Path | None = None
+    """Folder on this machine for what is not published yet; None = .recorder below `out`."""
+    sample: float = 1.0
+    """Share of the requests that is kept, in (0, 1]; failures are kept always."""
+    seed: int = 0
+    """Of the sample."""
+    context: tuple[str, ...] = ()
+    """Metadata, parameters or inputs of one element that become columns to slice by."""
+    rules: tuple[RedactionRule, ...] = ()
+    """Redaction."""
+    key: bytes = b""
+    """Of the redaction's hashes."""
+    tls: ServerTls | None = None
+    """Towards clients; None = plain text."""
+    upstream_tls: ClientTls | None = None
+    """Towards the upstream; None = plain text."""
+    metrics: str = ""
+    """host:port of the metrics; "" = none."""
+    rotate_s: float = 300.0
+    """A file is published at that age at the latest,"""
+    rotate_bytes: int = 128 << 20
+    """or at about that size."""
+    flush_s: float = 1.0
+    """A request is durable after that long at the latest."""
+    limits: QueueLimits = field(default_factory=QueueLimits)
+    """Of the queue."""
+    grace_s: float = 30.0
+    """At the end: how long calls under way, and then the writer, may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A recording that serves."""
+
+    port: int
+    """Where it listens."""
+    recovered: Recovered
+    """What it found of an earlier one."""
+    writer_pid: int
+    """Of the writer's process."""
+
+
+def record(
+    options: RecordOptions, started: Callable[[Started], None] = lambda _: None
+) -> RecordingTotals:
+    """Records until SIGTERM or Ctrl-C.
+
+    Args:
+      options: what to do.
+      started: called once, when clients may come.
+
+    Returns:
+      What became of every request, over all starts of this recorder.
+
+    Raises:
+      UsageError: an address, a file or a folder cannot be used.
+    """
+    return asyncio.run(_recorded(options, started))
+
+
+async def _recorded(options: RecordOptions, started: Callable[[Started], None]) -> RecordingTotals:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    recorder = Recorder(
+        _writer_options(options), Sampler(options.sample, options.seed), options.limits
+    )
+    calls = CallMetrics()
+    upstream = Upstream(options.upstream, tls=options.upstream_tls)
+    proxy = Proxy(lambda *_: upstream, [recorder, calls], upstreams=[upstream], tls=options.tls)
+    shown = Exposition(calls, recorder.totals, lambda: recorder.waiting)
+    end_metrics = shown.serve(options.metrics) if options.metrics else None
+    try:
+        recovered = await recorder.start()
+        port = await proxy.start(options.listen)
+        started(Started(port=port, recovered=recovered, writer_pid=recorder.writer_pid))
+        await ended.wait()
+    finally:
+        await proxy.stop(options.grace_s)
+        recorder.fault(Recorded.UNPAIRED, proxy.unpaired)
+        totals = await recorder.stop(options.grace_s)
+        if end_metrics is not None:
+            await asyncio.to_thread(end_metrics)
+    return totals
+
+
+def _writer_options(options: RecordOptions) -> WriterOptions:
+    folder = options.spool
+    if folder is None:
+        if isinstance(options.out, ObjectPlace):
+            raise UsageError(
+                f"--out {options.out}", "an object store needs a folder on this machine, too",
+                "Name one with --spool, for what is not uploaded yet.",
+            )  # fmt: skip
+        folder = options.out / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{options.name}.lock").open("ab"):
+            pass
+    except OSError as error:
+        raise TrafficError(
+            str(folder), f"cannot be written to: {error.strerror}", "Name another folder."
+        ) from error
+    return WriterOptions(
+        out=str(options.out if isinstance(options.out, ObjectPlace) else options.out.absolute()),
+        spool=str(folder.absolute()), name=options.name, rotate_s=options.rotate_s,
+        rotate_bytes=options.rotate_bytes, flush_s=options.flush_s, context=options.context,
+        rules=options.rules, key=options.key.hex(), sample=options.sample,
+    )  # fmt: skip
