@@ -156,10 +156,23 @@ class OneSided:
         Returns:
           Shape (...,).
         """
-        terms = log_wealth + self.log_weight
-        top = terms.max(axis=-1, keepdims=True)
-        summed = np.log(np.exp(terms - top).sum(axis=-1)) + top[..., 0]
-        return np.asarray(summed, np.float64)
+        return log_mean(log_wealth, self.log_weight)
+
+
+def log_mean(log_wealth: Floats, log_weight: Floats) -> Floats:
+    """Natural log of Σ_k w_k exp(log-wealth_k).
+
+    Args:
+      log_wealth: shape (..., K).
+      log_weight: log w_k, weights sum to 1, of a shape that goes with it.
+
+    Returns:
+      Shape (...,).
+    """
+    terms = log_wealth + log_weight
+    top = terms.max(axis=-1, keepdims=True)
+    summed = np.log(np.exp(terms - top).sum(axis=-1)) + top[..., 0]
+    return np.asarray(summed, np.float64)
 
 
 class Joint:
@@ -196,21 +209,19 @@ class Joint:
                     (reference, (offset, slope, coefficients(offset, slope)), where)
                 )
 
-    def growth(self, x: Floats) -> list[Floats]:
+    def growth(self, x: Floats, zeros: int = 0) -> list[Floats]:
         """Log-wealth that observations add to each bet of each process.
 
         Args:
           x: values in [lo, hi] of the metric, shape (n,).
+          zeros: further observations, all exactly 0.
 
         Returns:
           In the processes' order, shape (K,) each.
         """
-        # Most observations of versions that resemble each other are 0: these are counted.
-        other = without_zeros(x)
-        zeros = len(x) - len(other)
         grown = [np.empty(0)] * self._count
         for reference, bets, where in self._passes:
-            found = log_products(reference.distance(other), *bets)
+            found = log_products(reference.distance(x), *bets)
             if zeros:
                 offset, slope, _ = bets
                 found += zeros * np.log(offset + slope * reference.distance(np.zeros(1)))
@@ -220,7 +231,10 @@ class Joint:
 
 
 def without_zeros(x: Floats) -> Floats:
-    """The values that are not exactly 0; the array itself where none is, as copying it costs time."""
+    """The values that are not exactly 0; the array itself where none is, as copying it costs time.
+
+    Most observations of versions that resemble each other are 0: these need only be counted.
+    """
     moved = x != 0.0
     return x if moved.all() else x[moved]
 

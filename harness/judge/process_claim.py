@@ -16,8 +16,8 @@ import numpy as np
 
 from harness.core.tensors import Bools, Floats
 from harness.judge.bernoulli import BetaMixture
-from harness.judge.betting import Joint, OneSided
-from harness.judge.sequences import Mixing, Spread, Stretch, limit
+from harness.judge.betting import Joint, OneSided, log_mean, without_zeros
+from harness.judge.sequences import Earlier, Mixing, Spread, Stretch, limit
 
 BETA_SHARE = 0.75
 """Of the capital that lies on the Beta mixture where there is one."""
@@ -37,14 +37,17 @@ class ProcessEvidence:
         """Starts with no evidence.
 
         Args:
-          processes: bets of each side.
+          processes: bets of each side, equally many.
           mixtures: for each of them a Beta mixture against the same null, or None.
           bounds: (lo, hi) of the observations.
         """
         self._processes = tuple(processes)
         self._joint = Joint(processes)
         self._mixtures = tuple(mixtures)
-        self._wealth = [np.zeros(len(p.lam)) for p in processes]
+        self._log_weight = np.stack([p.log_weight for p in processes])
+        self._log_failed = np.stack([p.log_failed() for p in processes])
+        self._wealth = np.zeros_like(self._log_weight)
+        """Log-wealth of each bet of each process, failed observations not counted, shape (P, K)."""
         self._bounds = bounds
         self._spread = Spread(bounds)
         self._n = 0
@@ -53,19 +56,21 @@ class ProcessEvidence:
         self._now: list[float] | None = None
         """log E at this look, once asked for."""
 
-    def add(self, x: Floats, n_failed: int) -> None:
+    def add(self, x: Floats, n_failed: int, total: float) -> None:
         """Adds observations.
 
         Args:
           x: values of observations that did not fail, each in the bounds, shape (n,).
           n_failed: observations that failed.
+          total: sum of x.
         """
-        pairs = zip(self._wealth, self._joint.growth(x), strict=True)
-        self._wealth = [wealth + grown for wealth, grown in pairs]
+        other = without_zeros(x)
+        zeros = len(x) - len(other)
+        self._wealth = self._wealth + self._joint.growth(other, zeros)
         self._now = None
-        self._spread.add(x)
+        self._spread.add(other, zeros)
         self._n += len(x)
-        self._sum += float(x.sum())
+        self._sum += total
         self._n_failed += n_failed
 
     def each(self, x: Floats, failed: Bools, sides: int) -> list[Floats]:
@@ -85,7 +90,7 @@ class ProcessEvidence:
         process, mixture = self._processes[i], self._mixtures[i]
         # A failed observation is the worst for what the side is to prove: y at its lower bound.
         filled = np.where(failed, process.sign * process.low, x)
-        before = self._wealth[i] + self._n_failed * process.log_failed()
+        before = self._wealth[i] + self._n_failed * self._log_failed[i]
         bets = process.each(filled, before)
         if mixture is None:
             return bets
@@ -97,13 +102,11 @@ class ProcessEvidence:
     def log_e(self) -> list[float]:
         """Natural log of E of each process at its own null."""
         if self._now is None:
-            self._now = [self._log_e(i) for i in range(len(self._processes))]
+            wealth = self._wealth + self._n_failed * self._log_failed
+            bets = log_mean(wealth, self._log_weight).tolist()
+            nulls = [p.sign * p.m for p in self._processes]
+            self._now = [self._mixed(i, bets[i], null) for i, null in enumerate(nulls)]
         return self._now
-
-    def _log_e(self, i: int) -> float:
-        process = self._processes[i]
-        bets = float(process.log_e(self._wealth[i] + self._n_failed * process.log_failed()))
-        return self._mixed(i, bets, process.sign * process.m)
 
     def _mixed(self, i: int, bets: float, null: float) -> float:
         """Log E of a process at a null in x, given the bets' part of it."""
@@ -116,13 +119,15 @@ class ProcessEvidence:
         share = math.log(BETA_SHARE) + min(beta, _LARGEST)
         return float(np.logaddexp(share, math.log1p(-BETA_SHARE) + bets))
 
-    def lower(self, sign: int, bars: Sequence[tuple[float, float]], near: float | None) -> float:
+    def lower(
+        self, sign: int, bars: Sequence[tuple[float, float]], earlier: Earlier | None
+    ) -> float:
         """Lower limit of the mean of sign·x: every null below it is rejected.
 
         Args:
           sign: +1 or −1.
           bars: for each process (log E at which a null is rejected, last null it answers for).
-          near: where the limit was before, to start from; None = nowhere.
+          earlier: the limit at the look before, to start from; None = nowhere.
 
         Returns:
           In sign·x.
@@ -134,7 +139,7 @@ class ProcessEvidence:
             if process.sign == sign
         ]  # fmt: skip
         stretches.sort(key=lambda stretch: stretch.until)
-        return limit(stretches, self._spread, self._n_failed, near)
+        return limit(stretches, self._spread, self._n_failed, earlier)
 
     def _at(self, i: int) -> Mixing:
         """How log E of the bets at a null of sign·x becomes log E of the process there."""
@@ -147,7 +152,7 @@ class ProcessEvidence:
             "n": self._n,
             "sum": self._sum,
             "n_failed": self._n_failed,
-            "wealth": [w.tolist() for w in self._wealth],
+            "wealth": self._wealth.tolist(),
             "spread": self._spread.state(),
         }
 
@@ -157,5 +162,5 @@ class ProcessEvidence:
         self._n = int(state["n"])
         self._sum = float(state["sum"])
         self._n_failed = int(state["n_failed"])
-        self._wealth = [np.asarray(w, np.float64) for w in state["wealth"]]
+        self._wealth = np.asarray(state["wealth"], np.float64)
         self._spread = Spread.from_state(self._bounds, state["spread"])

@@ -55,7 +55,8 @@ def log_products(u: Floats, offset: Floats, slope: Floats, bets: Floats | None =
     total = np.zeros(len(offset))
     if not len(u):
         return total
-    length = _length(float(np.max(offset + np.maximum(slope, 0.0) * float(u.max()))))
+    rising = slope if slope[0] >= 0.0 and slope.min() >= 0.0 else np.maximum(slope, 0.0)
+    length = _length(float((offset + rising * float(u.max())).max()))
     bets = coefficients(offset, slope) if bets is None else bets
     whole = len(u) // (_FOUR * length) * (_FOUR * length)
     # Chunks small enough that polynomials and products stay in the cache, whole products each.

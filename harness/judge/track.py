@@ -15,6 +15,7 @@ from harness.judge.bernoulli import BetaMixture
 from harness.judge.betting import one_sided
 from harness.judge.looks import point_of
 from harness.judge.process_claim import ProcessEvidence
+from harness.judge.sequences import Earlier
 from harness.judge.window_claim import NOTHING_READ, Read, WindowEvidence
 
 MAX_POINTS = 400
@@ -106,10 +107,11 @@ class Track:
         """
         if not len(x) and not n_failed:
             return
-        if not math.isfinite(float(x.sum())):
+        total = float(x.sum())
+        if not math.isfinite(total):
             what = "a value that is not a number among those that did not fail"
             raise GateError("judge", what, "Report this: such a request has failed.")
-        self._claim.add(x, n_failed)
+        self._claim.add(x, n_failed, total)
         self.n += len(x) + n_failed
         self.n_failed += n_failed
         if not self._path or self.n >= self._path[-1].n * self._stride:
@@ -164,9 +166,12 @@ class Track:
         An end that a promotion process sets misses the mean at any look with probability ≤ α_P, one
         that a rollback process sets with ≤ α_R, so the interval covers at ≥ 1 − α_P − α_R.
         """
-        before = self._path[-1] if self._path else None
-        lower = self._claim.lower(1, self._bars, before.lower if before else None)
-        return lower, -self._claim.lower(-1, self._bars, -before.upper if before else None)
+        earlier = None
+        if self._path:
+            before = self._path[-1]
+            earlier = Earlier(n=before.n, reach=0.5 * (before.upper - before.lower))
+        lower = self._claim.lower(1, self._bars, earlier)
+        return lower, -self._claim.lower(-1, self._bars, earlier)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `restore` continues identically."""

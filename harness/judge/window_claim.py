@@ -37,6 +37,7 @@ from harness.core.errors import GateError
 from harness.core.tensors import Bools, Floats
 from harness.judge.betting import CAP, OneSided
 from harness.judge.products import log_products
+from harness.judge.sequences import Earlier
 
 CERTAIN = math.log(1e300)
 """log E of a null that has become impossible; finite, so that it can be saved and averaged."""
@@ -121,12 +122,13 @@ class WindowEvidence:
         for side in self._sides:
             side.settle(self._n, self._sum, self._n_failed)
 
-    def add(self, x: Floats, n_failed: int) -> None:
+    def add(self, x: Floats, n_failed: int, total: float) -> None:
         """Adds one batch, the next of the drawn order.
 
         Args:
           x: values of requests that did not fail, each in the bounds, shape (n,).
           n_failed: requests that failed or did not enter; each side counts them as its worst.
+          total: sum of x.
 
         Raises:
           GateError: more requests than the window holds.
@@ -136,7 +138,7 @@ class WindowEvidence:
         for side in self._sides:
             side.add(x, n_failed, self._n, self._sum, self._n_failed)
         self._n += len(x) + n_failed
-        self._sum += float(x.sum())
+        self._sum += total
         self._n_failed += n_failed
         self._whole = self._whole and bool(np.all((x == 0.0) | (x == 1.0)))
         for side in self._sides:
@@ -150,18 +152,20 @@ class WindowEvidence:
         seen = (self._n, self._sum, self._n_failed)
         return side.log_e(*seen, counts=self._whole, nulls=nulls)
 
-    def lower(self, sign: int, bars: Sequence[tuple[float, float]], near: float | None) -> float:
+    def lower(
+        self, sign: int, bars: Sequence[tuple[float, float]], earlier: Earlier | None
+    ) -> float:
         """Lower limit of the window's mean of sign·x, rounded outward to the grid of nulls.
 
         Args:
           sign: +1 or −1.
           bars: as in the constructor.
-          near: not needed here.
+          earlier: not needed here.
 
         Returns:
           In sign·x.
         """
-        del near
+        del earlier
         if self._n == self._population:
             # All of it is here: nothing but the failed requests is unknown.
             side = next(side for side in self._sides if side.process.sign == sign)

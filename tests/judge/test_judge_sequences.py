@@ -151,3 +151,19 @@ def test_zeros_weigh_on_the_grid_what_values_next_to_them_do(bounds):
     assert at @ weight == pytest.approx(0.1)
     near = dict(zip(at_beside.tolist(), weight_beside.tolist(), strict=True))
     assert weight.tolist() == pytest.approx([near[a] for a in at.tolist()], abs=1e-7)
+
+
+@given(DIRECTIONS, st.integers(0, 2**32), st.integers(0, 9), st.floats(-0.2, 0.2))
+def test_a_limit_that_starts_from_the_look_before_is_the_one_found_from_nowhere(
+    direction, seed, n_failed, drift
+):
+    rng = np.random.default_rng(seed)
+    x = np.clip(rng.normal(np.linspace(0.0, drift, 3000), 0.1), -1, 1)
+    looked, once = track(direction), track(direction)
+    for part in np.split(x, 5):
+        looked.add(part, n_failed)
+    once.add(x, 5 * n_failed)
+    gap = once.interval()[1] - once.interval()[0]
+    # It errs outward, by at most a thousandth of its distance from the mean.
+    assert -1e-5 < once.interval()[0] - looked.interval()[0] < 1e-5 + 1e-3 * gap
+    assert -1e-5 < looked.interval()[1] - once.interval()[1] < 1e-5 + 1e-3 * gap
