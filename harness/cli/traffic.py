@@ -1,4 +1,4 @@
-"""harness traffic show | seal."""
+"""harness traffic show | seal | import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import PLACE, as_json_option, creatable, existing, quiet_option
+from harness.cli.options import (
+    PLACE,
+    allow_lower_isolation_option,
+    as_json_option,
+    creatable,
+    existing,
+    quiet_option,
+    registry_option,
+    size,
+)
 from harness.core.places import Place
 
 if TYPE_CHECKING:
@@ -42,9 +51,12 @@ def _selection(model: str | None, since: str | None, until: str | None) -> Traff
     )
 
 
-@click.group("traffic", short_help="Look at recorded traffic; seal it into a window.")
+@click.group(
+    "traffic",
+    short_help="Look at recorded traffic; seal it into a window; import logs of other systems.",
+)
 def command() -> None:
-    """Look at recorded traffic, or seal it into a window that gates can share.
+    """Look at recorded traffic, seal it into a window that gates can share, or make it from logs.
 
     TRAFFIC is a folder or file here, or a prefix of an S3-compatible object store:
     s3://bucket/prefix?endpoint=https://host:9000&region=NAME, with credentials from the usual
@@ -109,4 +121,89 @@ def seal(
     with ProgressBar(quiet=quiet or as_json) as progress:
         sealed = seal_traffic(traffic, out, selection=selection, listener=progress)
     click.echo(sealed.to_json() if as_json else sealed.to_text())
+    return 0
+
+
+_IMPORT_EXAMPLES = """Example:
+
+\b
+  harness traffic import kserve s3://logs/default/flights --to traffic --model models:/flights@champion
+  harness traffic import sagemaker captures/ --to traffic --model models/flights/v1.onnx
+  harness traffic import databricks payload_table/ --to traffic --model-name flights
+  harness traffic import seldon topics/ --to s3://bucket/traffic
+  harness traffic import table requests.csv --to traffic --mapping mapping.yaml
+"""
+
+
+@command.command(
+    "import",
+    short_help="Logs of KServe, SageMaker, Databricks/MLflow, Seldon or plain tables → traffic.",
+    epilog=_IMPORT_EXAMPLES,
+)
+@click.argument("kind", metavar="FORMAT")
+@click.argument("source", type=PLACE)
+@click.option(
+    "--to",
+    required=True,
+    type=PLACE,
+    help="Traffic folder or s3://bucket/prefix; made when missing.",
+)
+@click.option(
+    "--mapping", type=click.Path(path_type=Path), callback=existing,
+    help="For table: a YAML file that says what the columns are.",
+)  # fmt: skip
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="Reference whose signature names and types JSON and CSV bodies.",
+)
+@click.option("--model-name", default="", help="Model name, for logs that have none.")
+@click.option(
+    "--wait", default="0s", show_default=True, metavar="DURATION",
+    help="Keep requests without an answer this long (by the logs' own time) before writing them as unanswered.",
+)  # fmt: skip
+@click.option(
+    "--max-record", default="64MiB", show_default=True, callback=size,
+    help="Longer records are counted as oversized.",
+)  # fmt: skip
+@registry_option
+@allow_lower_isolation_option
+@as_json_option
+@quiet_option
+def import_command(
+    kind: str,
+    source: Place,
+    to: Place,
+    mapping: Path | None,
+    model: str | None,
+    model_name: str,
+    wait: str,
+    max_record: int,
+    registry: str | None,
+    allow_lower_isolation: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Make traffic of another system's logs.
+
+    FORMAT: kserve (logger files: Parquet, CSV), sagemaker (data capture), databricks or mlflow
+    (inference tables: Delta folder, Parquet, CSV, JSON lines), seldon (Kafka records as Parquet with
+    key, value, topic, timestamp, or as .kcat files), table (JSON lines, CSV, Parquet with --mapping).
+
+    Every record is counted: joined, one-sided, duplicate, late, oversized, undecodable, errors. What
+    cannot be used goes to a quarantine file beside the traffic. Give the command again after an
+    interruption, or when there are new logs: nothing is taken twice.
+    """
+    from harness.cli.terminal import ProgressBar
+    from harness.core.clock import seconds_from_duration
+    from harness.pipeline.imports import import_traffic
+    from harness.pipeline.mappings import table_mapping
+
+    with ProgressBar(quiet=quiet or as_json) as progress:
+        report = import_traffic(
+            kind, source, to, mapping=None if mapping is None else table_mapping(mapping), model=model,
+            model_name=model_name, registry_uri=registry, wait_s=seconds_from_duration(wait, "--wait"),
+            most_record_bytes=max_record, allow_lower_isolation=allow_lower_isolation, listener=progress,
+        )  # fmt: skip
+    click.echo(report.to_json() if as_json else report.to_text())
     return 0

@@ -1,0 +1,138 @@
+"""Logs of other systems → traffic: which reader, which model's signature, where it is remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from harness.core.errors import UsageError, nearest
+from harness.core.places import Place, absolute
+from harness.core.policies import SandboxPolicy
+from harness.core.tensors import Signature
+from harness.pipeline.assets import default_state_dir
+from harness.pipeline.opening import look_at
+from harness.pipeline.progress import Listener, Progress, silent
+from harness.pipeline.runtimes import runtimes
+from harness.record.importers import databricks, kserve, sagemaker, seldon, tables
+from harness.record.importers.delta import present_files
+from harness.record.importers.run import ImportReport, ImportTarget, Reader, run_import
+from harness.record.importers.sources import SourceFile, source_files
+from harness.record.importers.tables import TableMapping
+from harness.resolve.pin import pin
+from harness.sandbox.answers import LoadFailure
+
+FORMATS = ("kserve", "sagemaker", "databricks", "mlflow", "seldon", "table")
+"""What `import_traffic` reads; mlflow is databricks by its other name."""
+MOST_RECORD_BYTES = 64 << 20
+
+
+def import_traffic(
+    kind: str,
+    source: Place,
+    to: Place,
+    *,
+    mapping: TableMapping | None = None,
+    model: str | None = None,
+    model_name: str = "",
+    registry_uri: str | None = None,
+    wait_s: float = 0.0,
+    most_record_bytes: int = MOST_RECORD_BYTES,
+    state_dir: Path | None = None,
+    allow_lower_isolation: bool = False,
+    listener: Listener = silent,
+) -> ImportReport:
+    """Imports logs; the same call again goes on where it was interrupted, and takes what is new.
+
+    Args:
+      kind: one of FORMATS.
+      source: file or folder of the logs.
+      to: traffic folder or prefix; made when missing.
+      mapping: for `table`, what its columns are.
+      model: reference of the model whose signature gives names and types to bodies without them; it
+        is looked at in the sandbox, as a gate does.
+      model_name: model name for logs that have none (sagemaker, databricks).
+      registry_uri: MLflow registry, for `model`.
+      wait_s: how much older than the newest request one without an answer must be to be written.
+      most_record_bytes: longer records are counted as oversized.
+      state_dir: where an import into an object store is remembered; None = the user's state folder.
+      allow_lower_isolation: look at the model below the tier that policies require by default.
+      listener: hears progress.
+
+    Raises:
+      UsageError: unknown format, wrong mapping, unusable model or source.
+    """
+    files = _files(kind, source)
+    read = _reader(kind, mapping, model_name, most_record_bytes)
+    signature = (
+        None if model is None else _signature(model, registry_uri, weaker=allow_lower_isolation)
+    )
+
+    def heard(done: int, total: int) -> None:
+        listener(Progress(stage="import", done=done, total=total))
+
+    return run_import(
+        files,
+        read,
+        ImportTarget(to=absolute(to), state=state_of(to, kind, state_dir), name=kind),
+        signature=signature,
+        wait_ns=round(wait_s * 1e9),
+        heard=heard,
+    )
+
+
+def state_of(to: Place, name: str, state_dir: Path | None = None) -> Path:
+    """The local folder that remembers what was imported into a traffic folder."""
+    if isinstance(to, Path):
+        return to.resolve() / ".import" / name
+    digest = hashlib.sha256(f"{to}\n{name}".encode()).hexdigest()[:16]
+    return (state_dir or default_state_dir()).resolve() / "imports" / digest
+
+
+def _files(kind: str, source: Place) -> list[SourceFile]:
+    suffixes = {
+        "kserve": kserve.SUFFIXES,
+        "sagemaker": sagemaker.SUFFIXES,
+        "seldon": seldon.SUFFIXES,
+        "table": tables.SUFFIXES,
+    }.get(kind, databricks.SUFFIXES)
+    if kind not in FORMATS:
+        raise UsageError(kind, f"is no format ({nearest(kind, FORMATS)})", "Name one of them.")
+    files = source_files(source, suffixes)
+    if suffixes is databricks.SUFFIXES and not (isinstance(source, Path) and source.is_file()):
+        present = present_files(source)
+        if present is not None:
+            files = [f for f in files if f.name in set(present)]
+    return files
+
+
+def _reader(kind: str, mapping: TableMapping | None, model_name: str, limit: int) -> Reader:
+    if (kind == "table") != (mapping is not None):
+        what = "needs a mapping" if mapping is None else "takes no mapping"
+        raise UsageError(f"the format {kind}", what, "See harness traffic import --help.")
+    if mapping is not None:
+        return partial(tables.read, limit=limit, mapping=mapping)
+    readers: dict[str, Callable[[], Reader]] = {
+        "kserve": lambda: partial(kserve.read, limit=limit),
+        "sagemaker": lambda: partial(sagemaker.read, limit=limit, model=model_name),
+        "seldon": lambda: partial(seldon.read, limit=limit),
+    }
+    return readers.get(kind, lambda: partial(databricks.read, limit=limit, model=model_name))()
+
+
+def _signature(model: str, registry_uri: str | None, *, weaker: bool) -> Signature:
+    with tempfile.TemporaryDirectory(prefix="harness-import-") as scratch:
+        pinned = pin(model, Path(scratch) / "models", registry_uri=registry_uri)
+        (runtime,) = runtimes([pinned], lambda _: None)
+        (seen,) = look_at(
+            [pinned],
+            SandboxPolicy(),
+            Path(scratch) / "probes",
+            [runtime.python],
+            allow_weaker=weaker,
+        )
+        if isinstance(seen, LoadFailure):
+            raise UsageError(model, f"does not load: {seen.message}", "Give a model that loads.")
+        return seen.graph.signature

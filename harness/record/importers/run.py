@@ -1,0 +1,259 @@
+"""One import from its source to traffic, resumable at any point, with a report beside the traffic."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.clock import now_ns
+from harness.core.errors import TrafficError
+from harness.core.jsonable import jsonable
+from harness.core.places import Place
+from harness.core.tensors import Signature
+from harness.record.importers.parts import Part, PayloadError, Refused, Trouble
+from harness.record.importers.payloads import Messages
+from harness.record.importers.sources import SourceFile
+from harness.record.importers.staging import BOTH, REQUEST, RESPONSE, Bodies, Staging
+from harness.record.importers.writing import write_staged
+from harness.store.places import write_whole
+
+REPORTS_FOLDER = "imports"
+"""Folder of reports and quarantined records inside a traffic folder."""
+STAGING_FILE = "staging.sqlite"
+_COMMIT_RECORDS = 2000
+_COMMIT_BYTES = 64 << 20
+_AHEAD_NS = 300_000_000_000
+"""Clocks differ; five minutes ahead of ours is a clock that jumped."""
+_LAST_NS = 2**63 - 1
+_EXAMPLES = 5
+
+Reader = Callable[[SourceFile], Iterator[Part | Refused]]
+Heard = Callable[[int, int], None]
+"""Told (files read, files in all)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """What an import found, over all its runs into this traffic. records = the parts taken + every count of records."""
+
+    format: str
+    """Which system's logs."""
+    to: str
+    """The traffic."""
+    files: int
+    """Source files read to their end."""
+    files_cut: tuple[str, ...]
+    """Source files that are damaged or cut off, as far as they are named here: file, reason."""
+    records: int
+    """Records read, in all files."""
+    joined: int
+    """Exchanges with request and answer, errors among them."""
+    errors: int
+    """Of these: the answer was an error."""
+    one_sided_requests: int
+    """Requests whose answer was never logged; written with code 2 (unknown), never as answered."""
+    one_sided_responses: int
+    """Answers without a request; not written, kept for the next import."""
+    duplicates: int
+    """Records whose id had one of the same side before; the first counts."""
+    conflicting: int
+    """Of these: with another content."""
+    late: int
+    """Answers that came after their request had been written without one."""
+    oversized: int
+    """Records over the size limit, or left out by the logging system for their size."""
+    undecodable: int
+    """Records that cannot be read; all of them are in the quarantine file."""
+    other: int
+    """Records that are no inference: other components, topics, event types."""
+    in_the_future: int
+    """Records with a time more than five minutes ahead of this machine's clock; written all the same."""
+    answer_before_request: int
+    """Exchanges whose answer is older than the request; their latency is written as 0."""
+    written: int
+    """Exchanges in the traffic."""
+    traffic_files: int
+    """Parquet files written."""
+    quarantine: str
+    """File of the records that could not be used; "" = none."""
+    examples: tuple[str, ...]
+    """Some of them: place and reason."""
+
+    def to_json(self) -> str:
+        """All counts as JSON."""
+        return json.dumps(jsonable(self), indent=2)
+
+    def to_text(self) -> str:
+        """A short page."""
+        lines = [
+            f"{self.to}: {self.written:,} exchanges in {self.traffic_files} files, imported from {self.format}",
+            f"  read       {self.records:,} records in {self.files} files",
+            f"  joined     {self.joined:,} with request and answer, {self.errors:,} of them errors",
+            f"  one-sided  {self.one_sided_requests:,} requests, {self.one_sided_responses:,} answers",
+            f"  duplicate  {self.duplicates:,}, {self.conflicting:,} of them with another content; late {self.late:,}",
+            f"  not used   {self.undecodable:,} undecodable, {self.oversized:,} oversized, {self.other:,} other",
+            f"  clock      {self.in_the_future:,} in the future, {self.answer_before_request:,} answered before asked",
+        ]
+        lines += [f"  cut off: {name}" for name in self.files_cut]
+        lines += [f"  e.g. {example}" for example in self.examples]
+        if self.quarantine:
+            lines.append(f"  quarantine {self.quarantine}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportTarget:
+    """Where an import goes."""
+
+    to: Place
+    """The traffic's folder or prefix."""
+    state: Path
+    """Local folder of what it remembers between runs."""
+    name: str
+    """Prefix of the traffic files, name of the report: the format."""
+
+
+def run_import(
+    files: Sequence[SourceFile],
+    read: Reader,
+    target: ImportTarget,
+    *,
+    signature: Signature | None,
+    wait_ns: int = 0,
+    heard: Heard = lambda _done, _total: None,
+) -> ImportReport:
+    """Reads what was not read before, writes what is whole, and reports.
+
+    Args:
+      files: the source.
+      read: the format's reader.
+      target: where to.
+      signature: of the model, for bodies without names and types; None = as the bodies say.
+      wait_ns: how much older than the newest request one without an answer must be to be written.
+      heard: told of progress.
+
+    Raises:
+      TrafficError: nothing could be read, a file lacks the format's columns, or the store refuses.
+    """
+    messages = Messages(signature)
+    with Staging(target.state / STAGING_FILE) as staging:
+        for i, file in enumerate(files):
+            _read_file(staging, file, read, messages)
+            heard(i + 1, len(files))
+        return finish(staging, target, wait_ns)
+
+
+def finish(staging: Staging, target: ImportTarget, wait_ns: int) -> ImportReport:
+    """Writes what is whole and the report.
+
+    Args:
+      staging: the staged parts.
+      target: where to.
+      wait_ns: see `run_import`.
+
+    Raises:
+      TrafficError: nothing was read that could be used, or the store refuses.
+    """
+    until = _LAST_NS if not wait_ns else staging.newest_ns() - wait_ns
+    write_staged(
+        staging,
+        target.to,
+        writer=target.name,
+        spool=target.state / "spool",
+        one_sided_until_ns=until,
+    )
+    report = _report(staging, target)
+    write_whole(
+        target.to / REPORTS_FOLDER / f"{target.name}.json", report.to_json().encode() + b"\n"
+    )
+    if report.quarantine:
+        lines = (_quarantined(*row) for row in staging.refusals())
+        write_whole(target.to / REPORTS_FOLDER / _quarantine(target), b"".join(lines))
+    if not report.written and not report.one_sided_responses:
+        raise TrafficError(
+            str(target.to), f"none of the {report.records:,} records could be used"
+            + (f", e.g. {report.examples[0]}" if report.examples else ""),
+            "Check the format; the records are listed in the quarantine file.",
+        )  # fmt: skip
+    return report
+
+
+def _read_file(staging: Staging, file: SourceFile, read: Reader, messages: Messages) -> None:
+    done, whole = staging.reached(file.name, file.stamp)
+    if whole:
+        return
+    number, size = 0, 0
+    for found in read(file):
+        number += 1
+        if number <= done:
+            continue
+        take(staging, found, messages)
+        size += len(found.raw)
+        if number % _COMMIT_RECORDS == 0 or size >= _COMMIT_BYTES:
+            staging.reach(file.name, file.stamp, number, whole=False)
+            staging.commit()
+            size = 0
+    staging.reach(file.name, file.stamp, number, whole=True)
+    staging.count("files")
+    staging.commit()
+
+
+def take(staging: Staging, found: Part | Refused, messages: Messages) -> None:
+    """Stages one record, or keeps it with the reason why not."""
+    staging.count("records")
+    if isinstance(found, Refused):
+        staging.refuse(found)
+        return
+    try:
+        bodies = Bodies(
+            request=None
+            if found.request is None
+            else messages.request(found.request, found.model, found.id),
+            response=None
+            if found.response is None
+            else messages.response(found.response, found.model, found.version, found.id),
+        )
+    except PayloadError as error:
+        staging.refuse(
+            Refused(place=found.place, trouble=Trouble.UNDECODABLE, why=str(error), raw=found.raw)
+        )
+        return
+    if found.ts_ns > now_ns() + _AHEAD_NS:
+        staging.count("in_the_future")
+    staging.add(found, bodies)
+
+
+def _quarantine(target: ImportTarget) -> str:
+    return f"{target.name}.quarantine.jsonl"
+
+
+def _quarantined(place: str, trouble: str, why: str, size: int, raw: bytes) -> bytes:
+    kept = {"place": place, "trouble": trouble, "why": why, "bytes": size}
+    kept["raw_base64"] = base64.b64encode(raw).decode()
+    return json.dumps(kept, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _report(staging: Staging, target: ImportTarget) -> ImportReport:
+    counts = staging.counts()
+    traffic_files, written = staging.written()
+    examples: list[str] = []
+    cut: list[str] = []
+    for place, _, why, _, _ in staging.refusals():
+        if "damaged or cut off" in why:
+            cut.append(f"{place}: {why}")
+        elif len(examples) < _EXAMPLES:
+            examples.append(f"{place}: {why}")
+    refused = sum(counts[t.value] for t in Trouble)
+    return ImportReport(
+        format=target.name, to=str(target.to), files=counts["files"], files_cut=tuple(cut[:_EXAMPLES]),
+        records=counts["records"], joined=staging.sided(BOTH), errors=staging.failed(),
+        one_sided_requests=staging.sided(REQUEST), one_sided_responses=staging.sided(RESPONSE),
+        duplicates=counts["duplicates"], conflicting=counts["conflicting"], late=counts["late"],
+        oversized=counts["oversized"], undecodable=counts["undecodable"], other=counts["other"],
+        in_the_future=counts["in_the_future"], answer_before_request=staging.turned(),
+        written=written, traffic_files=traffic_files, examples=tuple(examples),
+        quarantine=str(target.to / REPORTS_FOLDER / _quarantine(target)) if refused else "",
+    )  # fmt: skip

@@ -1,0 +1,282 @@
+"""Files of logs, read record by record with flat memory: lines, CSV rows, Parquet rows.
+
+A line longer than the limit is passed over, not held; half a Parquet file is named and left out; the
+rest is read. `.gz` files are unpacked on the way.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.core.errors import TrafficError, nearest
+from harness.core.places import Place
+from harness.record.importers.parts import Refused, Trouble
+from harness.store.objects import filesystem
+from harness.store.places import files_below, is_file, opened, stream
+
+_PIECE = 1 << 20
+_BEGINNING = 4096
+_BATCH_ROWS = 256
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One file of a source."""
+
+    place: Place
+    """Where it lies."""
+    name: str
+    """As reports call it: the path below the source."""
+    stamp: str
+    """Changes when its content does: size and time of change."""
+    changed_ns: int
+    """When it was last changed, nanoseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One record of a file."""
+
+    place: str
+    """file:number"""
+    raw: bytes
+    """As it was read."""
+    row: Row
+    """Its fields."""
+
+
+def source_files(source: Place, suffixes: Sequence[str]) -> list[SourceFile]:
+    """The files of a source, by name.
+
+    Args:
+      source: a file, or a folder of them, here or in an object store.
+      suffixes: endings that count, e.g. .jsonl; each may have .gz behind it.
+
+    Raises:
+      TrafficError: nothing there, nothing with such an ending, or it cannot be listed.
+    """
+    if isinstance(source, Path) and not source.exists():
+        raise TrafficError(str(source), "no such file or folder", "Check the path.")
+    if is_file(source):
+        return [_source_file(source, source.name)]
+    names = sorted(
+        {p for s in suffixes for end in (s, f"{s}.gz") for p in files_below(source, end)}
+    )
+    if not names:
+        raise TrafficError(
+            str(source), f"no file that ends in {' or '.join(suffixes)} below it",
+            "Give the folder or file that the logs lie in.",
+        )  # fmt: skip
+    return [_source_file(source / str(name), str(name)) for name in names]
+
+
+def _source_file(place: Place, name: str) -> SourceFile:
+    if isinstance(place, Path):
+        found = place.stat()
+        size, changed_ns = found.st_size, found.st_mtime_ns
+    else:
+        info = filesystem(place).get_file_info(place.path)
+        size, changed_ns = info.size, info.mtime_ns or 0
+    return SourceFile(place=place, name=name, stamp=f"{size} {changed_ns}", changed_ns=changed_ns)
+
+
+def lines(file: SourceFile, limit: int) -> Iterator[tuple[int, bytes | Refused]]:
+    """(number from 1, line without its end) of each line; a longer one than `limit` bytes is refused."""
+    with stream(file.place) as content:
+        source: Any = gzip.GzipFile(fileobj=content) if file.name.endswith(".gz") else content
+        try:
+            yield from _split(file.name, source, limit)
+        except (OSError, EOFError) as error:  # a .gz that is cut off, or none
+            yield 0, _unreadable(file.name, str(error))
+
+
+def _split(name: str, source: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | Refused]]:
+    held, passed, number = bytearray(), 0, 1
+    while piece := source.read(_PIECE):
+        start = 0
+        while (end := piece.find(b"\n", start)) >= 0:
+            held += piece[start:end]
+            yield number, _line(name, number, held, passed, limit)
+            held, passed, number, start = bytearray(), 0, number + 1, end + 1
+        held += piece[start:]
+        if len(held) > limit:
+            passed += len(held) - _BEGINNING if not passed else max(0, len(held) - _BEGINNING)
+            del held[_BEGINNING:]
+    if held:
+        yield number, _line(name, number, held, passed, limit)
+
+
+def _line(name: str, number: int, held: bytearray, passed: int, limit: int) -> bytes | Refused:
+    size = len(held) + passed
+    if size <= limit:
+        return bytes(held).removesuffix(b"\r")
+    return Refused(
+        place=f"{name}:{number}", trouble=Trouble.OVERSIZED,
+        why=f"a record of {size:,} bytes, over the limit of {limit:,}", raw=bytes(held[:_BEGINNING]),
+    )  # fmt: skip
+
+
+def json_lines(file: SourceFile, limit: int) -> Iterator[Record | Refused]:
+    """The objects of a file with one JSON document a line."""
+    for number, line in lines(file, limit):
+        place = f"{file.name}:{number}"
+        if isinstance(line, Refused):
+            yield line
+            continue
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except UnicodeDecodeError as error:
+            yield _undecodable(place, f"not UTF-8 at byte {error.start}", line)
+        except (ValueError, RecursionError) as error:
+            yield _undecodable(place, f"no JSON: {error}", line)
+        else:
+            if isinstance(row, dict):
+                yield Record(place=place, raw=line, row=row)
+            else:
+                yield _undecodable(place, "no JSON object", line)
+
+
+def csv_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterator[Record | Refused]:
+    """The rows of a CSV file with a header, as text.
+
+    Raises:
+      TrafficError: a needed column is not there.
+    """
+    refused: list[Refused] = []
+    texts = _csv_text(file, limit, refused)
+    csv.field_size_limit(max(limit, csv.field_size_limit()))
+    reader = csv.reader(texts)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            yield _undecodable(f"{file.name}:{reader.line_num}", f"no CSV: {error}", b"")
+            continue
+        finally:
+            yield from refused
+            refused.clear()
+        if header is None:
+            header = cells
+            check_columns(str(file.place), header, needed)
+        elif cells:
+            yield _csv_record(f"{file.name}:{reader.line_num}", header, cells)
+
+
+def _csv_text(file: SourceFile, limit: int, refused: list[Refused]) -> Iterator[str]:
+    for number, line in lines(file, limit):
+        if isinstance(line, Refused):
+            refused.append(line)
+            continue
+        text = line.decode("utf-8", "surrogateescape")
+        yield (text.removeprefix("\ufeff") if number == 1 else text) + "\n"
+
+
+def _csv_record(place: str, header: list[str], cells: list[str]) -> Record | Refused:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    raw = text.getvalue().encode("utf-8", "surrogateescape")
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return _undecodable(place, f"not UTF-8 at byte {error.start}", raw)
+    if len(cells) != len(header):
+        return _undecodable(place, f"{len(cells)} cells for {len(header)} columns", raw)
+    return Record(place=place, raw=raw, row=dict(zip(header, cells, strict=True)))
+
+
+def parquet_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterator[Record | Refused]:
+    """The rows of a Parquet file; damage ends the reading and is named.
+
+    Raises:
+      TrafficError: a needed column is not there.
+    """
+    number = 0
+    try:
+        with opened(file.place) as content, pq.ParquetFile(content) as parquet:
+            check_columns(str(file.place), parquet.schema_arrow.names, needed)
+            for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
+                for row in _python_rows(batch):
+                    number += 1
+                    yield _parquet_record(f"{file.name}:{number}", row, limit)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        yield _unreadable(f"{file.name}:{number + 1}", str(error).split("\n", 1)[0])
+
+
+def _python_rows(batch: pa.RecordBatch) -> list[Row]:
+    # Times stay numbers: Python's have no nanoseconds.
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_timestamp(column.type):
+            columns[name] = (
+                column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).to_pylist()
+            )
+        else:
+            columns[name] = column.to_pylist(**_MAPS)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+_MAPS: dict[str, Any] = {"maps_as_pydicts": "lossy"}
+
+
+def _parquet_record(place: str, row: Row, limit: int) -> Record | Refused:
+    size = sum(len(v) for v in row.values() if isinstance(v, str | bytes))
+    raw = json.dumps(row, default=_shown, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    if size > limit:
+        return Refused(
+            place=place, trouble=Trouble.OVERSIZED,
+            why=f"a record of {size:,} bytes, over the limit of {limit:,}", raw=raw[:_BEGINNING],
+        )  # fmt: skip
+    return Record(place=place, raw=raw, row=row)
+
+
+def _shown(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def table_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterator[Record | Refused]:
+    """The rows of a Parquet, CSV or JSON-lines file, by its ending."""
+    name = file.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        return parquet_rows(file, limit, needed)
+    if name.endswith(".csv"):
+        return csv_rows(file, limit, needed)
+    return json_lines(file, limit)
+
+
+def check_columns(where: str, names: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuses a table without the columns that its format has.
+
+    Raises:
+      TrafficError: names the column and the nearest one.
+    """
+    for name in needed:
+        if name not in names:
+            raise TrafficError(
+                where, f"no column '{name}' ({nearest(name, names)})",
+                "Check that the file is of the format named, or correct the mapping.",
+            )  # fmt: skip
+
+
+def _undecodable(place: str, why: str, raw: bytes) -> Refused:
+    return Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=raw)
+
+
+def _unreadable(place: str, why: str) -> Refused:
+    return _undecodable(place, f"the file is damaged or cut off from here: {why}", b"")

@@ -1,0 +1,102 @@
+"""`harness traffic import`: what a user gets, and what a mistake says."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from harness.cli.entry import run
+from harness.store.traffic import TrafficSource
+from harness.wire.messages import tensors_from_request
+
+MAPPING = """
+version: 1
+request_id: id
+time: {column: at, unit: ms}
+model: m
+inputs: [{name: x, datatype: FP32}]
+outputs: [{name: y, datatype: FP32}]
+"""
+
+
+@pytest.fixture
+def model(tmp_path):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, str(tmp_path / "m.onnx"))
+    return tmp_path / "m.onnx"
+
+
+def table(tmp_path, mapping=MAPPING):
+    (tmp_path / "m.yaml").write_text(mapping)
+    rows = [{"id": f"r{i}", "at": 1000 + i, "x": i / 2, "y": i} for i in range(5)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return ["traffic", "import", "table", str(tmp_path / "t.jsonl"), "--to", str(tmp_path / "t"),
+            "--mapping", str(tmp_path / "m.yaml")]  # fmt: skip
+
+
+def test_a_table_becomes_traffic(tmp_path, capsys):
+    assert run([*table(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["joined"], report["written"]) == (5, 5)
+    assert len(TrafficSource.open([tmp_path / "t"])) == 5
+    assert run(["traffic", "show", str(tmp_path / "t"), "--model", "m"]) == 0
+    assert "5 exchanges" in capsys.readouterr().out
+
+
+def test_a_signature_comes_from_the_model(tmp_path, model, capsys):
+    row = {"captureData": {"endpointInput": {"observedContentType": "text/csv", "mode": "INPUT", "data": "1,2\n3,4",
+           "encoding": "CSV"}}, "eventMetadata": {"eventId": "a", "inferenceTime": "2024-01-01T00:00:00Z"}}  # fmt: skip
+    (tmp_path / "c.jsonl").write_text(json.dumps(row))
+    arguments = [
+        "traffic",
+        "import",
+        "sagemaker",
+        str(tmp_path / "c.jsonl"),
+        "--to",
+        str(tmp_path / "t"),
+    ]
+    code = run([*arguments, "--model", str(model), "--model-name", "m", "--allow-lower-isolation"])
+    assert code == 0, capsys.readouterr().err
+    (exchange,) = TrafficSource.open([tmp_path / "t"]).exchanges()
+    x = tensors_from_request(exchange.request)["x"]
+    assert x.dtype == np.float32
+    assert x.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("request_id", "request-id", "Did you mean 'request_id'"),
+        ("unit: ms", "unit: msec", "did you mean 'ms'"),
+        ("version: 1", "version: 2", "is not 1"),
+        ("datatype: FP32}]\noutputs", "datatype: float32}]\noutputs", "FP32"),
+        ("model: m\n", "", "model: is missing"),
+        ("column: at", "column: att", "did you mean 'at'"),
+        ("inputs: [{name: x, datatype: FP32}]", "", "inputs: is missing"),
+    ],
+)
+def test_a_wrong_mapping_is_a_usage_error_that_says_what_is_right(old, new, said, tmp_path, capsys):
+    assert run(table(tmp_path, MAPPING.replace(old, new))) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["kserv", "x"], "did you mean 'kserve'"),
+        (["kserve", "is-not-there"], "no such file or folder"),
+        (["table", "."], "needs a mapping"),
+        (["seldon", "gs://bucket/x"], "no place this can read"),
+        (["seldon", ".", "--wait", "soon"], "no duration"),
+    ],
+)
+def test_usage_errors_say_what_is_right(words, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jsonl").write_text("{}")
+    assert run(["traffic", "import", *words, "--to", str(tmp_path / "t")]) == 2
+    assert said in capsys.readouterr().err

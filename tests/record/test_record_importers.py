@@ -1,0 +1,430 @@
+"""Logs of other systems become the same exchanges, and every record is accounted for."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import logs_made as made
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.core.errors import TrafficError
+from harness.record.importers import databricks, kserve, sagemaker, seldon, tables
+from harness.record.importers.run import ImportTarget, run_import
+from harness.record.importers.sources import source_files
+from harness.record.importers.tables import TableMapping, TensorColumn, Timed
+from harness.store.traffic import TrafficSource
+
+LIMIT = 1 << 20
+MODULES = {"kserve": kserve, "sagemaker": sagemaker, "databricks": databricks, "seldon": seldon}
+MAPPING = TableMapping(
+    request_id="id", time=Timed(column="at", unit="ns"), model="flights", version="1",
+    status="status", inputs=tuple(
+        TensorColumn(name=s.name, column=s.name, datatype=s.datatype) for s in made.SIGNATURE.inputs
+    ),
+    outputs=(TensorColumn(name="p", column="p", datatype="FP32"),), context=(("carrier", "carrier"),),
+)  # fmt: skip
+
+
+def imported(
+    kind, source, to, *, signature=made.SIGNATURE, limit=LIMIT, wait_ns=0, mapping=MAPPING
+):
+    module = MODULES.get(kind, tables)
+    more = {"mapping": mapping} if module is tables else {}
+    read = functools.partial(module.read, limit=limit, **more)
+    target = ImportTarget(to=to, state=to / ".import" / kind, name=kind)
+    files = source_files(source, module.SUFFIXES)
+    return run_import(files, read, target, signature=signature, wait_ns=wait_ns)
+
+
+def traffic(to):
+    return sorted(TrafficSource.open([to]).exchanges(), key=lambda e: (e.ts_ns, e.request_id))
+
+
+def plain_row(e):
+    row = {n: v[0] for n, v in {**made.inputs_of(e), **made.outputs_of(e)}.items()}
+    return {"id": e.request_id, "at": e.ts_ns, "status": 200, **row}
+
+
+def write_source(form, folder, exchanges):
+    folder.mkdir(parents=True, exist_ok=True)
+    match form:
+        case "kserve.parquet" | "kserve.csv":
+            for e in exchanges:
+                path = folder / f"{e.request_id}.{form.split('.')[1]}"
+                made.write_table(path, made.kserve_rows(e))
+                os.utime(path, ns=(e.ts_ns, e.ts_ns))
+        case "sagemaker.CSV" | "sagemaker.JSON" | "sagemaker.BASE64":
+            path = folder / "flights" / "v1" / "2013" / "07" / "01" / "00" / "x.jsonl"
+            path.parent.mkdir(parents=True)
+            path.write_text(
+                "".join(made.capture(e, encoding=form.split(".")[1]) + "\n" for e in exchanges)
+            )
+        case "databricks.old" | "databricks.new":
+            rows = [made.inference_row(e, newer=form.endswith("new")) for e in exchanges]
+            made.write_table(folder / "t.parquet", rows)
+        case "seldon.parquet":
+            made.write_table(
+                folder / "t.parquet", [r for e in exchanges for r in made.kafka_rows(e)]
+            )
+        case "seldon.kcat":
+            (folder / "t.kcat").write_bytes(
+                made.kcat(r for e in exchanges for r in made.kafka_rows(e))
+            )
+        case "table.jsonl":
+            rows = [json.dumps(plain_row(e)) + "\n" for e in exchanges]
+            (folder / "t.jsonl").write_text("".join(rows))
+        case _:
+            made.write_table(folder / form, [plain_row(e) for e in exchanges])
+    return form.split(".")[0]
+
+
+FORMS = ["kserve.parquet", "kserve.csv", "sagemaker.CSV", "sagemaker.JSON", "sagemaker.BASE64",
+         "databricks.old", "databricks.new", "seldon.parquet", "seldon.kcat", "table.jsonl",
+         "table.csv", "table.parquet"]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**30), count=st.integers(1, 6), rows=st.integers(1, 3))
+def test_an_exchange_comes_back_as_it_was_logged(form, seed, count, rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("import")
+    rows = 1 if form.startswith("table") else rows
+    recorded = [made.exchange(i, seed=seed, rows=rows) for i in range(count)]
+    kind = write_source(form, folder / "logs", recorded)
+    report = imported(kind, folder / "logs", folder / "t")
+    made.same(traffic(folder / "t"), recorded)
+    assert (report.joined, report.written, report.undecodable) == (count, count, 0)
+
+
+@pytest.mark.parametrize("form", ["seldon.kcat", "sagemaker.BASE64"])
+def test_messages_stay_byte_for_byte(form, tmp_path):
+    recorded = [made.exchange(i, rows=3) for i in range(3)]
+    kind = write_source(form, tmp_path / "logs", recorded)
+    imported(kind, tmp_path / "logs", tmp_path / "t", signature=None)
+    read = traffic(tmp_path / "t")
+    assert [(e.request, e.response) for e in read] == [(e.request, e.response) for e in recorded]
+
+
+def test_an_import_given_again_adds_nothing(tmp_path):
+    recorded = [made.exchange(i) for i in range(5)]
+    kind = write_source("seldon.kcat", tmp_path / "logs", recorded)
+    first = imported(kind, tmp_path / "logs", tmp_path / "t")
+    assert imported(kind, tmp_path / "logs", tmp_path / "t") == first
+    made.same(traffic(tmp_path / "t"), recorded)
+
+
+def test_new_files_are_added_to_what_was_imported(tmp_path):
+    recorded = [made.exchange(i) for i in range(6)]
+    kind = write_source("seldon.parquet", tmp_path / "logs" / "a", recorded[:4])
+    imported(kind, tmp_path / "logs", tmp_path / "t")
+    write_source("seldon.parquet", tmp_path / "logs" / "b", recorded[3:])
+    report = imported(kind, tmp_path / "logs", tmp_path / "t")
+    made.same(traffic(tmp_path / "t"), recorded)
+    assert (report.written, report.duplicates, report.conflicting) == (6, 2, 0)
+
+
+def test_halves_pair_over_files_in_any_order(tmp_path):
+    recorded = [made.exchange(i) for i in range(4)]
+    rows = [made.kafka_rows(e) for e in recorded]
+    made.write_table(tmp_path / "logs" / "a-outputs.parquet", [r[1] for r in rows])
+    made.write_table(tmp_path / "logs" / "b-inputs.parquet", [r[0] for r in reversed(rows)])
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t")
+    made.same(traffic(tmp_path / "t"), recorded)
+    assert report.one_sided_responses == 0
+    assert [e.latency_ns for e in traffic(tmp_path / "t")] == [5_000_000] * 4
+
+
+def test_one_sided_records_are_counted_and_never_count_as_answered(tmp_path):
+    rows = [made.kafka_rows(made.exchange(i)) for i in range(4)]
+    made.write_table(tmp_path / "logs" / "t.parquet", [*rows[0], rows[1][0], rows[2][1]])
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t")
+    assert (report.joined, report.one_sided_requests, report.one_sided_responses) == (1, 1, 1)
+    assert [(e.request_id, e.code, e.response == b"") for e in traffic(tmp_path / "t")] == [
+        ("r-000000", 0, False),
+        ("r-000001", 2, True),
+    ]
+
+
+def test_an_answer_after_its_request_was_written_is_late(tmp_path):
+    request, answer = made.kafka_rows(made.exchange(0))
+    made.write_table(tmp_path / "logs" / "a.parquet", [request])
+    imported("seldon", tmp_path / "logs", tmp_path / "t")
+    made.write_table(tmp_path / "logs" / "b.parquet", [answer])
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t")
+    assert (report.late, report.written) == (1, 1)
+
+
+def test_requests_wait_for_their_answers_as_long_as_asked(tmp_path):
+    rows = [made.kafka_rows(made.exchange(i, step_ns=60 * made.SECOND)) for i in range(3)]
+    made.write_table(tmp_path / "logs" / "a.parquet", [rows[0][0], rows[1][0], *rows[2]])
+    wait = 90 * made.SECOND
+    first = imported("seldon", tmp_path / "logs", tmp_path / "t", wait_ns=wait)
+    assert first.written == 2  # the oldest without, the newest with its answer
+    made.write_table(tmp_path / "logs" / "b.parquet", [rows[1][1]])
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t", wait_ns=wait)
+    assert (report.written, report.joined, report.late) == (3, 2, 0)
+
+
+def test_a_second_content_of_an_id_is_a_conflict_and_the_first_counts(tmp_path):
+    one, other = made.exchange(0, seed=1), made.exchange(0, seed=2)
+    rows = [*made.kafka_rows(one), *made.kafka_rows(other)]
+    made.write_table(tmp_path / "logs" / "t.parquet", rows)
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t")
+    assert (report.duplicates, report.conflicting) == (2, 2)
+    made.same(traffic(tmp_path / "t"), [one])
+
+
+def test_errors_keep_their_code(tmp_path):
+    rows = [
+        made.inference_row(made.exchange(0)),
+        made.inference_row(made.exchange(1), status_code=400, response='{"error_code": "BAD"}'),
+    ]
+    made.write_table(tmp_path / "logs" / "t.parquet", rows)
+    report = imported("databricks", tmp_path / "logs", tmp_path / "t")
+    assert (report.errors, [e.code for e in traffic(tmp_path / "t")]) == (1, [0, 3])
+
+
+def test_bodies_left_out_for_their_size_are_oversized(tmp_path):
+    rows = [
+        made.inference_row(made.exchange(i), newer=True, request=None,
+                           logging_error_codes=["MAX_REQUEST_SIZE_EXCEEDED"])
+        if i else made.inference_row(made.exchange(i), newer=True)
+        for i in range(3)
+    ]  # fmt: skip
+    made.write_table(tmp_path / "logs" / "t.parquet", rows)
+    report = imported("databricks", tmp_path / "logs", tmp_path / "t")
+    assert (report.written, report.oversized) == (1, 2)
+    assert "MAX_REQUEST_SIZE_EXCEEDED" in report.examples[0]
+
+
+def test_only_the_predictor_of_a_service_is_taken(tmp_path):
+    e = made.exchange(0)
+    rows = [*made.kserve_rows(e), *made.kserve_rows(e, component="transformer")]
+    made.write_table(tmp_path / "logs" / "t.parquet", rows)
+    report = imported("kserve", tmp_path / "logs", tmp_path / "t")
+    assert (report.joined, report.other, report.records) == (1, 2, 4)
+
+
+def test_every_record_is_counted_once(tmp_path):
+    good = [made.capture(made.exchange(i)) for i in range(3)]
+    bad = ["{half", "[]", '{"captureData": {}, "eventMetadata": {}}', good[0], "\udcff\udcfe"]
+    text = "\n".join([*good, *bad]).encode("utf-8", "surrogateescape")
+    (tmp_path / "x.jsonl").write_bytes(text)
+    report = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    assert (report.records, report.joined, report.duplicates, report.undecodable) == (8, 3, 1, 4)
+    lines = (tmp_path / "t" / "imports" / "sagemaker.quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["place"] for line in lines] == [f"x.jsonl:{n}" for n in (4, 5, 6, 8)]
+    assert json.loads((tmp_path / "t" / "imports" / "sagemaker.json").read_text())["joined"] == 3
+
+
+def test_a_line_of_100_mb_is_counted_and_not_held(tmp_path):
+    with (tmp_path / "x.jsonl").open("wb") as file:
+        file.write(made.capture(made.exchange(0)).encode() + b"\n")
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+        file.write(b"\n" + made.capture(made.exchange(1)).encode() + b"\n")
+    report = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    assert (report.oversized, report.joined) == (1, 2)
+    assert "100,000,000 bytes" in report.examples[0]
+
+
+def test_half_a_parquet_file_is_named_and_the_others_are_read(tmp_path):
+    for k in range(2):
+        rows = made.kafka_rows(made.exchange(k))
+        made.write_table(tmp_path / "logs" / f"{k}.parquet", rows)
+    whole = (tmp_path / "logs" / "1.parquet").read_bytes()
+    (tmp_path / "logs" / "1.parquet").write_bytes(whole[: len(whole) // 2])
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t")
+    assert report.joined == 1
+    (cut,) = report.files_cut
+    assert cut.startswith("1.parquet:1: ")
+
+
+def test_half_a_kcat_file_is_read_up_to_the_cut(tmp_path):
+    (tmp_path / "logs").mkdir()
+    whole = made.kcat([r for i in range(3) for r in made.kafka_rows(made.exchange(i))])
+    (tmp_path / "logs" / "t.kcat").write_bytes(whole[:-20])
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t")
+    assert (report.joined, report.one_sided_requests, report.undecodable) == (2, 1, 1)
+
+
+def test_clock_jumps_are_counted_and_latency_is_never_negative(tmp_path):
+    request, answer = made.kafka_rows(made.exchange(0))
+    ahead, its = made.kafka_rows(made.exchange(1, ts_ns=2**62))
+    answer["timestamp"] = request["timestamp"] - 1000
+    made.write_table(tmp_path / "logs" / "t.parquet", [request, answer, ahead, its])
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t")
+    assert (report.answer_before_request, report.in_the_future) == (1, 2)
+    assert traffic(tmp_path / "t")[0].latency_ns == 0
+
+
+def test_one_bad_row_of_a_table_costs_itself_only(tmp_path):
+    rows = [plain_row(made.exchange(i)) for i in range(4)]
+    rows[2]["hour"] = "noon"
+    text = "".join(json.dumps(r) + "\n" for r in rows)
+    (tmp_path / "t.jsonl").write_text(text)
+    report = imported("table", tmp_path / "t.jsonl", tmp_path / "t")
+    assert (report.joined, report.undecodable) == (3, 1)
+    assert report.examples[0].startswith("t.jsonl:3: 'hour' has a value")
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "message"),
+    [
+        ("kserve", {"id": ["1"], "reqtype": ["x"], "bytes": [""], "inferenceService": ["m"]}, "did you mean 'reqtype'"),
+        ("seldon", {"key": ["1"]}, "no column 'value'"),
+        ("databricks", {"request": ["1"]}, "no column 'databricks_request_id'"),
+        ("table", {"id": ["1"]}, "no column 'at'"),
+    ],
+)  # fmt: skip
+def test_wrong_columns_are_named(kind, columns, message, tmp_path):
+    names = list(columns)
+    made.write_table(
+        tmp_path / "t.parquet",
+        [dict(zip(names, r, strict=True)) for r in zip(*columns.values(), strict=True)],
+    )
+    with pytest.raises(TrafficError, match=message):
+        imported(kind, tmp_path / "t.parquet", tmp_path / "t")
+
+
+def test_records_that_are_all_unusable_are_an_error_with_a_report(tmp_path):
+    (tmp_path / "x.jsonl").write_text("no\n")
+    with pytest.raises(TrafficError, match="none of the 1 records could be used"):
+        imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    assert (tmp_path / "t" / "imports" / "sagemaker.quarantine.jsonl").exists()
+
+
+def test_a_table_that_grew_gives_only_what_is_new(tmp_path):
+    recorded = [made.exchange(i) for i in range(4)]
+    lines = [made.capture(e) + "\n" for e in recorded]
+    (tmp_path / "x.jsonl").write_text("".join(lines[:2]))
+    imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    (tmp_path / "x.jsonl").write_text("".join(lines))
+    assert imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t").written == 4
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import test_record_importers as t
+print("go", flush=True)
+t.imported("sagemaker", Path({source!r}), Path({to!r}))
+"""
+
+
+def test_a_killed_import_goes_on_and_gives_the_same_traffic(tmp_path):
+    recorded = [made.exchange(i) for i in range(5000)]
+    (tmp_path / "x.jsonl").write_text("".join(made.capture(e) + "\n" for e in recorded))
+    whole = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "whole")
+    script = textwrap.dedent(_KILLED).format(
+        tests=str(Path(__file__).parent), source=str(tmp_path / "x.jsonl"), to=str(tmp_path / "t")
+    )
+    deaths = 0
+    for wait_s in (0.3, 0.6, 1.0):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        )
+        with process:
+            process.stdout.readline()
+            time.sleep(wait_s)
+            process.send_signal(signal.SIGKILL)
+        deaths += process.returncode == -signal.SIGKILL
+    report = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    assert deaths
+    assert traffic(tmp_path / "t") == traffic(tmp_path / "whole")
+    assert (report.written, report.records) == (whole.written, whole.records)
+
+
+def test_a_kill_between_file_and_note_leaves_each_exchange_once(tmp_path, monkeypatch):
+    recorded = [made.exchange(i, step_ns=3600 * made.SECOND) for i in range(3)]
+    kind = write_source("seldon.kcat", tmp_path / "logs", recorded)
+    from harness.record.importers.staging import Staging
+
+    end_file, calls = Staging.end_file, []
+
+    def dies(self, number):
+        calls.append(number)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        end_file(self, number)
+
+    monkeypatch.setattr(Staging, "end_file", dies)
+    with pytest.raises(KeyboardInterrupt):
+        imported(kind, tmp_path / "logs", tmp_path / "t")
+    assert imported(kind, tmp_path / "logs", tmp_path / "t").traffic_files == 3
+    made.same(traffic(tmp_path / "t"), recorded)
+
+
+def test_an_import_into_an_object_store_is_the_same(bucket, tmp_path):
+    recorded = [made.exchange(i) for i in range(3)]
+    kind = write_source("seldon.kcat", tmp_path / "logs", recorded)
+    read = functools.partial(seldon.read, limit=LIMIT)
+    target = ImportTarget(to=bucket / "t", state=tmp_path / "state", name=kind)
+    for _ in range(2):
+        run_import(source_files(tmp_path / "logs", seldon.SUFFIXES), read, target, signature=None)
+    made.same(traffic(bucket / "t"), recorded)
+
+
+def test_logs_in_an_object_store_are_read(bucket, tmp_path):
+    from harness.store.places import move
+
+    recorded = [made.exchange(i) for i in range(3)]
+    kind = write_source("seldon.parquet", tmp_path / "logs", recorded)
+    move(tmp_path / "logs" / "t.parquet", bucket / "logs" / "t.parquet")
+    imported(kind, bucket / "logs", tmp_path / "t")
+    made.same(traffic(tmp_path / "t"), recorded)
+
+
+def test_two_imports_into_one_traffic_at_once_are_refused(tmp_path):
+    from harness.record.importers.staging import Staging
+
+    kind = write_source("seldon.kcat", tmp_path / "logs", [made.exchange(0)])
+    with (
+        Staging(tmp_path / "t" / ".import" / kind / "staging.sqlite"),
+        pytest.raises(TrafficError, match="another import is writing there"),
+    ):
+        imported(kind, tmp_path / "logs", tmp_path / "t")
+
+
+def test_a_table_without_a_response_gives_requests_only(tmp_path):
+    mapping = TableMapping(
+        request_id="id", time=Timed(column="at", unit="iso"), model="flights", request="body"
+    )
+    e = made.exchange(0)
+    row = {"id": e.request_id, "at": made.iso_of(e.ts_ns), "body": json.loads(made.v1_request(e))}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    report = imported("table", tmp_path / "t.jsonl", tmp_path / "t", mapping=mapping)
+    assert report.one_sided_requests == 1
+    assert made.inputs_of(traffic(tmp_path / "t")[0]) == made.inputs_of(e)
+
+
+def test_delta_folders_are_read_by_their_log(tmp_path):
+    from harness.record.importers.delta import present_files
+
+    log = tmp_path / "t" / "_delta_log"
+    log.mkdir(parents=True)
+    actions = [
+        [{"add": {"path": "a%20b.parquet"}}, {"add": {"path": "c.parquet"}}],
+        [{"remove": {"path": "c.parquet"}}],
+    ]
+    for version, entries in enumerate(actions):
+        (log / f"{version:020d}.json").write_text("".join(json.dumps(e) + "\n" for e in entries))
+    assert present_files(tmp_path / "t") == ["a b.parquet"]
+    (log / f"{4:020d}.json").write_text("")
+    with pytest.raises(TrafficError, match="gaps"):
+        present_files(tmp_path / "t")
+    pq.write_table(
+        made.pa.table({"add": [{"path": "z.parquet"}], "remove": [None]}),
+        log / f"{3:020d}.checkpoint.parquet",
+    )
+    assert present_files(tmp_path / "t") == ["z.parquet"]
