@@ -124,14 +124,14 @@ def seal(
     return 0
 
 
-_IMPORT_EXAMPLES = """Example:
+_IMPORT_EXAMPLES = """Example: harness traffic import table requests.csv --to traffic --mapping mapping.yaml
 
 \b
+More:
   harness traffic import kserve s3://logs/default/flights --to traffic --model models:/flights@champion
   harness traffic import sagemaker captures/ --to traffic --model models/flights/v1.onnx
   harness traffic import databricks payload_table/ --to traffic --model-name flights
   harness traffic import seldon topics/ --to s3://bucket/traffic
-  harness traffic import table requests.csv --to traffic --mapping mapping.yaml
 """
 
 
