@@ -27,6 +27,7 @@ EXIT_FAILED = 4
 
 _COMMANDS = {
     "bench": "harness.cli.bench",
+    "canary": "harness.cli.canary",
     "compare": "harness.cli.compare",
     "demo": "harness.cli.demo",
     "doctor": "harness.cli.doctor",

@@ -239,6 +239,8 @@ class Section:
         return float(value)
 
     def _items(self, key: str) -> list[yaml.Node]:
+        if key not in self:
+            raise self.error(key, "is missing", "Add it: it needs a list.")
         node = self._values[key]
         if not isinstance(node, yaml.SequenceNode):
             raise self.error(key, f"needs a list, not {_shown(node)}", "Write it as [a, b].")

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import itertools
 
-from harness.core.live import Live, LiveGuardrail, LiveKind
-from harness.core.policies import Direction
+from harness.core.live import Live, LiveGuardrail, LiveKind, LiveMetric, OnFailure, Ramp, UnitIn
+from harness.core.policies import DecisionRule, Direction
 from harness.decide.document import Section
+from harness.decide.live_metrics import METRIC_KEYS, NEEDS_DECISION, read_source
 
-_KEYS = ("steps", "unit", "maturity", "cycle", "bursts", "sample_ratio", "guardrails")
+_KEYS = (
+    "steps",
+    "stay",
+    "budget",
+    "unit",
+    "unit_in",
+    "on_failure",
+    "patience",
+    "maturity",
+    "cycle",
+    "bursts",
+    "sample_ratio",
+    "guardrails",
+)
+_CANARY_KEYS = ("stay", "on_failure")
 _RAIL_KEYS = (
     "name",
     "kind",
@@ -20,16 +35,19 @@ _RAIL_KEYS = (
     "effect",
     "variance",
     "label_maturity",
+    *METRIC_KEYS,
 )
-_ZERO_ONE = (0.0, 1.0)
 
 
-def read_live(section: Section, alphas: tuple[float, float]) -> Live:
+def read_live(
+    section: Section, alphas: tuple[float, float], decision: DecisionRule | None = None
+) -> Live:
     """Reads and checks the section.
 
     Args:
       section: its keys.
       alphas: (promotion, rollback) error rates of the policy.
+      decision: the policy's, for metrics that need one.
 
     Raises:
       PolicyError: what is not understood, or could never be tested.
@@ -38,6 +56,10 @@ def read_live(section: Section, alphas: tuple[float, float]) -> Live:
     default = Live(guardrails=())
     steps = _steps(section)
     guardrails = _guardrails(section, shadow=not steps)
+    for guardrail in guardrails:
+        if decision is None and guardrail.metric in NEEDS_DECISION:
+            what = f"'{guardrail.name}' ({guardrail.metric.value}) needs the policy's `decision`"
+            raise section.error("guardrails", what, "Add `decision: {output: …, rule: …}`.")
     gap_s, longest_s = default.burst_gap_s, default.burst_longest_s
     if "bursts" in section:
         bursts = section.section("bursts")
@@ -57,6 +79,48 @@ def read_live(section: Section, alphas: tuple[float, float]) -> Live:
         sample_ratio_alpha=_level(section, "sample_ratio", default.sample_ratio_alpha),
         alpha_promote=alphas[0],
         alpha_rollback=alphas[1],
+        unit_in=_unit_in(section),
+        ramp=_ramp(section, shadow=not steps),
+        on_failure=section.maybe(
+            "on_failure", lambda key: section.choice(key, OnFailure), default.on_failure
+        ),
+        patience_s=section.maybe("patience", section.seconds, default.patience_s),
+        decision=decision,
+    )
+
+
+def _unit_in(section: Section) -> UnitIn:
+    if "unit_in" in section and "unit" not in section:
+        what = "says where the unit is named, and there is none"
+        raise section.error("unit_in", what, "Add `unit: <name>`, or leave it out.")
+    return section.maybe("unit_in", lambda key: section.choice(key, UnitIn), UnitIn.METADATA)
+
+
+def _ramp(section: Section, *, shadow: bool) -> Ramp:
+    """Least stay at each step, and the budget."""
+    for key in _CANARY_KEYS if shadow else ():
+        if key in section:
+            what = "is about split traffic, and there are no steps"
+            raise section.error(key, what, "Add `steps`, or leave it out.")
+    ramp = Ramp()
+    stay_s, stay_requests = ramp.stay_s, ramp.stay_requests
+    if "stay" in section:
+        stay = section.section("stay")
+        stay.only(("time", "requests"))
+        stay_s = stay.maybe("time", stay.seconds, stay_s)
+        stay_requests = stay.maybe("requests", lambda key: stay.integer(key, least=1), 0)
+    budget_s: float | None = None
+    budget_requests: int | None = None
+    if "budget" in section:
+        budget = section.section("budget")
+        budget.only(("time", "requests"))
+        budget_s = budget.seconds("time") if "time" in budget else None
+        budget_requests = budget.integer("requests", least=1) if "requests" in budget else None
+    return Ramp(
+        stay_s=stay_s,
+        stay_requests=stay_requests,
+        budget_s=budget_s,
+        budget_requests=budget_requests,
     )
 
 
@@ -110,7 +174,8 @@ def _guardrail(section: Section, *, shadow: bool) -> LiveGuardrail:
         return _errors(section, name, gating=gating)
     if "ratio" in section:
         raise section.error("ratio", "belongs to kind errors", "Use `margin`.")
-    bounds = section.interval("range")
+    source = read_source(section, kind)
+    bounds = source.bounds
     direction = section.maybe(
         "direction", lambda key: section.choice(key, Direction), Direction.INCREASE
     )
@@ -127,18 +192,35 @@ def _guardrail(section: Section, *, shadow: bool) -> LiveGuardrail:
         gap=gap,
         second_moment=None if variance is None else variance + squared,
         label_maturity_s=section.maybe("label_maturity", section.seconds, None),
+        metric=source.metric,
+        loss=source.loss,
+        slower_than_s=source.slower_than_s,
     )
 
 
 def _errors(section: Section, name: str, *, gating: bool) -> LiveGuardrail:
-    for key in ("range", "margin", "direction", "effect", "variance", "label_maturity"):
+    for key in (
+        "range",
+        "margin",
+        "direction",
+        "effect",
+        "variance",
+        "label_maturity",
+        *METRIC_KEYS,
+    ):
         if key in section:
             what = "has no meaning for errors: their rates' ratio is tested as they come"
             raise section.error(key, what, "Leave it out.")
     ratio = section.number("ratio")
     if ratio < 1.0:
         raise section.error("ratio", f"needs a ratio from 1, not {ratio:g}", "Write `ratio: 1.5`.")
-    return LiveGuardrail(name=name, kind=LiveKind.ERRORS, margin=ratio, gating=gating)
+    return LiveGuardrail(
+        name=name,
+        kind=LiveKind.ERRORS,
+        margin=ratio,
+        gating=gating,
+        metric=LiveMetric.FAILURE,
+    )
 
 
 def _margin(

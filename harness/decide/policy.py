@@ -101,7 +101,7 @@ def policy_from_yaml(text: str, where: str) -> Policy:
             "Write one of them, or give the policy to `harness judge` with a table.",
         )
     preset = document.choice("preset", Preset, {"hotfix": "the preset for an open incident"})
-    decision = read_decision(document.section("decision")) if "decision" in document else None
+    decision = _decision(document)
     policy = _policy(document, preset, decision, expanded_guardrails(document, preset, decision))
     unit = _gate_unit(document, policy)
     policy = dataclasses.replace(policy, anchor=_anchor(document, policy), digest="")
@@ -192,7 +192,11 @@ def live_from_yaml(text: str, where: str) -> Live:
     document = _document(text, where)
     if "live" not in document:
         raise document.error("live", "is missing", "Say how traffic is split and what is tested.")
-    return read_live(document.section("live"), read_alphas(document))
+    return read_live(document.section("live"), read_alphas(document), _decision(document))
+
+
+def _decision(document: Section) -> DecisionRule | None:
+    return read_decision(document.section("decision")) if "decision" in document else None
 
 
 def _anchor(document: Section, policy: Policy) -> str:
@@ -306,7 +310,7 @@ def _policy(
     alpha_promote, alpha_rollback = read_alphas(document)
     if "live" in document:
         # Read for its mistakes: a replay and a table have no live traffic.
-        read_live(document.section("live"), (alpha_promote, alpha_rollback))
+        read_live(document.section("live"), (alpha_promote, alpha_rollback), _decision(document))
     policy = Policy(
         version=VERSION,
         preset=preset,

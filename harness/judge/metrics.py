@@ -99,7 +99,7 @@ def observe(
             features = guardrail.scope is Scope.FEATURES
             return _parity(sides, feature_mismatch if features else output_mismatch)
         case Metric.NAN_RATE:
-            return _entered(sides, _request_means(pair, _nan_difference(pair)))
+            return _entered(sides, request_means(pair, _nan_difference(pair)))
         case Metric.LOSS_DIFFERENCE:
             return _loss(guardrail, pair, _needed(decision, guardrail), labels, sides)
         case Metric.CALIBRATION_SHIFT:
@@ -127,7 +127,7 @@ def _unlabelled(
             "beside the replay.",
         )
     rows = _ROW_VALUES[guardrail.metric](pair, _needed(decision, guardrail))
-    return _entered(sides, _request_means(pair, rows))
+    return _entered(sides, request_means(pair, rows))
 
 
 def _same_batch(pair: PairBatch, *columns: Floats | Bools | None) -> None:
@@ -197,7 +197,7 @@ def _loss(
             "Import 0/1 labels, or use `loss: zero_one`.",
         )
     rows = _loss_rows(guardrail, pair, decision, np.repeat(y, pair.requests.rows))
-    values = _request_means(pair, rows)
+    values = request_means(pair, rows)
     return _entered(sides, values, no_label=np.isnan(y))
 
 
@@ -223,7 +223,7 @@ def _calibration(
     odd: Bools = ~np.isnan(y) & (y != 0.0) & (y != 1.0)
     score = scores(pair, decision)
     residual = np.repeat(y, pair.requests.rows) - score.candidate
-    values = _entered(sides, _request_means(pair, residual), no_label=np.isnan(y) | odd)
+    values = _entered(sides, request_means(pair, residual), no_label=np.isnan(y) | odd)
     counts = dict(values.left_out)
     n_odd = int(np.count_nonzero(odd & ~sides.not_run))
     if n_odd:
@@ -232,7 +232,7 @@ def _calibration(
     return Values(
         x=values.x,
         failed=values.failed,
-        score=_request_means(pair, score.baseline),
+        score=request_means(pair, score.baseline),
         left_out=tuple((reason, n) for reason, n in counts.items() if n),
     )
 
@@ -246,7 +246,7 @@ def _excess(
         return _entered(sides, nothing, not_measured=sides.both | sides.baseline_failed)
     ours = replace(pair, candidate=again.baseline)
     theirs = replace(pair, baseline=pair.candidate, candidate=again.candidate)
-    parts = [_request_means(p, _flips(p, decision)) for p in (pair, ours, theirs)]
+    parts = [request_means(p, _flips(p, decision)) for p in (pair, ours, theirs)]
     repeated = (ours.candidate.outcome == Outcome.OK) & (theirs.candidate.outcome == Outcome.OK)
     # A version that answers once and fails once has failed: its answers cannot be told apart.
     x = np.where(repeated, excess_flips(*parts), np.nan)
@@ -285,10 +285,11 @@ def _different(left: Floats, right: Floats) -> Floats:
 
 def _nan_difference(pair: PairBatch) -> Floats:
     """1[any output value of the row is NaN], candidate's minus baseline's, shape (R,)."""
-    return _nan_rows(pair.candidate, pair) - _nan_rows(pair.baseline, pair)
+    return nan_rows(pair.candidate, pair) - nan_rows(pair.baseline, pair)
 
 
-def _nan_rows(observed: Observations, pair: PairBatch) -> Floats:
+def nan_rows(observed: Observations, pair: PairBatch) -> Floats:
+    """1 where any output value of a row is NaN, else 0, shape (R,)."""
     found = np.zeros(int(pair.requests.rows.sum()), np.bool_)
     for values in observed.outputs.values():
         if values.dtype.kind == "f" and values.size:
@@ -296,7 +297,7 @@ def _nan_rows(observed: Observations, pair: PairBatch) -> Floats:
     return found.astype(np.float64)
 
 
-def _request_means(pair: PairBatch, rows: Floats) -> Floats:
+def request_means(pair: PairBatch, rows: Floats) -> Floats:
     """Mean over each request's rows, shape (n,); NaN without rows."""
     k = pair.requests.rows
     if len(rows) == len(k) and (k == 1).all():

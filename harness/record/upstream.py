@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -79,6 +79,20 @@ class Upstream:
         await self._channel.close()
 
 
-Route = Callable[[str, bytes, Metadata], Upstream]
-"""Chooses the upstream of a call: (method, request, metadata) → Upstream. It must not wait. A stream
+class Callee(Protocol):
+    """Who answers one call: an upstream, or a view of one that only this call has."""
+
+    @property
+    def name(self) -> str:
+        """What the finished call carries; asked when it has ended."""
+
+    def unary(self, method: str) -> Any:  # noqa: ANN401 - grpc has no types
+        """A callable for a unary method that takes and gives bytes."""
+
+    def stream(self, method: str) -> Any:  # noqa: ANN401 - grpc has no types
+        """A callable for a method of any kind as a stream of bytes each way."""
+
+
+Route = Callable[[str, bytes, Metadata], Callee]
+"""Chooses the upstream of a call: (method, request, metadata) → who answers. It must not wait. A stream
 is routed once, by its first message; what is no inference is routed with an empty request."""

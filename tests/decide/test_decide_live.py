@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.core.errors import PolicyError
-from harness.core.live import Live, LiveGuardrail, LiveKind
+from harness.core.live import Live, LiveGuardrail, LiveKind, LiveMetric
 from harness.core.policies import Direction
 from harness.decide.policy import live_from_yaml, policy_from_yaml, table_policy_from_yaml
 
@@ -40,7 +40,8 @@ def test_everything_that_is_said_is_read():
         guardrails=(
             LiveGuardrail(name="score", kind=LiveKind.SHIFT, margin=0.05, direction=Direction.BOTH,
                           gap=0.04, second_moment=0.09),
-            LiveGuardrail(name="errors", kind=LiveKind.ERRORS, margin=1.5, gating=False),
+            LiveGuardrail(name="errors", kind=LiveKind.ERRORS, margin=1.5, gating=False,
+                          metric=LiveMetric.FAILURE),
             LiveGuardrail(name="loss", kind=LiveKind.SHIFT, margin=0.02, label_maturity_s=86_400.0),
         ),
     )  # fmt: skip

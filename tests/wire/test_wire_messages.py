@@ -216,7 +216,8 @@ def test_path_of_the_public_service():
     assert MODEL_INFER == "/inference.GRPCInferenceService/ModelInfer"
 
 
-def test_generated_classes_match_the_proto(tmp_path):
+@pytest.mark.parametrize("name", ["open_inference", "canary_judge"])
+def test_generated_classes_match_the_proto(tmp_path, name):
     subprocess.run(
         [
             sys.executable,
@@ -224,10 +225,10 @@ def test_generated_classes_match_the_proto(tmp_path):
             "grpc_tools.protoc",
             "-Iprotos",
             f"--python_out={tmp_path}",
-            "open_inference.proto",
+            f"{name}.proto",
         ],
         cwd=ROOT,
         check=True,
     )
-    committed = ROOT / "harness" / "wire" / "gen" / "open_inference_pb2.py"
-    assert (tmp_path / "open_inference_pb2.py").read_text() == committed.read_text()
+    committed = ROOT / "harness" / "wire" / "gen" / f"{name}_pb2.py"
+    assert (tmp_path / f"{name}_pb2.py").read_text() == committed.read_text()

@@ -1,4 +1,4 @@
-"""Message classes made from protos/open_inference.proto; a test makes them again and compares.
+"""Message classes made from protos/*.proto; a test makes them again and compares.
 
-python -m grpc_tools.protoc -Iprotos --python_out=harness/wire/gen open_inference.proto
+python -m grpc_tools.protoc -Iprotos --python_out=harness/wire/gen open_inference.proto canary_judge.proto
 """

@@ -10,7 +10,7 @@ from harness.core.verdicts import Decision
 from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
 from harness.judge.live_plan import LiveBatch
-from harness.pipeline.live_plan import live_plan, read_live_policy
+from harness.live.policy import live_plan, read_live_policy
 
 POLICY = """
 version: 1

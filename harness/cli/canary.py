@@ -1,0 +1,115 @@
+"""harness canary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.cli.options import as_json_option, creatable, existing
+
+_EPILOG = """Example: harness canary --listen 0.0.0.0:8001 --baseline old:8001 --candidate new:8001
+--policy policy.yaml --out canary
+
+Follow it: harness canary --follow canary
+
+Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy.yaml --out canary
+"""
+
+
+@click.command("canary", short_help="Split live traffic, judge as it goes, roll back by itself.",
+               epilog=_EPILOG)  # fmt: skip
+@click.option("--listen", metavar="HOST:PORT", default="",
+              help="Serve Open Inference clients here, from either version.")  # fmt: skip
+@click.option("--baseline", metavar="HOST:PORT", default="", help="The version in production.")
+@click.option("--candidate", metavar="HOST:PORT", default="", help="The new version.")
+@click.option("--candidate-id", metavar="TEXT", default="",
+              help="Its version or digest: a restart with another one is refused.")  # fmt: skip
+@click.option("--policy", "-p", type=click.Path(path_type=Path), callback=existing,
+              help="Policy with a `live` section that has `steps`.")  # fmt: skip
+@click.option("--out", "-o", type=click.Path(path_type=Path), callback=creatable,
+              help="Folder for evidence and state; given again, the canary in it goes on.")  # fmt: skip
+@click.option(
+    "--seed",
+    metavar="TEXT",
+    default="",
+    help="Of the split (default: a new secret one, kept in the folder).",
+)
+@click.option("--labels", type=click.Path(path_type=Path), callback=existing,
+              help='JSON lines that are appended to: {"unit": "u17", "label": 1}.')  # fmt: skip
+@click.option("--judge-listen", metavar="HOST:PORT", default="",
+              help="Serve harness.v1.CanaryJudge (protos/canary_judge.proto): Watch, and without --listen Observe.")  # fmt: skip
+@click.option("--look-every", type=click.FloatRange(min=0.01, max=60.0), default=0.5, show_default=True,
+              metavar="SECONDS", help="Between two looks at the evidence.")  # fmt: skip
+@click.option("--exit-when-decided", is_flag=True,
+              help="End with the verdict (default: serve on, from the version that it chose).")  # fmt: skip
+@click.option("--follow", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Serve nothing: print what the canary in this folder says, until its verdict.")  # fmt: skip
+@as_json_option
+def command(
+    listen: str, baseline: str, candidate: str, candidate_id: str, policy: Path | None,
+    out: Path | None, seed: str, labels: Path | None, judge_listen: str, look_every: float,
+    exit_when_decided: bool, follow: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Split live traffic between two versions by unit, judge it as it goes, and act on the verdict.
+
+    A ROLLBACK, or a HOLD that is final, sends the very next request to the baseline; a PROMOTE
+    sends all to the candidate. A request that names no unit is answered by the baseline. What the
+    candidate fails goes to the client as it is, unless the policy says `on_failure: baseline`.
+
+    Exit codes when it ends: 0 PROMOTE, 1 ROLLBACK, 2 usage or configuration, 3 HOLD or no verdict
+    yet, 4 the canary itself failed.
+    """
+    if follow is not None:
+        return _follow(follow, as_json=as_json)
+    for option, value in (("--policy", policy), ("--out", out)):
+        if value is None:
+            raise click.UsageError(f"Missing option '{option}', or --follow DIR.")
+    if not listen and not judge_listen:
+        raise click.UsageError("Give --listen to serve clients, or --judge-listen to judge only.")
+    if listen and not (baseline and candidate):
+        raise click.UsageError("--listen needs --baseline and --candidate.")
+    import secrets
+
+    from harness.live.serving import EXIT_CODES, CanaryOptions, serve_canary, serve_judge
+
+    options = CanaryOptions(
+        policy=policy or Path(), out=out or Path(), seed=seed, listen=listen, baseline=baseline,
+        candidate=candidate, candidate_id=candidate_id, labels=labels, judge_listen=judge_listen,
+        batch_s=look_every, exit_when_decided=exit_when_decided,
+    )  # fmt: skip
+
+    def told(line: str) -> None:
+        click.echo(line, err=True)
+
+    standing = (
+        serve_canary(options, lambda: secrets.token_hex(16), told)
+        if listen
+        else serve_judge(options, told)
+    )
+    from harness.core.jsonable import jsonable
+
+    click.echo(
+        json.dumps(jsonable(standing), indent=2)
+        if as_json
+        else f"{standing.decision.value}: {standing.explanation}"
+    )
+    return EXIT_CODES[standing.decision]
+
+
+def _follow(path: Path, *, as_json: bool) -> int:
+    import time
+
+    from harness.core.verdicts import Decision
+    from harness.live.follow import follow, text_of
+    from harness.live.serving import EXIT_CODES
+
+    def wait() -> bool:
+        time.sleep(0.2)
+        return True
+
+    last: dict[str, object] = {}
+    for last in follow(path, wait):
+        click.echo(json.dumps(last, ensure_ascii=False) if as_json else text_of(last))
+    return EXIT_CODES[Decision(str(last["decision"]))]

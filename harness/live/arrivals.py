@@ -1,0 +1,94 @@
+"""Every arrival in a small file in memory that outlives the process: what a kill lost has names.
+
+A request enters the evidence when its answer is known and its batch is in the journal. One that was
+under way when the process was killed would leave no trace, and a candidate that brings the proxy
+down would hide its worst answers. So routing writes a record of 40 bytes into a mapped file, which
+costs no system call, and a restart reads who had arrived and never entered. It survives a kill; a
+power cut may lose it, which shows as sequence numbers that are not there.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.errors import GateError
+
+_SLOT = struct.Struct("<QqQdiI")
+"""seq, ts_ns, unit, share, step, candidate."""
+CAPACITY = 1 << 17
+"""Arrivals kept: those not yet in the journal must fit, or they are lost without a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request that was split."""
+
+    seq: int
+    """1, 2, 3 … in order of arrival."""
+    ts_ns: int
+    """Later than that of every arrival before."""
+    unit: int
+    """See `split.Place`."""
+    share: float
+    """Candidate's share in force."""
+    step: int
+    """Of the ramp."""
+    candidate: bool
+    """The arm that the unit falls to."""
+
+
+class Arrivals:
+    """The mapped file.
+
+    Args:
+      path: made when missing, at its full size, so that a full disk shows here and not later.
+      capacity: slots.
+
+    Raises:
+      GateError: it cannot be made or mapped.
+    """
+
+    def __init__(self, path: Path, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        size = capacity * _SLOT.size
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, size)
+                self._map = mmap.mmap(handle, size)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise GateError(
+                str(path), f"cannot be made: {error.strerror}", "Make room or give access there."
+            ) from error
+
+    def put(self, arrival: Arrival) -> None:
+        """Keeps an arrival in place of the oldest."""
+        _SLOT.pack_into(
+            self._map, (arrival.seq % self._capacity) * _SLOT.size, arrival.seq, arrival.ts_ns,
+            arrival.unit, arrival.share, arrival.step, int(arrival.candidate),
+        )  # fmt: skip
+
+    def after(self, seq: int) -> list[Arrival]:
+        """Arrivals with a later number that are still kept, in order.
+
+        Args:
+          seq: the last one that is in the journal.
+        """
+        found = [a for a in self._all() if a.seq > seq]
+        return sorted(found, key=lambda arrival: arrival.seq)
+
+    def _all(self) -> Iterator[Arrival]:
+        for seq, ts_ns, unit, share, step, candidate in _SLOT.iter_unpack(self._map):
+            if seq:
+                yield Arrival(seq, ts_ns, unit, share, step, bool(candidate))
+
+    def close(self) -> None:
+        """Unmaps the file."""
+        self._map.close()

@@ -1,0 +1,350 @@
+"""The canary: who answers a request, what is known of it, and what that means for the next one.
+
+It holds no clock and does no I/O: instants, answers and labels are given to it. `route` may be
+called from another thread than everything else, and is quick.
+
+    route ── intake ── batch (journal) ── judge ── a step up, or the end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from harness.core.live import Live, LiveMetric, Standing
+from harness.core.tensors import Floats
+from harness.core.verdicts import Decision, Evidence
+from harness.judge.exposures import Requests
+from harness.judge.live import LiveJudge
+from harness.judge.live_plan import LiveAnswer, LiveBatch
+from harness.judge.live_state import sealed, unsealed
+from harness.live.arrivals import Arrival
+from harness.live.intake import Intake
+from harness.live.labels import Label, LabelBook
+from harness.live.policy import live_plan
+from harness.live.ramp import Ascent
+from harness.live.split import Split, name_of
+
+UNWATCHED_NS = 60_000_000_000
+"""Nobody has looked at the evidence for so long: no further user is exposed until somebody does."""
+
+_GOES_ON = "undecided"
+_ENDINGS = {
+    "budget_spent": "The budget of {what} is spent and neither harm nor its absence is proven: "
+    "traffic goes to the baseline.",
+    "state_damaged": "The saved evidence cannot be believed ({what}): traffic goes to the baseline. "
+    "Start a new canary in another folder.",
+    "state_not_saved": "The evidence cannot be saved ({what}): traffic goes to the baseline. "
+    "Make room, then start a new canary in another folder.",
+    "observations_lost": "{what} requests left no trace when the process ended: what they would have "
+    "shown is not known, and traffic goes to the baseline. Start a new canary in another folder.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A batch on its way from the requests to the judge: what the journal keeps of it."""
+
+    batch: LiveBatch
+    """For the judge."""
+    seq: int
+    """Number of the last arrival that is in it or in one before."""
+    answers: dict[str, Floats]
+    """Guardrail with a loss → what the label will be compared with, NaN = failed; one a request."""
+    label_offset: int
+    """Bytes of the label file whose labels are in it or in one before."""
+
+
+class Canary:
+    """One comparison of two versions on split traffic.
+
+    Args:
+      live: the policy's live section, with steps.
+      seed: of the split.
+      noted: hears of every arrival that will enter, before `route` returns.
+    """
+
+    def __init__(
+        self, live: Live, seed: str, noted: Callable[[Arrival], None] = lambda _: None
+    ) -> None:
+        self._live = live
+        self._plan = live_plan(live)
+        self._split = Split(seed)
+        self._ascent = Ascent(live.steps, live.ramp)
+        self._judge = LiveJudge(self._plan)
+        self._answer = self._judge.answer()
+        self._labels = LabelBook(live.guardrails)
+        self._losses = tuple(g.name for g in live.guardrails if g.metric is LiveMetric.LOSS)
+        self._intake = Intake(live, self._split, noted)
+        self._intake.at(0, self._ascent.share)
+        self._number = 0
+        self._n_requests = 0
+        self._until_ns = 0
+        self._looked_ns: int | None = None
+        self._ending: tuple[Decision, str, str] | None = None
+
+    # Routing
+
+    def route(self, unit: str | None, ts_ns: int) -> Arrival | None:
+        """Chooses the version of a request that is judged.
+
+        Args:
+          unit: as the request names it; None = it names none.
+          ts_ns: when it came.
+
+        Returns:
+          Its arrival; None where it enters nothing and `standing_arm` answers it.
+        """
+        if self._ending is not None:
+            return None
+        if unit is None:
+            self.count("without_unit")
+            return None
+        if self._looked_ns is not None and ts_ns - self._looked_ns > UNWATCHED_NS:
+            self.count("unwatched")
+            return None
+        return self._intake.arrive(unit, ts_ns)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more is judged."""
+        return self._ending is not None
+
+    @property
+    def standing_arm(self) -> bool:
+        """Who answers requests that are not judged: the candidate only once it is promoted."""
+        return self._ending is not None and self._ending[0] is Decision.PROMOTE
+
+    # Outcomes
+
+    def answered(
+        self, seq: int, values: Mapping[str, float] | None, answers: Mapping[str, float]
+    ) -> None:
+        """Takes in what became of a request; see `Intake.answered`."""
+        self._intake.answered(seq, values, answers)
+
+    def labelled(self, label: Label) -> None:
+        """Takes in a label whose unit is named as requests name it."""
+        self._labels.add(replace(label, unit=name_of(self._split.place(label.unit).unit)))
+
+    def lost(self, arrivals: Iterable[Arrival], last_seq: int) -> None:
+        """Takes in what had arrived before the process ended and is in no batch.
+
+        Args:
+          arrivals: those whose names are known, in order; they enter as failed.
+          last_seq: number of the last arrival there was; what has no name ends the canary.
+        """
+        traceless = self._intake.lost(arrivals, last_seq)
+        if traceless:
+            self.count("lost_without_a_trace", traceless)
+            self.stop("observations_lost", f"{traceless:,}")
+
+    def count(self, reason: str, by: int = 1) -> None:
+        """Counts what enters nothing, or enters as failed."""
+        self._intake.count(reason, by)
+
+    # Batches
+
+    def batch(self, now_ns: int) -> Entry:
+        """What has ended, in order of arrival, up to the first request that may still be answered.
+
+        Args:
+          now_ns: the instant now, by the clock that `route` is given.
+        """
+        self._looked_ns = now_ns
+        ended = self._intake.ended(now_ns)
+        self._expose(ended.requests, ended.answers)
+        return Entry(
+            batch=LiveBatch(
+                number=self._number,
+                until_ns=ended.until_ns,
+                requests=ended.requests,
+                labels=self._labels.take(ended.until_ns),
+            ),
+            seq=ended.seq,
+            answers=ended.answers,
+            label_offset=self._labels.offset,
+        )
+
+    def _expose(self, requests: Requests, answers: Mapping[str, Floats]) -> None:
+        columns = {name: answers[name].tolist() for name in self._losses if name in answers}
+        named = zip(requests.unit.tolist(), requests.ts_ns.tolist(), strict=True)
+        for i, (unit, ts_ns) in enumerate(named):
+            self._labels.expose(unit, ts_ns, {name: found[i] for name, found in columns.items()})
+
+    def judge(self, entry: Entry) -> Standing:
+        """Judges a batch and does what follows: a step up, or the end.
+
+        Args:
+          entry: from `batch`, from the journal, or from whoever splits traffic elsewhere.
+
+        Returns:
+          Where the canary stands.
+
+        Raises:
+          TrafficError: a batch that cannot be taken; nothing of it has been judged.
+        """
+        if self._ending is not None:
+            return self.standing()
+        batch = entry.batch
+        self._answer = self._judge.update(batch)
+        if batch.number < self._number:
+            return self.standing()
+        self._number = batch.number + 1
+        self._until_ns = batch.until_ns
+        self._intake.entered(entry.seq, batch.until_ns if entry.seq else 0)
+        self._expose(batch.requests, entry.answers)
+        self._labels.offset = max(self._labels.offset, entry.label_offset)
+        self._labels.forget(batch.until_ns)
+        n = len(batch.requests)
+        self._n_requests += n
+        at_step = int(np.count_nonzero(batch.requests.propensity == self._ascent.share))
+        self._ascent.count(n, at_step, batch.until_ns)
+        self._follow(self._answer)
+        return self.standing()
+
+    def _follow(self, answer: LiveAnswer) -> None:
+        """What an answer means for the next request."""
+        now_ns, ascent = self._until_ns, self._ascent
+        promoted = answer.decision is Decision.PROMOTE
+        if answer.decision is Decision.ROLLBACK:
+            self._end(Decision.ROLLBACK, answer.reason, answer.explanation)
+        elif not promoted and answer.reason != _GOES_ON:
+            self._end(Decision.HOLD, answer.reason, answer.explanation)
+        elif promoted and ascent.at_top() and ascent.stayed(now_ns):
+            self._end(Decision.PROMOTE, answer.reason, answer.explanation)
+        elif what := ascent.spent(now_ns):
+            self.stop("budget_spent", what)
+        elif ascent.advance(now_ns):
+            self._intake.at(ascent.step, ascent.share)
+
+    def stop(self, reason: str, what: str) -> None:
+        """Ends in HOLD: all traffic to the baseline. What has ended stays as it is.
+
+        Args:
+          reason: budget_spent, state_damaged, state_not_saved or observations_lost.
+          what: completes its sentence.
+        """
+        self._end(Decision.HOLD, reason, _ENDINGS[reason].format(what=what))
+
+    def _end(self, decision: Decision, reason: str, explanation: str) -> None:
+        if self._ending is None:
+            self._ending = decision, reason, explanation
+
+    # What is told
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What entered nothing, or entered as failed, by reason."""
+        return dict(self._intake.counts)
+
+    @counts.setter
+    def counts(self, counts: Mapping[str, int]) -> None:
+        self._intake.counts = dict(counts)
+
+    @property
+    def next_batch(self) -> int:
+        """Number of the batch that comes next."""
+        return self._number
+
+    @property
+    def entered_seq(self) -> int:
+        """Number of the last arrival that is in a batch."""
+        return self._intake.entered_seq
+
+    @property
+    def label_offset(self) -> int:
+        """Bytes of the label file whose labels have been taken."""
+        return self._labels.offset
+
+    @property
+    def last_ns(self) -> int:
+        """No later arrival is before it."""
+        return max(self._intake.last_ns, self._until_ns)
+
+    def standing(self) -> Standing:
+        """Where the canary stands now."""
+        answer, step = self._answer, self._ascent.step
+        going_on = answer.explanation
+        if answer.decision is Decision.PROMOTE:
+            steps = len(self._live.steps)
+            going_on = f"{going_on} The ramp is at step {step + 1} of {steps}."
+        decision, reason, explanation = self._ending or (Decision.HOLD, _GOES_ON, going_on)
+        counts = dict(answer.ignored) | self._labels.counts | self.counts
+        return Standing(
+            ts_ns=self._until_ns,
+            decision=decision,
+            reason=reason,
+            explanation=explanation,
+            final=self._ending is not None,
+            step=step,
+            share=self._ascent.share if self._ending is None else float(self.standing_arm),
+            n_requests=self._n_requests,
+            n_units=answer.n_units,
+            n_closed=answer.n_closed,
+            sample_ratio_p=answer.sample_ratio_p,
+            culprits=answer.culprits,
+            log_e_rollback=answer.log_e_rollback,
+            promote_at=answer.promote_at,
+            counts=tuple(sorted(counts.items())),
+        )
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What every guardrail has shown."""
+        return self._judge.evidence()
+
+    # A restart
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values from which `from_state` continues with what entered so far."""
+        body = {
+            "judge": self._judge.state(),
+            "labels": self._labels.state(),
+            "ascent": self._ascent.state(),
+            "number": self._number,
+            "entered_seq": self.entered_seq,
+            "last_ns": self.last_ns,
+            "until_ns": self._until_ns,
+            "n_requests": self._n_requests,
+            "counts": self.counts,
+            "ending": None if self._ending is None else [self._ending[0].value, *self._ending[1:]],
+        }
+        return sealed(self._plan, body)
+
+    @classmethod
+    def from_state(
+        cls,
+        state: Any,  # noqa: ANN401 - whatever was kept
+        live: Live,
+        seed: str,
+        noted: Callable[[Arrival], None] = lambda _: None,
+    ) -> Self:
+        """Continues from `state`.
+
+        Args:
+          state: as read back.
+          live: as in the first start.
+          seed: as in the first start.
+          noted: as in the first start.
+
+        Raises:
+          GateError: a damaged state, or one of another plan.
+        """
+        canary = cls(live, seed, noted)
+        body = unsealed(canary._plan, state)
+        canary._judge = LiveJudge.from_state(canary._plan, body["judge"])
+        canary._answer = canary._judge.answer()
+        canary._labels.restore(body["labels"])
+        canary._ascent.restore(body["ascent"])
+        canary._intake.at(canary._ascent.step, canary._ascent.share)
+        canary._intake.entered(int(body["entered_seq"]), int(body["last_ns"]))
+        canary._number, canary._until_ns = int(body["number"]), int(body["until_ns"])
+        canary._n_requests = int(body["n_requests"])
+        canary.counts = body["counts"]
+        if body["ending"] is not None:
+            decision, reason, explanation = body["ending"]
+            canary._ending = Decision(decision), reason, explanation
+        return canary

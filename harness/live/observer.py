@@ -1,0 +1,98 @@
+"""The judge for traffic that somebody else splits: batches come whole and numbered."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from harness.core.errors import GateError
+from harness.core.live import Standing
+from harness.judge.exposures import Requests
+from harness.judge.live_plan import Labels, LiveBatch
+from harness.live.canary import Canary, Entry
+from harness.live.folder import CanaryFolder
+from harness.wire.canary_judge import ObservedColumns
+
+_STATE_EVERY = 50
+
+
+class Observer:
+    """Judges batches as they are sent, one at a time.
+
+    Args:
+      canary: as it starts or goes on.
+      folder: what it must not lose.
+    """
+
+    def __init__(self, canary: Canary, folder: CanaryFolder) -> None:
+        self._canary = canary
+        self._folder = folder
+        self.standing = canary.standing()
+        """After the last batch."""
+
+    def observe(self, sent: ObservedColumns) -> tuple[Standing, int]:
+        """Judges a batch and keeps it.
+
+        Args:
+          sent: as it came.
+
+        Returns:
+          Where the comparison stands, and the number of the batch that is due.
+
+        Raises:
+          TrafficError: a batch that cannot be taken; nothing of it has been judged.
+          GateError: it was judged and cannot be kept; the comparison has ended in HOLD.
+        """
+        before, due = self.standing, self._canary.next_batch
+        entry = Entry(batch=_batch(sent), seq=0, answers={}, label_offset=0)
+        self.standing = self._canary.judge(entry)
+        if not before.final and self._canary.next_batch > due:
+            try:
+                self._keep(entry, before)
+            except OSError as error:
+                self._canary.stop("state_not_saved", error.strerror or "")
+                self.standing = self._canary.standing()
+                where, remedy = str(self._folder.path), "Make room and start anew."
+                raise GateError(where, f"cannot be written: {error.strerror}", remedy) from error
+        return self.standing, self._canary.next_batch
+
+    def _keep(self, entry: Entry, before: Standing) -> None:
+        """Only what the judge has taken is kept: a refused batch would stop every later restart."""
+        self._folder.append(entry, self._canary.counts)
+        if self.standing.final:
+            self._folder.tell("decision", self.standing)
+            self._save()
+            return
+        self._folder.tell("step" if self.standing.step != before.step else "answer", self.standing)
+        if self._folder.since_state >= _STATE_EVERY:
+            self._save()
+
+    def _save(self) -> None:
+        self._folder.publish(self.standing, self._canary.evidence(), ())
+        self._folder.save(self._canary)
+
+    def close(self) -> Standing:
+        """Saves and gives the folder back."""
+        with suppress(OSError):
+            if not self.standing.final:
+                self._folder.tell("stop", self.standing)
+            self._save()
+        self._folder.close()
+        return self.standing
+
+
+def _batch(sent: ObservedColumns) -> LiveBatch:
+    return LiveBatch(
+        number=sent.number,
+        until_ns=sent.until_ns,
+        requests=Requests(
+            ts_ns=sent.ts_ns,
+            unit=sent.unit,
+            candidate=sent.candidate,
+            propensity=sent.propensity,
+            values=sent.values,
+        ),
+        labels={
+            name: Labels(unit=found.unit, value=found.value, ts_ns=found.ts_ns)
+            for name, found in sent.labels.items()
+        },
+    )

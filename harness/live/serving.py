@@ -1,0 +1,186 @@
+"""A canary or a judge on the network, from its start to its last word."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.errors import UsageError
+from harness.core.live import LiveMetric, Standing
+from harness.core.verdicts import Decision
+from harness.live.folder import CanaryFolder, Identity, seed_in
+from harness.live.judge_service import JudgeServer
+from harness.live.label_file import LabelFile
+from harness.live.observer import Observer
+from harness.live.policy import read_live_policy
+from harness.live.steady_clock import SteadyClock
+from harness.live.watcher import Watcher
+from harness.record.proxy import Proxy
+from harness.record.upstream import Upstream
+
+EXIT_CODES = {Decision.PROMOTE: 0, Decision.ROLLBACK: 1, Decision.HOLD: 3}
+_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryOptions:
+    """What the command was given."""
+
+    policy: Path
+    """YAML with a live section that has steps."""
+    out: Path
+    """The canary's folder: made, or gone on from."""
+    seed: str
+    """Of the split; "" = the folder's, or a new one."""
+    listen: str = ""
+    """Where clients come; "" = no proxy, only the judge."""
+    baseline: str = ""
+    """host:port."""
+    candidate: str = ""
+    """host:port."""
+    candidate_id: str = ""
+    """Version or digest of the candidate: a restart with another one is refused."""
+    labels: Path | None = None
+    """JSON lines that somebody appends to."""
+    judge_listen: str = ""
+    """Where harness.v1.CanaryJudge is served; "" = nowhere."""
+    batch_s: float = 0.5
+    """Between two looks."""
+    exit_when_decided: bool = False
+    """Ends with the verdict, in place of serving on with it."""
+
+
+def serve_canary(
+    options: CanaryOptions, new_seed: Callable[[], str], told: Callable[[str], None]
+) -> Standing:
+    """Serves until it is stopped, or decided where that is asked for.
+
+    Args:
+      options: what the command was given.
+      new_seed: makes one where neither the folder nor the options have one.
+      told: hears one line when it serves, with its ports.
+
+    Returns:
+      Where it stands at the end; without a verdict it goes on when it is started again.
+
+    Raises:
+      UsageError: wrong options, or another canary than the folder's.
+    """
+    live = read_live_policy(options.policy)
+    _check(options, live.steps, [g.name for g in live.guardrails if g.metric is LiveMetric.GIVEN
+                                 and g.label_maturity_s is None])  # fmt: skip
+    seed = options.seed or seed_in(options.out) or new_seed()
+    candidate = f"{options.candidate} {options.candidate_id}".strip()
+    identity = Identity.of(live, seed=seed, baseline=options.baseline, candidate=candidate)
+    text = options.policy.read_text(encoding="utf-8")
+    folder, canary = CanaryFolder.start(options.out, live, identity, text)
+    clock = SteadyClock(canary.last_ns)
+    labels = LabelFile(options.labels, canary.label_offset) if options.labels else None
+
+    async def served() -> Standing:
+        upstreams = (
+            Upstream(options.baseline, name="baseline"),
+            Upstream(options.candidate, name="candidate"),
+        )
+        watcher = Watcher(canary, folder, live, upstreams, clock, labels)
+        return await _Served(options, watcher, upstreams).until_the_end(told)
+
+    return asyncio.run(served())
+
+
+def serve_judge(options: CanaryOptions, told: Callable[[str], None]) -> Standing:
+    """Serves harness.v1.CanaryJudge for whoever splits traffic by other means.
+
+    Args:
+      options: `listen`, the versions' addresses and the labels' file are not used.
+      told: hears one line when it serves, with its port.
+
+    Returns:
+      Where it stands at the end; without a verdict it goes on when it is started again.
+
+    Raises:
+      UsageError: wrong options, or another comparison than the folder's.
+    """
+    live = read_live_policy(options.policy)
+    _check(options, live.steps, [])
+    identity = Identity.of(live, seed="", baseline="", candidate=options.candidate_id)
+    text = options.policy.read_text(encoding="utf-8")
+    folder, canary = CanaryFolder.start(options.out, live, identity, text)
+    observer = Observer(canary, folder)
+
+    async def served() -> Standing:
+        server = JudgeServer(lambda: (observer.standing, canary.next_batch), observer.observe)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        told(f"canary: judge on port {await server.start(options.judge_listen)}")
+        while not stop.is_set():
+            if options.exit_when_decided and observer.standing.final:
+                # Whoever watches hears the last word first.
+                await asyncio.sleep(options.batch_s)
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), options.batch_s)
+        await server.stop()
+        return await asyncio.to_thread(observer.close)
+
+    return asyncio.run(served())
+
+
+def _check(options: CanaryOptions, steps: tuple[float, ...], given: list[str]) -> None:
+    where = str(options.policy)
+    if not steps:
+        what = "the live section has no steps, and a canary splits traffic"
+        raise UsageError(where, what, "Add `steps: [0.01, 0.1, 0.5]`, or use `harness shadow`.")
+    if given:
+        what = f"guardrail '{given[0]}' has no `metric`, so nothing says what is measured"
+        remedy = "Add `metric: score_shift` or another one; values that others measure go to --judge-listen."
+        raise UsageError(where, what, remedy)
+
+
+class _Served:
+    """The proxy, the service and the turns, while they run."""
+
+    def __init__(
+        self, options: CanaryOptions, watcher: Watcher, upstreams: tuple[Upstream, Upstream]
+    ) -> None:
+        self._options = options
+        self._watcher = watcher
+        self._proxy = Proxy(watcher.route, [watcher], upstreams=upstreams)
+        self._judge = JudgeServer(lambda: (watcher.standing, 0), None)
+        self._stop = asyncio.Event()
+
+    async def until_the_end(self, told: Callable[[str], None]) -> Standing:
+        """Starts everything, waits, and stops it in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        port = await self._proxy.start(self._options.listen)
+        said = f"canary: serving on port {port}"
+        if self._options.judge_listen:
+            said += f", judge on port {await self._judge.start(self._options.judge_listen)}"
+        told(said)
+        turns = asyncio.create_task(self._turns())
+        await self._stop.wait()
+        await self._proxy.stop(_GRACE_S)
+        await self._judge.stop()
+        await turns
+        return await asyncio.to_thread(self._watcher.close)
+
+    async def _turns(self) -> None:
+        while not self._stop.is_set():
+            try:
+                await asyncio.to_thread(self._watcher.turn)
+            except Exception as trouble:  # noqa: BLE001 - production goes on with the baseline
+                sys.stderr.write(f"harness canary: {type(trouble).__name__}: {trouble}\n")
+                self._watcher.give_up(trouble)
+            if self._options.exit_when_decided and self._watcher.standing.final:
+                self._stop.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self._options.batch_s)

@@ -1,0 +1,256 @@
+"""What a canary keeps on disk: killed anywhere it goes on; what cannot be believed is HOLD."""
+
+import json
+
+import numpy as np
+import pytest
+from canaries import POLICY, Traffic, live
+
+from harness.core.errors import GateError, UsageError
+from harness.core.verdicts import Decision
+from harness.live.arrivals import Arrival, Arrivals
+from harness.live.folder import CanaryFolder, Identity
+from harness.live.follow import follow, text_of
+
+LIVE = live()
+
+
+def identity(**changes):
+    return Identity.of(LIVE, **{"seed": "s", "baseline": "old", "candidate": "new", **changes})
+
+
+def start(path, **changes):
+    return CanaryFolder.start(path, LIVE, identity(**changes), POLICY)
+
+
+def turns(folder, watched, traffic, n, *, save=()):
+    for number in range(n):
+        traffic.answered(watched, 20)
+        entry = watched.batch(traffic.now_ns + 1)
+        folder.append(entry, watched.counts)
+        watched.judge(entry)
+        if number in save:
+            folder.save(watched)
+    return watched.standing()
+
+
+def restarted(path, folder, **changes):
+    """As after a kill: nothing of the former process is asked."""
+    folder.close()
+    return start(path, **changes)
+
+
+def test_arrivals_are_there_after_the_process_and_the_oldest_give_way(tmp_path):
+    kept = Arrivals(tmp_path / "a", capacity=8)
+    arrivals = [Arrival(i, 10**18 + i, 2**63 + i, 0.25, 1, i % 2 == 0) for i in range(1, 13)]
+    for arrival in arrivals:
+        kept.put(arrival)
+    assert Arrivals(tmp_path / "a", capacity=8).after(9) == arrivals[9:]
+    assert [a.seq for a in kept.after(0)] == list(range(5, 13))
+
+
+@pytest.mark.parametrize("save", [(), (0,), (3,), (1, 4)])
+def test_a_kill_after_any_batch_changes_no_answer(tmp_path, save):
+    traffic, twin = Traffic(1, harm=0.1), Traffic(1, harm=0.1)
+    folder, watched = start(tmp_path / "one")
+    other_folder, other = start(tmp_path / "other")
+    for _ in range(3):
+        turns(folder, watched, traffic, 5, save=save)
+        folder, watched = restarted(tmp_path / "one", folder)
+        assert watched.standing() == turns(other_folder, other, twin, 5)
+    assert watched.evidence() == other.evidence()
+
+
+def test_what_was_under_way_at_a_kill_enters_as_failed_under_its_name(tmp_path):
+    traffic = Traffic(2)
+    folder, watched = start(tmp_path / "c")
+    turns(folder, watched, traffic, 2)
+    lost = [traffic.request(watched, f"gone-{i}") for i in range(7)]
+    folder, watched = restarted(tmp_path / "c", folder)
+    again = traffic.request(watched, "gone-0")
+    assert (again.unit, again.candidate) == (lost[0].unit, lost[0].candidate)
+    watched.answered(again.seq, {"score": 0.3, "errors": 0.0}, {})
+    entry = watched.batch(traffic.now_ns + 1)
+    assert entry.batch.requests.ts_ns[:7].tolist() == [a.ts_ns for a in lost]
+    assert np.isnan(entry.batch.requests.values["score"]).tolist() == [True] * 7 + [False]
+    standing = watched.judge(entry)
+    assert standing.n_units == 47
+    assert dict(standing.counts) == {"lost_at_a_restart": 7, "after_maturity": 1}
+
+
+def test_what_was_lost_without_a_trace_is_hold(tmp_path):
+    traffic = Traffic(3)
+    folder, watched = start(tmp_path / "c")
+    turns(folder, watched, traffic, 1)
+    folder.arrivals._capacity = 4  # as if far more had come than the file holds
+    for _ in range(9):
+        traffic.request(watched)
+    folder.close()
+    folder, watched = start(tmp_path / "c")
+    assert (watched.standing().reason, watched.standing().final) == ("observations_lost", True)
+    assert dict(watched.standing().counts)["lost_without_a_trace"] > 0
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_half_a_line_at_the_end_is_lost_and_no_damage(tmp_path, saved):
+    traffic = Traffic(4)
+    folder, watched = start(tmp_path / "c")
+    turns(folder, watched, traffic, 2, save=(1,) if saved else ())
+    traffic.answered(watched, 20)
+    entry = watched.batch(traffic.now_ns + 1)
+    folder.append(entry, {})
+    (journal,) = (tmp_path / "c").glob("journal-*")
+    journal.write_bytes(journal.read_bytes()[:-30])
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert dict(watched.standing().counts) == {"lost_at_a_restart": 20}
+    standing = turns(folder, watched, traffic, 1)
+    assert standing.n_units == 80
+    assert not standing.final
+    # The half line is followed by a whole one: the next start must not take it for damage.
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert watched.standing() == standing
+
+
+def damage_state(path):
+    text = (path / "state.json").read_text()
+    (path / "state.json").write_text(text.replace('"n_requests": 40', '"n_requests": 41'))
+
+
+def damage_journal(path):
+    (journal,) = path.glob("journal-*")
+    content = bytearray(journal.read_bytes())
+    content[40] ^= 1
+    journal.write_bytes(bytes(content))
+
+
+def lose_a_batch(path):
+    (journal,) = path.glob("journal-*")
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[1:]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_state,
+        damage_journal,
+        lose_a_batch,
+        lambda path: (path / "state.json").write_text('{"plan"'),
+        lambda path: (path / "state.json").unlink(),
+        lambda path: (path / "arrivals.bin").unlink(),
+    ],
+)
+def test_damaged_evidence_is_hold_with_all_traffic_on_the_baseline(tmp_path, damage):
+    traffic = Traffic(5)
+    folder, watched = start(tmp_path / "c")
+    turns(folder, watched, traffic, 5, save=(1,))
+    folder.close()
+    damage(tmp_path / "c")
+    folder, watched = start(tmp_path / "c")
+    standing = watched.standing()
+    assert (standing.decision, standing.reason, standing.final) == (
+        Decision.HOLD, "state_damaged", True,
+    )  # fmt: skip
+    assert "cannot be believed" in standing.explanation
+    assert traffic.request(watched) is None
+    assert not watched.standing_arm
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": "t"}, "another seed"),
+        ({"candidate": "newer"}, "another candidate"),
+        ({"baseline": "older"}, "another baseline"),
+    ],
+)
+def test_a_restart_that_asks_something_else_is_refused(tmp_path, changes, says):
+    folder, _ = start(tmp_path / "c")
+    folder.close()
+    with pytest.raises(UsageError, match=says):
+        start(tmp_path / "c", **changes)
+    start(tmp_path / "c")[0].close()
+
+
+def test_a_restart_with_another_policy_is_refused(tmp_path):
+    start(tmp_path / "c")[0].close()
+    other = live(POLICY.replace("margin: 0.1", "margin: 0.2"))
+    asked = Identity.of(other, seed="s", baseline="old", candidate="new")
+    with pytest.raises(UsageError, match="another policy"):
+        CanaryFolder.start(tmp_path / "c", other, asked, POLICY)
+
+
+def test_two_processes_never_share_a_folder(tmp_path):
+    folder, _ = start(tmp_path / "c")
+    with pytest.raises(UsageError, match="another process"):
+        start(tmp_path / "c")
+    folder.close()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "note").write_text("x")
+    with pytest.raises(UsageError, match="not an empty folder"):
+        start(tmp_path / "c")
+    (tmp_path / "c" / "manifest.json").write_text("{}")
+    with pytest.raises(UsageError):
+        start(tmp_path / "c")
+
+
+def test_a_full_disk_shows_before_a_request_is_served(tmp_path, monkeypatch):
+    import os
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(GateError, match="No space left"):
+        start(tmp_path / "c")
+
+
+def test_a_verdict_outlives_a_restart(tmp_path):
+    traffic = Traffic(6, harm=0.4)
+    folder, watched = start(tmp_path / "c")
+    while not watched.ended:
+        turns(folder, watched, traffic, 1)
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert watched.standing().decision is Decision.ROLLBACK
+    assert traffic.request(watched) is None
+
+
+def test_followers_read_what_is_told_until_the_end(tmp_path):
+    traffic = Traffic(7, harm=0.4)
+    folder, watched = start(tmp_path / "c")
+    looks = iter(range(5))
+
+    def wait():
+        if next(looks) == 0:
+            turns(folder, watched, traffic, 3)
+            folder.tell("answer", watched.standing())
+        elif not watched.ended:
+            while not watched.ended:
+                turns(folder, watched, traffic, 1)
+            folder.tell("decision", watched.standing())
+        return True
+
+    told = list(follow(tmp_path / "c", wait))
+    assert [event["event"] for event in told] == ["start", "answer", "decision"]
+    assert told[-1]["decision"] == "ROLLBACK"
+    assert text_of(told[-1]).split()[1] == "ROLLBACK"
+    with pytest.raises(UsageError, match="no canary's folder"):
+        next(follow(tmp_path, wait))
+
+
+def test_decision_and_evidence_are_written_as_in_a_run(tmp_path):
+    from harness.store.files import sha256_of_file
+
+    traffic = Traffic(8, harm=0.4)
+    folder, watched = start(tmp_path / "c")
+    while not watched.ended:
+        turns(folder, watched, traffic, 1)
+    folder.publish(watched.standing(), watched.evidence(), ("nobody looked at the moon",))
+    decision = json.loads((tmp_path / "c" / "decision.json").read_text())
+    assert (decision["decision"], decision["binding_guardrail"]) == ("ROLLBACK", "score")
+    assert decision["not_compared"] == ["nobody looked at the moon"]
+    assert decision["evidence_sha256"] == sha256_of_file(tmp_path / "c" / "evidence.json")
+    evidence = json.loads((tmp_path / "c" / "evidence.json").read_text())
+    assert evidence["evidence"][0]["verdict"] == "FAIL"

@@ -1,0 +1,173 @@
+"""A real proxy before real servers with a real client: harm of each kind is rolled back."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+from live_peers import Client, canary, child, decided, events, model
+
+POLICY = """
+version: 1
+decision: {output: probability, rule: threshold, value: 0.9}
+live:
+  steps: [0.1, 0.5]
+  unit: x-user
+  stay: {requests: 100}
+  patience: 2s
+  guardrails:
+    - {name: score, metric: score_shift, kind: shift, margin: 0.15, effect: 0.0, variance: 0.02}
+    - {name: rate, metric: decision_rate_shift, kind: shift, margin: 0.2, effect: 0.0, variance: 0.05}
+    - {name: errors, kind: errors, ratio: 2, gating: false}
+    - {name: failed, metric: failure, kind: shift, margin: 0.15, effect: 0.0, variance: 0.02}
+    - {name: slow, metric: latency, kind: shift, slower_than: 50ms, margin: 0.25, effect: 0.0, variance: 0.05}
+"""
+LABELS = """
+version: 1
+decision: {output: probability, rule: threshold, value: 0.9}
+live:
+  steps: [0.2, 0.5]
+  unit: x-user
+  stay: {requests: 100}
+  guardrails:
+    - {name: loss, metric: loss_difference, loss: brier, kind: shift, label_maturity: 2s, margin: 0.02}
+"""
+
+
+@pytest.fixture
+def policy(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+def test_a_worse_candidate_is_rolled_back_through_a_kill_and_the_next_request_is_the_baseline_s(
+    tmp_path, policy
+):
+    """score: also sticky over the kill, nothing lost but what was under way, exit code 1."""
+    out = tmp_path / "out"
+    with model("none", 1) as baseline, model("score", 2) as candidate:
+        with canary(policy, out, baseline, candidate, "--seed", "s") as (proxy, address):
+            client = Client(address)
+            first = {f"user-{i}": client.ask(f"user-{i}")[1] for i in range(40)}
+            assert client.ask("")[0] == "OK"  # names no unit: the baseline
+            proxy.stop(signal.SIGKILL)
+        with canary(policy, out, baseline, candidate) as (proxy, address):
+            client = Client(address, tag="later-")
+            high = [user for user, answer in first.items() if answer and _score(answer) > 0.475]
+            assert high  # the candidate's, by their scores
+            assert all(_score(client.ask(user)[1]) > 0.475 for user in high)
+            client.ask_until(lambda: decided(out))
+            for _ in range(20):
+                assert _score(client.ask()[1]) < 0.475
+            code, shown, _ = proxy.stop()
+        assert (code, shown.split(":")[0]) == (1, "ROLLBACK")
+    said = events(out)
+    assert said[0]["event"] == "start"
+    restart = next(e for e in said if e["event"] == "restart")
+    assert restart["n_requests"] + dict(restart["counts"]).get("lost_at_a_restart", 0) <= 40
+    # The average may prove what no guardrail does alone.
+    assert set(decided(out)["culprits"]) <= {"score"}
+    assert json.loads((out / "decision.json").read_text())["reason"] == "guardrail_failed"
+    with child("-m", "harness", "canary", "--follow", out) as follower:
+        code, shown, _ = follower.wait()
+    assert (code, shown.splitlines()[-1].split()[1]) == (1, "ROLLBACK")
+
+
+def _score(response):
+    from harness.wire.messages import tensors_from_response
+
+    return float(tensors_from_response(response)["probability"][0, 0])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("harm", "code", "culprits"),
+    [
+        ("none", 0, None),
+        ("score", 1, {"score"}),
+        ("rate", 1, {"rate", "score"}),
+        ("errors", 1, {"failed"}),
+        ("latency", 1, {"slow"}),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_harm_of_each_kind_is_rolled_back_and_none_is_promoted(
+    tmp_path, policy, harm, code, culprits, seed
+):
+    out = tmp_path / "out"
+    with (
+        model("none", seed) as baseline,
+        model(harm, seed + 10) as candidate,
+        canary(policy, out, baseline, candidate, "--exit-when-decided") as (proxy, address),
+    ):
+        Client(address).ask_until(lambda: decided(out))
+        found, _, err = proxy.wait()
+    assert (found, "Traceback" in err) == (code, False)
+    assert culprits is None or set(decided(out)["culprits"]) <= culprits
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("on_failure", "codes"), [("report", {"INTERNAL", "UNAVAILABLE", "OK"}), ("baseline", {"OK"})]
+)
+def test_a_dead_candidate_is_rolled_back_and_clients_get_what_the_policy_says(
+    tmp_path, on_failure, codes
+):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.replace("  patience", f"  on_failure: {on_failure}\n  patience"))
+    out = tmp_path / "out"
+    with model("none", 1) as baseline, model("none", 2) as gone:
+        pass
+    with model("none", 1) as baseline, canary(policy, out, baseline, gone) as (proxy, address):
+        client = Client(address)
+        seen = set()
+        for _ in range(1500):
+            seen.add(client.ask()[0])
+            if decided(out):
+                break
+        assert set(decided(out)["culprits"]) <= {"failed"}
+        assert seen <= codes
+        assert {client.ask()[0] for _ in range(20)} == {"OK"}
+        assert proxy.stop()[0] == 1
+
+
+def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_path, policy):
+    out = tmp_path / "out"
+    with (
+        model("none", 1) as baseline,
+        model("score", 2) as candidate,
+        canary(policy, out, baseline, candidate) as (proxy, address),
+    ):
+        client = Client(address)
+        (out / "journal-000000000000.jsonl").mkdir()  # nothing can be appended there
+        client.ask_until(lambda: decided(out), most=400)
+        assert (decided(out)["decision"], decided(out)["reason"]) == ("HOLD", "state_not_saved")
+        assert all(_score(client.ask()[1]) < 0.475 for _ in range(30))
+        code, _, err = proxy.stop()
+    assert (code, "cannot be saved" in err, "Traceback" in err) == (3, True, False)
+
+
+@pytest.mark.long
+def test_labels_that_show_a_worse_candidate_roll_it_back(tmp_path):
+    policy, labels, out = tmp_path / "policy.yaml", tmp_path / "labels.jsonl", tmp_path / "out"
+    policy.write_text(LABELS)
+    labels.touch()
+    rng = np.random.default_rng(3)
+    with (
+        model("none", 1) as baseline,
+        model("score", 2) as candidate,
+        canary(policy, out, baseline, candidate, "--labels", labels) as (proxy, address),
+    ):
+        client = Client(address)
+        until = time.perf_counter() + 60
+        while not decided(out) and time.perf_counter() < until:
+            before = client.sent
+            client.ask_until(lambda: False, most=40)
+            with labels.open("a") as file:
+                for i in range(before + 1, client.sent + 1):
+                    row = {"unit": str(i), "label": int(rng.random() < 0.3)}
+                    file.write(json.dumps(row) + "\n")
+        code, _, err = proxy.stop()
+    assert (code, decided(out)["culprits"]) == (1, ["loss"]), err
