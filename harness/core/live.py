@@ -128,9 +128,11 @@ class Live:
     steps: tuple[float, ...] = ()
     """Candidate's share of units in each ramp step, ascending, in (0, 1); none = shadow."""
     unit: str = ""
-    """What enters once: the request field that names a user or a session; "" = each request."""
+    """What enters once: the request field that names a user or a session; "" = each request, or `block_s`."""
     maturity_s: float = 0.0
     """Age at which a unit closes; requests later than that are ignored."""
+    block_s: float = 0.0
+    """Shadow: requests of one time block of this length count once, as their mean; 0 = `unit`."""
     cycle_s: float = 0.0
     """Declared cycle of the traffic (a day); promotion looks only at whole ones; 0 = none."""
     burst_gap_s: float = 0.0

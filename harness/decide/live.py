@@ -8,6 +8,7 @@ from harness.core.live import Live, LiveGuardrail, LiveKind, LiveMetric, OnFailu
 from harness.core.policies import DecisionRule, Direction
 from harness.decide.document import Section
 from harness.decide.live_metrics import METRIC_KEYS, NEEDS_DECISION, read_source
+from harness.decide.live_units import read_unit
 
 _KEYS = (
     "steps",
@@ -60,6 +61,7 @@ def read_live(
         if decision is None and guardrail.metric in NEEDS_DECISION:
             what = f"'{guardrail.name}' ({guardrail.metric.value}) needs the policy's `decision`"
             raise section.error("guardrails", what, "Add `decision: {output: …, rule: …}`.")
+    unit, block_s = read_unit(section, shadow=not steps)
     gap_s, longest_s = default.burst_gap_s, default.burst_longest_s
     if "bursts" in section:
         bursts = section.section("bursts")
@@ -71,7 +73,8 @@ def read_live(
     return Live(
         guardrails=guardrails,
         steps=steps,
-        unit=section.maybe("unit", section.text, default.unit),
+        unit=unit,
+        block_s=block_s,
         maturity_s=section.maybe("maturity", section.seconds, default.maturity_s),
         cycle_s=section.maybe("cycle", section.seconds, default.cycle_s),
         burst_gap_s=gap_s,

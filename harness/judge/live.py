@@ -22,6 +22,7 @@ from harness.judge.culprits import named
 from harness.judge.cycles import Cycle
 from harness.judge.exposures import Exposures, Units
 from harness.judge.live_answer import answer_of, evidence_of_live
+from harness.judge.live_blocks import in_blocks
 from harness.judge.live_checks import check_batch
 from harness.judge.live_input import read_batch
 from harness.judge.live_plan import LiveAnswer, LiveBatch, LivePlan
@@ -45,7 +46,7 @@ class LiveJudge:
         self._plan = plan
         self._levels = plan.levels()
         carried = tuple(g.name for g in plan.guardrails if g.label_maturity_s is None)
-        self._exposures = Exposures(carried, plan.maturity_s)
+        self._exposures = Exposures(carried, plan.closing_s())
         self._cohorts = {
             g.name: Cohorts(g.label_maturity_s)
             for g in plan.guardrails
@@ -119,7 +120,8 @@ class LiveJudge:
         check_batch(self._plan, batch, self._next, self._until_ns, steps)
         self._next = batch.number + 1
         self._until_ns = batch.until_ns
-        opened = self._exposures.add(batch.requests)
+        blocks, requests = self._plan.block_s, batch.requests
+        opened = self._exposures.add(in_blocks(requests, blocks) if blocks else requests)
         if self._start_ns is None and len(opened.unit):
             self._start_ns = int(opened.first_ns[0])
         for name, cohort in self._cohorts.items():
@@ -159,7 +161,7 @@ class LiveJudge:
     def _age_ns(self, guardrail: LiveGuardrail) -> int:
         """Age at which its values enter."""
         age_s = guardrail.label_maturity_s
-        return round((self._plan.maturity_s if age_s is None else age_s) * 1e9)
+        return round((self._plan.closing_s() if age_s is None else age_s) * 1e9)
 
     def _labels_broke(self, until_ns: int) -> int | None:
         """Counts labelled units that mature; the instant at which they no longer fit the split."""

@@ -36,6 +36,8 @@ _SUBJECTS = {
     LiveKind.ERRORS: "ratio of the arms' rates of units with errors, bursts counted once",
 }
 
+_OF_BLOCKS = "mean over time blocks like those seen"
+
 _TOLERATED = {
     LiveKind.PAIRED: "a mean of {margin:g}",
     LiveKind.SHIFT: "a difference of {margin:g}",
@@ -145,7 +147,7 @@ def evidence_of_live(
         gating=guardrail.gating,
         verdict=verdict,
         reason=_reason(guardrail, verdict, (lower, upper)),
-        subject=_SUBJECTS[guardrail.kind],
+        subject=_OF_BLOCKS if plan.block_s else _SUBJECTS[guardrail.kind],
         n=test.n,
         n_available=n_exposed,
         n_failed=test.n_failed,

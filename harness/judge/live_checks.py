@@ -35,7 +35,7 @@ def check_batch(
     if until_ns is not None and batch.until_ns < until_ns:
         raise TrafficError(where, "it ends before the one before it", "Send batches in order.")
     carried = [g for g in plan.guardrails if g.label_maturity_s is None]
-    _check_columns(where, batch.requests, carried)
+    _check_columns(where, batch.requests, carried, named=not plan.block_s)
     _check_times(where, batch, until_ns)
     if plan.split() and len(steps.union(batch.requests.propensity.tolist())) > MAX_STEPS:
         what = f"more than {MAX_STEPS} different propensities since the start"
@@ -52,7 +52,9 @@ def check_batch(
         _check_labels(where, labels, labelled[name])
 
 
-def _check_columns(where: str, requests: Requests, carried: list[LiveGuardrail]) -> None:
+def _check_columns(
+    where: str, requests: Requests, carried: list[LiveGuardrail], *, named: bool
+) -> None:
     names = {guardrail.name for guardrail in carried}
     if names != set(requests.values):
         what = f"values of {sorted(requests.values)}"
@@ -60,7 +62,7 @@ def _check_columns(where: str, requests: Requests, carried: list[LiveGuardrail])
     columns = (requests.unit, requests.candidate, requests.propensity, *requests.values.values())
     if any(len(column) != len(requests) for column in columns):
         raise TrafficError(where, "columns of different lengths", "Give one row a request.")
-    if any(not isinstance(name, str) or not name for name in requests.unit.tolist()):
+    if named and any(not isinstance(name, str) or not name for name in requests.unit.tolist()):
         what = "a request carries no unit"
         raise TrafficError(where, what, "Name a user or a session for each.")
     if not np.all((requests.propensity >= 0.0) & (requests.propensity <= 1.0)):

@@ -30,6 +30,9 @@ class LivePlan:
     """At least one."""
     maturity_s: float
     """Age at which a unit closes; requests later than that are ignored."""
+    block_s: float = 0.0
+    """Paired only: requests of one time block of this length count once, as their mean, when its
+    time is over; names of units are not read then. 0 = units as requests name them."""
     alpha_promote: float = 0.05
     """P(promote while any gating guardrail is beyond its margin) ≤ this."""
     alpha_rollback: float = 0.05
@@ -64,10 +67,35 @@ class LivePlan:
         for guardrail in self.guardrails:
             _check(guardrail)
         self._check_ages()
+        self._check_blocks()
+
+    def closing_s(self) -> float:
+        """Age at which what counts once is closed."""
+        return self.block_s or self.maturity_s
+
+    def _check_blocks(self) -> None:
+        if not self.block_s:
+            return
+        labelled = [g.name for g in self.guardrails if g.label_maturity_s is not None]
+        wrong, remedy = "", "Leave the maturity at 0: a block closes when its time is over."
+        if self.split():
+            wrong = f"blocks of {self.block_s:g} s, and traffic that is split by unit"
+            remedy = "Use blocks where both versions answer every request."
+        elif labelled:
+            wrong = f"blocks of {self.block_s:g} s, and labels for '{labelled[0]}' that name units"
+            remedy = "Count users or sessions once, or leave the label's maturity out."
+        elif self.maturity_s:
+            wrong = f"blocks of {self.block_s:g} s, and a maturity of {self.maturity_s:g} s"
+        elif self.cycle_s % self.block_s:
+            wrong = f"a cycle of {self.cycle_s:g} s cuts a block of {self.block_s:g} s"
+            remedy = "Use a block of which a whole number makes a cycle."
+        if wrong:
+            raise PolicyError("unit", wrong, remedy)
 
     def _check_ages(self) -> None:
         ages = {
             "maturity": self.maturity_s,
+            "unit": self.block_s,
             "cycle": self.cycle_s,
             "burst gap": self.burst_gap_s,
             "longest burst": self.burst_longest_s,

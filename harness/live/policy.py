@@ -37,6 +37,7 @@ def live_plan(live: Live) -> LivePlan:
     return LivePlan(
         guardrails=live.guardrails,
         maturity_s=live.maturity_s,
+        block_s=live.block_s,
         alpha_promote=live.alpha_promote,
         alpha_rollback=live.alpha_rollback,
         cycle_s=live.cycle_s,

@@ -27,6 +27,7 @@ GATE = ALPHA + "preset: refactor\n"
 TABLE = ALPHA + "guardrails:\n  - {name: d, range: [-1, 1], margin: 0.1}\n"
 SHADOW = """version: 1
 live:
+  unit: user
   guardrails:
     - {name: score, kind: paired, range: [-1, 1], margin: 0.05, effect: 0.01, variance: 0.01}
 """
@@ -114,3 +115,25 @@ def test_what_is_not_understood_is_refused(old, new, says):
 def test_something_has_to_decide():
     with pytest.raises(PolicyError, match="nothing could ever be promoted"):
         live_from_yaml(SHADOW.replace("margin: 0.05", "margin: 0.05, gating: false"), "p")
+
+
+@pytest.mark.parametrize(
+    ("unit", "found"), [("10m", ("", 600.0)), ("request", ("", 0.0)), ("user", ("user", 0.0))]
+)
+def test_shadow_traffic_says_what_counts_once(unit, found):
+    live = live_from_yaml(SHADOW.replace("unit: user", f"unit: {unit}"), "p")
+    assert (live.unit, live.block_s) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (SHADOW.replace("  unit: user\n", ""), "live.unit: is missing: requests one after another"),
+        (SHADOW.replace("unit: user", "unit: 10m\n  maturity: 1m"), "beside blocks of 10m"),
+        (SHADOW.replace("unit: user", "unit: 0s"), "has no length"),
+        (ALPHA + LIVE.replace("unit: user", "unit: 10m"), "'10m' is a time block, and steps split"),
+    ],
+)
+def test_units_that_would_mislead_are_refused(text, says):
+    with pytest.raises(PolicyError, match=says):
+        live_from_yaml(text, "p")
