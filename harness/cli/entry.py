@@ -34,6 +34,7 @@ _COMMANDS = {
     "gate": "harness.cli.gate",
     "golden": "harness.cli.golden",
     "judge": "harness.cli.judge",
+    "labels": "harness.cli.labels",
     "plan": "harness.cli.plan",
     "record": "harness.cli.record",
     "report": "harness.cli.report",

@@ -268,6 +268,30 @@ def join_labels(
     )
 
 
+def first_arrivals(paths: Sequence[Place], ids: IdIndex, as_of_ns: int) -> Ints:
+    """When the first label of each request arrived.
+
+    Args:
+      paths: label files, or folders of them; may be empty.
+      ids: the n requests.
+      as_of_ns: labels that arrived later are not known.
+
+    Returns:
+      Nanoseconds since the epoch, NEVER_NS where none arrived, shape (n,).
+
+    Raises:
+      TrafficError: missing path, damaged file, wrong columns.
+    """
+    first = np.full(len(ids), NEVER_NS, np.int64)
+    for file in (f for path in paths for f in _files_of(path)):
+        for table in _rows(file):
+            valid = table.filter(_is_valid(table))
+            known = valid.filter(pc.less_equal(valid["ingestion_ts_ns"], as_of_ns))
+            at = ids.lookup(known["request_id"].to_numpy())
+            np.minimum.at(first, at[at >= 0], known["ingestion_ts_ns"].to_numpy()[at >= 0])
+    return first
+
+
 def _rows(file: Place) -> Iterator[pa.Table]:
     """The needed columns of a label file, a batch at a time."""
     with (

@@ -13,6 +13,8 @@ class Trouble(StrEnum):
     """Its bytes or fields are not what the format says."""
     OVERSIZED = "oversized"
     """Longer than the limit, or left out by the system that logged it because of its size."""
+    CONFLICTING = "conflicting"
+    """Contradicts another record that came before it."""
     OTHER = "other"
     """Readable, but no inference request: another component, another type of event."""
 

@@ -13,12 +13,13 @@ from harness.core.errors import TrafficError
 from harness.core.jsonable import jsonable
 from harness.core.places import Place
 from harness.core.tensors import Signature
+from harness.record.importers.ledger import Ledger
 from harness.record.importers.parts import Part, PayloadError, Refused, Trouble
 from harness.record.importers.payloads import Messages
 from harness.record.importers.sources import SourceFile
 from harness.record.importers.staging import BOTH, REQUEST, RESPONSE, Bodies, Staging
 from harness.record.importers.writing import write_staged
-from harness.store.places import write_whole
+from harness.store.places import move, write_whole
 
 REPORTS_FOLDER = "imports"
 """Folder of reports and quarantined records inside a traffic folder."""
@@ -170,8 +171,7 @@ def finish(staging: Staging, target: ImportTarget, wait_ns: int) -> ImportReport
         target.to / REPORTS_FOLDER / f"{target.name}.json", report.to_json().encode() + b"\n"
     )
     if report.quarantine:
-        lines = (_quarantined(*row) for row in staging.refusals())
-        write_whole(target.to / REPORTS_FOLDER / _quarantine(target), b"".join(lines))
+        write_quarantine(staging, target)
     if not report.written and not report.one_sided_responses:
         raise TrafficError(
             str(target.to), f"none of the {report.records:,} records could be used"
@@ -226,8 +226,17 @@ def take(staging: Staging, found: Part | Refused, messages: Messages) -> None:
     staging.add(found, bodies)
 
 
-def _quarantine(target: ImportTarget) -> str:
+def quarantine_name(target: ImportTarget) -> str:
+    """What the quarantine file of an import is called."""
     return f"{target.name}.quarantine.jsonl"
+
+
+def write_quarantine(ledger: Ledger, target: ImportTarget) -> None:
+    """Writes the refused records as JSON lines: place, trouble, why, bytes, the record in base64."""
+    file = target.state / "quarantine.jsonl"
+    with file.open("wb") as lines:
+        lines.writelines(_quarantined(*row) for row in ledger.refusals())
+    move(file, target.to / REPORTS_FOLDER / quarantine_name(target))
 
 
 def _quarantined(place: str, trouble: str, why: str, size: int, raw: bytes) -> bytes:
@@ -246,7 +255,7 @@ def _report(staging: Staging, target: ImportTarget) -> ImportReport:
             cut.append(f"{place}: {why}")
         elif len(examples) < _EXAMPLES:
             examples.append(f"{place}: {why}")
-    refused = sum(counts[t.value] for t in Trouble)
+    refused = counts["oversized"] + counts["undecodable"] + counts["other"]
     return ImportReport(
         format=target.name, to=str(target.to), files=counts["files"], files_cut=tuple(cut[:_EXAMPLES]),
         records=counts["records"], joined=staging.sided(BOTH), errors=staging.failed(),
@@ -255,5 +264,5 @@ def _report(staging: Staging, target: ImportTarget) -> ImportReport:
         oversized=counts["oversized"], undecodable=counts["undecodable"], other=counts["other"],
         in_the_future=counts["in_the_future"], answer_before_request=staging.turned(),
         written=written, traffic_files=traffic_files, examples=tuple(examples),
-        quarantine=str(target.to / REPORTS_FOLDER / _quarantine(target)) if refused else "",
+        quarantine=str(target.to / REPORTS_FOLDER / quarantine_name(target)) if refused else "",
     )  # fmt: skip

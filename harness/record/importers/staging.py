@@ -1,8 +1,7 @@
 """Where an import collects parts until an exchange is whole: one SQLite file.
 
 Halves may come in any order and far from each other, a file may be read again after a kill, and a
-table of all ids does not fit in memory: a database file on the disk has all three. Each commit holds
-parts, counts and the place reached in the source together, so that nothing is counted twice.
+table of all ids does not fit in memory: a database file on the disk has all three (`ledger`).
 An id of the same model that is there already is a duplicate: the first one counts.
 """
 
@@ -11,21 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from harness.core.errors import TrafficError
 from harness.core.traffic import Exchange
-from harness.record.importers.parts import UNKNOWN_CODE, Part, Refused
+from harness.record.importers.ledger import Ledger
+from harness.record.importers.parts import UNKNOWN_CODE, Part
 from harness.wire import MODEL_INFER
 
 REQUEST, RESPONSE = 1, 2
 BOTH = REQUEST | RESPONSE
 
-_RAW_KEPT = 64 << 10
 _TABLES = """
 CREATE TABLE IF NOT EXISTS exchange(
   model TEXT, id TEXT, sides INTEGER, ts_ns INTEGER, response_ts_ns INTEGER, latency_ns INTEGER,
@@ -33,12 +28,6 @@ CREATE TABLE IF NOT EXISTS exchange(
   metadata TEXT, context TEXT, trace_id TEXT, file INTEGER, PRIMARY KEY(model, id));
 CREATE INDEX IF NOT EXISTS waiting ON exchange(model, ts_ns, id) WHERE file IS NULL;
 CREATE INDEX IF NOT EXISTS filed ON exchange(file) WHERE file IS NOT NULL;
-CREATE TABLE IF NOT EXISTS source(name TEXT PRIMARY KEY, stamp TEXT, records INTEGER, whole INTEGER);
-CREATE TABLE IF NOT EXISTS count(name TEXT PRIMARY KEY, n INTEGER);
-CREATE TABLE IF NOT EXISTS refused(
-  place TEXT, trouble TEXT, why TEXT, size INTEGER, raw BLOB, PRIMARY KEY(place, trouble));
-CREATE TABLE IF NOT EXISTS file(
-  number INTEGER PRIMARY KEY, folder TEXT, name TEXT, done INTEGER);
 """
 
 
@@ -52,7 +41,7 @@ class Bodies:
     """None = it has none."""
 
 
-class Staging:
+class Staging(Ledger):
     """The staged parts of one import, kept over runs.
 
     Args:
@@ -63,102 +52,12 @@ class Staging:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._counts: Counter[str] = Counter()
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0, check_same_thread=False)
-        try:
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("PRAGMA cache_size=-16384")
-            self._db.executescript(_TABLES)
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            self._db.close()
-            if "locked" not in str(error):
-                raise
-            raise TrafficError(
-                str(path), "another import is writing there", "Wait for it, or name another folder."
-            ) from None
-        except sqlite3.DatabaseError:
-            self._db.close()
-            raise TrafficError(
-                str(path), "the import's staging file is damaged",
-                "Remove the traffic that it wrote and this file, then import again.",
-            ) from None  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._db.execute("ROLLBACK")
-        else:
-            self.commit()
-            self._db.execute("COMMIT")
-        self._db.close()
-
-    def commit(self) -> None:
-        """Makes what was done so far outlive a kill."""
-        self._db.executemany(
-            "INSERT INTO count VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n",
-            self._counts.items(),
-        )
-        self._counts.clear()
-        self._db.execute("COMMIT")
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def count(self, name: str, n: int = 1) -> None:
-        """Counts something for the report."""
-        self._counts[name] += n
-
-    def counts(self) -> Counter[str]:
-        """What was counted, over all runs."""
-        found = Counter(dict(self._db.execute("SELECT name, n FROM count").fetchall()))
-        found.update(self._counts)
-        return found
-
-    def reached(self, source: str, stamp: str) -> tuple[int, bool]:
-        """How many records of a file were taken before, and whether those are all.
-
-        Args:
-          source: its name.
-          stamp: changes when its content does; another stamp begins the file again.
-        """
-        row = self._db.execute(
-            "SELECT stamp, records, whole FROM source WHERE name = ?", (source,)
-        ).fetchone()
-        return (row[1], bool(row[2])) if row and row[0] == stamp else (0, False)
-
-    def reach(self, source: str, stamp: str, records: int, *, whole: bool) -> None:
-        """Notes how far a file was read."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO source VALUES(?, ?, ?, ?)", (source, stamp, records, int(whole))
-        )
-
-    def refuse(self, refused: Refused) -> None:
-        """Keeps a record that cannot be used, once."""
-        added = self._db.execute(
-            "INSERT OR IGNORE INTO refused VALUES(?, ?, ?, ?, ?)",
-            (refused.place, refused.trouble.value, refused.why, len(refused.raw), refused.raw[:_RAW_KEPT]),
-        )  # fmt: skip
-        if added.rowcount:
-            self.count(refused.trouble.value)
-
-    def refusals(self) -> sqlite3.Cursor:
-        """(place, trouble, why, size, raw) of each, in the order they came."""
-        return self._db.execute("SELECT place, trouble, why, size, raw FROM refused ORDER BY rowid")
+        super().__init__(path, _TABLES)
 
     def add(self, part: Part, bodies: Bodies) -> None:
         """Takes a part; the first of each side and id counts."""
         sides = (REQUEST if bodies.request is not None else 0) | (RESPONSE if part.answered else 0)
-        row = self._db.execute(
+        row = self.db.execute(
             "SELECT sides, request_sha, response_sha, file, ts_ns, response_ts_ns FROM exchange "
             "WHERE model = ? AND id = ?", (part.model, part.id),
         ).fetchone()  # fmt: skip
@@ -180,7 +79,7 @@ class Staging:
         self, part: Part, bodies: Bodies, sides: int, shas: tuple[bytes | None, bytes | None]
     ) -> None:
         asked = sides & REQUEST
-        self._db.execute(
+        self.db.execute(
             "INSERT INTO exchange VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             (part.model, part.id, sides, part.ts_ns if asked else None, None if asked else part.ts_ns,
              part.latency_ns, part.code, part.version, bodies.request, bodies.response, *shas,
@@ -192,14 +91,14 @@ class Staging:
     ) -> None:
         key = (part.model, part.id)
         if sides & REQUEST:
-            self._db.execute(
+            self.db.execute(
                 "UPDATE exchange SET sides = 3, ts_ns = ?, request = ?, request_sha = ?, metadata = ?, "
                 "context = ?, trace_id = ? WHERE model = ? AND id = ?",
                 (part.ts_ns, bodies.request, shas[0], json.dumps(part.metadata),
                  json.dumps(part.context), part.trace_id, *key),
             )  # fmt: skip
         else:
-            self._db.execute(
+            self.db.execute(
                 "UPDATE exchange SET sides = 3, response_ts_ns = ?, latency_ns = ?, code = ?, version = ?, "
                 "response = ?, response_sha = ? WHERE model = ? AND id = ?",
                 (part.ts_ns, part.latency_ns, part.code, part.version, bodies.response, shas[1], *key),
@@ -208,15 +107,13 @@ class Staging:
     def sided(self, sides: int) -> int:
         """How many exchanges have exactly these sides."""
         return int(
-            self._db.execute("SELECT count(*) FROM exchange WHERE sides = ?", (sides,)).fetchone()[
-                0
-            ]
+            self.db.execute("SELECT count(*) FROM exchange WHERE sides = ?", (sides,)).fetchone()[0]
         )
 
     def failed(self) -> int:
         """How many answered requests ended in an error."""
         return int(
-            self._db.execute(
+            self.db.execute(
                 "SELECT count(*) FROM exchange WHERE sides = 3 AND code != 0"
             ).fetchone()[0]
         )
@@ -224,12 +121,12 @@ class Staging:
     def turned(self) -> int:
         """How many answers are older than their request: a clock that jumped."""
         query = "SELECT count(*) FROM exchange WHERE sides = 3 AND response_ts_ns < ts_ns"
-        return int(self._db.execute(query).fetchone()[0])
+        return int(self.db.execute(query).fetchone()[0])
 
     def newest_ns(self) -> int:
         """Time of the latest request that waits; 0 when there is none."""
         query = "SELECT max(ts_ns) FROM exchange WHERE file IS NULL"
-        return int(self._db.execute(query).fetchone()[0] or 0)
+        return int(self.db.execute(query).fetchone()[0] or 0)
 
     def waiting(self, one_sided_until_ns: int) -> sqlite3.Cursor:
         """(rowid, model, ts_ns, bytes) of what can be written, by model and time.
@@ -237,7 +134,7 @@ class Staging:
         Args:
           one_sided_until_ns: requests without an answer are written when they are older than this.
         """
-        return self._db.execute(
+        return self.db.execute(
             "SELECT rowid, model, ts_ns, length(request) + coalesce(length(response), 0) FROM exchange "
             "WHERE file IS NULL AND sides & 1 AND (sides = 3 OR ts_ns < ?) ORDER BY model, ts_ns, id",
             (one_sided_until_ns,),
@@ -245,41 +142,32 @@ class Staging:
 
     def begin_file(self, folder: str, name: str, rows: list[int]) -> int:
         """Notes, for good, which exchanges a file will hold; `{number}` in its name is filled in."""
-        (number,) = self._db.execute("SELECT coalesce(max(number), -1) + 1 FROM file").fetchone()
-        self._db.execute(
-            "INSERT INTO file VALUES(?, ?, ?, 0)", (number, folder, name.format(number=number))
-        )
-        self._db.executemany(
+        number = self.new_file(folder, name)
+        self.db.executemany(
             "UPDATE exchange SET file = ? WHERE rowid = ?", [(number, row) for row in rows]
         )
         self.commit()
-        return int(number)
-
-    def begun_files(self) -> list[tuple[int, str, str]]:
-        """(number, folder, name) of files that are not known to be there."""
-        return self._db.execute("SELECT number, folder, name FROM file WHERE NOT done").fetchall()
+        return number
 
     def exchanges_of(self, number: int) -> list[Exchange]:
         """What a file will hold, by time."""
-        cursor = self._db.cursor()
+        cursor = self.db.cursor()
         cursor.row_factory = sqlite3.Row
         query = "SELECT * FROM exchange WHERE file = ? ORDER BY ts_ns, id"
         return [_exchange(row) for row in cursor.execute(query, (number,))]
 
     def end_file(self, number: int) -> None:
         """Notes that a file is there; its exchanges' bytes are no longer needed."""
-        self._db.execute("UPDATE file SET done = 1 WHERE number = ?", (number,))
-        self._db.execute(
+        self.end(number)
+        self.db.execute(
             "UPDATE exchange SET request = NULL, response = NULL WHERE file = ?", (number,)
         )
         self.commit()
 
     def written(self) -> tuple[int, int]:
         """(files, exchanges) written so far."""
-        (files,) = self._db.execute("SELECT count(*) FROM file WHERE done").fetchone()
-        (rows,) = self._db.execute(
-            "SELECT count(*) FROM exchange WHERE file IS NOT NULL"
-        ).fetchone()
+        (files,) = self.db.execute("SELECT count(*) FROM file WHERE done").fetchone()
+        (rows,) = self.db.execute("SELECT count(*) FROM exchange WHERE file IS NOT NULL").fetchone()
         return int(files), int(rows)
 
 
