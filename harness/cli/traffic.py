@@ -1,7 +1,8 @@
-"""harness traffic show | seal | import."""
+"""harness traffic show | seal | import | sink."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,4 +207,96 @@ def import_command(
             most_record_bytes=max_record, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip
     click.echo(report.to_json() if as_json else report.to_text())
+    return 0
+
+
+@command.command(
+    "sink",
+    short_help="Take KServe's logged requests and answers live, over HTTP.",
+    epilog="Example: harness traffic sink --listen 0.0.0.0:8080 --to traffic --model models:/flights@champion",
+)
+@click.option(
+    "--listen",
+    required=True,
+    metavar="HOST:PORT",
+    help="Where KServe's logger url points; port 0 = any.",
+)
+@click.option(
+    "--to",
+    required=True,
+    type=PLACE,
+    help="Traffic folder or s3://bucket/prefix; made when missing.",
+)
+@click.option(
+    "--model", metavar="MODEL", help="Reference whose signature names and types JSON bodies."
+)
+@click.option(
+    "--wait",
+    default="5m",
+    show_default=True,
+    metavar="DURATION",
+    help="How long a request waits for its answer.",
+)
+@click.option(
+    "--flush",
+    default="1m",
+    show_default=True,
+    metavar="DURATION",
+    help="How often what is whole is written.",
+)
+@click.option(
+    "--max-record",
+    default="64MiB",
+    show_default=True,
+    callback=size,
+    help="Larger events are refused.",
+)
+@click.option(
+    "--tls-cert",
+    type=click.Path(),
+    callback=existing,
+    help="Certificate (PEM); without one plain HTTP.",
+)
+@click.option("--tls-key", type=click.Path(), callback=existing, help="Its key (PEM).")
+@registry_option
+@allow_lower_isolation_option
+@as_json_option
+def sink(
+    listen: str,
+    to: Place,
+    model: str | None,
+    wait: str,
+    flush: str,
+    max_record: int,
+    tls_cert: str | None,
+    tls_key: str | None,
+    registry: str | None,
+    allow_lower_isolation: bool,
+    as_json: bool,
+) -> int:
+    """Take CloudEvents of KServe's inference logger and write them as traffic, until SIGTERM or Ctrl-C.
+
+    Each event is answered 200 when it is safely stored, 400 when it is none, 413 when it is too large,
+    503 when too many wait: then the sender still has it. Health: GET /healthz.
+    """
+    from harness.core.clock import seconds_from_duration
+    from harness.core.errors import UsageError
+    from harness.pipeline.imports import open_sink
+    from harness.record.importers.sink import SinkOptions
+
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"--listen {listen}", "is no HOST:PORT", "Write it like 0.0.0.0:8080.")
+    options = SinkOptions(
+        host=host.strip("[]"), port=int(port), most_record_bytes=max_record, certificate=tls_cert or "",
+        key=tls_key or "", wait_s=seconds_from_duration(wait, "--wait"),
+        flush_s=seconds_from_duration(flush, "--flush"),
+    )  # fmt: skip
+    taker = open_sink(to, options, model=model, registry_uri=registry, allow_lower_isolation=allow_lower_isolation)  # fmt: skip
+    click.echo(f"listening at {taker.address[0]}:{taker.address[1]}", err=True)
+    with contextlib.suppress(KeyboardInterrupt):  # SIGTERM comes as one, too
+        taker.wait()
+    report = taker.close()
+    if report is not None:
+        click.echo(report.to_json() if as_json else report.to_text())
     return 0

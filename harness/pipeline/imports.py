@@ -19,6 +19,7 @@ from harness.pipeline.runtimes import runtimes
 from harness.record.importers import databricks, kserve, sagemaker, seldon, tables
 from harness.record.importers.delta import present_files
 from harness.record.importers.run import ImportReport, ImportTarget, Reader, run_import
+from harness.record.importers.sink import EventSink, SinkOptions
 from harness.record.importers.sources import SourceFile, source_files
 from harness.record.importers.tables import TableMapping
 from harness.resolve.pin import pin
@@ -81,6 +82,35 @@ def import_traffic(
         wait_ns=round(wait_s * 1e9),
         heard=heard,
     )
+
+
+def open_sink(
+    to: Place,
+    options: SinkOptions,
+    *,
+    model: str | None = None,
+    registry_uri: str | None = None,
+    state_dir: Path | None = None,
+    allow_lower_isolation: bool = False,
+) -> EventSink:
+    """Opens a sink for KServe's logger; close it to have the last exchanges written.
+
+    Args:
+      to: traffic folder or prefix; made when missing.
+      options: how to listen and write.
+      model: see `import_traffic`.
+      registry_uri: MLflow registry, for `model`.
+      state_dir: see `import_traffic`.
+      allow_lower_isolation: see `import_traffic`.
+
+    Raises:
+      UsageError: an unusable model, address or certificate; another import writes there.
+    """
+    signature = (
+        None if model is None else _signature(model, registry_uri, weaker=allow_lower_isolation)
+    )
+    target = ImportTarget(to=absolute(to), state=state_of(to, "kserve", state_dir), name="kserve")
+    return EventSink(target, options, signature)
 
 
 def state_of(to: Place, name: str, state_dir: Path | None = None) -> Path:

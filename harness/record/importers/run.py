@@ -144,40 +144,39 @@ def run_import(
         for i, file in enumerate(files):
             _read_file(staging, file, read, messages)
             heard(i + 1, len(files))
-        return finish(staging, target, wait_ns)
-
-
-def finish(staging: Staging, target: ImportTarget, wait_ns: int) -> ImportReport:
-    """Writes what is whole and the report.
-
-    Args:
-      staging: the staged parts.
-      target: where to.
-      wait_ns: see `run_import`.
-
-    Raises:
-      TrafficError: nothing was read that could be used, or the store refuses.
-    """
-    until = _LAST_NS if not wait_ns else staging.newest_ns() - wait_ns
-    write_staged(
-        staging,
-        target.to,
-        writer=target.name,
-        spool=target.state / "spool",
-        one_sided_until_ns=until,
-    )
-    report = _report(staging, target)
-    write_whole(
-        target.to / REPORTS_FOLDER / f"{target.name}.json", report.to_json().encode() + b"\n"
-    )
-    if report.quarantine:
-        write_quarantine(staging, target)
+        until = _LAST_NS if not wait_ns else staging.newest_ns() - wait_ns
+        report = write_and_report(staging, target, until)
     if not report.written and not report.one_sided_responses:
         raise TrafficError(
             str(target.to), f"none of the {report.records:,} records could be used"
             + (f", e.g. {report.examples[0]}" if report.examples else ""),
             "Check the format; the records are listed in the quarantine file.",
         )  # fmt: skip
+    return report
+
+
+def write_and_report(
+    staging: Staging, target: ImportTarget, one_sided_until_ns: int
+) -> ImportReport:
+    """Writes what is whole, and the report beside the traffic.
+
+    Args:
+      staging: the staged parts.
+      target: where to.
+      one_sided_until_ns: requests without an answer are written when they are older than this.
+
+    Raises:
+      TrafficError: the store refuses.
+    """
+    write_staged(
+        staging, target.to, writer=target.name, spool=target.state / "spool",
+        one_sided_until_ns=one_sided_until_ns,
+    )  # fmt: skip
+    report = _report(staging, target)
+    place = target.to / REPORTS_FOLDER / f"{target.name}.json"
+    write_whole(place, report.to_json().encode() + b"\n")
+    if report.quarantine:
+        write_quarantine(staging, target)
     return report
 
 

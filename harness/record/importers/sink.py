@@ -1,0 +1,291 @@
+"""A live sink for KServe's inference logger: CloudEvents over HTTP, straight into staging.
+
+An event is acknowledged when it is committed, many at once; a sender that hears 503 knows that it was
+not taken. Whole exchanges, and requests that waited long enough, are written every so often and at the
+end. Binary, structured and batched events are read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import itertools
+import json
+import queue
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from harness.core.clock import now_ns
+from harness.core.errors import HarnessError, UsageError
+from harness.core.tensors import Signature
+from harness.record.importers.kserve import event
+from harness.record.importers.parts import Part, Refused, Trouble
+from harness.record.importers.payloads import Messages
+from harness.record.importers.run import (
+    STAGING_FILE,
+    ImportReport,
+    ImportTarget,
+    take,
+    write_and_report,
+)
+from harness.record.importers.staging import Staging
+
+_STRUCTURED, _BATCHED = "application/cloudevents+json", "application/cloudevents-batch+json"
+_MOST_WAITING = 4096
+_MOST_TOGETHER = 512
+_ANSWER_S = 30.0
+_OK, _BAD, _NO_LENGTH, _TOO_LARGE, _BUSY = 200, 400, 411, 413, 503
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkOptions:
+    """How a sink listens and writes."""
+
+    host: str
+    """Address to listen at."""
+    port: int
+    """0 = any free one."""
+    most_record_bytes: int
+    """Larger events are refused with 413 and counted."""
+    wait_s: float
+    """How long a request waits for its answer before it is written without one."""
+    flush_s: float
+    """How often what is whole is written."""
+    certificate: str = ""
+    """TLS certificate file; "" = plain HTTP."""
+    key: str = ""
+    """Its key file."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Events of one HTTP request on their way into staging."""
+
+    found: Sequence[Part | Refused]
+    done: threading.Event = field(default_factory=threading.Event)
+    taken: bool = False
+
+
+class EventSink:
+    """Takes events until it is closed.
+
+    Args:
+      target: where the traffic goes.
+      options: how to listen and write.
+      signature: of the model, for bodies without names and types.
+
+    Raises:
+      UsageError: the address cannot be had, or the certificate cannot be used.
+      TrafficError: another import writes there.
+    """
+
+    def __init__(
+        self, target: ImportTarget, options: SinkOptions, signature: Signature | None
+    ) -> None:
+        self._target, self._options = target, options
+        self._messages = Messages(signature)
+        self._queue: queue.Queue[_Waiting] = queue.Queue(_MOST_WAITING)
+        self._stop = threading.Event()
+        self._refused_busy = 0
+        self._failure: BaseException | None = None
+        self._report: ImportReport | None = None
+        self._server = _listening(options, self)
+        self._threads = [
+            threading.Thread(target=self._stage, name="sink-writer"),
+            threading.Thread(target=self._server.serve_forever, name="sink-listener"),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, port = self._server.server_address[:2]
+        return str(host), int(port)
+
+    @property
+    def busy(self) -> int:
+        """Requests that were answered 503, because too many waited."""
+        return self._refused_busy
+
+    def wait(self) -> None:
+        """Returns when writing has failed; otherwise never."""
+        self._stop.wait()
+
+    def close(self) -> ImportReport | None:
+        """Stops listening, writes what is whole and reports; None when no event ever came.
+
+        Raises:
+          HarnessError: writing failed.
+        """
+        self._server.shutdown()
+        self._server.server_close()
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self._report
+
+    def offer(self, found: Sequence[Part | Refused]) -> bool:
+        """Hands events over and waits until they are committed; False = not taken."""
+        waiting = _Waiting(found)
+        try:
+            self._queue.put_nowait(waiting)
+        except queue.Full:
+            self._refused_busy += 1
+            return False
+        return waiting.done.wait(_ANSWER_S) and waiting.taken
+
+    def _stage(self) -> None:
+        try:
+            with Staging(self._target.state / STAGING_FILE) as staging:
+                self._stage_until_stopped(staging)
+                if staging.counts()["records"]:
+                    self._report = self._write(staging)
+        except (HarnessError, OSError) as error:
+            self._failure = error
+            self._stop.set()
+
+    def _stage_until_stopped(self, staging: Staging) -> None:
+        written_ns = now_ns()
+        while not self._stop.is_set() or not self._queue.empty():
+            together = self._together()
+            for waiting in together:
+                for found in waiting.found:
+                    take(staging, found, self._messages)
+            if together:
+                staging.commit()
+            for waiting in together:
+                waiting.taken = True
+                waiting.done.set()
+            if now_ns() - written_ns >= self._options.flush_s * 1e9:
+                self._write(staging)
+                written_ns = now_ns()
+
+    def _together(self) -> list[_Waiting]:
+        found: list[_Waiting] = []
+        with contextlib.suppress(queue.Empty):
+            found.append(self._queue.get(timeout=0.2))
+            while len(found) < _MOST_TOGETHER:
+                found.append(self._queue.get_nowait())
+        return found
+
+    def _write(self, staging: Staging) -> ImportReport:
+        until = now_ns() - round(self._options.wait_s * 1e9)
+        return write_and_report(staging, self._target, until)
+
+
+def _listening(options: SinkOptions, sink: EventSink) -> ThreadingHTTPServer:
+    class Handler(_Handler):
+        taker = sink
+        limit = options.most_record_bytes
+
+    try:
+        server = ThreadingHTTPServer((options.host, options.port), Handler)
+    except OSError as error:
+        raise UsageError(
+            f"--listen {options.host}:{options.port}", f"cannot be listened at: {error.strerror}",
+            "Name a free port of an address of this machine.",
+        ) from None  # fmt: skip
+    if options.certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(options.certificate, options.key or None)
+        except OSError as error:
+            server.server_close()
+            raise UsageError(
+                options.certificate, f"cannot be used: {error}", "Give PEM files."
+            ) from None
+        # The handshake belongs to the connection's own thread: a silent client must hold up nobody.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    return server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    taker: EventSink
+    limit: int
+    timeout = 30
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Health."""
+        self._answer(_OK if self.path == "/healthz" else 404)
+
+    def do_POST(self) -> None:
+        """One event, or a batch of them."""
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            self.close_connection = True
+            self._answer(_NO_LENGTH)
+            return
+        headers = {k.lower(): v for k, v in self.headers.items()}
+        if int(length) > self.limit:
+            self.close_connection = True
+            raw = json.dumps(headers).encode()
+            why = f"an event of {int(length):,} bytes, over the limit of {self.limit:,}"
+            self.taker.offer([Refused(place=_place(), trouble=Trouble.OVERSIZED, why=why, raw=raw)])
+            self._answer(_TOO_LARGE)
+            return
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            return
+        found = events(headers, body)
+        taken = self.taker.offer(found)
+        bad = all(isinstance(f, Refused) and f.trouble is Trouble.UNDECODABLE for f in found)
+        self._answer((_BAD if bad else _OK) if taken else _BUSY)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - http.server's signature
+        """Says nothing: counts are in the report."""
+
+    def _answer(self, code: int) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+_numbers = itertools.count()
+
+
+def _place() -> str:
+    """A name of its own for each event, over restarts too."""
+    return f"event {now_ns()}.{next(_numbers)}"
+
+
+def events(headers: Mapping[str, str], body: bytes) -> list[Part | Refused]:
+    """The events of one HTTP request.
+
+    Args:
+      headers: names in lower case.
+      body: whole.
+    """
+    kind = headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind not in {_STRUCTURED, _BATCHED}:
+        return [event(_place(), headers, body)]
+    try:
+        document = json.loads(body)
+        batch = document if kind == _BATCHED else [document]
+        return [event(_place(), *_binary(e)) for e in batch] or [_no_event("an empty batch", body)]
+    except (ValueError, AttributeError, TypeError, binascii.Error) as error:
+        return [_no_event(f"no CloudEvent: {error}", body)]
+
+
+def _no_event(why: str, body: bytes) -> Refused:
+    return Refused(place=_place(), trouble=Trouble.UNDECODABLE, why=why, raw=body)
+
+
+def _binary(attributes: dict[str, Any]) -> tuple[dict[str, str], bytes]:
+    """A structured event as headers and body."""
+    headers = {f"ce-{k}": str(v) for k, v in attributes.items() if k not in {"data", "data_base64"}}
+    headers["content-type"] = str(attributes.get("datacontenttype", "application/json"))
+    if "data_base64" in attributes:
+        return headers, base64.b64decode(attributes["data_base64"], validate=True)
+    data = attributes.get("data")
+    return headers, data.encode() if isinstance(data, str) else json.dumps(data).encode()
