@@ -16,13 +16,12 @@ from harness.core.tensors import Floats
 from harness.judge.plan import WindowCounts
 from harness.pipeline.policy_table import observed_of
 from harness.pipeline.table_findings import findings_of
-from harness.pipeline.table_units import by_unit, columns_seen, slices_of
+from harness.pipeline.table_units import by_unit, columns_seen, seeds_of_draws, slices_of
 
 if TYPE_CHECKING:
     from harness.pipeline.observed import TableLike
 
 _MOST_EARLIER = 200_000
-_SEED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ def table_at_hand(policy: Policy, traffic: Sequence[TableLike]) -> AtHand:
     observed = observed_of(policy, traffic[0])
     columns = columns_seen(policy, observed)
     seen = {name: c.values for name, c in columns.items()}
-    values = by_unit(policy, observed, seen, _SEED)
+    values = by_unit(policy, observed, seen, seeds_of_draws(policy, observed, seen))
     n = max(len(v.x) for v in values.values())
     n0 = min(policy.windows.planning, n)
     slices = {}

@@ -14,8 +14,8 @@ import numpy as np
 from harness.core.clock import iso, now_ns
 from harness.core.errors import UsageError
 from harness.core.findings import Finding
-from harness.core.jsonable import jsonable, sha256
-from harness.core.policies import Claim, Mode, Policy, Weight, WindowName
+from harness.core.jsonable import jsonable
+from harness.core.policies import Claim, Mode, Policy, WindowName
 from harness.core.tensors import Strings
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.decide.crossed import judged_as
@@ -36,7 +36,7 @@ from harness.pipeline.observed import ObservedTable
 from harness.pipeline.policy_table import PolicyLike, observed_of, policy_text
 from harness.pipeline.publish import Outcome, publish, write_reports
 from harness.pipeline.table_findings import about_units, findings_of
-from harness.pipeline.table_units import by_unit, columns_seen, slices_of
+from harness.pipeline.table_units import by_unit, columns_seen, seeds_of_draws, slices_of
 from harness.store.files import machine_trouble_is_a_gate_error
 from harness.store.runs import RunFolder
 
@@ -123,8 +123,8 @@ def judge_table(
     guardrail proven where the table ends. Under `claim: process` the error rates are those of
     `judge.combine`, for traffic like the table's.
 
-    The same table and policy give the same answer: units that are drawn by their size are drawn with
-    a seed made from both, as a fresh seed at each call would let an answer be waited for.
+    The same observations give the same answer: units that are drawn by their size are drawn with
+    seeds made from these, as fresh ones at each call would let an answer be waited for.
 
     Args:
       table: DataFrame, Arrow table, or path to a .parquet or .csv file; optional columns
@@ -140,14 +140,14 @@ def judge_table(
     asked, text, where = read_table_policy(policy)
     _check_population(population)
     observed = observed_of(asked, table)
-    drawn_with = int(sha256((observed.digest(), asked.digest, population))[:15], 16)
     seen = columns_seen(asked, observed)
+    seeds = seeds_of_draws(asked, observed, {name: c.values for name, c in seen.items()})
     if asked.unpaired:
         outcome = _unpaired_outcome(asked, observed, seen, population)
     else:
-        outcome = _paired_outcome(asked, observed, seen, population, drawn_with)
+        outcome = _paired_outcome(asked, observed, seen, population, seeds)
     if out is not None:
-        request = {"policy": where, "population": population, "seed": drawn_with}
+        request = {"policy": where, "population": population, "seeds": seeds}
         _write(out.resolve(), outcome, _manifest(asked, text, observed, request), asked)
     return TableVerdict(
         record=outcome.record, guardrails=outcome.evidence, findings=outcome.findings,
@@ -160,9 +160,9 @@ def _paired_outcome(
     observed: ObservedTable,
     seen: dict[str, ColumnValues],
     population: int | None,
-    seed: int,
+    seeds: dict[str, int],
 ) -> Outcome:
-    judged = _judge(policy, observed, seen, population, seed)
+    judged = _judge(policy, observed, seen, population, seeds)
     rows = tuple(about_units(policy, row) for row in judged.judge.evidence())
     facts = _facts(policy, judged, population)
     return Outcome(
@@ -231,9 +231,9 @@ def _judge(
     observed: ObservedTable,
     seen: dict[str, ColumnValues],
     population: int | None,
-    seed: int,
+    seeds: dict[str, int],
 ) -> _Judged:
-    values = by_unit(policy, observed, {name: c.values for name, c in seen.items()}, seed)
+    values = by_unit(policy, observed, {name: c.values for name, c in seen.items()}, seeds)
     n = max(len(v.x) for v in values.values())
     _covers(population, n)
     slices = slices_of(policy, observed)
@@ -338,9 +338,8 @@ def _manifest(
         "table": {"name": Path(observed.name).name, "rows": observed.n, "unit": policy.unit, **request},
         "lineage": {"table": observed.digest(), "policy": policy.digest},
         "attempt": 1,
-        "seed": request["seed"]
-        if policy.unit and policy.weight is Weight.REQUEST
-        else "none: rows were judged in the order given",
+        "seed": ", ".join(f"{seed} ({name})" for name, seed in request["seeds"].items())
+        or "none: rows were judged in the order given",
         "harness_version": package_version(),
         "policy": {
             "digest": policy.digest, "preset": policy.preset.value, "mode": policy.mode.value,

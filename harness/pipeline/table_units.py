@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,6 +23,7 @@ from harness.judge.units import (
 from harness.pipeline.observed import ObservedTable
 
 _BLOCK_TIME = "ts_ns"
+_SEED_BYTES = 8
 
 
 def unit_columns(policy: Policy) -> list[str]:
@@ -82,8 +84,44 @@ def slices_of(policy: Policy, observed: ObservedTable) -> dict[str, Strings]:
     return found
 
 
+def seeds_of_draws(
+    policy: Policy, observed: ObservedTable, values: Mapping[str, Values]
+) -> dict[str, int]:
+    """Guardrail name → seed of its draws under `weight: request`; empty otherwise.
+
+    Made from what is judged alone, a guardrail's values in order and which rows belong together, at
+    the precision of a float32. How a table is stored, what else it holds and how guardrails are named
+    change nothing, so nobody can draw again until an answer pleases.
+
+    Args:
+      policy: unit and weight.
+      observed: the table.
+      values: guardrail name → observations of its rows.
+
+    Raises:
+      TrafficError: a row without a unit, or a time block without the column ts_ns.
+    """
+    if not policy.unit or policy.weight is not Weight.REQUEST:
+        return {}
+    code = units_of(policy.unit, observed).code.astype("<i8").tobytes()
+    return {name: _seed(code, found) for name, found in values.items()}
+
+
+def _seed(code: bytes, values: Values) -> int:
+    known = ~np.isnan(values.x) & ~values.failed
+    # Adding 0 makes −0 a 0.
+    x = np.where(known, values.x, 0.0).astype("<f4") + np.float32(0.0)
+    digest = hashlib.sha256(code)
+    for part in (x.astype("<f4"), known, values.failed):
+        digest.update(part.tobytes())
+    return int.from_bytes(digest.digest()[:_SEED_BYTES], "big")
+
+
 def by_unit(
-    policy: Policy, observed: ObservedTable, values: Mapping[str, Values], seed: int
+    policy: Policy,
+    observed: ObservedTable,
+    values: Mapping[str, Values],
+    seeds: Mapping[str, int],
 ) -> dict[str, Values]:
     """Observations of what counts once.
 
@@ -95,7 +133,7 @@ def by_unit(
       policy: unit and weight; without a unit nothing changes.
       observed: the table.
       values: guardrail name → observations of its rows.
-      seed: draws the units.
+      seeds: from `seeds_of_draws`.
 
     Raises:
       TrafficError: a row without a unit, or a time block without the column ts_ns.
@@ -105,8 +143,10 @@ def by_unit(
     units = units_of(policy.unit, observed)
     if policy.weight is Weight.UNIT:
         return {name: unit_means(v, units) for name, v in values.items()}
-    rng = np.random.default_rng(seed)
-    drawn = {name: size_weighted_draws(v, units, units.n_units, rng) for name, v in values.items()}
+    drawn = {
+        name: size_weighted_draws(v, units, units.n_units, np.random.default_rng(seeds[name]))
+        for name, v in values.items()
+    }
     if policy.windows.planning and units.n_units:
         raise TrafficError(
             "windows.planning",

@@ -58,6 +58,32 @@ def test_request_weight_asks_about_rows_not_users():
     assert "drawn by their size" in by_rows.guardrails[0].subject
 
 
+def test_draws_depend_on_what_is_judged_and_on_nothing_else(tmp_path):
+    table = clustered(60, 0.03, 4, per_user=3)
+    table["d"] += np.tile([0.0, -0.01, 0.013], 60)
+    asked = policy(unit="user", weight="request")
+    (first,) = judge_table(table, asked).guardrails
+    table.to_csv(tmp_path / "t.csv", index=False)
+    numbered = table.assign(user=np.repeat(np.arange(60), 3), other=1)
+    same = [
+        table[["user", "d"]],
+        table.assign(d=table["d"].astype(np.float32)),
+        table.assign(user=table["user"].astype("category")),
+        numbered,
+        tmp_path / "t.csv",
+    ]
+    for given in same:
+        (row,) = judge_table(given, asked).guardrails
+        assert (row.lower, row.upper) == pytest.approx((first.lower, first.upper), abs=1e-6)
+    renamed = {**RANGE, "name": "other", "column": "d"}
+    (row,) = judge_table(
+        table, policy(guardrails=[renamed], unit="user", weight="request")
+    ).guardrails
+    assert row.lower == first.lower
+    (row,) = judge_table(table.assign(d=table["d"] + 1e-3), asked).guardrails
+    assert abs(row.lower - first.lower - 1e-3) > 1e-4
+
+
 def test_time_blocks_are_units():
     table = clustered(300, -0.1, 1).assign(ts_ns=np.repeat(np.arange(300), 20) * 3_600_000_000_000)
     (row,) = judge_table(table, policy(unit="1h", weight="unit")).guardrails
