@@ -23,11 +23,10 @@ def counted(n: int) -> str:
 
 def judged_as(policy: Policy, n: int) -> str:
     """What counts once, by its name: requests, rows of a table, units, draws of them."""
-    if any(guardrail.window is not WindowName.TABLE for guardrail in policy.guardrails):
-        return counted(n)
-    if not policy.unit:
-        return f"{n:,} row{'' if n == 1 else 's'}"
     many = "" if n == 1 else "s"
+    table = all(guardrail.window is WindowName.TABLE for guardrail in policy.guardrails)
+    if not policy.unit:
+        return f"{n:,} row{many}" if table else counted(n)
     if policy.weight is Weight.REQUEST:
         return f"{n:,} draw{many} from the units of {policy.unit}"
     return f"{n:,} unit{many} of {policy.unit}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.core.policies import Policy
+from harness.core.policies import Policy, WindowName
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
 from harness.decide.crossed import beyond, counted, judged_as
 from harness.decide.facts import Facts, WindowFacts
@@ -121,6 +121,15 @@ def _windows_are_filled(case: Case) -> Answer | None:
             f"Record more traffic{' and import its labels' if name == 'matured' else ''}, "
             f"or drop what needs this window: {listed(users)}."
         )
+        if window.judged < window.min_requests and _units_are_too_large(case, window):
+            return hold(
+                "too_few_requests" if window.judged else "empty_window",
+                f"The {name} window gave {counted(window.judged)} to judge; the policy asks for at least "
+                f"{window.min_requests:,}. The next unit of {case.policy.unit} holds more than the "
+                f"{case.policy.windows.max_requests:,} of windows.max_requests leave, and units are not cut.",
+                "Raise windows.max_requests, or choose a smaller unit.",
+                users[0],
+            )
         if window.judged <= 0:
             return hold(
                 "empty_window",
@@ -138,6 +147,11 @@ def _windows_are_filled(case: Case) -> Answer | None:
                 users[0],
             )
     return None
+
+
+def _units_are_too_large(case: Case, window: WindowFacts) -> bool:
+    """Whether whole units, not the traffic, are what left too little to judge."""
+    return bool(case.policy.unit) and window.selected > case.policy.windows.max_requests
 
 
 def _slices_are_sound(case: Case) -> Answer | None:
@@ -250,6 +264,12 @@ def _unclaimed(case: Case) -> str:
 def _judged(case: Case) -> str:
     """What was judged, by its own name; in windows that share requests, each window's."""
     windows = case.facts.windows
-    if len(windows) == 1:
+    of_table = len(windows) == 1 and windows[0].name == WindowName.TABLE.value
+    if of_table:
         return judged_as(case.policy, windows[0].judged)
-    return " and ".join(f"{counted(w.judged)} of the {w.name} window" for w in windows) or "nothing"
+    unit = f", each unit of {case.policy.unit} once" if case.policy.unit else ""
+    parts = [
+        counted(w.judged) + (f" of the {w.name} window" if len(windows) > 1 else "")
+        for w in windows
+    ]
+    return (" and ".join(parts) or "nothing") + unit

@@ -81,19 +81,16 @@ class Section:
         """Given keys, in order."""
         return tuple(self._keys)
 
-    def only(self, known: Collection[str], later: Mapping[str, str] | None = None) -> None:
+    def only(self, known: Collection[str]) -> None:
         """Refuses every other key.
 
         Args:
           known: valid keys.
-          later: key → what it will do; refused as not supported yet.
 
         Raises:
           PolicyError: names the key, its line and the nearest valid key.
         """
         for key, node in self._keys.items():
-            if later and key in later:
-                raise self._error(node, self._at(key), *_not_yet(key, later[key]))
             if key not in known:
                 raise self._error(
                     node, self._at(key), "is an unknown key", _sentence(nearest(key, known))

@@ -38,10 +38,7 @@ _KEYS = (
 )
 _LABELLED = (Metric.LOSS_DIFFERENCE, Metric.CALIBRATION_SHIFT)
 _MOST_BINS = 50
-LATER_KEYS = {
-    "unit": "testing means over a unit",
-    "weight": "testing means over a unit",
-}
+_OF_THE_POLICY = ("unit", "weight", "claim")
 LATER_METRICS = {
     "live_rate": "the rate under split live traffic",
     "live_score": "the score under split live traffic",
@@ -50,6 +47,18 @@ LATER_METRICS = {
     "estimated_performance": "performance estimated without labels",
 }
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")
+
+
+def refuse_policy_keys(section: Section) -> None:
+    """Refuses keys that all guardrails share.
+
+    Raises:
+      PolicyError: names the key and its place.
+    """
+    for key in _OF_THE_POLICY:
+        if key in section:
+            what = "holds for the whole policy, not for one guardrail"
+            raise section.error(key, what, f"Write `{key}:` beside `guardrails:`.")
 
 
 def read_guardrail(section: Section) -> Guardrail:
@@ -68,7 +77,8 @@ def read_guardrail(section: Section) -> Guardrail:
             "belongs to a table, and a gate has none",
             "Keep this guardrail in a policy for `harness judge`.",
         )
-    section.only(_KEYS, LATER_KEYS)
+    refuse_policy_keys(section)
+    section.only(_KEYS)
     name = read_name(section)
     metric = section.choice("metric", Metric, LATER_METRICS)
     if metric in (Metric.COLUMN, Metric.RATIO):

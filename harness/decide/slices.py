@@ -44,10 +44,11 @@ def too_much_without_claim(policy: Policy, facts: Facts) -> tuple[Unfit, str] | 
     found = largest_without_claim(facts)
     if found is None or found.share <= policy.most_without_claim:
         return None
+    once = f"units of {policy.unit}" if policy.unit else "requests"
     return Unfit(
         reason="too_much_without_claim",
         explanation=(
-            f"Everything that was tested is within its margin, but {found.share:.1%} of the requests "
+            f"Everything that was tested is within its margin, but {found.share:.1%} of the {once} "
             f"have a {found.column} too rare for any claim by '{found.guardrail}', even together; the "
             f"policy allows {policy.most_without_claim:.1%} (`most_without_claim`)."
         ),

@@ -14,7 +14,6 @@ from harness.core.policies import (
 )
 from harness.decide.document import Section
 from harness.decide.guardrails import (
-    LATER_KEYS,
     LATER_METRICS,
     check_belonging,
     check_slice_keys,
@@ -25,6 +24,7 @@ from harness.decide.guardrails import (
     read_margin,
     read_name,
     read_slice_margin,
+    refuse_policy_keys,
 )
 
 _KEYS = (
@@ -45,7 +45,6 @@ _KEYS = (
     "denominator_range",
     *dict.fromkeys(key for keys in TABLE_COLUMNS.values() for key in keys),
 )
-_LATER_KEYS = {key: word for key, word in LATER_KEYS.items() if key != "anchor"}
 _OF_A_RATIO = ("ratio", "denominator_range")
 
 
@@ -62,7 +61,8 @@ def read_table_guardrail(section: Section) -> Guardrail:
       PolicyError: an unknown key or word, both or neither of metric and range, a column that is not
         named, or a margin that the range makes true or false for every table.
     """
-    section.only(_KEYS, _LATER_KEYS)
+    refuse_policy_keys(section)
+    section.only(_KEYS)
     name = read_name(section)
     metric = section.choice("metric", Metric, LATER_METRICS) if "metric" in section else None
     if metric is Metric.RATIO:
@@ -175,9 +175,8 @@ def read_unpaired_guardrail(section: Section) -> Guardrail:
     Raises:
       PolicyError: an unknown key or word, no range, or a margin that no difference can reach.
     """
-    section.only(
-        ("name", "column", "range", "margin", "direction", "gating", "effect"), _LATER_KEYS
-    )
+    refuse_policy_keys(section)
+    section.only(("name", "column", "range", "margin", "direction", "gating", "effect"))
     name = read_name(section)
     if "range" not in section:
         what = "is missing: it says between which values one outcome lies"

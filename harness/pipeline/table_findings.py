@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from harness.core.findings import Finding, Severity
@@ -10,12 +11,17 @@ from harness.core.verdicts import Evidence
 from harness.judge.tables import ColumnValues
 from harness.pipeline.observed import ObservedTable
 
+_COUNTED = re.compile(r"(after [\d,]+|too few) requests")
+
 
 def about_units(policy: Policy, row: Evidence) -> Evidence:
-    """Evidence whose subject names the unit that counts once."""
+    """Evidence whose words name the unit that counts once."""
     if not policy.unit:
         return row
-    if policy.weight is Weight.UNIT:
+    unit = policy.weight is Weight.UNIT
+    what = f"units of {policy.unit}" if unit else f"draws from the units of {policy.unit}"
+    row = replace(row, reason=_COUNTED.sub(rf"\1 {what}", row.reason))
+    if unit:
         noun = "rows" if "rows" in row.subject else "requests"
         subject = row.subject.replace(noun, f"units of {policy.unit}, each once,", 1)
     else:

@@ -273,7 +273,7 @@ def guardrail_notes(evidence: Doc, rows: tuple[Doc, ...]) -> tuple[str, ...]:
             f"{pooled.at('guardrail').text('A guardrail')}: no claim of their own for "
             f"{pooled.at('column').text('slice')} {listed(values)} "
             f"({percent(pooled.at('share').finite())} of the traffic); "
-            f"they have too few requests and are judged {together}."
+            f"they are too few and are judged {together}."
         )
     combined = evidence.at("combined")
     log_e = (combined.at("log_e_rollback_combined") or combined.at("log_e_rollback")).number()

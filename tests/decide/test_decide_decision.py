@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.policies import WindowName
+from harness.core.policies import Weight, WindowName
 from harness.core.verdicts import Decision, Evidence, PathPoint, Status, Verdict
 from harness.decide.decision import decide
 from harness.decide.facts import Facts, FailureCount, WindowFacts
@@ -398,3 +398,30 @@ def test_only_a_whole_proof_on_data_promotes(status, seen, facts):
         assert not facts.interrupted
     if status is not None and status.rollback and not facts.floor_above_margin:
         assert record.decision is Decision.ROLLBACK or facts.baseline_load_failure
+
+
+USERS = dataclasses.replace(POLICY, unit="user", weight=Weight.UNIT)
+
+
+@pytest.mark.parametrize(("judged", "reason"), [(0, "empty_window"), (300, "too_few_requests")])
+def test_units_larger_than_what_may_be_judged_are_no_want_of_traffic(judged, reason):
+    windows = (
+        WindowFacts(name="newest", selected=300_000, judged=judged, min_requests=2000),
+        MATURED,
+    )
+    record = decide(USERS, OPEN, (evidence("score"),), Facts(windows=windows))
+    assert record.reason == reason
+    assert (
+        "The next unit of user holds more than the 200,000 of windows.max_requests"
+        in record.explanation
+    )
+    assert record.next == "Raise windows.max_requests, or choose a smaller unit."
+    few = (WindowFacts(name="newest", selected=3000, judged=judged, min_requests=5000), MATURED)
+    assert "Record more traffic" in decide(USERS, OPEN, (), Facts(windows=few)).next
+
+
+def test_a_gate_over_units_speaks_of_units():
+    said = decide(USERS, READY, PASSED, FACTS).explanation
+    assert "2,500 requests of the matured window, each unit of user once" in said
+    harmed = evidence("score", Verdict.FAIL, n=700)
+    assert "after 700 units of user" in decide(USERS, HARM, (harmed,), FACTS).explanation

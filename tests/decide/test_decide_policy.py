@@ -217,6 +217,7 @@ LOSS = "{name: loss, metric: loss_difference, loss: brier, margin: 0.1}"
         ),
         (rail("margin: 0.1"), ["guardrails[0].metric", "is missing"]),
         (rail("metric: score_shfit, margin: 0.1"), ["line 5", "did you mean 'score_shift'?"]),
+        (rail("metric: failure, margin: 0.1, unit: user"), ["unit", "whole policy", "beside"]),
         (rail("metric: sample_ratio, margin: 0.1"), ["not supported yet"]),
         (
             rail("column: score_diff, range: [-1, 1], margin: 0.1"),

@@ -1,5 +1,7 @@
 """Tables whose rows depend on each other, and verdicts about exactly the rows of a window."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,6 +47,12 @@ def test_units_are_counted_once_and_named():
     assert (verdict.decision, row.n) == (Decision.PROMOTE, 300)
     assert "units of user, each once" in row.subject
     assert row.subject.startswith("clipped mean")
+
+
+def test_harm_that_was_proven_early_is_told_in_units():
+    verdict = judge_table(clustered(300, 0.2, 1), policy(unit="user", weight="unit"))
+    assert verdict.decision is Decision.ROLLBACK
+    assert re.search(r"after \d+ units of user the mean lay", verdict.guardrails[0].reason)
 
 
 def test_request_weight_asks_about_rows_not_users():
