@@ -49,6 +49,12 @@ class ObjectPlace:
         return f"{SCHEME}://{self.bucket}/{quote(self.key, safe='/=:,+@ ')}{query}"
 
     @property
+    def parent(self) -> ObjectPlace:
+        """What it lies below, as with paths."""
+        above = str(PurePosixPath(self.key).parent)
+        return replace(self, key="" if above == "." else above)
+
+    @property
     def name(self) -> str:
         """The last part of the key."""
         return PurePosixPath(self.key).name

@@ -47,6 +47,10 @@ ALWAYS_DROPPED = ("authorization", "cookie", "proxy-authorization", "x-api-key")
 """Metadata that is never written, unless a rule says what is done to it instead."""
 
 
+BESIDE_SAMPLE = ":sampled"
+"""Metadata entry of an exchange that the sample would have left out, had it not failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingTotals:
     """What became of the inference requests that passed one recorder, over all its starts.

@@ -101,3 +101,7 @@ class WindowInfo:
     """(reason, count) of sealed exchanges without a usable recorded response."""
     models: tuple[tuple[str, int], ...] = ()
     """(model name asked for, count) over all exchanges that were read and have an id of their own."""
+    not_recorded: tuple[tuple[str, int], ...] = ()
+    """(reason, count) of requests that a recorder saw and should have recorded, and did not."""
+    beside_sample: int = 0
+    """Exchanges that a recorder's sample would have left out and that are there because they failed."""

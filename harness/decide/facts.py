@@ -29,6 +29,8 @@ class TrafficFacts:
     """Exchanges that can be replayed."""
     not_sealed: tuple[tuple[str, int], ...] = ()
     """(reason, count) of those that were read and cannot."""
+    not_recorded: tuple[tuple[str, int], ...] = ()
+    """(reason, count) of requests that a recorder saw, should have recorded, and did not."""
 
     @property
     def recorded(self) -> int:
@@ -39,6 +41,11 @@ class TrafficFacts:
     def lost(self) -> int:
         """Exchanges that were read and cannot be replayed."""
         return sum(count for _, count in self.not_sealed)
+
+    @property
+    def unrecorded(self) -> int:
+        """Requests that should have been recorded and were not."""
+        return sum(count for _, count in self.not_recorded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,8 +40,24 @@ class Unfit:
 
 def unfit_traffic(traffic: TrafficFacts) -> Unfit | None:
     """Too much of the recording cannot be replayed; None when it is whole enough."""
-    if traffic.lost <= MOST_LOST * traffic.recorded:
+    if traffic.lost > MOST_LOST * traffic.recorded:
+        return _not_replayable(traffic)
+    served = traffic.recorded + traffic.unrecorded
+    if traffic.lost + traffic.unrecorded <= MOST_LOST * served:
         return None
+    missing = [*traffic.not_sealed, *traffic.not_recorded]
+    return Unfit(
+        reason="traffic_integrity",
+        explanation=(
+            f"Of {served:,} requests that the recorder should have kept {traffic.unrecorded:,} were not "
+            f"recorded and {traffic.lost:,} cannot be replayed ({reasons(missing)}): more than "
+            f"{100 * MOST_LOST:g} %, and what is left is no fair sample of production."
+        ),
+        settle="Give the recorder what these reasons ask for, and record again into a new folder.",
+    )
+
+
+def _not_replayable(traffic: TrafficFacts) -> Unfit:
     share = (
         f"none of the {traffic.recorded:,} recorded exchanges could be sealed"
         if not traffic.sealed

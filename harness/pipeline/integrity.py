@@ -102,6 +102,7 @@ def traffic_facts(manifest: dict[str, Any]) -> TrafficFacts:
     return TrafficFacts(
         sealed=int(window["count"]),
         not_sealed=tuple((reason, int(count)) for reason, count in window["not_sealed"]),
+        not_recorded=tuple((why, int(count)) for why, count in window.get("not_recorded", ())),
     )
 
 
@@ -148,6 +149,7 @@ def integrity_findings(
                 "Repair the recorder or the export: these requests were served and are not judged.",
             )
         )  # fmt: skip
+    found += _of_recorders(manifest, traffic)
     if labels is None:
         return found
     if labels.unknown:
@@ -180,6 +182,30 @@ def integrity_findings(
                 f"all {len(label):,} labels that count are {label[0]:g}, though the baseline's answers "
                 "differ",
                 "Import the labels of every outcome: a loss over one outcome rewards leaning to it.",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _of_recorders(manifest: dict[str, Any], traffic: TrafficFacts) -> list[Finding]:
+    found = []
+    if traffic.unrecorded:
+        found.append(
+            _warning(
+                "traffic_not_recorded", "recorded traffic",
+                f"recorders saw {traffic.unrecorded:,} more requests than they recorded "
+                f"({reasons(traffic.not_recorded)})",
+                "Give the recorder what these reasons ask for: these requests were served and are not judged.",
+            )
+        )  # fmt: skip
+    beside = int((manifest.get("window") or {}).get("beside_sample", 0))
+    if beside:
+        found.append(
+            _warning(
+                "failures_beside_sample", "recorded traffic",
+                f"{beside:,} requests were recorded only because they failed in production; the recorder's "
+                "sample would have left them out, so failures weigh more here than they do there",
+                "Where that matters, record with --sample 1.",
             )
         )  # fmt: skip
     return found

@@ -125,6 +125,10 @@ def _selected_out(prepared: Prepared) -> list[str]:
     found = []
     info = prepared.manifest["window"]
     found += [
+        f"{count:,} requests of production were not recorded: {reason}"
+        for reason, count in info.get("not_recorded", ())
+    ]
+    found += [
         f"{count:,} recorded exchanges could not be sealed: {reason}"
         for reason, count in info["not_sealed"]
     ]

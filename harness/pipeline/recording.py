@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.core.jsonable import jsonable
 from harness.core.recording import RecordingTotals
+from harness.pipeline.recorders import totals_text
 from harness.pipeline.redaction import read_redaction
 from harness.record.session import RecordOptions, Started, record
 
@@ -51,21 +52,3 @@ def record_traffic(
         found = read_redaction(redact)
         options = replace(options, rules=found.rules, key=found.key)
     return RecordedTraffic(out=str(options.out), totals=record(options, started))
-
-
-def totals_text(totals: RecordingTotals) -> str:
-    """Totals of one recorder in a few lines."""
-    seen = f"saw {totals.seen:,} requests ({totals.failed:,} failed), wrote {totals.written:,}"
-    lines = [f"recorder '{totals.writer}' {seen}"]
-    if totals.sample < 1.0:
-        lines.append(
-            f"  sampled out: {totals.sampled_out:,} (a share of {totals.sample:g} is kept, and every "
-            f"failure: {totals.kept_as_failed:,} besides the sample)"
-        )
-    lines += [f"  not recorded: {count:,}, {reason}" for reason, count in totals.not_recorded]
-    lines += [f"  noticed: {count:,}, {fault}" for fault, count in totals.faults]
-    if totals.waiting:
-        lines.append(f"  not published yet: {totals.waiting:,}")
-    if not totals.closed:
-        lines.append("  it has not ended in order: these are the last counts that are known")
-    return "\n".join(lines)

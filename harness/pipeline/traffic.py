@@ -12,6 +12,7 @@ from harness.core.jsonable import jsonable
 from harness.core.places import Place
 from harness.core.traffic import WindowInfo
 from harness.pipeline.progress import Listener, Progress, silent
+from harness.pipeline.recorders import totals_text
 from harness.store.partitions import TrafficSelection
 from harness.store.summary import TrafficSummary
 from harness.store.traffic import TrafficSource
@@ -117,6 +118,7 @@ def window_text(path: str, info: WindowInfo) -> str:
         f"  models    {_counts(info.models) or 'none'}",
         f"  answered by {_counts(info.versions) or 'nobody'}",
     ]
+    lines += [f"  not recorded: {count:,} {reason}" for reason, count in info.not_recorded]
     lines += [f"  not sealed: {count:,} {reason}" for reason, count in info.not_sealed]
     lines += [
         f"  without a usable answer: {count:,} {reason}" for reason, count in info.not_answered
@@ -141,6 +143,7 @@ def _summary_text(path: str, s: TrafficSummary) -> str:
         lines.append(f"  context   {c.column}: {_counts(c.values)}{more}{missing}")
     if s.duplicates:
         lines.append(f"  duplicate request ids: {s.duplicates:,}; the first of each counts")
+    lines += [f"  {line}" for t in s.recorders for line in totals_text(t).splitlines()]
     if s.without_id:
         lines.append(f"  without a request id: {s.without_id:,}; they cannot be replayed")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from harness.core.calls import Call, Metadata
-from harness.core.recording import Recorded
+from harness.core.recording import BESIDE_SAMPLE, Recorded
 from harness.core.tensors import Tensors
 from harness.core.traffic import Exchange
 from harness.record.counts import Counts
@@ -160,7 +160,7 @@ def _remarks(framed: Framed, *, details: bool) -> dict[str, str]:
         ":details": _text(call.details) if details else "",
         ":status-details": _status_details(call) if details else "",
         ":cancelled": "yes" if call.cancelled else "",
-        ":sampled": "failure" if framed.kept_as_failed else "",
+        BESIDE_SAMPLE: "failure" if framed.kept_as_failed else "",
     }
     return {name: text for name, text in remarks.items() if text}
 

@@ -36,10 +36,9 @@ from harness.record.frames import FrameReader
 from harness.record.redaction import Redaction
 from harness.record.spooling import LOG, Spooler
 from harness.store.files import locked
-from harness.store.places import write_whole
+from harness.store.totals import write_totals
 
 FOLDER = ".recorder"
-TOTALS = ".totals.json"
 _ROWS, _BYTES = 2048, 32 << 20
 """Of a row group: the most that a kill loses of this process, besides what came within `flush_s`."""
 _READ_BYTES = 1 << 20
@@ -173,10 +172,9 @@ class Writer:
     def _write_totals(self) -> None:
         name, sample = self._options.name, self._options.sample
         totals = self._counts.totals(writer=name, sample=sample)
-        text = json.dumps(jsonable(totals), indent=2) + "\n"
         self._told = time.monotonic()
         try:
-            write_whole(self._out / f"{name}{TOTALS}", text.encode())
+            write_totals(self._out, totals)
         except (OSError, HarnessError) as error:
             LOG.warning("the totals could not be written: %s", error)
 

@@ -117,7 +117,8 @@ def _facts(window: Doc, labels: Doc) -> tuple[Fact, ...]:
 
 
 def _left_out(decision: Doc, window: Doc) -> Table:
-    reasons = [("recorded, not usable", *pair) for pair in window.at("not_sealed").fields()]
+    reasons = [("not recorded", *pair) for pair in window.at("not_recorded").fields()]
+    reasons += [("recorded, not usable", *pair) for pair in window.at("not_sealed").fields()]
     for name, selected in decision.at("windows").fields():
         words = f"not in the {name} window"
         reasons += [(words, *pair) for pair in selected.at("left_out").fields()]

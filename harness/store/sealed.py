@@ -423,6 +423,8 @@ def _window_info(fields: dict[str, Any]) -> WindowInfo:
         versions=pairs("versions"),
         not_answered=pairs("not_answered"),
         models=pairs("models"),
+        not_recorded=tuple((word, value) for word, value in fields.get("not_recorded", ())),
+        beside_sample=fields.get("beside_sample", 0),
     )
 
 

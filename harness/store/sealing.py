@@ -16,15 +16,17 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness.core.errors import TrafficError
 from harness.core.jsonable import sha256
+from harness.core.recording import BESIDE_SAMPLE
 from harness.core.tensors import Ints
 from harness.store.decoding import SEQ_SCHEMA, Decoding, Tally
 from harness.store.exchanges import context_columns
@@ -60,6 +62,9 @@ class ExchangeSource(Protocol):
 
     def files(self) -> tuple[tuple[str, str], ...]:
         """(name, sha256 hex) of what is read."""
+
+    def not_recorded(self) -> tuple[tuple[str, int], ...]:
+        """(reason, count) of requests that its recorders saw and did not record."""
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The exchanges in a fixed order, as batches of `exchanges.SCHEMA`."""
@@ -109,10 +114,10 @@ def seal_cached(
     Raises:
       TrafficError: the source is damaged.
     """
-    key = sha256(
-        {"files": source.files(), "format": FORMAT_VERSION, "seed": seed, "variant": variant}
-    )
-    drawn = int(key[:16], 16) if seed is None else seed
+    content = {"files": source.files(), "format": FORMAT_VERSION, "seed": seed, "variant": variant}
+    drawn = int(sha256(content)[:16], 16) if seed is None else seed
+    # What recorders say later of the same files is told with the same window, in the same order.
+    key = sha256({**content, "not_recorded": source.not_recorded()})
     out = cache_dir / key[:32]
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -164,7 +169,10 @@ def _build(source: ExchangeSource, work: Path, seed: int, progress: Progress | N
     decoding.close()
     columns_hash = decoding.encode(work / COLUMNS_FILE)
     shutil.rmtree(spill)
-    info = decoding.info(source.files(), columns_hash)
+    info = replace(
+        decoding.info(source.files(), columns_hash),
+        not_recorded=source.not_recorded(), beside_sample=survey.beside_sample,
+    )  # fmt: skip
     files = {name: sha256_of_file(work / name) for name in (COLUMNS_FILE, VERBATIM_FILE)}
     (work / MANIFEST_FILE).write_bytes(
         manifest_bytes(
@@ -185,12 +193,16 @@ class _Survey:
     """Context columns to seal, sorted."""
     context_left_out: tuple[str, ...]
     """Context columns beyond the limit."""
+    beside_sample: int
+    """Exchanges that are there only because they failed."""
 
 
 def _survey(source: ExchangeSource) -> _Survey:
     keys: list[Ints] = []
     columns: Counter[str] = Counter()
-    for batch in source.batches(["request_id", "context"]):
+    beside_sample = 0
+    for batch in source.batches(["request_id", "metadata", "context"]):
+        beside_sample += _having(batch.column("metadata"), BESIDE_SAMPLE)
         keys.append(hashes(batch.column("request_id").to_pylist()))
         for column, values in context_columns(batch.column("context")).items():
             columns[column] += int(np.count_nonzero(values != ""))
@@ -202,7 +214,15 @@ def _survey(source: ExchangeSource) -> _Survey:
         unique[times > 1],
         tuple(sorted(ranked[:_MOST_CONTEXT_COLUMNS])),
         tuple(sorted(ranked[_MOST_CONTEXT_COLUMNS:])[:_NAMES_KEPT]),
+        beside_sample,
     )
+
+
+def _having(maps: pa.Array, key: str) -> int:
+    """Rows whose map has the key."""
+    offsets = maps.offsets
+    keys = maps.keys[offsets[0].as_py() : offsets[len(maps)].as_py()]
+    return pc.sum(pc.equal(keys, key)).as_py() or 0
 
 
 def _numbered(source: ExchangeSource, survey: _Survey, counts: Tally) -> Iterator[pa.RecordBatch]:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from harness.core.recording import RecordingTotals
 from harness.core.tensors import Ints
 from harness.store.exchanges import context_columns
 from harness.store.ids import hashes
@@ -81,6 +82,8 @@ class TrafficSummary:
     """Exchanges with a label, whenever it arrived."""
     labels_unknown: int = 0
     """Labels of requests that are not in the traffic."""
+    recorders: tuple[RecordingTotals, ...] = ()
+    """What the recorders that wrote it say of themselves."""
 
 
 @dataclass(slots=True)

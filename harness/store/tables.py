@@ -126,6 +126,10 @@ class TableSource:
         """(name, sha256 hex) of each table."""
         return self._hashes
 
+    def not_recorded(self) -> tuple[tuple[str, int], ...]:
+        """Nothing: no recorder made a table."""
+        return ()
+
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows as exchanges; see `sealing.ExchangeSource`."""
         fields = [f for f in SCHEMA if columns is None or f.name in columns]

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError, nearest
 from harness.core.places import Place
+from harness.core.recording import RecordingTotals
 from harness.core.traffic import Exchange
 from harness.store.exchanges import (
     OPTIONAL,
@@ -33,6 +34,7 @@ from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, publish
 from harness.store.labels import LABELS_FOLDER, label_paths, read_labels
 from harness.store.places import files_below, is_file, opened, sha256_of
 from harness.store.summary import SUMMARY_COLUMNS, TrafficSummary, summarize
+from harness.store.totals import not_recorded, read_totals
 
 __all__ = ["SCHEMA", "TrafficFile", "TrafficSource", "TrafficWriter"]
 
@@ -191,7 +193,10 @@ class TrafficSource:
         files: Sequence[TrafficFile],
         labels: Sequence[Place] = (),
         selection: Selection | None = None,
+        totals: Sequence[RecordingTotals] = (),
     ) -> None:
+        self.totals = tuple(totals)
+        """Of the recorders that wrote the traffic."""
         self._files = tuple(files)
         self._labels = tuple(labels)
         self._selection = selection
@@ -225,6 +230,7 @@ class TrafficSource:
             [_checked_file(path, name) for path, name in found.items()],
             [label for path in paths for label in label_paths(path)],
             selection,
+            read_totals(paths),
         )
 
     def __len__(self) -> int:
@@ -303,7 +309,12 @@ class TrafficSource:
             labels=labels.read,
             labelled=labelled,
             labels_unknown=unknown,
+            recorders=self.totals,
         )
+
+    def not_recorded(self) -> tuple[tuple[str, int], ...]:
+        """(reason, count) of requests that its recorders saw and did not record."""
+        return not_recorded(self.totals)
 
     def exchanges(self) -> Iterator[Exchange]:
         """Streams the exchanges as values; slow, for few or for tests."""

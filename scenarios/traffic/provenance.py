@@ -22,9 +22,10 @@ Written by the recorder; every number below is counted from the files.
   planes. Licence of the data: CC0 (public domain). `models/flights/data.py` makes requests of them.
 - **Command**: `{command}` with seed {seed}. Everything but `latency_ns` is the same every time.
 - **Requests**: one a flight, at scheduled departure − 60 min, cancelled flights included; ids number all flights of
-  the year by that time. Serialized Open Inference ModelInferRequest as sent over gRPC, response as received from
-  a real server on this protocol running `models/flights/{model}` (sha256 `{model_sha256}`).
-  Latencies are those of that local server and its client in one process, one request in flight.
+  the year by that time. Serialized Open Inference ModelInferRequest as sent over gRPC, response as `harness record`
+  passed it from a real server on this protocol running `models/flights/{model}` (sha256 `{model_sha256}`).
+  Client, proxy and server are processes of one machine, one request in flight; their latencies are in the
+  recording, its wall-clock times are replaced by those at which the flights were asked about.
 - **Context columns**: carrier, origin.
 - **Labels**: 1 = arrived more than 15 minutes late. `label_event_ts_ns` is the actual arrival; `ingestion_ts_ns` is
   *simulated*: arrival + {lag_h} h + a gamma-distributed load time (shape 2, mean {etl_min:.0f} min). Public on-time data appear about

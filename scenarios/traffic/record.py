@@ -1,4 +1,4 @@
-"""Records the flights' traffic anew: a real server, a real client, verbatim bytes.
+"""Records the flights' traffic anew: a real server, `harness record` before it, a real client.
 
 python scenarios/traffic/record.py                            the two windows that are in git
 python scenarios/traffic/record.py --full-year --out DIR      all 336,776 flights of 2013
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,20 +18,27 @@ MODEL_FILE = ROOT / "models" / "flights" / "v1.onnx"
 
 def record(out: Path, *, full_year: bool) -> None:
     """Writes traffic, labels and PROVENANCE.md into a folder."""
+    from harness.store.traffic import TrafficSource
     from models.flights import data
-    from scenarios.traffic import provenance, recording, serving
+    from scenarios.traffic import provenance, proxied, recording
 
     flights = data.requests()
     flights["ingestion_s"] = recording.ingestion_s(flights)
     spans = recording.FULL_YEAR if full_year else recording.HALVES
     made = []
-    server = serving.ModelServer(MODEL_FILE, recording.MODEL, recording.SERVED_VERSION)
     for span in spans:
         rows = recording.chosen(flights, span)
         traffic = out / f"model={recording.MODEL}" / f"span={span.name}" / "part-0.parquet"
         labels = out / "labels" / f"{span.name}.parquet"
-        with serving.serving(server) as call:
-            recording.write_traffic(traffic, recording.exchanges(rows, call))
+        with tempfile.TemporaryDirectory(prefix="recording-") as raw:
+            with proxied.recorded(
+                MODEL_FILE, recording.MODEL, recording.SERVED_VERSION, Path(raw),
+                "--context", "carrier,origin",
+            ) as recorder:  # fmt: skip
+                recording.play(rows, recorder.address)
+            # By time: folders of hours sort as text.
+            found = sorted(TrafficSource.open([Path(raw)]).exchanges(), key=lambda e: e.ts_ns)
+            recording.write_traffic(traffic, recording.as_of_the_flights(found, rows))
         recording.write_labels(labels, rows)
         made += [traffic, labels]
     command = "python scenarios/traffic/record.py" + (" --full-year --out DIR" if full_year else "")

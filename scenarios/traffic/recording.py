@@ -1,4 +1,4 @@
-"""Plays flights against a served model and writes what went over the wire as recorded traffic.
+"""Plays flights against a served model, and writes what the proxy before it recorded.
 
 Small files matter here, they are in git: large pages and zstd's highest level find the repetition
 between requests, and columns in which every value is another carry no dictionary. Bytes stay
@@ -7,10 +7,10 @@ verbatim.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.core.tensors import Tensors
-from harness.core.traffic import OK_CODE, Exchange
+from harness.core.traffic import Exchange
 from harness.store import labels as store_labels
 from harness.store.exchanges import SCHEMA, batch_from_exchanges
+from harness.wire import MODEL_INFER
 from harness.wire.messages import request_bytes
 from models.flights.data import columns
-from scenarios.traffic.serving import METHOD
 
 MODEL = "flights"
 SERVED_VERSION = "1"
@@ -74,38 +74,41 @@ def chosen(flights: pd.DataFrame, span: Span) -> pd.DataFrame:
     return flights.iloc[rows]
 
 
-def exchanges(flights: pd.DataFrame, call: grpc.UnaryUnaryMultiCallable) -> Iterator[Exchange]:
-    """Asks about every flight, one at a time, and yields what went over the wire.
+def play(flights: pd.DataFrame, address: str) -> None:
+    """Asks about every flight, one at a time; failures are the recorder's to note.
 
     Args:
       flights: rows of `models.flights.data.requests()`.
-      call: takes and returns bytes.
+      address: host:port of the server, or of the proxy before it.
     """
     inputs = columns(flights)
-    context = [inputs["carrier"].tolist(), inputs["origin"].tolist()]
-    ids, ts_s = flights["request_id"].tolist(), flights["ts_s"].tolist()
-    for i, request_id in enumerate(ids):
-        one: Tensors = {name: column[i : i + 1] for name, column in inputs.items()}
-        request = request_bytes(MODEL, one, request_id)
-        start = time.perf_counter_ns()
-        try:
-            response, code = call(request), OK_CODE
-        except grpc.RpcError as error:
-            response, code = b"", int(error.code().value[0])
-        yield Exchange(
-            ts_ns=ts_s[i] * SECOND_NS,
-            latency_ns=time.perf_counter_ns() - start,
-            code=code,
-            method=METHOD,
-            model=MODEL,
-            version=SERVED_VERSION,
-            request_id=request_id,
-            request=request,
-            response=response,
-            context={"carrier": context[0][i], "origin": context[1][i]},
-        )
-        if (i + 1) % _PROGRESS == 0 or i + 1 == len(ids):
-            print(f"{i + 1:>7} of {len(ids)} requests", file=sys.stderr)
+    ids = flights["request_id"].tolist()
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(MODEL_INFER)
+        for i, request_id in enumerate(ids):
+            one: Tensors = {name: column[i : i + 1] for name, column in inputs.items()}
+            with contextlib.suppress(grpc.RpcError):
+                call(request_bytes(MODEL, one, request_id))
+            if (i + 1) % _PROGRESS == 0 or i + 1 == len(ids):
+                print(f"{i + 1:>7} of {len(ids)} requests", file=sys.stderr)
+
+
+def as_of_the_flights(recorded: Iterable[Exchange], flights: pd.DataFrame) -> Iterator[Exchange]:
+    """What was recorded, at the times when the flights were asked about: all of it, in one pass.
+
+    Args:
+      recorded: in the order in which it was played.
+      flights: what was played.
+
+    Raises:
+      ValueError: the recording lacks a flight, or has something else.
+    """
+    asked = zip(flights["request_id"].tolist(), flights["ts_s"].tolist(), strict=True)
+    for exchange, (request_id, ts_s) in zip(recorded, asked, strict=True):
+        if exchange.request_id != request_id:
+            msg = f"recorded {exchange.request_id} where {request_id} was asked"
+            raise ValueError(msg)
+        yield replace(exchange, ts_ns=ts_s * SECOND_NS)
 
 
 def write_traffic(path: Path, recorded: Iterator[Exchange]) -> None:

@@ -1,24 +1,31 @@
 """A small real model server: onnxruntime behind the Open Inference gRPC service.
 
-It stands for production while traffic is recorded. Bytes in, bytes out: the handler is generic, so
-what travels is exactly what is recorded.
+It stands for production while traffic is recorded.
+
+python scenarios/traffic/serving.py --model models/flights/v1.onnx --name flights --version 1
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from harness.wire.gen import open_inference_pb2
+# As a script, the repository root is not on the path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from harness.wire import SERVICE
+from harness.wire.facts import request_facts
 from harness.wire.messages import MessageError, response_bytes, tensors_from_request
 
-SERVICE = "inference.GRPCInferenceService"
-METHOD = f"/{SERVICE}/ModelInfer"
+READY = b"\x08\x01"
+"""ServerReadyResponse, ServerLiveResponse and ModelReadyResponse alike: true."""
 
 
 class ModelServer:
@@ -43,28 +50,58 @@ class ModelServer:
     def infer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """Answers one serialized ModelInferRequest."""
         try:
-            inputs = tensors_from_request(request)
+            facts, inputs = request_facts(request), tensors_from_request(request)
         except MessageError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.reason)
             raise
-        request_id = open_inference_pb2.ModelInferRequest.FromString(request).id
-        found = self._session.run(self._outputs, inputs)
-        outputs = dict(zip(self._outputs, found, strict=True))
-        return response_bytes(self._name, self._version, outputs, request_id)
+        if facts.model != self._name or facts.version not in ("", self._version):
+            context.abort(
+                grpc.StatusCode.NOT_FOUND, f"no model '{facts.model}' {facts.version}".rstrip()
+            )
+        try:
+            found = self._session.run(self._outputs, inputs)
+        except (ort_errors.InvalidArgument, ort_errors.Fail, ValueError) as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        outputs = {n: np.asarray(v) for n, v in zip(self._outputs, found, strict=True)}
+        return response_bytes(self._name, self._version, outputs, facts.request_id)
 
 
-@contextmanager
-def serving(server: ModelServer) -> Iterator[grpc.UnaryUnaryMultiCallable]:
-    """Serves on a port the system chooses and yields a client call that takes and returns bytes."""
-    method = grpc.unary_unary_rpc_method_handler(server.infer)
-    handler = grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": method})
+def serve(model: ModelServer, listen: str) -> None:
+    """Serves until the process is ended; prints the port once it is ready."""
+
+    def ready(_: bytes, __: grpc.ServicerContext) -> bytes:
+        return READY
+
+    methods = {
+        "ModelInfer": model.infer,
+        "ServerLive": ready,
+        "ServerReady": ready,
+        "ModelReady": ready,
+    }
+    handlers = {name: grpc.unary_unary_rpc_method_handler(m) for name, m in methods.items()}
     host = grpc.server(
-        ThreadPoolExecutor(1), handlers=[handler], options=[("grpc.so_reuseport", 0)]
+        ThreadPoolExecutor(2),
+        handlers=[grpc.method_handlers_generic_handler(SERVICE, handlers)],
+        options=[("grpc.so_reuseport", 0)],
     )
-    port = host.add_insecure_port("127.0.0.1:0")
+    port = host.add_insecure_port(listen)
     host.start()
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel.unary_unary(METHOD)
-    finally:
-        host.stop(grace=None).wait()
+    print(f"serving on port {port}", flush=True)
+    host.wait_for_termination()
+
+
+def main() -> int:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", type=Path, required=True, help="an .onnx file")
+    parser.add_argument("--name", required=True, help="its name in requests")
+    parser.add_argument("--version", default="1", help="its version in responses")
+    parser.add_argument("--listen", default="127.0.0.1:0", help="host:port; port 0 = any free one")
+    given = parser.parse_args()
+    serve(ModelServer(given.model, given.name, given.version), given.listen)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -11,6 +11,7 @@ from gates import RETRAIN, TINY_START_NS, tiny_model, tiny_traffic
 
 from harness.store.labels import write_labels
 from harness.store.traffic import TrafficSource, TrafficWriter
+from harness.store.windows import seal_cached
 
 AS_OF = "2020-12-01T00:00:00Z"
 MINUTE_NS = 60_000_000_000
@@ -236,3 +237,71 @@ def test_a_label_that_does_not_count_may_be_anything(gate, tmp_path):
         label_event_ts_ns=ts, ingestion_ts_ns=ts + LATER_NS,
     )  # fmt: skip
     assert gate(traffic, "--labels", file)[0] == 0
+
+
+def recorded_with(folder, totals):
+    """Tiny traffic with labels whose recorder says these totals."""
+    traffic = tiny_traffic(folder / "recorded", labels=True)
+    written = {
+        "writer": "rec", "seen": 600, "failed": 0, "sampled_out": 0, "kept_as_failed": 0,
+        "written": 600, "waiting": 0, "not_recorded": [], "faults": [], "sample": 1.0,
+        "closed": True, **totals,
+    }  # fmt: skip
+    (traffic / "rec.totals.json").write_text(json.dumps(written))
+    return traffic
+
+
+DROPPED = "the queue to the writer was full"
+
+
+def test_requests_that_the_recorder_dropped_hold_beyond_a_few(gate, tmp_path):
+    ended = gate(recorded_with(tmp_path, {"seen": 700, "not_recorded": [[DROPPED, 100]]}))
+    assert_hold(
+        ended, "traffic_integrity",
+        "Of 700 requests that the recorder should have kept 100 were not recorded", DROPPED,
+    )  # fmt: skip
+    assert ended[3]["traffic_not_recorded"]["severity"] == "warning"
+
+
+def test_a_few_requests_that_the_recorder_dropped_are_told(gate, tmp_path):
+    traffic = recorded_with(tmp_path, {"seen": 605, "not_recorded": [[DROPPED, 5]]})
+    code, _, decision, found = gate(traffic)
+    assert code == 0
+    assert found["traffic_not_recorded"]["what"].startswith("recorders saw 5 more requests")
+    said = "5 requests of production were not recorded: the queue to the writer was full"
+    assert said in decision["not_compared"]
+
+
+def test_what_the_recorder_says_later_is_not_hidden_by_a_window_sealed_before(tmp_path):
+    traffic = recorded_with(tmp_path, {"not_recorded": [[DROPPED, 5]]})
+    before = seal_cached(TrafficSource.open([traffic]), tmp_path / "cache").info
+    totals = traffic / "rec.totals.json"
+    totals.write_text(totals.read_text().replace("5]", "500]"))
+    after = seal_cached(TrafficSource.open([traffic]), tmp_path / "cache").info
+    assert (before.not_recorded, after.not_recorded) == (((DROPPED, 5),), ((DROPPED, 500),))
+    assert before.window_hash == after.window_hash
+
+
+def test_failures_beside_the_sample_are_told(harness, tmp_path):
+    traffic = changed(
+        tmp_path, lambda i, e: replace(e, metadata={":sampled": "failure"} if i % 60 == 0 else {})
+    )
+    window = tmp_path / "window"
+    assert harness("traffic", "seal", traffic, "-o", window, "-q").code == 0
+    manifest = json.loads((window / "manifest.json").read_text())
+    assert manifest["info"]["beside_sample"] == 10
+
+
+def test_show_says_what_the_recorders_say(harness, tmp_path):
+    traffic = recorded_with(tmp_path, {"seen": 700, "not_recorded": [[DROPPED, 100]]})
+    shown = harness("traffic", "show", traffic)
+    assert "recorder 'rec' saw 700 requests (0 failed), wrote 600" in shown.out
+    assert f"not recorded: 100, {DROPPED}" in shown.out
+
+
+def test_damaged_totals_are_a_usage_error(harness, tmp_path):
+    traffic = recorded_with(tmp_path, {})
+    (traffic / "rec.totals.json").write_text("{")
+    shown = harness("traffic", "show", traffic)
+    assert shown.code == 2
+    assert "is no recorder's totals" in shown.err
