@@ -25,6 +25,8 @@ class Tier(enum.StrEnum):
     """The same operator and the same way on to the outputs."""
     RENAMED_OPERATOR = "name, other operator"
     """The same name, made by another operator: what a fusion keeps."""
+    PLACE = "neighbours, other operator"
+    """Read from the same tensors and by the same operators, alone on both sides."""
     OUTPUT = "output"
     """The outputs that the signature pairs."""
     VALUES = "values"

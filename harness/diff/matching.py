@@ -2,7 +2,8 @@
 
 Tiers, best first: the same computation including weights; the user's own mapping; the same
 computation but for weights; the same operator on the same constants; a neighbour of a matched pair that only one operator of that kind can be;
-the same name; the same way on to the outputs; the same output; the same values. A tensor is matched
+the same name; the same way on to the outputs; the same output; the same place between matched tensors;
+the same values. A tensor is matched
 once. What stays unmatched is counted and told, never taken for equal.
 
 Names come late on purpose: exporters number tensors, so that one inserted node renames all that follow,
@@ -66,6 +67,7 @@ class _Matching:
             upstream(self._old, exact=True, inputs={}),
             upstream(self._new, exact=True, inputs=self._common),
         )
+        self._held = tuple({c.name for c in g.constants} for g in (self._old, self._new))
         self._ends: tuple[dict[str, str], dict[str, str]] = ({}, {})
         # Inputs and constants are no computed tensors, but they anchor their readers.
         self._anchors = dict(inputs)
@@ -96,6 +98,7 @@ class _Matching:
         self._neighbours()
         self._same_name(Tier.RENAMED_OPERATOR)
         self._pairs_of(outputs, Tier.OUTPUT)
+        self._same_key(partial(self._place, 0), partial(self._place, 1), Tier.PLACE, 1)
         if values is not None:
             self._same_values(values)
         self._repeated()
@@ -251,6 +254,24 @@ class _Matching:
             made = self._made(self._old, a)
             if made and made == self._made(self._new, b):
                 yield a, b
+
+    def _place(self, side: int, name: str) -> Hashable:
+        """Between which matched tensors one operator stands, in the candidate's names.
+
+        Where that is not known of all of them, the tensor itself, which is nobody else's key. An operator that was replaced under another name has nothing else that stays, and its values may be
+        cancelled further on, so that no output tells.
+        """
+        graph, taken = ((self._old, self._of_old), (self._new, self._of_new))[side]
+        node = graph.producer(name)
+        readers = graph.consumers(name)
+        above = [s for s in (node.sources() if node else ()) if s not in self._held[side]]
+        below = [o for reader in readers for o in _made_by(reader)]
+        known = {s: self._partner(s) if side == 0 else s for s in (*above, *below)}
+        matched = all(s in taken or s in graph.inputs for s in known)
+        if node is None or not (above and below and matched):
+            return side, name
+        uses = sorted((str(known[_made_by(r)[0]]), *_use(r, name)) for r in readers)
+        return tuple(sorted(map(str, known.values()))), tuple(uses), node.outputs.index(name)
 
     def _pairs_of(self, given: Mapping[str, str], tier: Tier) -> None:
         """Pairs that are given by name; copies count as their originals."""
