@@ -5,32 +5,28 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.bench.figures import Figure, Figures
 from harness.bench.operator_cases import operator_cases
 from harness.bench.operators import OperatorCounts, check_operators, whole
+from harness.bench.probed import probed_replays
 from harness.core.graphs import Graph, Node
 from harness.core.policies import SandboxPolicy
 from harness.diff.matching import match_graphs
 from harness.diff.signature import SignatureMatch
-from harness.pipeline.assets import assets_root
 from harness.pipeline.graph_opening import Version
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
 
 if TYPE_CHECKING:
     import onnx
 
-PROBED_LIMIT = 1.2
 MATCHING_LIMIT_S = 5.0
 _NODES = 5000
-_BATCH = 1024
-_REPEATS = 31
 _LAYERS, _WIDTH, _PLACES, _ROWS = 100, 192, 64, 24
 _MB = 1 << 20
 _DEADLINE_S = 60.0
@@ -44,7 +40,7 @@ def bench_parity(*, every: int, seed: int) -> tuple[Figures, OperatorCounts]:
       seed: of the alterations.
     """
     counts = check_operators(list(operator_cases())[::every], seed=seed, guarded=True)
-    costs = (_matching(), _probed(), *_large_net())
+    costs = (_matching(), *probed_replays(), *_large_net())
     return Figures(title="Looking into graphs", figures=(*costs, *_operators(counts))), counts
 
 
@@ -68,9 +64,9 @@ def _matching() -> Figure:
     """Two graphs in which every tensor has another name, one operator changed half-way."""
     graphs = [_chain(prefix, changed) for prefix, changed in (("a", "Relu"), ("b", "Neg"))]
     ends = {graphs[0].outputs[0]: graphs[1].outputs[0]}
-    took = _least_cpu_s(
-        lambda: match_graphs(graphs[0], graphs[1], inputs={"x": "x"}, outputs=ends), 1
-    )
+    began = time.process_time()
+    match_graphs(graphs[0], graphs[1], inputs={"x": "x"}, outputs=ends)
+    took = time.process_time() - began
     return Figure(
         name=f"matching two graphs of {_NODES:,} nodes, CPU", value=took, unit="s",
         limit=MATCHING_LIMIT_S,
@@ -86,38 +82,6 @@ def _chain(prefix: str, changed: str) -> Graph:
         before.append(f"{prefix}{place}")
         nodes.append(Node(op=op, inputs=tuple(inputs), outputs=(before[-1],)))
     return Graph(inputs=("x",), outputs=(before[-1],), nodes=tuple(nodes))
-
-
-def _probed() -> Figure:
-    """A tabular pipeline that returns every tensor beside the plain one, same batch, in this process."""
-    import onnx
-
-    from harness.sandbox.child import sessions
-    from harness.sandbox.graph_edits import exposed
-
-    data = (assets_root() / "models" / "flights" / "v1.onnx").read_bytes()
-    plain = sessions.open_session(data, {}, optimise=True)
-    model = onnx.load_model_from_string(data)
-    found = exposed(model, None, {}, sketch=False)
-    probed = sessions.open_session(model.SerializeToString(), {}, optimise=False)
-    feeds = {i.name: _values(i) for i in plain.get_inputs()}
-    bare = _least_cpu_s(lambda: plain.run(None, feeds), _REPEATS)
-    more = _least_cpu_s(lambda: probed.run(None, feeds), _REPEATS)
-    return Figure(
-        name="tabular, all tensors returned, to plain", value=more / bare, unit="×",
-        limit=PROBED_LIMIT,
-        note=f"flights, {len(found.exposed)} tensors, batch {_BATCH}, least of {_REPEATS}",
-    )  # fmt: skip
-
-
-def _values(given: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - onnxruntime has no types
-    """A batch of plausible values for an input."""
-    rng = np.random.default_rng(0)
-    shape = [_BATCH, *(d if isinstance(d, int) else 1 for d in given.shape[1:])]
-    if given.type == "tensor(string)":
-        return np.full(shape, "AA", dtype=object)
-    kind = {"tensor(float)": np.float32, "tensor(double)": np.float64}.get(given.type, np.int64)
-    return rng.integers(1, 12, shape).astype(kind)
 
 
 def _large_net() -> tuple[Figure, ...]:
@@ -198,13 +162,3 @@ def _net(shift: float) -> onnx.ModelProto:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
     made.ir_version = 8
     return made
-
-
-def _least_cpu_s(work: Callable[[], object], repeats: int) -> float:
-    """Processor seconds of a piece of work, the least of a few: noise only ever adds."""
-    times = []
-    for _ in range(repeats):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return min(times)
