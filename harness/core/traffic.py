@@ -10,6 +10,11 @@ OK_CODE = 0
 """gRPC status code of an answered request."""
 
 
+LOGGED = "feature:"
+"""Beginning of the names of recorded tensors and context columns that are features which the serving side
+computed: `feature:distance`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """One recorded request with its response or error. The bytes are verbatim and are the truth."""

@@ -1,7 +1,8 @@
 """Features that the serving side logged, against the same ones recomputed: train/serve skew.
 
-A recorded response tensor called `feature:NAME` is what production computed for the feature NAME of
-the version that answered. The baseline's graph computes it again from the recorded raw fields; where
+A recorded response tensor or a context column called `feature:NAME` is what production computed for the
+feature NAME of the version that answered; a context column holds one value a request, so only requests
+of one row are compared with it. The baseline's graph computes it again from the recorded raw fields; where
 the two differ, the model is served something else than it was trained on. That is nobody's fault
 among the two versions: it is reported and decides nothing.
 """
@@ -14,17 +15,14 @@ import numpy as np
 
 from harness.core.findings import Finding, Severity
 from harness.core.observations import Observations, Outcome
-from harness.core.tensors import Bools
-from harness.core.traffic import RequestBatch
+from harness.core.tensors import Array, Bools, Floats, Strings
+from harness.core.traffic import LOGGED, RequestBatch
 from harness.diff.columns import compared_rows
 from harness.diff.findings import remedy_for, sentence
 from harness.diff.floor import Floor
 from harness.diff.reports import ParityVerdict, ServedReport, TensorReport
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.tally import TensorTally, floors_by_column
-
-PREFIX = "feature:"
-"""Of recorded tensors that are features."""
 
 
 class ServedDiff:
@@ -43,20 +41,23 @@ class ServedDiff:
 
     def update(self, requests: RequestBatch, baseline: Observations) -> None:
         """Takes one batch that was traced."""
-        logged = {n.removeprefix(PREFIX): v for n, v in requests.recorded.items() if is_served(n)}
-        answered = np.asarray(requests.answered, dtype=np.bool_)
-        ok: Bools = np.asarray(answered & (baseline.outcome == Outcome.OK))
-        if not logged or not ok.any():
+        logged = _logged(requests, baseline)
+        good = baseline.outcome == Outcome.OK
+        if not logged or not good.any():
             return
         self._unknown |= dict.fromkeys(n for n in logged if n not in baseline.features)
-        view = compared_rows(requests, ok)
-        mismatch = np.zeros(len(requests), dtype=np.bool_)
+        compared, mismatch = (np.zeros(len(requests), dtype=np.bool_) for _ in range(2))
         for name in (n for n in baseline.features if n in logged):
+            values, there = logged[name]
+            ok: Bools = np.asarray(good & there)
+            if not ok.any():
+                continue
             tally = self._tallies.setdefault(name, self._tally(name))
-            marked = tally.update(baseline.features[name], logged[name], view)
+            marked = tally.update(baseline.features[name], values, compared_rows(requests, ok))
             if marked is not None:
                 mismatch |= marked
-        self._requests += int(ok.sum())
+            compared |= ok
+        self._requests += int(compared.sum())
         self._mismatched += int(mismatch.sum())
 
     def finish(self) -> ServedReport:
@@ -97,9 +98,40 @@ class ServedDiff:
         return TensorTally(name, "served", self._floors, ())
 
 
+def _logged(requests: RequestBatch, baseline: Observations) -> dict[str, tuple[Array, Bools]]:
+    """Feature → what was logged of it, shape (R, …), and for which requests, shape (n,)."""
+    answered = np.asarray(requests.answered, dtype=np.bool_)
+    found = {
+        n.removeprefix(LOGGED): (v, answered) for n, v in requests.recorded.items() if is_served(n)
+    }
+    alone = requests.rows == 1
+    for column, texts in requests.context.items():
+        name = column.removeprefix(LOGGED)
+        if not is_served(column) or name in found:
+            continue
+        there = np.asarray(alone & (texts != ""), dtype=np.bool_)
+        words = name in baseline.features and baseline.features[name].dtype == object
+        values = texts if words else _numbers(texts)
+        found[name] = np.repeat(values, requests.rows), there
+    return found
+
+
+def _numbers(texts: Strings) -> Floats:
+    """The numbers that texts hold, shape (n,); NaN for what is none."""
+    unique, codes = np.unique(texts.astype(str), return_inverse=True)
+    return np.array([_number(text) for text in unique], np.float64)[codes]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 def is_served(name: str) -> bool:
-    """Whether a recorded tensor is a logged feature and no answer."""
-    return name.startswith(PREFIX)
+    """Whether a recorded tensor or a context column is a logged feature."""
+    return name.startswith(LOGGED)
 
 
 def findings_from_served(report: ServedReport) -> list[Finding]:

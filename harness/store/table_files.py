@@ -1,7 +1,8 @@
 """Tables of inputs: .npz, .parquet and .jsonl, read in pieces of the same form.
 
-Besides one array or column per input a table may have `ts_ns` (request time), `request_id`, and
-`cx:<name>` (context columns to slice by).
+Besides one array or column per input a table may have `ts_ns` (request time), `request_id`,
+`cx:<name>` (context columns to slice by) and `feature:<name>` (what the serving side logged of a feature,
+kept as context, too).
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError, nearest
 from harness.core.tensors import NUMPY_DTYPES, Array, Ints, Tensors, TensorSpec
+from harness.core.traffic import LOGGED
 from harness.store.blocks import CONTEXT
 from harness.store.casting import RaggedError, array_from_json, cast_lossless, datatype_of_json
 from harness.store.files import damage_is_a_traffic_error
 
 TIME, ID = "ts_ns", "request_id"
+_SIDE = (CONTEXT, LOGGED)
 PIECE_ROWS = 1024
 _NUMPYS = {b"PK", b"\x93N"}
 """First bytes of what np.savez and np.save write; numpy takes anything else for a pickle."""
@@ -68,7 +71,7 @@ def pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
 def _check_names(where: str, names: Sequence[str], specs: Specs | None) -> list[str]:
     """The input columns among `names`; with specs exactly the model's inputs."""
     inputs = [
-        n for n in names if (specs and n in specs) or not (n in {TIME, ID} or n.startswith(CONTEXT))
+        n for n in names if (specs and n in specs) or not (n in {TIME, ID} or n.startswith(_SIDE))
     ]
     if not inputs:
         raise TrafficError(where, "no input columns", "Give one array or column per model input.")
@@ -110,7 +113,7 @@ def _side_columns(
         "context": {
             n.removeprefix(CONTEXT): [_text(v) for v in values]
             for n, values in side.items()
-            if n.startswith(CONTEXT)
+            if n.startswith(_SIDE)
         },
     }
 

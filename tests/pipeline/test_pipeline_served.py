@@ -1,6 +1,8 @@
 """Features that production logged, through whole comparisons and gates."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gates import REFACTOR, TINY_START_NS, tiny_model
 
@@ -101,3 +103,53 @@ def test_a_gate_tells_it_and_decides_as_before(logged, model, windows, write_pol
     assert (found.relation, found.value) == ("scaled", 60.0)
     assert result.decision is Decision.PROMOTE
     assert not [f for f in result.findings if "feature:doubled" in f.what]
+
+
+def exchanges(x, context):
+    """Requests of one row each, or, where x has two columns, of two."""
+    return [
+        Exchange(
+            ts_ns=TINY_START_NS + i * 1_000_000_000, latency_ns=1, code=0, method=MODEL_INFER,
+            model="tiny", version="1", request_id=f"t-{i}", context=context[i],
+            request=request_bytes("tiny", {"x": np.atleast_1d(row)}, f"t-{i}"), response=b"",
+        )
+        for i, row in enumerate(x)
+    ]  # fmt: skip
+
+
+def test_features_logged_as_context_are_compared_where_they_are_there(model, windows, tmp_path):
+    x = np.random.default_rng(7).uniform(0.5, 9, N).astype(np.float32)
+    context = [{"feature:doubled": str(2 * v * 60)} if i % 2 else {} for i, v in enumerate(x)]
+    with TrafficWriter(tmp_path / "traffic") as writer:
+        writer.write(exchanges(x, context))
+    result = compare_models(model, model, inputs=[tmp_path / "traffic"], cache_dir=windows)
+    (found,) = skews(result)
+    assert (found.relation, found.value) == ("scaled", pytest.approx(60.0))
+    served = result.intermediates["served"]
+    assert (served["requests"], served["mismatched_requests"]) == (N // 2, N // 2)
+
+
+def test_a_context_value_says_nothing_about_the_rows_of_a_request_with_several(
+    model, windows, tmp_path
+):
+    x = np.random.default_rng(7).uniform(0.5, 9, (N, 2)).astype(np.float32)
+    with TrafficWriter(tmp_path / "traffic") as writer:
+        writer.write(exchanges(x, [{"feature:doubled": "1"}] * N))
+    result = compare_models(model, model, inputs=[tmp_path / "traffic"], cache_dir=windows)
+    assert skews(result) == []
+    assert result.intermediates["served"]["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("logged", "differ"),
+    [(lambda x: 2 * x, 0), (lambda x: 2 * x + 7.5, N), (lambda x: np.array(["none"] * len(x)), N)],
+    ids=["equal", "shifted", "no number"],
+)
+def test_a_column_of_a_table_is_a_logged_feature(logged, differ, model, windows, tmp_path):
+    x = np.random.default_rng(7).uniform(0.5, 9, N).astype(np.float32)
+    table = pa.table({"x": x, "feature:doubled": logged(x)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    result = compare_models(model, model, inputs=[tmp_path / "t.parquet"], cache_dir=windows)
+    assert result.intermediates["served"]["mismatched_requests"] == differ
+    assert result.intermediates["served"]["requests"] == N
+    assert len(skews(result)) == (differ > 0)
