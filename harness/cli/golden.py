@@ -34,6 +34,8 @@ def command() -> None:
 )  # fmt: skip
 @click.option("--out", "-o", type=click.Path(path_type=Path),
               help="File to write (default: NAME.golden.npz beside NAME.onnx, golden.npz in a model folder).")  # fmt: skip
+@click.option("--log-to", metavar="VERSION",
+              help="Log them as an artefact of this registered version (models:/NAME/VERSION), in place of a file.")  # fmt: skip
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True,
               help="Most requests to log.")  # fmt: skip
 @allow_lower_isolation_option
@@ -43,6 +45,7 @@ def make(
     model: str,
     inputs: tuple[Place, ...],
     out: Path | None,
+    log_to: str | None,
     rows: int,
     allow_lower_isolation: bool,
     registry: str | None,
@@ -51,9 +54,9 @@ def make(
     """Run MODEL over the inputs and log what it takes, computes and answers."""
     from harness.pipeline.golden import make_golden
 
-    path = make_golden(
-        model, inputs=inputs, out=out, rows=rows, registry_uri=registry, cache_dir=cache,
+    place = make_golden(
+        model, inputs=inputs, out=out, log_to=log_to, rows=rows, registry_uri=registry, cache_dir=cache,
         allow_lower_isolation=allow_lower_isolation,
     )  # fmt: skip
-    click.echo(f"{path}: golden rows of {model}")
+    click.echo(f"{place}: golden rows of {model}")
     return 0

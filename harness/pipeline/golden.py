@@ -31,7 +31,8 @@ from harness.pipeline.describe import ROUNDING
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.runtimes import runtimes
 from harness.replay.composition import asked_by
-from harness.resolve.golden import golden_place
+from harness.resolve.golden import GOLDEN_FILE, golden_place
+from harness.resolve.golden_logging import log_golden, registered
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
 from harness.store.golden import GoldenRows, read_golden, write_golden
@@ -162,71 +163,112 @@ def make_golden(
     *,
     inputs: Sequence[Place],
     out: Path | None = None,
+    log_to: str | None = None,
     rows: int = ROWS,
     registry_uri: str | None = None,
     cache_dir: Path | None = None,
     allow_lower_isolation: bool = False,
-) -> Path:
+) -> str:
     """Runs a version over some rows and logs inputs, features and outputs with it.
 
     Args:
-      model: .onnx file, MLflow model folder or, with `out`, a registry reference.
+      model: .onnx file, MLflow model folder or, with `out` or `log_to`, a registry reference.
       inputs: traffic folder, sealed window, .npz, .parquet or .jsonl.
       out: where to; None = beside the file, or in the model folder.
+      log_to: a registered version of the same bytes, which gets them as an artefact, instead of `out`.
       rows: most requests to log, the first of the window's storage order.
       registry_uri: MLflow registry, for references.
       cache_dir: where sealed windows are kept.
       allow_lower_isolation: run below the tier that policies require by default.
 
     Returns:
-      The file.
+      The file, or the registered version.
 
     Raises:
-      UsageError: nowhere to write, a version that does not load or fails on a row, unusable inputs.
+      UsageError: a registered version of other bytes, nowhere to write, a version that does not load or fails on a row, unusable inputs.
     """
+    with tempfile.TemporaryDirectory(prefix="harness-golden-") as scratch:
+        folder = Path(scratch)
+        path = folder / GOLDEN_FILE if log_to else _free_place(model, out)
+        if out and log_to:
+            raise UsageError("--log-to", "cannot be combined with --out", "Give one of them.")
+        pinned = pin(model, folder / "models", registry_uri=registry_uri)
+        if log_to:
+            registered(log_to)
+            _check_same(pinned, pin(log_to, folder / "models", registry_uri=registry_uri))
+        found = _rows(
+            pinned, inputs, folder, rows=rows, cache_dir=cache_dir or default_cache_dir(),
+            allow_weaker=allow_lower_isolation,
+        )  # fmt: skip
+        write_golden(path, found)
+        return log_golden(path, log_to, registry_uri=registry_uri) if log_to else str(path)
+
+
+def _free_place(model: str, out: Path | None) -> Path:
+    """Where golden rows are to be written; refuses what is there already."""
     if out is None and model.startswith("models:/"):
-        raise UsageError(model, "there is no file beside it", "Give --out FILE.")
+        raise UsageError(
+            model, "there is no file beside it", "Give --log-to models:/NAME/VERSION or --out FILE."
+        )
     path = out or golden_place(Path(model))
     if path.exists():
         raise UsageError(str(path), "golden rows are there already", "Remove them first.")
     if not path.absolute().parent.is_dir():
         raise UsageError(str(path), "there is no such folder", "Make it, or name another file.")
-    with tempfile.TemporaryDirectory(prefix="harness-golden-") as scratch:
-        pinned = pin(model, Path(scratch) / "models", registry_uri=registry_uri)
-        limits = SandboxPolicy()
-        (runtime,) = runtimes([pinned], lambda _: None)
-        (seen,) = look_at(
-            [pinned], limits, Path(scratch) / "probes", [runtime.python],
-            allow_weaker=allow_lower_isolation,
-        )  # fmt: skip
-        if isinstance(seen, LoadFailure):
-            raise UsageError(model, f"does not load: {seen.message}", "Give a model that loads.")
-        recipe = leg_recipe(
-            "baseline", pinned, seen.probe, limits=limits, python=runtime.python,
-            allow_weaker=allow_lower_isolation,
-        )  # fmt: skip
-        window = open_traffic(
-            list(inputs), cache_dir or default_cache_dir(), seen.graph.signature.inputs
-        )
-        count = min(rows, window.info.count)
-        if not count:
-            raise UsageError(str(inputs[0]), "holds no request", "Give rows to log.")
-        given = window.read(np.arange(count, dtype=np.int64)).inputs
-        taken = {s.name: given[s.name] for s in seen.graph.signature.inputs}
-        found = _answers(recipe, taken, model)
-        if failed := _failed(found):
-            raise UsageError(model, f"cannot be logged: {failed}", "Give rows that it answers.")
-        outputs = {n: v for n, v in found.outputs.items() if not holds_nested(v)}
-        if not outputs:
-            raise UsageError(
-                model, "returns sequences and optionals only, which golden rows cannot hold",
-                "Export it with a tensor among its outputs.",
-            )  # fmt: skip
-        write_golden(
-            path,
-            GoldenRows(model=pinned.digest, inputs=taken, features=found.features, outputs=outputs),
-        )
     return path
+
+
+def _check_same(model: PinnedModel, registered: PinnedModel) -> None:
+    """Refuses a registered version that is another one, or has golden rows."""
+    if registered.digest != model.digest:
+        raise UsageError(
+            registered.given,
+            f"is another version ({registered.digest[:12]}) than {model.given} ({model.digest[:12]})",
+            "Log each version's own golden rows with it.",
+        )
+    if registered.golden is not None:
+        raise UsageError(
+            registered.uri, "golden rows were logged with it already", "Register a new version."
+        )
+
+
+def _rows(
+    pinned: PinnedModel,
+    inputs: Sequence[Place],
+    scratch: Path,
+    *,
+    rows: int,
+    cache_dir: Path,
+    allow_weaker: bool,
+) -> GoldenRows:
+    """The first rows of the inputs through a version."""
+    limits, model = SandboxPolicy(), pinned.given
+    (runtime,) = runtimes([pinned], lambda _: None)
+    (seen,) = look_at(
+        [pinned], limits, scratch / "probes", [runtime.python], allow_weaker=allow_weaker
+    )
+    if isinstance(seen, LoadFailure):
+        raise UsageError(model, f"does not load: {seen.message}", "Give a model that loads.")
+    recipe = leg_recipe(
+        "baseline", pinned, seen.probe, limits=limits, python=runtime.python,
+        allow_weaker=allow_weaker,
+    )  # fmt: skip
+    window = open_traffic(list(inputs), cache_dir, seen.graph.signature.inputs)
+    count = min(rows, window.info.count)
+    if not count:
+        raise UsageError(str(inputs[0]), "holds no request", "Give rows to log.")
+    given = window.read(np.arange(count, dtype=np.int64)).inputs
+    taken = {s.name: given[s.name] for s in seen.graph.signature.inputs}
+    found = _answers(recipe, taken, model)
+    if failed := _failed(found):
+        raise UsageError(model, f"cannot be logged: {failed}", "Give rows that it answers.")
+    outputs = {n: v for n, v in found.outputs.items() if not holds_nested(v)}
+    if not outputs:
+        raise UsageError(
+            model, "returns sequences and optionals only, which golden rows cannot hold",
+            "Export it with a tensor among its outputs.",
+        )  # fmt: skip
+    return GoldenRows(model=pinned.digest, inputs=taken, features=found.features, outputs=outputs)
 
 
 def _answers(recipe: LegRecipe, inputs: Tensors, where: str) -> Observations:

@@ -14,7 +14,7 @@ from harness.core.errors import ResolveError, nearest
 from harness.core.models import PinnedModel
 from harness.resolve import tags
 from harness.resolve.files import copy_model, model_source
-from harness.resolve.golden import pin_golden
+from harness.resolve.golden import GOLDEN_FILE, pin_golden
 from harness.resolve.mlflow_client import (
     connect,
     explained,
@@ -90,6 +90,45 @@ class MlflowRegistry:
             tags=tuple(sorted(_with_note(recorded).items())),
             golden=golden,
         )
+
+    def log_golden(self, reference: RegistryReference, rows: Path) -> str:
+        """Adds golden rows to a version's artefacts, beside its model.
+
+        Args:
+          reference: name with alias or version.
+          rows: the file, called GOLDEN_FILE.
+
+        Returns:
+          The version, as models:/NAME/VERSION.
+
+        Raises:
+          ResolveError: no such version, it has golden rows, or its artefacts cannot be written.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with quiet():
+            found = self._version(reference)
+            where = f"models:/{reference.name}/{found.version}"
+            with explained(self._registry_uri):
+                uri = self._client.get_model_version_download_uri(reference.name, found.version)
+            try:
+                repository = get_artifact_repository(
+                    uri, tracking_uri=self._tracking_uri, registry_uri=self._registry_uri
+                )
+                there = {Path(entry.path).name for entry in repository.list_artifacts()}
+                if GOLDEN_FILE not in there:
+                    repository.log_artifact(str(rows))
+            except Exception as error:
+                raise ResolveError(
+                    where,
+                    f"its artifacts cannot be written ({first_line(error, self._tracking_uri)})",
+                    f"Check access to the artifact store of {shown(self._tracking_uri)}.",
+                ) from error
+        if GOLDEN_FILE in there:
+            raise ResolveError(
+                where, "golden rows were logged with it already", "Register a new version."
+            )
+        return where
 
     def _version(self, reference: RegistryReference) -> Any:  # noqa: ANN401 - mlflow has no types
         """The model version that a reference means, looked up by number."""

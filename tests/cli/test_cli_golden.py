@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from gates import REFACTOR, tiny_model, tiny_traffic
 
+from harness.pipeline.registry import register
+
 
 @pytest.fixture
 def model(tmp_path):
@@ -134,3 +136,48 @@ def test_they_travel_with_a_registered_version(golden, model, traffic, harness, 
 def test_without_a_place_for_them_there_must_be_out(traffic, harness):
     ran = harness("golden", "make", "models:/tiny/1", "-i", traffic)
     assert (ran.code, "--out" in ran.err) == (2, True)
+
+
+@pytest.fixture
+def registered(model, tmp_path, registry_template):
+    """A registry with the model as its only version, and its URI."""
+    shutil.copyfile(registry_template, tmp_path / "registry.db")
+    uri = f"sqlite:///{tmp_path / 'registry.db'}"
+    assert register(model, name="tiny", registry_uri=uri, alias="champion") == "1"
+    return uri
+
+
+def test_rows_are_logged_as_an_artefact_of_a_registered_version(
+    registered, model, traffic, harness
+):
+    log = ("golden", "make", "models:/tiny/1", "-i", traffic, "--registry", registered)
+    ran = harness(*log, "--log-to", "models:/tiny@champion")
+    assert (ran.code, ran.out) == (0, "models:/tiny/1: golden rows of models:/tiny/1\n")
+    pair = ("compare", "models:/tiny/1", "models:/tiny@champion", "-i", traffic)
+    told = json.loads(harness(*pair, "--registry", registered, "--json").out)
+    kinds = [f["where"] for f in told["findings"] if f["kind"] == "golden_rows_reproduced"]
+    assert kinds == ["baseline", "candidate"]
+    again = harness(*log, "--log-to", "models:/tiny/1")
+    assert (again.code, "logged with it already" in again.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--log-to", "models:/tiny/7"), "tiny has no version 7"),
+        (("--log-to", "elsewhere"), "this is no registered version"),
+        (("--log-to", "models:/tiny/1", "--out", "rows.npz"), "cannot be combined with --out"),
+    ],
+)
+def test_where_rows_cannot_be_logged_is_told(words, said, registered, model, traffic, harness):
+    ran = harness("golden", "make", model, "-i", traffic, "--registry", registered, *words)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_rows_of_another_version_are_not_logged(registered, traffic, harness, tmp_path):
+    other = tiny_model(tmp_path / "other.onnx", raised="Abs({x})")
+    to = ("--registry", registered, "--log-to", "models:/tiny/1")
+    ran = harness("golden", "make", other, "-i", traffic, *to)
+    assert ran.code == 2
+    assert "models:/tiny/1: is another version" in ran.err

@@ -13,6 +13,7 @@ import pytest
 
 from harness.core.errors import ResolveError
 from harness.resolve import pin
+from harness.resolve.golden_logging import log_golden
 
 pytestmark = pytest.mark.slow
 READY_WITHIN_S = 90.0
@@ -128,3 +129,13 @@ def test_what_does_not_exist_is_explained(logged, tmp_path, reference, expected)
 def test_nothing_is_written_to_the_terminal(logged, tmp_path, capfd):
     pin("models:/flights@champion", tmp_path / "pins", registry_uri=logged)
     assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_golden_rows_are_logged_through_the_server_and_come_back_with_the_version(logged, tmp_path):
+    rows = tmp_path / "golden.npz"
+    rows.write_bytes(b"rows")
+    assert log_golden(rows, "models:/flights@champion", registry_uri=logged) == "models:/flights/1"
+    pinned = pin("models:/flights/1", tmp_path / "pins", registry_uri=logged)
+    assert pinned.golden.read_bytes() == b"rows"
+    with pytest.raises(ResolveError, match="logged with it already"):
+        log_golden(rows, "models:/flights/1", registry_uri=logged)
