@@ -291,7 +291,10 @@ def whole_table(*, runs: int, n: int, seed: int, told: Callable[[str], None]) ->
         jobs = [pool.submit(figures_of, cell, runs=runs, n=n, seed=seed) for cell in running]
         for done, (cell, job) in enumerate(zip(running, jobs, strict=True), 1):
             found[cell.name] = job.result()
-            told(f"{done} of {len(running)}, {runs:,} runs to {n:,}: {cell.name}")
+            rates = ", ".join(
+                f"{f.name.rsplit(': ', 1)[1]} {f.value:.3g}" for f in found[cell.name]
+            )
+            told(f"{done} of {len(running)}, {runs:,} runs to {n:,}: {cell.name}: {rates}")
     return [figure for cell in running for figure in found[cell.name]]
 
 

@@ -48,6 +48,21 @@ _KEYS = (
 _OF_A_RATIO = ("ratio", "denominator_range")
 
 
+_SLICES_OF_ARMS = (
+    "is not tested where each row is one arm's",
+    "Judge the rows of each slice as a table of their own.",
+)
+_NOT_OF_ARMS = {
+    "slice_by": _SLICES_OF_ARMS,
+    "slice_margin": _SLICES_OF_ARMS,
+    "min_slice": _SLICES_OF_ARMS,
+    "metric": (
+        "compares both versions' answers, and each row is one arm's",
+        "Name the outcome: `column:` with its `range:`.",
+    ),
+}
+
+
 def read_table_guardrail(section: Section) -> Guardrail:
     """Reads and checks one guardrail over one or several columns of a table.
 
@@ -176,6 +191,9 @@ def read_unpaired_guardrail(section: Section) -> Guardrail:
       PolicyError: an unknown key or word, no range, or a margin that no difference can reach.
     """
     refuse_policy_keys(section)
+    for key, (what, remedy) in _NOT_OF_ARMS.items():
+        if key in section:
+            raise section.error(key, what, remedy)
     section.only(("name", "column", "range", "margin", "direction", "gating", "effect"))
     name = read_name(section)
     if "range" not in section:

@@ -12,14 +12,18 @@ import numpy as np
 from harness.core.errors import UsageError
 from harness.core.places import Place
 from harness.core.policies import Policy, WindowName
-from harness.core.tensors import Floats
+from harness.core.tensors import Array, Floats
+from harness.judge.metrics import Values
 from harness.judge.plan import WindowCounts
+from harness.judge.units import is_block, unit_means, units_of_blocks, units_of_column
+from harness.pipeline.gate_units import check_units, unit_codes
 from harness.pipeline.policy_table import observed_of
 from harness.pipeline.table_findings import findings_of
 from harness.pipeline.table_units import by_unit, columns_seen, seeds_of_draws, slices_of
 
 if TYPE_CHECKING:
     from harness.pipeline.observed import TableLike
+    from harness.store.windows import SealedWindow
 
 _MOST_EARLIER = 200_000
 
@@ -74,15 +78,19 @@ def traffic_at_hand(policy: Policy, traffic: Sequence[Place]) -> AtHand:
     """Counts of a gate's traffic, before windows are selected by time."""
     if not traffic:
         return AtHand(counts={}, planning={}, words="")
-    if policy.unit:
-        # Counted as requests they would promise far more power than their units have.
-        return AtHand(counts={}, planning={}, words=f"units of {policy.unit} are counted by a gate")
     from harness.store.traffic import TrafficSource
     from harness.store.windows import SealedWindow, is_window
 
     labelled: int | None = None
-    if len(traffic) == 1 and is_window(traffic[0]):
-        window = SealedWindow.open(traffic[0])
+    place = traffic[0]
+    window = SealedWindow.open(place) if len(traffic) == 1 and is_window(place) else None
+    if policy.unit:
+        if window is not None:
+            return _units_at_hand(policy, window)
+        # Counted as requests they would promise far more power than their units have.
+        later = f"units of {policy.unit} are counted in sealed traffic, or by a gate"
+        return AtHand(counts={}, planning={}, words=later)
+    if window is not None:
         count = window.info.count
         slices = {}
         for column in window.info.context:
@@ -104,31 +112,95 @@ def traffic_at_hand(policy: Policy, traffic: Sequence[Place]) -> AtHand:
     return AtHand(counts=counts, planning={}, words=said)
 
 
+def _units_at_hand(policy: Policy, window: SealedWindow) -> AtHand:
+    """Counts of a sealed window's units, each once.
+
+    Raises:
+      TrafficError: as a gate would refuse the units.
+    """
+    code = unit_codes(policy, window)
+    if code is None:
+        return AtHand(counts={}, planning={}, words="")
+    names = {g.window.value for g in policy.guardrails}
+    everywhere = np.ones(len(code), np.bool_)
+    check_units(policy, window, code, dict.fromkeys(names, everywhere))
+    units, first = np.unique(code, return_index=True)
+    slices = {}
+    for column in window.info.context:
+        codes, words = window.index().context(column)
+        found = np.bincount(codes[first], minlength=len(words))
+        slices[column] = {str(w): int(n) for w, n in zip(words, found, strict=True) if n}
+    # The limit counts requests: units are drawn until it is reached.
+    drawn = int(len(units) * min(1.0, policy.windows.max_requests / max(len(code), 1)))
+    n = max(0, drawn - policy.windows.planning)
+    said = (
+        f"{len(code):,} recorded exchanges, {len(units):,} units of {policy.unit}, before windows "
+    )
+    return AtHand(
+        counts={
+            name: WindowCounts(n=n, slices=_scaled(slices, n / max(len(units), 1)))
+            for name in names
+        },
+        planning={},
+        words=f"{said}are selected by time",
+    )
+
+
 def earlier_values(run: Path, policy: Policy) -> dict[str, Floats]:
-    """What each guardrail saw in an earlier comparison, at most 200,000 requests.
+    """What each guardrail saw in an earlier comparison, at most 200,000 requests or the units of these.
 
     Args:
       run: a gate's run folder.
       policy: guardrails are matched by name.
 
     Raises:
-      UsageError: no run folder, or a damaged one.
+      UsageError: no run folder, a damaged one, or one that does not know the policy's unit.
+      TrafficError: a request without a unit.
     """
     from harness.store.runs import RunFolder
 
     folder = RunFolder.open(run)
     parts: dict[str, list[Floats]] = {g.name: [] for g in policy.guardrails}
+    column = _unit_column(policy)
+    units: list[Array] = []
     read = 0
     for chunk in folder.pairs_chunks():
         pairs = folder.read_pairs(chunk)
+        if column and column not in pairs:
+            what = f"does not record the unit {policy.unit}"
+            raise UsageError(str(run), what, "Plan with `effect`, or give a run that records it.")
+        units += [pairs[column]] if column else []
         read += len(pairs["seq"])
         for name, found in parts.items():
             if f"x:{name}" in pairs:
-                x = pairs[f"x:{name}"].astype(np.float64)
-                found.append(x[~np.isnan(x)])
+                found.append(pairs[f"x:{name}"].astype(np.float64))
         if read >= _MOST_EARLIER:
             break
-    return {name: np.concatenate(found) for name, found in parts.items() if found}
+    seen = {name: np.concatenate(found) for name, found in parts.items() if found}
+    if column and units:
+        seen = _means(policy, np.concatenate(units), seen)
+    return {name: x[~np.isnan(x)] for name, x in seen.items()}
+
+
+def _unit_column(policy: Policy) -> str:
+    """Column of a run's pairs that tells the unit; "" where requests count."""
+    if not policy.unit:
+        return ""
+    return "ts_ns" if is_block(policy.unit) else f"cx:{policy.unit}"
+
+
+def _means(policy: Policy, column: Array, seen: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Mean of each unit's values that are known."""
+    block = is_block(policy.unit)
+    units = (
+        units_of_blocks(column.astype(np.int64), policy.unit) if block else units_of_column(column)
+    )
+    nobody = np.zeros(len(column), np.bool_)
+    return {
+        name: unit_means(Values(x=x, failed=nobody), units).x
+        for name, x in seen.items()
+        if len(x) == len(column)
+    }
 
 
 def _scaled(slices: Mapping[str, Mapping[str, int]], share: float) -> dict[str, dict[str, int]]:

@@ -22,7 +22,7 @@ from harness.core.policies import (
     When,
     WindowName,
 )
-from harness.decide.policy import policy_from_yaml
+from harness.decide.policy import policy_from_yaml, table_policy_from_yaml
 
 DECISION = "decision: {output: p, rule: threshold, value: 0.3}\n"
 RETRAIN = f"version: 1\npreset: retrain\n{DECISION}"
@@ -379,3 +379,12 @@ def test_how_the_graphs_are_searched_is_read():
 def test_a_search_without_a_meaning_is_refused(graph):
     with pytest.raises(PolicyError, match="graph"):
         policy_from_yaml(RETRAIN + f"graph: {graph}\n", "p")
+
+
+@pytest.mark.parametrize(
+    ("key", "says"), [("slice_by: [s]", "a table of their own"), ("metric: failure", "`column:`")]
+)
+def test_what_has_no_test_where_rows_are_one_arm_s_is_told(key, says):
+    rails = f"guardrails: [{{name: y, range: [0, 1], margin: 0.1, {key}}}]"
+    with pytest.raises(PolicyError, match=says):
+        table_policy_from_yaml(f"version: 1\nunpaired: true\n{rails}", "p")

@@ -12,10 +12,13 @@ import pytest
 import yaml
 from gates import ROOT, tiny_model, tiny_traffic
 
-from harness.core.errors import TrafficError
+from harness.core.errors import TrafficError, UsageError
+from harness.decide.policy import policy_from_yaml
 from harness.pipeline import prepare as preparation
+from harness.pipeline.at_hand import earlier_values
 from harness.pipeline.gate import resume_gate, run_gate
 from harness.pipeline.gate_units import unit_ends
+from harness.pipeline.plan import plan
 from harness.replay.order import draw_order, draw_units
 from harness.store.runs import RunFolder
 
@@ -105,6 +108,23 @@ def test_the_tests_count_users_and_the_windows_requests(whole):
     assert (window["n"], window["judged"], window["units"]) == (N, N, USERS)
     said = read(whole, "decision")["not_compared"]
     assert any("600 requests are 120 units of user" in text for text in said)
+
+
+def test_a_plan_counts_the_users_of_sealed_traffic_and_of_an_earlier_run(made, windows, whole):
+    path = made / "planned.yaml"
+    path.write_text(yaml.safe_dump(POLICY))
+    sealed = Path(read(whole, "manifest")["window"]["path"])
+    needs = plan(path, [sealed], earlier=whole)
+    assert needs.windows[0].available == USERS
+    assert f"600 recorded exchanges, {USERS} units of user" in needs.to_text()
+    found = earlier_values(whole, policy_from_yaml(path.read_text(), "p"))["score"]
+    assert len(found) == USERS
+    assert np.std(found) < 0.7 * np.std(pairs(whole)["x:score"])
+    path.write_text(yaml.safe_dump({**POLICY, "unit": "session"}))
+    with pytest.raises(UsageError, match="does not record the unit session"):
+        plan(path, earlier=whole)
+    with pytest.raises(TrafficError, match="does not record the column session"):
+        plan(path, [sealed])
 
 
 def test_users_come_whole_and_one_after_another(whole):

@@ -114,7 +114,7 @@ def test_policy_and_table_must_agree_on_what_a_row_is():
         ({"unit": "arm", "weight": "request"}, "not supported yet for arms"),
         ({"guardrails": [{**RATE, "margin": 1.0}]}, "outside the range"),
         ({"guardrails": [{"name": "rate", "margin": 0.1}]}, "is missing"),
-        ({"guardrails": [{**RATE, "metric": "decision_flip"}]}, "unknown key"),
+        ({"guardrails": [{**RATE, "metric": "decision_flip"}]}, "each row is one arm.s"),
     ],
 )
 def test_what_arms_cannot_answer_is_refused(more, says):
