@@ -4,7 +4,8 @@ The gate does more than run two models: it reads and decodes, diffs, judges and 
 ratio says what all of that costs beside the models themselves: bare `InferenceSession.run` of the
 same batches, both versions, one process each, on the same cores, just after the gate.
 What a gate costs once, however long its traffic is, stays apart: starting, sealing, the noise floor
-(A/A) on a prefix, the report.
+(A/A) on a prefix, the first requests' features, the report. So every figure a request is a slope: two
+gates over windows of different length, and what the longer one took more, by the requests it had more.
 
 Two policies: one about outputs, scores and decisions, which has the ratio's limit; one that also
 judges the features inside the models, for which every version runs a second time, unoptimised.
@@ -16,7 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,49 +104,109 @@ def bench_gate(
     return Figures(title="A gate beside bare onnxruntime", figures=tuple(figures))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """Seconds, of one gate or of what a longer gate took more than a shorter one."""
+
+    requests: int
+    replay_s: float
+    """Wall-clock time between the floor and the last pair."""
+    parent_s: Mapping[str, float]
+    """Processor time meanwhile by section."""
+    waiting_s: float
+    children_s: float
+    """Processor time of both versions' processes."""
+    bare_wall_s: float
+    """The same batches in bare onnxruntime, both versions at once: the slower one's time."""
+    bare_s: float
+    """Processor time of both."""
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of the gate's replay."""
+        return self.children_s + sum(self.parent_s.values())
+
+    def more_than(self, short: Took) -> Took:
+        """What it took more."""
+        return Took(
+            requests=self.requests - short.requests,
+            replay_s=self.replay_s - short.replay_s,
+            parent_s={k: s - short.parent_s.get(k, 0.0) for k, s in self.parent_s.items()},
+            waiting_s=self.waiting_s - short.waiting_s,
+            children_s=self.children_s - short.children_s,
+            bare_wall_s=self.bare_wall_s - short.bare_wall_s,
+            bare_s=self.bare_s - short.bare_s,
+        )
+
+    def once(self, more: Took) -> tuple[float, float]:
+        """Seconds, and seconds of processor time, that do not come with further requests."""
+        times = self.requests / more.requests
+        extra_s = self.replay_s - self.bare_wall_s, self.cpu_s - self.bare_s
+        each_s = more.replay_s - more.bare_wall_s, more.cpu_s - more.bare_s
+        return extra_s[0] - times * each_s[0], extra_s[1] - times * each_s[1]
+
+
 def _weighed(bench: _Bench, weight: Weight, requests: int | None) -> list[Figure]:
     """The figures of one model."""
     n = requests or weight.requests
     model = write_model(weight, bench.folder)
     gate = bench.gate(model, n, _OUTPUTS)
-    bare = _bare(model, bench.window(n), gate["batch"])
+    whole = _took(bench, model, gate)
+    more = whole.more_than(_took(bench, model, bench.gate(model, n // 2, _OUTPUTS)))
     traced = bench.gate(model, n, _FEATURES) if requests or n < _MILLION else None
-    name, replay_s = weight.name, gate["replay_s"]
-    cpu_s = sum(gate["cpu_s"].values()) + gate["children_cpu_s"]
+    name, once = weight.name, whole.once(more)
     figures = [
-        Figure(name=f"{name}: onnxruntime, a row", value=bare["cpu_s"] / 2 / n * _US, unit="µs",
-               note=f"meant to be ≥ {weight.about_us:g}; {n:,} requests in batches up to {gate['batch']:,}"),
-        Figure(name=f"{name}: two cores give, both versions", value=n / bare["wall_s"], unit="requests/s",
-               note="bare session.run, one process a version"),
-        Figure(name=f"{name}: gate", value=n / replay_s, unit="requests/s"),
-        Figure(name=f"{name}: ratio", value=bare["wall_s"] / replay_s, unit="×", at_most=False, limit=weight.ratio),
-        Figure(name=f"{name}: ratio of processor time", value=bare["cpu_s"] / cpu_s, unit="×", at_most=False,
+        Figure(name=f"{name}: onnxruntime, a row", value=more.bare_s / 2 / more.requests * _US, unit="µs",
+               note=f"meant to be ≥ {weight.about_us:g}; {n:,} requests and half of them, in batches up to {gate['batch']:,}"),
+        Figure(name=f"{name}: two cores give, both versions", value=more.requests / more.bare_wall_s,
+               unit="requests/s", note="bare session.run, one process a version"),
+        Figure(name=f"{name}: gate", value=more.requests / more.replay_s, unit="requests/s"),
+        Figure(name=f"{name}: ratio", value=more.bare_wall_s / more.replay_s, unit="×", at_most=False,
+               limit=weight.ratio, note="what comes with every further request; fixed cost apart"),
+        Figure(name=f"{name}: ratio of processor time", value=more.bare_s / more.cpu_s, unit="×", at_most=False,
                limit=weight.ratio, note="no gate can be faster; other load changes it little"),
+        Figure(name=f"{name}: fixed cost of the replay", value=once[0], unit="s",
+               note=f"{once[1]:.2f} s of processor time: features of the first requests, first looks"),
+        Figure(name=f"{name}: ratio with the fixed cost", value=whole.bare_wall_s / whole.replay_s, unit="×",
+               note=f"of {n:,} requests"),
         Figure(name=f"{name}: whole gate", value=gate["seconds"], unit="s",
                limit=MILLION_LIMIT_S if n == _MILLION else None,
                note="with start, floor, verification, report"),
     ]  # fmt: skip
     if traced is not None:
         figures.append(
-            Figure(name=f"{name}: ratio with features judged", value=bare["wall_s"] / traced["replay_s"],
-                   unit="×", note="every version runs twice")
+            Figure(name=f"{name}: ratio with features judged", value=whole.bare_wall_s / traced["replay_s"],
+                   unit="×", note="every version runs twice; with the fixed cost")
         )  # fmt: skip
-    return [*figures, *_profile(name, gate, bare)]
+    return [*figures, *_profile(name, more)]
 
 
-def _profile(name: str, gate: dict[str, Any], bare: dict[str, Any]) -> list[Figure]:
-    """Processor time a request, by who takes it."""
-    n = gate["requests"]
-    children_s = gate["children_cpu_s"]
+def _took(bench: _Bench, model: Path, gate: dict[str, Any]) -> Took:
+    """A gate, and the same batches in bare onnxruntime just after it."""
+    bare = _bare(model, bench.window(gate["requests"]), gate["batch"])
+    return Took(
+        requests=gate["requests"],
+        replay_s=gate["replay_s"],
+        parent_s=gate["cpu_s"],
+        waiting_s=sum(gate["wait_s"].values()),
+        children_s=gate["children_cpu_s"],
+        bare_wall_s=bare["wall_s"],
+        bare_s=bare["cpu_s"],
+    )
+
+
+def _profile(name: str, more: Took) -> list[Figure]:
+    """Processor time a further request, by who takes it."""
     parts = {
-        "versions: the models": bare["cpu_s"],
-        "versions: around the models": children_s - bare["cpu_s"],
-        **dict(sorted(gate["cpu_s"].items(), key=lambda part: -part[1])),
+        "versions: the models": more.bare_s,
+        "versions: around the models": more.children_s - more.bare_s,
+        **dict(sorted(more.parent_s.items(), key=lambda part: -part[1])),
     }
-    waiting = sum(gate["wait_s"].values())
+    each = _US / more.requests
     return [
-        *(Figure(name=f"{name}:   {part}", value=s / n * _US, unit="µs/request") for part, s in parts.items()),
-        Figure(name=f"{name}:   the gate waits", value=waiting / n * _US, unit="µs/request", note="not processor time"),
+        *(Figure(name=f"{name}:   {part}", value=s * each, unit="µs/request") for part, s in parts.items()),
+        Figure(name=f"{name}:   the gate waits", value=more.waiting_s * each, unit="µs/request",
+               note="not processor time"),
     ]  # fmt: skip
 
 

@@ -43,7 +43,10 @@ SECTIONS = {
     ],
     "failures": ["harness.pipeline.evidence:CandidateFailures.update"],
     "pairs as columns": ["harness.pipeline.evidence:_pairs_table"],
-    "pairs to disk": ["harness.store.runs:RunFolder.append_pairs"],
+    "pairs to disk": [
+        "harness.store.pairs:TableWriter.add",
+        "harness.store.pairs:TableWriter.close",
+    ],
     "checkpoints": ["harness.store.runs:RunFolder.save_state"],
 }
 """What the parent does between the floor and the last pair."""

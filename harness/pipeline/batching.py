@@ -7,6 +7,7 @@ the usual size and then in one large batch, and only bit-identical answers let b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -93,12 +94,19 @@ def _measured(
 
 
 def _of_one_window(batches: Sequence[Batch]) -> Ints:
-    """Storage positions of the window with most requests, in test order."""
-    by_window: dict[str, list[Ints]] = {}
+    """The first storage positions of the window with most requests, in test order.
+
+    All of them, or as many as decide whether and how far batches may grow.
+    """
+    sizes: Counter[str] = Counter()
     for batch in batches:
-        by_window.setdefault(batch.window, []).append(batch.positions)
-    orders = [np.concatenate(parts) for parts in by_window.values()]
-    return max(orders, key=len, default=np.empty(0, np.int64))
+        sizes[batch.window] += len(batch)
+    window = max(sizes, key=lambda name: sizes[name], default="")
+    parts: list[Ints] = []
+    for batch in batches:
+        if batch.window == window and sum(map(len, parts)) <= max(GROWS_AFTER, LARGEST):
+            parts.append(batch.positions)
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _affordable(leg: Leg, few: RequestBatch, usual: int) -> int:

@@ -126,7 +126,7 @@ class _Measured:
         heard: Callable[[int, int], None],
     ) -> None:
         """Compares whole batches in the first leg with pieces of them in the second."""
-        total = sum(len(b.positions) for b in batches)
+        total = sum(len(b) for b in batches)
         done = 0
         old, new = asked_by(first), asked_by(second)
         for batch in batches:
@@ -161,7 +161,7 @@ def prefix(batches: Sequence[Batch], requests: int) -> Iterator[Batch]:
             continue
         if count >= requests:
             return
-        count += len(batch.positions)
+        count += len(batch)
         yield batch
 
 

@@ -17,6 +17,7 @@ from harness.core.policies import Policy
 from harness.core.tensors import Bools, Ints
 from harness.judge.units import is_block, units_of_blocks
 from harness.replay.order import Batch
+from harness.store.orders import Order, positions_in
 from harness.store.windows import SealedWindow
 
 
@@ -34,10 +35,11 @@ class GateUnits:
         return self.last[batch.window][batch.positions]
 
     @staticmethod
-    def of(code: Ints, orders: Mapping[str, Ints]) -> GateUnits:
+    def of(code: Ints, orders: Mapping[str, Order]) -> GateUnits:
         """The ends of the units in each window's order."""
         last = {}
-        for name, order in orders.items():
+        for name, stored in orders.items():
+            order = positions_in(stored)
             at = np.zeros(len(code), np.bool_)
             at[order[unit_ends(order, code) - 1]] = True
             last[name] = at
@@ -116,10 +118,10 @@ def unit_ends(order: Ints, code: Ints) -> Ints:
     return np.append(np.flatnonzero(mine[1:] != mine[:-1]) + 1, len(mine))
 
 
-def planning_requests(policy: Policy, order: Ints, code: Ints | None) -> int:
+def planning_requests(policy: Policy, order: Order, code: Ints | None) -> int:
     """Requests at the start of an order that only plan: `windows.planning` of them, or of units."""
     n0 = policy.windows.planning
     if code is None or not n0:
         return min(n0, len(order))
-    ends = unit_ends(order, code)
+    ends = unit_ends(positions_in(order), code)
     return int(ends[min(n0, len(ends)) - 1]) if len(ends) else 0

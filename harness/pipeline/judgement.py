@@ -44,7 +44,7 @@ from harness.pipeline.left_out import (
     without_claim,
 )
 from harness.pipeline.leg_findings import leg_findings
-from harness.pipeline.loop import LoopResult, replay
+from harness.pipeline.loop import LoopResult, import_mathematics, replay
 from harness.pipeline.noise import answers_vary, floor_above_margin
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
 from harness.pipeline.planning_pass import with_planned_bets
@@ -60,7 +60,7 @@ from harness.pipeline.tracing import not_traced, with_traces
 from harness.replay.latency import LatencyLog
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
-from harness.replay.order import plan_sha256, regrown
+from harness.replay.order import plan_sha256, schedule
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.pool import Pool
 from harness.store.windows import SealedWindow
@@ -165,6 +165,7 @@ def _replayed(
     trace = all(r.trace_model is not None for r in recipes)
     # The baseline a second time, for the floor, unless an interrupted run has measured it.
     again = () if prepared.run.has(FLOOR_FILE) else recipes[:1]
+    import_mathematics()
     with open_legs(*recipes, *third, *again, pool=pool) as (baseline, candidate, *more):
         anchor = more[0] if third else None
         second = more[len(third) :]
@@ -207,7 +208,7 @@ def _replayed(
         every = (baseline, candidate) if anchor is None else (baseline, candidate, anchor)
         batching = largest_batch(prepared.run, every, prepared.batches, window.read, usual)
         manifest["batching"] = jsonable(batching)
-        batches = with_traces(regrown(prepared.batches, usual, batching.requests), policy)
+        batches = with_traces(schedule(prepared.orders, usual, batching.requests), policy)
         prepared = replace(prepared, batches=batches)
         manifest["batch_plan_sha256"] = plan_sha256(prepared.batches)
         with _second_legs(policy, recipes, singly=baseline.singly) as repeating:

@@ -66,7 +66,7 @@ def take_latency(
 
 def _newest(prepared: Prepared) -> int:
     name = WindowName.NEWEST.value
-    return sum(len(b.positions) for b in prepared.batches if b.window == name)
+    return sum(len(b) for b in prepared.batches if b.window == name)
 
 
 def _sample(prepared: Prepared, window: SealedWindow) -> Iterator[tuple[Ints, RequestBatch]]:

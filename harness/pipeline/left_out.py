@@ -150,7 +150,7 @@ def _not_judged_here(prepared: Prepared) -> list[str]:
         )
     planned: Counter[str] = Counter()
     for batch in prepared.planning:
-        planned[batch.window] += len(batch.positions)
+        planned[batch.window] += len(batch)
     found += [
         f"{name} window: {count:,} requests planned the bets and are no evidence"
         for name, count in planned.items()

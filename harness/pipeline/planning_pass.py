@@ -67,7 +67,7 @@ def with_planned_bets(
     if not saved:
         requests: Counter[str] = Counter()
         for batch in prepared.planning:
-            requests[batch.window] += len(batch.positions)
+            requests[batch.window] += len(batch)
         planning = {
             **planning_json(plan, requests),
             "second_moments": found,
@@ -91,7 +91,7 @@ def _values(
     window = prepared.window
     if window is None:
         return {}
-    total = sum(len(batch.positions) for batch in prepared.planning)
+    total = sum(len(batch) for batch in prepared.planning)
     requests = ((batch, window.read(batch.positions)) for batch in prepared.planning)
     # Evidence that nobody asks: it turns pairs into each guardrail's values and is then dropped.
     measured = RunningEvidence(terms)

@@ -41,6 +41,7 @@ from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
 from harness.sandbox.pool import Pool
 from harness.store.attempts import AttemptLedger
+from harness.store.orders import StoredOrder
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
 from harness.store.windows import SealedWindow, is_window
@@ -70,6 +71,8 @@ class Prepared:
     """What both run in."""
     window: SealedWindow | None
     """None when a version does not load: then nothing is replayed."""
+    orders: tuple[tuple[str, StoredOrder], ...]
+    """(window, what is judged of it in test order), newest first."""
     batches: tuple[Batch, ...]
     """The schedule."""
     planning: tuple[Batch, ...]
@@ -234,6 +237,7 @@ def restore(
     seed = int(manifest["seed"])
     carried = _carried(run, manifest)
     window: SealedWindow | None = None
+    orders: list[tuple[str, StoredOrder]] = []
     batches: tuple[Batch, ...] = ()
     planning: tuple[Batch, ...] = ()
     label: Floats = np.empty(0)
@@ -254,7 +258,7 @@ def restore(
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], runtimes=found, window=window,
-        batches=batches, planning=planning, label=label, counts=counts, units=units, seed=seed, attempt=int(manifest["attempt"]),
+        orders=tuple(orders), batches=batches, planning=planning, label=label, counts=counts, units=units, seed=seed, attempt=int(manifest["attempt"]),
         level=int(manifest.get("level", manifest["attempt"])), carried=carried,
         anchor=anchor, anchor_seen=seen[2] if anchor else None,
     )  # fmt: skip

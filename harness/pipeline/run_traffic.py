@@ -5,9 +5,9 @@ What an earlier attempt judged, where its evidence goes on, is left out of the d
 
 from __future__ import annotations
 
-import hashlib
+import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,11 +37,22 @@ from harness.pipeline.selection import (
     needed_windows,
     newest,
 )
-from harness.replay.order import draw_order, draw_units
+from harness.replay.order import draw_units, drawn_parts
 from harness.store.labels import JoinedLabels, join_labels, label_paths
+from harness.store.orders import (
+    Drawn,
+    Order,
+    StoredOrder,
+    pieces,
+    positions_in,
+    read_orders,
+    write_orders,
+)
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
 from harness.store.windows import SealedWindow, WindowIndex
+
+ORDER_FILE = "order.npz"
 
 
 def fix_traffic(
@@ -67,13 +78,13 @@ def fix_traffic(
     window = open_traffic(request.traffic, request.cache_dir, graph.signature.inputs, sealing)
     check_one_model(window.info, ", ".join(str(path) for path in request.traffic))
     index = window.index()
-    ts_ns = index.ts_ns()
     wanted = needed_windows(policy)
     label: Floats = np.empty(0)
     selections: list[WindowSelection] = []
     if WindowName.NEWEST.value in wanted:
-        selections.append(newest(ts_ns, policy, request.as_of_ns))
+        selections.append(newest(index.ts_parts, len(index), policy, request.as_of_ns))
     if WindowName.MATURED.value in wanted:
+        ts_ns = index.ts_ns()
         joined = _joined_labels(request, policy, index, ts_ns)
         label, manifest["labels"] = joined.label, labels_json(joined)
         cutoffs = [(f"{m.name} {m.version}", m.training_cutoff_ns) for m in models]
@@ -83,30 +94,29 @@ def fix_traffic(
         )  # fmt: skip
         check_label_values(policy, joined, index, selection.selected)
         selections.append(selection)
-    del ts_ns  # it is as long as the window, and the orders will be
+        del ts_ns  # it is as long as the window
     unit = unit_codes(policy, window)
     if unit is not None:
         check_units(policy, window, unit, {s.name: s.selected for s in selections})
     past = _fitting(past, policy, window, selections, unit)
     used = {s.name: _positions(index, past.used.get(s.name, [])) for s in selections}
-    orders = {
-        s.name: _drawn(policy, s.selected & ~used[s.name], unit, int(manifest["seed"]), s.name)
-        for s in selections
+    drawn = {
+        s.name: _drawn(policy, s, used[s.name], unit, int(manifest["seed"])) for s in selections
     }
+    path = run.path / ORDER_FILE
+    manifest["order_sha256"] = write_orders(path, label, drawn)
+    _, orders, _ = read_orders(path)
     _plan_once(run, manifest, policy, window, orders, past, unit=unit)
     manifest["window"] = {**jsonable(window.info), "path": str(window.path)}
     manifest["selection"] = {
         s.name: {
             "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
             "last_ts_ns": s.last_ts_ns, "left_out": jsonable(s.left_out), "refusal": s.refusal,
-            "gone": len(past.used.get(s.name, [])) - int(used[s.name].sum()),
+            "gone": len(past.used.get(s.name, [])) - int(np.count_nonzero(used[s.name])),
             **({} if unit is None else {"units": len(np.unique(unit[s.selected]))}),
         }
         for s in selections
     }  # fmt: skip
-    with (run.path / "order.npz").open("wb") as file:
-        np.savez(file, label=label, **orders)  # type: ignore[arg-type]
-    manifest["order_sha256"] = _digests({"label": label, **orders})
     return past
 
 
@@ -132,20 +142,27 @@ def _fitting(
     return past.paid(unknown) if unknown else past
 
 
-def _drawn(policy: Policy, chosen: Bools, unit: Ints | None, seed: int, window: str) -> Ints:
+def _drawn(
+    policy: Policy, selection: WindowSelection, used: Bools, unit: Ints | None, seed: int
+) -> Drawn:
     """The test order of a window: by request, or unit by unit."""
-    limit = policy.windows.max_requests
+    limit, name = policy.windows.max_requests, selection.name
+    chosen = selection.selected & ~used if used.any() else selection.selected
     if unit is None:
-        return draw_order(chosen, seed=seed, window=window, limit=limit)
-    return draw_units(chosen, unit, seed=seed, window=window, limit=limit)
+        count = min(int(np.count_nonzero(chosen)), limit)
+        parts = drawn_parts(chosen, seed=seed, window=name, limit=limit)
+        return Drawn(count=count, parts=parts)
+    order = draw_units(chosen, unit, seed=seed, window=name, limit=limit)
+    return Drawn(count=len(order), parts=[order])
 
 
 def _positions(index: WindowIndex, request_ids: list[str]) -> Bools:
     """Which storage positions hold these requests, shape (n,)."""
+    if not request_ids:
+        return np.broadcast_to(np.False_, len(index))
     found: Bools = np.zeros(len(index), np.bool_)
-    if request_ids:
-        at = index.ids().lookup(np.array(request_ids, object))
-        found[at[at >= 0]] = True
+    at = index.ids().lookup(np.array(request_ids, object))
+    found[at[at >= 0]] = True
     return found
 
 
@@ -154,7 +171,7 @@ def _plan_once(
     manifest: dict[str, Any],
     policy: Policy,
     window: SealedWindow,
-    orders: dict[str, Ints],
+    orders: dict[str, StoredOrder],
     past: Past,
     *,
     unit: Ints | None,
@@ -177,7 +194,8 @@ def _plan_once(
     }
     if any(n0.values()):
         ids = window.index().request_ids()
-        write_used(run, {name: ids[order[: n0[name]]].tolist() for name, order in orders.items()})
+        first = {name: order[: n0[name]].read() for name, order in orders.items()}
+        write_used(run, {name: ids[at].tolist() for name, at in first.items()})
 
 
 def _joined_labels(
@@ -191,14 +209,9 @@ def _joined_labels(
     )
 
 
-def _digests(arrays: dict[str, Array]) -> dict[str, str]:
-    """sha256 (hex) of what decides which request is judged when, and by which label."""
-    return {name: hashlib.sha256(a.data).hexdigest() for name, a in arrays.items()}
-
-
 def load_order(
     run: RunFolder, expected: dict[str, str], count: int
-) -> tuple[list[tuple[str, Ints]], Floats]:
+) -> tuple[list[tuple[str, StoredOrder]], Floats]:
     """The windows' orders, newest first, and the labels by storage position; as they were drawn.
 
     Args:
@@ -209,18 +222,16 @@ def load_order(
     Raises:
       UsageError: they are not those of this run.
     """
-    path = run.path / "order.npz"
+    path = run.path / ORDER_FILE
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            arrays: dict[str, Array] = dict(saved)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        label, stored, digests = read_orders(path)
+    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):
         raise UsageError(str(path), "the test order cannot be read", "Start a new run.") from None
-    if _digests(arrays) != expected:
+    if digests != expected:
         raise UsageError(
             str(path), "is not the test order that this run was begun with", "Start a new run."
         )
-    orders = [(str(w), arrays[w].astype(np.int64, copy=False)) for w in WindowName if w in arrays]
-    label = arrays["label"].astype(np.float64, copy=False)
+    orders = [(str(w), stored[w]) for w in WindowName if w in stored]
     if not len(label):  # no window reads labels
         label = np.broadcast_to(np.float64(np.nan), count)
     return orders, label
@@ -230,7 +241,7 @@ def counts_of_run(
     run: RunFolder,
     policy: Policy,
     window: SealedWindow,
-    orders: dict[str, Ints],
+    orders: dict[str, StoredOrder],
     selection: dict[str, Any],
     carried: Carried | None,
     *,
@@ -241,7 +252,7 @@ def counts_of_run(
         return _window_counts(policy, window, orders, selection, unit)
     index, used = window.index(), read_used(run)
     here = {w: np.flatnonzero(_positions(index, used.get(w, []))) for w in orders}
-    all_ = {w: np.concatenate([order, here[w]]) for w, order in orders.items()}
+    all_ = {w: np.concatenate([order.read(), here[w]]) for w, order in orders.items()}
     counts = _window_counts(policy, window, all_, selection, None)
     return {
         w: replace(counts[w], n=len(order) + carried.judged.get(w, 0))
@@ -252,7 +263,7 @@ def counts_of_run(
 def _window_counts(
     policy: Policy,
     window: SealedWindow,
-    orders: dict[str, Ints],
+    orders: Mapping[str, Order],
     selection: dict[str, Any],
     unit: Ints | None,
 ) -> dict[str, WindowCounts]:
@@ -267,17 +278,20 @@ def _window_counts(
     slices = {column: index.context(column) for column in sorted(columns & recorded)}
     if unit is not None:
         # One request stands for its unit: a unit has one value of each slice.
-        orders = {name: order[unit_ends(order, unit) - 1] for name, order in orders.items()}
+        whole = {name: positions_in(order) for name, order in orders.items()}
+        orders = {name: order[unit_ends(order, unit) - 1] for name, order in whole.items()}
     return {
         name: WindowCounts(
             n=len(order),
-            slices={c: _value_counts(codes[order], words) for c, (codes, words) in slices.items()},
+            slices={c: _value_counts(codes, order, words) for c, (codes, words) in slices.items()},
             population=int(selection[name].get("units", selection[name]["n"])),
         )
         for name, order in orders.items()
     }
 
 
-def _value_counts(codes: Array, words: Strings) -> dict[str, int]:
-    counts = np.bincount(codes, minlength=len(words))
+def _value_counts(codes: Array, order: Order, words: Strings) -> dict[str, int]:
+    counts = np.zeros(len(words), np.int64)
+    for positions in pieces(order):
+        counts += np.bincount(codes[positions], minlength=len(words))
     return {word: int(n) for word, n in zip(words, counts, strict=True) if n}

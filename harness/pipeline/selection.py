@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from harness.core.policies import Policy, WindowName
 from harness.core.tensors import Bools, Floats, Ints
 
 _DAY_NS = 86_400_000_000_000
+_LIMITS = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +48,48 @@ def maturity_in_ns(policy: Policy) -> int:
     return round(policy.windows.maturity_s * 1e9)
 
 
-def newest(ts_ns: Ints, policy: Policy, as_of_ns: int) -> WindowSelection:
-    """The last days before --as-of, counted back from the last exchange."""
-    known = ts_ns <= as_of_ns
-    last = int(ts_ns.max(where=known, initial=np.iinfo(np.int64).min)) if known.any() else 0
-    since = last - round(policy.windows.newest_days * _DAY_NS)
-    selected = known & (ts_ns > since)
+def newest(
+    ts_parts: Callable[[], Iterable[Ints]], n: int, policy: Policy, as_of_ns: int
+) -> WindowSelection:
+    """The last days before --as-of, counted back from the last exchange.
+
+    Memory grows by a byte a request where something is left out, and not at all elsewhere.
+
+    Args:
+      ts_parts: gives request times in storage order, part after part; asked twice.
+      n: requests in all.
+      policy: gives the days.
+      as_of_ns: the instant at which the gate pretends to be.
+    """
+    known, first, last = 0, _LIMITS.max, _LIMITS.min
+    for ts_ns in ts_parts():
+        before = ts_ns[ts_ns <= as_of_ns]
+        known += len(before)
+        first = min(first, int(before.min(initial=_LIMITS.max)))
+        last = max(last, int(before.max(initial=_LIMITS.min)))
+    since = last - round(policy.windows.newest_days * _DAY_NS) if known else 0
+    selected: Bools = np.broadcast_to(np.True_, n)
+    if known < n or first <= since:
+        inside, first = [], _LIMITS.max
+        for ts_ns in ts_parts():
+            inside.append((ts_ns <= as_of_ns) & (ts_ns > since))
+            first = min(first, int(ts_ns.min(where=inside[-1], initial=_LIMITS.max)))
+        selected = np.concatenate(inside)
+    count = int(np.count_nonzero(selected))
     left_out = (
-        (f"after --as-of {iso(as_of_ns)}", int((~known).sum())),
-        (f"older than {policy.windows.newest_days:g} days", int((known & ~selected).sum())),
+        (f"after --as-of {iso(as_of_ns)}", n - known),
+        (f"older than {policy.windows.newest_days:g} days", known - count),
     )
-    return _window(WindowName.NEWEST.value, ts_ns, selected, left_out, "")
+    return WindowSelection(
+        name=WindowName.NEWEST.value,
+        selected=selected,
+        count=count,
+        eligible=count,
+        first_ts_ns=first if count else 0,
+        last_ts_ns=last if count else 0,
+        left_out=tuple((reason, k) for reason, k in left_out if k),
+        refusal="",
+    )
 
 
 def matured(

@@ -26,7 +26,7 @@ def with_traces(batches: Sequence[Batch], policy: Policy) -> tuple[Batch, ...]:
     marked = []
     for batch in batches:
         marked.append(replace(batch, trace=before[batch.window] < FIRST_TRACED))
-        before[batch.window] += len(batch.positions)
+        before[batch.window] += len(batch)
     return tuple(marked)
 
 
@@ -46,7 +46,7 @@ def not_traced(batches: Sequence[Batch], judged: Mapping[str, int]) -> tuple[str
     """
     traced, without = Counter[str](), Counter[str]()
     for batch in batches:
-        (traced if batch.trace else without)[batch.window] += len(batch.positions)
+        (traced if batch.trace else without)[batch.window] += len(batch)
     missed = {w: min(n, judged.get(w, 0) - traced[w]) for w, n in without.items()}
     return tuple(
         f"{window} window: features inside the models were compared on its first requests only, "

@@ -65,7 +65,7 @@ def true_losses(
     old: Floats = np.full(len(label), np.nan)
     new: Floats = np.full(len(label), np.nan)
     batches = [
-        Batch(index=k, window="all", positions=labelled[i : i + _BATCH])
+        Batch(index=k, window="all", order=labelled[i : i + _BATCH])
         for k, i in enumerate(range(0, len(labelled), _BATCH))
     ]
     with open_legs(*recipes) as (baseline, leg):

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.core.tensors import Bools, Ints
+from harness.store.orders import Order, positions_in
 
 BLOCK_ROWS = 1024
 """As many as a block of a sealed window holds: a batch reads few blocks."""
@@ -36,10 +37,19 @@ class Batch:
     """Position in the run's schedule."""
     window: str
     """Which window's guardrails see it."""
-    positions: Ints
-    """Storage positions in the sealed window, in test order."""
+    order: Order
+    """Its part of the window's order."""
     trace: bool = True
     """Whether features are asked for, where the versions have a trace at all."""
+
+    def __len__(self) -> int:
+        """Requests."""
+        return len(self.order)
+
+    @property
+    def positions(self) -> Ints:
+        """Storage positions in the sealed window, in test order; read when asked for."""
+        return positions_in(self.order)
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
@@ -53,8 +63,8 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-def draw_order(selected: Bools, *, seed: int, window: str, limit: int) -> Ints:
-    """Draws the order in which a window's requests are judged.
+def drawn_parts(selected: Bools, *, seed: int, window: str, limit: int) -> Iterator[Ints]:
+    """Draws the order in which a window's requests are judged, part after part.
 
     Args:
       selected: which storage positions belong to the window, shape (n,).
@@ -62,22 +72,26 @@ def draw_order(selected: Bools, *, seed: int, window: str, limit: int) -> Ints:
       window: the window's name; each draws its own order.
       limit: most requests to judge.
 
-    Returns:
-      Storage positions, shape (min(selected.sum(), limit),).
+    Yields:
+      Storage positions, min(selected.sum(), limit) in all.
     """
     rng = generator(seed, f"order/{window}")
     n = len(selected)
     blocks = rng.permutation(-(-n // BLOCK_ROWS))
-    drawn: list[Ints] = []
     left = limit
     for block in blocks:
         if left <= 0:
-            break
+            return
         start = int(block) * BLOCK_ROWS
         inside = np.flatnonzero(selected[start : start + BLOCK_ROWS]) + start
         taken = rng.permutation(inside)[:left]
-        drawn.append(taken)
+        yield taken
         left -= len(taken)
+
+
+def draw_order(selected: Bools, *, seed: int, window: str, limit: int) -> Ints:
+    """The same order in one piece, shape (min(selected.sum(), limit),)."""
+    drawn = [*drawn_parts(selected, seed=seed, window=window, limit=limit)]
     return np.concatenate(drawn) if drawn else np.empty(0, np.int64)
 
 
@@ -131,7 +145,7 @@ def cuts(n: int, batch_requests: int, largest: int | None = None) -> list[tuple[
 
 
 def schedule(
-    orders: Sequence[tuple[str, Ints]], batch_requests: int, largest: int | None = None
+    orders: Sequence[tuple[str, Order]], batch_requests: int, largest: int | None = None
 ) -> list[Batch]:
     """Cuts each window's order into batches and takes them in turn.
 
@@ -150,7 +164,7 @@ def schedule(
     for turn in range(max((len(q) for _, q in queues), default=0)):
         for name, queue in queues:
             if turn < len(queue):
-                batches.append(Batch(index=len(batches), window=name, positions=queue[turn]))
+                batches.append(Batch(index=len(batches), window=name, order=queue[turn]))
     return batches
 
 
@@ -158,21 +172,6 @@ def plan_sha256(batches: Sequence[Batch]) -> str:
     """sha256 (hex) over which requests share a batch, and in which order."""
     digest = hashlib.sha256()
     for batch in batches:
-        digest.update(f"{batch.window}/{len(batch.positions)}/".encode())
+        digest.update(f"{batch.window}/{len(batch)}/".encode())
         digest.update(np.ascontiguousarray(batch.positions, "<i8").tobytes())
     return digest.hexdigest()
-
-
-def regrown(batches: Sequence[Batch], batch_requests: int, largest: int) -> list[Batch]:
-    """The same orders in batches that grow.
-
-    Args:
-      batches: a schedule whose batches do not grow.
-      batch_requests: its usual size.
-      largest: size up to which they double.
-    """
-    orders: dict[str, list[Ints]] = {}
-    for batch in batches:
-        orders.setdefault(batch.window, []).append(batch.positions)
-    joined = [(window, np.concatenate(parts)) for window, parts in orders.items()]
-    return schedule(joined, batch_requests, largest)

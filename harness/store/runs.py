@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,14 +23,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from harness.core.errors import GateError, UsageError
 from harness.core.jsonable import jsonable
 from harness.core.quarantine import Quarantined
-from harness.core.tensors import Array, CodedText, Columns
-from harness.store.files import damage_is_a_traffic_error, locked, publish, write_atomically
+from harness.core.tensors import Array, Columns
+from harness.store.files import locked, write_atomically
+from harness.store.pairs import TableWriter, read_table
 from harness.store.quarantine import Note, read_notes, write_quarantined
 
 State = tuple[int, dict[str, Array], Any]
@@ -41,7 +39,6 @@ _MARKER = ".run"
 _FORMAT = b"harness-run 1\n"
 _STATE = "state.npz"
 _PAIRS = "pairs"
-_ID = "request_id"
 _ARRAYS = "arrays"
 _NEXT_CHUNK, _META = "next_chunk", "meta"
 
@@ -162,43 +159,20 @@ class RunFolder:
         """The requests in quarantine."""
         return read_notes(self.path)
 
-    def append_pairs(self, chunk: int, *parts: Columns) -> None:
+    def pairs_writer(self, chunk: int) -> TableWriter:
         """Writes one chunk of pairs, in place of an earlier one with its number.
 
         Args:
           chunk: number of the chunk, from 0.
-          parts: tables that follow one another, of the same columns: numbers, bools, object arrays of
-            str, or text as codes; one at least.
-
-        Raises:
-          GateError: a column that is no such thing.
         """
-        self._write_table(self._chunk_path(chunk), parts)
+        self._must_hold_lock()
+        return TableWriter(self._chunk_path(chunk))
 
     def write_table(self, name: str, table: Columns) -> None:
-        """Writes a table beside the pairs, whole or not at all; columns as in `append_pairs`."""
-        self._write_table(self._file(name), [table])
-
-    def _write_table(self, final: Path, parts: Sequence[Columns]) -> None:
+        """Writes a table beside the pairs, whole or not at all; columns as in `TableWriter.add`."""
         self._must_hold_lock()
-        columns = {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
-        # Ids are all different: a dictionary of them would only be in the way.
-        words = [n for n, c in columns.items() if _is_text(c.type) and n != _ID]
-        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-        # A float dictionary would make one of all NaNs and one of 0.0 and -0.0.
-        pq.write_table(
-            pa.table(columns),
-            temporary,
-            # zstd takes half as long again for two thirds of the bytes; nobody reads the statistics.
-            compression="lz4",
-            use_dictionary=words or False,
-            write_statistics=False,
-            write_page_checksum=True,
-            # Text that came as codes is read back as text.
-            store_schema=False,
-        )
-        publish(temporary, final)
-        _give_back()
+        with TableWriter(self._file(name)) as writer:
+            writer.add(table)
 
     def pairs_chunks(self) -> tuple[int, ...]:
         """Numbers of the chunks that the saved state covers; none before a state is saved."""
@@ -216,7 +190,7 @@ class RunFolder:
         Raises:
           TrafficError: no such chunk, or it is damaged.
         """
-        return self._read_table(self._chunk_path(chunk), columns)
+        return read_table(self._chunk_path(chunk), columns)
 
     def read_table(self, name: str) -> dict[str, Array]:
         """Reads what `write_table` wrote.
@@ -224,23 +198,7 @@ class RunFolder:
         Raises:
           TrafficError: no such table, or it is damaged.
         """
-        return self._read_table(self._file(name))
-
-    def _read_table(self, path: Path, columns: Sequence[str] | None = None) -> dict[str, Array]:
-        # Not read_table: it loads all that Arrow has for data sets of many files.
-        with (
-            damage_is_a_traffic_error(str(path), "Parquet"),
-            pq.ParquetFile(path, page_checksum_verification=True) as opened,
-        ):
-            table = opened.read(
-                columns=None if columns is None else list(columns), use_threads=False
-            )
-        read = {
-            name: column.combine_chunks().to_numpy(zero_copy_only=False)
-            for name, column in zip(table.column_names, table.columns, strict=True)
-        }
-        _give_back()
-        return read
+        return read_table(self._file(name))
 
     def save_state(self, next_chunk: int, arrays: dict[str, Array], meta: object) -> None:
         """Saves what the gate needs to go on, in place of the former state.
@@ -345,43 +303,3 @@ def _lock(path: Path) -> ExitStack:
             "Wait until it ends, or name another folder.",
         )
     return stack
-
-
-def _give_back() -> None:
-    """Returns what Arrow keeps for later: chunk after chunk it would only grow."""
-    pa.default_memory_pool().release_unused()
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind))
-
-
-def _joined(name: str, parts: Sequence[Array | CodedText]) -> pa.ChunkedArray:
-    """A column from its parts; codes stay codes where all parts have them."""
-    columns = [_column(name, part) for part in parts]
-    coded = [pa.types.is_dictionary(column.type) for column in columns]
-    if all(coded):
-        return pa.chunked_array(columns).unify_dictionaries()
-    return pa.chunked_array(
-        [
-            c.dictionary_decode() if is_coded else c
-            for c, is_coded in zip(columns, coded, strict=True)
-        ]
-    )
-
-
-def _column(name: str, values: Array | CodedText) -> pa.Array:
-    if isinstance(values, CodedText):
-        return pa.DictionaryArray.from_arrays(values.codes, pa.array(values.words, pa.string()))
-    if values.ndim != 1:
-        raise GateError(_PAIRS, f"column '{name}' has shape {values.shape}", "Give one axis.")
-    if values.dtype.kind not in "OU":
-        return pa.array(values)
-    try:
-        # Without a type Arrow looks at every value itself, which is quicker than asking each here.
-        column = pa.array(values if len(values) else [""][:0], None if len(values) else pa.string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        column = None
-    if column is None or not pa.types.is_string(column.type) or column.null_count:
-        raise GateError(_PAIRS, f"column '{name}' holds more than str", "Give strings only.")
-    return column

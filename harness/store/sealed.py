@@ -81,6 +81,11 @@ class WindowIndex:
         """When each request arrived, shape (n,)."""
         return self._plain("ts_ns")
 
+    def ts_parts(self) -> Iterator[Ints]:
+        """The same, some requests at a time."""
+        for block in self._reader.columns(["ts_ns"]):
+            yield block.column(0).to_numpy()
+
     def _plain(self, name: str) -> Ints:
         found = np.empty(self._count, np.int64)
         at = 0

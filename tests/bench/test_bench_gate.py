@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from harness.bench.gate import bench_gate
+from harness.bench.gate import Took, bench_gate
 from harness.bench.gate_models import WEIGHTS, write_model
 from harness.bench.repeated import write_repeated
 from harness.bench.sections import REST, Sections
@@ -86,4 +86,23 @@ def test_the_benchmark_compares_with_bare_onnxruntime_in_the_same_run(windows):
     assert ratio.value == pytest.approx(gate / bare)
     assert (ratio.limit, ratio.at_most) == (0.6, False)
     assert 0 < figures["logistic: ratio of processor time"].value < 1
+    assert figures["logistic: ratio with the fixed cost"].value < ratio.value
     assert figures["logistic:   read the window"].value > 0
+
+
+def test_what_comes_once_is_told_apart_from_what_comes_with_every_request():
+    """A gate of n requests takes 3 + n/100 s beside bare runs of n/1000 s."""
+
+    def took(n):
+        return Took(
+            requests=n, replay_s=3 + n / 100, parent_s={"judge": 1 + n / 500, "read": n / 1000},
+            waiting_s=0.5, children_s=2 + n / 200, bare_wall_s=n / 1000, bare_s=n / 250,
+        )  # fmt: skip
+
+    whole = took(1000)
+    more = whole.more_than(took(400))
+    assert more.requests == 600
+    assert more.replay_s == pytest.approx(6.0)
+    assert more.parent_s == pytest.approx({"judge": 1.2, "read": 0.6})
+    assert (more.waiting_s, more.cpu_s) == pytest.approx((0.0, 4.8))
+    assert whole.once(more) == pytest.approx((3.0, 3.0))

@@ -8,7 +8,7 @@ from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.pipeline.batching import LARGEST, largest_batch
 from harness.replay.legs import Leg
-from harness.replay.order import GROWS_AFTER, regrown, schedule
+from harness.replay.order import GROWS_AFTER, schedule
 from harness.sandbox.process import Sandbox
 from harness.store.runs import RunFolder
 
@@ -75,7 +75,7 @@ def found(tmp_path, baseline, candidate, n=N, size=read):
 def test_a_model_whose_rows_do_not_meet_gets_large_batches(tmp_path, plain):
     batching = found(tmp_path, plain, plain)
     assert batching.requests == LARGEST
-    batches = regrown(schedule([("newest", np.arange(N))], USUAL), USUAL, batching.requests)
+    batches = schedule([("newest", np.arange(N))], USUAL, batching.requests)
     assert max(len(b.positions) for b in batches) > USUAL
 
 

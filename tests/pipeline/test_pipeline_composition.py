@@ -70,7 +70,7 @@ def read(positions):
 
 def batches(n, size=600):
     return [
-        Batch(index=i, window="newest", positions=np.arange(start, min(start + size, n)))
+        Batch(index=i, window="newest", order=np.arange(start, min(start + size, n)))
         for i, start in enumerate(range(0, n, size))
     ]
 
@@ -144,7 +144,7 @@ def test_a_request_that_fails_singly_fails_alone(tmp_path):
     )
     with open_legs(recipe, recipe) as (one, other):
         one.singly = other.singly = True
-        batch = Batch(index=0, window="newest", positions=requests.seq)
+        batch = Batch(index=0, window="newest", order=requests.seq)
         ((_, pair),) = replay_pairs(one, other, [(batch, requests)], trace=False)
     assert pair.baseline.outcome.tolist() == [Outcome.ERROR, 0, 0, 0, 0, Outcome.ERROR]
     assert [i for i, _ in pair.baseline.messages] == [0, 5]

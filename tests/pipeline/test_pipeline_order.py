@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.replay.order import BLOCK_ROWS, GROWS_AFTER, cuts, draw_order, regrown, schedule
+from harness.replay.order import BLOCK_ROWS, GROWS_AFTER, cuts, draw_order, schedule
 
 
 def order(n=2000, seed=1, window="newest", limit=10**6, selected=None):
@@ -85,10 +85,10 @@ def test_batches_that_may_not_grow_stay_as_they_were():
     assert cuts(GROWS_AFTER, 1024, 8192) == cuts(GROWS_AFTER, 1024)
 
 
-def test_regrown_batches_hold_the_same_orders():
+def test_batches_that_grow_hold_the_same_orders():
     rng = np.random.default_rng(2)
     orders = [("newest", rng.permutation(90_000)), ("matured", rng.permutation(50_000))]
-    batches = regrown(schedule(orders, 1024), 1024, 4096)
+    batches = schedule(orders, 1024, 4096)
     assert [b.index for b in batches] == list(range(len(batches)))
     assert max(len(b.positions) for b in batches) > 1024
     for name, drawn in orders:

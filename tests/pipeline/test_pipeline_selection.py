@@ -33,7 +33,7 @@ def matured_of(days, *, labelled, as_of, late=None, cutoffs=(("a", 0), ("b", 0))
 
 def test_newest_counts_back_from_the_last_exchange_before_as_of():
     ts = np.array([1, 2, 3, 4, 9]) * DAY
-    found = newest(ts, policy_of(), 5 * DAY)
+    found = newest(lambda: iter([ts[:2], ts[2:]]), len(ts), policy_of(), 5 * DAY)
     assert found.selected.tolist() == [False, False, True, True, False]
     assert (found.count, found.first_ts_ns, found.last_ts_ns) == (2, 3 * DAY, 4 * DAY)
     assert dict(found.left_out) == {
@@ -43,12 +43,12 @@ def test_newest_counts_back_from_the_last_exchange_before_as_of():
 
 
 def test_a_request_at_as_of_is_known():
-    assert newest(np.array([5 * DAY]), policy_of(), 5 * DAY).count == 1
-    assert newest(np.array([5 * DAY + 1]), policy_of(), 5 * DAY).count == 0
+    assert newest(lambda: [np.array([5 * DAY])], 1, policy_of(), 5 * DAY).count == 1
+    assert newest(lambda: [np.array([5 * DAY + 1])], 1, policy_of(), 5 * DAY).count == 0
 
 
 def test_without_requests_newest_is_empty():
-    found = newest(np.empty(0, np.int64), policy_of(), 5 * DAY)
+    found = newest(list, 0, policy_of(), 5 * DAY)
     assert (found.count, found.first_ts_ns, found.last_ts_ns, found.left_out) == (0, 0, 0, ())
 
 

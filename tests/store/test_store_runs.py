@@ -24,6 +24,12 @@ def run(tmp_path):
         yield created
 
 
+def append(run, chunk, *parts):
+    with run.pairs_writer(chunk) as writer:
+        for part in parts:
+            writer.add(part)
+
+
 def test_json_comes_back_as_plain_values(run):
     run.write_json("decision.json", {"decision": "HOLD", "e": np.float64(1.5), "n": (1, 2)})
     assert run.read_json("decision.json") == {"decision": "HOLD", "e": 1.5, "n": [1, 2]}
@@ -70,7 +76,7 @@ def columns(draw):
 @given(columns())
 def test_pairs_come_back_bit_for_bit(tmp_path_factory, table):
     with RunFolder.create(tmp_path_factory.mktemp("p") / "run") as run:
-        run.append_pairs(0, table)
+        append(run, 0, table)
         back = run.read_pairs(0)
     assert list(back) == list(table)
     for name, values in table.items():
@@ -83,14 +89,12 @@ def test_pairs_come_back_bit_for_bit(tmp_path_factory, table):
 
 def test_zeros_and_nans_keep_their_bits_in_long_columns(run):
     bits = np.array([0, 1 << 63, 0x7FF8000000000001, 0xFFF8000000000123] * 500, np.uint64)
-    run.append_pairs(0, {"x": bits.view(np.float64)})
+    append(run, 0, {"x": bits.view(np.float64)})
     assert run.read_pairs(0)["x"].tobytes() == bits.tobytes()
 
 
 def test_some_columns_of_pairs_can_be_read_alone(run):
-    run.append_pairs(
-        0, {"x": np.arange(3.0), "y": np.zeros(3), "z": np.array(["a", "b", "a"], object)}
-    )
+    append(run, 0, {"x": np.arange(3.0), "y": np.zeros(3), "z": np.array(["a", "b", "a"], object)})
     found = run.read_pairs(0, ["z", "x"])
     assert set(found) == {"x", "z"}
     assert found["z"].tolist() == ["a", "b", "a"]
@@ -102,8 +106,8 @@ def test_parts_follow_one_another_and_codes_come_back_as_text(run):
         {"x": np.arange(2.0), "z": CodedText(codes=np.array([1, 0], np.int32), words=words)},
         {"x": np.arange(3.0), "z": CodedText(codes=np.zeros(3, np.int32), words=words[1:])},
     ]
-    run.append_pairs(0, *parts)
-    run.append_pairs(1, parts[0], {"x": np.zeros(1), "z": np.array(["c"], object)})
+    append(run, 0, *parts)
+    append(run, 1, parts[0], {"x": np.zeros(1), "z": np.array(["c"], object)})
     assert run.read_pairs(0)["x"].tolist() == [0.0, 1.0, 0.0, 1.0, 2.0]
     assert run.read_pairs(0)["z"].tolist() == ["b", "a", "b", "b", "b"]
     assert run.read_pairs(1)["z"].tolist() == ["b", "a", "c"]
@@ -111,15 +115,15 @@ def test_parts_follow_one_another_and_codes_come_back_as_text(run):
 
 def test_pairs_of_another_shape_are_refused(run):
     with pytest.raises(GateError, match="shape"):
-        run.append_pairs(0, {"x": np.zeros((2, 2))})
+        append(run, 0, {"x": np.zeros((2, 2))})
     with pytest.raises(GateError, match="more than str"):
-        run.append_pairs(0, {"x": np.array([b"a"], object)})
+        append(run, 0, {"x": np.array([b"a"], object)})
 
 
 def test_missing_and_damaged_pairs_are_named(run):
     with pytest.raises(TrafficError, match=r"00003\.parquet"):
         run.read_pairs(3)
-    run.append_pairs(0, {"x": np.zeros(9)})
+    append(run, 0, {"x": np.zeros(9)})
     path = run.path / "pairs" / "00000.parquet"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(TrafficError, match=r"00000\.parquet"):
@@ -162,13 +166,13 @@ def test_damaged_state_is_named(run):
 
 def test_chunks_beyond_the_saved_state_do_not_count(run):
     for chunk in range(3):
-        run.append_pairs(chunk, {"x": np.zeros(1)})
+        append(run, chunk, {"x": np.zeros(1)})
     run.save_state(2, {}, {})
     assert run.pairs_chunks() == (0, 1)
     run.close()
     with RunFolder.open(run.path, write=True) as again:
         assert again.pairs_chunks() == (0, 1)
-        again.append_pairs(2, {"x": np.ones(1)})
+        append(again, 2, {"x": np.ones(1)})
         again.save_state(3, {}, {})
         assert again.pairs_chunks() == (0, 1, 2)
         assert again.read_pairs(2)["x"].tolist() == [1.0]
@@ -213,7 +217,8 @@ def test_a_killed_writer_leaves_a_run_that_goes_on(tmp_path):
         from harness.store.runs import RunFolder
         run = RunFolder.create(pathlib.Path(sys.argv[1]))
         for chunk in range(10**6):
-            run.append_pairs(chunk, {"x": np.full(2000, float(chunk))})
+            with run.pairs_writer(chunk) as writer:
+                writer.add({"x": np.full(2000, float(chunk))})
             run.save_state(chunk + 1, {"sum": np.full(5000, float(chunk))}, {"chunk": chunk})
             run.write_json("progress.json", {"chunk": chunk, "padding": "x" * 5000})
             print(chunk, flush=True)
@@ -231,4 +236,4 @@ def test_a_killed_writer_leaves_a_run_that_goes_on(tmp_path):
         assert all(run.read_pairs(c)["x"].tolist() == [c] * 2000 for c in run.pairs_chunks())
         assert json.loads((path / "progress.json").read_text())["chunk"] <= next_chunk
         assert not list(path.rglob("*.tmp"))
-        run.append_pairs(next_chunk, {"x": np.zeros(1)})
+        append(run, next_chunk, {"x": np.zeros(1)})
