@@ -27,6 +27,8 @@ class Payload:
     """Verbatim."""
     content_type: str = ""
     """As the system says; it may be wrong. "" = not said."""
+    is_message: bool = False
+    """It was just made here, from columns, and is not parsed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

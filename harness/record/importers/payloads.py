@@ -62,6 +62,8 @@ class Messages:
         Raises:
           PayloadError: the body is none, or does not fit the signature.
         """
+        if payload.is_message:
+            return payload.content
         tensors = _tensors(payload, self._inputs, tensors_from_request, _ONLY_INPUT)
         if tensors is None:
             return payload.content
@@ -76,6 +78,8 @@ class Messages:
         Raises:
           PayloadError: the body is none, or does not fit the signature.
         """
+        if payload.is_message:
+            return payload.content
         tensors = _tensors(payload, self._outputs, tensors_from_response, _ONLY_OUTPUT)
         if tensors is None:
             return payload.content

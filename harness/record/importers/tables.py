@@ -38,7 +38,6 @@ UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 ISO = "iso"
 STATUS_KINDS = ("http", "grpc", "ok")
 _BATCH_ROWS = 512
-_PROTOBUF = "application/x-protobuf"
 _LAST_NS = 2**63 - 1
 
 
@@ -246,7 +245,7 @@ def _requests(
         except MessageError as error:
             raise PayloadError(error.reason) from None
         for i, message in zip(at, messages, strict=True):
-            found[i] = Payload(content=message, content_type=_PROTOBUF)
+            found[i] = Payload(content=message, is_message=True)
     return found
 
 
@@ -274,7 +273,7 @@ def _responses(
             message = response_bytes(models[i], versions[i], row, ids[i])
         except MessageError as error:
             raise PayloadError(error.reason) from None
-        found[i] = Payload(content=message, content_type=_PROTOBUF)
+        found[i] = Payload(content=message, is_message=True)
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.core.places import Place
 from harness.record.importers.staging import Staging
-from harness.store.partitions import partition_folder
+from harness.store.partitions import HOUR_NS, partition_folder
 from harness.store.places import move
 from harness.store.traffic import TrafficWriter
 
@@ -46,18 +46,18 @@ def write_staged(
 def _groups(staging: Staging, one_sided_until_ns: int) -> Iterator[tuple[str, list[int]]]:
     """(folder, row ids) of the next file, until nothing waits."""
     while True:
-        folder, size = "", 0
+        own, size = ("", 0), 0
         rows: list[int] = []
         for row, model, ts_ns, length in staging.waiting(one_sided_until_ns):
-            own = str(partition_folder(model, ts_ns))
-            if rows and (own != folder or len(rows) >= _FILE_ROWS or size + length > _FILE_BYTES):
+            found = (model, ts_ns // HOUR_NS)
+            if rows and (found != own or len(rows) >= _FILE_ROWS or size + length > _FILE_BYTES):
                 break
-            folder = own
+            own = found
             rows.append(row)
             size += length
         if not rows:
             return
-        yield folder, rows
+        yield str(partition_folder(own[0], own[1] * HOUR_NS)), rows
 
 
 def _write(staging: Staging, number: int, to: Place, folder: str, name: str, spool: Path) -> None:
