@@ -264,8 +264,12 @@ def _array(name: str, values: list[Any], datatype: str) -> Array:
 
 def _shaped(name: str, array: Array, spec: TensorSpec | None) -> Array:
     """Adds or takes axes of length one where the signature has them or has them not."""
-    if spec is None or array.ndim == 1 + len(spec.shape):
+    if spec is None:
         return array
+    if array.ndim == 1 + len(spec.shape):
+        pairs = zip(array.shape[1:], spec.shape, strict=True)
+        if all(want in {None, found} for found, want in pairs):
+            return array
     dims = [-1 if d is None else d for d in spec.shape]
     if dims.count(-1) <= 1 and len(array):
         try:
