@@ -196,11 +196,11 @@ def test_unknown_groups_name_the_nearest(tmp_path, traffic):
 
 
 def delays(rng, n, shift_s):
-    """Two weeks of requests whose labels take about an hour, watched until the end of the second."""
-    asked = rng.uniform(0, 14, n) * 86_400
-    late = asked >= 7 * 86_400
+    """Seven hours of requests, seen at their end: labels take about an hour, those of the last two are half censored."""
+    asked = rng.uniform(0, 7, n) * 3600
+    late = asked >= 5 * 3600
     delay = rng.gamma(4, 15 * 60, n) + shift_s * late
-    age = 14 * 86_400 - asked
+    age = 7 * 3600 - asked
     group = np.where(late, "second", "first").astype(object)
     return np.minimum(delay, age), (delay <= age).astype(np.int64), group
 
