@@ -109,3 +109,18 @@ def parity(whole: bool, seed: int, as_json: bool) -> int:
     for wrong in counts.wrong:
         click.echo(f"wrong: {wrong}", err=True)
     return 0 if figures.within_limits else 1
+
+
+@command.command("canary", short_help="False rollbacks, found harms and what they cost, by simulation.",
+                 epilog="Example: harness bench canary --runs 50")  # fmt: skip
+@click.option("--runs", type=click.IntRange(min=1), default=200, show_default=True,
+              help="Simulated canaries of each kind.")  # fmt: skip
+@click.option("--seed", type=int, default=6, show_default=True, help="Of the first one.")
+@as_json_option
+def canary(runs: int, seed: int, as_json: bool) -> int:
+    """Whole canaries in process: harmless ones, and one planted harm of each kind."""
+    from harness.bench.canary import bench_canary
+
+    figures = bench_canary(runs, seed)
+    click.echo(figures.to_json() if as_json else figures.to_text())
+    return 0 if figures.within_limits else 1

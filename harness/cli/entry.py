@@ -39,6 +39,7 @@ _COMMANDS = {
     "record": "harness.cli.record",
     "report": "harness.cli.report",
     "scenario": "harness.cli.scenario",
+    "shadow": "harness.cli.shadow",
     "traffic": "harness.cli.traffic",
 }
 

@@ -45,9 +45,9 @@ class LiveMetric(enum.StrEnum):
     NAN = "nan_rate"
     """1 where an output is NaN; paired: candidate's minus baseline's."""
     LATENCY = "latency"
-    """1 where it took longer than `slower_than_s`, else its seconds, cut off at the range's end."""
+    """Split: 1 where it took longer than `slower_than_s`, else its seconds, cut off at the range's end."""
     LOSS = "loss_difference"
-    """The loss of the unit's first answer, once its label is known."""
+    """Split: the loss of the unit's first answer, once its label is known."""
 
 
 class UnitIn(enum.StrEnum):

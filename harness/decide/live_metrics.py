@@ -11,7 +11,8 @@ from harness.decide.document import Section
 METRIC_KEYS = ("metric", "loss", "slower_than")
 
 _PAIRED_ONLY = frozenset({LiveMetric.FLIP, LiveMetric.PARITY})
-_SPLIT_ONLY = frozenset({LiveMetric.LOSS})
+_SPLIT_ONLY = frozenset({LiveMetric.LOSS, LiveMetric.LATENCY})
+"""A mirrored request is answered out of band, so its time is not what a client would wait."""
 NEEDS_DECISION = frozenset({LiveMetric.SCORE, LiveMetric.RATE, LiveMetric.FLIP, LiveMetric.LOSS})
 """What is measured through the policy's `decision`."""
 

@@ -126,6 +126,10 @@ class Canary:
         """Takes in what became of a request; see `Intake.answered`."""
         self._intake.answered(seq, values, answers)
 
+    def left_out(self, seq: int, reason: str) -> None:
+        """Takes a request back that enters nothing; see `Intake.left_out`."""
+        self._intake.left_out(seq, reason)
+
     def labelled(self, label: Label) -> None:
         """Takes in a label whose unit is named as requests name it."""
         self._labels.add(replace(label, unit=name_of(self._split.place(label.unit).unit)))

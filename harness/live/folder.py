@@ -56,11 +56,17 @@ class Identity:
     """Address, and version where it was said."""
     candidate: str
     """The same."""
+    kind: str = "canary"
+    """Or shadow."""
 
     @classmethod
-    def of(cls, live: Live, *, seed: str, baseline: str, candidate: str) -> Self:
+    def of(
+        cls, live: Live, *, seed: str, baseline: str, candidate: str, kind: str = "canary"
+    ) -> Self:
         """From the policy and the options."""
-        return cls(policy=sha256(live), seed=seed, baseline=baseline, candidate=candidate)
+        return cls(
+            policy=sha256(live), seed=seed, baseline=baseline, candidate=candidate, kind=kind
+        )
 
 
 class CanaryFolder:
@@ -106,7 +112,7 @@ class CanaryFolder:
             run.write_text("policy.yaml", policy_text)
             folder = cls(run, identity, live)
             canary = Canary(live, identity.seed, folder.arrivals.put)
-            run.write_json(_MANIFEST, {"kind": "canary", **jsonable(identity)})
+            run.write_json(_MANIFEST, jsonable(identity))
             folder.tell("start", canary.standing())
         except BaseException:
             run.close()
@@ -256,7 +262,7 @@ def _same(run: RunFolder, identity: Identity) -> None:
       UsageError: names what differs.
     """
     kept = run.read_json(_MANIFEST)
-    if not isinstance(kept, dict) or kept.get("kind") != "canary":
+    if not isinstance(kept, dict) or kept.get("kind") != identity.kind:
         raise UsageError(str(run.path), "holds another kind of run", "Name another folder.")
     given: dict[str, str] = jsonable(identity)
     for what, value in given.items():

@@ -116,6 +116,17 @@ class Intake:
         if values is None:
             self.count("not_observed")
 
+    def left_out(self, seq: int, reason: str) -> None:
+        """Takes a request back that enters nothing, whatever is asked.
+
+        Args:
+          seq: of its arrival.
+          reason: what it is counted as.
+        """
+        self._drain()
+        if self._waiting.pop(seq, None) is not None:
+            self.count(reason)
+
     def lost(self, arrivals: Iterable[Arrival], last_seq: int) -> int:
         """Takes in what had arrived before the process ended and is in no batch.
 

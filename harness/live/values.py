@@ -11,7 +11,7 @@ from harness.core.errors import GateError, HarnessError
 from harness.core.live import Live, LiveGuardrail, LiveKind, LiveMetric
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.policies import DecisionRule, Loss
-from harness.core.tensors import Bools, Floats, Ints, Strings, Tensors
+from harness.core.tensors import Bools, Floats, Ints, Strings, Tensors, TensorSpec
 from harness.core.traffic import OK_CODE, RequestBatch
 from harness.judge.answers import decisions, positives, scores
 from harness.judge.metrics import nan_rows, request_means
@@ -59,7 +59,7 @@ class Measurer:
         Args:
           answered: n of them.
         """
-        observed, rows = observations(self._decoder, answered)
+        observed, rows, _ = observations(self._decoder, answered)
         pair = paired(observed, observed, rows)
         values: dict[str, Floats] = {}
         answers: dict[str, Floats] = {}
@@ -75,12 +75,17 @@ class Measurer:
         return Measured(values=values, answers=answers, unfit=tuple(unfit))
 
 
-def observations(decoder: ColumnDecoder, answered: Sequence[Answered]) -> tuple[Observations, Ints]:
-    """Answers as columns, and the model rows of each; failed ones own none.
+def observations(
+    decoder: ColumnDecoder, answered: Sequence[Answered]
+) -> tuple[Observations, Ints, tuple[TensorSpec, ...]]:
+    """Answers as columns.
 
     Args:
       decoder: of this version's responses.
       answered: n of them.
+
+    Returns:
+      (the columns, model rows of each answer, of which failed ones own none, the outputs' layout).
     """
     decoded = decoder.decode([a.response for a in answered])
     code = np.array([a.code for a in answered], np.int64)
@@ -96,7 +101,7 @@ def observations(decoder: ColumnDecoder, answered: Sequence[Answered]) -> tuple[
         trace_outputs={},
         latency_s=np.where(ok, latency, np.nan),
     )
-    return observed, rows
+    return observed, rows, decoded.specs
 
 
 def paired(baseline: Observations, candidate: Observations, rows: Ints) -> PairBatch:

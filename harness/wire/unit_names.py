@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from harness.wire.contents import MessageError, array_from_contents, array_from_raw
+from harness.wire.facts import parameter_text
 from harness.wire.gen import open_inference_pb2
 
 pb: Any = open_inference_pb2
@@ -21,8 +22,7 @@ def unit_from_parameter(request: bytes, name: str) -> str:
     parameters = _parsed(request).parameters
     if name not in parameters:
         return ""
-    choice = parameters[name].WhichOneof("parameter_choice")
-    return "" if choice is None else str(getattr(parameters[name], choice))
+    return parameter_text(parameters[name])
 
 
 def unit_from_input(request: bytes, name: str) -> str:

@@ -1,7 +1,8 @@
 """Model servers and a client of their own, and `harness` as a process, for the live tests.
 
 `live_peers.py HARM SEED` serves Open Inference on a free port, which it prints: `probability`
-is a seeded draw around 0.3. HARM is none, rate, score, latency, errors, labels, dead or hang.
+is a seeded draw around 0.3. HARM is none, rate, score, latency, errors or hang. exact answers by what
+is asked, moved otherwise for one in six, flood with 8 MB more, other under another name.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import grpc
 import numpy as np
 
 from harness.wire import MODEL_INFER, SERVICE
-from harness.wire.messages import request_bytes, response_bytes
+from harness.wire.messages import request_bytes, response_bytes, tensors_from_request
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "model"
@@ -34,6 +35,29 @@ def score_of(harm, rng):
     return score
 
 
+def exact(harm, request):
+    """An answer that follows from the request."""
+    x = tensors_from_request(request)["x"]
+    score = 1.0 / (1.0 + np.exp(-x.sum(axis=1, keepdims=True)))
+    if harm == "moved":
+        score = np.where(x[:, :1] > 1.0, np.clip(score + 0.2, 0, 1), score)
+    name = "other" if harm == "other" else "probability"
+    answer = {name: score.astype(np.float32)}
+    if harm == "flood":
+        answer["more"] = np.zeros((len(x), 2_000_000), np.float32)
+    return response_bytes(NAME, "1", answer, "")
+
+
+def drawn(harm, rng, context):
+    """An answer by chance, or none."""
+    if harm == "latency" and rng.random() < 0.6:
+        time.sleep(0.06)
+    if harm == "errors" and rng.random() < 0.5:
+        context.abort(grpc.StatusCode.INTERNAL, "out of luck")
+    score = np.array([[score_of(harm, rng)]], np.float32)
+    return response_bytes(NAME, "1", {"probability": score}, "")
+
+
 def _serve(harm, seed):
     from concurrent.futures import ThreadPoolExecutor
 
@@ -42,19 +66,15 @@ def _serve(harm, seed):
     def infer(request, context):
         if harm == "hang":
             time.sleep(60)
-        if harm == "latency" and rng.random() < 0.6:
-            time.sleep(0.06)
-        if harm == "errors" and rng.random() < 0.5:
-            context.abort(grpc.StatusCode.INTERNAL, "out of luck")
-        score = np.array([[score_of(harm, rng)]], np.float32)
-        return response_bytes(NAME, "1", {"probability": score}, "")
+        if harm in {"exact", "moved", "flood", "other"}:
+            return exact(harm, request)
+        return drawn(harm, rng, context)
 
     handler = grpc.method_handlers_generic_handler(
         SERVICE, {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
     )
-    server = grpc.server(
-        ThreadPoolExecutor(16), handlers=[handler], options=[("grpc.so_reuseport", 0)]
-    )
+    options = [("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1)]
+    server = grpc.server(ThreadPoolExecutor(16), handlers=[handler], options=options)
     sys.stdout.write(f"port {server.add_insecure_port('127.0.0.1:0')}\n")
     sys.stdout.flush()
     server.start()
@@ -114,6 +134,16 @@ def model(harm="none", seed=0):
     """A model server; yields its address."""
     with child(__file__, harm, seed) as server:
         yield f"127.0.0.1:{server.line(server.process.stdout, 'port').split()[1]}"
+
+
+@contextlib.contextmanager
+def shadow(out, baseline, candidate, *options):
+    """`harness shadow` before two servers; yields (process, address)."""
+    command = ["-m", "harness", "shadow", "--listen", "127.0.0.1:0", "--baseline", baseline,
+               "--candidate", candidate, "--out", out, *options]  # fmt: skip
+    with child(*command) as proxy:
+        line = proxy.line(proxy.process.stderr, "serving on port")
+        yield proxy, f"127.0.0.1:{line.split('port ')[1].strip()}"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,93 @@
+"""Requests that the versions answer differently, kept with both answers, in bounded space.
+
+    disagreements/baseline/    traffic folders of the same requests, by the same ids:
+    disagreements/candidate/   the one with production's answers, the other with the candidate's
+
+Both can be shown, sealed and compared like any recorded traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.core.traffic import Exchange
+from harness.live.diffing import Mirrored, id_of
+from harness.store.traffic import TrafficWriter
+from harness.wire.contents import MessageError
+from harness.wire.facts import request_facts, response_version
+
+FOLDER = "disagreements"
+_EXCHANGE_BYTES = 512
+"""Of an exchange besides its messages."""
+
+
+class Disagreements:
+    """Keeps them until the space is used up, then counts.
+
+    Args:
+      out: the shadow's folder.
+      most_bytes: of requests and answers together, over all starts.
+    """
+
+    def __init__(self, out: Path, most_bytes: int) -> None:
+        self._writers = tuple(
+            TrafficWriter(out / FOLDER / arm) for arm in ("baseline", "candidate")
+        )
+        # Compressed files of former starts count for what they take.
+        self._bytes = sum(f.stat().st_size for f in (out / FOLDER).rglob("*.parquet"))
+        self._most_bytes = most_bytes
+        self.kept = 0
+        """In this start."""
+        self.not_kept = 0
+        """For want of space, or because the request cannot be read."""
+
+    def add(self, mirrored: Sequence[Mirrored]) -> None:
+        """Keeps requests with both answers.
+
+        Args:
+          mirrored: those that disagree.
+
+        Raises:
+          OSError: they cannot be written.
+        """
+        for one in mirrored:
+            exchanges = _exchanges(one)
+            size = 2 * (_EXCHANGE_BYTES + len(one.call.request))
+            size += len(one.call.response) + len(one.candidate.response)
+            if exchanges is None or self._bytes + size > self._most_bytes:
+                self.not_kept += 1
+                continue
+            self._bytes += size
+            self.kept += 1
+            for writer, exchange in zip(self._writers, exchanges, strict=True):
+                writer.write([exchange])
+
+    def publish(self) -> None:
+        """Makes what was added whole files.
+
+        Raises:
+          OSError: they cannot be written.
+        """
+        for writer in self._writers:
+            writer.rotate()
+
+
+def _exchanges(one: Mirrored) -> tuple[Exchange, Exchange] | None:
+    call, new = one.call, one.candidate
+    try:
+        facts = request_facts(call.request)
+    except MessageError:
+        return None
+    baseline = Exchange(
+        ts_ns=call.ts_ns, latency_ns=call.latency_ns, code=call.code, method=call.method,
+        model=facts.model, version=response_version(call.response), request_id=id_of(call),
+        request=call.request, response=call.response,
+        metadata={k: v for k, v in call.metadata if isinstance(v, str)},
+    )  # fmt: skip
+    candidate = replace(
+        baseline, latency_ns=round(new.latency_s * 1e9), code=new.code, response=new.response,
+        version=response_version(new.response),
+    )  # fmt: skip
+    return baseline, candidate

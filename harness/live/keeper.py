@@ -1,0 +1,144 @@
+"""One comparison's turns: a batch, the journal, the judge, and what followers and the folder are told.
+
+The journal comes before the judge: what has been acted on can always be read again. Whatever goes wrong
+ends in HOLD with all traffic on the baseline.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+from harness.core.errors import HarnessError
+from harness.core.live import Standing
+from harness.live.canary import Canary
+from harness.live.folder import CanaryFolder
+from harness.live.steady_clock import SteadyClock
+
+_QUIET_NS = 5_000_000_000
+"""Without requests the tests are told this often that time has passed."""
+_STATE_EVERY = 200
+_STATE_COST = 20
+"""A state is saved after so many batches, and takes at most this part of the time."""
+_JUMP_S = 2.0
+_GROWN = 1.02
+"""An answer is told again when so many more units have entered."""
+
+
+class Keeper:
+    """Takes the turns.
+
+    Args:
+      canary: as it starts or goes on.
+      folder: what it must not lose.
+      clock: of arrivals.
+    """
+
+    def __init__(self, canary: Canary, folder: CanaryFolder, clock: SteadyClock) -> None:
+        self._canary = canary
+        self._folder = folder
+        self._clock = clock
+        self.standing = canary.standing()
+        """After the last turn."""
+        self._quiet_since_ns = clock.now_ns()
+        self._state_due_ns = 0
+        self._jumped = False
+        self._last_told = 0
+
+    def turn(self, notes: tuple[str, ...]) -> None:
+        """Judges what has ended since the last turn.
+
+        Args:
+          notes: what was not compared, besides what is counted.
+
+        Raises:
+          OSError, HarnessError: evidence can no longer be kept or made; see `give_up`.
+        """
+        now_ns = self._clock.now_ns()
+        self._look_at_the_clock()
+        entry = self._canary.batch(now_ns)
+        worth = len(entry.batch.requests) or entry.batch.labels
+        if not worth and now_ns - self._quiet_since_ns < _QUIET_NS:
+            return
+        self._quiet_since_ns = now_ns
+        self._folder.append(entry, self._canary.counts)
+        before, self.standing = self.standing, self._canary.judge(entry)
+        self._tell(before, notes)
+        if self._folder.since_state >= _STATE_EVERY and now_ns >= self._state_due_ns:
+            self._save(notes)
+
+    def give_up(self, trouble: BaseException, notes: tuple[str, ...]) -> None:
+        """Ends in HOLD because evidence can no longer be kept or made.
+
+        Args:
+          trouble: what went wrong.
+          notes: as for `turn`.
+        """
+        what = trouble.strerror if isinstance(trouble, OSError) else str(trouble)
+        self._canary.stop("state_not_saved", what or type(trouble).__name__)
+        self.standing = self._canary.standing()
+        sys.stderr.write(f"harness: {self.standing.explanation}\n")
+        with suppress(OSError, HarnessError):
+            self._ended(notes)
+
+    def close(self, notes: tuple[str, ...]) -> Standing:
+        """Saves what is to be gone on with, and gives the folder back.
+
+        Args:
+          notes: as for `turn`.
+        """
+        self.standing = self._canary.standing()
+        with suppress(OSError):
+            if not self._canary.ended:
+                self._folder.tell("stop", self.standing)
+                self._save(notes)
+        self._folder.close()
+        return self.standing
+
+    def _look_at_the_clock(self) -> None:
+        """Says once when the machine's clock has left ours; nothing depends on it."""
+        jumped = abs(self._clock.drift_s()) > _JUMP_S
+        if jumped and not self._jumped:
+            self._canary.count("clock_jumps")
+            self._folder.tell("clock_jump", self._canary.standing())
+        self._jumped = jumped
+
+    def _tell(self, before: Standing, notes: tuple[str, ...]) -> None:
+        now = self.standing
+        if now.final:
+            self._ended(notes)
+        elif now.step != before.step:
+            self._folder.tell("step", now)
+        elif now.reason != before.reason or now.n_closed >= _GROWN * max(self._last_told, 1):
+            self._folder.tell("answer", now)
+        else:
+            return
+        self._last_told = now.n_closed
+
+    def _ended(self, notes: tuple[str, ...]) -> None:
+        self._folder.tell("decision", self.standing)
+        self._folder.publish(self.standing, self._canary.evidence(), self._notes(notes))
+        self._folder.save(self._canary)
+
+    def _save(self, notes: tuple[str, ...]) -> None:
+        began_ns = self._clock.now_ns()
+        self._folder.save(self._canary)
+        self._folder.publish(self.standing, self._canary.evidence(), self._notes(notes))
+        now_ns = self._clock.now_ns()
+        self._state_due_ns = now_ns + _STATE_COST * (now_ns - began_ns)
+
+    def _notes(self, more: tuple[str, ...]) -> tuple[str, ...]:
+        counts = dict(self.standing.counts)
+        said = [text.format(n=counts[name]) for name, text in _NOTES.items() if counts.get(name)]
+        return (*said, *more)
+
+
+_NOTES = {
+    "without_unit": "{n:,} requests named no unit: the baseline answered them, and they are not judged",
+    "not_split": "{n:,} calls other than ModelInfer, streams among them, went to the baseline",
+    "never_answered": "{n:,} requests had no answer in time and count as failed",
+    "not_observed": "{n:,} answers were dropped before they were measured; they count as failed",
+    "lost_at_a_restart": "{n:,} requests were lost when the process ended; they count as failed",
+    "lost_without_a_trace": "{n:,} requests were lost when the process ended, without a trace",
+    "unwatched": "{n:,} requests came while nobody judged and were answered by the baseline",
+}

@@ -1,0 +1,83 @@
+"""What a shadow has seen, for a person and for a pipeline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+NOT_MIRRORED = {
+    "sampled_out": "not in the sample",
+    "queue_full": "dropped because too many waited",
+    "too_large": "too large",
+    "mirror_gone": "after the mirror's process had ended",
+    "other_calls": "calls other than ModelInfer",
+}
+"""Why a request was not shown to the candidate."""
+
+_DECIDED = {"PROMOTE": 0, "ROLLBACK": 1, "HOLD": 3}
+_ANSWERS = {0: "EQUAL", 1: "DIFFERENT", 2: "NOTHING COMPARED"}
+_BROKEN = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowResult:
+    """What a shadow has seen in one start."""
+
+    mirrored: int
+    """Requests that the candidate was shown."""
+    not_mirrored: dict[str, int]
+    """`NOT_MIRRORED` → how many."""
+    report: dict[str, Any]
+    """See `mirror_judge.MirrorReport`; {} where the mirror's process ended by itself."""
+
+    @property
+    def exit_code(self) -> int:
+        """With a policy 0, 1 or 3; without one 0 equal, 1 different, 2 nothing compared; 4 broken."""
+        if self._broken():
+            return _BROKEN
+        if self.report["standing"] is not None:
+            return _DECIDED[self.report["standing"]["decision"]]
+        alone = self.report["candidate_failed"] + self.report["baseline_failed"]
+        if self.report["differ"] or alone:
+            return 1
+        return 0 if self.report["compared"] else 2
+
+    def to_json(self) -> str:
+        """Everything as JSON."""
+        told = {"mirrored": self.mirrored, "not_mirrored": self.not_mirrored, **self.report}
+        return json.dumps({**told, "exit_code": self.exit_code}, indent=2)
+
+    def to_text(self) -> str:
+        """The answer first, then the counts."""
+        left = [f"{n:,} {NOT_MIRRORED[why]}" for why, n in self.not_mirrored.items() if n]
+        lines = [self._answer(), f"  {self.mirrored:,} requests mirrored"]
+        lines += [f"  not mirrored: {why}" for why in left]
+        if not self.report:
+            return "\n".join(lines)
+        found = self.report
+        one_sided = (found["candidate_failed"], found["baseline_failed"])
+        lines.append(f"  {found['compared']:,} compared, {found['differ']:,} differ")
+        if any(one_sided):
+            told = "{:,} answered by the baseline only, {:,} by the candidate only"
+            lines.append(f"  {told.format(*one_sided)}")
+        kept = (found["disagreements_kept"], found["disagreements_not_kept"])
+        lines.append("  {:,} disagreements kept with both answers, {:,} not kept".format(*kept))
+        lines += [f"- {column['name']}: {column['text']}" for column in found["outputs"]]
+        lines += [f"  not compared: {note}" for note in found["not_compared"]]
+        return "\n".join(lines)
+
+    def _broken(self) -> str:
+        """Why it says nothing about the versions; "" = it does."""
+        if not self.report:
+            return "the mirror's process ended by itself; production was served all the time"
+        return str(self.report["failed"])
+
+    def _answer(self) -> str:
+        broken = self._broken()
+        if broken:
+            return f"BROKEN: {broken}"
+        standing = self.report["standing"]
+        if standing is None:
+            return _ANSWERS[self.exit_code]
+        return f"{standing['decision']}: {standing['explanation']}"

@@ -1,0 +1,241 @@
+"""The mirror's parts in this process: sampling and drops, comparison, values, room for disagreements."""
+
+import numpy as np
+import pytest
+
+from harness.core.calls import Call
+from harness.core.errors import UsageError
+from harness.decide.policy import live_from_yaml
+from harness.live.diffing import LiveDiff, Mirrored
+from harness.live.disagreements import Disagreements
+from harness.live.mirror_judge import MirrorJudge
+from harness.live.paired_values import paired_values
+from harness.live.shadow import Mirror
+from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
+from harness.live.values import Answered
+from harness.record.sampling import Sampler
+from harness.wire import MODEL_INFER
+from harness.wire.messages import request_bytes, response_bytes
+
+POLICY = """
+version: 1
+decision: {output: p, rule: threshold, value: 0.5}
+live:
+  unit: x-user
+  guardrails:
+    - {name: score, metric: score_shift, kind: paired, margin: 0.05}
+    - {name: rate, metric: decision_rate_shift, kind: paired, margin: 0.05}
+    - {name: flip, metric: decision_flip, kind: paired, margin: 0.05}
+    - {name: same, metric: parity_mismatch, kind: paired, margin: 0.1}
+    - {name: failed, metric: failure, kind: paired, margin: 0.05}
+    - {name: nan, metric: nan_rate, kind: paired, margin: 0.05}
+"""
+LIVE = live_from_yaml(POLICY, "p")
+
+
+def answer(*scores, name="p"):
+    return response_bytes("m", "1", {name: np.array(scores, np.float32)[:, None]}, "")
+
+
+def call(i=0, response=b"", code=0, method=MODEL_INFER):
+    request = request_bytes("m", {"x": np.ones((1, 2), np.float32)}, f"r{i}")
+    return Call(
+        ts_ns=10**18 + i, latency_ns=1_000_000, method=method, code=code, details="", request=request,
+        response=response, metadata=(("x-user", f"u{i}"),), trailing=(), upstream="baseline",
+    )  # fmt: skip
+
+
+def mirrored(pairs):
+    """(baseline's answer or None, candidate's answer or None) each."""
+    return [
+        Mirrored(
+            call(i, old or b"", 0 if old is not None else 13),
+            Answered(new or b"", 0 if new is not None else 13, 0.001),
+        )
+        for i, (old, new) in enumerate(pairs)
+    ]
+
+
+PAIRS = [
+    (answer(0.4), answer(0.4)),
+    (answer(0.4), answer(0.6)),
+    (answer(0.4), None),
+    (None, answer(0.4)),
+    (None, None),
+    (answer(0.4), answer(0.4, 0.4)),
+    (answer(0.4), answer(np.nan)),
+]
+
+
+def test_live_answers_are_compared_as_a_comparison_compares_them():
+    diff = LiveDiff()
+    found = diff.update(mirrored(PAIRS))
+    assert found.mismatch.tolist() == [False, True, False, False, False, False, True]
+    assert found.disagrees().tolist() == [False, True, True, True, False, True, True]
+    assert (diff.candidate_failed, diff.baseline_failed, diff.both_failed) == (2, 1, 1)
+    report = diff.finish()
+    assert (report.requests, report.mismatched_requests) == (3, 2)
+
+
+def test_rounding_is_no_difference_and_more_is():
+    diff = LiveDiff()
+    pairs = [(answer(s), answer(np.float32(s * (1 + 1e-8)))) for s in np.linspace(0.1, 0.9, 50)]
+    assert not diff.update(mirrored(pairs)).mismatch.any()
+    assert diff.update(mirrored([(answer(0.4), answer(0.4001))])).mismatch.all()
+
+
+def test_values_are_candidate_minus_baseline_and_what_failed_is_nan():
+    values, enter, unfit = paired_values(LIVE, LiveDiff().update(mirrored(PAIRS)))
+    assert (enter.tolist(), unfit) == ([True] * 4 + [False, True, True], {})
+    nan = np.nan
+    expected = {
+        "score": [0.0, 0.2, nan, nan, nan, nan, nan],
+        "rate": [0.0, 1.0, nan, nan, nan, nan, nan],
+        "flip": [0.0, 1.0, nan, nan, nan, nan, nan],
+        "same": [0.0, 1.0, nan, 1.0, nan, nan, 1.0],
+        "failed": [0.0, 0.0, 1.0, -1.0, 0.0, 1.0, 0.0],
+        "nan": [0.0, 0.0, nan, nan, nan, nan, 1.0],
+    }
+    for name, column in expected.items():
+        np.testing.assert_allclose(values[name], column, atol=1e-6, err_msg=name)
+
+
+def test_outputs_under_another_name_are_failures_of_the_candidate():
+    diff = LiveDiff()
+    found = diff.update(mirrored([(answer(0.4), answer(0.4, name="q"))] * 3))
+    assert "p FP32[?, 1] is missing from the candidate" in diff.unlike
+    assert found.disagrees().all()
+    values, _, _ = paired_values(LIVE, found)
+    assert values["failed"].tolist() == [1.0] * 3
+    assert np.isnan(values["same"]).all()
+
+
+class Full:
+    """An outbox that takes a few entries."""
+
+    broken = False
+
+    def __init__(self, most):
+        self._left = most
+
+    def put(self, _):
+        self._left -= 1
+        return self._left >= 0
+
+
+def test_the_tap_counts_whatever_it_does_not_mirror():
+    mirror = Mirror(Sampler(1.0, 0), 1_000, Full(3))
+    for i in range(5):
+        mirror.offer(call(i))
+    mirror.offer(call(5, response=b"x" * 2_000))
+    mirror.offer(call(6, method="/inference.GRPCInferenceService/ServerLive"))
+    mirror.outbox.broken = True
+    mirror.offer(call(7))
+    assert mirror.mirrored == 3
+    assert mirror.not_mirrored == {
+        "sampled_out": 0, "queue_full": 2, "too_large": 1, "mirror_gone": 1, "other_calls": 1,
+    }  # fmt: skip
+
+
+def test_the_sample_is_seeded():
+    found = []
+    for seed in (5, 5, 6):
+        mirror = Mirror(Sampler(0.3, seed), 1_000, Full(10_000))
+        kept = []
+        for i in range(300):
+            before = mirror.mirrored
+            mirror.offer(call(i))
+            kept.append(mirror.mirrored - before)
+        found.append(kept)
+    assert found[0] == found[1] != found[2]
+    assert 60 <= sum(found[0]) <= 120
+
+
+def test_room_for_disagreements_is_bounded_over_restarts(tmp_path):
+    rows = mirrored([(answer(0.4), answer(0.6))] * 100)
+    kept = Disagreements(tmp_path, 30_000)
+    kept.add(rows)
+    kept.publish()
+    assert 0 < kept.kept < 30
+    assert kept.kept + kept.not_kept == 100
+    again = Disagreements(tmp_path, sum(f.stat().st_size for f in tmp_path.rglob("*.parquet")))
+    again.add(rows[:1])
+    assert (again.kept, again.not_kept) == (0, 1)
+
+
+def start(tmp_path, text, **changes):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(text)
+    options = {
+        "seed": "0",
+        "baseline": "b",
+        "candidate": "c",
+        "keep_bytes": 1000,
+        "deadline_s": 1.0,
+    }
+    return MirrorJudge.start(tmp_path / "out", policy, **{**options, **changes})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("kind: paired", "kind: shift", "shift"),
+        ("  unit:", "  steps: [0.5]\n  unit:", "steps"),
+        ("score_shift", "latency", "not measured on shadow"),
+        ("  unit:", "  on_failure: baseline\n  unit:", "there are no steps"),
+    ],
+)
+def test_a_policy_that_a_shadow_cannot_judge_is_refused(tmp_path, old, new, says):
+    with pytest.raises(UsageError, match=says):
+        start(tmp_path, POLICY.replace(old, new, 1))
+
+
+def test_a_restart_with_another_candidate_is_refused_and_with_the_same_goes_on(tmp_path):
+    first = start(tmp_path, POLICY)
+    for i in range(30):
+        seq = first.arrived(call(i))
+        first.turn([(seq, Mirrored(call(i, answer(0.4)), Answered(answer(0.4), 0, 0.001)))])
+    assert first.close().standing.n_closed == 30
+    with pytest.raises(UsageError, match="another candidate"):
+        start(tmp_path, POLICY, candidate="d")
+    again = start(tmp_path, POLICY)
+    seq = again.arrived(call(400))
+    again.turn([(seq, Mirrored(call(400, answer(0.4)), Answered(answer(0.4), 0, 0.001)))])
+    assert again.close().standing.n_closed == 31
+
+
+def test_requests_that_name_no_unit_are_compared_and_not_judged(tmp_path):
+    judge = start(tmp_path, POLICY.replace("x-user", "x-other"))
+    for i in range(5):
+        assert judge.arrived(call(i)) is None
+        judge.turn([(None, Mirrored(call(i, answer(0.4)), Answered(answer(0.6), 0, 0.001)))])
+    report = judge.close()
+    assert (report.compared, report.differ, report.standing.n_requests) == (5, 5, 0)
+    assert dict(report.standing.counts) == {"without_unit": 5}
+
+
+REPORT = {
+    "compared": 5, "differ": 0, "candidate_failed": 0, "baseline_failed": 0, "both_failed": 0,
+    "disagreements_kept": 0, "disagreements_not_kept": 0, "outputs": [], "not_compared": [],
+    "standing": None, "failed": "", "not_asked": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "word"),
+    [
+        ({}, 0, "EQUAL"),
+        ({"differ": 1}, 1, "DIFFERENT"),
+        ({"baseline_failed": 1}, 1, "DIFFERENT"),
+        ({"compared": 0}, 2, "NOTHING COMPARED"),
+        ({"failed": "no room"}, 4, "BROKEN: no room"),
+        ({"standing": {"decision": "HOLD", "explanation": "x"}}, 3, "HOLD: x"),
+        ({"standing": {"decision": "ROLLBACK", "explanation": "x"}, "differ": 3}, 1, "ROLLBACK: x"),
+    ],
+)
+def test_the_exit_code_says_what_the_first_line_says(changes, code, word):
+    counts = dict.fromkeys(NOT_MIRRORED, 0)
+    result = ShadowResult(mirrored=5, not_mirrored=counts, report={**REPORT, **changes})
+    assert (result.exit_code, result.to_text().splitlines()[0]) == (code, word)
+    broken = ShadowResult(mirrored=5, not_mirrored=counts, report={})
+    assert broken.exit_code == 4

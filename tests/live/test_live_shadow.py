@@ -1,0 +1,173 @@
+"""A shadow with real servers: production is the baseline's, bytes and time; differences are found."""
+
+import json
+import signal
+import time
+
+import grpc
+import numpy as np
+import pytest
+from live_peers import decided, model, shadow
+
+from harness.store.traffic import TrafficSource
+from harness.wire import MODEL_INFER
+from harness.wire.messages import request_bytes
+
+POLICY = """
+version: 1
+decision: {output: probability, rule: threshold, value: 0.5}
+live:
+  unit: x-user
+  guardrails:
+    - {name: score, metric: score_shift, kind: paired, margin: 0.05, effect: 0.0, variance: 0.001}
+    - {name: same, metric: parity_mismatch, kind: paired, margin: 0.1, effect: 0.0, variance: 0.01}
+    - {name: failed, metric: failure, kind: paired, margin: 0.05, effect: 0.0, variance: 0.01}
+"""
+
+
+def requests(n, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0, 1, (n, 1, 4)).astype(np.float32)
+    return [request_bytes("m", {"x": row}, f"r{seed}-{i}") for i, row in enumerate(rows)]
+
+
+def ask(address, asked, pause_s=0.0):
+    """(answers, seconds of each)."""
+    answers, seconds = [], []
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(20)
+        call = channel.unary_unary(MODEL_INFER)
+        for i, request in enumerate(asked):
+            start = time.perf_counter()
+            user = (("x-user", f"u{i}-{hash(request)}"),)
+            answers.append(call(request, timeout=20.0, metadata=user))
+            seconds.append(time.perf_counter() - start)
+            time.sleep(pause_s)
+    return answers, seconds
+
+
+def ended(process):
+    """(exit code, the result as JSON)."""
+    code, out, err = process.stop()
+    assert "Traceback" not in err, err
+    return code, json.loads(out)
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    with model("exact") as address:
+        yield address
+
+
+def test_equal_versions_are_equal_and_another_one_is_different_by_the_requests_that_differ(
+    tmp_path, baseline
+):
+    asked = requests(300)
+    rng = np.random.default_rng(0)
+    moved = rng.normal(0, 1, (300, 1, 4)).astype(np.float32)[:, 0, 0] > 1.0
+    with model("moved") as candidate:
+        for name, upstream, code, differ in (
+            ("same", baseline, 0, 0),
+            ("moved", candidate, 1, moved.sum()),
+        ):
+            with shadow(tmp_path / name, baseline, upstream, "--json") as (process, address):
+                ask(address, asked)
+                found, result = ended(process)
+            assert (found, result["mirrored"], result["compared"], result["differ"]) == (
+                code,
+                300,
+                300,
+                differ,
+            )
+            assert result["disagreements_kept"] == differ
+    arms = {}
+    for arm in ("baseline", "candidate"):
+        kept = list(TrafficSource.open([tmp_path / "moved" / "disagreements" / arm]).exchanges())
+        arms[arm] = {e.request_id: e for e in kept}
+        assert {e.request for e in kept} == {asked[i] for i in np.flatnonzero(moved)}
+    assert all(
+        arms["baseline"][i].response != arms["candidate"][i].response for i in arms["baseline"]
+    )
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        "hang",
+        pytest.param("dead", marks=pytest.mark.long),
+        pytest.param("flood", marks=pytest.mark.long),
+    ],
+)
+def test_whatever_the_candidate_does_production_s_answers_and_times_stay(
+    tmp_path, baseline, candidate
+):
+    asked = requests(150, seed=1)
+    with model("exact" if candidate == "dead" else candidate) as upstream:
+        if candidate != "dead":
+            _compared(tmp_path, baseline, upstream, asked)
+            return
+    _compared(tmp_path, baseline, upstream, asked)
+
+
+def _compared(tmp_path, baseline, upstream, asked):
+    """Through a shadow of itself and through one of the bad candidate, in turns, in the same run."""
+    with (
+        shadow(tmp_path / "good", baseline, baseline, "--sample", "0.000001", "--json") as (
+            quiet,
+            plain,
+        ),
+        shadow(tmp_path / "bad", baseline, upstream, "--json", "--deadline", "2") as (
+            busy,
+            mirrored,
+        ),
+    ):
+        seconds = {plain: [], mirrored: []}
+        for at in range(0, len(asked), 50):
+            part = asked[at : at + 50]
+            direct, _ = ask(baseline, part)
+            for address in (plain, mirrored):
+                answers, took = ask(address, part)
+                assert answers == direct
+                seconds[address] += took
+        ended(quiet)
+        code, result = ended(busy)
+    middle = {address: np.quantile(took, 0.5) for address, took in seconds.items()}
+    # On a busy machine, too: a candidate in the way would cost each request its deadline, two seconds.
+    assert middle[mirrored] < 2 * middle[plain] + 0.002
+    assert np.quantile(seconds[mirrored], 0.95) < 1.0
+    total = result["mirrored"] + sum(result["not_mirrored"].values())
+    assert total == len(asked)
+    assert code in {0, 1}
+    assert result["compared"] + result["candidate_failed"] == result["mirrored"]
+
+
+def test_a_dead_mirror_process_leaves_production_alone_and_is_told(tmp_path, baseline):
+    import psutil
+
+    with shadow(tmp_path / "out", baseline, baseline, "--json") as (process, address):
+        ask(address, requests(20))
+        (mirror,) = psutil.Process(process.process.pid).children()
+        mirror.send_signal(signal.SIGKILL)
+        assert "nothing is compared" in process.line(process.process.stderr, "has ended")
+        answers, _ = ask(address, requests(50))
+        assert answers == ask(baseline, requests(50))[0]
+        code, out, _ = process.stop()
+    result = json.loads(out)
+    assert (code, result["not_mirrored"]["mirror_gone"]) == (4, 50)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("candidate", "code"), [("exact", 0), ("moved", 1), ("other", 1)])
+def test_with_a_policy_it_is_judged(tmp_path, baseline, candidate, code):
+    policy, out = tmp_path / "policy.yaml", tmp_path / "out"
+    policy.write_text(POLICY)
+    with (
+        model(candidate) as upstream,
+        shadow(out, baseline, upstream, "--policy", policy, "--json") as (process, address),
+    ):
+        for seed in range(40):
+            ask(address, requests(50, seed))
+            if decided(out):
+                break
+        found, result = ended(process)
+    assert (found, result["standing"]["final"]) == (code, True)
