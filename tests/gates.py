@@ -246,6 +246,7 @@ def tiny_traffic(
     name: str = "x",
     values: Sequence[float] | None = None,
     users: Sequence[str] | None = None,
+    later_s: int = 0,
 ) -> Path:
     """Writes n recorded requests of the tiny model, one a second, x drawn from a normal.
 
@@ -256,6 +257,7 @@ def tiny_traffic(
       name: the input's name.
       values: the x; None draws them.
       users: the context column `user`; None = it is not recorded.
+      later_s: by which all arrive later.
     """
     import numpy as np
 
@@ -269,7 +271,7 @@ def tiny_traffic(
     x = x.astype(np.float32)
     p = (1 / (1 + np.exp(-x))).astype(np.float32)
     ids = [f"t-{i}" for i in range(len(x))]
-    ts = TINY_START_NS + np.arange(len(x)) * 1_000_000_000
+    ts = TINY_START_NS + (later_s + np.arange(len(x))) * 1_000_000_000
     with TrafficWriter(folder) as writer:
         writer.write(
             Exchange(

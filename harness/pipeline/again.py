@@ -10,7 +10,7 @@ from harness.core.errors import HarnessError
 from harness.core.policies import Policy
 from harness.core.verdicts import Decision
 from harness.judge.attempts import Again, again
-from harness.pipeline.carried import Carried, carried_of
+from harness.pipeline.carried import Carried, Used, carried_of
 from harness.store.attempts import HELD, OPEN, PROMOTED, Attempt, resumable
 
 _ANSWERS = {HELD: Decision.HOLD, PROMOTED: Decision.PROMOTE, OPEN: None}
@@ -28,8 +28,8 @@ class Past:
     """Of the attempt that it goes on from."""
     carried: Carried | None = None
     """Its evidence."""
-    used: Mapping[str, list[str]] = field(default_factory=dict)
-    """By window, the ids of requests that may not be judged again."""
+    used: Used = field(default_factory=dict)
+    """Requests that may not be judged again."""
 
     def paid(self, why: str) -> Past:
         """The same attempts, when their evidence cannot be gone on from after all."""
@@ -53,7 +53,7 @@ def past_of(before: Sequence[Attempt], policy: Policy, lineage: Mapping[str, str
     if not before:
         return Past(how=Again.FIRST)
     last = open_[-1] if open_ else before[-1]
-    evidence: tuple[Carried, dict[str, list[str]]] | None = None
+    evidence: tuple[Carried, Used] | None = None
     why = f"attempt {last.number} ended with an answer, or on evidence that is not sound"
     if last.state == OPEN:
         why = f"attempt {last.number} has not ended, or was killed"

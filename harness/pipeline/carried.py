@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from harness.store.tables import MADE_UP_ID
 
 CARRIED_FILE = "carried.json"
 USED_FILE = "used.parquet"
+
+Used: TypeAlias = dict[str, dict[str, int]]
+"""By window, requests that may not be judged again: id → arrival, ns since the epoch."""
 """Requests that neither this run nor a later attempt may judge: window, request_id."""
 
 Slices = Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -68,7 +71,7 @@ class Carried:
         }
 
 
-def carried_of(attempt: Attempt) -> tuple[Carried, dict[str, list[str]]]:
+def carried_of(attempt: Attempt) -> tuple[Carried, Used]:
     """Reads what an attempt has left.
 
     Args:
@@ -112,12 +115,12 @@ def carried_of(attempt: Attempt) -> tuple[Carried, dict[str, list[str]]]:
     )
 
 
-def _used(run: RunFolder) -> dict[str, list[str]]:
+def _used(run: RunFolder) -> Used:
     """Requests that a run has judged, planned with or left to earlier attempts, by window."""
     found = read_used(run)
     for chunk in run.pairs_chunks():
         for window, ids in _by_window(run.read_pairs(chunk)).items():
-            found.setdefault(window, []).extend(ids)
+            found.setdefault(window, {}).update(ids)
     return found
 
 
@@ -126,26 +129,30 @@ def made_up(ids: Mapping[str, Iterable[str]]) -> bool:
     return any(i.startswith(MADE_UP_ID) for found in ids.values() for i in found)
 
 
-def read_used(run: RunFolder) -> dict[str, list[str]]:
+def read_used(run: RunFolder) -> Used:
     """What `write_used` wrote."""
     return _by_window(run.read_table(USED_FILE)) if run.has(USED_FILE) else {}
 
 
-def _by_window(table: dict[str, Array]) -> dict[str, list[str]]:
+def _by_window(table: dict[str, Array]) -> Used:
     windows = table["window"]
-    return {
-        window: table["request_id"][windows == window].tolist() for window in set(windows.tolist())
-    }
+    found = {}
+    for window in set(windows.tolist()):
+        at = windows == window
+        ids, times = table["request_id"][at].tolist(), table["ts_ns"][at].tolist()
+        found[window] = dict(zip(ids, times, strict=True))
+    return found
 
 
-def write_used(run: RunFolder, used: Mapping[str, list[str]]) -> None:
+def write_used(run: RunFolder, used: Used) -> None:
     """Lists what no later attempt may judge, besides the run's own pairs."""
-    ids = [i for found in used.values() for i in found]
-    windows = [window for window, found in used.items() for _ in found]
-    if ids:
+    rows = [(window, i, ts_ns) for window, found in used.items() for i, ts_ns in found.items()]
+    if rows:
+        windows, ids, times = zip(*rows, strict=True)
         table: dict[str, Array] = {
             "window": np.array(windows, object),
             "request_id": np.array(ids, object),
+            "ts_ns": np.array(times, np.int64),
         }
         run.write_table(USED_FILE, table)
 

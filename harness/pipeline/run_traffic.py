@@ -99,7 +99,7 @@ def fix_traffic(
     if unit is not None:
         check_units(policy, window, unit, {s.name: s.selected for s in selections})
     past = _fitting(past, policy, window, selections, unit)
-    used = {s.name: _positions(index, past.used.get(s.name, [])) for s in selections}
+    used = {s.name: _positions(index, past.used.get(s.name, {})) for s in selections}
     drawn = {
         s.name: _drawn(policy, s, used[s.name], unit, int(manifest["seed"])) for s in selections
     }
@@ -112,7 +112,7 @@ def fix_traffic(
         s.name: {
             "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
             "last_ts_ns": s.last_ts_ns, "left_out": jsonable(s.left_out), "refusal": s.refusal,
-            "gone": len(past.used.get(s.name, [])) - int(np.count_nonzero(used[s.name])),
+            "gone": len(past.used.get(s.name, {})) - int(np.count_nonzero(used[s.name])),
             **({} if unit is None else {"units": len(np.unique(unit[s.selected]))}),
         }
         for s in selections
@@ -134,6 +134,8 @@ def _fitting(
         return past.paid(f"units of {policy.unit} may go on in new requests, and count once")
     if made_up(past.used) or made_up({"": window.index().request_ids()}):
         return past.paid("the requests have no recorded ids, so nobody knows which were judged")
+    if any(_others(window.index(), found) for found in past.used.values()):
+        return past.paid("ids of judged requests name requests of another time here")
     here = {s.name: np.flatnonzero(s.selected) for s in selections}
     sizes = {s.name: {"n": s.count} for s in selections}
     unknown = unplanned_values(
@@ -156,14 +158,24 @@ def _drawn(
     return Drawn(count=len(order), parts=[order])
 
 
-def _positions(index: WindowIndex, request_ids: list[str]) -> Bools:
+def _positions(index: WindowIndex, used: dict[str, int]) -> Bools:
     """Which storage positions hold these requests, shape (n,)."""
-    if not request_ids:
+    if not used:
         return np.broadcast_to(np.False_, len(index))
     found: Bools = np.zeros(len(index), np.bool_)
-    at = index.ids().lookup(np.array(request_ids, object))
+    at = index.ids().lookup(np.array(list(used), object))
     found[at[at >= 0]] = True
     return found
+
+
+def _others(index: WindowIndex, used: dict[str, int]) -> bool:
+    """Whether an id names a request that arrived at another time: a counter that began anew."""
+    if not used:
+        return False
+    at = index.ids().lookup(np.array(list(used), object))
+    then = np.fromiter(used.values(), np.int64, len(used))
+    here = at >= 0
+    return bool((index.ts_ns()[at[here]] != then[here]).any())
 
 
 def _plan_once(
@@ -193,9 +205,15 @@ def _plan_once(
         },
     }
     if any(n0.values()):
-        ids = window.index().request_ids()
+        ids, ts_ns = window.index().request_ids(), window.index().ts_ns()
         first = {name: order[: n0[name]].read() for name, order in orders.items()}
-        write_used(run, {name: ids[at].tolist() for name, at in first.items()})
+        write_used(
+            run,
+            {
+                name: dict(zip(ids[at].tolist(), ts_ns[at].tolist(), strict=True))
+                for name, at in first.items()
+            },
+        )
 
 
 def _joined_labels(
@@ -251,7 +269,7 @@ def counts_of_run(
     if carried is None:
         return _window_counts(policy, window, orders, selection, unit)
     index, used = window.index(), read_used(run)
-    here = {w: np.flatnonzero(_positions(index, used.get(w, []))) for w in orders}
+    here = {w: np.flatnonzero(_positions(index, used.get(w, {}))) for w in orders}
     all_ = {w: np.concatenate([order.read(), here[w]]) for w, order in orders.items()}
     counts = _window_counts(policy, window, all_, selection, None)
     return {

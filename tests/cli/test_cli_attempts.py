@@ -215,3 +215,13 @@ def test_an_asking_that_found_nothing_new_is_gone_on_from(gate):
     assert decision["alpha"]["promote"] == 0.05
     judged = [i for n in range(4) for i in judged_ids(gate, f"run-{n}")] + judged_ids(gate, "more")
     assert len(judged) == len(set(judged)) == 700
+
+
+def test_ids_that_name_other_requests_now_are_new_evidence(gate, tmp_path):
+    """A counter that begins anew every day: yesterday's ids are not yesterday's requests."""
+    gate("first")
+    tiny_traffic(tmp_path / "traffic-700", 700, later_s=86_400)
+    _, decision = gate("second", n=700)
+    assert decision["again"]["how"] == "spend"
+    assert "name requests of another time" in decision["again"]["why"]
+    assert decision["n_requests"] == 700
