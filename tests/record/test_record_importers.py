@@ -228,6 +228,24 @@ def test_every_record_is_counted_once(tmp_path):
     assert json.loads((tmp_path / "t" / "imports" / "sagemaker.json").read_text())["joined"] == 3
 
 
+def test_requests_that_were_lost_reach_the_gates_totals(tmp_path):
+    text = "\n".join([*(made.capture(made.exchange(i)) for i in range(3)), "{half"])
+    (tmp_path / "x.jsonl").write_text(text)
+    imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    (totals,) = TrafficSource.open([tmp_path / "t"]).totals
+    assert (totals.seen, totals.written, sum(n for _, n in totals.not_recorded)) == (4, 3, 1)
+
+
+def test_an_unreadable_request_and_its_answer_are_one_lost_request(tmp_path):
+    rows = [r for i in range(3) for r in made.kafka_rows(made.exchange(i))]
+    rows[0]["value"] = b"\x0a\xff"
+    made.write_table(tmp_path / "t.parquet", rows)
+    report = imported("seldon", tmp_path / "t.parquet", tmp_path / "t")
+    (totals,) = TrafficSource.open([tmp_path / "t"]).totals
+    assert (report.undecodable, report.one_sided_responses) == (1, 1)
+    assert (totals.seen, totals.written) == (3, 2)
+
+
 def test_a_line_of_100_mb_is_counted_and_not_held(tmp_path):
     with (tmp_path / "x.jsonl").open("wb") as file:
         file.write(made.capture(made.exchange(0)).encode() + b"\n")

@@ -12,6 +12,7 @@ from harness.core.clock import now_ns
 from harness.core.errors import TrafficError
 from harness.core.jsonable import jsonable
 from harness.core.places import Place
+from harness.core.recording import RecordingTotals
 from harness.core.tensors import Signature
 from harness.record.importers.ledger import Ledger
 from harness.record.importers.parts import Part, PayloadError, Refused, Trouble
@@ -20,6 +21,7 @@ from harness.record.importers.sources import SourceFile
 from harness.record.importers.staging import BOTH, REQUEST, RESPONSE, Bodies, Staging
 from harness.record.importers.writing import write_staged
 from harness.store.places import move, write_whole
+from harness.store.totals import write_totals
 
 REPORTS_FOLDER = "imports"
 """Folder of reports and quarantined records inside a traffic folder."""
@@ -177,6 +179,7 @@ def write_and_report(
     write_whole(place, report.to_json().encode() + b"\n")
     if report.quarantine:
         write_quarantine(staging, target)
+    write_totals(target.to, _totals(report, staging.counts()["lost_requests"]))
     return report
 
 
@@ -205,6 +208,7 @@ def take(staging: Staging, found: Part | Refused, messages: Messages) -> None:
     staging.count("records")
     if isinstance(found, Refused):
         staging.refuse(found)
+        staging.count("lost_requests", int(found.trouble is not Trouble.OTHER))
         return
     try:
         bodies = Bodies(
@@ -219,10 +223,41 @@ def take(staging: Staging, found: Part | Refused, messages: Messages) -> None:
         staging.refuse(
             Refused(place=found.place, trouble=Trouble.UNDECODABLE, why=str(error), raw=found.raw)
         )
+        staging.count("lost_requests", int(found.request is not None))
         return
     if found.ts_ns > now_ns() + _AHEAD_NS:
         staging.count("in_the_future")
     staging.add(found, bodies)
+
+
+def _totals(report: ImportReport, lost: int) -> RecordingTotals:
+    """The report as a gate reads what recorders say: which requests were served and are not in the traffic.
+
+    Args:
+      report: of the import.
+      lost: records that could not be used and may have been requests.
+    """
+    # The answer of a request that could not be used stands alone, and is the same request.
+    alone = max(0, report.one_sided_responses - lost)
+    gone = {
+        "a record of the logs could not be used": lost,
+        "an answer whose request is not in the logs": alone,
+    }
+    faults = {
+        "records of an id that was there before": report.duplicates,
+        "of these, with another content": report.conflicting,
+        "answers that came after their request was written": report.late,
+        "times in the future": report.in_the_future,
+        "answers older than their request": report.answer_before_request,
+    }
+    waiting = report.joined + report.one_sided_requests - report.written
+    return RecordingTotals(
+        writer=report.format, seen=report.written + waiting + lost + alone,
+        failed=report.errors + report.one_sided_requests, sampled_out=0, kept_as_failed=0,
+        written=report.written, waiting=waiting, sample=1.0, closed=True,
+        not_recorded=tuple((why, n) for why, n in gone.items() if n),
+        faults=tuple((what, n) for what, n in faults.items() if n),
+    )  # fmt: skip
 
 
 def quarantine_name(target: ImportTarget) -> str:
