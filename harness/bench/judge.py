@@ -31,7 +31,7 @@ _SEED = 20_240_704
 
 
 def bench_judge(*, long: bool, told: Callable[[str], None]) -> Figures:
-    """Efficiency and speed; in the long form errors at the margin, too (a quarter of an hour).
+    """Efficiency and speed; in the long form errors at the margin, too (half an hour).
 
     Args:
       long: every combination of `margin.table`: 2,000 runs to n = 20,000, 40 to a million.

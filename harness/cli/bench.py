@@ -53,7 +53,7 @@ def start(as_json: bool) -> int:
 @click.option(
     "--long",
     is_flag=True,
-    help="Also every test under every condition at the margin (a quarter of an hour).",
+    help="Also every test under every condition at the margin (half an hour of CPU time).",
 )
 @click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), default=None,
               help="Write the efficiency table as an SVG figure.")  # fmt: skip
