@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from harness.pipeline.compare import compare_models
     from harness.pipeline.gate import resume_gate, run_gate
     from harness.pipeline.golden import make_golden
+    from harness.pipeline.imports import import_traffic
     from harness.pipeline.judge_table import judge_table
+    from harness.pipeline.labels import import_labels, label_delays
     from harness.pipeline.plan import plan
     from harness.pipeline.recording import record_traffic
     from harness.pipeline.scenario import run_scenarios
 
 _API = {
     "compare_models": "harness.pipeline.compare",
+    "import_labels": "harness.pipeline.labels",
+    "import_traffic": "harness.pipeline.imports",
     "judge_table": "harness.pipeline.judge_table",
+    "label_delays": "harness.pipeline.labels",
     "make_golden": "harness.pipeline.golden",
     "plan": "harness.pipeline.plan",
     "record_traffic": "harness.pipeline.recording",
@@ -30,7 +35,10 @@ _API = {
 
 __all__ = [
     "compare_models",
+    "import_labels",
+    "import_traffic",
     "judge_table",
+    "label_delays",
     "make_golden",
     "plan",
     "record_traffic",

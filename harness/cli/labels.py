@@ -53,10 +53,9 @@ def import_command(
     conflicting labels are counted, and those in the future or before their event. Give the command
     again when there are new labels: none is taken twice.
     """
-    from harness.pipeline.labels import import_labels, label_mapping
+    from harness.pipeline.labels import import_labels
 
-    columns = None if mapping is None else label_mapping(mapping)
-    report = import_labels(source, to, kind=kind, mapping=columns, as_of=as_of)
+    report = import_labels(source, to, kind=kind, mapping=mapping, as_of=as_of)
     click.echo(report.to_json() if as_json else report.to_text())
     return 0
 

@@ -198,11 +198,10 @@ def import_command(
     from harness.cli.terminal import ProgressBar
     from harness.core.clock import seconds_from_duration
     from harness.pipeline.imports import import_traffic
-    from harness.pipeline.mappings import table_mapping
 
     with ProgressBar(quiet=quiet or as_json) as progress:
         report = import_traffic(
-            kind, source, to, mapping=None if mapping is None else table_mapping(mapping), model=model,
+            kind, source, to, mapping=mapping, model=model,
             model_name=model_name, registry_uri=registry, wait_s=seconds_from_duration(wait, "--wait"),
             most_record_bytes=max_record, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from harness.core.places import Place, absolute
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Signature
 from harness.pipeline.assets import default_state_dir
+from harness.pipeline.mappings import table_mapping
 from harness.pipeline.opening import look_at
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.runtimes import runtimes
@@ -35,7 +36,7 @@ def import_traffic(
     source: Place,
     to: Place,
     *,
-    mapping: TableMapping | None = None,
+    mapping: Path | None = None,
     model: str | None = None,
     model_name: str = "",
     registry_uri: str | None = None,
@@ -51,7 +52,7 @@ def import_traffic(
       kind: one of FORMATS.
       source: file or folder of the logs.
       to: traffic folder or prefix; made when missing.
-      mapping: for `table`, what its columns are.
+      mapping: for `table`, a YAML file that says what its columns are; see `mappings`.
       model: reference of the model whose signature gives names and types to bodies without them; it
         is looked at in the sandbox, as a gate does.
       model_name: model name for logs that have none (sagemaker, databricks).
@@ -66,7 +67,8 @@ def import_traffic(
       UsageError: unknown format, wrong mapping, unusable model or source.
     """
     files = _files(kind, source)
-    read = _reader(kind, mapping, model_name, most_record_bytes)
+    columns = None if mapping is None else table_mapping(mapping)
+    read = _reader(kind, columns, model_name, most_record_bytes)
     signature = (
         None if model is None else _signature(model, registry_uri, weaker=allow_lower_isolation)
     )

@@ -50,7 +50,7 @@ def import_labels(
     to: Place,
     *,
     kind: str = "table",
-    mapping: LabelMapping | None = None,
+    mapping: Path | None = None,
     as_of: str | None = None,
     state_dir: Path | None = None,
 ) -> LabelReport:
@@ -60,7 +60,7 @@ def import_labels(
       source: file or folder of labels.
       to: the traffic's folder or prefix.
       kind: one of FORMATS.
-      mapping: what a table's columns are; None = those of label files here.
+      mapping: YAML file that says what a table's columns are; None = those of label files here.
       as_of: ISO 8601 instant of the report, for what lies in the future; None = now.
       state_dir: where an import into an object store is remembered; None = the user's state folder.
 
@@ -70,7 +70,8 @@ def import_labels(
     if kind not in FORMATS:
         raise UsageError(kind, f"is no format ({nearest(kind, FORMATS)})", "Name one of them.")
     suffixes: tuple[str, ...] = SUFFIXES
-    reader: LabelReader = partial(read_table, limit=MOST_RECORD_BYTES, mapping=mapping or OWN)
+    columns = OWN if mapping is None else label_mapping(mapping)
+    reader: LabelReader = partial(read_table, limit=MOST_RECORD_BYTES, mapping=columns)
     if kind == "sagemaker":
         if mapping:
             raise UsageError("--mapping", "sagemaker takes no mapping", "Leave it out.")
@@ -84,7 +85,7 @@ def import_labels(
 
 
 def label_mapping(path: Path) -> LabelMapping:
-    """Reads a mapping of a table of labels.
+    """Reads a mapping of a table of labels; `harness labels import --help` shows one.
 
     Raises:
       UsageError: names the line, the key and what would have been right.

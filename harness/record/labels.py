@@ -150,7 +150,7 @@ def import_labels(
 
 
 def _read_file(staging: LabelStaging, file: SourceFile, read: LabelReader) -> None:
-    done, whole = staging.reached(file.name, file.stamp)
+    done, whole = staging.reached(file.key, file.stamp)
     if whole:
         return
     number = 0
@@ -164,9 +164,9 @@ def _read_file(staging: LabelStaging, file: SourceFile, read: LabelReader) -> No
         else:
             staging.add(found)
         if number % _COMMIT_RECORDS == 0:
-            staging.reach(file.name, file.stamp, number, whole=False)
+            staging.reach(file.key, file.stamp, number, whole=False)
             staging.commit()
-    staging.reach(file.name, file.stamp, number, whole=True)
+    staging.reach(file.key, file.stamp, number, whole=True)
     staging.commit()
 
 

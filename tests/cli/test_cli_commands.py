@@ -92,7 +92,7 @@ def test_the_package_itself_imports_nothing_heavy():
 
 def test_the_public_api_is_pinned():
     assert sorted(package.__all__) == [
-        "compare_models", "judge_table", "make_golden", "plan", "record_traffic", "resume_gate", "run_gate",
+        "compare_models", "import_labels", "import_traffic", "judge_table", "label_delays", "make_golden", "plan", "record_traffic", "resume_gate", "run_gate",
         "run_scenarios",
     ]  # fmt: skip
     assert all(callable(getattr(package, name)) for name in package.__all__)

@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from onnx import TensorProto, helper
 
 from harness.cli.entry import run
 from harness.store.traffic import TrafficSource
-from harness.wire.messages import tensors_from_request
+from harness.wire.messages import tensors_from_request, tensors_from_response
 
 MAPPING = """
 version: 1
@@ -66,6 +68,31 @@ def test_a_signature_comes_from_the_model(tmp_path, model, capsys):
     x = tensors_from_request(exchange.request)["x"]
     assert x.dtype == np.float32
     assert x.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_delta_folder_gives_its_present_rows_only(tmp_path, capsys):
+    table, log = tmp_path / "payload", tmp_path / "payload" / "_delta_log"
+    log.mkdir(parents=True)
+    for name, score in (("old", 1.0), ("new", 2.0)):
+        row = {"databricks_request_id": "a", "client_request_id": None, "timestamp_ms": 1_700_000_000_000, "status_code": 200,
+               "execution_time_ms": 3, "request": '{"inputs": {"x": [1.5]}}', "response": json.dumps({"predictions": [score]}),
+               "request_metadata": {"model_name": "m", "model_version": "4"}}  # fmt: skip
+        pq.write_table(pa.Table.from_pylist([row]), table / f"{name}.parquet")
+    actions = [
+        {"add": {"path": "old.parquet"}},
+        {"remove": {"path": "old.parquet"}},
+        {"add": {"path": "new.parquet"}},
+    ]
+    for version, action in enumerate(actions):
+        (log / f"{version:020d}.json").write_text(json.dumps(action))
+    assert (
+        run(["traffic", "import", "databricks", str(table), "--to", str(tmp_path / "t"), "--json"])
+        == 0
+    )
+    report = json.loads(capsys.readouterr().out)
+    (exchange,) = TrafficSource.open([tmp_path / "t"]).exchanges()
+    assert (report["duplicates"], exchange.version, exchange.latency_ns) == (0, "4", 3_000_000)
+    assert tensors_from_response(exchange.response)["output-0"].tolist() == [2.0]
 
 
 @pytest.mark.parametrize(

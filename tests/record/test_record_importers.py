@@ -336,6 +336,21 @@ def test_a_table_that_grew_gives_only_what_is_new(tmp_path):
     assert imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t").written == 4
 
 
+def test_unusable_records_of_equal_places_in_two_sources_are_both_kept(tmp_path):
+    for k in range(2):
+        path = tmp_path / str(k) / "x.jsonl"
+        path.parent.mkdir()
+        path.write_text("\n".join([made.capture(made.exchange(k)), f"{{half {k}"]))
+        report = imported("sagemaker", path, tmp_path / "t")
+    (tmp_path / "1" / "x.jsonl").write_text(
+        path.read_text() + "\n" + made.capture(made.exchange(2))
+    )
+    again = imported("sagemaker", path, tmp_path / "t")
+    assert (report.undecodable, again.undecodable, again.written) == (2, 2, 3)
+    (totals,) = TrafficSource.open([tmp_path / "t"]).totals
+    assert sum(n for _, n in totals.not_recorded) == 2
+
+
 _KILLED = """
 import sys
 from pathlib import Path

@@ -102,7 +102,7 @@ def test_a_mapping_names_columns_words_and_units(tmp_path, traffic):
         {"id": "r-000001", "outcome": "late", "loaded": arrived},
         {"id": "r-000002", "outcome": "gone", "loaded": arrived},
     ]
-    report = imported(tmp_path, rows, mapping=label_mapping(tmp_path / "m.yaml"))
+    report = imported(tmp_path, rows, mapping=tmp_path / "m.yaml")
     assert (report.labels, report.undecodable) == (1, 1)
     (written,) = pq.read_table(label_paths(traffic)[0]).to_pylist()
     assert written == {

@@ -6,6 +6,7 @@ nothing is counted twice; a file's content is noted for good before the file is 
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -20,7 +21,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS source(name TEXT PRIMARY KEY, stamp TEXT, records INTEGER, whole INTEGER);
 CREATE TABLE IF NOT EXISTS count(name TEXT PRIMARY KEY, n INTEGER);
 CREATE TABLE IF NOT EXISTS refused(
-  place TEXT, trouble TEXT, why TEXT, size INTEGER, raw BLOB, PRIMARY KEY(place, trouble));
+  place TEXT, trouble TEXT, why TEXT, size INTEGER, raw BLOB, digest BLOB PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS file(
   number INTEGER PRIMARY KEY, folder TEXT, name TEXT, done INTEGER);
 """
@@ -44,7 +45,7 @@ class Ledger:
         try:
             self.db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self.db.execute("PRAGMA journal_mode=WAL")
-            self.db.execute("PRAGMA synchronous=NORMAL")
+            self.db.execute("PRAGMA synchronous=FULL")
             self.db.execute("PRAGMA cache_size=-16384")
             self.db.executescript(_TABLES + tables)
             self.db.execute("BEGIN IMMEDIATE")
@@ -116,14 +117,17 @@ class Ledger:
             "INSERT OR REPLACE INTO source VALUES(?, ?, ?, ?)", (source, stamp, records, int(whole))
         )
 
-    def refuse(self, refused: Refused) -> None:
-        """Keeps a record that cannot be used, once."""
+    def refuse(self, refused: Refused) -> bool:
+        """Keeps a record that cannot be used, once; whether it is new: a file that grew is read again."""
+        said = f"{refused.place}\0{refused.trouble}\0{refused.why}\0".encode("utf-8", "replace")
+        digest = hashlib.sha256(said + refused.raw).digest()
         added = self.db.execute(
-            "INSERT OR IGNORE INTO refused VALUES(?, ?, ?, ?, ?)",
-            (refused.place, refused.trouble.value, refused.why, len(refused.raw), refused.raw[:_RAW_KEPT]),
+            "INSERT OR IGNORE INTO refused VALUES(?, ?, ?, ?, ?, ?)",
+            (refused.place, refused.trouble.value, refused.why, len(refused.raw), refused.raw[:_RAW_KEPT], digest),
         )  # fmt: skip
         if added.rowcount:
             self.count(refused.trouble.value)
+        return bool(added.rowcount)
 
     def refusals(self) -> sqlite3.Cursor:
         """(place, trouble, why, size, raw) of each, in the order they came."""

@@ -184,7 +184,7 @@ def write_and_report(
 
 
 def _read_file(staging: Staging, file: SourceFile, read: Reader, messages: Messages) -> None:
-    done, whole = staging.reached(file.name, file.stamp)
+    done, whole = staging.reached(file.key, file.stamp)
     if whole:
         return
     number, size = 0, 0
@@ -195,10 +195,10 @@ def _read_file(staging: Staging, file: SourceFile, read: Reader, messages: Messa
         take(staging, found, messages)
         size += len(found.raw)
         if number % _COMMIT_RECORDS == 0 or size >= _COMMIT_BYTES:
-            staging.reach(file.name, file.stamp, number, whole=False)
+            staging.reach(file.key, file.stamp, number, whole=False)
             staging.commit()
             size = 0
-    staging.reach(file.name, file.stamp, number, whole=True)
+    staging.reach(file.key, file.stamp, number, whole=True)
     staging.count("files")
     staging.commit()
 
@@ -207,8 +207,8 @@ def take(staging: Staging, found: Part | Refused, messages: Messages) -> None:
     """Stages one record, or keeps it with the reason why not."""
     staging.count("records")
     if isinstance(found, Refused):
-        staging.refuse(found)
-        staging.count("lost_requests", int(found.trouble is not Trouble.OTHER))
+        if staging.refuse(found) and found.trouble is not Trouble.OTHER:
+            staging.count("lost_requests")
         return
     try:
         bodies = Bodies(
@@ -220,10 +220,11 @@ def take(staging: Staging, found: Part | Refused, messages: Messages) -> None:
             else messages.response(found.response, found.model, found.version, found.id),
         )
     except PayloadError as error:
-        staging.refuse(
-            Refused(place=found.place, trouble=Trouble.UNDECODABLE, why=str(error), raw=found.raw)
+        refused = Refused(
+            place=found.place, trouble=Trouble.UNDECODABLE, why=str(error), raw=found.raw
         )
-        staging.count("lost_requests", int(found.request is not None))
+        if staging.refuse(refused) and found.request is not None:
+            staging.count("lost_requests")
         return
     if found.ts_ns > now_ns() + _AHEAD_NS:
         staging.count("in_the_future")

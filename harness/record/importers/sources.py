@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError, nearest
-from harness.core.places import Place
+from harness.core.places import Place, absolute
 from harness.record.importers.parts import Refused, Trouble
 from harness.store.objects import filesystem
 from harness.store.places import files_below, is_file, opened, stream
@@ -39,6 +39,8 @@ class SourceFile:
     """Where it lies."""
     name: str
     """As reports call it: the path below the source."""
+    key: str
+    """As it is remembered over runs: the whole, absolute place."""
     stamp: str
     """Changes when its content does: size and time of change."""
     changed_ns: int
@@ -89,7 +91,10 @@ def _source_file(place: Place, name: str) -> SourceFile:
     else:
         info = filesystem(place).get_file_info(place.path)
         size, changed_ns = info.size, info.mtime_ns or 0
-    return SourceFile(place=place, name=name, stamp=f"{size} {changed_ns}", changed_ns=changed_ns)
+    return SourceFile(
+        place=place, name=name, key=str(absolute(place)), stamp=f"{size} {changed_ns}",
+        changed_ns=changed_ns,
+    )  # fmt: skip
 
 
 def lines(file: SourceFile, limit: int) -> Iterator[tuple[int, bytes | Refused]]:
