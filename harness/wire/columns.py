@@ -29,6 +29,7 @@ from harness.wire.contents import (
 )
 from harness.wire.gen import open_inference_pb2
 from harness.wire.messages import tensors_from_request, tensors_from_response
+from harness.wire.sessions import IN_A_SESSION, in_session
 
 pb: Any = open_inference_pb2
 
@@ -122,6 +123,9 @@ class ColumnDecoder:
                 ids.append("")
                 continue
             ids.append(view.id)
+            if self._kind == "request" and in_session(message):
+                gathered.reasons[i] = IN_A_SESSION
+                continue
             self._gather(i, message, tuple(view.tensors), tuple(view.raw), gathered)
         tensors = self._columns(gathered)
         ok = np.zeros(len(messages), np.bool_)
