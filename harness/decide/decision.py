@@ -16,6 +16,7 @@ from harness.decide.facts import Facts, WindowFacts
 from harness.decide.fitness import (
     Answer,
     Case,
+    anchor_is_golden,
     anchor_loads,
     baseline_is_golden,
     baseline_loads,
@@ -233,6 +234,7 @@ _RULES: tuple[Callable[[Case], Answer | None], ...] = (
     anchor_loads,
     baseline_is_golden,
     candidate_is_golden,
+    anchor_is_golden,
     candidate_answers,
     traffic_is_whole,
     replay_is_faithful,

@@ -115,6 +115,8 @@ class Facts:
     """How the baseline differs from its own golden rows; "" = it does not, or it has none."""
     candidate_not_golden: str = ""
     """The same for the candidate."""
+    anchor_not_golden: str = ""
+    """The same for the anchor."""
     candidate_only_failures: tuple[FailureCount, ...] = ()
     """By kind."""
     candidate_flaky: int = 0

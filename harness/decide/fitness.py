@@ -86,6 +86,19 @@ def baseline_is_golden(case: Case) -> Answer | None:
     )
 
 
+def anchor_is_golden(case: Case) -> Answer | None:
+    """An anchor that does not reproduce its golden rows is not the release that was approved."""
+    how = case.facts.anchor_not_golden
+    if not how:
+        return None
+    return hold(
+        "anchor_not_reproduced",
+        f"The anchor does not reproduce its own golden rows: {how}. What runs here is not the version "
+        "that the lineage began with, so nothing can be held against it.",
+        "Find out what changed since (runtime, requirements, preprocessing), or name another anchor.",
+    )
+
+
 def candidate_is_golden(case: Case) -> Answer | None:
     """A candidate that does not reproduce its golden rows would serve something else."""
     how = case.facts.candidate_not_golden

@@ -10,20 +10,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from harness.core.errors import ResolveError, UsageError, nearest
 from harness.core.findings import Finding, Severity
-from harness.core.jsonable import jsonable
 from harness.core.models import PinnedModel
 from harness.core.observations import Observations, Outcome
 from harness.core.places import Place
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Tensors, holds_nested
 from harness.core.traffic import RequestBatch
-from harness.decide.facts import Facts
 from harness.diff.distance import compare_rows, robust_scale
 from harness.diff.relations import name_relation
 from harness.pipeline.assets import default_cache_dir
@@ -47,7 +44,7 @@ class GoldenCheck:
     """One version against its golden rows."""
 
     role: str
-    """baseline or candidate."""
+    """baseline, candidate or anchor."""
     rows: int
     """Golden rows; 0 = it has none."""
     tensors: int
@@ -113,49 +110,6 @@ def check_golden(recipe: LegRecipe, model: PinnedModel) -> GoldenCheck:
     return GoldenCheck(
         role=recipe.role, rows=len(rows), tensors=len(ordered), failure=failure
     )  # fmt: skip
-
-
-def check_versions(
-    recipes: Sequence[LegRecipe], models: Sequence[PinnedModel], manifest: dict[str, Any]
-) -> None:
-    """Checks the versions of a gate and keeps the answers in its manifest.
-
-    Args:
-      recipes: baseline's and candidate's legs.
-      models: as pinned, in the same order.
-      manifest: gets `golden`.
-
-    Raises:
-      As `check_golden`.
-    """
-    pairs = zip(recipes, models, strict=True)
-    manifest["golden"] = [jsonable(check_golden(recipe, model)) for recipe, model in pairs]
-
-
-def golden_facts(manifest: dict[str, Any]) -> Facts | None:
-    """What the decision rests on where a version does not reproduce its golden rows; else None."""
-    failures = {check.role: check.failure for check in _checks(manifest)}
-    if not any(failures.values()):
-        return None
-    return Facts(
-        windows=(),
-        baseline_not_golden=failures["baseline"],
-        candidate_not_golden=failures["candidate"],
-    )
-
-
-def golden_findings(manifest: dict[str, Any]) -> list[Finding]:
-    """Findings of the checks that a manifest holds."""
-    return [finding for check in _checks(manifest) for finding in check.findings()]
-
-
-def not_golden(manifest: dict[str, Any]) -> tuple[str, ...]:
-    """One sentence a version without golden rows."""
-    return tuple(text for check in _checks(manifest) for text in check.not_compared())
-
-
-def _checks(manifest: dict[str, Any]) -> list[GoldenCheck]:
-    return [GoldenCheck(**saved) for saved in manifest.get("golden", ())]
 
 
 def make_golden(

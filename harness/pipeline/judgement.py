@@ -32,7 +32,7 @@ from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
 from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
 from harness.pipeline.gate_graph import with_graph
-from harness.pipeline.golden import check_versions, golden_facts, golden_findings, not_golden
+from harness.pipeline.golden_of_run import golden_failures, golden_findings, not_golden
 from harness.pipeline.graph_pass import check_mapped_tensors
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.latency_pass import take_latency
@@ -111,8 +111,7 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
         ),
         replace(candidate, caps=DECISIVE) if one_decides(prepared.policy, "crash") else candidate,
     )  # fmt: skip
-    check_versions(recipes, (prepared.baseline, prepared.candidate), prepared.manifest)
-    failed = golden_facts(prepared.manifest)
+    failed = golden_failures(prepared, recipes, pythons[-1])
     if failed is not None:
         return _not_run(prepared, failed, prepared.manifest, plan)
     third = [

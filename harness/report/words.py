@@ -22,6 +22,7 @@ REASONS = {
     "candidate_fails": "the candidate fails on requests that the baseline answers",
     "candidate_does_not_load": "the candidate does not load",
     "anchor_does_not_load": "the anchor does not load, so what the releases since it changed is unknown",
+    "anchor_not_reproduced": "the anchor does not reproduce its own golden rows",
     "baseline_not_reproduced": "the baseline does not reproduce its own golden rows",
     "candidate_not_reproduced": "the candidate does not reproduce its own golden rows",
     "baseline_does_not_load": "the baseline does not load, so there is nothing to compare with",

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from gates import tiny_model, tiny_traffic
 
@@ -107,3 +108,16 @@ def test_a_policy_that_misuses_the_anchor_is_refused(release, rails, policy, sai
     code, err = release(1, *rails, **policy)
     assert code == 2
     assert said in err
+
+
+def test_an_anchor_that_does_not_reproduce_its_golden_rows_holds(release, harness):
+    anchor = release.folder / "v0.onnx"
+    assert harness("golden", "make", anchor, "-i", release.folder / "traffic").code == 0
+    assert release(1, SCORE, DRIFT, anchor="v0.onnx")[0] == 0
+    rows = anchor.with_suffix(".golden.npz")
+    with np.load(rows) as saved:
+        content = {name: saved[name] for name in saved.files}
+    np.savez(rows, **{**content, "feature:doubled": content["feature:doubled"] + 1})
+    code, decision = release(2, SCORE, DRIFT, anchor="v0.onnx")
+    assert (code, decision["reason"]) == (3, "anchor_not_reproduced")
+    assert "doubled differs in 64 of 64 rows" in decision["explanation"]
