@@ -148,10 +148,16 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
 def _loaded(model: PinnedModel, role: str, seen: Looked | LoadFailure) -> Looked:
     if isinstance(seen, LoadFailure):
         raise UsageError(
-            f"{role} model {model.given}", f"does not load: {seen.message}",
-            "Give a model that this onnxruntime can load.",
-        )  # fmt: skip
+            f"{role} model {model.given}", f"does not load: {seen.message}", _remedy(seen.message)
+        )
     return seen
+
+
+def _remedy(message: str) -> str:
+    """What to do about a model that onnxruntime refuses with this message."""
+    if "opset" in message.lower():
+        return "Export it with an older opset, or pin an onnxruntime that knows this one in its requirements."
+    return "Give a model that this onnxruntime can load."
 
 
 def _heard(listener: Listener, stage: str) -> Callable[[int, int], None]:
@@ -248,10 +254,8 @@ def _with_graph(
 
 def _running(leg: Leg) -> Leg:
     if leg.load_failure is not None:
-        raise UsageError(
-            f"{leg.name} model", f"does not load: {leg.load_failure.message}",
-            "Give a model that this onnxruntime can load.",
-        )  # fmt: skip
+        message = leg.load_failure.message
+        raise UsageError(f"{leg.name} model", f"does not load: {message}", _remedy(message))
     return leg
 
 

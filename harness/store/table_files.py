@@ -355,6 +355,10 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 line = json.loads(text)
+            except UnicodeDecodeError:
+                raise TrafficError(
+                    f"{path}:{number}", "is no UTF-8 text", "Write the file in UTF-8."
+                ) from None
             except (ValueError, RecursionError):
                 line = None
             if not isinstance(line, dict):

@@ -106,7 +106,7 @@ class TableSource:
         self._specs = None if specs is None else {s.name: s for s in specs}
         self._hashes = tuple((p.name, sha256_of_file(p)) for p in self._paths)
         # One pass before sealing: counts rows, and finds every error before anything is written.
-        self._count = sum(piece.count for piece in self._pieces())
+        self._count = sum(piece.count for _, piece in self._pieces())
 
     def __len__(self) -> int:
         """Requests in all tables."""
@@ -134,16 +134,16 @@ class TableSource:
         """The rows as exchanges; see `sealing.ExchangeSource`."""
         fields = [f for f in SCHEMA if columns is None or f.name in columns]
         start = 0
-        for piece in self._pieces():
-            yield _batch(piece, start, fields)
+        for path, piece in self._pieces():
+            yield _batch(str(path), piece, start, fields)
             start += piece.count
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[tuple[Path, Piece]]:
         for path in self._paths:
-            yield from pieces(path, self._specs)
+            yield from ((path, piece) for piece in pieces(path, self._specs))
 
 
-def _batch(piece: Piece, start: int, fields: Sequence[pa.Field]) -> pa.RecordBatch:
+def _batch(where: str, piece: Piece, start: int, fields: Sequence[pa.Field]) -> pa.RecordBatch:
     n = piece.count
     ids = piece.request_id or [f"{MADE_UP_ID}{start + i}" for i in range(n)]
     wanted = {f.name for f in fields}
@@ -155,7 +155,7 @@ def _batch(piece: Piece, start: int, fields: Sequence[pa.Field]) -> pa.RecordBat
         "model": [_MODEL] * n,
         "version": [""] * n,
         "request_id": ids,
-        "request": _requests(piece, ids) if "request" in wanted else [],
+        "request": _requests(where, piece, ids) if "request" in wanted else [],
         "response": [b""] * n,
         "metadata": [[]] * n,
         "context": [[(c, v[i]) for c, v in piece.context.items()] for i in range(n)],
@@ -166,7 +166,7 @@ def _batch(piece: Piece, start: int, fields: Sequence[pa.Field]) -> pa.RecordBat
     )
 
 
-def _requests(piece: Piece, ids: Sequence[str]) -> list[bytes]:
+def _requests(where: str, piece: Piece, ids: Sequence[str]) -> list[bytes]:
     rows = {n: v for n, v in piece.inputs.items() if not isinstance(v, list)}
     try:
         if len(rows) == len(piece.inputs):
@@ -180,4 +180,6 @@ def _requests(piece: Piece, ids: Sequence[str]) -> list[bytes]:
             for i, request_id in enumerate(ids)
         ]
     except MessageError as error:
-        raise TrafficError(ids[0], error.reason, "Correct the table's values.") from None
+        raise TrafficError(
+            f"{where}, rows from {ids[0]} on", error.reason, "Correct the table's values."
+        ) from None

@@ -90,6 +90,24 @@ def test_bytes_that_pretend_to_be_text(words, harness, tmp_path):
     assert_refused(harness(*PLAIN, words, words, "-i", parquet(tmp_path, s=text)), "s")
 
 
+@pytest.mark.parametrize(
+    ("line", "where", "said"),
+    [
+        (b'{"s": "\xff\xfe"}', "inputs.jsonl:1", "is no UTF-8 text"),
+        (
+            b'{"s": "\\ud800"}',
+            "inputs.jsonl, rows from row-0 on",
+            "'s': a string has no UTF-8 form",
+        ),
+    ],
+    ids=["bytes", "half a character"],
+)
+def test_lines_that_hold_no_text(line, where, said, words, harness, tmp_path):
+    (tmp_path / "inputs.jsonl").write_bytes(line)
+    ran = harness(*PLAIN, words, words, "-i", tmp_path / "inputs.jsonl")
+    assert_refused(ran, where, said)
+
+
 @pytest.mark.parametrize("side", ["old", "new"])
 def test_a_file_that_is_no_model(side, model, harness, tmp_path):
     broken = tmp_path / "broken.onnx"
@@ -105,7 +123,11 @@ def test_an_opset_that_the_runtime_does_not_know(model, harness, tmp_path):
     onnx.save(newer, str(tmp_path / "newer.onnx"))
     wrong = npz(tmp_path, x=np.ones(3, np.float32))
     assert_refused(
-        harness(*PLAIN, model, tmp_path / "newer.onnx", "-i", wrong), "new", "does not load", "999"
+        harness(*PLAIN, model, tmp_path / "newer.onnx", "-i", wrong),
+        "new",
+        "does not load",
+        "999",
+        "older opset",
     )
 
 
