@@ -124,3 +124,15 @@ def canary(runs: int, seed: int, as_json: bool) -> int:
     figures = bench_canary(runs, seed)
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
+
+
+@command.command("record", short_help="Latency, loss and peak rate of the recording proxy.",
+                 epilog="Example: harness bench record")  # fmt: skip
+@as_json_option
+def record(as_json: bool) -> int:
+    """What the recording proxy adds, loses and passes, with h2load (Debian: nghttp2-client); some minutes."""
+    from harness.bench.record import bench_record
+
+    figures = bench_record()
+    click.echo(figures.to_json() if as_json else figures.to_text())
+    return 0 if figures.within_limits else 1

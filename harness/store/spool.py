@@ -23,7 +23,7 @@ from harness.store.exchanges import SCHEMA, exchanges_from_batch
 
 _HEAD = struct.Struct("<QI")
 """Bytes and CRC-32 of the chunk that follows."""
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Spool:

@@ -26,6 +26,7 @@ __all__ = [
     "MessageError",
     "request_bytes",
     "response_bytes",
+    "streamed_bytes",
     "tensors_from_request",
     "tensors_from_response",
 ]
@@ -67,6 +68,22 @@ def response_bytes(model: str, version: str, outputs: Tensors, request_id: str) 
     message.id = _utf8(request_id)
     _add_tensors(message.outputs, message.raw_output_contents, outputs)
     return _serialized(message)
+
+
+def streamed_bytes(response: bytes, error: str = "") -> bytes:
+    """Serializes a ModelStreamInferResponse.
+
+    Args:
+      response: a serialized ModelInferResponse; for an error one that holds the id alone.
+      error: why this request has no answer; "" = it has.
+
+    Raises:
+      MessageError: `response` is no ModelInferResponse.
+    """
+    inner = _parsed(pb.ModelInferResponse, response)
+    return _serialized(
+        pb.ModelStreamInferResponse(error_message=_utf8(error), infer_response=inner)
+    )
 
 
 def tensors_from_request(serialized: bytes) -> Tensors:

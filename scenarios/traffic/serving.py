@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,10 +23,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.wire import SERVICE
 from harness.wire.facts import request_facts
-from harness.wire.messages import MessageError, response_bytes, tensors_from_request
+from harness.wire.messages import MessageError, response_bytes, streamed_bytes, tensors_from_request
 
 READY = b"\x08\x01"
 """ServerReadyResponse, ServerLiveResponse and ModelReadyResponse alike: true."""
+
+
+class RefusalError(Exception):
+    """A request without an answer."""
+
+    def __init__(self, code: grpc.StatusCode, what: str, request_id: str) -> None:
+        super().__init__(what)
+        self.code = code
+        self.request_id = request_id
 
 
 class ModelServer:
@@ -47,22 +57,42 @@ class ModelServer:
         self._name = name
         self._version = version
 
+    def stream(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
+        """Answers a stream of them in order; a failure is told in-band."""
+        for request in requests:
+            try:
+                yield streamed_bytes(self.answer(request))
+            except RefusalError as refusal:
+                yield streamed_bytes(
+                    response_bytes(self._name, "", {}, refusal.request_id), str(refusal)
+                )
+
     def infer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """Answers one serialized ModelInferRequest."""
         try:
-            facts, inputs = request_facts(request), tensors_from_request(request)
-        except MessageError as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.reason)
+            return self.answer(request)
+        except RefusalError as refusal:
+            context.abort(refusal.code, str(refusal))
             raise
-        if facts.model != self._name or facts.version not in ("", self._version):
-            context.abort(
-                grpc.StatusCode.NOT_FOUND, f"no model '{facts.model}' {facts.version}".rstrip()
-            )
+
+    def answer(self, request: bytes) -> bytes:
+        """The serialized answer to a serialized request.
+
+        Raises:
+          RefusalError: it has none.
+        """
+        wrong = grpc.StatusCode.INVALID_ARGUMENT
         try:
-            found = self._session.run(self._outputs, inputs)
-        except (ort_errors.InvalidArgument, ort_errors.Fail, ValueError) as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            raise
+            facts = request_facts(request)
+        except MessageError as error:
+            raise RefusalError(wrong, error.reason, "") from None
+        if facts.model != self._name or facts.version not in ("", self._version):
+            what = f"no model '{facts.model}' {facts.version}".rstrip()
+            raise RefusalError(grpc.StatusCode.NOT_FOUND, what, facts.request_id)
+        try:
+            found = self._session.run(self._outputs, tensors_from_request(request))
+        except (MessageError, ort_errors.InvalidArgument, ort_errors.Fail, ValueError) as error:
+            raise RefusalError(wrong, str(error), facts.request_id) from None
         outputs = {n: np.asarray(v) for n, v in zip(self._outputs, found, strict=True)}
         return response_bytes(self._name, self._version, outputs, facts.request_id)
 
@@ -80,6 +110,7 @@ def serve(model: ModelServer, listen: str) -> None:
         "ModelReady": ready,
     }
     handlers = {name: grpc.unary_unary_rpc_method_handler(m) for name, m in methods.items()}
+    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(model.stream)
     host = grpc.server(
         ThreadPoolExecutor(2),
         handlers=[grpc.method_handlers_generic_handler(SERVICE, handlers)],
