@@ -48,10 +48,10 @@ def ask(environment):
     """What tritonclient sees of a server."""
     python = environment("tritonclient", "tritonclient[grpc]>=2.50,<3")
 
-    def asked(address, model, inputs):
+    def asked(address, model, inputs, *more):
         given = {n: {"kind": kind, "values": values} for n, (kind, values) in inputs.items()}
         ran = subprocess.run(
-            [python, HERE / "triton_client.py", address, model, json.dumps(given)],
+            [python, HERE / "triton_client.py", address, model, json.dumps(given), *more],
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
@@ -68,8 +68,8 @@ def test_tritonclient_sees_this_project_s_server_through_the_proxy_as_it_is(ask,
     ) as (_, line):  # fmt: skip
         server = f"127.0.0.1:{line.split()[-1]}"
         with recording(server, tmp_path / "traffic") as proxy:
-            direct = ask(server, "flights", inputs)
-            assert ask(proxy.address, "flights", inputs) == direct
+            direct = ask(server, "flights", inputs, "stream")
+            assert ask(proxy.address, "flights", inputs, "stream") == direct
             totals = proxy.end()
     assert direct["infer"]["message"]["model_version"] == "1"
     assert direct["no input"]["status"] == "StatusCode.INVALID_ARGUMENT"
