@@ -3,8 +3,8 @@
 A request enters the evidence when its answer is known and its batch is in the journal. One that was
 under way when the process was killed would leave no trace, and a candidate that brings the proxy
 down would hide its worst answers. So routing writes a record of 40 bytes into a mapped file, which
-costs no system call, and a restart reads who had arrived and never entered. It survives a kill; a
-power cut may lose it, which shows as sequence numbers that are not there.
+costs no system call, and a restart reads who had arrived and never entered. It survives a kill; after
+a power cut it is as it was when it was last synced.
 """
 
 from __future__ import annotations
@@ -88,6 +88,14 @@ class Arrivals:
         for seq, ts_ns, unit, share, step, candidate in _SLOT.iter_unpack(self._map):
             if seq:
                 yield Arrival(seq, ts_ns, unit, share, step, bool(candidate))
+
+    def sync(self) -> None:
+        """Waits until what was put is on the disk.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        self._map.flush()
 
     def close(self) -> None:
         """Unmaps the file."""

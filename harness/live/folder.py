@@ -8,7 +8,8 @@
     events.jsonl      starts, steps, answers, the end: append-only, to be followed
     evidence.json, decision.json   as in a run folder
 
-A kill loses at most what had not reached the journal, and the arrivals name it. A damaged file is
+A kill loses at most what had not reached the journal, and the arrivals name it. A power cut may lose
+arrivals since the last look, too: the restart says that it happened. A damaged file is
 told from another policy, seed or version: the one ends in HOLD with all traffic on the baseline, the
 other is a user's mistake and is refused.
 """
@@ -35,11 +36,13 @@ from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch
 from harness.live.arrivals import Arrivals
 from harness.live.canary import Canary, Entry
-from harness.store.files import sha256_of_file
+from harness.store.files import sha256_of_file, write_atomically
 from harness.store.runs import RunFolder
 
 EVENTS = "events.jsonl"
 _MANIFEST, _STATE, _ARRIVALS = "manifest.json", "state.json", "arrivals.bin"
+_BOOT = ".boot"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _JOURNAL = "journal-{:012d}.jsonl"
 _CHECK_DIGITS = 8
 
@@ -77,6 +80,7 @@ class CanaryFolder:
         self._identity = identity
         self._live = live
         self.arrivals = Arrivals(run.path / _ARRIVALS)
+        write_atomically(run.path / _BOOT, _boot())
         self._journal: Path | None = None
         self.since_state = 0
         """Batches in the journal that the saved state does not have."""
@@ -124,6 +128,7 @@ class CanaryFolder:
         run = RunFolder.open(path, write=True)
         try:
             _same(run, identity)
+            kept_boot = _read_boot(path)
             had_arrivals = (path / _ARRIVALS).exists()
             folder = cls(run, identity, live)
             try:
@@ -134,6 +139,9 @@ class CanaryFolder:
                 canary = Canary(live, identity.seed, folder.arrivals.put)
                 what = damage.what if isinstance(damage, HarnessError) else str(damage)
                 canary.stop("state_damaged", what)
+            if _boot() != kept_boot:
+                # Arrivals since the last look were in memory only: nobody knows how many.
+                canary.count("reboots")
             folder.tell("restart", canary.standing())
         except BaseException:
             run.close()
@@ -182,6 +190,9 @@ class CanaryFolder:
             self._journal = self.path / _JOURNAL.format(entry.batch.number)
         with self._journal.open("ab") as file:
             file.write(_line_from_entry(entry, counts))
+            file.flush()
+            os.fsync(file.fileno())
+        self.arrivals.sync()
         self.since_state += 1
 
     def save(self, canary: Canary) -> None:
@@ -245,6 +256,21 @@ class CanaryFolder:
         """Gives the folder back."""
         self.arrivals.close()
         self._run.close()
+
+
+def _boot() -> bytes:
+    """What changes when the machine is started again, and only then."""
+    try:
+        return _BOOT_ID.read_bytes()
+    except OSError:
+        return b""
+
+
+def _read_boot(path: Path) -> bytes:
+    try:
+        return (path / _BOOT).read_bytes()
+    except OSError:
+        return b""
 
 
 def seed_in(path: Path) -> str:

@@ -140,5 +140,6 @@ _NOTES = {
     "not_observed": "{n:,} answers were dropped before they were measured; they count as failed",
     "lost_at_a_restart": "{n:,} requests were lost when the process ended; they count as failed",
     "lost_without_a_trace": "{n:,} requests were lost when the process ended, without a trace",
+    "reboots": "the machine was started again {n:,} times: requests since the last look before are unknown",
     "unwatched": "{n:,} requests came while nobody judged and were answered by the baseline",
 }

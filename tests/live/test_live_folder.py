@@ -207,6 +207,16 @@ def test_a_full_disk_shows_before_a_request_is_served(tmp_path, monkeypatch):
         start(tmp_path / "c")
 
 
+def test_a_machine_that_was_started_again_is_told(tmp_path):
+    folder, _ = start(tmp_path / "c")
+    folder.close()
+    (tmp_path / "c" / ".boot").write_bytes(b"another")
+    folder, watched = start(tmp_path / "c")
+    assert dict(watched.standing().counts) == {"reboots": 1}
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert dict(watched.standing().counts) == {}
+
+
 def test_a_verdict_outlives_a_restart(tmp_path):
     traffic = Traffic(6, harm=0.4)
     folder, watched = start(tmp_path / "c")
