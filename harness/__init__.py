@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from harness.live.serving import serve_canary
+    from harness.live.shadow import serve_shadow
     from harness.pipeline.compare import compare_models
     from harness.pipeline.gate import resume_gate, run_gate
     from harness.pipeline.golden import make_golden
@@ -31,6 +33,8 @@ _API = {
     "resume_gate": "harness.pipeline.gate",
     "run_gate": "harness.pipeline.gate",
     "run_scenarios": "harness.pipeline.scenario",
+    "serve_canary": "harness.live.serving",
+    "serve_shadow": "harness.live.shadow",
 }
 
 __all__ = [
@@ -45,6 +49,8 @@ __all__ = [
     "resume_gate",
     "run_gate",
     "run_scenarios",
+    "serve_canary",
+    "serve_shadow",
 ]
 
 

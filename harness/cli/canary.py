@@ -70,8 +70,6 @@ def command(
         raise click.UsageError("Give --listen to serve clients, or --judge-listen to judge only.")
     if listen and not (baseline and candidate):
         raise click.UsageError("--listen needs --baseline and --candidate.")
-    import secrets
-
     from harness.live.serving import EXIT_CODES, CanaryOptions, serve_canary, serve_judge
 
     options = CanaryOptions(
@@ -83,11 +81,7 @@ def command(
     def told(line: str) -> None:
         click.echo(line, err=True)
 
-    standing = (
-        serve_canary(options, lambda: secrets.token_hex(16), told)
-        if listen
-        else serve_judge(options, told)
-    )
+    standing = serve_canary(options, told) if listen else serve_judge(options, told)
     from harness.core.jsonable import jsonable
 
     click.echo(

@@ -39,6 +39,8 @@ _ENDINGS = {
     "Start a new canary in another folder.",
     "state_not_saved": "The evidence cannot be saved ({what}): traffic goes to the baseline. "
     "Make room, then start a new canary in another folder.",
+    "judge_failed": "The judge itself failed ({what}): traffic goes to the baseline. "
+    "Please report it.",
     "observations_lost": "{what} requests left no trace when the process ended: what they would have "
     "shown is not known, and traffic goes to the baseline. Start a new canary in another folder.",
 }
@@ -229,7 +231,7 @@ class Canary:
         """Ends in HOLD: all traffic to the baseline. What has ended stays as it is.
 
         Args:
-          reason: budget_spent, state_damaged, state_not_saved or observations_lost.
+          reason: budget_spent, state_damaged, state_not_saved, judge_failed or observations_lost.
           what: completes its sentence.
         """
         self._end(Decision.HOLD, reason, _ENDINGS[reason].format(what=what))

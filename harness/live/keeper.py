@@ -15,6 +15,8 @@ from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
 from harness.live.steady_clock import SteadyClock
 
+JUDGE_FAILED = "judge_failed"
+"""Why a comparison ended that met a mistake of this program's."""
 _QUIET_NS = 5_000_000_000
 """Without requests the tests are told this often that time has passed."""
 _STATE_EVERY = 200
@@ -74,8 +76,11 @@ class Keeper:
           trouble: what went wrong.
           notes: as for `turn`.
         """
-        what = trouble.strerror if isinstance(trouble, OSError) else str(trouble)
-        self._canary.stop("state_not_saved", what or type(trouble).__name__)
+        if isinstance(trouble, OSError | HarnessError):
+            what = trouble.strerror if isinstance(trouble, OSError) else str(trouble)
+            self._canary.stop("state_not_saved", what or type(trouble).__name__)
+        else:
+            self._canary.stop(JUDGE_FAILED, f"{type(trouble).__name__}: {trouble}")
         self.standing = self._canary.standing()
         sys.stderr.write(f"harness: {self.standing.explanation}\n")
         with suppress(OSError, HarnessError):

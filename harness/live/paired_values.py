@@ -48,5 +48,4 @@ def _values(rail: LiveGuardrail, rule: DecisionRule | None, diffed: Diffed) -> F
         direction=rail.direction,
     )  # fmt: skip
     compared = np.where(diffed.compared | diffed.mismatch, diffed.mismatch, True)
-    found = observe(asked, diffed.pair, rule, None, compared.astype(np.bool_), None)
-    return np.where(found.failed, np.nan, found.x)
+    return observe(asked, diffed.pair, rule, None, compared.astype(np.bool_), None).x

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
-import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import UsageError
+from harness.core.errors import GateError, UsageError
 from harness.core.live import LiveMetric, Standing
 from harness.core.verdicts import Decision
 from harness.live.folder import CanaryFolder, Identity, seed_in
 from harness.live.judge_service import JudgeServer
+from harness.live.keeper import JUDGE_FAILED
 from harness.live.label_file import LabelFile
 from harness.live.observer import Observer
 from harness.live.policy import read_live_policy
@@ -56,20 +58,24 @@ class CanaryOptions:
 
 
 def serve_canary(
-    options: CanaryOptions, new_seed: Callable[[], str], told: Callable[[str], None]
+    options: CanaryOptions,
+    told: Callable[[str], None] = lambda _: None,
+    new_seed: Callable[[], str] = lambda: secrets.token_hex(16),
 ) -> Standing:
     """Serves until it is stopped, or decided where that is asked for.
 
     Args:
       options: what the command was given.
-      new_seed: makes one where neither the folder nor the options have one.
       told: hears one line when it serves, with its ports.
+      new_seed: makes one where neither the folder nor the options have one: secret, so that nobody
+        can choose the arm of a unit.
 
     Returns:
       Where it stands at the end; without a verdict it goes on when it is started again.
 
     Raises:
       UsageError: wrong options, or another canary than the folder's.
+      GateError: the judge failed by a mistake of this program's; production was served all the time.
     """
     live = read_live_policy(options.policy)
     _check(options, live.steps, [g.name for g in live.guardrails if g.metric is LiveMetric.GIVEN
@@ -90,10 +96,15 @@ def serve_canary(
         watcher = Watcher(canary, folder, live, upstreams, clock, labels)
         return await _Served(options, watcher, upstreams).until_the_end(told)
 
-    return asyncio.run(served())
+    standing = asyncio.run(served())
+    if standing.reason == JUDGE_FAILED:
+        raise GateError(
+            str(options.out), standing.explanation.rstrip("."), "The log has the traceback."
+        )
+    return standing
 
 
-def serve_judge(options: CanaryOptions, told: Callable[[str], None]) -> Standing:
+def serve_judge(options: CanaryOptions, told: Callable[[str], None] = lambda _: None) -> Standing:
     """Serves harness.v1.CanaryJudge for whoever splits traffic by other means.
 
     Args:
@@ -178,7 +189,7 @@ class _Served:
             try:
                 await asyncio.to_thread(self._watcher.turn)
             except Exception as trouble:  # noqa: BLE001 - production goes on with the baseline
-                sys.stderr.write(f"harness canary: {type(trouble).__name__}: {trouble}\n")
+                traceback.print_exception(trouble)
                 self._watcher.give_up(trouble)
             if self._options.exit_when_decided and self._watcher.standing.final:
                 self._stop.set()

@@ -92,8 +92,8 @@ def test_the_package_itself_imports_nothing_heavy():
 
 def test_the_public_api_is_pinned():
     assert sorted(package.__all__) == [
-        "compare_models", "import_labels", "import_traffic", "judge_table", "label_delays", "make_golden", "plan", "record_traffic", "resume_gate", "run_gate",
-        "run_scenarios",
+        "compare_models", "import_labels", "import_traffic", "judge_table", "label_delays", "make_golden", "plan",
+        "record_traffic", "resume_gate", "run_gate", "run_scenarios", "serve_canary", "serve_shadow",
     ]  # fmt: skip
     assert all(callable(getattr(package, name)) for name in package.__all__)
     with pytest.raises(AttributeError, match="judge_everything"):

@@ -152,8 +152,8 @@ def canary(policy, out, baseline, candidate, *options):
     command = ["-m", "harness", "canary", "--listen", "127.0.0.1:0", "--baseline", baseline,
                "--candidate", candidate, "--policy", policy, "--out", out, "--look-every", "0.05", *options]  # fmt: skip
     with child(*command) as proxy:
-        line = proxy.line(proxy.process.stderr, "serving on port")
-        yield proxy, f"127.0.0.1:{line.split('port ')[1].split(',')[0].strip()}"
+        proxy.said = proxy.line(proxy.process.stderr, "serving on port")
+        yield proxy, f"127.0.0.1:{proxy.said.split('port ')[1].split(',')[0].strip()}"
 
 
 class Client:

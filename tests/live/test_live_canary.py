@@ -106,6 +106,16 @@ def test_silence_counts_as_failed_and_a_late_answer_is_not_believed():
     assert dict(watched.standing().counts) == {"answered_late": 1, "never_answered": 1}
 
 
+def test_the_first_word_about_a_request_counts():
+    traffic, watched = Traffic(8), canary()
+    arrival = traffic.request(watched)
+    watched.answered(arrival.seq, {"score": 0.3, "errors": 0.0}, {})
+    watched.answered(arrival.seq, {"score": 0.9, "errors": 1.0}, {})
+    entry = watched.batch(traffic.now_ns + 1)
+    assert entry.batch.requests.values["score"].tolist() == [0.3]
+    assert dict(watched.judge(entry).counts) == {"answered_late": 1}
+
+
 def test_an_answer_that_was_dropped_here_is_no_error_of_the_model():
     traffic, watched = Traffic(8), canary()
     watched.answered(traffic.request(watched).seq, None, {})
@@ -256,10 +266,14 @@ def test_promotion_waits_for_whole_cycles():
 def test_a_state_goes_on_to_the_same_answers():
     import json
 
-    traffic, twin = Traffic(18, harm=0.15), Traffic(18, harm=0.15)
+    traffic, twin = Traffic(18, harm=0.1), Traffic(18, harm=0.1)
     one, other = canary(text=LOSSES), canary(text=LOSSES)
-    for _ in range(30):
+    for number in range(30):
+        for source, watched in ((traffic, one), (twin, other)):
+            for user in range(50 * number - 40, 50 * number):
+                watched.labelled(label(f"u{user}", float(user % 3 == 0), source.now_ns))
         seen, expected = traffic.turn(one), twin.turn(other)
         assert seen == expected
         one = Canary.from_state(json.loads(json.dumps(one.state())), live(LOSSES), "s")
     assert one.evidence() == other.evidence()
+    assert one.evidence()[1].n > 0  # labelled units

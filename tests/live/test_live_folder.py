@@ -118,9 +118,9 @@ def damage_state(path):
 
 def damage_journal(path):
     (journal,) = path.glob("journal-*")
-    content = bytearray(journal.read_bytes())
-    content[40] ^= 1
-    journal.write_bytes(bytes(content))
+    content = journal.read_bytes()
+    assert b'"until_ns":1' in content
+    journal.write_bytes(content.replace(b'"until_ns":1', b'"until_ns":2', 1))
 
 
 def lose_a_batch(path):

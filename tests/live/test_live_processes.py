@@ -4,9 +4,12 @@ import json
 import signal
 import time
 
+import grpc
 import numpy as np
 import pytest
 from live_peers import Client, canary, child, decided, events, model
+
+from harness.wire.canary_judge import OBSERVE, WATCH, bytes_from_watch, standing_from_bytes
 
 POLICY = """
 version: 1
@@ -129,8 +132,18 @@ def test_a_dead_candidate_is_rolled_back_and_clients_get_what_the_policy_says(
                 break
         assert set(decided(out)["culprits"]) <= {"failed"}
         assert seen <= codes
+        assert "answered_late" not in dict(decided(out)["counts"])
         assert {client.ask()[0] for _ in range(20)} == {"OK"}
         assert proxy.stop()[0] == 1
+
+
+def watch(line):
+    """What the judge of a proxy says; observing is the proxy's own."""
+    channel = grpc.insecure_channel(f"127.0.0.1:{line.split('judge on port ')[1].strip()}")
+    with pytest.raises(grpc.RpcError) as refused:
+        list(channel.stream_stream(OBSERVE)(iter([b""])))
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    return channel.unary_stream(WATCH)(bytes_from_watch(only_final=True))
 
 
 def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_path, policy):
@@ -138,13 +151,20 @@ def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_pa
     with (
         model("none", 1) as baseline,
         model("score", 2) as candidate,
-        canary(policy, out, baseline, candidate) as (proxy, address),
+        canary(policy, out, baseline, candidate, "--judge-listen", "127.0.0.1:0") as (
+            proxy,
+            address,
+        ),
     ):
         client = Client(address)
+        watched = watch(proxy.said)
         (out / "journal-000000000000.jsonl").mkdir()  # nothing can be appended there
         client.ask_until(lambda: decided(out), most=400)
         assert (decided(out)["decision"], decided(out)["reason"]) == ("HOLD", "state_not_saved")
         assert all(_score(client.ask()[1]) < 0.475 for _ in range(30))
+        assert [standing_from_bytes(answer)[0].reason for answer in watched][
+            -1
+        ] == "state_not_saved"
         code, _, err = proxy.stop()
     assert (code, "cannot be saved" in err, "Traceback" in err) == (3, True, False)
 

@@ -1,0 +1,115 @@
+"""Turns: what is told when, what a jump of the clock and a failure change."""
+
+import pytest
+from canaries import POLICY, Traffic, live
+
+from harness.live.folder import CanaryFolder, Identity
+from harness.live.follow import follow
+from harness.live.keeper import Keeper
+from harness.live.label_file import LabelFile
+from harness.live.steady_clock import SteadyClock
+
+
+class Clock:
+    """As the traffic's; the machine's may have jumped."""
+
+    def __init__(self, traffic):
+        self._traffic = traffic
+        self.jump_s = 0.0
+
+    def now_ns(self):
+        return self._traffic.now_ns + 1
+
+    def drift_s(self):
+        return self.jump_s
+
+
+@pytest.fixture
+def kept(tmp_path):
+    found = live()
+    asked = Identity.of(found, seed="s", baseline="b", candidate="c")
+    folder, canary = CanaryFolder.start(tmp_path / "c", found, asked, POLICY)
+    traffic = Traffic(1)
+    clock = Clock(traffic)
+    return traffic, canary, folder, clock, Keeper(canary, folder, clock)
+
+
+def told(folder):
+    return [event["event"] for event in follow(folder.path, lambda: False)]
+
+
+def test_answers_are_told_as_evidence_grows_and_steps_as_they_come(kept):
+    traffic, canary, folder, _, keeper = kept
+    traffic.harm = 0.1  # at the margin: nothing is proven
+    for _ in range(8):
+        traffic.answered(canary, 50)
+        keeper.turn(())
+    assert told(folder) == ["start", *["answer"] * 3, "step", *["answer"] * 4]
+    for _ in range(400):  # a request a turn: one in fifty is told
+        traffic.answered(canary, 1)
+        keeper.turn(())
+    assert told(folder).count("answer") < 50
+
+
+def test_a_turn_without_news_writes_nothing_until_time_has_passed(kept):
+    traffic, canary, _, _, keeper = kept
+    traffic.answered(canary, 5)
+    for _ in range(5):
+        keeper.turn(())
+    assert canary.next_batch == 1
+    traffic.now_ns += 6 * 10**9
+    keeper.turn(())
+    assert canary.next_batch == 2
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_jump_of_the_machine_s_clock_is_told_once_and_changes_nothing(kept, jump_s):
+    traffic, canary, folder, clock, keeper = kept
+    clock.jump_s = jump_s
+    for _ in range(3):
+        traffic.answered(canary, 5)
+        keeper.turn(())
+    assert told(folder).count("clock_jump") == 1
+    assert dict(keeper.standing.counts) == {"clock_jumps": 1}
+    assert keeper.standing.n_closed == 15
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (OSError(28, "No space left on device"), "state_not_saved"),
+        (ZeroDivisionError("x"), "judge_failed"),
+    ],
+)
+def test_whatever_goes_wrong_is_hold_and_the_baseline(kept, capsys, trouble, reason):
+    traffic, canary, folder, _, keeper = kept
+    keeper.give_up(trouble, ())
+    assert (keeper.standing.reason, keeper.standing.final) == (reason, True)
+    assert traffic.request(canary) is None
+    assert told(folder)[-1] == "decision"
+    assert "traffic goes to the baseline" in capsys.readouterr().err
+
+
+def test_the_clock_starts_behind_what_was_judged_and_never_goes_back():
+    ahead = SteadyClock().now_ns() + 10**12
+    clock = SteadyClock(ahead)
+    looks = [clock.now_ns() for _ in range(100)]
+    assert ahead < looks[0]
+    assert looks == sorted(looks)
+    assert clock.drift_s() < -900
+
+
+def test_labels_are_read_as_they_are_appended_and_what_is_none_is_counted(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"unit": "a", "label": 1}\n{"unit": "", "label": 1}\n[1]\nnoise\n{"unit": "b"')
+    labels = LabelFile(path)
+    (first,) = labels.read(5)
+    assert (first.unit, first.value, first.ts_ns, first.offset) == ("a", 1.0, 5, 26)
+    assert labels.unreadable == 3
+    assert labels.read(6) == []
+    with path.open("a") as file:
+        file.write(', "label": 0, "guardrail": "g"}\n\n')
+    (second,) = labels.read(7)
+    assert (second.unit, second.value, second.guardrail) == ("b", 0.0, "g")
+    (again,) = LabelFile(path, first.offset).read(8)[-1:]
+    assert again.unit == "b"
