@@ -8,9 +8,11 @@ import subprocess
 import sys
 import textwrap
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import logs_made as made
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -103,6 +105,28 @@ def test_an_exchange_comes_back_as_it_was_logged(form, seed, count, rows, tmp_pa
     report = imported(kind, folder / "logs", folder / "t")
     made.same(traffic(folder / "t"), recorded)
     assert (report.joined, report.written, report.undecodable) == (count, count, 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**30))
+def test_damaged_files_are_an_error_or_every_record_is_counted(form, seed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    rng = np.random.default_rng(seed)
+    kind = write_source(form, folder / "logs", [made.exchange(i) for i in range(3)])
+    files = sorted(p for p in (folder / "logs").rglob("*") if p.is_file())
+    file = files[rng.integers(len(files))]
+    content = bytearray(file.read_bytes())
+    for at in rng.integers(len(content), size=3).tolist():
+        content[at : at + int(rng.integers(1, 20))] = rng.bytes(int(rng.integers(0, 20)))
+    file.write_bytes(content)
+    with suppress(TrafficError):
+        r = imported(kind, folder / "logs", folder / "t")
+        halves = 2 if form.startswith(("kserve", "seldon")) else 1
+        taken = halves * r.joined + r.one_sided_requests + r.one_sided_responses
+        refused = r.undecodable + r.oversized + r.other
+        assert taken + r.duplicates + r.late + refused == r.records
+        assert len(list(TrafficSource.open([folder / "t"]).exchanges())) == r.written
 
 
 @pytest.mark.parametrize("form", ["seldon.kcat", "sagemaker.BASE64"])

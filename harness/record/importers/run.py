@@ -151,7 +151,7 @@ def run_import(
     if not report.written and not report.one_sided_responses:
         raise TrafficError(
             str(target.to), f"none of the {report.records:,} records could be used"
-            + (f", e.g. {report.examples[0]}" if report.examples else ""),
+            + "".join(f", e.g. {e}" for e in (*report.files_cut, *report.examples)[:1]),
             "Check the format; the records are listed in the quarantine file.",
         )  # fmt: skip
     return report

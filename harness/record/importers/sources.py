@@ -214,7 +214,10 @@ def parquet_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterato
     """
     number = 0
     try:
-        with opened(file.place) as content, pq.ParquetFile(content) as parquet:
+        with (
+            opened(file.place) as content,
+            pq.ParquetFile(content, page_checksum_verification=True) as parquet,
+        ):
             check_columns(str(file.place), parquet.schema_arrow.names, needed)
             for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
                 for row in _python_rows(batch):
