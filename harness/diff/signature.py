@@ -27,7 +27,7 @@ class SignatureMatch:
     extra_outputs: tuple[str, ...] = ()
     """Candidate outputs the baseline does not have: not compared."""
     not_compared: tuple[str, ...] = ()
-    """Baseline outputs of a kind that is not compared (sequences, optionals)."""
+    """Baseline outputs of a kind that is not compared (sparse tensors, maps)."""
 
 
 def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping) -> SignatureMatch:

@@ -116,7 +116,12 @@ def patched(model: onnx.ModelProto, tensors: Sequence[str], files: Files) -> lis
 
 
 def exposed(
-    model: onnx.ModelProto, tensors: Sequence[str] | None, files: Files, *, sketch: bool
+    model: onnx.ModelProto,
+    tensors: Sequence[str] | None,
+    files: Files,
+    *,
+    sketch: bool,
+    by_rows: bool = False,
 ) -> Exposure:
     """Lets the model return intermediate tensors, and outputs of low precision as float32.
 
@@ -125,10 +130,11 @@ def exposed(
       tensors: which; None = every tensor of the main graph.
       files: external data.
       sketch: floats as sketches.
+      by_rows: leave out sequences and optionals, which have no row per input row.
     """
     import onnx
 
-    from harness.sandbox.child import sessions
+    from harness.sandbox.child import nested, sessions
 
     computed = intermediate_names(model)
     known = set(computed)
@@ -156,7 +162,7 @@ def exposed(
         if sketch and kind in _FLOATS:
             model.graph.output.append(onnx.ValueInfoProto(name=_sketch(model, name, kind)))
             found.sketched.append(name)
-        elif sessions.readable(kind):
+        elif sessions.readable(kind) and not (by_rows and nested.leaf_kind(kind)):
             model.graph.output.append(onnx.ValueInfoProto(name=name))
         elif kind.startswith("tensor("):
             target = name + sessions.CAST_SUFFIX

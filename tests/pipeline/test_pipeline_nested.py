@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 from gates import PLAIN, tiny_traffic
 from onnx import TensorProto, helper, numpy_helper
@@ -192,3 +193,15 @@ def test_a_sequence_as_input_is_refused_with_what_to_do(tmp_path, inputs, harnes
     assert ran.code == 2
     assert "input 'x' is seq(tensor(float)), which no recorded request can carry" in ran.err
     assert "plain tensors as inputs" in ran.err
+
+
+def test_a_feature_that_is_a_sequence_is_told_and_no_divergence_of_a_model_from_itself(
+    tmp_path, inputs
+):
+    path = model(tmp_path / "m.onnx", PAIR, node("SequenceConstruct", ["m", "m"], ["q"]))
+    made = onnx.load(path)
+    helper.set_model_props(made, {"harness.features": '["m", "q"]'})
+    onnx.save(made, path)
+    result = compared(tmp_path, inputs, path, path)
+    assert result.exit_code == 0
+    assert "baseline tensor q: is a seq(tensor(float))" in result.not_compared
