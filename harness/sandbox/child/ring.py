@@ -35,23 +35,22 @@ class Ring:
         self.slot_bytes = slot_bytes
         self._map = mmap.mmap(fd, ring_bytes(slot_bytes))
         self._view = memoryview(self._map)
+        starts = range(0, 2 * SLOTS * slot_bytes, slot_bytes)
+        self._slots = [self._view[at : at + slot_bytes] for at in starts]
 
     def request(self, number: int, size: int) -> memoryview:
         """Where the body of a request lies: what the parent writes."""
-        return self._slot(number % SLOTS, size)
+        return self._slots[number % SLOTS][:size]
 
     def answer(self, number: int, size: int) -> memoryview:
         """Where the body of an answer lies: what the child writes."""
-        return self._slot(SLOTS + number % SLOTS, size)
+        return self._slots[SLOTS + number % SLOTS][:size]
 
     def close(self) -> None:
         """Unmaps; no view may be in use."""
-        self._view.release()
+        for view in (*self._slots, self._view):
+            view.release()
         self._map.close()
-
-    def _slot(self, index: int, size: int) -> memoryview:
-        start = index * self.slot_bytes
-        return self._view[start : start + size]
 
 
 def ring_bytes(slot_bytes: int = SLOT_BYTES) -> int:

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     import numpy as np
     import onnxruntime
 
-    from harness.sandbox.child import columns, external, sessions  # noqa: F401 - not after the lock
+    from harness.sandbox.child import columns, external, sessions, usual  # noqa: F401 - not after the lock
 
     slots = ring.Ring(ring_fd)
     os.close(ring_fd)
@@ -203,13 +203,14 @@ class _Server:
         max_body: int,
         loaded: tuple[VerdictSession, TraceSession | None],
     ) -> None:
-        from harness.sandbox.child import columns
+        from harness.sandbox.child import columns, usual
 
         self._reader, self._answers, self._slots = reader, answers, slots
         self._max_body = max_body
         self._verdict, self._trace = loaded
         self._request = frames.memo(_request_from_text)
         self._plain = frames.memo(_plain_header)
+        self._usual = usual.UsualAnswers(slots, answers)
         self._values, self._encoded = columns.values, columns.encoded
 
     def serve(self) -> None:
@@ -222,12 +223,14 @@ class _Server:
             except EOFError:
                 return
             try:
-                header, buffers = self._answer(frame)
+                answer = self._answer(frame)
             except sessions.RUNTIME_ERRORS as error:
-                header, buffers = {"kind": "answer", "ok": False, "error": shown(error)}, []
-            self._send(header, buffers, frame.prefix)
+                answer = {"kind": "answer", "ok": False, "error": shown(error)}, []
+            if answer is not None:
+                self._send(*answer, frame.prefix)
 
-    def _answer(self, frame: frames.Frame) -> tuple[frames.Header | bytes, list[memoryview]]:
+    def _answer(self, frame: frames.Frame) -> tuple[frames.Header | bytes, list[memoryview]] | None:
+        """What is to be sent; None when it has been sent."""
         request = self._request(frame.text)
         prefix = frame.prefix
         body = frame.body
@@ -237,9 +240,13 @@ class _Server:
         found = self._verdict.run(feeds)
         outputs = found.arrays
         bare = not (found.keys or found.forms or request.trace)
+        if bare and self._usual.sent(frame, outputs):
+            return None
         if bare and all(a.ndim for a in outputs.values()):
-            text, buffers = self._encoded(outputs)
-            return self._plain(text), buffers
+            described, buffers = self._encoded(outputs)
+            text = self._plain(described)
+            self._usual.learn(frame.text, outputs, text, buffers)
+            return text, buffers
         answer: dict[str, Any] = {"kind": "answer", "ok": True}
         if found.keys:
             answer["keys"] = found.keys

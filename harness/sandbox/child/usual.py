@@ -1,0 +1,100 @@
+"""Answers that look like the last one to a request with the same header: most do.
+
+Around a run everything is cold, so that what an answer costs a small model goes by the steps taken: an
+array that has the type and the shape it had before is copied to where it lay before, under the header
+that it had before. The parent sees no difference.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.sandbox.child import columns, frames, ring
+
+Array = npt.NDArray[Any]
+
+_KEPT = 64
+_NATIVE = frozenset(columns.NUMBERS.values())
+_BYTE = np.dtype(np.uint8)
+
+
+class _Answer(NamedTuple):
+    """How numbers were sent."""
+
+    kinds: list[tuple[np.dtype[Any], tuple[int, ...]]]
+    """Type and shape of each array."""
+    text: bytes
+    """The header."""
+    places: list[slice]
+    """Where each lies in the slot."""
+    size: int
+    """Bytes in the slot."""
+
+
+class UsualAnswers:
+    """The last answer of numbers to each request header, and the short way to send another like it.
+
+    Args:
+      slots: where bodies lie.
+      answers: the answer pipe.
+    """
+
+    def __init__(self, slots: ring.Ring, answers: int) -> None:
+        self._slots, self._answers = slots, answers
+        self._known: dict[bytes, _Answer] = {}
+
+    def sent(self, frame: frames.Frame, outputs: dict[str, Array]) -> bool:
+        """Sends an answer that is like the last one; False when it is not, and nothing was sent.
+
+        Args:
+          frame: the request.
+          outputs: what the model returned.
+        """
+        known = self._known.get(frame.text)
+        prefix = frame.prefix
+        if known is None or not prefix.flags & frames.SLOT_FREE:
+            return False
+        arrays = outputs.values()
+        if known.kinds != [(a.dtype, a.shape) for a in arrays]:
+            return False
+        slot = self._slots.answer(prefix.number, known.size)
+        for place, array in zip(known.places, arrays, strict=True):
+            slot[place] = array.reshape(-1).view(_BYTE).data
+        # Written whole or not at all.
+        os.write(self._answers, frames.slot_frame(known.text, prefix.number, known.size))
+        return True
+
+    def learn(
+        self, asked: bytes, outputs: dict[str, Array], text: bytes, buffers: list[memoryview]
+    ) -> None:
+        """Remembers an answer that is a short frame and something in a slot.
+
+        Args:
+          asked: the request's header.
+          outputs: what the model returned, each with an axis.
+          text: the answer's header.
+          buffers: its body, as `columns.encoded` lays it out.
+        """
+        arrays = outputs.values()
+        size = sum(b.nbytes for b in buffers)
+        short = frames.PREFIX.size + len(text) <= select.PIPE_BUF
+        if not (0 < size <= self._slots.slot_bytes and short):
+            return
+        if not all(a.size and a.dtype in _NATIVE for a in arrays):
+            return
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        padded = [-(-a.nbytes // columns.ALIGNMENT) * columns.ALIGNMENT for a in arrays]
+        starts = itertools.accumulate([0, *padded[:-1]])
+        self._known[asked] = _Answer(
+            [(a.dtype, a.shape) for a in arrays],
+            text,
+            [slice(at, at + a.nbytes) for at, a in zip(starts, arrays, strict=True)],
+            size,
+        )
