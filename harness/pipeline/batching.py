@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
 from harness.pipeline.batch_mates import same_answers, tried_in_parts
+from harness.pipeline.tracing import FIRST_TRACED, first_traced
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, Batch
 from harness.store.runs import RunFolder
@@ -38,6 +39,8 @@ class Batching:
     """A batch may hold so many."""
     why: str
     """Why not more, or what shows that so many change nothing."""
+    traced: int = FIRST_TRACED
+    """Of each window, where no guardrail judges features: as the versions' speed has it."""
 
 
 def largest_batch(
@@ -58,7 +61,12 @@ def largest_batch(
     """
     if run.has(BATCHING_FILE):
         return Batching(**run.read_json(BATCHING_FILE))
-    found = _measured(legs, batches, read, usual)
+    sizes = Counter({"": 0})
+    for batch in batches:
+        sizes[batch.window] += len(batch)
+    # Asked before larger batches are tried: what the floor took is what a traced batch takes.
+    traced = first_traced(max(sizes.values()), max(leg.mean_s for leg in legs))
+    found = replace(_measured(legs, batches, read, usual), traced=traced)
     run.write_json(BATCHING_FILE, found)
     return found
 

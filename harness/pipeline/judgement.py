@@ -207,7 +207,9 @@ def _replayed(
         every = (baseline, candidate) if anchor is None else (baseline, candidate, anchor)
         batching = largest_batch(prepared.run, every, prepared.batches, window.read, usual)
         manifest["batching"] = jsonable(batching)
-        batches = with_traces(schedule(prepared.orders, usual, batching.requests), policy)
+        batches = with_traces(
+            schedule(prepared.orders, usual, batching.requests), policy, batching.traced
+        )
         prepared = replace(prepared, batches=batches)
         manifest["batch_plan_sha256"] = plan_sha256(prepared.batches)
         with _second_legs(policy, recipes, singly=baseline.singly) as repeating:

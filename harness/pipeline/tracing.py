@@ -15,17 +15,39 @@ from harness.core.policies import Metric, Policy, Scope
 from harness.replay.order import Batch
 
 FIRST_TRACED = 20_000
-"""Requests of each window that are traced where no guardrail judges features."""
+"""Requests of each window that are traced where no guardrail judges features, at most."""
+_TRACE_S = 5.0
+"""Time that these may take a version, unless they are few beside the others:"""
+_TRACE_SHARE = 32
 
 
-def with_traces(batches: Sequence[Batch], policy: Policy) -> tuple[Batch, ...]:
-    """The schedule, with the batches marked that need no trace."""
+def first_traced(requests: int, each_s: float) -> int:
+    """How many requests are traced where no guardrail judges features.
+
+    Args:
+      requests: in the largest window.
+      each_s: time that one takes; 0 when nothing is known.
+    """
+    in_time = _TRACE_S / each_s if each_s else FIRST_TRACED
+    return int(min(FIRST_TRACED, max(in_time, requests // _TRACE_SHARE, 1)))
+
+
+def with_traces(
+    batches: Sequence[Batch], policy: Policy, first: int = FIRST_TRACED
+) -> tuple[Batch, ...]:
+    """The schedule, with the batches marked that need no trace.
+
+    Args:
+      batches: the schedule.
+      policy: its guardrails say whether features are judged.
+      first: requests of each window to trace where they are not.
+    """
     if judges_features(policy):
         return tuple(batches)
     before: Counter[str] = Counter()
     marked = []
     for batch in batches:
-        marked.append(replace(batch, trace=before[batch.window] < FIRST_TRACED))
+        marked.append(replace(batch, trace=before[batch.window] < first))
         before[batch.window] += len(batch)
     return tuple(marked)
 

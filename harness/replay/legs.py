@@ -162,6 +162,11 @@ class Leg:
             result = again if starved else None
         return self._answered(entry, result) if isinstance(result, BatchAnswer) else None
 
+    @property
+    def mean_s(self) -> float:
+        """Time a request, over the batches answered so far; 0 when none was."""
+        return self._speed.seconds / max(self._speed.requests, 1)
+
     def counters(self) -> LegCounters:
         """What happened so far."""
         return self._tally.counters()
@@ -229,7 +234,7 @@ class Leg:
 
     def _answered(self, entry: _Pending, answer: BatchAnswer) -> Observations:
         self._shapes.learn(answer)
-        self._speed.learn(answer)
+        self._speed.learn(answer, len(entry.batch))
         if entry.trace and answer.trace_error:
             self._tally.trace_faults += 1
         return observations_from_answer(entry.batch, answer, self._shapes)

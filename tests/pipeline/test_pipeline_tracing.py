@@ -56,6 +56,15 @@ def test_a_policy_without_them_sees_the_first_and_says_so(gated):
     assert f"not on the last {n - FIRST:,}" in said
 
 
+def test_slow_versions_are_traced_on_fewer_requests():
+    assert tracing.first_traced(100_000, 0.0) == tracing.FIRST_TRACED
+    assert tracing.first_traced(100_000, 20e-6) == tracing.FIRST_TRACED
+    assert tracing.first_traced(2_048, 5e-3) == 1000
+    assert tracing.first_traced(200_000, 5e-3) == 6250
+    assert tracing.first_traced(10**7, 5e-3) == tracing.FIRST_TRACED
+    assert tracing.first_traced(10, 60.0) == 1
+
+
 def test_only_judged_requests_are_said_to_lack_a_comparison():
     orders = [("newest", np.arange(50_000))]
     batches = tracing.with_traces(schedule(orders, 1024), policy_from_yaml(WITHOUT, "p"))
