@@ -24,5 +24,7 @@ class Quarantined:
     """What happened when it was tried alone."""
     rows: int
     """Model rows it carries."""
+    last_words: str
+    """What its process said last; "" when it did not die or said nothing. Untrusted."""
     inputs: Tensors
     """The traffic's inputs of this request, under the traffic's names, shape (rows, *trailing)."""

@@ -102,12 +102,17 @@ def _poison(role: str, notes: Sequence[Note], severity: Severity) -> list[Findin
             kind="poison_request",
             severity=Severity.INFO if note.request_id in others else severity,
             where=role,
-            what=f"request {note.request_id} fails by itself ({note.kind}): {note.message[:300]}",
+            what=f"request {note.request_id} fails by itself ({note.kind}): {note.message[:300]}"
+            f"{_last_words(note)}",
             remedy=_repeat(note),
             requests=(note.request_id,),
         )
         for note in mine[:LISTED]
     ]
+
+
+def _last_words(note: Note) -> str:
+    return f' (its last words: "{note.last_words}")' if note.last_words else ""
 
 
 def _repeat(note: Note) -> str:

@@ -30,7 +30,7 @@ from harness.replay.inputs import inputs_for_version
 from harness.replay.leg_counters import LegCaps, LegCounters, Tally
 from harness.replay.processes import Ended, Processes
 from harness.replay.recovery import Recovery, Speed
-from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure
+from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, spoken
 from harness.sandbox.process import Sandbox
 
 
@@ -287,5 +287,6 @@ def _quarantined(leg: str, batch: RequestBatch, index: int, fault: BatchFault) -
         cause=fault.cause,
         message=fault.message,
         rows=last - first,
+        last_words=spoken(fault.last_words),
         inputs={name: array[first:last].copy() for name, array in batch.inputs.items()},
     )

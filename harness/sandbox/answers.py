@@ -23,6 +23,8 @@ from harness.sandbox.nested_values import Forms, expect_declared, forms_from, ne
 MAX_TENSORS = 100_000
 MAX_NAME = 10_000
 MAX_TEXT = 4000
+MAX_WORDS = 300
+_FATAL = "Fatal Python error"
 _KEPT, _KEPT_BYTES = 64, 1 << 16
 _LEAST_BODY, _SLACK = 16 << 20, 4
 _GROUPS = ("outputs", "features", "trace_outputs", "leaves")
@@ -116,6 +118,19 @@ class BatchFault:
     """What more is known of it."""
     last_words: str = ""
     """End of the dead process's standard error: untrusted, for a person who investigates."""
+
+
+def spoken(last_words: str) -> str:
+    """The line of a dead process's standard error that says most, at most MAX_WORDS long.
+
+    What a library says before it gives up comes before Python's own account of the crash, whose many
+    lines only say where that was.
+    """
+    lines = [line.strip() for line in last_words.splitlines() if line.strip()]
+    fatal = next((i for i, line in enumerate(lines) if line.startswith(_FATAL)), None)
+    if fatal is not None:
+        lines = lines[: max(fatal, 1)]
+    return lines[-1][:MAX_WORDS] if lines else ""
 
 
 def spec_from_described(described: object) -> tuple[TensorSpec, bool]:

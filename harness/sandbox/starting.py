@@ -17,6 +17,7 @@ from harness.sandbox.answers import (
     LoadFailure,
     expect_kind,
     hello_from_header,
+    spoken,
     text_from,
 )
 from harness.sandbox.channel import ChannelClosed, ChannelTimeout
@@ -243,8 +244,8 @@ def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:
 def load_failure_from_child(child: ChildProcess, error: Exception) -> LoadFailure:
     """Ends a child that did not get as far as loading; its last words tell of missing packages."""
     kind, message = child.explain(error)
-    last = child.last_words.splitlines()[-1:] if kind == "crash" else []
-    return LoadFailure(kind=kind, message=": ".join([message, *last]))
+    last = spoken(child.last_words) if kind == "crash" else ""
+    return LoadFailure(kind=kind, message=f"{message}: {last}" if last else message)
 
 
 def _texts_by_name(given: object) -> dict[str, str]:

@@ -44,6 +44,8 @@ class Note:
     """Model rows it carries."""
     file: str
     """Its inputs, relative to the run folder; "" when they cannot be saved as a table."""
+    last_words: str = ""
+    """What its process said last; "" when it did not die or said nothing. Untrusted."""
 
 
 def write_quarantined(run: Path, item: Quarantined) -> None:
@@ -60,7 +62,7 @@ def write_quarantined(run: Path, item: Quarantined) -> None:
         write_atomically(folder / f"{stem}.npz", buffer.getvalue())
     note = {
         "leg": item.leg, "request_id": item.request_id, "kind": item.kind.name.lower(),
-        "cause": item.cause.value, "message": item.message, "rows": item.rows,
+        "cause": item.cause.value, "message": item.message, "rows": item.rows, "last_words": item.last_words,
         "file": f"{FOLDER}/{stem}.npz" if table is not None else "",
     }  # fmt: skip
     write_atomically(folder / f"{stem}.json", json.dumps(note, indent=1).encode())

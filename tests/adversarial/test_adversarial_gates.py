@@ -112,6 +112,9 @@ def test_a_candidate_that_does_harm_is_rolled_back(gate, tmp_path, harm, kind, t
 def test_a_quarantined_request_fails_the_same_way_in_a_comparison(gate, harness, tmp_path):
     bad = candidate(tmp_path, hostile.CRASH, hostile.POISON)
     _, _, kinds, _ = gate(bad, poison=POISONED)
+    (told,) = {f["what"] for f in kinds["poison_request"][:1]}
+    assert "was killed by SIGFPE" in told
+    assert 'its last words: "Fatal Python error: Floating point exception"' in told
     (file,) = {f["remedy"].split("RUN/")[1] for f in kinds["poison_request"][:1]}
     ran = harness("compare", tmp_path / "baseline.onnx", bad, "-i", tmp_path / "run" / file, "-q")
     assert ran.code == 1

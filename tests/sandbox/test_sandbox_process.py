@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from harness.core.errors import GateError, SandboxError, UsageError
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure
+from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, spoken
 from harness.sandbox.process import Sandbox
 
 LIMITS = SandboxPolicy()
@@ -357,3 +357,24 @@ def test_a_parent_that_is_interrupted_or_killed_takes_the_child_with_it(tmp_path
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.perf_counter() < until
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", ""),
+        ("\n \n", ""),
+        ("Traceback\n  File x\nModuleNotFoundError: no numpy\n", "ModuleNotFoundError: no numpy"),
+        (
+            "terminate called\n  what():  bad shape\nFatal Python error: Aborted\n\nCurrent thread 0x1:\n",
+            "what():  bad shape",
+        ),
+        (
+            "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1:\nExtension modules: numpy",
+            "Fatal Python error: Segmentation fault",
+        ),
+        ("x" * 500, "x" * 300),
+    ],
+)
+def test_the_line_that_says_most_is_told(said, told):
+    assert spoken(said) == told

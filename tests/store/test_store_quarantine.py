@@ -1,5 +1,7 @@
 """Poison requests in a run folder come back through the reader of `--inputs`."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +18,7 @@ def item(request_id="r-1", leg="candidate", **inputs):
     rows = len(next(iter(inputs.values())))
     return Quarantined(
         leg=leg, request_id=request_id, kind=Outcome.CRASH, cause=Cause.UNKNOWN, message="SIGFPE",
-        rows=rows, inputs=inputs,
+        rows=rows, last_words="what(): no", inputs=inputs,
     )  # fmt: skip
 
 
@@ -39,6 +41,7 @@ def test_what_is_saved_is_read_as_inputs(tmp_path_factory, request_id, text, num
     write_quarantined(folder, item(request_id, s=strings, f=floats, v=np.array([values])))
     note, piece = read_back(folder)
     assert (note.request_id, note.kind, note.message) == (request_id, "crash", "SIGFPE")
+    assert note.last_words == "what(): no"
     assert piece.inputs["s"].tolist() == [text]
     assert piece.inputs["f"].tobytes() == floats.tobytes()
     assert piece.inputs["v"].tolist() == [values]
@@ -66,6 +69,15 @@ def test_ids_that_look_like_paths_stay_in_the_folder(tmp_path):
         write_quarantined(folder, item(request_id, x=np.zeros(1)))
     assert len(list((tmp_path / "run" / "quarantine").glob("*.npz"))) == 5
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_note_from_before_last_words_were_kept_is_read(tmp_path):
+    write_quarantined(tmp_path, item(x=np.zeros(1)))
+    (file,) = (tmp_path / "quarantine").glob("*.json")
+    content = json.loads(file.read_text())
+    del content["last_words"]
+    file.write_text(json.dumps(content))
+    assert [note.last_words for note in read_notes(tmp_path)] == [""]
 
 
 def test_the_same_request_is_kept_once_a_version(tmp_path):
