@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from harness.cli.options import as_json_option, creatable, existing
+from harness.cli.tls import client_tls, server_tls, tls_options
 
 _EPILOG = """Example: harness canary --listen 0.0.0.0:8001 --baseline old:8001 --candidate new:8001
 --policy policy.yaml --out canary
@@ -26,6 +28,8 @@ Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy
 @click.option("--candidate", metavar="HOST:PORT", default="", help="The new version.")
 @click.option("--candidate-id", metavar="TEXT", default="",
               help="Its version or digest: a restart with another one is refused.")  # fmt: skip
+@click.option("--model", metavar="NAME", default="",
+              help="Split only requests for this model (default: all); others go to the baseline.")  # fmt: skip
 @click.option("--policy", "-p", type=click.Path(path_type=Path), callback=existing,
               help="Policy with a `live` section that has `steps`.")  # fmt: skip
 @click.option("--out", "-o", type=click.Path(path_type=Path), callback=creatable,
@@ -46,11 +50,13 @@ Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy
               help="End with the verdict (default: serve on, from the version that it chose).")  # fmt: skip
 @click.option("--follow", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Serve nothing: print what the canary in this folder says, until its verdict.")  # fmt: skip
+@tls_options
 @as_json_option
 def command(
-    listen: str, baseline: str, candidate: str, candidate_id: str, policy: Path | None,
+    listen: str, baseline: str, candidate: str, candidate_id: str, model: str, policy: Path | None,
     out: Path | None, seed: str, labels: Path | None, judge_listen: str, look_every: float,
     exit_when_decided: bool, follow: Path | None, as_json: bool,
+    **tls: Any,  # noqa: ANN401 - read by name in cli.tls
 ) -> int:  # fmt: skip
     """Split live traffic between two versions by unit, judge it as it goes, and act on the verdict.
 
@@ -75,7 +81,8 @@ def command(
     options = CanaryOptions(
         policy=policy or Path(), out=out or Path(), seed=seed, listen=listen, baseline=baseline,
         candidate=candidate, candidate_id=candidate_id, labels=labels, judge_listen=judge_listen,
-        batch_s=look_every, exit_when_decided=exit_when_decided,
+        batch_s=look_every, exit_when_decided=exit_when_decided, model=model, tls=server_tls(tls),
+        upstream_tls=client_tls(tls),
     )  # fmt: skip
 
     def told(line: str) -> None:

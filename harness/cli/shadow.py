@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from harness.cli.options import as_json_option, creatable, existing, size
+from harness.cli.tls import client_tls, server_tls, tls_options
 
 
 @click.command("shadow", short_help="Serve the baseline, show copies to the candidate, compare.",
@@ -21,6 +23,12 @@ from harness.cli.options import as_json_option, creatable, existing, size
 )
 @click.option("--candidate-id", metavar="TEXT", default="",
               help="Its version or digest: a restart with another one is refused.")  # fmt: skip
+@click.option(
+    "--model",
+    metavar="NAME",
+    default="",
+    help="Mirror only requests for this model (default: all).",
+)
 @click.option("--policy", "-p", type=click.Path(path_type=Path), callback=existing,
               help="Policy with a `live` section without steps (default: compare, decide nothing).")  # fmt: skip
 @click.option("--out", "-o", type=click.Path(path_type=Path), callback=creatable, required=True,
@@ -43,11 +51,13 @@ from harness.cli.options import as_json_option, creatable, existing, size
               help="Larger requests are not mirrored; a larger answer of the candidate is a failure.")  # fmt: skip
 @click.option("--keep", default="1GiB", show_default=True, callback=size,
               help="Room for disagreements, each with both answers; further ones are counted.")  # fmt: skip
+@tls_options
 @as_json_option
 def command(
-    listen: str, baseline: str, candidate: str, candidate_id: str, policy: Path | None, out: Path,
+    listen: str, baseline: str, candidate: str, candidate_id: str, model: str, policy: Path | None, out: Path,
     sample: float, seed: int, concurrency: int, deadline: float, queue_bytes: int,
     max_message: int, keep: int, as_json: bool,
+    **tls: Any,  # noqa: ANN401 - read by name in cli.tls
 ) -> int:  # fmt: skip
     """Serve the baseline to production and show a share of its requests to the candidate.
 
@@ -65,6 +75,7 @@ def command(
         listen=listen, baseline=baseline, candidate=candidate, candidate_id=candidate_id,
         policy=policy, out=out, sample=sample, seed=seed, concurrency=concurrency,
         deadline_s=deadline, queue_bytes=queue_bytes, message_bytes=max_message, keep_bytes=keep,
+        model=model, tls=server_tls(tls), upstream_tls=client_tls(tls),
     )  # fmt: skip
     result = serve_shadow(options, lambda line: click.echo(line, err=True))
     click.echo(result.to_json() if as_json else result.to_text())

@@ -39,6 +39,8 @@ _ENDINGS = {
     "Start a new canary in another folder.",
     "state_not_saved": "The evidence cannot be saved ({what}): traffic goes to the baseline. "
     "Make room, then start a new canary in another folder.",
+    "version_changed": "A version was changed meanwhile ({what}): the evidence is about neither, and "
+    "traffic goes to the baseline. Start a new canary in another folder.",
     "judge_failed": "The judge itself failed ({what}): traffic goes to the baseline. "
     "Please report it.",
     "observations_lost": "{what} requests left no trace when the process ended: what they would have "
@@ -82,6 +84,7 @@ class Canary:
         self._losses = tuple(g.name for g in live.guardrails if g.metric is LiveMetric.LOSS)
         self._intake = Intake(live, self._split, noted)
         self._intake.at(0, self._ascent.share)
+        self._versions: dict[str, str] = {}
         self._number = 0
         self._n_requests = 0
         self._until_ns = 0
@@ -131,6 +134,19 @@ class Canary:
     def left_out(self, seq: int, reason: str) -> None:
         """Takes a request back that enters nothing; see `Intake.left_out`."""
         self._intake.left_out(seq, reason)
+
+    def saw_versions(self, candidate: bool, versions: Iterable[str]) -> None:
+        """Holds an arm to the first version that it answered with: another one is another question.
+
+        Args:
+          candidate: the arm.
+          versions: that its answers say they are of.
+        """
+        arm = "candidate" if candidate else "baseline"
+        for version in sorted(versions):
+            first = self._versions.setdefault(arm, version)
+            if version != first:
+                self.stop("version_changed", f"the {arm} was {first} and is {version}")
 
     def labelled(self, label: Label) -> None:
         """Takes in a label whose unit is named as requests name it."""
@@ -231,7 +247,7 @@ class Canary:
         """Ends in HOLD: all traffic to the baseline. What has ended stays as it is.
 
         Args:
-          reason: budget_spent, state_damaged, state_not_saved, judge_failed or observations_lost.
+          reason: one of those that end a canary by themselves: budget_spent, state_damaged …
           what: completes its sentence.
         """
         self._end(Decision.HOLD, reason, _ENDINGS[reason].format(what=what))
@@ -316,6 +332,7 @@ class Canary:
             "until_ns": self._until_ns,
             "n_requests": self._n_requests,
             "counts": self.counts,
+            "versions": self._versions,
             "ending": None if self._ending is None else [self._ending[0].value, *self._ending[1:]],
         }
         return sealed(self._plan, body)
@@ -349,7 +366,7 @@ class Canary:
         canary._intake.entered(int(body["entered_seq"]), int(body["last_ns"]))
         canary._number, canary._until_ns = int(body["number"]), int(body["until_ns"])
         canary._n_requests = int(body["n_requests"])
-        canary.counts = body["counts"]
+        canary.counts, canary._versions = body["counts"], dict(body["versions"])
         if body["ending"] is not None:
             decision, reason, explanation = body["ending"]
             canary._ending = Decision(decision), reason, explanation

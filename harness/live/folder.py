@@ -230,7 +230,13 @@ class CanaryFolder:
         """
         self._run.write_json(
             "evidence.json",
-            {"evidence": evidence, "standing": standing, "identity": self._identity},
+            {
+                "evidence": evidence,
+                "standing": standing,
+                "identity": self._identity,
+                "decision": standing.decision,
+                "reason": standing.reason,
+            },
         )
         record = DecisionRecord(
             decision=standing.decision,

@@ -141,6 +141,7 @@ class Keeper:
 _NOTES = {
     "without_unit": "{n:,} requests named no unit: the baseline answered them, and they are not judged",
     "not_split": "{n:,} calls other than ModelInfer, streams among them, went to the baseline",
+    "other_models": "{n:,} requests asked for another model and went to the baseline",
     "never_answered": "{n:,} requests had no answer in time and count as failed",
     "not_observed": "{n:,} answers were dropped before they were measured; they count as failed",
     "lost_at_a_restart": "{n:,} requests were lost when the process ended; they count as failed",

@@ -30,6 +30,7 @@ from harness.live.diffing import Mirrored
 from harness.live.mirror_judge import MirrorJudge, MirrorReport
 from harness.live.values import Answered
 from harness.record.frames import FrameReader
+from harness.record.tls import ClientTls
 from harness.record.upstream import Upstream
 from harness.store.files import write_atomically
 
@@ -66,6 +67,8 @@ class MirrorOptions:
     """Of disagreements."""
     look_s: float
     """Between two looks."""
+    tls: dict[str, str | None] | None
+    """Towards the candidate: `record.tls.ClientTls`; None = plain text."""
 
     def to_json(self) -> str:
         """As the process reads it."""
@@ -79,7 +82,8 @@ class _Mirror:
         self._options = options
         self._judge = judge
         limit = (("grpc.max_receive_message_length", options.answer_bytes),)
-        self._upstream = Upstream(options.candidate, name="candidate", options=limit)
+        tls = None if options.tls is None else _tls(options.tls)
+        self._upstream = Upstream(options.candidate, name="candidate", tls=tls, options=limit)
         self._free = asyncio.Semaphore(options.concurrency)
         self._done: deque[tuple[int | None, Mirrored]] = deque()
         self._done_bytes = 0
@@ -147,6 +151,11 @@ class _Mirror:
         done = [self._done.popleft() for _ in range(len(self._done))]
         self._done_bytes = 0
         await asyncio.to_thread(self._judge.turn, done)
+
+
+def _tls(given: dict[str, str | None]) -> ClientTls:
+    files = {part: Path(found) for part in ("ca", "cert", "key") if (found := given[part])}
+    return ClientTls(**files, server_name=given["server_name"] or "")
 
 
 def _say(to: socket.socket, **words: object) -> None:

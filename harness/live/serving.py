@@ -23,6 +23,7 @@ from harness.live.policy import read_live_policy
 from harness.live.steady_clock import SteadyClock
 from harness.live.watcher import Watcher
 from harness.record.proxy import Proxy
+from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
 
 EXIT_CODES = {Decision.PROMOTE: 0, Decision.ROLLBACK: 1, Decision.HOLD: 3}
@@ -47,6 +48,12 @@ class CanaryOptions:
     """host:port."""
     candidate_id: str = ""
     """Version or digest of the candidate: a restart with another one is refused."""
+    model: str = ""
+    """The only one that is split; "" = whatever is asked for."""
+    tls: ServerTls | None = None
+    """Towards clients; None = plain text."""
+    upstream_tls: ClientTls | None = None
+    """Towards both versions; None = plain text."""
     labels: Path | None = None
     """JSON lines that somebody appends to."""
     judge_listen: str = ""
@@ -90,10 +97,12 @@ def serve_canary(
 
     async def served() -> Standing:
         upstreams = (
-            Upstream(options.baseline, name="baseline"),
-            Upstream(options.candidate, name="candidate"),
+            Upstream(options.baseline, name="baseline", tls=options.upstream_tls),
+            Upstream(options.candidate, name="candidate", tls=options.upstream_tls),
         )
-        watcher = Watcher(canary, folder, live, upstreams, clock, labels)
+        watcher = Watcher(
+            canary, folder, live, upstreams, clock, labels=labels, model=options.model
+        )
         return await _Served(options, watcher, upstreams).until_the_end(told)
 
     standing = asyncio.run(served())
@@ -163,7 +172,7 @@ class _Served:
     ) -> None:
         self._options = options
         self._watcher = watcher
-        self._proxy = Proxy(watcher.route, [watcher], upstreams=upstreams)
+        self._proxy = Proxy(watcher.route, [watcher], upstreams=upstreams, tls=options.tls)
         self._judge = JudgeServer(lambda: (watcher.standing, 0), None)
         self._stop = asyncio.Event()
 

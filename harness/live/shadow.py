@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.core.calls import Call
 from harness.core.errors import UsageError
+from harness.core.jsonable import jsonable
 from harness.live.mirror_process import REPORT, MirrorOptions
 from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
 from harness.record.beside import start_beside
@@ -22,8 +23,10 @@ from harness.record.frames import frame_from_call
 from harness.record.outbox import Outbox
 from harness.record.proxy import Proxy
 from harness.record.sampling import Sampler
+from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
 from harness.wire import MODEL_INFER
+from harness.wire.scan import MODEL_NAME, bytes_field
 
 _GRACE_S = 5.0
 _COMPARE_S = 30.0
@@ -48,6 +51,12 @@ class ShadowOptions:
     """Its version or digest: a restart with another one is refused."""
     policy: Path | None = None
     """With a live section without steps; None = differences are counted and nothing is decided."""
+    model: str = ""
+    """The only one that is mirrored; "" = whatever is asked for."""
+    tls: ServerTls | None = None
+    """Towards clients; None = plain text."""
+    upstream_tls: ClientTls | None = None
+    """Towards both versions; None = plain text."""
     sample: float = 1.0
     """Share of the requests that is mirrored."""
     seed: int = 0
@@ -72,6 +81,7 @@ class Mirror:
 
     sampler: Sampler
     message_bytes: int
+    model: bytes = b""
     outbox: Outbox | None = None
     mirrored: int = 0
     not_mirrored: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NOT_MIRRORED, 0))
@@ -88,6 +98,8 @@ class Mirror:
         """Why it is not mirrored; "" = it is."""
         if call.method != MODEL_INFER:
             return "other_calls"
+        if self.model and bytes_field(call.request, MODEL_NAME) != self.model:
+            return "other_models"
         if not self.sampler.keeps(call.request):
             return "sampled_out"
         if max(len(call.request), len(call.response)) > self.message_bytes:
@@ -117,15 +129,17 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    mirror = Mirror(Sampler(options.sample, options.seed), options.message_bytes)
+    mirror = Mirror(
+        Sampler(options.sample, options.seed), options.message_bytes, options.model.encode()
+    )
     process, ours, said = await start_beside("harness.live.mirror_process", _for_process(options))
     if "error" in said:
         ours.close()
         await asyncio.to_thread(process.wait)
         raise UsageError(f"--out {options.out}", str(said["error"]), "Correct the command.")
     mirror.outbox = Outbox(loop, ours, most_bytes=options.queue_bytes, most=_MOST)
-    upstream = Upstream(options.baseline, name="baseline")
-    proxy = Proxy(lambda *_: upstream, [mirror], upstreams=[upstream])
+    upstream = Upstream(options.baseline, name="baseline", tls=options.upstream_tls)
+    proxy = Proxy(lambda *_: upstream, [mirror], upstreams=[upstream], tls=options.tls)
     try:
         told(f"shadow: serving on port {await proxy.start(options.listen)}")
         while not ended.is_set():
@@ -186,4 +200,5 @@ def _for_process(options: ShadowOptions) -> str:
         baseline=options.baseline, policy="" if options.policy is None else str(options.policy),
         seed=str(options.seed), concurrency=options.concurrency, deadline_s=options.deadline_s,
         answer_bytes=options.message_bytes, keep_bytes=options.keep_bytes, look_s=options.look_s,
+        tls=None if options.upstream_tls is None else jsonable(options.upstream_tls),
     ).to_json()  # fmt: skip

@@ -13,6 +13,7 @@ from harness.core.calls import Call, Metadata
 from harness.core.errors import HarnessError
 from harness.core.live import Live, OnFailure, Standing
 from harness.live.arms import Arm, ForgivingArm, judged
+from harness.live.arrivals import Arrival
 from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
 from harness.live.keeper import Keeper
@@ -22,6 +23,7 @@ from harness.live.unit_key import unit_of
 from harness.live.values import Answered, Measurer
 from harness.record.upstream import Callee, Upstream
 from harness.wire import MODEL_INFER
+from harness.wire.scan import MODEL_NAME, MODEL_VERSION, bytes_field
 
 _MOST_BYTES = 256 << 20
 """Answers that wait to be measured; beyond it they enter as not observed."""
@@ -37,6 +39,7 @@ class Watcher:
       upstreams: (baseline, candidate).
       clock: of arrivals.
       labels: None = none come.
+      model: the only one that is split; "" = whatever is asked for.
     """
 
     def __init__(
@@ -46,13 +49,16 @@ class Watcher:
         live: Live,
         upstreams: tuple[Upstream, Upstream],
         clock: SteadyClock,
+        *,
         labels: LabelFile | None = None,
+        model: str = "",
     ) -> None:
         self._canary = canary
         self._live = live
         self._baseline, self._candidate = upstreams
         self._clock = clock
         self._labels = labels
+        self._model = model.encode()
         self._measurers = {arm: Measurer(live) for arm in (False, True)}
         self._told: deque[tuple[bool, int, Answered | None]] = deque()
         # Each is written by one thread only; what waits is their difference.
@@ -65,20 +71,30 @@ class Watcher:
     def route(self, method: str, request: bytes, metadata: Metadata) -> Callee:
         """Who answers a call."""
         canary = self._canary
-        if method == MODEL_INFER and not canary.ended:
+        if method != MODEL_INFER:
+            return self._not_split("not_split", mine=not self._model)
+        if self._model and bytes_field(request, MODEL_NAME) != self._model:
+            return self._not_split("other_models", mine=False)
+        arrival = None
+        if not canary.ended:
             unit = unit_of(self._live.unit, self._live.unit_in, request, metadata)
             arrival = canary.route(unit, self._clock.now_ns())
-            if arrival is not None:
-                if not arrival.candidate:
-                    return Arm(self._baseline, arrival)
-                if self._live.on_failure is OnFailure.BASELINE:
-                    return ForgivingArm(
-                        self._candidate, arrival, self._baseline, self._candidate_failed
-                    )
-                return Arm(self._candidate, arrival)
-        elif method != MODEL_INFER and not canary.ended:
-            canary.count("not_split")
-        return self._candidate if canary.standing_arm else self._baseline
+        if arrival is None:
+            return self._candidate if canary.standing_arm else self._baseline
+        return self._arm(arrival)
+
+    def _not_split(self, reason: str, *, mine: bool) -> Callee:
+        """A call that is not judged: the baseline's, until the candidate has taken its place."""
+        if not self._canary.ended:
+            self._canary.count(reason)
+        return self._candidate if mine and self._canary.standing_arm else self._baseline
+
+    def _arm(self, arrival: Arrival) -> Callee:
+        if not arrival.candidate:
+            return Arm(self._baseline, arrival)
+        if self._live.on_failure is OnFailure.BASELINE:
+            return ForgivingArm(self._candidate, arrival, self._baseline, self._candidate_failed)
+        return Arm(self._candidate, arrival)
 
     def offer(self, call: Call) -> None:
         """Hears of a finished call."""
@@ -142,6 +158,7 @@ class Watcher:
         for arm, (seqs, answers) in come.items():
             if not seqs:
                 continue
+            self._canary.saw_versions(arm, _versions(answers))
             found = self._measurers[arm].measure(answers)
             self._unfit |= dict(found.unfit)
             for i, seq in enumerate(seqs):
@@ -157,3 +174,9 @@ class Watcher:
         if self._labels and self._labels.unreadable:
             said.append(f"{self._labels.unreadable:,} lines of the label file are no labels")
         return tuple(said)
+
+
+def _versions(answers: list[Answered]) -> set[str]:
+    """Versions that answers say they are of; those that say none are left out."""
+    found = {bytes_field(a.response, MODEL_VERSION) for a in answers}
+    return {version.decode("utf-8", "replace") for version in found if version}

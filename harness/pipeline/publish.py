@@ -167,6 +167,11 @@ def _render(run: RunFolder, form: str) -> str:
     files = {n: run.read_json(f"{n}.json") if run.has(f"{n}.json") else None for n in _JSON}
     if files["manifest"] is None:
         raise UsageError(str(run.path), "the run ended before it was prepared", "Start a new run.")
+    kind = files["manifest"].get("kind")
+    if kind is not None:
+        what = f"holds a {kind} of live traffic, which has no report page"
+        remedy = "Read its decision.json, or give the folder to `harness canary --follow`."
+        raise UsageError(str(run.path), what, remedy)
     _check_decision(run, files["decision"], files["evidence"])
     view = report.view_from_run(**files)
     if form == "terminal":

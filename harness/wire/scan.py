@@ -9,6 +9,8 @@ from __future__ import annotations
 
 REQUEST_ID = 3
 """`id` of ModelInferRequest and of ModelInferResponse."""
+MODEL_NAME, MODEL_VERSION = 1, 2
+"""`model_name` and `model_version` of both."""
 STREAM_ERROR, STREAM_RESPONSE = 1, 2
 """`error_message` and `infer_response` of ModelStreamInferResponse."""
 

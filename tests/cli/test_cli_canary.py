@@ -66,6 +66,7 @@ def test_a_policy_that_is_not_understood_is_refused(harness, tmp_path, old, new,
         (("--policy", "{policy}", "--out", "out", *SERVE[2:], "--listen", "nowhere:1"), "cannot be listened on"),
         (("--policy", "{policy}", "--out", "out", "--judge-listen", "nowhere:1"), "cannot be listened on"),
         (("--follow", "nothing"), "no canary's folder"),
+        (("--policy", "{policy}", "--out", "out", *SERVE, "--tls-cert", "{policy}"), "Give both files"),
     ],
 )  # fmt: skip
 def test_a_command_that_cannot_be_meant_is_refused(harness, policy, words, says):
@@ -82,6 +83,17 @@ def test_a_folder_of_another_canary_is_refused(harness, policy, tmp_path):
     CanaryFolder.start(tmp_path / "out", live, asked, POLICY)[0].close()
     ran = harness("canary", *SERVE, "--policy", policy, "--out", tmp_path / "out")
     assert (ran.code, "another candidate" in ran.err) == (2, True)
+
+
+def test_a_report_of_a_canary_is_told_where_to_look(harness, policy, tmp_path):
+    from harness.live.folder import CanaryFolder, Identity
+    from harness.live.policy import read_live_policy
+
+    live = read_live_policy(policy)
+    asked = Identity.of(live, seed="s", baseline="b", candidate="c")
+    CanaryFolder.start(tmp_path / "out", live, asked, POLICY)[0].close()
+    ran = harness("report", tmp_path / "out")
+    assert (ran.code, "canary --follow" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -277,3 +277,17 @@ def test_a_state_goes_on_to_the_same_answers():
         one = Canary.from_state(json.loads(json.dumps(one.state())), live(LOSSES), "s")
     assert one.evidence() == other.evidence()
     assert one.evidence()[1].n > 0  # labelled units
+
+
+def test_a_version_that_changes_meanwhile_is_hold_also_over_a_restart():
+    traffic, watched = Traffic(19), canary()
+    watched.saw_versions(True, {"2"})
+    watched.saw_versions(False, {"1"})
+    traffic.turn(watched)
+    watched = Canary.from_state(watched.state(), live(), "s")
+    watched.saw_versions(False, {"1"})
+    assert not watched.ended
+    watched.saw_versions(True, {"2", "3"})
+    assert watched.standing().reason == "version_changed"
+    assert "candidate was 2 and is 3" in watched.standing().explanation
+    assert traffic.request(watched) is None

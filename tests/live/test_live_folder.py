@@ -264,3 +264,4 @@ def test_decision_and_evidence_are_written_as_in_a_run(tmp_path):
     assert decision["evidence_sha256"] == sha256_of_file(tmp_path / "c" / "evidence.json")
     evidence = json.loads((tmp_path / "c" / "evidence.json").read_text())
     assert evidence["evidence"][0]["verdict"] == "FAIL"
+    assert (evidence["decision"], evidence["reason"]) == (decision["decision"], decision["reason"])

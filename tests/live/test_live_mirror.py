@@ -1,5 +1,7 @@
 """The mirror's parts in this process: sampling and drops, comparison, values, room for disagreements."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -124,23 +126,26 @@ class Full:
 
 
 def test_the_tap_counts_whatever_it_does_not_mirror():
-    mirror = Mirror(Sampler(1.0, 0), 1_000, Full(3))
+    mirror = Mirror(Sampler(1.0, 0), 1_000, b"m", Full(3))
     for i in range(5):
         mirror.offer(call(i))
     mirror.offer(call(5, response=b"x" * 2_000))
     mirror.offer(call(6, method="/inference.GRPCInferenceService/ServerLive"))
+    other = request_bytes("n", {"x": np.ones((1, 2), np.float32)}, "8")
+    mirror.offer(replace(call(8), request=other))
     mirror.outbox.broken = True
     mirror.offer(call(7))
     assert mirror.mirrored == 3
     assert mirror.not_mirrored == {
         "sampled_out": 0, "queue_full": 2, "too_large": 1, "mirror_gone": 1, "other_calls": 1,
+        "other_models": 1,
     }  # fmt: skip
 
 
 def test_the_sample_is_seeded():
     found = []
     for seed in (5, 5, 6):
-        mirror = Mirror(Sampler(0.3, seed), 1_000, Full(10_000))
+        mirror = Mirror(Sampler(0.3, seed), 1_000, outbox=Full(10_000))
         kept = []
         for i in range(300):
             before = mirror.mirrored

@@ -1,0 +1,121 @@
+"""What the proxy asks of a canary: who answers which call."""
+
+import numpy as np
+import pytest
+from canaries import POLICY, live
+
+from harness.core.calls import Call
+from harness.core.verdicts import Decision
+from harness.live.arms import judged
+from harness.live.folder import CanaryFolder, Identity
+from harness.live.steady_clock import SteadyClock
+from harness.live.watcher import Watcher
+from harness.wire import MODEL_INFER, MODEL_STREAM_INFER
+from harness.wire.messages import request_bytes, response_bytes
+
+READY = "/inference.GRPCInferenceService/ModelReady"
+
+
+class Up:
+    def __init__(self, name):
+        self.name = name
+
+
+@pytest.fixture
+def watching(tmp_path):
+    def make(model="", changes=""):
+        found = live(POLICY.replace("unit: user", "unit: x-user") + changes)
+        asked = Identity.of(found, seed="s", baseline="b", candidate="c")
+        folder, canary = CanaryFolder.start(tmp_path / "c", found, asked, POLICY)
+        ups = Up("baseline"), Up("candidate")
+        return Watcher(canary, folder, found, ups, SteadyClock(), model=model), canary
+
+    return make
+
+
+def request(model="m"):
+    return request_bytes(model, {"x": np.ones((1, 1), np.float32)}, "1")
+
+
+def meta(user):
+    return (("x-user", user),)
+
+
+def told(arm, score=0.3, code=0, version="1"):
+    answer = response_bytes("m", version, {"probability": np.array([[score]], np.float32)}, "")
+    return Call(
+        ts_ns=1, latency_ns=10**6, method=MODEL_INFER, code=code, details="", request=b"",
+        response=b"" if code else answer, metadata=(), trailing=(), upstream=arm.name,
+    )  # fmt: skip
+
+
+def test_answers_find_their_requests_and_enter_once(watching):
+    watcher, _ = watching()
+    arms = [watcher.route(MODEL_INFER, request(), meta(f"u{i}")) for i in range(40)]
+    assert [judged(arm.name)[1] for arm in arms] == list(range(1, 41))
+    for arm in reversed(arms):
+        watcher.offer(told(arm))
+    watcher.turn()
+    assert watcher.standing.n_closed == 40
+    assert 0 < sum(judged(arm.name)[0] for arm in arms) < 12
+
+
+@pytest.mark.parametrize("method", [READY, MODEL_STREAM_INFER])
+def test_other_calls_are_the_baseline_s_until_a_promotion(watching, method):
+    watcher, canary = watching()
+    assert watcher.route(method, b"", ()).name == "baseline"
+    assert canary.counts == {"not_split": 1}
+    canary._end(Decision.PROMOTE, "x", "x")
+    assert watcher.route(method, b"", ()).name == "candidate"
+    assert watcher.route(MODEL_INFER, request(), meta("u")).name == "candidate"
+
+
+def test_only_the_named_model_is_split_and_promoted(watching):
+    watcher, canary = watching(model="m")
+    assert watcher.route(MODEL_INFER, request("other"), meta("u")).name == "baseline"
+    assert judged(watcher.route(MODEL_INFER, request("m"), meta("u")).name)
+    assert canary.counts == {"other_models": 1}
+    canary._end(Decision.PROMOTE, "x", "x")
+    assert watcher.route(MODEL_INFER, request("other"), meta("u")).name == "baseline"
+    assert watcher.route(READY, b"", ()).name == "baseline"
+    assert watcher.route(MODEL_INFER, request("m"), meta("u")).name == "candidate"
+
+
+def test_a_version_that_changes_ends_it(watching):
+    watcher, _ = watching()
+    for i in range(60):
+        watcher.offer(told(watcher.route(MODEL_INFER, request(), meta(f"u{i}"))))
+    watcher.turn()
+    assert not watcher.standing.final
+    for i in range(60, 120):
+        arm = watcher.route(MODEL_INFER, request(), meta(f"u{i}"))
+        watcher.offer(told(arm, version="2" if judged(arm.name)[0] else "1"))
+    watcher.turn()
+    assert (watcher.standing.reason, watcher.standing.final) == ("version_changed", True)
+
+
+def test_answers_beyond_the_room_enter_as_not_observed(watching, monkeypatch):
+    from harness.live import watcher as module
+
+    monkeypatch.setattr(module, "_MOST_BYTES", 400)
+    watcher, _ = watching()
+    for i in range(20):
+        watcher.offer(told(watcher.route(MODEL_INFER, request(), meta(f"u{i}"))))
+    watcher.turn()
+    counts = dict(watcher.standing.counts)
+    assert 0 < counts["not_observed"] < 20
+    assert watcher.standing.n_closed == 20
+    for i in range(20, 24):  # there is room again
+        watcher.offer(told(watcher.route(MODEL_INFER, request(), meta(f"u{i}"))))
+    watcher.turn()
+    assert dict(watcher.standing.counts) == counts
+
+
+def test_an_answer_without_the_policy_s_output_is_not_measured_and_said(watching):
+    watcher, _ = watching()
+    arm = watcher.route(MODEL_INFER, request(), meta("u"))
+    answer = response_bytes("m", "1", {"other": np.zeros((1, 1), np.float32)}, "")
+    call = told(arm)
+    watcher.offer(Call(**{f: getattr(call, f) for f in call.__slots__} | {"response": answer}))
+    watcher.turn()
+    assert "no output 'probability'" in watcher.notes()[0]
