@@ -95,7 +95,7 @@ FORMS = ["kserve.parquet", "kserve.csv", "sagemaker.CSV", "sagemaker.JSON", "sag
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**30), count=st.integers(1, 6), rows=st.integers(1, 3))
 def test_an_exchange_comes_back_as_it_was_logged(form, seed, count, rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("import")
@@ -108,7 +108,7 @@ def test_an_exchange_comes_back_as_it_was_logged(form, seed, count, rows, tmp_pa
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**30))
 def test_damaged_files_are_an_error_or_every_record_is_counted(form, seed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")

@@ -211,7 +211,7 @@ def alarms(shift_s, times, n=600):
 
 
 def test_equal_delays_alarm_at_most_at_the_level_though_the_younger_half_is_censored():
-    assert binomtest(alarms(0, 300), 300, 0.05, alternative="greater").pvalue > 0.001
+    assert binomtest(alarms(0, 200), 200, 0.05, alternative="greater").pvalue > 0.001
 
 
 def test_a_quarter_of_an_hour_is_found():
@@ -219,7 +219,7 @@ def test_a_quarter_of_an_hour_is_found():
 
 
 def test_a_curve_covers_the_true_share_under_censoring():
-    times, hit = 300, 0
+    times, hit = 200, 0
     for k in range(times):
         seconds, arrived, _ = delays(np.random.default_rng([9, k]), 300, 0)
         curve = delay_curve(seconds, arrived)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 import logs_made as made
 import pytest
+from certificates import self_signed
 
 from harness.record.importers.sink import events
 from harness.store.traffic import TrafficSource
@@ -141,12 +142,7 @@ def test_a_silent_client_holds_up_nobody(tmp_path, connect):
 
 
 def test_tls(tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = self_signed(tmp_path)
     options = ("--tls-cert", str(certificate), "--tls-key", str(key))
     with sink(tmp_path / "t", *options) as (process, address):
         context = ssl.create_default_context(cafile=str(certificate))

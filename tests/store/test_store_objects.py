@@ -1,11 +1,11 @@
 """Traffic in an object store: the same as in a folder, against a real S3 server process."""
 
 import dataclasses
-import subprocess
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from certificates import self_signed
 from exchanges_made import exchange
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,12 +199,7 @@ def test_a_damaged_object_is_named(bucket, tmp_path):
 
 
 def test_a_private_authority_is_trusted_when_it_is_named_only(tmp_path, bucket, monkeypatch):
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = self_signed(tmp_path)
     with served("-c", str(certificate), "-k", str(key), scheme="https") as endpoint:
         place = dataclasses.replace(bucket, endpoint=endpoint)
         with pytest.raises(TrafficError, match="certificate cannot be trusted"):
