@@ -58,7 +58,6 @@ def handler(method: str, route: Route, taps: Sequence[Tap]) -> Handler:
         try:
             response: bytes = await call
         except asyncio.CancelledError:
-            call.cancel()
             tell(*client_gone(remaining, start), b"", (), gone=True)
             raise
         except grpc.aio.AioRpcError as error:

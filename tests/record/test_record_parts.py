@@ -337,6 +337,7 @@ def test_a_row_group_that_the_disk_refuses_leaves_no_trace(tmp_path):
             spool.append(batch(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert spool.path.stat().st_size == spool.size_bytes
     spool.append(batch(2))
     spool.close()
     assert [e.request_id for e in spooled_exchanges(spool.path)] == ["r0", "r2"]

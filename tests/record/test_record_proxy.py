@@ -159,7 +159,9 @@ def streamed(address, requests, method="/other.Service/Echoes"):
         }
 
 
-@pytest.mark.parametrize("requests", [[], [b"a", b"b"], [b"a", b"end", b"c"]])
+@pytest.mark.parametrize(
+    "requests", [[], [b"a", b"b"], [b"a", b"end", b"c"], [b"a", b"end", *[b"c" * 9000] * 300]]
+)
 def test_streams_of_other_services_are_the_same(server, proxy, requests):
     assert streamed(proxy.address, requests) == streamed(server, requests)
 
