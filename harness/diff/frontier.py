@@ -123,11 +123,15 @@ class Regions:
             {c.name: c for c in self._new.constants},
         )
 
-    def frontier(self, divergent: Collection[str]) -> tuple[str, ...]:
+    def frontier(
+        self, divergent: Collection[str], reshaped: Collection[str] = ()
+    ) -> tuple[str, ...]:
         """Compared tensors that diverge and are computed from none that does.
 
         Args:
           divergent: baseline's tensors beyond their tolerance.
+          reshaped: those with equal values in another shape; after one that diverges, what reads them
+            differs by that and is no first divergence.
 
         Returns:
           Baseline's tensors in topological order.
@@ -141,10 +145,10 @@ class Regions:
                     if before:
                         tainted.add(name)
                     continue
-                if name in divergent:
+                if name in divergent or (before and name in reshaped):
                     tainted.add(name)
-                    if not before:
-                        found.append(name)
+                if name in divergent and not before:
+                    found.append(name)
         # An output may be a mere copy or a constant, and its partner something else.
         ends = {**self._copies, **{name: name for name in self._constants[0]}}
         found += [n for n, origin in ends.items() if n in divergent and origin not in tainted]

@@ -26,7 +26,7 @@ class Tier(enum.StrEnum):
     RENAMED_OPERATOR = "name, other operator"
     """The same name, made by another operator: what a fusion keeps."""
     PLACE = "neighbours, other operator"
-    """Read from the same tensors and by the same operators, alone on both sides."""
+    """Read by the same operators, and from the same tensors or of the same name, alone on both sides."""
     OUTPUT = "output"
     """The outputs that the signature pairs."""
     VALUES = "values"

@@ -98,7 +98,9 @@ class _Matching:
         self._neighbours()
         self._same_name(Tier.RENAMED_OPERATOR)
         self._pairs_of(outputs, Tier.OUTPUT)
-        self._same_key(partial(self._place, 0), partial(self._place, 1), Tier.PLACE, 1)
+        for named in (True, False):
+            between = partial(self._place, named=named)
+            self._same_key(partial(between, 0), partial(between, 1), Tier.PLACE, 1)
         if values is not None:
             self._same_values(values)
         self._repeated()
@@ -255,23 +257,31 @@ class _Matching:
             if made and made == self._made(self._new, b):
                 yield a, b
 
-    def _place(self, side: int, name: str) -> Hashable:
+    def _place(self, side: int, name: str, *, named: bool = False) -> Hashable:
         """Between which matched tensors one operator stands, in the candidate's names.
 
-        Where that is not known of all of them, the tensor itself, which is nobody else's key. An operator that was replaced under another name has nothing else that stays, and its values may be
+        Where that is not known of all of them, the tensor itself, which is nobody else's key. An
+        operator that was replaced under another name has nothing else that stays, and its values may be
         cancelled further on, so that no output tells.
+
+        Args:
+          side: 0 baseline, 1 candidate.
+          name: a tensor without a partner.
+          named: its name stands for what it is read from.
         """
         graph, taken = ((self._old, self._of_old), (self._new, self._of_new))[side]
         node = graph.producer(name)
         readers = graph.consumers(name)
         above = [s for s in (node.sources() if node else ()) if s not in self._held[side]]
         below = [o for reader in readers for o in _made_by(reader)]
-        known = {s: self._partner(s) if side == 0 else s for s in (*above, *below)}
+        about = below if named else [*above, *below]
+        known = {s: self._partner(s) if side == 0 else s for s in about}
         matched = all(s in taken or s in graph.inputs for s in known)
-        if node is None or not (above and below and matched):
+        if node is None or not ((above or named) and below and matched):
             return side, name
         uses = sorted((str(known[_made_by(r)[0]]), *_use(r, name)) for r in readers)
-        return tuple(sorted(map(str, known.values()))), tuple(uses), node.outputs.index(name)
+        begin = (name,) if named else tuple(sorted(map(str, known.values())))
+        return begin, tuple(uses), node.outputs.index(name)
 
     def _pairs_of(self, given: Mapping[str, str], tier: Tier) -> None:
         """Pairs that are given by name; copies count as their originals."""

@@ -132,6 +132,8 @@ class TensorTrace:
     """The baseline differs from itself by more than rounding in the same batch."""
     unlike: str = ""
     """Why a batch could not be compared."""
+    reshaped: bool = False
+    """The same number of values in another shape: equal, and yet what reads it may differ by it."""
     examples: list[int] = field(default_factory=list)
     """First differing rows, as (batch rows before it + row), at most 5."""
 
@@ -163,6 +165,8 @@ class TensorTrace:
         """Takes one batch of both versions."""
         found = apart_whole(baseline, candidate, rows=rows, tolerance=self.tolerance)
         before = self.rows
+        shapes = [v.shape for v in (baseline, candidate) if not isinstance(v, Nested)]
+        self.reshaped |= len(set(shapes)) > 1
         self.compared += 1
         self.rows += len(found.rows)
         self.differing += int(found.rows.sum())

@@ -249,10 +249,11 @@ class _Tracing:
     def _frontier(self, regions: Regions, divergent: set[str], closer: Closer) -> list[Divergence]:
         """The first places to part; where only sketches are known, whole values about them decide."""
         found: list[Divergence] = []
+        reshaped = {name for name, trace in self._traces.items() if trace.reshaped}
         for _ in range(_MOST_LOOKS):
             found = [
                 regions.divergence(name, noisy=self._noisy(regions, name))
-                for name in regions.frontier(divergent)
+                for name in regions.frontier(divergent, reshaped)
             ]
             pairs = {p.baseline: p.candidate for p in self._match.pairs}
             about = {name for d in found for name in (d.baseline, *d.last_equal) if name in pairs}

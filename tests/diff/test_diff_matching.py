@@ -258,3 +258,24 @@ def test_five_thousand_nodes_are_matched_in_seconds():
     match = matched(old, new)
     assert time.process_time() - began < 5
     assert len(match.pairs) > 4900
+
+
+def test_an_operator_that_reads_other_things_is_known_by_its_name_and_its_readers():
+    steps = (node("Mul", ["r", "y"], "m"), node("Add", ["m", "b"], "o"))
+    old = net(node("Exp", ["x"], "r"), *steps, constants={"b": "1"}, outputs=("o",))
+    new = net(node("Neg", ["b"], "r"), *steps, constants={"b": "1"}, outputs=("o",))
+    match = matched(old, new)
+    assert match.by_baseline()["r"].tier is Tier.PLACE
+    regions = Regions(old, new, match, inputs=FED, compared={"r", "m", "o"})
+    assert regions.frontier({"r", "m", "o"}) == ("r",)
+
+
+def test_equal_values_in_another_shape_carry_a_divergence_on():
+    old = net(
+        node("Neg", ["x"], "n"), node("Abs", ["n"], "a"), node("ReduceMax", ["a"], "o"), outputs=("o",)
+    )  # fmt: skip
+    match = matched(old, old)
+    regions = Regions(old, old, match, inputs=FED, compared={"n", "a", "o"})
+    assert regions.frontier({"n", "o"}) == ("n", "o")
+    assert regions.frontier({"n", "o"}, {"a"}) == ("n",)
+    assert regions.frontier({"o"}, {"a"}) == ("o",)
