@@ -52,6 +52,12 @@ class _Message:
     """Its gRPC frame."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    pid: int
+    port: int
+
+
 @dataclass(slots=True)
 class _Proxy:
     process: subprocess.Popen[str]
@@ -82,8 +88,8 @@ def bench_record() -> Figures:
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as folder:
         scratch = Path(folder)
         small, large = (_message(scratch, size) for size in (_SMALL, _LARGE))
-        with _process("harness.bench.bytes_server", "serving on port") as (_, line):
-            server = int(line.split()[-1])
+        with _process("harness.bench.bytes_server", "serving on port") as (process, line):
+            server = _Server(process.pid, int(line.split()[-1]))
             figures = [
                 *_steady(server, small, scratch),
                 *_added(server, small, scratch),
@@ -108,7 +114,7 @@ def _message(scratch: Path, size: int) -> _Message:
     return _Message(message, file)
 
 
-def _steady(server: int, small: _Message, scratch: Path) -> list[Figure]:
+def _steady(server: _Server, small: _Message, scratch: Path) -> list[Figure]:
     with _proxy(server, scratch / "steady") as proxy:
         seen = load(proxy.port, small.file, scratch, seconds=10, rate=_STEADY)
         totals = proxy.end()
@@ -144,13 +150,13 @@ def _unaccounted(seen: Load, totals: dict[str, Any], out: Path, message: bytes) 
     return altered + lost
 
 
-def _added(server: int, small: _Message, scratch: Path) -> list[Figure]:
+def _added(server: _Server, small: _Message, scratch: Path) -> list[Figure]:
     added = []
     with _proxy(server, scratch / "added") as proxy:
         for _ in range(_ROUNDS):
             direct, through = (
                 load(port, small.file, scratch, seconds=_SECONDS, rate=_MODERATE)
-                for port in (server, proxy.port)
+                for port in (server.port, proxy.port)
             )
             added.append(float(np.median(through.latency_s) - np.median(direct.latency_s)) * 1e3)
         proxy.end()
@@ -163,16 +169,21 @@ def _added(server: int, small: _Message, scratch: Path) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _peak(server: int, message: _Message, scratch: Path, size: str, limit: float) -> list[Figure]:
+def _peak(
+    server: _Server, message: _Message, scratch: Path, size: str, limit: float
+) -> list[Figure]:
     direct, through = [], []
     with _proxy(server, scratch / f"peak-{size}") as proxy:
-        spent, asked = _cpu_s(proxy.process.pid), 0
+        own = theirs = 0.0
         for _ in range(_ROUNDS):
-            direct.append(load(server, message.file, scratch, seconds=_SECONDS).rate)
+            spent = _cpu_s(server.pid)
+            one = load(server.port, message.file, scratch, seconds=_SECONDS)
+            direct.append(one.rate)
+            theirs += (_cpu_s(server.pid) - spent) / one.done / _ROUNDS
+            spent = _cpu_s(proxy.process.pid)
             one = load(proxy.port, message.file, scratch, seconds=_SECONDS)
             through.append(one.rate)
-            asked += one.done
-        spent = _cpu_s(proxy.process.pid) - spent
+            own += (_cpu_s(proxy.process.pid) - spent) / one.done / _ROUNDS
         totals = proxy.end()
     ratios = [t / d for t, d in zip(through, direct, strict=True)]
     dropped = sum(count for _, count in totals["not_recorded"])
@@ -182,17 +193,22 @@ def _peak(server: int, message: _Message, scratch: Path, size: str, limit: float
             value=statistics.median(ratios), limit=limit, at_most=False,
             note=f"{_ROUNDS} rounds in turn: {min(ratios):.2f} … {max(ratios):.2f}",
         ),
+        Figure(
+            name=f"the same by processor time, {size}", unit="×", value=theirs / own,
+            note="the server's for a request over the proxy's: what each would answer on a processor of "
+            "its own; little moved by other load",
+        ),
         Figure(name=f"direct peak, {size}", unit="requests/s", value=statistics.median(direct)),
         Figure(
             name=f"peak through the proxy, {size}", unit="requests/s",
             value=statistics.median(through),
-            note=f"{spent / asked * 1e6:.0f} µs of the proxy's processor time each; "
+            note=f"{own * 1e6:.0f} µs of the proxy's processor time each; "
             f"{totals['written']:,} recorded, {dropped:,} dropped",
         ),
     ]  # fmt: skip
 
 
-def _stalled(server: int, small: _Message, scratch: Path) -> list[Figure]:
+def _stalled(server: _Server, small: _Message, scratch: Path) -> list[Figure]:
     """A stopped writer stands for a disk that takes nothing: either way nobody reads the queue."""
     with _proxy(server, scratch / "stalled", "--queue-bytes", str(_QUEUE >> 20) + "MiB") as proxy:
         writer = proxy.writer
@@ -220,10 +236,10 @@ def _stalled(server: int, small: _Message, scratch: Path) -> list[Figure]:
 
 
 @contextmanager
-def _proxy(server: int, out: Path, *more: str) -> Iterator[_Proxy]:
+def _proxy(server: _Server, out: Path, *more: str) -> Iterator[_Proxy]:
     with _process(
         "harness", "listening on", "record", "--listen", "127.0.0.1:0", "--upstream",
-        f"127.0.0.1:{server}", "--out", str(out), "--json", *more,
+        f"127.0.0.1:{server.port}", "--out", str(out), "--json", *more,
     ) as (process, line):  # fmt: skip
         yield _Proxy(process, int(line.rpartition(":")[2]), out)
 

@@ -13,6 +13,7 @@ from harness.core.recording import RecordingTotals, totals_from_json
 from harness.store.places import files_below, is_file, stream, write_whole
 
 ENDING = ".totals.json"
+NOT_PUBLISHED = "in no published file: the recorder still runs, or was ended before it could write"
 _PARTITION = "="
 
 
@@ -55,6 +56,8 @@ def not_recorded(totals: Sequence[RecordingTotals]) -> tuple[tuple[str, int], ..
     counts: Counter[str] = Counter()
     for one in totals:
         counts.update(dict(one.not_recorded))
+        if one.waiting:
+            counts[NOT_PUBLISHED] += one.waiting
     return tuple(counts.most_common())
 
 

@@ -272,6 +272,13 @@ def test_a_few_requests_that_the_recorder_dropped_are_told(gate, tmp_path):
     assert said in decision["not_compared"]
 
 
+def test_requests_that_a_killed_recorder_left_unpublished_count_as_not_recorded(tmp_path):
+    traffic = recorded_with(tmp_path, {"seen": 640, "waiting": 40, "closed": False})
+    ((reason, count),) = TrafficSource.open([traffic]).not_recorded()
+    assert count == 40
+    assert "the recorder still runs, or was ended" in reason
+
+
 def test_what_the_recorder_says_later_is_not_hidden_by_a_window_sealed_before(tmp_path):
     traffic = recorded_with(tmp_path, {"not_recorded": [[DROPPED, 5]]})
     before = seal_cached(TrafficSource.open([traffic]), tmp_path / "cache").info

@@ -119,6 +119,7 @@ def test_streamed_pairs_are_recorded(server, tmp_path):
     assert adds_up(totals)
 
 
+@pytest.mark.long
 def test_half_open_connections_do_not_stop_others(server, tmp_path):
     with recording(server, tmp_path / "traffic") as running:
         host, port = running.address.split(":")

@@ -120,6 +120,7 @@ def _durable(out):
     return sum(len(b) for path in (out / ".recorder").glob("*.spool") for b in spooled(path))
 
 
+@pytest.mark.long
 def test_a_proxy_that_is_killed_alone_loses_nothing_that_it_had_handed_over(server, tmp_path):
     out = tmp_path / "traffic"
     with recording(server, out) as running:
@@ -130,6 +131,7 @@ def test_a_proxy_that_is_killed_alone_loses_nothing_that_it_had_handed_over(serv
     assert len(recorded(out)) == running.totals()["written"] == 50
 
 
+@pytest.mark.long
 def test_a_killed_writer_is_replaced_and_production_goes_on(server, tmp_path):
     out = tmp_path / "traffic"
     with recording(server, out) as running:
