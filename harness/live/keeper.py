@@ -46,6 +46,7 @@ class Keeper:
         self._state_due_ns = 0
         self._jumped = False
         self._last_told = 0
+        self._said_end = False
 
     def turn(self, notes: tuple[str, ...]) -> None:
         """Judges what has ended since the last turn.
@@ -56,6 +57,9 @@ class Keeper:
         Raises:
           OSError, HarnessError: evidence can no longer be kept or made; see `give_up`.
         """
+        if self._canary.ended:
+            self._finish(notes)
+            return
         now_ns = self._clock.now_ns()
         self._look_at_the_clock()
         entry = self._canary.batch(now_ns)
@@ -120,7 +124,14 @@ class Keeper:
             return
         self._last_told = now.n_closed
 
+    def _finish(self, notes: tuple[str, ...]) -> None:
+        """Says once that it ended, where that did not come of a batch."""
+        self.standing = self._canary.standing()
+        if not self._said_end:
+            self._ended(notes)
+
     def _ended(self, notes: tuple[str, ...]) -> None:
+        self._said_end = True
         self._folder.tell("decision", self.standing)
         self._folder.publish(self.standing, self._canary.evidence(), self._notes(notes))
         self._folder.save(self._canary)

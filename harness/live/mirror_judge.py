@@ -168,8 +168,7 @@ class MirrorJudge:
             if turns.unpublished >= _PUBLISH_TURNS:
                 turns.unpublished = 0
                 self._kept.publish()
-            if not self._canary.ended:
-                self._keeper.turn(self._notes())
+            self._keeper.turn(self._notes())
         except (OSError, HarnessError) as trouble:
             self._failed = str(trouble)
             self._keeper.give_up(trouble, self._notes())

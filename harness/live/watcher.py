@@ -16,7 +16,7 @@ from harness.live.arms import Arm, ForgivingArm, judged
 from harness.live.arrivals import Arrival
 from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
-from harness.live.keeper import Keeper
+from harness.live.keeper import JUDGE_FAILED, Keeper
 from harness.live.label_file import LabelFile
 from harness.live.steady_clock import SteadyClock
 from harness.live.unit_key import unit_of
@@ -70,6 +70,13 @@ class Watcher:
 
     def route(self, method: str, request: bytes, metadata: Metadata) -> Callee:
         """Who answers a call."""
+        try:
+            return self._chosen(method, request, metadata)
+        except Exception as mistake:  # noqa: BLE001 - whatever is wrong here, production is served
+            self._canary.stop(JUDGE_FAILED, f"{type(mistake).__name__}: {mistake}")
+            return self._baseline
+
+    def _chosen(self, method: str, request: bytes, metadata: Metadata) -> Callee:
         canary = self._canary
         if method != MODEL_INFER:
             return self._not_split("not_split", mine=not self._model)
@@ -122,18 +129,21 @@ class Watcher:
 
     def turn(self) -> None:
         """Judges what has ended since the last turn."""
-        if self._canary.ended:
-            self._told.clear()
-            self._taken_bytes = self._told_bytes
-            return
         try:
-            self._measure()
-            now_ns = self._clock.now_ns()
-            for label in self._labels.read(now_ns) if self._labels else ():
-                self._canary.labelled(label)
+            if self._canary.ended:
+                self._told.clear()
+                self._taken_bytes = self._told_bytes
+            else:
+                self._measure()
+                self._read_labels()
             self._keeper.turn(self.notes())
         except (OSError, HarnessError) as trouble:
             self.give_up(trouble)
+
+    def _read_labels(self) -> None:
+        now_ns = self._clock.now_ns()
+        for label in self._labels.read(now_ns) if self._labels else ():
+            self._canary.labelled(label)
 
     def give_up(self, trouble: BaseException) -> None:
         """Ends in HOLD because evidence can no longer be kept or made."""

@@ -1,5 +1,7 @@
 """Turns: what is told when, what a jump of the clock and a failure change."""
 
+import json
+
 import pytest
 from canaries import POLICY, Traffic, live
 
@@ -72,6 +74,16 @@ def test_a_jump_of_the_machine_s_clock_is_told_once_and_changes_nothing(kept, ju
     assert told(folder).count("clock_jump") == 1
     assert dict(keeper.standing.counts) == {"clock_jumps": 1}
     assert keeper.standing.n_closed == 15
+
+
+def test_an_end_that_came_of_no_batch_is_told_once_and_written(kept):
+    _, canary, folder, _, keeper = kept
+    canary.stop("state_damaged", "a bit is wrong")
+    for _ in range(3):
+        keeper.turn(())
+    assert told(folder) == ["start", "decision"]
+    decision = json.loads((folder.path / "decision.json").read_text())
+    assert (decision["decision"], decision["reason"]) == ("HOLD", "state_damaged")
 
 
 @pytest.mark.parametrize(

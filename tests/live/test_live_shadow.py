@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import time
 
 import grpc
@@ -154,6 +155,32 @@ def test_a_dead_mirror_process_leaves_production_alone_and_is_told(tmp_path, bas
         code, out, _ = process.stop()
     result = json.loads(out)
     assert (code, result["not_mirrored"]["mirror_gone"]) == (4, 50)
+
+
+@pytest.mark.long
+def test_clients_and_both_versions_may_be_behind_tls(tmp_path, baseline):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    shown = ("--tls-cert", certificate, "--tls-key", key)
+    asked = requests(30)
+    direct, _ = ask(baseline, asked)
+    # A shadow that shows a certificate is the upstream of another one.
+    with (
+        shadow(tmp_path / "behind", baseline, baseline, *shown) as (_, secured),
+        shadow(tmp_path / "out", secured, secured, "--json", *shown, "--upstream-tls-ca", certificate) as (
+            process, address,
+        ),
+    ):  # fmt: skip
+        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with grpc.secure_channel(address, credentials) as channel:
+            call = channel.unary_unary(MODEL_INFER)
+            assert [call(request, timeout=20.0) for request in asked] == direct
+        code, result = ended(process)
+    assert (code, result["compared"]) == (0, 30)
 
 
 @pytest.mark.long

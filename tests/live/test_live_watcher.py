@@ -119,3 +119,11 @@ def test_an_answer_without_the_policy_s_output_is_not_measured_and_said(watching
     watcher.offer(Call(**{f: getattr(call, f) for f in call.__slots__} | {"response": answer}))
     watcher.turn()
     assert "no output 'probability'" in watcher.notes()[0]
+
+
+def test_a_mistake_in_routing_is_the_baseline_s_answer_and_the_end(watching, monkeypatch):
+    watcher, canary = watching()
+    monkeypatch.setattr(canary, "route", lambda *_: 1 / 0)
+    assert watcher.route(MODEL_INFER, request(), meta("u")).name == "baseline"
+    assert canary.standing().reason == "judge_failed"
+    assert watcher.route(MODEL_INFER, request(), meta("u")).name == "baseline"
