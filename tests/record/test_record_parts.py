@@ -3,6 +3,9 @@
 import asyncio
 import json
 import socket
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -23,8 +26,8 @@ from harness.core.recording import (
 from harness.core.traffic import Exchange
 from harness.pipeline.redaction import read_redaction
 from harness.record.counts import Counts
-from harness.record.exchanges import ClockWatch
-from harness.record.frames import FrameReader, frame_from_call
+from harness.record.exchanges import ClockWatch, ExchangeMaker
+from harness.record.frames import Framed, FrameReader, frame_from_call
 from harness.record.outbox import Outbox
 from harness.record.redaction import Redaction
 from harness.record.sampling import Sampler
@@ -388,3 +391,31 @@ def test_steps_of_the_wall_clock_are_noticed():
     assert [watch.stepped(w * second, s * second) for w, s in looks] == [
         False, False, False, True, False, True,
     ]  # fmt: skip
+
+
+VALID = request_bytes(
+    "m", {"word": np.array(["a", "bb"], object), "x": np.array([[1.5, 2.5]], np.float32)}, "id"
+)
+changes = st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=6)
+RULES = [rule(Redacted.INPUT, "word", Redact.HASH), rule(Redacted.INPUT, "x", Redact.ROUND, 0.5)]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(found=calls, changed=changes, cut=st.integers(0, len(VALID)), redacted=st.booleans())
+def test_whatever_is_sent_becomes_a_row_or_is_counted(found, changed, cut, redacted):
+    request = bytearray(VALID)
+    for at, value in changed:
+        request[at] = value
+    call = replace(found, request=bytes(request[:cut]), code=found.code)
+    with TemporaryDirectory() as folder:
+        counts = Counts(Path(folder) / "c")
+        maker = ExchangeMaker(
+            Redaction(RULES if redacted else [], KEY), ["word", "name"], made_up="u-", counts=counts
+        )
+        exchange = maker.make(Framed(call, kept_as_failed=False))
+        if exchange is None:
+            assert counts[Recorded.UNPARSABLE] + counts[Recorded.UNREDACTABLE] == 1
+        else:
+            assert exchange.request_id
+            assert batch_from_exchanges([exchange]).num_rows == 1
+        counts.close()
