@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import as_json_option, creatable, existing
+from harness.cli.options import address, as_json_option, creatable, existing
 from harness.cli.tls import client_tls, server_tls, tls_options
 
 _EPILOG = """Example: harness canary --listen 0.0.0.0:8001 --baseline old:8001 --candidate new:8001
@@ -22,10 +22,18 @@ Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy
 
 @click.command("canary", short_help="Split live traffic, judge as it goes, roll back by itself.",
                epilog=_EPILOG)  # fmt: skip
-@click.option("--listen", metavar="HOST:PORT", default="",
+@click.option("--listen", metavar="HOST:PORT", default="", callback=address,
               help="Serve Open Inference clients here, from either version.")  # fmt: skip
-@click.option("--baseline", metavar="HOST:PORT", default="", help="The version in production.")
-@click.option("--candidate", metavar="HOST:PORT", default="", help="The new version.")
+@click.option(
+    "--baseline",
+    metavar="HOST:PORT",
+    default="",
+    callback=address,
+    help="The version in production.",
+)
+@click.option(
+    "--candidate", metavar="HOST:PORT", default="", callback=address, help="The new version."
+)
 @click.option("--candidate-id", metavar="TEXT", default="",
               help="Its version or digest: a restart with another one is refused.")  # fmt: skip
 @click.option("--model", metavar="NAME", default="",
@@ -42,7 +50,7 @@ Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy
 )
 @click.option("--labels", type=click.Path(path_type=Path), callback=existing,
               help='JSON lines that are appended to: {"unit": "u17", "label": 1}.')  # fmt: skip
-@click.option("--judge-listen", metavar="HOST:PORT", default="",
+@click.option("--judge-listen", metavar="HOST:PORT", default="", callback=address,
               help="Serve harness.v1.CanaryJudge (protos/canary_judge.proto): Watch, and without --listen Observe.")  # fmt: skip
 @click.option("--look-every", type=click.FloatRange(min=0.01, max=60.0), default=0.5, show_default=True,
               metavar="SECONDS", help="Between two looks at the evidence.")  # fmt: skip

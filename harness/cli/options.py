@@ -29,6 +29,8 @@ class PlaceType(click.ParamType[Place]):
 
 PLACE = PlaceType()
 
+_LAST_PORT = 65_535
+
 
 def creatable(_: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Checks that a folder is there or can be made, before any work is done for it."""
@@ -84,6 +86,18 @@ def size(_: click.Context, parameter: click.Parameter, value: str) -> int:
             f"{parameter.opts[-1]} {value}", "is no size", "Write it like 256MiB or 2GiB."
         )
     return found
+
+
+def address(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Checks HOST:PORT; what is not given, or empty, stays so."""
+    if not value:
+        return value
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isdecimal() and int(port) <= _LAST_PORT):
+        raise UsageError(
+            f"{parameter.opts[-1]} {value}", "is no HOST:PORT", "Write it like 127.0.0.1:8081."
+        )
+    return value
 
 
 def existing(_: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401 - click's

@@ -8,28 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import PLACE, as_json_option, existing, size
+from harness.cli.options import PLACE, address, as_json_option, existing, size
+from harness.cli.tls import client_tls, server_tls, tls_options
 from harness.core.clock import seconds_from_duration
 from harness.core.errors import UsageError
 from harness.core.places import Place
 
 if TYPE_CHECKING:
     from harness.record.session import RecordOptions
-    from harness.record.tls import ClientTls, ServerTls
-
-_LAST_PORT = 65_535
-
-
-def _address(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Checks HOST:PORT."""
-    if value is None:
-        return None
-    host, colon, port = value.rpartition(":")
-    if not (host and colon and port.isdecimal() and int(port) <= _LAST_PORT):
-        raise UsageError(
-            f"{parameter.opts[-1]} {value}", "is no HOST:PORT", "Write it like 127.0.0.1:8081."
-        )
-    return value
 
 
 def _duration(_: click.Context, parameter: click.Parameter, value: str) -> float:
@@ -47,9 +33,9 @@ def _duration(_: click.Context, parameter: click.Parameter, value: str) -> float
     short_help="A proxy before a model server that records what passes.",
     epilog="Example: harness record --listen 0.0.0.0:8081 --upstream 127.0.0.1:8001 --out traffic",
 )
-@click.option("--listen", required=True, metavar="HOST:PORT", callback=_address,
+@click.option("--listen", required=True, metavar="HOST:PORT", callback=address,
               help="Serve clients there; port 0 = any free one, which is printed.")  # fmt: skip
-@click.option("--upstream", required=True, metavar="HOST:PORT", callback=_address,
+@click.option("--upstream", required=True, metavar="HOST:PORT", callback=address,
               help="The model server (Open Inference protocol over gRPC).")  # fmt: skip
 @click.option("--out", "-o", required=True, type=PLACE,
               help="Traffic folder, here or s3://bucket/prefix; made when missing, added to when there.")  # fmt: skip
@@ -64,24 +50,9 @@ def _duration(_: click.Context, parameter: click.Parameter, value: str) -> float
               help="Columns to slice by, separated by commas: metadata, parameters or inputs of one value.")  # fmt: skip
 @click.option("--redact", type=click.Path(path_type=Path), callback=existing,
               help="Rules (YAML): what is dropped, hashed or rounded before anything is written.")  # fmt: skip
+@tls_options
 @click.option(
-    "--tls-cert", type=click.Path(path_type=Path), callback=existing, help="PEM shown to clients."
-)
-@click.option(
-    "--tls-key", type=click.Path(path_type=Path), callback=existing, help="PEM of its key."
-)
-@click.option("--tls-ca", type=click.Path(path_type=Path), callback=existing,
-              help="PEM of who signs clients; they need certificates then.")  # fmt: skip
-@click.option("--upstream-tls", is_flag=True, help="Call the upstream with TLS.")
-@click.option("--upstream-tls-ca", type=click.Path(path_type=Path), callback=existing,
-              help="PEM of who signs the upstream (implies --upstream-tls, like the next three).")  # fmt: skip
-@click.option("--upstream-tls-cert", type=click.Path(path_type=Path), callback=existing,
-              help="PEM shown to the upstream.")  # fmt: skip
-@click.option("--upstream-tls-key", type=click.Path(path_type=Path), callback=existing,
-              help="PEM of its key.")  # fmt: skip
-@click.option("--upstream-tls-name", default="", help="Name in the upstream's certificate.")
-@click.option(
-    "--metrics", metavar="HOST:PORT", callback=_address, help="Serve Prometheus metrics there."
+    "--metrics", metavar="HOST:PORT", callback=address, help="Serve Prometheus metrics there."
 )
 @click.option("--rotate-seconds", type=click.FloatRange(min=0.1), default=300.0, show_default=True,
               help="Publish a file at that age at the latest.")  # fmt: skip
@@ -130,28 +101,8 @@ def _options(listen: str, out: Place, given: dict[str, Any]) -> RecordOptions:
         listen=listen, upstream=given["upstream"], out=out, name=given["name"],
         spool=given["spool"], sample=given["sample"], seed=given["seed"],
         context=tuple(c.strip() for c in given["context"].split(",") if c.strip()),
-        tls=_server_tls(given), upstream_tls=_client_tls(given), metrics=given["metrics"] or "",
+        tls=server_tls(given), upstream_tls=client_tls(given), metrics=given["metrics"] or "",
         rotate_s=given["rotate_seconds"], rotate_bytes=given["rotate_bytes"],
         limits=QueueLimits(bytes=given["queue_bytes"], message_bytes=given["max_message"]),
         grace_s=given["grace"],
     )  # fmt: skip
-
-
-def _server_tls(given: dict[str, Any]) -> ServerTls | None:
-    from harness.record.tls import ServerTls
-
-    cert, key, ca = (given[f"tls_{part}"] for part in ("cert", "key", "ca"))
-    if cert is None and key is None and ca is None:
-        return None
-    if cert is None or key is None:
-        raise UsageError("--tls-cert, --tls-key", "TLS needs both", "Give both files.")
-    return ServerTls(cert=cert, key=key, ca=ca)
-
-
-def _client_tls(given: dict[str, Any]) -> ClientTls | None:
-    from harness.record.tls import ClientTls
-
-    ca, cert, key, name = (given[f"upstream_tls_{part}"] for part in ("ca", "cert", "key", "name"))
-    if not (given["upstream_tls"] or ca or cert or key or name):
-        return None
-    return ClientTls(ca=ca, cert=cert, key=key, server_name=name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import as_json_option, creatable, existing, size
+from harness.cli.options import address, as_json_option, creatable, existing, size
 from harness.cli.tls import client_tls, server_tls, tls_options
 
 
@@ -15,11 +15,25 @@ from harness.cli.tls import client_tls, server_tls, tls_options
                epilog="Example: harness shadow --listen 0.0.0.0:8001 --baseline old:8001 "
                       "--candidate new:8001 --sample 0.1 --out shadow")  # fmt: skip
 @click.option(
-    "--listen", metavar="HOST:PORT", required=True, help="Serve Open Inference clients here."
+    "--listen",
+    metavar="HOST:PORT",
+    required=True,
+    callback=address,
+    help="Serve Open Inference clients here.",
 )
-@click.option("--baseline", metavar="HOST:PORT", required=True, help="Answers every request.")
 @click.option(
-    "--candidate", metavar="HOST:PORT", required=True, help="Is asked the same, out of band."
+    "--baseline",
+    metavar="HOST:PORT",
+    required=True,
+    callback=address,
+    help="Answers every request.",
+)
+@click.option(
+    "--candidate",
+    metavar="HOST:PORT",
+    required=True,
+    callback=address,
+    help="Is asked the same, out of band.",
 )
 @click.option("--candidate-id", metavar="TEXT", default="",
               help="Its version or digest: a restart with another one is refused.")  # fmt: skip

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.core.calls import Call
 from harness.core.errors import GateError, UsageError
 from harness.core.recording import Recorded, RecordingTotals
 from harness.core.traffic import OK_CODE
+from harness.record.beside import start_beside
 from harness.record.counts import Counts
 from harness.record.frames import frame_from_call
 from harness.record.outbox import Outbox
@@ -27,11 +25,9 @@ from harness.wire import MODEL_INFER, MODEL_STREAM_INFER
 
 LOG = logging.getLogger("harness.record")
 RECORDED_METHODS = frozenset({MODEL_INFER, MODEL_STREAM_INFER})
-_READY_S = 60.0
 _LOOK_S = 0.5
 _RESTART_S = 5.0
 """Between two starts of a writer that keeps ending."""
-_SOCKET_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,22 +154,10 @@ class Recorder:
         return 0 if self._process is None else self._process.pid
 
     async def _start_writer(self) -> Recovered:
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.record.writer", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.PIPE,
-            )
-        if self._process.stdin is None:
-            raise GateError("the writer's process", "has no input", "Start the recorder again.")
-        # Not in its arguments, which any user of this machine can read: there is a key among them.
-        with self._process.stdin as options:
-            options.write(self._options.to_json().encode())
-        ours.setblocking(False)
-        said = await _line(loop, ours, _READY_S)
+        # Options go where no user of this machine can read them: there is a key among them.
+        self._process, ours, said = await start_beside(
+            "harness.record.writer", self._options.to_json()
+        )
         if "error" in said:
             ours.close()
             raise UsageError(
@@ -181,6 +165,7 @@ class Recorder:
                 "Name another --out or another --name.",
             )  # fmt: skip
         self._calls = ours
+        loop = asyncio.get_running_loop()
         self._outbox = Outbox(loop, ours, most_bytes=self._limits.bytes, most=self._limits.count)
         return Recovered(recovered=int(said["recovered"]), lost=int(said["lost"]))
 
@@ -215,21 +200,3 @@ class Recorder:
             except (OSError, UsageError, GateError) as error:
                 LOG.warning("no writer: %s", error)
                 await asyncio.sleep(_RESTART_S)
-
-
-async def _line(
-    loop: asyncio.AbstractEventLoop, of: socket.socket, wait_s: float
-) -> dict[str, Any]:
-    """One line of JSON; an error when there is none in time."""
-    said = b""
-    try:
-        async with asyncio.timeout(wait_s):
-            while not said.endswith(b"\n"):
-                part = await loop.sock_recv(of, 4096)
-                if not part:
-                    return {"error": "the writer's process could not start"}
-                said += part
-    except (TimeoutError, OSError):
-        return {"error": "the writer's process does not answer"}
-    found: dict[str, Any] = json.loads(said)
-    return found
