@@ -45,6 +45,10 @@ _BOOT = ".boot"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _JOURNAL = "journal-{:012d}.jsonl"
 _CHECK_DIGITS = 8
+_COMPACT = (
+    "name", "metric", "slice", "window", "margin", "direction", "gating", "verdict", "reason", "n",
+    "e_promote", "e_rollback", "lower", "upper",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,9 +255,19 @@ class CanaryFolder:
             not_compared=notes,
         )
         digest = sha256_of_file(self.path / "evidence.json")
+        rows = jsonable(evidence)
         self._run.write_json(
             "decision.json",
-            {**jsonable(record), "final": standing.final, "evidence_sha256": digest},
+            {
+                **jsonable(record),
+                "final": standing.final,
+                "guardrails": [{key: row[key] for key in _COMPACT} for row in rows],
+                "baseline": {"given": self._identity.baseline},
+                "candidate": {"given": self._identity.candidate},
+                "windows": {"live": {"n": standing.n_requests, "judged": standing.n_closed}},
+                "isolation": {},
+                "evidence_sha256": digest,
+            },
         )
 
     def close(self) -> None:

@@ -291,3 +291,19 @@ def test_a_version_that_changes_meanwhile_is_hold_also_over_a_restart():
     assert watched.standing().reason == "version_changed"
     assert "candidate was 2 and is 3" in watched.standing().explanation
     assert traffic.request(watched) is None
+
+
+def test_a_shadow_counts_time_blocks_once():
+    from dataclasses import replace
+
+    text = POLICY.replace("  steps: [0.1, 0.5]\n", "").replace("unit: user", "unit: 10s")
+    text = text.replace("  stay: {requests: 200}\n", "").replace("kind: shift", "kind: paired")
+    text = "\n".join(line for line in text.splitlines() if "kind: errors" not in line)
+    shadow = replace(live(text), steps=(0.0,))
+    traffic, watched = Traffic(20), Canary(shadow, "s")
+    for _ in range(600):  # a minute
+        arrival = traffic.request(watched, "")
+        assert not arrival.candidate
+        watched.answered(arrival.seq, {"score": 0.0}, {})
+    standing = watched.judge(watched.batch(traffic.now_ns + 1))
+    assert (standing.n_requests, standing.n_closed) == (600, 6)

@@ -262,6 +262,9 @@ def test_decision_and_evidence_are_written_as_in_a_run(tmp_path):
     assert (decision["decision"], decision["binding_guardrail"]) == ("ROLLBACK", "score")
     assert decision["not_compared"] == ["nobody looked at the moon"]
     assert decision["evidence_sha256"] == sha256_of_file(tmp_path / "c" / "evidence.json")
+    rails = {row["name"]: row["verdict"] for row in decision["guardrails"]}
+    assert (set(rails), rails["score"]) == ({"score", "errors"}, "FAIL")
+    assert (decision["baseline"], decision["candidate"]) == ({"given": "old"}, {"given": "new"})
     evidence = json.loads((tmp_path / "c" / "evidence.json").read_text())
     assert evidence["evidence"][0]["verdict"] == "FAIL"
     assert (evidence["decision"], evidence["reason"]) == (decision["decision"], decision["reason"])

@@ -179,7 +179,7 @@ def test_what_cannot_be_judged_is_refused_and_leaves_no_trace(judge):
 
 def test_a_full_disk_is_hold(judge, tmp_path):
     one, rng = judge(), np.random.default_rng(4)
-    (one.out / "journal-000000000000.jsonl").mkdir()  # nothing can be appended there
+    (one.out / "journal-000000000000.jsonl").symlink_to("/dev/full")
     with pytest.raises(grpc.RpcError) as failed:
         list(one.observe(iter([one.batch(rng, 0, 0.1, 0.0)])))
     assert failed.value.code() is grpc.StatusCode.INTERNAL
