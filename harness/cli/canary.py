@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.options import address, as_json_option, creatable, existing
 from harness.cli.tls import client_tls, server_tls, tls_options
 
+if TYPE_CHECKING:
+    from harness.core.live import Standing
+
+_HERE = "-"
+"""`--follow` without a folder."""
 _EPILOG = """Example: harness canary --listen 0.0.0.0:8001 --baseline old:8001 --candidate new:8001
 --policy policy.yaml --out canary
 
@@ -56,14 +61,15 @@ Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy
               metavar="SECONDS", help="Between two looks at the evidence.")  # fmt: skip
 @click.option("--exit-when-decided", is_flag=True,
               help="End with the verdict (default: serve on, from the version that it chose).")  # fmt: skip
-@click.option("--follow", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Serve nothing: print what the canary in this folder says, until its verdict.")  # fmt: skip
+@click.option("--follow", is_flag=False, flag_value=_HERE, default=None, metavar="[DIR]",
+              help="Print what is said, as it comes: of the canary that is served, or with DIR and "
+                   "nothing else of the one in that folder, until its verdict.")  # fmt: skip
 @tls_options
 @as_json_option
 def command(
     listen: str, baseline: str, candidate: str, candidate_id: str, model: str, policy: Path | None,
     out: Path | None, seed: str, labels: Path | None, judge_listen: str, look_every: float,
-    exit_when_decided: bool, follow: Path | None, as_json: bool,
+    exit_when_decided: bool, follow: str | None, as_json: bool,
     **tls: Any,  # noqa: ANN401 - read by name in cli.tls
 ) -> int:  # fmt: skip
     """Split live traffic between two versions by unit, judge it as it goes, and act on the verdict.
@@ -75,15 +81,9 @@ def command(
     Exit codes when it ends: 0 PROMOTE, 1 ROLLBACK, 2 usage or configuration, 3 HOLD or no verdict
     yet, 4 the canary itself failed.
     """
-    if follow is not None:
-        return _follow(follow, as_json=as_json)
-    for option, value in (("--policy", policy), ("--out", out)):
-        if value is None:
-            raise click.UsageError(f"Missing option '{option}', or --follow DIR.")
-    if not listen and not judge_listen:
-        raise click.UsageError("Give --listen to serve clients, or --judge-listen to judge only.")
-    if listen and not (baseline and candidate):
-        raise click.UsageError("--listen needs --baseline and --candidate.")
+    if follow not in {None, _HERE}:
+        return _follow(Path(str(follow)), as_json=as_json)
+    _check(policy, out, listen, judge_listen, (baseline, candidate))
     from harness.live.serving import EXIT_CODES, CanaryOptions, serve_canary, serve_judge
 
     options = CanaryOptions(
@@ -96,29 +96,58 @@ def command(
     def told(line: str) -> None:
         click.echo(line, err=True)
 
-    standing = serve_canary(options, told) if listen else serve_judge(options, told)
+    def heard(event: dict[str, Any]) -> None:
+        if follow is not None:
+            _show(event, as_json=as_json)
+
+    standing = (
+        serve_canary(options, told, heard=heard) if listen else serve_judge(options, told, heard)
+    )
+    # Who follows in JSON has it in the last event.
+    if not (follow and as_json):
+        click.echo(_said(standing, as_json=as_json))
+    return EXIT_CODES[standing.decision]
+
+
+def _check(
+    policy: Path | None, out: Path | None, listen: str, judge_listen: str, versions: tuple[str, str]
+) -> None:
+    """Refuses a command that serves nothing, or lacks what it needs."""
+    for option, value in (("--policy", policy), ("--out", out)):
+        if value is None:
+            raise click.UsageError(f"Missing option '{option}', or --follow DIR.")
+    if not listen and not judge_listen:
+        raise click.UsageError("Give --listen to serve clients, or --judge-listen to judge only.")
+    if listen and not all(versions):
+        raise click.UsageError("--listen needs --baseline and --candidate.")
+
+
+def _said(standing: Standing, *, as_json: bool) -> str:
     from harness.core.jsonable import jsonable
 
-    click.echo(
-        json.dumps(jsonable(standing), indent=2)
-        if as_json
-        else f"{standing.decision.value}: {standing.explanation}"
-    )
-    return EXIT_CODES[standing.decision]
+    if as_json:
+        return json.dumps(jsonable(standing), indent=2)
+    return f"{standing.decision.value}: {standing.explanation}"
+
+
+def _show(event: dict[str, Any], *, as_json: bool) -> None:
+    from harness.live.follow import text_of
+
+    click.echo(json.dumps(event, ensure_ascii=False) if as_json else text_of(event))
 
 
 def _follow(path: Path, *, as_json: bool) -> int:
     import time
 
     from harness.core.verdicts import Decision
-    from harness.live.follow import follow, text_of
+    from harness.live.follow import follow
     from harness.live.serving import EXIT_CODES
 
     def wait() -> bool:
         time.sleep(0.2)
         return True
 
-    last: dict[str, object] = {}
+    last: dict[str, Any] = {}
     for last in follow(path, wait):
-        click.echo(json.dumps(last, ensure_ascii=False) if as_json else text_of(last))
+        _show(last, as_json=as_json)
     return EXIT_CODES[Decision(str(last["decision"]))]

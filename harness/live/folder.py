@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -86,6 +86,8 @@ class CanaryFolder:
         self.arrivals = Arrivals(run.path / _ARRIVALS)
         write_atomically(run.path / _BOOT, _boot())
         self._journal: Path | None = None
+        self.heard: Callable[[dict[str, Any]], None] = lambda _: None
+        """Hears of every event that is told, in this process."""
         self.since_state = 0
         """Batches in the journal that the saved state does not have."""
 
@@ -218,6 +220,7 @@ class CanaryFolder:
         line = {"event": event, "at": iso(standing.ts_ns), **jsonable(standing)}
         with (self.path / EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.heard(line)
 
     def publish(
         self, standing: Standing, evidence: tuple[Evidence, ...], notes: tuple[str, ...]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.core.errors import GateError, UsageError
 from harness.core.live import LiveMetric, Standing
@@ -26,6 +27,7 @@ from harness.record.proxy import Proxy
 from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
 
+Heard = Callable[[dict[str, Any]], None]
 EXIT_CODES = {Decision.PROMOTE: 0, Decision.ROLLBACK: 1, Decision.HOLD: 3}
 _GRACE_S = 5.0
 
@@ -68,6 +70,7 @@ def serve_canary(
     options: CanaryOptions,
     told: Callable[[str], None] = lambda _: None,
     new_seed: Callable[[], str] = lambda: secrets.token_hex(16),
+    heard: Heard = lambda _: None,
 ) -> Standing:
     """Serves until it is stopped, or decided where that is asked for.
 
@@ -76,6 +79,7 @@ def serve_canary(
       told: hears one line when it serves, with its ports.
       new_seed: makes one where neither the folder nor the options have one: secret, so that nobody
         can choose the arm of a unit.
+      heard: hears of every event as followers read it, in the judging thread.
 
     Returns:
       Where it stands at the end; without a verdict it goes on when it is started again.
@@ -92,6 +96,7 @@ def serve_canary(
     identity = Identity.of(live, seed=seed, baseline=options.baseline, candidate=candidate)
     text = options.policy.read_text(encoding="utf-8")
     folder, canary = CanaryFolder.start(options.out, live, identity, text)
+    folder.heard = heard
     clock = SteadyClock(canary.last_ns)
     labels = LabelFile(options.labels, canary.label_offset) if options.labels else None
 
@@ -113,12 +118,17 @@ def serve_canary(
     return standing
 
 
-def serve_judge(options: CanaryOptions, told: Callable[[str], None] = lambda _: None) -> Standing:
+def serve_judge(
+    options: CanaryOptions,
+    told: Callable[[str], None] = lambda _: None,
+    heard: Heard = lambda _: None,
+) -> Standing:
     """Serves harness.v1.CanaryJudge for whoever splits traffic by other means.
 
     Args:
       options: `listen`, the versions' addresses and the labels' file are not used.
       told: hears one line when it serves, with its port.
+      heard: hears of every event as followers read it.
 
     Returns:
       Where it stands at the end; without a verdict it goes on when it is started again.
@@ -131,6 +141,7 @@ def serve_judge(options: CanaryOptions, told: Callable[[str], None] = lambda _: 
     identity = Identity.of(live, seed="", baseline="", candidate=options.candidate_id)
     text = options.policy.read_text(encoding="utf-8")
     folder, canary = CanaryFolder.start(options.out, live, identity, text)
+    folder.heard = heard
     observer = Observer(canary, folder)
 
     async def served() -> Standing:

@@ -67,6 +67,7 @@ def test_a_policy_that_is_not_understood_is_refused(harness, tmp_path, old, new,
         (("--policy", "{policy}", "--out", "out", *SERVE[:4], "--candidate", "nohost"), "is no HOST:PORT"),
         (("--policy", "{policy}", "--out", "out", "--judge-listen", "nowhere:1"), "cannot be listened on"),
         (("--follow", "nothing"), "no canary's folder"),
+        (("--follow",), "--policy"),
         (("--policy", "{policy}", "--out", "out", *SERVE, "--tls-cert", "{policy}"), "Give both files"),
     ],
 )  # fmt: skip

@@ -103,10 +103,14 @@ def test_a_harm_of_each_kind_is_rolled_back_and_none_is_promoted(
     with (
         model("none", seed) as baseline,
         model(harm, seed + 10) as candidate,
-        canary(policy, out, baseline, candidate, "--exit-when-decided") as (proxy, address),
-    ):
+        canary(policy, out, baseline, candidate, "--exit-when-decided", "--follow", "--json") as (
+            proxy, address,
+        ),
+    ):  # fmt: skip
         Client(address).ask_until(lambda: decided(out))
-        found, _, err = proxy.wait()
+        found, shown, err = proxy.wait()
+    assert [json.loads(line) for line in shown.splitlines()] == events(out)[1:]  # served since
+    assert events(out)[-1]["event"] == "decision"
     assert (found, "Traceback" in err) == (code, False)
     assert culprits is None or set(decided(out)["culprits"]) <= culprits
 
