@@ -28,6 +28,7 @@ _ONCE = (
 _OTHER_PIN = "Pin a version that has a wheel for this Python and register the model again."
 _SIGNS = (
     # (what uv writes, whether another Python may help, what to do)
+    ("network was disabled", False, f"UV_OFFLINE keeps uv from the index: unset it. {_ONCE}"),
     ("Hash mismatch", False, "The index serves another file than the version was made with."),
     ("has no usable wheels", True, _OTHER_PIN),
     ("has no wheels with a matching", True, _OTHER_PIN),

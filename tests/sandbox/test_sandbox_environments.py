@@ -207,6 +207,15 @@ def test_an_index_that_cannot_be_reached(tmp_path, no_network):
     assert "where the index can be reached" in error.remedy
 
 
+def test_an_empty_cache_without_a_network_is_told_as_that(tmp_path, monkeypatch):
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    error = refused(PINS, tmp_path / "cache")
+    assert "was not found in the cache" in error.what
+    assert "unset it" in error.remedy
+    assert "later runs use the cached environment" in error.remedy
+
+
 def test_a_failed_build_leaves_nothing(tmp_path, no_network):
     refused(PINS, tmp_path / "cache")
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".lock"]
