@@ -1,6 +1,7 @@
 """The command line itself: help, cheap start, exit codes of internal errors, JSON, pinned API."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -80,6 +81,28 @@ print(*sorted({set(HEAVY)!r} & sys.modules.keys()), file=sys.stderr)
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert ran.stderr.split() == []
+
+
+@pytest.mark.parametrize(("wish", "pool"), [(None, "system"), ("mimalloc", "mimalloc")])
+def test_the_program_keeps_no_memory_for_later_unless_told_to(wish, pool):
+    script = """
+import sys
+from harness.cli.entry import main
+sys.argv = ["harness", "--version"]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+import pyarrow
+print(pyarrow.default_memory_pool().backend_name)
+"""
+    own = {k: v for k, v in os.environ.items() if k != "ARROW_DEFAULT_MEMORY_POOL"}
+    wished = {"ARROW_DEFAULT_MEMORY_POOL": wish} if wish else {}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT,
+        env=own | wished,
+    )  # fmt: skip
+    assert ran.stdout.split()[-1] == pool
 
 
 def test_the_package_itself_imports_nothing_heavy():

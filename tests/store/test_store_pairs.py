@@ -1,5 +1,8 @@
 """Tables that are written while their rows come."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -68,6 +71,29 @@ def test_a_part_that_is_no_table_leaves_no_file(tmp_path):
     with pytest.raises(GateError, match="holds more than str"):
         written()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_many_tables_leaves_nothing_behind(tmp_path):
+    """A run of ten million requests has hundreds; pyarrow keeps 70 kB of each whose schema is looked at."""
+    with TableWriter(tmp_path / "t.parquet") as writer:
+        writer.add({**part(0, 100, coded=True), **{f"c{i}": np.zeros(100) for i in range(30)}})
+    script = """
+import sys
+from pathlib import Path
+from harness.store.pairs import read_table
+def resident_kb():
+    return int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0])
+for n in range(300):
+    if n == 50:
+        before = resident_kb()
+    read_table(Path(sys.argv[1]))
+print(resident_kb() - before)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "t.parquet"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(ran.stdout) < 4096
 
 
 def test_a_missing_table_is_named(tmp_path):
