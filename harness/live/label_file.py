@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from harness.core.errors import UsageError
@@ -28,6 +29,8 @@ class LabelFile:
         self._offset = offset
         self.unreadable = 0
         """Lines that are no label."""
+        self.trouble = ""
+        """Why labels may be missing; "" = nothing is known to be wrong."""
         if not path.is_file():
             raise UsageError(
                 f"--labels {path}", "there is no such file", "Create it; labels are appended to it."
@@ -39,12 +42,19 @@ class LabelFile:
         Args:
           now_ns: when they became known here.
 
-        Raises:
-          OSError: the file cannot be read any more.
+        Returns:
+          None of them where the file cannot be read: without labels nothing is proven, and `trouble` says why.
         """
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            content = file.read(_MOST_BYTES)
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    self.trouble = "the label file became shorter: labels may be missing"
+                    self._offset = 0
+                file.seek(self._offset)
+                content = file.read(_MOST_BYTES)
+        except OSError as error:
+            self.trouble = f"the label file cannot be read: {error.strerror}"
+            return []
         found = []
         for line in content.splitlines(keepends=True):
             if not line.endswith(b"\n"):

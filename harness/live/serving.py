@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import GateError, UsageError
-from harness.core.live import LiveMetric, Standing
+from harness.core.live import Live, LiveMetric, Standing
 from harness.core.verdicts import Decision
 from harness.live.folder import CanaryFolder, Identity, seed_in
 from harness.live.judge_service import JudgeServer
@@ -89,8 +89,8 @@ def serve_canary(
       GateError: the judge failed by a mistake of this program's; production was served all the time.
     """
     live = read_live_policy(options.policy)
-    _check(options, live.steps, [g.name for g in live.guardrails if g.metric is LiveMetric.GIVEN
-                                 and g.label_maturity_s is None])  # fmt: skip
+    _check(options, live)
+    _check_sources(options, live)
     seed = options.seed or seed_in(options.out) or new_seed()
     candidate = f"{options.candidate} {options.candidate_id}".strip()
     identity = Identity.of(live, seed=seed, baseline=options.baseline, candidate=candidate)
@@ -137,7 +137,7 @@ def serve_judge(
       UsageError: wrong options, or another comparison than the folder's.
     """
     live = read_live_policy(options.policy)
-    _check(options, live.steps, [])
+    _check(options, live)
     identity = Identity.of(live, seed="", baseline="", candidate=options.candidate_id)
     text = options.policy.read_text(encoding="utf-8")
     folder, canary = CanaryFolder.start(options.out, live, identity, text)
@@ -164,15 +164,33 @@ def serve_judge(
     return asyncio.run(served())
 
 
-def _check(options: CanaryOptions, steps: tuple[float, ...], given: list[str]) -> None:
-    where = str(options.policy)
-    if not steps:
+def _check(options: CanaryOptions, live: Live) -> None:
+    if not live.steps:
         what = "the live section has no steps, and a canary splits traffic"
-        raise UsageError(where, what, "Add `steps: [0.01, 0.1, 0.5]`, or use `harness shadow`.")
-    if given:
-        what = f"guardrail '{given[0]}' has no `metric`, so nothing says what is measured"
-        remedy = "Add `metric: score_shift` or another one; values that others measure go to --judge-listen."
-        raise UsageError(where, what, remedy)
+        remedy = "Add `steps: [0.01, 0.1, 0.5]`, or use `harness shadow`."
+        raise UsageError(str(options.policy), what, remedy)
+
+
+def _check_sources(options: CanaryOptions, live: Live) -> None:
+    """Every value has to come from somewhere: an answer, or a label."""
+    where = str(options.policy)
+    labelled = [g for g in live.guardrails if g.label_maturity_s is not None]
+    for rail in live.guardrails:
+        if rail.metric is LiveMetric.GIVEN and rail not in labelled:
+            what = f"guardrail '{rail.name}' has no `metric`, so nothing says what is measured"
+            remedy = (
+                "Add `metric: score_shift` or another one; values that others measure go to "
+                "--judge-listen."
+            )
+            raise UsageError(where, what, remedy)
+    if options.labels is not None and not labelled:
+        what = "no guardrail of the policy takes labels"
+        remedy = "Add `label_maturity` to one, or leave --labels out."
+        raise UsageError(f"--labels {options.labels}", what, remedy)
+    gating = [g.name for g in labelled if g.gating]
+    if options.labels is None and gating:
+        what = f"guardrail '{gating[0]}' needs labels, and none come: nothing could be promoted"
+        raise UsageError(where, what, "Give --labels FILE, or write `gating: false`.")
 
 
 class _Served:

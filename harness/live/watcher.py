@@ -183,6 +183,8 @@ class Watcher:
         ]
         if self._labels and self._labels.unreadable:
             said.append(f"{self._labels.unreadable:,} lines of the label file are no labels")
+        if self._labels and self._labels.trouble:
+            said.append(self._labels.trouble)
         return tuple(said)
 
 

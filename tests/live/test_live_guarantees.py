@@ -1,10 +1,13 @@
 """Whole canaries by simulation: α holds at the margins, and every planted harm is rolled back."""
 
+import numpy as np
 import pytest
+from canaries import POLICY, SECOND, START, live
 from scipy.stats import binom
 
 from harness.bench.canary import HARMS, MARGINS, live_of_bench, run_canary
 from harness.core.verdicts import Decision
+from harness.live.canary import Canary
 
 LIVE = live_of_bench()
 
@@ -34,3 +37,49 @@ def test_the_bench_keeps_its_limits():
 
     figures = bench_canary()
     assert figures.within_limits, figures.to_text()
+
+
+def killed_again_and_again(seed, harm, batches=30, n=100, under_way=10):
+    """A canary at its margin whose process is killed one time in four; what was under way is lost."""
+    rng = np.random.default_rng(seed)
+    text = POLICY.replace(
+        "{name: errors",
+        "{name: failed, metric: failure, kind: shift, margin: 0.05}\n    - {name: errors",
+    )
+    kept = live(text)
+    ring = []
+    watched = Canary(kept, str(seed), ring.append)
+    now_ns = START
+    for _ in range(batches):
+        for _ in range(n):
+            now_ns += SECOND // 10
+            arrival = watched.route(f"u{rng.integers(100_000)}", now_ns)
+            if arrival is None:
+                return watched.standing()
+            score = float(np.clip(rng.normal(0.3 + harm * arrival.candidate, 0.1), 0.0, 1.0))
+            failed = float(rng.random() < 0.02 + 0.05 * (harm > 0) * arrival.candidate)
+            watched.answered(arrival.seq, {"score": score, "failed": failed, "errors": failed}, {})
+        standing = watched.judge(watched.batch(now_ns + 1))
+        if standing.final:
+            break
+        if rng.random() < 0.25:
+            state = watched.state()
+            for _ in range(under_way):
+                now_ns += SECOND // 10
+                watched.route(f"u{rng.integers(100_000)}", now_ns)
+            watched = Canary.from_state(state, kept, str(seed), ring.append)
+            watched.lost([a for a in ring if a.seq > watched.entered_seq], ring[-1].seq)
+    return standing
+
+
+def test_kills_at_the_margin_neither_roll_back_nor_promote_more_often():
+    found = [killed_again_and_again(seed, 0.1) for seed in range(10)]
+    assert sum(s.decision is Decision.ROLLBACK for s in found) <= tolerated(10)
+    assert sum(s.decision is Decision.PROMOTE for s in found) <= tolerated(10)
+    lost = [dict(s.counts).get("lost_at_a_restart", 0) for s in found]
+    assert sum(lost) > 200
+
+
+def test_kills_do_not_hide_harm():
+    found = [killed_again_and_again(seed, 0.35) for seed in range(5)]
+    assert all(s.decision is Decision.ROLLBACK for s in found)

@@ -125,3 +125,16 @@ def test_labels_are_read_as_they_are_appended_and_what_is_none_is_counted(tmp_pa
     assert (second.unit, second.value, second.guardrail) == ("b", 0.0, "g")
     (again,) = LabelFile(path, first.offset).read(8)[-1:]
     assert again.unit == "b"
+
+
+def test_a_label_file_that_is_cut_or_gone_is_told_and_goes_on(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"unit": "a", "label": 1}\n' * 3)
+    labels = LabelFile(path)
+    assert len(labels.read(1)) == 3
+    path.write_text('{"unit": "b", "label": 1}\n')
+    assert [label.unit for label in labels.read(2)] == ["b"]
+    assert "shorter" in labels.trouble
+    path.unlink()
+    assert labels.read(3) == []
+    assert "cannot be read" in labels.trouble
