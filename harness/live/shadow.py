@@ -96,17 +96,26 @@ class Mirror:
 
     def _reason(self, call: Call) -> str:
         """Why it is not mirrored; "" = it is."""
-        if call.method != MODEL_INFER:
-            return "other_calls"
-        if self.model and bytes_field(call.request, MODEL_NAME) != self.model:
-            return "other_models"
+        unfit = self._unfit(call)
+        if unfit:
+            return unfit
         if not self.sampler.keeps(call.request):
             return "sampled_out"
-        if max(len(call.request), len(call.response)) > self.message_bytes:
-            return "too_large"
         if self.outbox is None or self.outbox.broken:
             return "mirror_gone"
         return "" if self.outbox.put(frame_from_call(call, kept_as_failed=False)) else "queue_full"
+
+    def _unfit(self, call: Call) -> str:
+        """Why it is nothing to compare; "" = it is."""
+        if call.method != MODEL_INFER:
+            return "other_calls"
+        if call.cancelled:
+            # Production gave no answer that the candidate's could be compared with.
+            return "client_gone"
+        if self.model and bytes_field(call.request, MODEL_NAME) != self.model:
+            return "other_models"
+        large = max(len(call.request), len(call.response)) > self.message_bytes
+        return "too_large" if large else ""
 
 
 def serve_shadow(

@@ -11,6 +11,7 @@ NOT_MIRRORED = {
     "queue_full": "dropped because too many waited",
     "too_large": "too large",
     "mirror_gone": "after the mirror's process had ended",
+    "client_gone": "taken back by their clients before the baseline had answered",
     "other_models": "for other models",
     "other_calls": "calls other than ModelInfer",
 }

@@ -131,6 +131,7 @@ def test_the_tap_counts_whatever_it_does_not_mirror():
         mirror.offer(call(i))
     mirror.offer(call(5, response=b"x" * 2_000))
     mirror.offer(call(6, method="/inference.GRPCInferenceService/ServerLive"))
+    mirror.offer(replace(call(7), code=1, cancelled=True))
     other = request_bytes("n", {"x": np.ones((1, 2), np.float32)}, "8")
     mirror.offer(replace(call(8), request=other))
     mirror.outbox.broken = True
@@ -138,7 +139,7 @@ def test_the_tap_counts_whatever_it_does_not_mirror():
     assert mirror.mirrored == 3
     assert mirror.not_mirrored == {
         "sampled_out": 0, "queue_full": 2, "too_large": 1, "mirror_gone": 1, "other_calls": 1,
-        "other_models": 1,
+        "other_models": 1, "client_gone": 1,
     }  # fmt: skip
 
 
