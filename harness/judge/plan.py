@@ -112,23 +112,6 @@ class TestPlan:
         """
         return sha256(tuple(replace(test, n_available=0) for test in self.tests))
 
-    def counted(self, windows: Mapping[str, WindowCounts]) -> TestPlan:
-        """The same tests, with the requests that there are for them now.
-
-        Args:
-          windows: counts by window name; a missing window counts as empty.
-        """
-        nothing = WindowCounts(n=0, slices={})
-
-        def available(test: PlannedTest) -> int:
-            counts = windows.get(test.guardrail.window.value, nothing)
-            found = counts.slices.get(test.column, {})
-            return sum(found.get(v, 0) for v in test.values) if test.column else counts.n
-
-        return replace(
-            self, tests=tuple(replace(test, n_available=available(test)) for test in self.tests)
-        )
-
     def about_process(self, guardrails: Collection[str]) -> TestPlan:
         """The same plan with claims about traffic like the window's for these guardrails.
 

@@ -46,7 +46,7 @@ def past_of(before: Sequence[Attempt], policy: Policy, lineage: Mapping[str, str
 
     Args:
       before: the attempts that count, oldest first.
-      policy: its claim.
+      policy: its claim and slices.
       lineage: digests of the question.
     """
     open_ = resumable(before)
@@ -59,7 +59,7 @@ def past_of(before: Sequence[Attempt], policy: Policy, lineage: Mapping[str, str
         why = f"attempt {last.number} has not ended, or was killed"
     if last.state == HELD:
         try:
-            evidence = carried_of(last)
+            evidence = carried_of(last, policy)
         except (HarnessError, KeyError, TypeError, ValueError) as error:
             told = error.what if isinstance(error, HarnessError) else "not readable"
             why = f"the run folder of attempt {last.number} cannot be gone on from ({told})"

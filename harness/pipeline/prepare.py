@@ -32,7 +32,7 @@ from harness.pipeline.gate_units import GateUnits, planning_requests, unit_codes
 from harness.pipeline.opening import Seen, graph_of, look_at
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.request import GateRequest
-from harness.pipeline.run_traffic import counts_of_run, fix_traffic, load_order
+from harness.pipeline.run_traffic import fix_traffic, load_order, window_counts
 from harness.pipeline.runtimes import Runtimes, check_same, runtimes, saved_runtimes
 from harness.replay.order import Batch, schedule
 from harness.resolve.digest import model_content
@@ -80,7 +80,8 @@ class Prepared:
     label: Floats
     """Label per storage position, NaN where none counts, shape (n,)."""
     counts: dict[str, WindowCounts]
-    """Per needed window, what it holds besides the requests that plan; units where the policy has some."""
+    """Per needed window, what there is to judge, the requests that plan left out; units where the policy
+    has some. What an earlier attempt judged is in `carried`."""
     units: GateUnits | None
     """What counts once; None = each request."""
     seed: int
@@ -253,8 +254,7 @@ def restore(
         planning = tuple(schedule([(name, order[: n0[name]]) for name, order in orders], size))
         orders = [(name, order[n0[name] :]) for name, order in orders]
         batches = tuple(schedule(orders, size))
-        selection = manifest["selection"]
-        counts = counts_of_run(run, policy, window, dict(orders), selection, carried, unit=unit)
+        counts = window_counts(policy, window, dict(orders), manifest["selection"], unit)
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], runtimes=found, window=window,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from harness.core.policies import Policy, WindowName
 from harness.core.tensors import Array, Bools, Floats, Ints, Strings
 from harness.judge.plan import WindowCounts
 from harness.pipeline.again import Past
-from harness.pipeline.carried import Carried, made_up, read_used, unplanned_values, write_used
+from harness.pipeline.carried import Carried, made_up, misfit, write_used
 from harness.pipeline.gate_units import (
     check_units,
     planning_requests,
@@ -98,21 +97,15 @@ def fix_traffic(
     unit = unit_codes(policy, window)
     if unit is not None:
         check_units(policy, window, unit, {s.name: s.selected for s in selections})
-    past = _fitting(past, policy, window, selections, unit)
-    used = {s.name: _positions(index, past.used.get(s.name, {})) for s in selections}
-    drawn = {
-        s.name: _drawn(policy, s, used[s.name], unit, int(manifest["seed"])) for s in selections
-    }
-    path = run.path / ORDER_FILE
-    manifest["order_sha256"] = write_orders(path, label, drawn)
-    _, orders, _ = read_orders(path)
-    _plan_once(run, manifest, policy, window, orders, past, unit=unit)
+    past = _ordered(run, manifest, policy, window, selections, label=label, past=past, unit=unit)
+    orders = read_orders(run.path / ORDER_FILE)[1]
+    _put_aside(run, policy, window, orders, past, unit=unit)
     manifest["window"] = {**jsonable(window.info), "path": str(window.path)}
     manifest["selection"] = {
         s.name: {
-            "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]), "first_ts_ns": s.first_ts_ns,
-            "last_ts_ns": s.last_ts_ns, "left_out": jsonable(s.left_out), "refusal": s.refusal,
-            "gone": len(past.used.get(s.name, {})) - int(np.count_nonzero(used[s.name])),
+            "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]),
+            **span(s, past.carried), "left_out": jsonable(s.left_out), "refusal": s.refusal,
+            "gone": _gone(index, past.used.get(s.name, {})),
             **({} if unit is None else {"units": len(np.unique(unit[s.selected]))}),
         }
         for s in selections
@@ -120,28 +113,78 @@ def fix_traffic(
     return past
 
 
-def _fitting(
-    past: Past,
+def _ordered(
+    run: RunFolder,
+    manifest: dict[str, Any],
     policy: Policy,
     window: SealedWindow,
     selections: Sequence[WindowSelection],
+    *,
+    label: Floats,
+    past: Past,
     unit: Ints | None,
 ) -> Past:
-    """The earlier attempts, paid for where this traffic cannot go on from their evidence."""
+    """Draws the orders: what was not judged before, or all where that evidence cannot be gone on from."""
+    index, path = window.index(), run.path / ORDER_FILE
+
+    def draw(past: Past) -> None:
+        drawn = {
+            s.name: _drawn(
+                policy, s, _positions(index, past.used.get(s.name, {})), unit, manifest["seed"]
+            )
+            for s in selections
+        }
+        manifest["order_sha256"] = write_orders(path, label, drawn)
+
+    past = _fitting(past, policy, window)
+    draw(past)
     if past.carried is None:
         return past
-    if unit is not None:
-        return past.paid(f"units of {policy.unit} may go on in new requests, and count once")
-    if made_up(past.used) or made_up({"": window.index().request_ids()}):
-        return past.paid("the requests have no recorded ids, so nobody knows which were judged")
-    if any(_others(window.index(), found) for found in past.used.values()):
-        return past.paid("ids of judged requests name requests of another time here")
-    here = {s.name: np.flatnonzero(s.selected) for s in selections}
     sizes = {s.name: {"n": s.count} for s in selections}
-    unknown = unplanned_values(
-        past.carried, policy, _window_counts(policy, window, here, sizes, unit)
-    )
-    return past.paid(unknown) if unknown else past
+    fresh = window_counts(policy, window, read_orders(path)[1], sizes, unit)
+    why = misfit(past.carried, policy, fresh)
+    if why:
+        past = past.paid(why)
+        draw(past)
+    return past
+
+
+def span(selection: WindowSelection, carried: Carried | None) -> dict[str, int]:
+    """When the first and the last request arrived, those that an earlier attempt judged among them."""
+    spans = [[selection.first_ts_ns, selection.last_ts_ns]] if selection.count else []
+    if carried is not None and selection.name in carried.spans:
+        spans.append(carried.spans[selection.name])
+    return {
+        "first_ts_ns": min((first for first, _ in spans), default=0),
+        "last_ts_ns": max((last for _, last in spans), default=0),
+    }
+
+
+def _gone(index: WindowIndex, used: dict[str, int]) -> int:
+    """Requests that may not be judged again and are no longer in the traffic."""
+    return len(used) - int(np.count_nonzero(_positions(index, used)))
+
+
+def _fitting(past: Past, policy: Policy, window: SealedWindow) -> Past:
+    """The earlier attempts, paid for where nobody knows which of these requests they judged."""
+    if past.carried is None:
+        return past
+    if policy.unit:
+        return past.paid(f"units of {policy.unit} may go on in new requests, and count once")
+    index = window.index()
+    if made_up(past.used) or made_up({"": index.request_ids()}):
+        return past.paid("the requests have no recorded ids, so nobody knows which were judged")
+    same = window.info.window_hash == past.carried.window_hash
+    for found in past.used.values():
+        then, now = _met_again(index, found)
+        if (then != now).any():
+            return past.paid("ids of judged requests name requests of another time here")
+        if not same and (then == 0).any():
+            return past.paid(
+                "ids of judged requests are here again without a recorded time, so nobody knows "
+                "whether they name the same requests"
+            )
+    return past
 
 
 def _drawn(
@@ -168,19 +211,21 @@ def _positions(index: WindowIndex, used: dict[str, int]) -> Bools:
     return found
 
 
-def _others(index: WindowIndex, used: dict[str, int]) -> bool:
-    """Whether an id names a request that arrived at another time: a counter that began anew."""
-    if not used:
-        return False
-    at = index.ids().lookup(np.array(list(used), object))
+def _met_again(index: WindowIndex, used: dict[str, int]) -> tuple[Ints, Ints]:
+    """When requests whose ids are here, too, arrived then and now; 0 = no recorded time, shape (k,).
+
+    A counter that began anew gives another request an id that was judged.
+    """
     then = np.fromiter(used.values(), np.int64, len(used))
+    if not used:
+        return then, then
+    at = index.ids().lookup(np.array(list(used), object))
     here = at >= 0
-    return bool((index.ts_ns()[at[here]] != then[here]).any())
+    return then[here], index.ts_ns()[at[here]]
 
 
-def _plan_once(
+def _put_aside(
     run: RunFolder,
-    manifest: dict[str, Any],
     policy: Policy,
     window: SealedWindow,
     orders: dict[str, StoredOrder],
@@ -188,22 +233,11 @@ def _plan_once(
     *,
     unit: Ints | None,
 ) -> None:
-    """Writes down what the tests are planned with, and which requests no later attempt may judge."""
+    """Writes down which requests no later attempt may judge, besides those that this run judges."""
     if past.carried is not None:
-        manifest["planned_with"] = {"sizes": past.carried.sizes, "slices": past.carried.slices}
         write_used(run, past.used)
         return
     n0 = {name: planning_requests(policy, order, unit) for name, order in orders.items()}
-    rest = {name: order[n0[name] :] for name, order in orders.items()}
-    counts = _window_counts(policy, window, rest, {name: {"n": 0} for name in rest}, unit)
-    sliced = {column for g in policy.guardrails for column in g.slice_by}
-    manifest["planned_with"] = {
-        "sizes": {name: found.n for name, found in counts.items()},
-        "slices": {
-            name: {column: values for column, values in found.slices.items() if column in sliced}
-            for name, found in counts.items()
-        },
-    }
     if any(n0.values()):
         ids, ts_ns = window.index().request_ids(), window.index().ts_ns()
         first = {name: order[: n0[name]].read() for name, order in orders.items()}
@@ -255,30 +289,7 @@ def load_order(
     return orders, label
 
 
-def counts_of_run(
-    run: RunFolder,
-    policy: Policy,
-    window: SealedWindow,
-    orders: dict[str, StoredOrder],
-    selection: dict[str, Any],
-    carried: Carried | None,
-    *,
-    unit: Ints | None,
-) -> dict[str, WindowCounts]:
-    """What there is for the tests: requests or units to judge, and those that an earlier attempt judged."""
-    if carried is None:
-        return _window_counts(policy, window, orders, selection, unit)
-    index, used = window.index(), read_used(run)
-    here = {w: np.flatnonzero(_positions(index, used.get(w, {}))) for w in orders}
-    all_ = {w: np.concatenate([order.read(), here[w]]) for w, order in orders.items()}
-    counts = _window_counts(policy, window, all_, selection, None)
-    return {
-        w: replace(counts[w], n=len(order) + carried.judged.get(w, 0))
-        for w, order in orders.items()
-    }
-
-
-def _window_counts(
+def window_counts(
     policy: Policy,
     window: SealedWindow,
     orders: Mapping[str, Order],

@@ -225,3 +225,32 @@ def test_ids_that_name_other_requests_now_are_new_evidence(gate, tmp_path):
     assert decision["again"]["how"] == "spend"
     assert "name requests of another time" in decision["again"]["why"]
     assert decision["n_requests"] == 700
+
+
+def test_slices_that_grow_out_of_the_pool_are_asked_about_anew(gate):
+    """What was pooled for want of requests must not stay without a claim for good."""
+    rails = [{"name": "flips", "metric": "decision_flip", "margin": 0.05, "slice_by": ["site"],
+              "min_slice": 250}]  # fmt: skip
+    asked = {"base": {**REFACTOR, "preset": "none"}, "guardrails": rails}
+    gate("first", **asked)
+    _, decision = gate("second", n=700, **asked)
+    assert (decision["again"]["how"], decision["alpha"]["promote"]) == ("spend", 0.025)
+    assert "flips[site=a]" in decision["again"]["why"]
+    assert evidence_of(gate, "second", "flips[site=a]")["gating"]
+
+
+@pytest.mark.parametrize(("other", "how"), [(False, "resume"), (True, "spend")])
+def test_ids_without_times_are_trusted_only_where_the_traffic_is_the_same(
+    gate, harness, write_policy, tmp_path, other, how
+):
+    """A counter that begins anew gives its ids twice, and no time tells the requests apart."""
+    import numpy as np
+
+    policy = write_policy(REFACTOR, windows={"min_requests": 100_000})
+    ids = np.array([f"r{i}" for i in range(300)])
+    for week, x in enumerate((0.0, -3.0)):
+        table = tmp_path / f"counted-{week if other else 0}.npz"
+        np.savez(table, x=np.full(300, x if other else 0.0, np.float32), request_id=ids)
+        ran = harness("gate", tmp_path / "old.onnx", gate.other, "-t", table, "-p", policy,
+                      "--as-of", AS_OF, "-o", gate.runs / f"counted-{week}", "--json")  # fmt: skip
+    assert json.loads(ran.out)["again"]["how"] == how
