@@ -6,7 +6,6 @@ ends in HOLD with all traffic on the baseline.
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 
 from harness.core.errors import HarnessError
@@ -86,7 +85,6 @@ class Keeper:
         else:
             self._canary.stop(JUDGE_FAILED, f"{type(trouble).__name__}: {trouble}")
         self.standing = self._canary.standing()
-        sys.stderr.write(f"harness: {self.standing.explanation}\n")
         with suppress(OSError, HarnessError):
             self._ended(notes)
 

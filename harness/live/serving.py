@@ -215,21 +215,26 @@ class _Served:
         if self._options.judge_listen:
             said += f", judge on port {await self._judge.start(self._options.judge_listen)}"
         told(said)
-        turns = asyncio.create_task(self._turns())
+        turns = asyncio.create_task(self._turns(told))
         await self._stop.wait()
         await self._proxy.stop(_GRACE_S)
         await self._judge.stop()
         await turns
         return await asyncio.to_thread(self._watcher.close)
 
-    async def _turns(self) -> None:
+    async def _turns(self, told: Callable[[str], None]) -> None:
+        said = False
         while not self._stop.is_set():
             try:
                 await asyncio.to_thread(self._watcher.turn)
             except Exception as trouble:  # noqa: BLE001 - production goes on with the baseline
                 traceback.print_exception(trouble)
                 self._watcher.give_up(trouble)
-            if self._options.exit_when_decided and self._watcher.standing.final:
+            standing = self._watcher.standing
+            if standing.final and not said:
+                said = True
+                told(f"canary: {standing.decision.value}: {standing.explanation}")
+            if self._options.exit_when_decided and standing.final:
                 self._stop.set()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), self._options.batch_s)

@@ -93,13 +93,13 @@ def test_an_end_that_came_of_no_batch_is_told_once_and_written(kept):
         (ZeroDivisionError("x"), "judge_failed"),
     ],
 )
-def test_whatever_goes_wrong_is_hold_and_the_baseline(kept, capsys, trouble, reason):
+def test_whatever_goes_wrong_is_hold_and_the_baseline(kept, trouble, reason):
     traffic, canary, folder, _, keeper = kept
     keeper.give_up(trouble, ())
     assert (keeper.standing.reason, keeper.standing.final) == (reason, True)
     assert traffic.request(canary) is None
     assert told(folder)[-1] == "decision"
-    assert "traffic goes to the baseline" in capsys.readouterr().err
+    assert "traffic goes to the baseline" in keeper.standing.explanation
 
 
 def test_the_clock_starts_behind_what_was_judged_and_never_goes_back():

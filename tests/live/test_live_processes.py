@@ -174,6 +174,23 @@ def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_pa
 
 
 @pytest.mark.long
+def test_a_folder_that_was_damaged_is_hold_at_the_baseline_and_says_so(tmp_path, policy):
+    out = tmp_path / "out"
+    with model("none", 1) as baseline, model("score", 2) as candidate:
+        with canary(policy, out, baseline, candidate) as (proxy, address):
+            Client(address).ask_until(lambda: False, most=60)
+            assert proxy.stop()[0] == 3
+        state = out / "state.json"
+        state.write_text(state.read_text().replace('"n_requests": 6', '"n_requests": 7'))
+        with canary(policy, out, baseline, candidate) as (proxy, address):
+            assert "cannot be believed" in proxy.line(proxy.process.stderr, "HOLD")
+            client = Client(address)
+            assert all(_score(client.ask()[1]) < 0.475 for _ in range(40))
+            assert proxy.stop()[0] == 3
+    assert json.loads((out / "decision.json").read_text())["reason"] == "state_damaged"
+
+
+@pytest.mark.long
 def test_labels_that_show_a_worse_candidate_roll_it_back(tmp_path):
     policy, labels, out = tmp_path / "policy.yaml", tmp_path / "labels.jsonl", tmp_path / "out"
     policy.write_text(LABELS)
