@@ -135,6 +135,8 @@ class Live:
     """Shadow: requests of one time block of this length count once, as their mean; 0 = `unit`."""
     cycle_s: float = 0.0
     """Declared cycle of the traffic (a day); promotion looks only at whole ones; 0 = none."""
+    quiet_s: float | None = None
+    """Longest stretch without requests in a cycle that counts; None = a 24th of the cycle."""
     burst_gap_s: float = 0.0
     """Errors of units first seen closer than this count once; 0 = each counts."""
     burst_longest_s: float = 600.0

@@ -20,6 +20,7 @@ _KEYS = (
     "patience",
     "maturity",
     "cycle",
+    "quiet",
     "bursts",
     "sample_ratio",
     "guardrails",
@@ -77,6 +78,7 @@ def read_live(
         block_s=block_s,
         maturity_s=section.maybe("maturity", section.seconds, default.maturity_s),
         cycle_s=section.maybe("cycle", section.seconds, default.cycle_s),
+        quiet_s=_quiet(section),
         burst_gap_s=gap_s,
         burst_longest_s=longest_s,
         sample_ratio_alpha=_level(section, "sample_ratio", default.sample_ratio_alpha),
@@ -90,6 +92,20 @@ def read_live(
         patience_s=section.maybe("patience", section.seconds, default.patience_s),
         decision=decision,
     )
+
+
+def _quiet(section: Section) -> float | None:
+    """Longest silence of a cycle that counts."""
+    if "quiet" not in section:
+        return None
+    quiet_s = section.seconds("quiet")
+    cycle_s = section.maybe("cycle", section.seconds, 0.0)
+    if not quiet_s < cycle_s:
+        what = (
+            f"a silence of {quiet_s:g} s in a cycle of {cycle_s:g} s would make an empty one whole"
+        )
+        raise section.error("quiet", what, "Give the longest silence of a usual `cycle`.")
+    return quiet_s
 
 
 def _unit_in(section: Section) -> UnitIn:

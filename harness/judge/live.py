@@ -19,7 +19,7 @@ from harness.core.verdicts import Decision, Evidence
 from harness.judge.cohorts import Cohorts, Trace, first_rejection
 from harness.judge.counts import Bursts, ErrorRatio
 from harness.judge.culprits import named
-from harness.judge.cycles import Cycle
+from harness.judge.cycles import Cycle, CycleLooks, CyclesSeen, Silences
 from harness.judge.exposures import Exposures, Units
 from harness.judge.live_answer import answer_of, evidence_of_live
 from harness.judge.live_blocks import in_blocks
@@ -61,7 +61,8 @@ class LiveJudge:
         self._split = SampleRatio(plan.sample_ratio_alpha)
         self._labelled = {name: SampleRatio(plan.sample_ratio_alpha) for name in self._cohorts}
         self._cycle = Cycle(length_s=plan.cycle_s)
-        self._cycles = dict.fromkeys(self._tests, 0)
+        self._silences = Silences(self._cycle, plan.quiet_s)
+        self._cycles = {name: CycleLooks() for name in self._tests}
         self._promote_at = dict.fromkeys(self._tests, -math.inf)
         self._start_ns: int | None = None
         self._until_ns: int | None = None
@@ -124,6 +125,8 @@ class LiveJudge:
         opened = self._exposures.add(in_blocks(requests, blocks) if blocks else requests)
         if self._start_ns is None and len(opened.unit):
             self._start_ns = int(opened.first_ns[0])
+        if self._start_ns is not None:
+            self._silences.add(requests.ts_ns, self._start_ns)
         for name, cohort in self._cohorts.items():
             cohort.expose(opened)
             labels = batch.labels.get(name)
@@ -190,15 +193,15 @@ class LiveJudge:
         for number in np.unique(numbers).tolist():
             self._completed(name, number)
             traces.append(self._add(guardrail, units, numbers == number))
+            self._cycles[name].enter(int(np.count_nonzero(numbers == number)))
         self._completed(name, self._cycle.completed(start, exposed_until_ns))
         if not self._plan.cycle_s:
             self._promote_at[name] = self._promotion(name)
         return traces
 
     def _completed(self, name: str, number: int) -> None:
-        """Everything in the test lies in whole cycles before `number`."""
-        if number > self._cycles[name]:
-            self._cycles[name] = number
+        """Everything in the test lies in cycles before `number`."""
+        if self._cycles[name].finish(number, self._silences.whole):
             self._promote_at[name] = self._promotion(name)
 
     def _promotion(self, name: str) -> float:
@@ -278,12 +281,20 @@ class LiveJudge:
             self._plan,
             (decision, reason),
             culprits=self._culprits,
-            whole_cycles=min(self._cycles[name] for name in gating) if gating else 0,
+            cycles=self._counted(gating),
             units=(len(self._exposures), self._n_closed),
             sample_ratio_p=self._split.p_value(),
             logs=self._logs(),
             promote_at=self._promote_at,
             ignored=ignored,
+        )
+
+    def _counted(self, gating: list[str]) -> CyclesSeen:
+        looks = [self._cycles[name] for name in gating]
+        return CyclesSeen(
+            whole=min((look.whole for look in looks), default=0),
+            in_part=max((look.in_part for look in looks), default=0),
+            quiet_s=self._silences.quiet_s,
         )
 
     def evidence(self) -> tuple[Evidence, ...]:
@@ -311,7 +322,8 @@ class LiveJudge:
             "unfit": self._unfit,
             "rejected": list(self._rejected),
             "culprits": list(self._culprits),
-            "cycles": dict(self._cycles),
+            "cycles": {name: looks.state() for name, looks in self._cycles.items()},
+            "silences": self._silences.state(),
             "promote_at": {k: _finite(v) for k, v in self._promote_at.items()},
             "exposures": self._exposures.state(),
             "split": self._split.state(),
@@ -336,7 +348,9 @@ class LiveJudge:
         judge._start_ns, judge._until_ns = state["start_ns"], state["until_ns"]
         judge._n_closed, judge._unfit = int(state["n_closed"]), str(state["unfit"])
         judge._rejected, judge._culprits = tuple(state["rejected"]), tuple(state["culprits"])
-        judge._cycles = {name: int(number) for name, number in state["cycles"].items()}
+        for name, looks in judge._cycles.items():
+            looks.restore(state["cycles"][name])
+        judge._silences.restore(state["silences"])
         for name in judge._tests:
             value = state["promote_at"][name]
             judge._promote_at[name] = -math.inf if value is None else float(value)

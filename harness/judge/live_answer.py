@@ -10,6 +10,7 @@ import numpy as np
 from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.verdicts import Decision, Evidence, Verdict
 from harness.judge.counts import ErrorRatio
+from harness.judge.cycles import CyclesSeen
 from harness.judge.live_plan import LiveAnswer, LivePlan
 from harness.judge.overlap import OverlapTrack
 from harness.judge.track import Track
@@ -57,7 +58,7 @@ def answer_of(
     decided: tuple[Decision, str],
     *,
     culprits: tuple[str, ...],
-    whole_cycles: int,
+    cycles: CyclesSeen,
     units: tuple[int, int],
     sample_ratio_p: float,
     logs: Mapping[str, Mapping[str, float]],
@@ -70,7 +71,7 @@ def answer_of(
       plan: what is asked.
       decided: answer and its stable reason.
       culprits: guardrails named by e-BH.
-      whole_cycles: looks promotion had.
+      cycles: what was seen of them.
       units: (exposed, closed).
       sample_ratio_p: of the split.
       logs: clock → guardrail → log rollback e-value.
@@ -81,9 +82,16 @@ def answer_of(
     so_far = bool(plan.cycle_s)
     sentence = _SENTENCES[reason].format(
         so_far=" on the traffic so far" if so_far else "",
-        cycles=f" over {whole_cycles} whole cycles" if so_far else "",
+        cycles=f" over {cycles.whole} whole cycle{'' if cycles.whole == 1 else 's'}"
+        if so_far
+        else "",
         p=sample_ratio_p,
     )
+    if cycles.in_part:
+        sentence += (
+            f" Seen in part: {cycles.in_part} cycle{'' if cycles.in_part == 1 else 's'}, with more than "
+            f"{cycles.quiet_s:g} s without a request (`quiet`); no promotion after such a one."
+        )
     averages = [
         (clock, float(np.logaddexp.reduce(list(found.values()))) - math.log(len(found)))
         for clock, found in logs.items()
@@ -95,7 +103,7 @@ def answer_of(
         explanation=sentence,
         culprits=culprits,
         so_far=so_far and decision is not Decision.PROMOTE,
-        whole_cycles=whole_cycles,
+        whole_cycles=cycles.whole,
         n_units=units[0],
         n_closed=units[1],
         sample_ratio_p=sample_ratio_p,

@@ -39,6 +39,8 @@ class LivePlan:
     """P(rollback while all are within) ≤ this, over all clocks."""
     cycle_s: float = 0.0
     """Declared cycle of the traffic (a day); promotion looks only at whole ones; 0 = none."""
+    quiet_s: float | None = None
+    """Longest stretch without requests in a cycle that counts as whole; None = a 24th of the cycle."""
     burst_gap_s: float = 0.0
     """Errors of units first seen closer than this count once; 0 = each counts."""
     burst_longest_s: float = 600.0
@@ -97,6 +99,7 @@ class LivePlan:
             "maturity": self.maturity_s,
             "unit": self.block_s,
             "cycle": self.cycle_s,
+            "quiet": self.quiet_s or 0.0,
             "burst gap": self.burst_gap_s,
             "longest burst": self.burst_longest_s,
         }
@@ -104,6 +107,9 @@ class LivePlan:
             if not 0.0 <= age_s <= _LONGEST_S:
                 what = f"a length of {age_s:g} s"
                 raise PolicyError(where, what, "Use 0 s or more, and at most a hundred years.")
+        if self.quiet_s is not None and not self.quiet_s < self.cycle_s:
+            what = f"{self.quiet_s:g} s without requests in a cycle of {self.cycle_s:g} s"
+            raise PolicyError("quiet", what, "Give the longest silence of a usual cycle.")
         if self.burst_longest_s < self.burst_gap_s:
             what = f"gap {self.burst_gap_s:g} s and longest {self.burst_longest_s:g} s"
             raise PolicyError("burst", what, "Use gap ≤ longest.")

@@ -41,6 +41,7 @@ def live_plan(live: Live) -> LivePlan:
         alpha_promote=live.alpha_promote,
         alpha_rollback=live.alpha_rollback,
         cycle_s=live.cycle_s,
+        quiet_s=live.quiet_s,
         burst_gap_s=live.burst_gap_s,
         burst_longest_s=live.burst_longest_s,
         sample_ratio_alpha=live.sample_ratio_alpha,

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from harness.core.errors import PolicyError, TrafficError
 from harness.judge.betting import one_sided
 from harness.judge.cohorts import Cohorts, Trace, clock_levels, first_rejection
-from harness.judge.cycles import Cycle
+from harness.judge.cycles import Cycle, CycleLooks, Silences
 from harness.judge.exposures import Units
 
 SECOND = 10**9
@@ -201,3 +201,54 @@ def test_promotion_at_whole_days_keeps_its_level_where_any_look_loses_it():
     whole = (log_e[:, 23::24] >= BAR).any(axis=1).sum()
     assert whole <= binom.ppf(0.9999, 500, 0.05)
     assert (log_e >= BAR).any(axis=1).sum() > 450
+
+
+def silences(*arrivals_s, quiet_s=None, length_s=24.0):
+    found = Silences(Cycle(length_s=length_s), quiet_s)
+    for part in arrivals_s:
+        found.add(np.round(np.array(part) * SECOND).astype(np.int64), 0)
+    return found
+
+
+EVERY = np.arange(0.0, 72.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("away", "whole"),
+    [
+        ((100, 100), [True, True, True]),
+        ((30, 31.4), [True, False, True]),
+        ((30, 30.9), [True, True, True]),
+        ((23.5, 24.5), [True, True, True]),  # half of the silence in each of two cycles
+        ((22, 26), [False, False, True]),
+        ((60, 72), [True, True, False]),
+    ],
+)
+def test_a_cycle_is_whole_where_no_stretch_of_it_is_silent(away, whole):
+    begin, end = away
+    times = EVERY[(begin >= EVERY) | (end <= EVERY)]
+    for cut in ([times], [times[:7], times[7:50], times[50:]]):
+        seen = silences(*cut)
+        assert [seen.whole(k) for k in range(3)] == whole
+
+
+def test_a_quiet_night_is_declared():
+    times = EVERY[(EVERY % 24.0) > 6.0]
+    assert not silences(times).whole(1)
+    assert silences(times, quiet_s=6.6).whole(1)
+
+
+def test_promotion_looks_after_whole_cycles_while_few_units_came_in_others():
+    looks = CycleLooks()
+    seen = []
+    for number, units in enumerate((1000, 100, 500, 0, 500)):
+        looks.enter(units)
+        seen.append(looks.finish(number + 1, lambda k: k != 1))
+        looks = CycleLooks().restore(looks.state())
+    assert seen == [True, False, True, False, True]
+    assert (looks.whole, looks.in_part) == (3, 1)
+    looks = CycleLooks()
+    looks.enter(1000)
+    looks.finish(1, lambda _: False)
+    looks.enter(5000)
+    assert not looks.finish(2, lambda _: True)

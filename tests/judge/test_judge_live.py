@@ -148,7 +148,7 @@ def test_promotion_waits_for_whole_cycles_and_rollback_does_not():
     # The first day's units are closed 5 s after its end.
     assert decisions[10:] == [Decision.PROMOTE] * 2
     assert answers[-1].whole_cycles == 1
-    assert "1 whole cycles" in answers[-1].explanation
+    assert "over 1 whole cycle." in answers[-1].explanation
     assert answers[3].so_far
     _, harmful = run(day, [batch(rng, i, rates=(0.2, 0.8)) for i in range(5)])
     assert harmful[-1].decision is Decision.ROLLBACK
@@ -485,3 +485,14 @@ def test_looks_inside_a_batch_are_those_of_units_one_by_one():
             one_by_one.append(single.log_e_rollback())
         both = [whole.add_each(x[part], failed[part]) for part in (slice(0, 11), slice(11, 30))]
         assert np.concatenate(both) == pytest.approx(np.array(one_by_one), abs=1e-9)
+
+
+@pytest.mark.parametrize("answer_of", [lambda b: [b], lambda b: [b, empty(11, 2_000)]])
+def test_silence_makes_no_whole_cycle(answer_of):
+    """Half an hour of traffic and then nothing: the rest of the day was not seen."""
+    rng = np.random.default_rng(6)
+    day = dataclasses.replace(CANARY, cycle_s=200.0)
+    judge, _ = run(day, [batch(rng, i, n=2_000) for i in range(10)])
+    last = [judge.update(b) for b in answer_of(empty(10, 1_000))][-1]
+    assert (last.decision, last.whole_cycles) == (Decision.HOLD, 0)
+    assert "Seen in part: 1 cycle" in last.explanation
