@@ -72,6 +72,8 @@ class Observations:
     """Class names of ZipMap outputs, in column order."""
     messages: tuple[tuple[int, str], ...] = ()
     """(index in batch, message) for failed requests."""
+    alone: bool = False
+    """The trace session answered alone: `outputs` are its own, and `trace_outputs` is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

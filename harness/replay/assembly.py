@@ -128,6 +128,7 @@ def observations_from_answer(
         trace_outputs=answer.trace_outputs,
         latency_s=latency_shares(answer.service_s, batch.rows),
         keys=keys,
+        alone=answer.alone,
     )
 
 

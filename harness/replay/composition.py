@@ -37,13 +37,13 @@ class Singly:
     def __init__(self, leg: Leg) -> None:
         self._leg = leg
         self._batches: deque[int] = deque()
-        self._requests: deque[tuple[RequestBatch, int, bool]] = deque()
+        self._requests: deque[tuple[RequestBatch, int, bool, bool]] = deque()
         self._in_flight = 0
 
-    def submit(self, batch: RequestBatch, *, trace: bool) -> None:
+    def submit(self, batch: RequestBatch, *, trace: bool, alone: bool = False) -> None:
         """As `Leg.submit`."""
         self._batches.append(len(batch))
-        self._requests.extend((batch, i, trace) for i in range(len(batch)))
+        self._requests.extend((batch, i, trace, alone) for i in range(len(batch)))
         self._fill()
 
     def collect(self) -> Observations:
@@ -57,8 +57,8 @@ class Singly:
 
     def _fill(self) -> None:
         while self._requests and self._in_flight < AHEAD:
-            batch, index, trace = self._requests.popleft()
-            self._leg.submit(rows_of(batch, index, index + 1), trace=trace)
+            batch, index, trace, alone = self._requests.popleft()
+            self._leg.submit(rows_of(batch, index, index + 1), trace=trace, alone=alone)
             self._in_flight += 1
 
 
@@ -127,6 +127,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         latency_s=np.concatenate([p.latency_s for p in pieces]),
         keys=keys,
         messages=tuple(sorted(messages)),
+        alone=any(p.alone for p in pieces),
     )
 
 

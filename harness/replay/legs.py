@@ -41,6 +41,7 @@ class _Pending:
     batch: RequestBatch
     inputs: Feeds
     trace: bool
+    alone: bool = False
     sent: bool = False
     result: BatchAnswer | BatchFault | None = None
 
@@ -102,12 +103,14 @@ class Leg:
         """Set when the version could not be loaded at the start."""
         return self._processes.load_failure
 
-    def submit(self, batch: RequestBatch, *, trace: bool) -> None:
+    def submit(self, batch: RequestBatch, *, trace: bool, alone: bool = False) -> None:
         """Gives the version a batch and returns without waiting.
 
         Args:
           batch: requests in test order.
           trace: also return feature tensors.
+          alone: the session that returns them answers alone. What it cannot answer, and every batch
+            that fails, is answered by production's.
 
         Raises:
           SignatureError: the traffic lacks an input of the version.
@@ -117,9 +120,9 @@ class Leg:
             what = "returns sequences, which no batch of several requests can be told apart in"
             raise GateError(self.name, what, "Submit it through `composition.asked_by`.")
         if self.ended:
-            self._pending.append(_Pending(batch, {}, trace))
+            self._pending.append(_Pending(batch, {}, trace, alone))
             return
-        entry = _Pending(batch, self._inputs(batch), trace)
+        entry = _Pending(batch, self._inputs(batch), trace, alone)
         self._pending.append(entry)
         self._send_waiting()
 
@@ -200,7 +203,8 @@ class Leg:
         return inputs_for_version(batch, self.first.signature, self._column, self.name)
 
     def _send(self, entry: _Pending, sandbox: Sandbox) -> None:
-        sandbox.submit(entry.inputs, int(entry.batch.rows.sum()), trace=entry.trace)
+        rows = int(entry.batch.rows.sum())
+        sandbox.submit(entry.inputs, rows, trace=entry.trace, alone=entry.alone)
         entry.sent = True
 
     def _awaited(self, entry: _Pending) -> BatchAnswer | BatchFault | None:

@@ -41,6 +41,8 @@ class Batch:
     """Its part of the window's order."""
     trace: bool = True
     """Whether features are asked for, where the versions have a trace at all."""
+    alone: bool = False
+    """Whether the session that returns the features answers alone, without production's beside it."""
 
     def __len__(self) -> int:
         """Requests."""

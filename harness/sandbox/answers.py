@@ -98,6 +98,8 @@ class BatchAnswer:
     """From when the child could begin with it until its answer was complete, by the parent's clock."""
     trace_error: str = ""
     """Why the trace session raised; the outputs are good all the same."""
+    alone: bool = False
+    """The trace session answered alone: outputs and features are of one run."""
     left_out: tuple[str, ...] = field(default=())
     """Tensors with no row per input row."""
 
@@ -211,6 +213,7 @@ class _Said(NamedTuple):
     forms: Forms = ()
     left_out: tuple[str, ...] = ()
     trace_error: str = ""
+    alone: bool = False
 
 
 def _said(text: bytes) -> _Said:
@@ -235,6 +238,7 @@ def _said(text: bytes) -> _Said:
         forms=forms_from(header.get("forms", {}), groups[-1]),
         left_out=texts_from(header.get("left_out", []), MAX_NAME),
         trace_error=message_from(header.get("trace_error", "")),
+        alone=header.get("alone") is True,
     )
 
 
@@ -301,6 +305,7 @@ class Answers:
             keys=dict(said.keys),
             service_s=service_s,
             trace_error=said.trace_error,
+            alone=said.alone,
             left_out=said.left_out,
         )
 
@@ -378,6 +383,9 @@ def _expect_one_story(said: _Said) -> None:
     traced = {e.name for e in (*said.groups[1], *said.groups[2])}
     if said.trace_error and traced:
         msg = f"a trace came with the word that it failed: {said.trace_error[:200]}"
+        raise FrameError(msg)
+    if said.alone and (said.trace_error or said.groups[2]):
+        msg = "one session answered alone, and another one beside it"
         raise FrameError(msg)
     both = {e.name for e in said.groups[1]} & set(said.left_out)
     if both:

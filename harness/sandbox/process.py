@@ -19,7 +19,7 @@ from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Feeds, Signature
 from harness.sandbox.answers import Answers, BatchAnswer, BatchFault, LoadFailure
 from harness.sandbox.child import columns
-from harness.sandbox.child.frames import Frame, header_text
+from harness.sandbox.child.frames import Frame, FrameError, header_text
 from harness.sandbox.child.ring import SLOTS
 from harness.sandbox.deadlines import Deadline
 from harness.sandbox.model_files import ModelFiles
@@ -36,6 +36,7 @@ class _Asked:
     rows: int
     since: float
     trace: bool
+    alone: bool
     refused: str = ""
 
 
@@ -153,7 +154,7 @@ class Sandbox:
         """Batches submitted and not collected."""
         return len(self._asked)
 
-    def submit(self, inputs: Feeds, rows: int, *, trace: bool) -> int:
+    def submit(self, inputs: Feeds, rows: int, *, trace: bool, alone: bool = False) -> int:
         """Gives the child a batch and returns without waiting for it.
 
         Inputs that no model can be given (text with lone surrogates, an odd dtype) are not sent: the
@@ -163,6 +164,7 @@ class Sandbox:
           inputs: per input of the signature, shape (rows, *trailing); not to be changed before the answer.
           rows: model rows in the batch, ≥ 0.
           trace: also run the trace session.
+          alone: let it answer alone, outputs and all; the model itself answers where it cannot.
 
         Returns:
           The batch's number.
@@ -173,10 +175,11 @@ class Sandbox:
         if trace and not self._traced:
             raise GateError(self.name, "has no trace session", "Start it with trace_model.")
         self._seq += 1
-        asked = _Asked(self._seq, rows, time.perf_counter(), trace)
+        asked = _Asked(self._seq, rows, time.perf_counter(), trace, trace and alone)
         try:
             described, buffers = columns.encoded(inputs)
-            text = header_text({"rows": rows, "trace": trace}, {"tensors": described})
+            said = {"rows": rows, "trace": trace, "alone": asked.alone}
+            text = header_text(said, {"tensors": described})
         except (TypeError, UnicodeEncodeError) as error:
             asked.refused = f"cannot be given to a model: {error}"
         else:
@@ -253,6 +256,9 @@ class Sandbox:
         service_s = now - max(asked.since, self._answered_at)
         self._answered_at = now
         result = self._answers.read(frame, seq=asked.seq, rows=asked.rows, service_s=service_s)
+        if isinstance(result, BatchAnswer) and result.alone and not asked.alone:
+            msg = "the trace session answered for the model, which nobody asked for"
+            raise FrameError(msg)
         if isinstance(result, BatchFault) and any(s in result.message for s in OUT_OF_MEMORY):
             return replace(result, cause=Cause.MEMORY_LIMIT)
         return result

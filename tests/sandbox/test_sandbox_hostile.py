@@ -112,6 +112,8 @@ def test_the_honest_answer_of_these_fixtures_is_accepted(tmp_path):
             " left_out=['f'])"),
             "sent and left out",
         ),
+        ("answer(alone=True)", "nobody asked for"),
+        ("answer(alone=True, trace_error='none')", "another one beside it"),
         ("answer(left_out=['\\ud800'])", "half a character"),
         (
             "answer(features=[{'name': '\\ud800', 'dtype': 'bool', 'shape': [2], 'size': 2}])",

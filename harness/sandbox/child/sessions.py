@@ -181,6 +181,8 @@ class VerdictSession:
         self._session = open_session(model, files, optimise=True)
         self._outputs = self._session.get_outputs()
         self._wanted = {o.name: o.type for o in self._outputs if readable(o.type)}
+        self.kinds = self._wanted
+        """The outputs that can be compared, with onnxruntime's type names."""
         # An empty list would mean "all outputs" too; then nothing can be compared, but the model runs.
         self._names = list(self._wanted) or None
         self._tensors_alone = all(kind in COMPARABLE for kind in self._wanted.values())
@@ -216,14 +218,19 @@ class TraceSession:
         }
         self.missing = [t for t in tensors if t not in self._sources]
         self._outputs = [n for n in outputs if n in usable]
+        self.kinds = {n: found[n] for n in self._outputs}
+        """The outputs that it returns, with onnxruntime's type names."""
         self._wanted = {n: found[n] for n in (*self._sources.values(), *self._outputs)}
 
-    def run(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    def run(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], Returned]:
         """Named tensors, and the outputs as this session computes them."""
         answers = self._session.run(list(self._wanted) or None, feeds)
-        arrays = returned(self._wanted, answers if self._wanted else []).arrays
+        seen = returned(self._wanted, answers if self._wanted else [])
+        arrays = seen.arrays
         features = {t: arrays[source] for t, source in self._sources.items() if source in arrays}
-        return features, {n: arrays[n] for n in self._outputs if n in arrays}
+        outputs = {n: arrays[n] for n in self._outputs if n in arrays}
+        keys = {n: names for n, names in seen.keys.items() if n in outputs}
+        return features, Returned(outputs, keys, {}, [])
 
 
 def returned(kinds: Mapping[str, str], answers: Sequence[Any]) -> Returned:

@@ -20,7 +20,7 @@ from harness.sandbox.child import frames, lockdown, ring
 if TYPE_CHECKING:
     from harness.sandbox.child import columns
     from harness.sandbox.child.columns import Array
-    from harness.sandbox.child.sessions import TraceSession, VerdictSession
+    from harness.sandbox.child.sessions import Returned, TraceSession, VerdictSession
 
 MAX_MESSAGE = 2000
 
@@ -169,6 +169,8 @@ class _Request(NamedTuple):
 
     rows: int
     trace: bool
+    alone: bool
+    """The trace session is to answer alone."""
     tensors: tuple[columns.Entry, ...]
 
 
@@ -176,7 +178,8 @@ def _request_from_text(text: bytes) -> _Request:
     from harness.sandbox.child import columns
 
     header = frames.header_from_bytes(text)
-    return _Request(header["rows"], header["trace"], columns.layout(header["tensors"])[0])
+    tensors = columns.layout(header["tensors"])[0]
+    return _Request(header["rows"], header["trace"], header["alone"], tensors)
 
 
 def _plain_header(outputs: str) -> bytes:
@@ -208,6 +211,7 @@ class _Server:
         self._reader, self._answers, self._slots = reader, answers, slots
         self._max_body = max_body
         self._verdict, self._trace = loaded
+        self._alike = self._trace is not None and self._trace.kinds == self._verdict.kinds
         self._request = frames.memo(_request_from_text)
         self._plain = frames.memo(_plain_header)
         self._usual = usual.UsualAnswers(slots, answers)
@@ -237,6 +241,9 @@ class _Server:
         if prefix.flags & frames.IN_SLOT:
             body = self._slots.request(prefix.number, prefix.body)
         feeds = self._values(request.tensors, body)
+        traced = self._run_alone(feeds) if request.alone else None
+        if traced is not None:
+            return self._answered_alone(*traced, frame, request.rows)
         found = self._verdict.run(feeds)
         outputs = found.arrays
         bare = not (found.keys or found.forms or request.trace)
@@ -257,6 +264,34 @@ class _Server:
             answer["forms"] = found.forms
             groups["leaves"] = columns_of(found.leaves)
         return self._described(groups, request.rows, answer)
+
+    def _run_alone(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], Returned] | None:
+        """Features and outputs of the trace session; None when it has not all, or raises: the model answers."""
+        from harness.sandbox.child import sessions
+
+        if self._trace is None or not self._alike:
+            return None
+        try:
+            return self._trace.run(feeds)
+        except sessions.RUNTIME_ERRORS:
+            return None
+
+    def _answered_alone(
+        self, features: dict[str, Array], found: Returned, frame: frames.Frame, rows: int
+    ) -> tuple[bytes, list[memoryview]] | None:
+        """What is to be sent of one session's run; None when it has been sent."""
+        # By place: a feature may be an output, too.
+        arrays = columns_of([*found.arrays.values(), *features.values()])
+        if not found.keys and self._usual.sent(frame, arrays):
+            return None
+        answer: dict[str, Any] = {"kind": "answer", "ok": True, "alone": True}
+        if found.keys:
+            answer["keys"] = found.keys
+        groups = {"outputs": found.arrays, "features": features}
+        text, buffers = self._described(groups, rows, answer)
+        if not found.keys and "left_out" not in answer:
+            self._usual.learn(frame.text, arrays, text, buffers)
+        return text, buffers
 
     def _described(
         self, groups: dict[str, dict[str, Array]], rows: int, answer: dict[str, Any]
@@ -300,7 +335,7 @@ class _Server:
 
 
 def columns_of(leaves: list[Array]) -> dict[str, Array]:
-    """Tensors of sequences and optionals under the names that they are sent by: their places."""
+    """Tensors under their places, as those of sequences and optionals are sent."""
     return {str(place): leaf for place, leaf in enumerate(leaves)}
 
 
@@ -318,7 +353,7 @@ def _traced(
     except sessions.RUNTIME_ERRORS as error:
         answer["trace_error"] = shown(error)
         return {}
-    return {"features": features, "trace_outputs": outputs}
+    return {"features": features, "trace_outputs": outputs.arrays}
 
 
 if __name__ == "__main__":
