@@ -21,9 +21,9 @@ def tolerated(runs):
 
 
 def test_a_candidate_exactly_at_every_margin_is_seldom_rolled_back_or_promoted():
-    found = answers(MARGINS, 8, 3_000)
-    assert found.count(Decision.ROLLBACK) <= tolerated(8)
-    assert found.count(Decision.PROMOTE) <= tolerated(8)
+    found = answers(MARGINS, 6, 2_000)
+    assert found.count(Decision.ROLLBACK) <= tolerated(6)
+    assert found.count(Decision.PROMOTE) <= tolerated(6)
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
@@ -73,11 +73,11 @@ def killed_again_and_again(seed, harm, batches=30, n=100, under_way=10):
 
 
 def test_kills_at_the_margin_neither_roll_back_nor_promote_more_often():
-    found = [killed_again_and_again(seed, 0.1) for seed in range(10)]
-    assert sum(s.decision is Decision.ROLLBACK for s in found) <= tolerated(10)
-    assert sum(s.decision is Decision.PROMOTE for s in found) <= tolerated(10)
+    found = [killed_again_and_again(seed, 0.1) for seed in range(6)]
+    assert sum(s.decision is Decision.ROLLBACK for s in found) <= tolerated(6)
+    assert sum(s.decision is Decision.PROMOTE for s in found) <= tolerated(6)
     lost = [dict(s.counts).get("lost_at_a_restart", 0) for s in found]
-    assert sum(lost) > 200
+    assert sum(lost) > 120
 
 
 def test_kills_do_not_hide_harm():

@@ -102,6 +102,15 @@ def test_values_are_candidate_minus_baseline_and_what_failed_is_nan():
         np.testing.assert_allclose(values[name], column, atol=1e-6, err_msg=name)
 
 
+def test_what_was_not_compared_is_no_parity():
+    found = LiveDiff().update(mirrored([(answer(0.4), answer(0.4))] * 3))
+    blind = replace(
+        found, compared=np.array([True, False, False]), mismatch=np.array([False, False, True])
+    )
+    values, _, _ = paired_values(LIVE, blind)
+    assert values["same"].tolist() == [0.0, 1.0, 1.0]
+
+
 def test_outputs_under_another_name_are_failures_of_the_candidate():
     diff = LiveDiff()
     found = diff.update(mirrored([(answer(0.4), answer(0.4, name="q"))] * 3))
@@ -218,6 +227,17 @@ def test_requests_that_name_no_unit_are_compared_and_not_judged(tmp_path):
     report = judge.close()
     assert (report.compared, report.differ, report.standing.n_requests) == (5, 5, 0)
     assert dict(report.standing.counts) == {"without_unit": 5}
+
+
+def test_a_request_that_neither_answers_enters_nothing(tmp_path):
+    judge = start(tmp_path, POLICY)
+    for i, (old, new) in enumerate([(0, 0), (13, 13), (0, 0)]):
+        seq = judge.arrived(call(i))
+        given = answer(0.4) if not old else b""
+        judge.turn([(seq, Mirrored(call(i, given, old), Answered(given, new, 0.001)))])
+    report = judge.close()
+    assert (report.both_failed, report.standing.n_requests) == (1, 2)
+    assert dict(report.standing.counts) == {"neither_answered": 1}
 
 
 REPORT = {

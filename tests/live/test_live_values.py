@@ -1,0 +1,78 @@
+"""What a guardrail's value is for each answer of one version."""
+
+import numpy as np
+import pytest
+
+from harness.decide.policy import live_from_yaml
+from harness.live.values import Answered, Measurer
+from harness.wire.messages import response_bytes
+
+POLICY = """
+version: 1
+decision: {output: p, rule: threshold, value: 0.5}
+live:
+  steps: [0.5]
+  guardrails:
+    - {name: score, metric: score_shift, kind: shift, margin: 0.1}
+    - {name: rate, metric: decision_rate_shift, kind: shift, margin: 0.1}
+    - {name: nan, metric: nan_rate, kind: shift, margin: 0.1}
+    - {name: failed, metric: failure, kind: shift, margin: 0.1}
+    - {name: slow, metric: latency, kind: shift, slower_than: 50ms, margin: 0.1}
+    - {name: seconds, metric: latency, kind: shift, range: [0, 0.2], margin: 0.1}
+    - {name: errors, kind: errors, ratio: 2}
+    - {name: brier, metric: loss_difference, loss: brier, kind: shift, label_maturity: 1h, margin: 0.1}
+    - {name: wrong, metric: loss_difference, loss: zero_one, kind: shift, label_maturity: 1h, margin: 0.1}
+"""
+NAN = np.nan
+
+
+def answered(*scores, code=0, latency_s=0.01, name="p"):
+    if code:
+        return Answered(b"", code, latency_s)
+    outputs = {name: np.array(scores, np.float32)[:, None]}
+    return Answered(response_bytes("m", "1", outputs, ""), code, latency_s)
+
+
+ANSWERS = [
+    answered(0.2),
+    answered(0.8, latency_s=0.06),
+    answered(0.2, 0.6),
+    answered(NAN),
+    answered(code=13, latency_s=0.001),
+    answered(0.4, latency_s=3.0),
+    Answered(b"noise\xff", 0, 0.01),
+    answered(0.4, name="q"),
+]
+EXPECTED = {
+    "score": [0.2, 0.8, 0.4, NAN, NAN, 0.4, NAN, NAN],
+    "rate": [0, 1, 0.5, NAN, NAN, 0, NAN, NAN],
+    "nan": [0, 0, 0, 1, NAN, 0, NAN, NAN],
+    "failed": [0, 0, 0, 0, 1, 0, 1, 1],
+    "errors": [0, 0, 0, 0, 1, 0, 1, 1],
+    "slow": [0, 1, 0, 0, NAN, 1, NAN, NAN],
+    "seconds": [0.01, 0.06, 0.01, 0.01, NAN, 0.2, NAN, NAN],
+}
+
+
+@pytest.fixture
+def found():
+    return Measurer(live_from_yaml(POLICY, "p")).measure(ANSWERS)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_answer_s_value_and_nan_for_what_failed(found, name):
+    np.testing.assert_allclose(found.values[name], EXPECTED[name], atol=1e-6)
+
+
+def test_what_a_label_is_compared_with(found):
+    np.testing.assert_allclose(found.answers["brier"], EXPECTED["score"], atol=1e-6)
+    np.testing.assert_allclose(found.answers["wrong"], EXPECTED["rate"], atol=1e-6)
+    assert set(found.values) == set(EXPECTED)
+    assert found.unfit == ()
+
+
+def test_values_do_not_depend_on_how_answers_are_cut_into_batches(found):
+    measurer = Measurer(live_from_yaml(POLICY, "p"))
+    parts = [measurer.measure(ANSWERS[a:b]) for a, b in ((0, 1), (1, 4), (4, 8))]
+    for name, column in found.values.items():
+        np.testing.assert_array_equal(np.concatenate([p.values[name] for p in parts]), column)
