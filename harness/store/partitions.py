@@ -8,6 +8,7 @@ whole, and removed there; a spool that a killed writer left is uploaded by the n
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +35,8 @@ PARTITION_SCHEMA = pa.schema(
 
 _NO_MODEL = "__HIVE_DEFAULT_PARTITION__"
 _MOST_OPEN = 16
+_LONGEST_NAME = 160
+"""Longer folder names end in a digest of the model's name: a file system takes 255 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,11 @@ class TrafficSelection:
         """Whether a file, by the folders it lies in, may hold chosen exchanges."""
         found = partition_of(name)
         model, start = found.get("model", ""), found.get("date")
-        if self.model is not None and "model" in found and (model or "") != self.model:
+        if (
+            self.model is not None
+            and "model" in found
+            and (model or _NO_MODEL) != unquote(_folder_name(self.model))
+        ):
             return False
         if not isinstance(start, date):
             return True
@@ -80,12 +87,24 @@ def partition_folder(model: str, ts_ns: int) -> PurePosixPath:
     """The folder of an exchange, below the traffic's.
 
     Args:
-      model: its name; any text, percent-encoded where a path cannot hold it.
+      model: its name; any text, percent-encoded where a path cannot hold it, cut where it is too long.
       ts_ns: when the request arrived, nanoseconds since the epoch.
     """
     at = datetime.fromtimestamp(ts_ns // 1_000_000_000, UTC)
-    named = quote(model, safe="") or _NO_MODEL
-    return PurePosixPath(f"model={named}/date={at:%Y-%m-%d}/hour={at.hour}")
+    return PurePosixPath(f"model={_folder_name(model)}/date={at:%Y-%m-%d}/hour={at.hour}")
+
+
+@functools.lru_cache(maxsize=256)
+def _folder_name(model: str) -> str:
+    named = quote(model, safe="", errors="surrogatepass") or _NO_MODEL
+    if len(named) <= _LONGEST_NAME:
+        return named
+    digest = hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    # Whole characters: half an escape would be read as another name.
+    kept = model[:_LONGEST_NAME]
+    while len(start := quote(kept, safe="", errors="surrogatepass")) + len(digest) >= _LONGEST_NAME:
+        kept = kept[:-1]
+    return f"{start}~{digest}"
 
 
 def partition_of(name: PurePosixPath) -> dict[str, Any]:

@@ -134,6 +134,27 @@ def test_partitions_are_read_as_they_were_named(model, ts_ns):
     assert not TrafficSelection(since_ns=ts_ns + HOUR_NS).may_hold(folder / "x.parquet")
 
 
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4),
+    st.integers(60, 2000),
+)
+def test_a_long_model_name_has_a_folder_that_a_file_system_takes(text, times):
+    model = text * times
+    folder = partition_folder(model, 0)
+    assert len(folder.parts[0].encode()) <= 200
+    assert folder != partition_folder(model + "x", 0)
+    assert TrafficSelection(model=model).may_hold(folder / "x.parquet")
+    assert not TrafficSelection(model=model + "x").may_hold(folder / "x.parquet")
+
+
+def test_traffic_of_a_long_model_name_is_written_and_chosen_by_it(tmp_path):
+    exchanges = [dataclasses.replace(e, model="ü" * 400) for e in recorded(3)]
+    with PartitionedWriter(tmp_path) as writer:
+        writer.write(exchanges)
+    chosen = TrafficSource.open([tmp_path], TrafficSelection(model="ü" * 400))
+    assert sorted(chosen.exchanges(), key=lambda e: e.ts_ns) == exchanges
+
+
 def test_folders_of_other_meaning_do_not_hide_files():
     assert partition_of(PurePosixPath("date=yesterday/x.parquet")) == {}
 
