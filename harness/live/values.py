@@ -142,7 +142,7 @@ def _measured(rail: LiveGuardrail, rule: DecisionRule | None, pair: PairBatch) -
             rows = scores(pair, _needed(rule)).candidate
         case _:
             return np.full(len(ok), np.nan)
-    return np.where(ok, request_means(pair, rows), np.nan)
+    return request_means(pair, rows)
 
 
 def latency_values(rail: LiveGuardrail, observed: Observations) -> Floats:
