@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.core.policies import Policy, WindowName
+from harness.core.policies import Claim, Policy, WindowName
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
 from harness.decide.crossed import beyond, counted, judged_as
 from harness.decide.facts import Facts, WindowFacts
@@ -122,10 +122,21 @@ def _windows_are_filled(case: Case) -> Answer | None:
             f"Record more traffic{' and import its labels' if name == 'matured' else ''}, "
             f"or drop what needs this window: {listed(users)}."
         )
+        judged = (
+            judged_as(case.policy, window.judged) if _of_a_table(window) else counted(window.judged)
+        )
+        if window.judged < window.min_requests <= window.judged + window.planning:
+            return hold(
+                "too_few_requests" if window.judged else "empty_window",
+                f"The {name} window gave {judged} to judge; the policy asks for at least "
+                f"{window.min_requests:,}. {counted(window.planning)} only planned the bets.",
+                "Lower windows.planning, or raise windows.max_requests.",
+                users[0],
+            )
         if window.judged < window.min_requests and _units_are_too_large(case, window):
             return hold(
                 "too_few_requests" if window.judged else "empty_window",
-                f"The {name} window gave {counted(window.judged)} to judge; the policy asks for at least "
+                f"The {name} window gave {judged} to judge; the policy asks for at least "
                 f"{window.min_requests:,}. The next unit of {case.policy.unit} holds more than the "
                 f"{case.policy.windows.max_requests:,} of windows.max_requests leave, and units are not cut.",
                 "Raise windows.max_requests, or choose a smaller unit.",
@@ -142,7 +153,7 @@ def _windows_are_filled(case: Case) -> Answer | None:
             missing = window.min_requests - window.judged
             return hold(
                 "too_few_requests",
-                f"The {name} window gave {counted(window.judged)} to judge{why}; "
+                f"The {name} window gave {judged} to judge{why}; "
                 f"the policy asks for at least {window.min_requests:,}.",
                 f"{missing:,} more are needed. {settle}",
                 users[0],
@@ -152,7 +163,12 @@ def _windows_are_filled(case: Case) -> Answer | None:
 
 def _units_are_too_large(case: Case, window: WindowFacts) -> bool:
     """Whether whole units, not the traffic, are what left too little to judge."""
-    return bool(case.policy.unit) and window.selected > case.policy.windows.max_requests
+    limit = case.policy.windows.max_requests
+    return bool(case.policy.unit) and not _of_a_table(window) and window.selected > limit
+
+
+def _of_a_table(window: WindowFacts) -> bool:
+    return window.name == WindowName.TABLE.value
 
 
 def _slices_are_sound(case: Case) -> Answer | None:
@@ -188,8 +204,8 @@ def _everything_is_proven(case: Case) -> Answer | None:
             f"{_all(len(wanted))}{slices} {'is' if len(wanted) == 1 and not n_slices else 'are'} "
             f"proven within {'its margin' if len(wanted) == 1 and not n_slices else 'their margins'} "
             f"on {_judged(case)}.{_unclaimed(case)} "
-            "A candidate beyond any of them passes with a probability of at most "
-            f"{case.status.alpha_promote:.2g}."
+            f"A candidate beyond {'it' if len(wanted) == 1 and not n_slices else 'any of them'} passes "
+            f"with a probability of at most {case.status.alpha_promote:.2g}."
         ),
         next=(
             f"Approval is required: {approval.approvers} within "
@@ -217,15 +233,38 @@ def _not_enough(case: Case) -> Answer:
     found = farthest(case.evidence, case.status)
     text = words(found) if found else "Read further looks: the tests disagree at this one."
     if case.facts.exhausted and found and found.more > 0.0:
-        full = any(w.selected >= case.policy.windows.max_requests for w in case.facts.windows)
-        how = "raise windows.max_requests" if full else "record more traffic"
-        text += f" All selected traffic has been read: {how}, or reconsider the margin."
+        text += f" {_what_is_left(case)}"
     return hold(
         "not_enough_evidence",
         f"Neither harm nor harmlessness is proven on {_judged(case)}. The baseline stays for now.",
         text,
         found.evidence.name if found else "",
     )
+
+
+def _what_is_left(case: Case) -> str:
+    """What to do where a run has read all that it may."""
+    policy = case.policy
+    unread = [
+        w for w in case.facts.windows if not _of_a_table(w) and w.judged + w.planning < w.selected
+    ]
+    if not unread:
+        what = (
+            "All rows have"
+            if any(map(_of_a_table, case.facts.windows))
+            else "All selected traffic has"
+        )
+        return f"{what} been read: record more, or reconsider the margin."
+    limit = f"windows.max_requests ({policy.windows.max_requests:,})"
+    read = ", ".join(f"{w.judged:,} of {w.selected:,} selected requests" for w in unread)
+    if policy.claim is Claim.PROCESS and not policy.unit:
+        how = (
+            "gate again, which goes on from this evidence with others; another limit is another policy "
+            "and begins without it"
+        )
+    else:
+        how = "raise it: that is another policy, judged anew"
+    return f"{read} were judged, as {limit} allows: {how}."
 
 
 _RULES: tuple[Callable[[Case], Answer | None], ...] = (
@@ -266,8 +305,7 @@ def _unclaimed(case: Case) -> str:
 def _judged(case: Case) -> str:
     """What was judged, by its own name; in windows that share requests, each window's."""
     windows = case.facts.windows
-    of_table = len(windows) == 1 and windows[0].name == WindowName.TABLE.value
-    if of_table:
+    if len(windows) == 1 and _of_a_table(windows[0]):
         return judged_as(case.policy, windows[0].judged)
     unit = f", each unit of {case.policy.unit} once" if case.policy.unit else ""
     parts = [

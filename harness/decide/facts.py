@@ -17,6 +17,8 @@ class WindowFacts:
     """Pairs the judge has seen."""
     min_requests: int
     """Fewer judged pairs are a HOLD."""
+    planning: int = 0
+    """Requests of it that only planned the bets."""
     reason: str = ""
     """Why it holds nothing or little: "no labels", "no traffic after 2013-11-01" …"""
 

@@ -69,6 +69,8 @@ def words(found: Forecast) -> str:
         f"[{on_scale(evidence.metric, evidence.lower)}, {on_scale(evidence.metric, evidence.upper)}], tolerated is {limit_on_scale(evidence.metric, evidence.margin, evidence.direction)}. "
     )
     what = "units" if "units of " in evidence.subject else "requests"
+    if "rows" in evidence.subject:
+        what = "rows"
     subject = f"{what} with {evidence.slice}" if evidence.slice else what
     text += _outlook(found, subject)
     if found.permitted is not None:
@@ -79,8 +81,11 @@ def words(found: Forecast) -> str:
 def _outlook(found: Forecast, subject: str) -> str:
     """Where more traffic would lead, if the observations so far show it."""
     if found.evidence.n < _EARLY:
+        n = found.evidence.n
+        what, slash, where = subject.partition(" with ")
+        seen = f"{n:,} {what.removesuffix('s') if n == 1 else what}{slash}{where}"
         return (
-            f"After {found.evidence.n:,} it is too early to tell where it leads: `harness plan` says "
+            f"After {seen} it is too early to tell where it leads: `harness plan` says "
             "how many it needs."
         )
     if math.isfinite(found.more):
@@ -90,7 +95,10 @@ def _outlook(found: Forecast, subject: str) -> str:
             "It leans towards harm: more traffic will not pass it; "
             f"about {_rounded(found.harm)} more {subject} would prove the harm."
         )
-    return "At the observed rate more traffic like this settles it neither way."
+    return (
+        "So far the evidence grows towards neither answer, so how many more it takes cannot be told: "
+        "`harness plan` says what is usual."
+    )
 
 
 def _more(evidence: Evidence, logs: list[float], bar: float) -> float:

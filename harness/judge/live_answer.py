@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from harness.core.live import LiveGuardrail, LiveKind
+from harness.core.scales import limit_on_scale
 from harness.core.verdicts import Decision, Evidence, Verdict
 from harness.judge.counts import ErrorRatio
 from harness.judge.cycles import CyclesSeen
@@ -39,17 +40,17 @@ _SUBJECTS = {
 
 _OF_BLOCKS = "mean over time blocks like those seen"
 
-_TOLERATED = {
-    LiveKind.PAIRED: "a mean of {margin:g}",
-    LiveKind.SHIFT: "a difference of {margin:g}",
-    LiveKind.ERRORS: "a ratio of {margin:g}",
+_MEASURED = {
+    LiveKind.PAIRED: "mean",
+    LiveKind.SHIFT: "difference",
+    LiveKind.ERRORS: "ratio",
 }
 
 
 _OPENINGS = {
-    Verdict.FAIL: "Proven beyond {tolerated}",
-    Verdict.PASS: "Proven within {tolerated}",
-    Verdict.INCONCLUSIVE: "Neither within nor beyond {tolerated} is proven",
+    Verdict.FAIL: "Proven beyond the tolerated {what}",
+    Verdict.PASS: "Proven within the tolerated {what}",
+    Verdict.INCONCLUSIVE: "Neither within nor beyond the tolerated {what} is proven",
 }
 
 
@@ -154,7 +155,7 @@ def evidence_of_live(
         direction=guardrail.direction.value,
         gating=guardrail.gating,
         verdict=verdict,
-        reason=_reason(guardrail, verdict, (lower, upper)),
+        reason=_reason(guardrail, verdict, (lower, upper), plan),
         subject=_OF_BLOCKS if plan.block_s else _SUBJECTS[guardrail.kind],
         n=test.n,
         n_available=n_exposed,
@@ -168,12 +169,20 @@ def evidence_of_live(
     )
 
 
-def _reason(guardrail: LiveGuardrail, verdict: Verdict, interval: tuple[float, float]) -> str:
-    tolerated = _TOLERATED[guardrail.kind].format(margin=guardrail.margin)
+def _reason(
+    guardrail: LiveGuardrail, verdict: Verdict, interval: tuple[float, float], plan: LivePlan
+) -> str:
     if verdict is Verdict.NO_DATA:
         return "No unit has entered, so nothing is proven."
-    opening = _OPENINGS[verdict].format(tolerated=tolerated)
-    return f"{opening}: it lies in [{interval[0]:.4g}, {interval[1]:.4g}] at every look."
+    measured = _MEASURED[guardrail.kind]
+    limit = limit_on_scale("", guardrail.margin, guardrail.direction)
+    opening = _OPENINGS[verdict].format(what=f"{measured} ({limit})")
+    # Each end is missed with at most the level of the process that sets it.
+    missed = plan.alpha_promote + plan.levels().get(guardrail.clock(), plan.alpha_rollback)
+    return (
+        f"{opening}: it lies in [{interval[0]:.4g}, {interval[1]:.4g}] "
+        f"({100.0 * (1.0 - missed):.4g}% at every look)."
+    )
 
 
 def _capped(log_e: float) -> float:

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from harness.core.errors import PolicyError
-from harness.core.policies import Direction, Guardrail
+from harness.core.policies import Direction, Guardrail, Metric
 from harness.core.tensors import Floats, Ints
 from harness.judge.bernoulli import BetaMixture
 from harness.judge.betting import CAP, OneSided, one_sided
@@ -186,6 +186,22 @@ def planning_json(plan: TestPlan, requests: Mapping[str, int]) -> dict[str, Any]
       requests: window → requests that planned and are no evidence.
     """
     return {"requests": dict(requests), "tests": [bet_grid(test) for test in plan.tests]}
+
+
+def set_aside(guardrails: Sequence[Guardrail], what: str) -> str:
+    """What became of a planning set, in words; without a declared effect there is nothing to plan.
+
+    Args:
+      guardrails: the policy's.
+      what: how many of what, like 100 requests.
+    """
+    fixes = any(g.metric is Metric.LATENCY_P99 and g.cutoff_s is None for g in guardrails)
+    if any(g.effect is not None for g in guardrails) or fixes:
+        return f"{what} planned the bets and are no evidence"
+    return (
+        f"{what} were put aside by windows.planning and planned nothing, as no guardrail declares an "
+        "`effect`; they are no evidence"
+    )
 
 
 def bet_grid(test: PlannedTest) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def column_values(guardrail: Guardrail, x: Floats) -> ColumnValues:
             raise TrafficError(
                 f"column '{guardrail.column}', row {odd[0]}",
                 f"{x[odd[0]]:g} is no value of {guardrail.metric.value}, "
-                f"which lies in [{lo:g}, {hi:g}]; {len(odd):,} rows are outside",
+                f"which lies in [{lo:g}, {hi:g}]; {_outside(len(odd))}",
                 "Correct the column, or declare a `range` instead of a metric: that clips.",
             )
     return ColumnValues(
@@ -203,9 +203,13 @@ def _within(guardrail: Guardrail, column: str, x: Floats, bounds: tuple[float, f
         raise TrafficError(
             f"column '{column}', row {odd[0]}",
             f"{x[odd[0]]:g} is outside [{bounds[0]:g}, {bounds[1]:g}], between which "
-            f"{guardrail.metric.value} needs it; {len(odd):,} rows are outside",
+            f"{guardrail.metric.value} needs it; {_outside(len(odd))}",
             "Correct the column.",
         )
+
+
+def _outside(count: int) -> str:
+    return "1 row is outside" if count == 1 else f"{count:,} rows are outside"
 
 
 def looks(n: int) -> list[tuple[int, int]]:

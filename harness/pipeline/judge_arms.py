@@ -18,11 +18,13 @@ from harness.core.live import LiveGuardrail, LiveKind
 from harness.core.policies import Direction, Policy
 from harness.core.tensors import Bools, Floats
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
+from harness.decide.crossed import judged_as
 from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
 from harness.judge.live_plan import LiveAnswer, LiveBatch, LivePlan
 from harness.judge.metrics import Values
 from harness.judge.overlap import MAX_STEPS
+from harness.judge.planning import set_aside
 from harness.judge.tables import ColumnValues, looks
 from harness.judge.units import unit_arms, unit_means
 from harness.pipeline.observed import ObservedTable
@@ -102,7 +104,7 @@ def judge_arms(
             values={name: x[at] for name, x in units.values.items()},
         )
         judge.update(LiveBatch(number=number, until_ns=stop * _SECOND_NS, requests=requests))
-    rows = tuple(_of_the_table(row) for row in judge.evidence())
+    rows = tuple(_of_the_table(policy, row) for row in judge.evidence())
     return ArmsVerdict(
         record=_record(policy, judge.answer(), rows, units, n0),
         evidence=rows,
@@ -218,14 +220,12 @@ def _record(
         explanation = "The table holds no rows, and no data is no proof."
     elif decision is Decision.PROMOTE and n < policy.windows.min_requests:
         decision, reason = Decision.HOLD, "too_few_requests"
-        explanation = (
-            f"{n:,} units were judged; the policy asks for {policy.windows.min_requests:,}."
-        )
+        explanation = f"{judged_as(policy, n)} {'was' if n == 1 else 'were'} judged; the policy asks for {policy.windows.min_requests:,}."
     elif reason == "undecided" and not np.any((units.propensity > 0) & (units.propensity < 1)):
         explanation = "Every propensity is 0 or 1: no unit could have met the other version."
     gating = [row for row in rows if row.gating]
     weakest = min(gating, key=lambda row: row.e_promote).name if gating else ""
-    planned = f"the first {n0:,} units: they planned the bets and are no evidence"
+    planned = set_aside(policy.guardrails, f"the first {judged_as(policy, n0)}")
     ignored = f"{units.n_ignored:,} rows of units that had changed arms before"
     return DecisionRecord(
         decision=decision,
@@ -246,8 +246,14 @@ def _record(
     )
 
 
-def _of_the_table(row: Evidence) -> Evidence:
-    return replace(row, window="table", subject=f"clipped {row.subject}")
+def _of_the_table(policy: Policy, row: Evidence) -> Evidence:
+    subject = f"clipped {row.subject}"
+    if policy.unit:
+        subject = subject.replace("units like", f"units of {policy.unit} like")
+    else:
+        subject = subject.replace("units like", "rows like")
+    reason = row.reason if policy.unit else row.reason.replace("No unit has", "No row has")
+    return replace(row, window="table", subject=subject, reason=reason)
 
 
 def _counts(units: _Units) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from harness.core.clock import iso, now_ns
 from harness.core.errors import UsageError
 from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
-from harness.core.policies import Claim, Mode, Policy, WindowName
+from harness.core.policies import Claim, Mode, Policy, Weight, WindowName
 from harness.core.tensors import Strings
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.decide.crossed import judged_as
@@ -25,7 +25,7 @@ from harness.decide.policy import table_policy_from_yaml
 from harness.judge.combine import Judge
 from harness.judge.metrics import Values
 from harness.judge.plan import TestPlan, WindowCounts, plan_tests
-from harness.judge.planning import moments, planning_json
+from harness.judge.planning import moments, planning_json, set_aside
 from harness.judge.tables import ColumnValues, looks
 from harness.judge.window_claim import Read
 from harness.pipeline.environment import environment, package_version
@@ -290,8 +290,14 @@ def _counted(words: Strings) -> dict[str, int]:
 def _facts(policy: Policy, judged: _Judged, population: int | None) -> Facts:
     n0 = judged.n_planning
     planned = planned_words(policy, n0)
+    units = f"dependence between units of {policy.unit}: they count as independent"
+    if policy.weight is Weight.REQUEST:
+        units = (
+            f"other rows than this table's: its units of {policy.unit} were drawn by their size, with "
+            "replacement, and what other units would say is not claimed"
+        )
     depends = (
-        f"dependence between units of {policy.unit}: they count as independent"
+        units
         if policy.unit
         else "what a row depends on: rows of one user or session count as independent"
     )
@@ -321,9 +327,10 @@ def planned_words(policy: Policy, n0: int) -> str:
     what = judged_as(policy, n0)
     if not n0:
         return ""
+    words = set_aside(policy.guardrails, f"the first {what}")
     if policy.claim is Claim.WINDOW:
-        return f"the first {what}: they planned the bets, and only their sum counts"
-    return f"the first {what}: they planned the bets and are no evidence"
+        return words.replace("are no evidence", "count only by their sum")
+    return words
 
 
 def _manifest(
@@ -335,7 +342,8 @@ def _manifest(
         "created_at": now,
         "as_of": now,
         "command": " ".join(sys.argv) if Path(sys.argv[0]).name == "harness" else "Python API",
-        "table": {"name": Path(observed.name).name, "rows": observed.n, "unit": policy.unit, **request},
+        "table": {"name": Path(observed.name).name, "rows": observed.n, "unit": policy.unit,
+                  "drawn": bool(policy.unit) and policy.weight is Weight.REQUEST, **request},
         "lineage": {"table": observed.digest(), "policy": policy.digest},
         "attempt": 1,
         "seed": ", ".join(f"{seed} ({name})" for name, seed in request["seeds"].items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from harness.core.policies import LATENCY_METRICS, Claim, Metric, Policy
 from harness.core.tensors import Ints
 from harness.decide.facts import TrafficFacts, Unclaimed, WindowFacts
 from harness.judge.plan import TestPlan
+from harness.judge.planning import set_aside
 from harness.pipeline.integrity import traffic_facts
 from harness.pipeline.prepare import Prepared
 
@@ -24,12 +26,14 @@ def window_facts(prepared: Prepared, judged: dict[str, int]) -> tuple[WindowFact
     """
     selection = prepared.manifest.get("selection", {})
     traffic = traffic_facts(prepared.manifest)
+    planned = _planned(prepared)
     return tuple(
         WindowFacts(
             name=name,
             selected=int(s["n"]) + int(s.get("gone", 0)),
             judged=judged.get(name, 0),
             min_requests=prepared.policy.windows.min_requests,
+            planning=planned.get(name, 0),
             reason=_why_small(s, traffic),
         )
         for name, s in selection.items()
@@ -148,13 +152,20 @@ def _not_judged_here(prepared: Prepared) -> list[str]:
             f"outputs and features of the {sum(prepared.carried.judged.values()):,} pairs that count on "
             f"from run {prepared.carried.run}: what was found there is in that run"
         )
-    planned: Counter[str] = Counter()
-    for batch in prepared.planning:
-        planned[batch.window] += len(batch)
     found += [
-        f"{name} window: {count:,} requests planned the bets and are no evidence"
-        for name, count in planned.items()
+        f"{name} window: {set_aside(prepared.policy.guardrails, f'{count:,} requests')}"
+        for name, count in _planned(prepared).items()
     ]
+    return found
+
+
+def _planned(prepared: Prepared) -> Mapping[str, int]:
+    """Requests that only planned the bets, by window: in this run, or in the one it goes on from."""
+    if prepared.carried is not None:
+        return {} if prepared.carried.planning is None else prepared.carried.planning["requests"]
+    found: Counter[str] = Counter()
+    for batch in prepared.planning:
+        found[batch.window] += len(batch)
     return found
 
 

@@ -19,6 +19,7 @@ from harness.core.policies import (
     Guardrail,
     Metric,
     Policy,
+    Weight,
     WindowName,
 )
 from harness.decide.policy import any_policy_from_yaml
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 from harness.pipeline.plan_result import (
     _LEGEND,
     HORIZON,
+    LEAST,
     PlanResult,
     TestNeeds,
     WindowNeeds,
@@ -113,7 +115,8 @@ def _read(policy: PolicyLike) -> tuple[Policy, str]:
 
 def _counted_as(policy: Policy, *, for_table: bool) -> str:
     if policy.unit:
-        return f"units of {policy.unit}"
+        drawn = policy.weight is Weight.REQUEST
+        return f"draws from the units of {policy.unit}" if drawn else f"units of {policy.unit}"
     return "rows" if for_table else "requests"
 
 
@@ -155,21 +158,24 @@ def _plan_of_arms(
     )
     deciding = [f for f in found if f.guardrail.gating]
     binding = max(deciding, key=lambda f: f.need.quantile).guardrail.name
-    together = max(_sufficient([(f.need, 1.0) for f in deciding]), policy.windows.min_requests)
+    table = WindowName.TABLE.value
+    enough = _sufficient([(f.need, 1.0) for f in deciding])
+    together, binding = _with_least(policy, enough, binding, table)
     window = WindowNeeds(
-        name=WindowName.TABLE.value, requests=together, binding=binding, available=hand.n,
+        name=table, requests=together, binding=binding, available=hand.n,
         planning=policy.windows.planning,
     )  # fmt: skip
+    counted = _counted_as(policy, for_table=True)
     notes = [
         _LEGEND,
         *(f"{test.name}: {test.basis}" for test in tests),
-        f"requests are units of both arms together, {hand.propensity:.0%} of them the candidate's",
+        f"counted are {counted} of both arms together, {hand.propensity:.0%} of them the candidate's",
         "the smallest harm that a table of two arms shows is not computed",
         *((f"at hand: {hand.words}",) if hand.words else ()),
     ]
     return PlanResult(
         policy=where, windows=(window,), tests=tests, requests=together + window.planning,
-        binding=binding, notes=tuple(notes), out=out.resolve() if out is not None else None,
+        binding=binding, notes=tuple(notes), out=out.resolve() if out is not None else None, counted=counted,
     )  # fmt: skip
 
 
@@ -318,19 +324,33 @@ def _windows(
             continue
         test, _, _ = max(deciding, key=lambda p: p[1].quantile / p[2])
         counts = hand.counts.get(name)
+        enough = _sufficient([(need, share) for _, need, share in deciding])
+        requests, binding = _with_least(policy, enough, test.name, name)
         found.append(
             WindowNeeds(
                 name=name,
-                requests=max(
-                    _sufficient([(need, share) for _, need, share in deciding]),
-                    float(policy.windows.min_requests),
-                ),
-                binding=test.name,
+                requests=requests,
+                binding=binding,
+                min_requests=_least_apart(policy, name),
                 available=counts.n if counts else None,
                 planning=policy.windows.planning,
             )
         )
     return tuple(found)
+
+
+def _least_apart(policy: Policy, window: str) -> int:
+    """Requests that a gate's policy asks for besides its units; 0 where what counts once is asked for."""
+    of_a_gate = window != WindowName.TABLE.value
+    return policy.windows.min_requests if policy.unit and of_a_gate else 0
+
+
+def _with_least(policy: Policy, enough: float, test: str, window: str) -> tuple[float, str]:
+    """(what suffices, what asks for it): the tests, or the least that the policy lets decide."""
+    least = float(policy.windows.min_requests)
+    if enough >= least or _least_apart(policy, window):
+        return enough, test
+    return least, LEAST
 
 
 def _sufficient(deciding: Sequence[tuple[Requirement, float]]) -> float:
@@ -350,9 +370,15 @@ def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[st
         spread = guardrail.bounds() == _ZERO_ONE and guardrail.metric is not Metric.COLUMN
         known = spread or policy.windows.planning or guardrail.metric is Metric.CALIBRATION_SHIFT
         remedy = "`effect:`" if known else "`effect:` and `windows: {planning: N}` together"
+        # Units that are drawn with replacement cannot plan: they would be evidence at once.
+        fewer = (
+            f"; {remedy} may make them fewer"
+            if known or policy.weight is Weight.UNIT or not policy.unit
+            else ""
+        )
         notes.append(
             f"no effect is declared for {guardrail.name}: no change is planned for, and the bets "
-            f"are spread over all sizes; {remedy} may make them fewer"
+            f"are spread over all sizes{fewer}"
         )
     notes += [
         f"{g.name}: figures are for each of {g.bins} bins at once, of which all have to be proven"
@@ -366,7 +392,8 @@ def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[st
             f"{policy.latency.sample}}}` by the policy"
         )
     if policy.unit:
-        notes.append(f"what is counted as requests are units of {policy.unit}, each once")
+        once = ", each once" if policy.weight is Weight.UNIT else ", drawn by their size"
+        notes.append(f"what is counted are units of {policy.unit}{once}")
     if policy.claim is Claim.WINDOW:
         notes.append(
             "claim: window needs fewer: the figures are those of a claim about the process; a window "

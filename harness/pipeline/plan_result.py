@@ -14,6 +14,8 @@ from harness.judge.planning import (
     POWER,
 )
 
+LEAST = "windows.min_requests"
+"""What binds where the tests need fewer than the policy lets decide."""
 HORIZON = 20_000_000
 """Requests beyond which a plan says "more than"."""
 
@@ -67,11 +69,13 @@ class WindowNeeds:
     requests: float
     """Suffice for all of them with probability ≥ 0.9, whatever their dependence."""
     binding: str
-    """Evidence name that asks for the most."""
+    """Evidence name that asks for the most, or windows.min_requests."""
     available: int | None
     """Requests at hand after those that plan; None without traffic."""
     planning: int
     """Requests that only plan the bets."""
+    min_requests: int = 0
+    """Requests that a gate's policy asks for, whatever its units are; 0 = `requests` says it all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,7 @@ class PlanResult:
     requests: float
     """Judged requests of all windows together, planning ones among them; inf = beyond the horizon."""
     binding: str
-    """Evidence name that asks for the most."""
+    """Evidence name that asks for the most, or windows.min_requests."""
     notes: tuple[str, ...]
     """What the figures rest on."""
     out: Path | None = None
@@ -109,6 +113,11 @@ class PlanResult:
             lines.append(
                 f"  {window.name}: {_count(window.requests)}{at_hand}"
                 + (f", {window.planning:,} more to plan" if window.planning else "")
+                + (
+                    f"; min_requests asks for {window.min_requests:,} requests among them"
+                    if window.min_requests
+                    else ""
+                )
             )
         head = ("guardrail", "margin", "planned", "bound", "expected", "90 %", "z-test", "power", "seen from")  # fmt: skip
         rows = [head, *(_row(test) for test in self.tests)]
@@ -156,7 +165,9 @@ def write_plan(out: Path, result: PlanResult) -> None:
     ]
     at_hand = [w.available for w in result.windows if w.available]
     files: dict[str, Any] = {
-        "plan.svg": render_power(curves, POWER, min(at_hand) if at_hand else None),
+        "plan.svg": render_power(
+            curves, POWER, min(at_hand) if at_hand else None, counted=result.counted
+        ),
         "plan.json": result.to_json() + "\n",
         "plan.txt": result.to_text() + "\n",
     }

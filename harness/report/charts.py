@@ -114,13 +114,16 @@ def bar(judged: Judged, reach: float) -> Bar | None:
     )
 
 
-def curve(judged: Judged, path: tuple[PathStep, ...], alpha: tuple[float, float]) -> Curve | None:
+def curve(
+    judged: Judged, path: tuple[PathStep, ...], alpha: tuple[float, float], once: str = "requests"
+) -> Curve | None:
     """The confidence sequence of one guardrail.
 
     Args:
       judged: its verdict and margin.
       path: looks in the order they were taken.
       alpha: (promote, rollback) error rates; they say where the verdict was proven.
+      once: what counts once.
 
     Returns:
       None for fewer than two looks with an interval.
@@ -170,14 +173,14 @@ def curve(judged: Judged, path: tuple[PathStep, ...], alpha: tuple[float, float]
         last=(99.6, round(y(steps[-1].lower), 2), round(y(steps[-1].upper), 2)),
         proven=None if proven is None else round(x(proven), 2),
         proven_on_top=judged.verdict == "FAIL",
-        proven_label="" if proven is None else f"proven by {count(proven)} requests",
+        proven_label="" if proven is None else f"proven by {count(proven)} {once}",
         x_ticks=_x_ticks(first, last, x, logarithmic=logarithmic),
         y_ticks=tuple(
             Tick(at=round(y(v), 2), label=value_in_unit(judged.metric, v))
             for v in _nice(bottom, top)
         ),
-        x_label="requests judged" + (", log scale" if logarithmic else ""),
-        text=_in_words(judged, steps, proven),
+        x_label=f"{once} judged" + (", log scale" if logarithmic else ""),
+        text=_in_words(judged, steps, proven, once),
     )
 
 
@@ -253,14 +256,12 @@ def _x_ticks(
     return (*ticks, Tick(at=100.0, label=count(last)))
 
 
-def _in_words(judged: Judged, steps: tuple[PathStep, ...], proven: float | None) -> str:
+def _in_words(judged: Judged, steps: tuple[PathStep, ...], proven: float | None, once: str) -> str:
     last = steps[-1]
     ends = interval(judged.metric, last.lower, last.upper, judged.margin)
     limit = tolerated(judged.metric, judged.margin, judged.direction)
-    when = f" Proven by {count(proven)} requests." if proven is not None else ""
-    return (
-        f"After {count(last.n)} requests the mean lies {between(ends)}; tolerated: {limit}.{when}"
-    )
+    when = f" Proven by {count(proven)} {once}." if proven is not None else ""
+    return f"After {count(last.n)} {once} the mean lies {between(ends)}; tolerated: {limit}.{when}"
 
 
 def time_line(spans: tuple[tuple[str, int, int, Tone, str], ...]) -> TimeLine | None:

@@ -106,8 +106,23 @@ def evidence_view(row: Doc, reach: float | None = None) -> EvidenceView:
 
 def _requests(row: Doc) -> str:
     n, available = row.at("n").whole(), row.at("n_available").whole()
-    units = " units" if "units of " in row.at("subject").text() else ""
-    return (count(n) if available in (None, n) else f"{count(n)} of {count(available)}") + units
+    once = _once(row)
+    units = "" if once == "requests" else f" {once}"
+    # Draws with replacement are no part of what there is.
+    whole = available in {None, n} or once == "draws"
+    return (count(n) if whole else f"{count(n)} of {count(available)}") + units
+
+
+def _once(row: Doc) -> str:
+    """What counts once in a row of evidence."""
+    subject = row.at("subject").text()
+    if "drawn by their size" in subject:
+        return "draws"
+    if "units of " in subject:
+        return "units"
+    if "time blocks" in subject:
+        return "blocks"
+    return "rows" if "rows" in subject else "requests"
 
 
 def guardrail_views(
@@ -146,14 +161,22 @@ def _guardrail(
         anchor=f"guardrail-{index + 1}",
         whole=evidence_view(whole),
         title=judged.metric.title,
-        question=judged.metric.question,
+        question=_question(whole, judged),
         reading=_reading(whole, judged, alpha),
         binding=bool(binding) and any(row.at("name").text() == binding for row in group),
-        curve=curve(judged, _path(whole), alpha),
+        curve=curve(judged, _path(whole), alpha, _once(whole)),
         slices=_slices(slices) if slices else None,
         slice_tally=f"slices: {_tally(slices)}" if slices else "",
         numbers=_numbers(whole, alpha),
     )
+
+
+def _question(row: Doc, judged: Judged) -> str:
+    """What the mean is a mean of; with units, of what one of them is worth."""
+    question, once = judged.metric.question, _once(row)
+    if once in {"requests", "rows"}:
+        return question
+    return f"{question} Each of the {once} counts once, by its own mean."
 
 
 def _path(row: Doc) -> tuple[PathStep, ...]:

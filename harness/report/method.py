@@ -31,6 +31,7 @@ _CLAIMS = {
     "process": "traffic like this window (future requests of the same kind)",
     "window": "only the requests of this window",
 }
+_DRAWN = "the rows of this table, drawn from it by units"
 _COMPOSITIONS = {
     "coalesced": "many requests in a batch: it changes no answer",
     "recorded": "each request by itself, as recorded: answers depend on the batch",
@@ -192,7 +193,9 @@ def _setting(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
         Fact(label="Kind of change", value=preset or "unknown", note=_PRESETS.get(preset, "")),
         Fact(
             label="What the verdict is about",
-            value=_CLAIMS.get(claim, claim) or "unknown",
+            value=_DRAWN
+            if manifest.at("table", "drawn").flag(default=False)
+            else _CLAIMS.get(claim, claim) or "unknown",
             note=f"claim: {claim}" if claim else "",
         ),
         Fact(label="Mode", value=policy.at("mode").text("unknown")),

@@ -32,13 +32,16 @@ class PowerCurve:
     """Probability by then, in [0, 1]; as long as `n`."""
 
 
-def render_power(curves: Sequence[PowerCurve], wanted: float, available: int | None) -> str:
+def render_power(
+    curves: Sequence[PowerCurve], wanted: float, available: int | None, *, counted: str
+) -> str:
     """Draws curves over a logarithmic axis of requests.
 
     Args:
       curves: the ones that bind first; those beyond MOST_CURVES are left out and counted.
       wanted: the power that is asked for, drawn as a line.
       available: requests at hand, drawn as a line; None or 0 = unknown.
+      counted: what counts once, like requests or units of 1h.
 
     Returns:
       An SVG document that needs nothing else.
@@ -56,7 +59,7 @@ def render_power(curves: Sequence[PowerCurve], wanted: float, available: int | N
     def y(power: float) -> float:
         return _TOP + (1.0 - power) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [*_axes(x, y, low, high), _across(y(wanted), f"{percent(wanted)} power")]
+    parts = [*_axes(x, y, low, high, counted), _across(y(wanted), f"{percent(wanted)} power")]
     if available and low <= available <= high:
         parts.append(_down(x(available), f"{count(available)} at hand"))
     for i, curve in enumerate(shown):
@@ -69,7 +72,7 @@ def render_power(curves: Sequence[PowerCurve], wanted: float, available: int | N
         parts.append(f'<line x1="{_LEFT}" x2="{_LEFT + 36}" y1="{top}" y2="{top}" stroke-width="2" {style}/>')  # fmt: skip
         parts.append(_text(_LEFT + 44, top + 4, visible(curve.name)))
     left_out = len(curves) - len(shown)
-    title = "Probability that a guardrail is proven, by requests judged"
+    title = "Probability that a guardrail is proven, by {counted} judged"
     note = f" ({left_out} more are not drawn)" if left_out > 0 else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
@@ -106,7 +109,11 @@ def _down(x: float, label: str) -> str:
 
 
 def _axes(
-    x: Callable[[float], float], y: Callable[[float], float], low: float, high: float
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+    low: float,
+    high: float,
+    counted: str,
 ) -> list[str]:
     parts = []
     for power in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -120,5 +127,5 @@ def _axes(
         line = f'x1="{x(n):.1f}" x2="{x(n):.1f}" y1="{_TOP}" y2="{bottom}"'
         parts.append(f'<line {line} stroke="#dde1e6"/>')
         parts.append(_text(x(n), bottom + 18, count(n), "middle"))
-    parts.append(_text(_WIDTH / 2, _HEIGHT - 18, "requests of the window", "middle"))
+    parts.append(_text(_WIDTH / 2, _HEIGHT - 18, f"{counted} of the window", "middle"))
     return parts

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.policies import Weight, WindowName
+from harness.core.policies import Claim, Weight, WindowName
 from harness.core.verdicts import Decision, Evidence, PathPoint, Status, Verdict
 from harness.decide.decision import decide
 from harness.decide.facts import Facts, FailureCount, WindowFacts
@@ -304,12 +304,30 @@ def test_hold_that_leans_towards_harm_says_so():
 def test_exhausted_traffic_says_what_to_change():
     waiting = evidence("loss", Verdict.INCONCLUSIVE, log_e=1.0)
     seen = (evidence("score"), waiting)
-    assert "record more traffic" in decide(POLICY, OPEN, seen, with_facts(exhausted=True)).next
-    capped = dataclasses.replace(
-        POLICY, windows=dataclasses.replace(POLICY.windows, max_requests=5000)
+    whole = tuple(dataclasses.replace(w, judged=w.selected) for w in FACTS.windows)
+    record = decide(POLICY, OPEN, seen, with_facts(exhausted=True, windows=whole))
+    assert "All selected traffic has been read: record more" in record.next
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "gate again, which goes on from this evidence"),
+        ({"claim": Claim.WINDOW}, "raise it: that is another policy"),
+        ({"unit": "user", "weight": Weight.UNIT}, "raise it: that is another policy"),
+    ],
+)
+def test_traffic_beyond_the_limit_was_not_read(changes, says):
+    """Another limit is another policy: what was judged would count for nothing."""
+    seen = (evidence("score"), evidence("loss", Verdict.INCONCLUSIVE, log_e=1.0))
+    window = WindowFacts(
+        name="newest", selected=28_226, judged=2900, min_requests=2000, planning=100
     )
-    record = decide(capped, OPEN, seen, with_facts(exhausted=True))
-    assert "raise windows.max_requests" in record.next
+    facts = Facts(windows=(window, MATURED), exhausted=True)
+    record = decide(dataclasses.replace(POLICY, **changes), OPEN, seen, facts)
+    assert "2,900 of 28,226 selected requests" in record.next
+    assert says in record.next
+    assert "All selected" not in record.next
 
 
 def test_a_slice_far_from_proof_is_named_with_its_slice():
@@ -417,6 +435,10 @@ def test_units_larger_than_what_may_be_judged_are_no_want_of_traffic(judged, rea
     )
     assert record.next == "Raise windows.max_requests, or choose a smaller unit."
     few = (WindowFacts(name="newest", selected=3000, judged=judged, min_requests=5000), MATURED)
+    planned = (dataclasses.replace(windows[0], planning=2900), MATURED)
+    record = decide(USERS, OPEN, (evidence("score"),), Facts(windows=planned))
+    assert "2,900 requests only planned the bets" in record.explanation
+    assert record.next.startswith("Lower windows.planning")
     assert "Record more traffic" in decide(USERS, OPEN, (), Facts(windows=few)).next
 
 

@@ -17,6 +17,7 @@ from harness.judge.planning import (
     moments,
     require,
     second_moment,
+    set_aside,
     smallest_harm,
 )
 from harness.judge.track import Track
@@ -205,3 +206,18 @@ def test_a_level_that_means_nothing_is_refused(alpha, planned):
         require(planned(FLIPS), model, alpha, 1000, rng())
     with pytest.raises(PolicyError):
         smallest_harm(planned(FLIPS), model, alpha, 1000, rng())
+
+
+@pytest.mark.parametrize(
+    ("rail", "says"),
+    [
+        ({"effect": 0.0}, "100 rows planned the bets and are no evidence"),
+        ({}, "planned nothing, as no guardrail declares an `effect`"),
+        ({"metric": Metric.LATENCY_P99}, "100 rows planned the bets"),
+        ({"metric": Metric.LATENCY_P99, "cutoff_s": 1.0}, "planned nothing"),
+    ],
+)
+def test_a_planning_set_without_an_effect_plans_nothing(rail, says):
+    guardrail = Guardrail(**{"name": "x", "metric": Metric.DECISION_FLIP,
+                             "margin": 0.1, **rail})  # fmt: skip
+    assert says in set_aside((guardrail,), "100 rows")

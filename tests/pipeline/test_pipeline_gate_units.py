@@ -116,6 +116,13 @@ def test_a_plan_counts_the_users_of_sealed_traffic_and_of_an_earlier_run(made, w
     sealed = Path(read(whole, "manifest")["window"]["path"])
     needs = plan(path, [sealed], earlier=whole)
     assert needs.windows[0].available == USERS
+    least = {**POLICY["windows"], "min_requests": 100_000, "max_requests": 200_000}
+    path.write_text(yaml.safe_dump({**POLICY, "windows": least}))
+    more = plan(path, [sealed], earlier=whole)
+    assert (more.requests, more.binding) == (needs.requests, needs.binding)
+    assert more.requests < USERS
+    assert "min_requests asks for 100,000 requests among them" in more.to_text()
+    path.write_text(yaml.safe_dump(POLICY))
     assert f"600 recorded exchanges, {USERS} units of user" in needs.to_text()
     found = earlier_values(whole, policy_from_yaml(path.read_text(), "p"))["score"]
     assert len(found) == USERS

@@ -192,7 +192,7 @@ def test_a_population_smaller_than_the_table_is_refused():
         ({**RANGE, "range": [0, 1], "direction": "both"}, "never below 0"),
         ({**RANGE, "metric": "decision_flip"}, "both a metric and a range"),
         ({"name": "f", "margin": 0.1}, "no range"),
-        ({**RANGE, "unit": "user"}, "not supported yet"),
+        ({**RANGE, "unit": "user"}, "holds for the whole policy"),
         ({**RANGE, "effect": 0.03}, "not within the margin"),
     ],
 )

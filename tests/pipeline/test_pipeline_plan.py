@@ -65,6 +65,12 @@ def test_the_guardrail_that_asks_for_the_most_binds(policy_file):
     assert needs.requests >= by_name(needs)["flips"].quantile
 
 
+def test_the_least_that_may_decide_binds_where_the_tests_need_fewer(policy_file):
+    needs = plan(policy_file(FLIPS, windows={"min_requests": 90_000}))
+    assert (needs.requests, needs.binding) == (90_000, "windows.min_requests")
+    assert by_name(needs)["flips"].quantile < 90_000
+
+
 def test_reported_guardrails_ask_for_nothing(policy_file):
     tight = {**FLIPS, "margin": 0.011, "gating": False}
     needs = plan(policy_file(SCORE, tight))

@@ -83,7 +83,7 @@ def test_a_plan_says_what_it_rests_on_and_how_likely_the_table_at_hand_is(planne
     assert test.fixed_sample < test.quantile < 3 * test.fixed_sample
     assert "first 300 units" in test.basis
     assert planned.windows[0].available == 700
-    assert "units of both arms" in planned.to_text()
+    assert "rows of both arms" in planned.to_text()
 
 
 def test_without_a_table_the_widest_outcomes_are_planned_for(tmp_path):
@@ -97,4 +97,4 @@ def test_without_a_table_the_widest_outcomes_are_planned_for(tmp_path):
 def test_units_that_plan_are_no_evidence():
     found = judge_table(arms(1000), policy(windows={"planning": 300}))
     assert found.guardrails[0].n == 700
-    assert any("300 units: they planned" in text for text in found.record.not_compared)
+    assert any("300 rows planned the bets" in text for text in found.record.not_compared)

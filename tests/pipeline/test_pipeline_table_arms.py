@@ -131,3 +131,26 @@ def test_the_folder_says_what_one_planned_look_would(tmp_path):
     assert row["mean"] == pytest.approx(means["candidate"] - means["baseline"])
     assert row["lower"] < row["mean"] < row["upper"]
     assert "Newcombe" in (run / "report.html").read_text()
+
+
+def test_the_sentence_has_the_sign_of_the_harm_and_the_level_of_both_ends():
+    rail = {**RATE, "direction": "decrease", "margin": 0.1}
+    asked = {**policy(), "guardrails": [rail], "alpha": {"promote": 0.01, "rollback": 0.2}}
+    verdict = judge_table(canary(4000, -0.25, 2), asked)
+    reason = verdict.guardrails[0].reason
+    assert reason.startswith(
+        "Proven beyond the tolerated difference (at least -0.1): it lies in [-0."
+    )
+    assert reason.endswith("(79% at every look).")
+    both = judge_table(
+        canary(4000, 0.0, 2), {**policy(), "guardrails": [{**RATE, "direction": "both"}]}
+    )
+    assert "(between -0.1 and 0.1)" in both.guardrails[0].reason
+
+
+@pytest.mark.parametrize(
+    ("more", "of"), [({}, "rows like"), ({"unit": "user", "weight": "unit"}, "units of user like")]
+)
+def test_the_subject_names_what_counts_once(more, of):
+    table = canary(1000, 0.0, 2).assign(user=[f"u{i // 2}" for i in range(1000)])
+    assert of in judge_table(table, policy(**more)).guardrails[0].subject

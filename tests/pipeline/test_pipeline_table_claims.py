@@ -174,3 +174,17 @@ def test_a_population_counts_units_where_units_count():
     assert judge_table(table, asked, population=40).record.n_window == 40
     with pytest.raises(UsageError, match="fewer than the table's 30"):
         judge_table(table, asked, population=29)
+
+
+def test_draws_by_size_are_told_as_draws_of_this_table(tmp_path):
+    n = 300
+    table = pd.DataFrame({"d": np.full(n, 0.001), "user": [f"u{i // 3}" for i in range(n)]})
+    rail = {"name": "d", "column": "d", "range": [-0.1, 0.1], "margin": 0.05}
+    asked = {"version": 1, "unit": "user", "weight": "request", "guardrails": [rail]}
+    said = judge_table(table, asked, out=tmp_path / "run").record.not_compared
+    assert not any("count as independent" in text for text in said)
+    assert any("other rows than this table's" in text for text in said)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "100 draws" in page
+    assert "100 of 100" not in page
+    assert "traffic like this window" not in page
