@@ -11,6 +11,9 @@ from harness.core.verdicts import Decision
 REQUESTS = "requests"
 """The clock on which values that come with the requests mature."""
 
+SHORTEST_BLOCK_S = 0.001
+"""A time block of live traffic lasts at least so long: times are whole nanoseconds."""
+
 
 class LiveKind(enum.StrEnum):
     """How a guardrail's values come about, which is which test they need."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from harness.core.errors import PolicyError
 from harness.core.jsonable import sha256
-from harness.core.live import LiveGuardrail, LiveKind
+from harness.core.live import SHORTEST_BLOCK_S, LiveGuardrail, LiveKind
 from harness.core.policies import Direction
 from harness.core.tensors import Array, Floats, Ints
 from harness.core.verdicts import Decision
@@ -86,6 +86,9 @@ class LivePlan:
         elif labelled:
             wrong = f"blocks of {self.block_s:g} s, and labels for '{labelled[0]}' that name units"
             remedy = "Count users or sessions once, or leave the label's maturity out."
+        elif self.block_s < SHORTEST_BLOCK_S:
+            wrong = f"blocks of {self.block_s:g} s"
+            remedy = "Use blocks well beyond what makes neighbours alike."
         elif self.maturity_s:
             wrong = f"blocks of {self.block_s:g} s, and a maturity of {self.maturity_s:g} s"
         elif self.cycle_s % self.block_s:

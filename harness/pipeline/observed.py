@@ -24,6 +24,10 @@ TIME_COLUMNS = ("ts_ns", "ts")
 """Optional; where there is one, rows must be in its order."""
 
 
+_LAST_S = 2**63 // 10**9 - 1
+"""Times are 64-bit nanoseconds."""
+
+
 class ObservedTable:
     """The columns of a table that a policy asks for."""
 
@@ -112,25 +116,37 @@ class ObservedTable:
                     "Sort the rows in the order in which the requests arrived.",
                 )
 
-    def times_ns(self, column: str) -> Ints:
-        """Nanoseconds since the epoch, shape (n,).
+    def times_ns(self) -> Ints:
+        """Each row's time, nanoseconds since the epoch, shape (n,); a time without a zone is UTC.
 
         Raises:
-          TrafficError: no such column, empty cells, or no whole numbers.
+          TrafficError: no column of times, empty cells, or numbers of an unknown unit.
         """
+        column = next((c for c in TIME_COLUMNS if c in self._table.column_names), TIME_COLUMNS[0])
         at = np.asarray(self._times(self._named(column)))
-        if at.dtype.kind not in "iu":
-            raise TrafficError(
-                f"{self.name}, column '{column}'", "holds no whole numbers",
-                "Give nanoseconds since the epoch.",
-            )  # fmt: skip
+        where, remedy = (
+            f"{self.name}, column '{column}'",
+            ("Give timestamps, or whole nanoseconds since the epoch as ts_ns."),
+        )
+        if at.dtype.kind == "M":
+            seconds = at.astype("datetime64[s]").astype(np.int64)
+            if len(at) and not 0 <= int(seconds.min()) <= int(seconds.max()) <= _LAST_S:
+                raise TrafficError(where, "holds times outside 1970 to 2262", remedy)
+            return at.astype("datetime64[ns]").astype(np.int64)
+        if at.dtype.kind not in "iu" or column != TIME_COLUMNS[0]:
+            raise TrafficError(where, "holds numbers that are no whole nanoseconds", remedy)
         return at.astype(np.int64)
 
     def _times(self, column: str) -> Array:
         import pyarrow as pa
 
         values = self._table[column].combine_chunks()
-        where, kind = f"{self.name}, column '{column}'", values.type
+        where = f"{self.name}, column '{column}'"
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            values = _times_of_text(values, where)
+        kind = values.type
         told = pa.types.is_integer(kind) or pa.types.is_floating(kind)
         if len(values) and not (told or pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
             raise TrafficError(
@@ -203,6 +219,11 @@ def _from_pandas(frame: pd.DataFrame, wanted: Sequence[str]) -> tuple[list[str],
     available = [str(c) for c in frame.columns]
     _once("DataFrame", available)
     kept = frame[[c for c in frame.columns if c in wanted]]
+    # As UTC without a zone: what pyarrow asks pandas for of zoned columns is deprecated there.
+    zoned = [
+        c for c in TIME_COLUMNS if c in available and getattr(kept[c].dtype, "tz", None) is not None
+    ]
+    kept = kept.assign(**{c: kept[c].dt.tz_convert(None) for c in zoned})
     try:
         return available, pa.Table.from_pandas(kept, preserve_index=False)
     except pa.ArrowException as error:
@@ -247,6 +268,24 @@ def _from_file(
         raise TrafficError(
             str(path), f"cannot be read: {_told(error)}", _remedy(path, kind)
         ) from None
+
+
+def _times_of_text(values: Any, where: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """ISO 8601 text as timestamps, as it is read from a CSV file; all with a zone, or all without.
+
+    Raises:
+      TrafficError: other text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for zone in ("UTC", None):
+        try:
+            return pc.cast(values, pa.timestamp("ns", zone))
+        except pa.ArrowInvalid:
+            continue
+    what = "holds text that is not ISO 8601, or mixes times with and without a zone"
+    raise TrafficError(where, what, "Write times like 2013-11-01T00:00:00Z.")
 
 
 def _told(error: Exception) -> str:

@@ -22,7 +22,6 @@ from harness.judge.units import (
 )
 from harness.pipeline.observed import ObservedTable
 
-_BLOCK_TIME = "ts_ns"
 _SEED_BYTES = 8
 
 
@@ -35,10 +34,10 @@ def units_of(unit: str, observed: ObservedTable) -> UnitMap:
     """Which unit each row belongs to.
 
     Raises:
-      TrafficError: a row without a unit, or a time block without the column ts_ns.
+      TrafficError: a row without a unit, or a time block without times.
     """
     if is_block(unit):
-        return units_of_blocks(observed.times_ns(_BLOCK_TIME), unit)
+        return units_of_blocks(observed.times_ns(), unit)
     return units_of_column(observed.words(unit))
 
 
@@ -99,7 +98,7 @@ def seeds_of_draws(
       values: guardrail name → observations of its rows.
 
     Raises:
-      TrafficError: a row without a unit, or a time block without the column ts_ns.
+      TrafficError: a row without a unit, or a time block without times.
     """
     if not policy.unit or policy.weight is not Weight.REQUEST:
         return {}
@@ -136,7 +135,7 @@ def by_unit(
       seeds: from `seeds_of_draws`.
 
     Raises:
-      TrafficError: a row without a unit, or a time block without the column ts_ns.
+      TrafficError: a row without a unit, or a time block without times.
     """
     if not policy.unit:
         return dict(values)

@@ -118,7 +118,13 @@ def test_something_has_to_decide():
 
 
 @pytest.mark.parametrize(
-    ("unit", "found"), [("10m", ("", 600.0)), ("request", ("", 0.0)), ("user", ("user", 0.0))]
+    ("unit", "found"),
+    [
+        ("10m", ("", 600.0)),
+        ("request", ("", 0.0)),
+        ("user", ("user", 0.0)),
+        ("1st-party", ("1st-party", 0.0)),
+    ],
 )
 def test_shadow_traffic_says_what_counts_once(unit, found):
     live = live_from_yaml(SHADOW.replace("unit: user", f"unit: {unit}"), "p")
@@ -131,6 +137,17 @@ def test_shadow_traffic_says_what_counts_once(unit, found):
         (SHADOW.replace("  unit: user\n", ""), "live.unit: is missing: requests one after another"),
         (SHADOW.replace("unit: user", "unit: 10m\n  maturity: 1m"), "beside blocks of 10m"),
         (SHADOW.replace("unit: user", "unit: 0s"), "has no length"),
+        (SHADOW.replace("unit: user", "unit: 0.0000000001ms"), "has no length"),
+        (SHADOW.replace("unit: user", "unit: 10 m"), "reads like a time block"),
+        (SHADOW.replace("unit: user", "unit: 10M"), "reads like a time block"),
+        (SHADOW.replace("unit: user", "unit: 10min"), "reads like a time block"),
+        (SHADOW.replace("unit: user", "unit: Request"), "reads like `request`"),
+        (SHADOW.replace("unit: user", "unit: requests"), "reads like `request`"),
+        (ALPHA + LIVE.replace("cycle: 24h", "quiet: 1h"), "would make an empty one whole"),
+        (
+            ALPHA + LIVE.replace("cycle: 24h", "cycle: 24h\n  quiet: 24h"),
+            "would make an empty one whole",
+        ),
         (ALPHA + LIVE.replace("unit: user", "unit: 10m"), "'10m' is a time block, and steps split"),
     ],
 )

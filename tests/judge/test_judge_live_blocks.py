@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from harness.core.errors import PolicyError
 from harness.core.live import LiveGuardrail, LiveKind
+from harness.core.policies import Direction
 from harness.core.verdicts import Decision
 from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
@@ -135,3 +136,27 @@ def test_without_blocks_they_would():
 def test_blocks_that_could_not_be_judged_are_refused(changes, says):
     with pytest.raises(PolicyError, match=says):
         dataclasses.replace(BLOCKS, **changes)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_the_sentence_says_what_is_tolerated_in_the_guardrail_s_direction(direction):
+    rail = dataclasses.replace(SCORE, direction=direction, gap=None, second_moment=None)
+    plan = dataclasses.replace(BLOCKS, guardrails=(rail,))
+    harm = 0.2 if direction is Direction.INCREASE else -0.2
+    judge = LiveJudge(plan)
+    (whole,) = cut(requests(np.full(400, harm), every_s=600.0), [400])
+    judge.update(dataclasses.replace(whole, until_ns=whole.until_ns + 600 * SECOND))
+    (row,) = judge.evidence()
+    limit = {
+        "increase": "at most 0.05",
+        "decrease": "at least -0.05",
+        "both": "between -0.05 and 0.05",
+    }
+    expected = f"Proven beyond the tolerated mean ({limit[direction.value]}): it lies in ["
+    assert row.reason.startswith(expected)
+    assert row.reason.endswith("(90% at every look).")
+
+
+def test_a_block_without_a_length_is_refused():
+    with pytest.raises(PolicyError, match="blocks of 1e-10 s"):
+        dataclasses.replace(BLOCKS, block_s=1e-10)

@@ -118,7 +118,7 @@ def test_a_unit_that_leaves_the_question_open_is_refused(more, says):
         ({"user": None}, "user", "carry no unit"),
         ({}, "tenant", "no column 'tenant'"),
         ({}, "1h", "no column 'ts_ns'"),
-        ({"ts_ns": 0.5}, "1h", "no whole numbers"),
+        ({"ts_ns": 0.5}, "1h", "no whole nanoseconds"),
     ],
 )
 def test_a_row_without_a_unit_is_refused(change, unit, says):
@@ -188,3 +188,31 @@ def test_draws_by_size_are_told_as_draws_of_this_table(tmp_path):
     assert "100 draws" in page
     assert "100 of 100" not in page
     assert "traffic like this window" not in page
+
+
+TIMES = pd.date_range("2024-01-01", periods=120, freq="min", tz="UTC")
+
+
+@pytest.mark.parametrize("column", ["ts", "ts_ns"])
+@pytest.mark.parametrize(
+    "times",
+    [TIMES, TIMES.tz_localize(None), TIMES.tz_convert("Asia/Tokyo"), TIMES.strftime("%Y-%m-%dT%H:%M:%SZ"),
+     TIMES.strftime("%Y-%m-%d %H:%M:%S"), TIMES.as_unit("s")],
+    ids=["utc", "bare", "tokyo", "iso", "iso-bare", "seconds"],
+)  # fmt: skip
+def test_time_blocks_are_made_of_whatever_tells_the_time(column, times, tmp_path):
+    table = pd.DataFrame({"d": np.zeros(120), column: times})
+    rail = {"name": "d", "column": "d", "range": [-0.1, 0.1], "margin": 0.05}
+    asked = {"version": 1, "unit": "10m", "weight": "unit", "guardrails": [rail]}
+    table.to_csv(tmp_path / "t.csv", index=False)
+    for given in (table, tmp_path / "t.csv"):
+        assert judge_table(given, asked).guardrails[0].n == 12
+
+
+def test_numbers_without_a_unit_make_no_time_blocks():
+    table = pd.DataFrame({"d": np.zeros(9), "ts": np.arange(9)})
+    rail = {"name": "d", "column": "d", "range": [-0.1, 0.1], "margin": 0.05}
+    asked = {"version": 1, "unit": "10m", "weight": "unit", "guardrails": [rail]}
+    with pytest.raises(TrafficError, match="no whole nanoseconds") as error:
+        judge_table(table, asked)
+    assert "as ts_ns" in error.value.remedy
