@@ -261,6 +261,15 @@ class Windows:
     """First requests of each window's drawn order that only plan the bets and are never evidence."""
 
 
+class Probes(enum.StrEnum):
+    """Which session answers where features are read."""
+
+    AUTO = "auto"
+    """The one that returns them, where it is shown to change no bit of an answer; else production's."""
+    SEPARATE = "separate"
+    """Production's, always; the other one beside it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxPolicy:
     """What the legs run in."""
@@ -275,6 +284,8 @@ class SandboxPolicy:
     """Time a process may take until its interpreter and runtime are ready."""
     load_deadline_s: float = 30.0
     """Time loading the model may take."""
+    probes: Probes = Probes.AUTO
+    """Which session answers where features are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

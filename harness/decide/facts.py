@@ -132,6 +132,9 @@ class Facts:
     unfaithful_replay: str = ""
     """How the replayed baseline differs from what the same version answered in production, when that
     is more than rounding; "" = it does not, or it cannot be known."""
+    observer_effect: str = ""
+    """How answers given while features were read differ from production's own, where they were judged;
+    "" = they do not, or production's were judged."""
     outputs_not_compared: tuple[tuple[str, str], ...] = ()
     """(output of the baseline, why no row of it was compared), expected changes left out."""
     features_not_compared: tuple[tuple[str, str], ...] = ()

@@ -163,6 +163,20 @@ def replay_is_faithful(case: Case) -> Answer | None:
     )
 
 
+def probes_change_nothing(case: Case) -> Answer | None:
+    """Answers of a session that is not production's count only while they are production's."""
+    how = case.facts.observer_effect
+    if not how:
+        return None
+    return hold(
+        "observer_effect",
+        f"Reading features changes answers: {how}. The answers that were judged are not surely "
+        "production's, so nothing is decided.",
+        "Set `sandbox: {probes: separate}` in the policy and run the gate again: production's own "
+        "session then gives every answer, at the price of computing twice.",
+    )
+
+
 def floor_is_below(case: Case) -> Answer | None:
     """A difference below what the baseline shows against itself proves nothing."""
     reported = {guardrail.name for guardrail in case.policy.guardrails if not guardrail.gating}

@@ -11,6 +11,7 @@ from harness.core.policies import (
     GraphPolicy,
     LatencyPolicy,
     Mapping,
+    Probes,
     Rule,
     SandboxPolicy,
     When,
@@ -102,7 +103,8 @@ def read_windows(section: Section) -> Windows:
 
 def read_sandbox(section: Section) -> SandboxPolicy:
     """What the legs run in."""
-    section.only(("require", "memory", "start_deadline", "load_deadline", "batch_deadline"))
+    deadlines = ("start_deadline", "load_deadline", "batch_deadline")
+    section.only(("require", "memory", *deadlines, "probes"))
     default = SandboxPolicy()
     tier = section.maybe("require", section.text, default.require)
     if tier not in TIERS:
@@ -115,6 +117,7 @@ def read_sandbox(section: Section) -> SandboxPolicy:
         batch_deadline_s=section.maybe("batch_deadline", section.seconds, default.batch_deadline_s),
         start_deadline_s=section.maybe("start_deadline", section.seconds, default.start_deadline_s),
         load_deadline_s=section.maybe("load_deadline", section.seconds, default.load_deadline_s),
+        probes=section.maybe("probes", lambda key: section.choice(key, Probes), default.probes),
     )
 
 

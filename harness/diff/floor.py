@@ -87,6 +87,8 @@ class Floor:
     batch_dependent: bool = False
     """The baseline's answers change with the batch, and with nothing else: the figures are those of
     requests run by themselves."""
+    probed_alike: bool = False
+    """Reading features changed no bit of its answers; False also where none were read."""
 
     @property
     def silent(self) -> bool:
@@ -112,6 +114,7 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
         feature_mismatch_share=value["feature_mismatch_share"],
         levels=tuple((str(name), float(level)) for name, level in value["levels"]),
         batch_dependent=bool(value.get("batch_dependent", False)),
+        probed_alike=bool(value.get("probed_alike", False)),
     )
 
 

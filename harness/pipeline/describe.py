@@ -22,6 +22,7 @@ from harness.diff.floor import Floor
 from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport
 from harness.diff.served import findings_from_served
 from harness.pipeline.evidence import RunningEvidence
+from harness.pipeline.probes import Answering, answering_words
 
 FILE_VERSION = "file"
 ROUNDING = 1e-3
@@ -58,6 +59,7 @@ def describe(
     baseline: PinnedModel,
     window: WindowInfo,
     untraced: Sequence[str],
+    answering: Answering,
 ) -> Described:
     """Finishes the diffs and words them.
 
@@ -66,7 +68,8 @@ def describe(
       policy: gives the parity margins.
       baseline: tells whether the recorded answers are its own.
       window: the sealed window.
-      untraced: declared tensors that could not be traced, as sentences.
+      untraced: what else was not compared, as sentences.
+      answering: which session's answers were judged.
     """
     outputs, features = evidence.outputs.finish(), evidence.features.finish()
     observer, served = evidence.observer.finish(), evidence.served.finish()
@@ -94,6 +97,7 @@ def describe(
                 "checked": observer.checked,
                 "max_rel": observer.max_rel,
                 "note": observer.note,
+                "answering": answering_words(answering, evidence.probes),
             },
             "served": jsonable(served),
             "not_compared": list(not_compared),

@@ -31,6 +31,7 @@ from harness.diff.features import FeatureDiff
 from harness.diff.floor import Floor
 from harness.diff.observer import ObserverDiff
 from harness.diff.outputs import OutputDiff
+from harness.diff.probes import ProbeGuard
 from harness.diff.reports import RequestMismatch
 from harness.diff.served import ServedDiff
 from harness.diff.signature import SignatureMatch
@@ -75,6 +76,7 @@ class RunningEvidence:
         self.faithful = FaithfulDiff(floor)
         self.served = ServedDiff(floor)
         self.observer = ObserverDiff(floor)
+        self.probes = ProbeGuard()
         self.failures = CandidateFailures()
         self.judged: dict[str, int] = {}
         asked = [g for g in policy.guardrails if g.metric in LATENCY_METRICS]
@@ -121,8 +123,14 @@ class RunningEvidence:
         features = self.features.update(pair) if batch.trace else _not_asked(len(pair))
         if batch.trace:
             self.served.update(pair.requests, pair.baseline)
-        unfaithful = self.faithful.update(pair.requests, pair.baseline)
+        # What production recorded is compared with production's own session, and with no other.
+        unfaithful = (
+            _not_asked(len(pair))
+            if pair.baseline.alone
+            else self.faithful.update(pair.requests, pair.baseline)
+        )
         self.observer.update(pair)
+        self.probes.update(pair)
         seen = _under_baseline_names(pair, self.terms.match)
         repetition = None if again is None else _under_baseline_names(again, self.terms.match)
         self.failures.update(seen)
@@ -205,6 +213,7 @@ class RunningEvidence:
             "failures": self.failures.state(),
             "judged": dict(self.judged),
             "latency": self.latency.state(),
+            "probes": self.probes.state(),
             "units": {name: sums.state() for name, sums in self.units.items()},
         }
         return arrays, meta
@@ -237,6 +246,7 @@ class RunningEvidence:
         found.failures = CandidateFailures.from_state(meta["failures"])
         found.judged = dict(meta["judged"])
         found.latency.restore(meta["latency"])
+        found.probes = ProbeGuard.from_state(meta["probes"])
         found.units = {n: UnitSums.from_state(sums) for n, sums in meta["units"].items()}
         return found
 
@@ -272,7 +282,7 @@ def expected_changes(policy: Policy, scope: Scope) -> tuple[str, ...]:
 
 
 def _not_asked(n: int) -> RequestMismatch:
-    """What is known of the features of n requests that were not traced."""
+    """What is known of n requests of which nothing was compared."""
     return RequestMismatch(mismatch=np.zeros(n, np.bool_), compared=np.zeros(n, np.bool_))
 
 

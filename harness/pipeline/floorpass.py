@@ -14,6 +14,7 @@ from harness.core.policies import Policy
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor, FloorBuilder, floor_from_json
+from harness.diff.probes import ProbeGuard
 from harness.pipeline.noise import NoiseLevels
 from harness.replay.composition import asked_by, cuts, joined, rows_of
 from harness.replay.legs import Leg
@@ -113,6 +114,7 @@ class _Measured:
         expected = {name for g in guardrails for name in g.expected_changes}
         self._builder = FloorBuilder(uncounted={*expected, *fitted})
         self._levels = NoiseLevels(policy)
+        self._guard = ProbeGuard()
 
     def run(
         self,
@@ -142,6 +144,7 @@ class _Measured:
             )
             self._builder.update(pair)
             self._levels.update(pair)
+            self._guard.update(pair)
             done += len(requests)
             heard(done, total)
             if first.ended or second.ended:
@@ -149,7 +152,9 @@ class _Measured:
 
     def floor(self) -> Floor:
         """What differed."""
-        return replace(self._builder.finish(), levels=self._levels.finish())
+        return replace(
+            self._builder.finish(), levels=self._levels.finish(), probed_alike=self._guard.alike
+        )
 
 
 def prefix(batches: Sequence[Batch], requests: int) -> Iterator[Batch]:

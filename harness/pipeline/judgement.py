@@ -20,6 +20,7 @@ from harness.decide.decision import decide
 from harness.decide.facts import Facts, FailureCount
 from harness.decide.fitness import one_decides
 from harness.diff.features import only_fitted
+from harness.diff.floor import Floor
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
 from harness.judge.combine import Judge
@@ -49,6 +50,13 @@ from harness.pipeline.noise import answers_vary, floor_above_margin
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
 from harness.pipeline.planning_pass import with_planned_bets
 from harness.pipeline.prepare import Prepared
+from harness.pipeline.probes import (
+    Answering,
+    answering_of_run,
+    effect_findings,
+    not_guarded,
+    with_guards,
+)
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
 from harness.pipeline.run_facts import anchor_facts, isolation_json, load_facts, opening_failures
@@ -146,6 +154,13 @@ class _Run:
     """Versions whose answers depend on the batch."""
     latency: LatencyLog | None
     """How latency was measured; None when it was not."""
+    answering: Answering
+    """Which session's answers were judged."""
+
+    @property
+    def observer_effect(self) -> str:
+        """How judged answers differ from production's; "" = they do not."""
+        return self.result.evidence.probes.effect() if self.answering.alone else ""
 
 
 def _replayed(
@@ -203,15 +218,8 @@ def _replayed(
         vary = [g.name for g in policy.guardrails if answers_vary(g, floor)]
         plan = terms.plan.about_process(vary)
         terms = replace(terms, plan=plan)
-        usual = int(manifest["batch_requests"])
         every = (baseline, candidate) if anchor is None else (baseline, candidate, anchor)
-        batching = largest_batch(prepared.run, every, prepared.batches, window.read, usual)
-        manifest["batching"] = jsonable(batching)
-        batches = with_traces(
-            schedule(prepared.orders, usual, batching.requests), policy, batching.traced
-        )
-        prepared = replace(prepared, batches=batches)
-        manifest["batch_plan_sha256"] = plan_sha256(prepared.batches)
+        prepared, answering = _scheduled(prepared, window, manifest, floor, every, trace=trace)
         with _second_legs(policy, recipes, singly=baseline.singly) as repeating:
             result = replay(
                 prepared,
@@ -227,7 +235,11 @@ def _replayed(
         manifest["latency"] = jsonable(latency)
     untraced = [text for r in recipes for text in r.untraced]
     untraced += not_traced(prepared.batches, result.evidence.judged)
-    described = describe(result.evidence, policy, prepared.baseline, window.info, untraced)
+    untraced += not_guarded(answering, result.evidence.probes)
+    manifest["probes"] = jsonable(answering) | {"guard": jsonable(result.evidence.probes.sides)}
+    described = describe(
+        result.evidence, policy, prepared.baseline, window.info, untraced, answering
+    )
     described = with_graph(
         described, prepared, window, match, singly=by_itself, recipes=recipes, listener=listener
     )
@@ -241,8 +253,34 @@ def _replayed(
             manifest=manifest,
             mixing=mixing,
             latency=latency,
+            answering=answering,
         )
     )
+
+
+def _scheduled(
+    prepared: Prepared,
+    window: SealedWindow,
+    manifest: dict[str, Any],
+    floor: Floor,
+    legs: tuple[Leg, ...],
+    *,
+    trace: bool,
+) -> tuple[Prepared, Answering]:
+    """The run with the batches that are replayed, and whose answers are judged; written into the manifest."""
+    policy, usual = prepared.policy, int(manifest["batch_requests"])
+    batching = largest_batch(prepared.run, legs, prepared.batches, window.read, usual)
+    manifest["batching"] = jsonable(batching)
+    batches = with_traces(
+        schedule(prepared.orders, usual, batching.requests), policy, batching.traced
+    )
+    answering = answering_of_run(
+        prepared.run, policy, floor, legs[:2], batches, window.read, trace=trace
+    )
+    if answering.alone:
+        batches = with_guards(batches, prepared.seed)
+    manifest["batch_plan_sha256"] = plan_sha256(batches)
+    return replace(prepared, batches=batches), answering
 
 
 @contextmanager
@@ -290,6 +328,7 @@ def _ended(run: _Run) -> Outcome:
         *baseline_failures(failures.baseline),
         *latency_findings(run.latency),
         *batch_findings(run.mixing),
+        *effect_findings(run.observer_effect),
         *run.described.findings,
         *integrity_findings(run.manifest, *judged_by),
     ]
@@ -400,6 +439,7 @@ def _facts(run: _Run, *, one_value: bool) -> Facts:
         candidate_flaky=result.candidate.flaky,
         baseline_failures=failures.baseline,
         unfaithful_replay=run.described.unfaithful,
+        observer_effect=run.observer_effect,
         legs_ended_early=tuple((leg, why) for leg, why in ended),
         floor_above_margin=floor_above_margin(run.terms),
         outputs_not_compared=run.described.unproven[0],

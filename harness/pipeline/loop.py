@@ -203,6 +203,7 @@ class _Stop:
             sizes[batch.window] += len(batch)
         if prepared.carried is not None:
             sizes.update(prepared.carried.judged)
+        self._alone = any(batch.alone for batch in prepared.batches)
         least = prepared.policy.windows.min_requests
         self._need = {name: min(least, sizes[name]) for name in prepared.counts}
 
@@ -210,8 +211,11 @@ class _Stop:
         """Every window has its least number of requests, and the guardrails decide.
 
         Failures that decide by themselves end the run sooner, once a handful shows their kind: to find
-        more of them costs a deadline or a new process each and changes nothing.
+        more of them costs a deadline or a new process each and changes nothing. So does an answer that
+        is not production's where those of the other session are judged: no evidence after it counts.
         """
+        if self._alone and self._evidence.probes.differ:
+            return True
         failures = self._evidence.failures.kinds
         decisive = sum(n for kind, n in failures.items() if one_decides(self._policy, kind.lower()))
         if decisive >= _ENOUGH_FAILURES:

@@ -143,7 +143,7 @@ class Leg:
             return self._recovered(entry, result)
         return self._answered(entry, result)
 
-    def tried(self, batch: RequestBatch) -> Observations | None:
+    def tried(self, batch: RequestBatch, *, trace: bool = False) -> Observations | None:
         """Answers that no verdict rests on; None where the batch fails, twice if that ends the process.
 
         Nothing is searched or quarantined and no cap is touched but that of restarts: the replay finds
@@ -151,11 +151,12 @@ class Leg:
 
         Args:
           batch: requests; nothing else is in flight.
+          trace: also return feature tensors.
 
         Raises:
           SignatureError: the traffic lacks an input of the version.
         """
-        entry = _Pending(batch, {} if self.ended else self._inputs(batch), trace=False)
+        entry = _Pending(batch, {} if self.ended else self._inputs(batch), trace)
         result = self._awaited(entry)
         if isinstance(result, BatchFault) and not result.alive:
             entry.sent = False

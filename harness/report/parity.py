@@ -208,7 +208,7 @@ def fidelity(intermediates: Doc) -> Section:
         "the noise floor is how far one version differs from itself.",
         facts=(
             _against_production(intermediates.at("faithful")),
-            _observed(intermediates.at("observer")),
+            *_observed(intermediates.at("observer")),
         ),
         tables=(_floor(intermediates.at("floor").items()),),
     )
@@ -230,17 +230,18 @@ def _against_production(faithful: Doc) -> Fact:
     )
 
 
-def _observed(observer: Doc) -> Fact:
+def _observed(observer: Doc) -> tuple[Fact, ...]:
     label = "Answers with and without reading features"
     checked, note = observer.at("checked").whole(), observer.at("note").text()
-    if not checked:
-        return Fact(label=label, value="not checked", note=note)
     furthest = observer.at("max_rel").number()
-    return Fact(
+    said = f"largest relative difference {number(furthest)}" if furthest else "identical"
+    found = Fact(
         label=label,
-        value=f"largest relative difference {number(furthest)}" if furthest else "identical",
-        note=note or f"{counted(checked, 'request')} checked",
+        value=said if checked else "not checked",
+        note=note or (f"{counted(checked, 'request')} checked" if checked else ""),
     )
+    who = observer.at("answering").text()
+    return (found, Fact(label="Which session was judged", value=who)) if who else (found,)
 
 
 def _floor(rows: tuple[Doc, ...]) -> Table:

@@ -27,6 +27,7 @@ REASONS = {
     "candidate_not_reproduced": "the candidate does not reproduce its own golden rows",
     "baseline_does_not_load": "the baseline does not load, so there is nothing to compare with",
     "floor_above_margin": "the baseline differs from itself by more than a margin",
+    "observer_effect": "reading features changed an answer, so those that were judged are not surely production's",
     "traffic_integrity": "too much of the recorded traffic could not be read",
     "labels_incomplete": "too few of the requests that should have a label have one",
     "features_not_compared": "a feature that the baseline declares was not compared",

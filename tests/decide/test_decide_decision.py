@@ -147,6 +147,7 @@ CRASHES = (FailureCount(kind="crash", count=2, examples=("r7", "r9")),)
         ({"baseline_load_failure": "bad opset"}, Decision.HOLD, "baseline_does_not_load"),
         ({"candidate_load_failure": "bad opset"}, Decision.ROLLBACK, "candidate_does_not_load"),
         ({"candidate_only_failures": CRASHES}, Decision.ROLLBACK, "candidate_fails"),
+        ({"observer_effect": "other bits"}, Decision.HOLD, "observer_effect"),
         ({"floor_above_margin": ("score",)}, Decision.HOLD, "floor_above_margin"),
         ({"windows": (NEWEST, EMPTY)}, Decision.HOLD, "empty_window"),
         ({"windows": (NEWEST,)}, Decision.HOLD, "empty_window"),
@@ -167,6 +168,7 @@ ORDER = [
     {"baseline_load_failure": "x"},
     {"candidate_load_failure": "x"},
     {"candidate_only_failures": CRASHES},
+    {"observer_effect": "other bits"},
     {"floor_above_margin": ("score",)},
 ]
 
@@ -368,6 +370,7 @@ ANY_FACTS = st.builds(
     candidate_only_failures=st.sampled_from([(), CRASHES]),
     legs_ended_early=st.sampled_from([(), (("candidate", "x"),)]),
     floor_above_margin=st.sampled_from([(), ("score",)]),
+    observer_effect=st.sampled_from(["", "other bits"]),
     interrupted=st.booleans(),
     exhausted=st.booleans(),
 )
@@ -414,7 +417,9 @@ def test_only_a_whole_proof_on_data_promotes(status, seen, facts):
         assert not facts.candidate_load_failure
         assert not facts.candidate_only_failures
         assert not facts.interrupted
-    if status is not None and status.rollback and not facts.floor_above_margin:
+        assert not facts.observer_effect
+    unfit = facts.floor_above_margin or facts.observer_effect
+    if status is not None and status.rollback and not unfit:
         assert record.decision is Decision.ROLLBACK or facts.baseline_load_failure
 
 

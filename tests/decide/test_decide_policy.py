@@ -17,6 +17,7 @@ from harness.core.policies import (
     Metric,
     Mode,
     Preset,
+    Probes,
     Rule,
     Scope,
     When,
@@ -42,7 +43,7 @@ guardrails:
   - {name: score, metric: score_shift, margin: 0.05, direction: both, slice_by: [carrier], window: newest}
   - {name: loss,  metric: loss_difference, loss: brier, margin: 2e-3, window: matured}
   - {name: same,  metric: parity_mismatch, scope: features, margin: 0.001, expected_changes: [age]}
-sandbox: {require: S1, memory: 1GiB, batch_deadline: 5s}
+sandbox: {require: S1, memory: 1GiB, batch_deadline: 5s, probes: separate}
 approval: {required: true, approvers: 2, expires: 24h}
 mapping: {outputs: {p: probability}}
 """
@@ -77,6 +78,7 @@ def test_every_key_is_read():
     assert policy.windows.cover == ("origin", "carrier")
     assert (policy.sandbox.require, policy.sandbox.memory_bytes) == ("S1", 2**30)
     assert policy.sandbox.batch_deadline_s == 5.0
+    assert policy.sandbox.probes is Probes.SEPARATE
     assert (policy.approval.required, policy.approval.approvers) == (True, 2)
     assert policy.mapping.outputs == (("p", "probability"),)
     rails = by_name(policy)
@@ -200,6 +202,7 @@ LOSS = "{name: loss, metric: loss_difference, loss: brier, margin: 0.1}"
         (f"{RETRAIN}windows: {{cover: [a, a]}}", ["repeats 'a'"]),
         (f"{RETRAIN}sandbox: {{require: S9}}", ["no isolation tier"]),
         (f"{RETRAIN}sandbox: {{memory: 1 gigabyte}}", ["no size"]),
+        (f"{RETRAIN}sandbox: {{probes: seperate}}", ["separate"]),
         (f"{RETRAIN}approval: {{required: 1}}", ["true or false"]),
         (f"{RETRAIN}approval: {{approvers: 0}}", ["at least 1"]),
         (f"{RETRAIN}mapping: {{inputs: {{a: c, b: c}}}}", ["one to one"]),

@@ -159,6 +159,15 @@ def test_answers_recorded_from_another_version_are_not_called_unfaithful():
     assert view_of(run).fidelity.facts[0].note.startswith("recorded from version 1")
 
 
+def test_which_session_was_judged_is_a_fact_where_it_is_known():
+    run = EXAMPLES["promote"]()
+    assert len(view_of(run).fidelity.facts) == 2
+    run["intermediates"]["observer"]["answering"] = "7 answers came from the one, 1 from both."
+    judged = view_of(run).fidelity.facts[2]
+    assert judged.label == "Which session was judged"
+    assert judged.value == "7 answers came from the one, 1 from both."
+
+
 def test_banners_are_in_every_format(run):
     view = view_of(run)
     pages = [render_html(view), render_markdown(view), render_junit(view), render_terminal(view)]
