@@ -276,7 +276,8 @@ def sink(
     """Take CloudEvents of KServe's inference logger and write them as traffic, until SIGTERM or Ctrl-C.
 
     Each event is answered 200 when it is safely stored, 400 when it is none, 413 when it is too large,
-    503 when too many wait: then the sender still has it. Health: GET /healthz.
+    503 when too many wait or it cannot be stored: then the sender still has it. Health: GET /healthz,
+    503 with the reason while events or traffic cannot be written.
     """
     from harness.core.clock import seconds_from_duration
     from harness.core.errors import UsageError

@@ -15,7 +15,7 @@ from harness.core.errors import TrafficError
 from harness.core.jsonable import jsonable
 from harness.core.places import Place
 from harness.core.tensors import Ints
-from harness.record.importers.ledger import Ledger
+from harness.record.importers.ledger import Ledger, writing
 from harness.record.importers.parts import Refused
 from harness.record.importers.run import (
     REPORTS_FOLDER,
@@ -130,14 +130,16 @@ def import_labels(
       TrafficError: no traffic there, a file without the columns, no usable label, or a store that refuses.
     """
     traffic = TrafficSource.open([target.to])
-    with LabelStaging(target.state / STAGING_FILE) as staging:
+    with writing(target.to), LabelStaging(target.state / STAGING_FILE) as staging:
         for file in files:
             _read_file(staging, file, read)
         ids, ts_ns = _requests(traffic)
         _write(staging, target, ids, ts_ns)
         report = _report(staging, target, ids, ts_ns, now_ns() if as_of_ns is None else as_of_ns)
         reports = target.to / REPORTS_FOLDER
-        write_whole(reports / f"{target.name}.json", report.to_json().encode() + b"\n")
+        write_whole(
+            reports / f"{target.name}-{staging.token}.json", report.to_json().encode() + b"\n"
+        )
         if report.quarantine:
             write_quarantine(staging, target)
     if not report.labels:
@@ -190,7 +192,7 @@ def _write(staging: LabelStaging, target: ImportTarget, ids: IdIndex, ts_ns: Int
     """Label files that are not there yet, each label in exactly one."""
     for number, folder, name in staging.begun_files():
         _write_file(staging, number, target, target.to / folder / name, ids, ts_ns)
-    name = f"{target.name}-{{number:05d}}.parquet"
+    name = f"{target.name}-{staging.run}-{{number:05d}}.parquet"
     while (begun := staging.begin_file(name)) is not None:
         place = target.to / LABELS_FOLDER / name.format(number=begun)
         _write_file(staging, begun, target, place, ids, ts_ns)
@@ -243,7 +245,7 @@ def _report(
 def _quarantine(staging: Ledger, target: ImportTarget) -> str:
     if not staging.refusals().fetchone():
         return ""
-    return str(target.to / REPORTS_FOLDER / quarantine_name(target))
+    return str(target.to / REPORTS_FOLDER / quarantine_name(target, staging))
 
 
 def _joined(

@@ -7,6 +7,7 @@ Arrays carry their whole shape, batch axis first. `columns` reads batches of mes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,13 @@ __all__ = [
 pb: Any = open_inference_pb2  # the generated module makes its classes at import: no static types
 
 
-def request_bytes(model: str, inputs: Tensors, request_id: str, version: str = "") -> bytes:
+def request_bytes(
+    model: str,
+    inputs: Tensors,
+    request_id: str,
+    version: str = "",
+    parameters: Mapping[str, bool | int | float | str] | None = None,
+) -> bytes:
     """Serializes a ModelInferRequest; equal arguments give equal bytes.
 
     Args:
@@ -42,12 +49,15 @@ def request_bytes(model: str, inputs: Tensors, request_id: str, version: str = "
       inputs: per input an array with its whole shape; strings as object or U arrays of str.
       request_id: the id the response will carry.
       version: model version; empty lets the server choose.
+      parameters: of the whole request, sequence ids among them.
 
     Raises:
-      MessageError: an array that has no Open Inference form.
+      MessageError: an array or parameter that has no Open Inference form.
     """
     message = pb.ModelInferRequest(model_name=_utf8(model), model_version=_utf8(version))
     message.id = _utf8(request_id)
+    for name, value in (parameters or {}).items():
+        _set_parameter(message.parameters[_utf8(name)], name, value)
     _add_tensors(message.inputs, message.raw_input_contents, inputs)
     return _serialized(message)
 
@@ -129,6 +139,22 @@ def _utf8(text: str) -> str:
         msg = "a name or id has no UTF-8 form"
         raise MessageError(msg) from None
     return text
+
+
+def _set_parameter(parameter: Any, name: str, value: bool | float | str) -> None:  # noqa: ANN401 - generated
+    try:
+        match value:
+            case bool():
+                parameter.bool_param = value
+            case int():
+                parameter.int64_param = value
+            case float():
+                parameter.double_param = value
+            case _:
+                parameter.string_param = _utf8(value)
+    except ValueError:
+        msg = f"the parameter '{name}' is out of range"
+        raise MessageError(msg) from None
 
 
 def _add_tensors(descriptors: Any, raws: Any, tensors: Tensors) -> None:  # noqa: ANN401

@@ -247,9 +247,18 @@ def test_every_record_is_counted_once(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(text)
     report = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
     assert (report.records, report.joined, report.duplicates, report.undecodable) == (8, 3, 1, 4)
-    lines = (tmp_path / "t" / "imports" / "sagemaker.quarantine.jsonl").read_text().splitlines()
+    lines = (
+        next((tmp_path / "t" / "imports").glob("sagemaker-*.quarantine.jsonl"))
+        .read_text()
+        .splitlines()
+    )
     assert [json.loads(line)["place"] for line in lines] == [f"x.jsonl:{n}" for n in (4, 5, 6, 8)]
-    assert json.loads((tmp_path / "t" / "imports" / "sagemaker.json").read_text())["joined"] == 3
+    assert (
+        json.loads(next((tmp_path / "t" / "imports").glob("sagemaker-????????.json")).read_text())[
+            "joined"
+        ]
+        == 3
+    )
 
 
 def test_requests_that_were_lost_reach_the_gates_totals(tmp_path):
@@ -348,7 +357,7 @@ def test_records_that_are_all_unusable_are_an_error_with_a_report(tmp_path):
     (tmp_path / "x.jsonl").write_text("no\n")
     with pytest.raises(TrafficError, match="none of the 1 records could be used"):
         imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
-    assert (tmp_path / "t" / "imports" / "sagemaker.quarantine.jsonl").exists()
+    assert list((tmp_path / "t" / "imports").glob("sagemaker-*.quarantine.jsonl"))
 
 
 def test_a_table_that_grew_gives_only_what_is_new(tmp_path):

@@ -78,7 +78,7 @@ def test_every_label_is_counted_where_it_belongs(tmp_path, traffic):
     assert (r.records, r.labels, r.duplicates, r.conflicting, r.undecodable) == (10, 7, 1, 1, 1)
     assert (r.corrections, r.delivered_again, r.matched, r.unmatched) == (1, 1, 6, 1)
     assert (r.before_event, r.before_label_event, r.in_the_future) == (1, 1, 1)
-    lines = (traffic / "imports" / "labels.quarantine.jsonl").read_text().splitlines()
+    lines = next((traffic / "imports").glob("labels-*.quarantine.jsonl")).read_text().splitlines()
     assert [json.loads(x)["trouble"] for x in lines] == ["conflicting", "undecodable"]
 
 

@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from harness.core.clock import ts_ns_from_iso
-from harness.core.errors import UsageError
+from harness.record.importers.guarding import Guard, OversizedError
 from harness.record.importers.parts import (
     Part,
     Payload,
     PayloadError,
     Refused,
-    Trouble,
     code_from_http,
+    text_of,
 )
-from harness.record.importers.sources import Record, SourceFile, table_rows
+from harness.record.importers.sources import Record, SourceFile, TimestampNs, table_rows
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".json")
 _NEEDED = ("databricks_request_id", "status_code", "request", "response")
@@ -48,43 +49,32 @@ def read(file: SourceFile, limit: int, model: str = "") -> Iterator[Part | Refus
         if isinstance(record, Refused):
             yield record
             continue
-        try:
-            yield _part(record, model)
-        except _OversizedError as error:
-            yield Refused(
-                place=record.place, trouble=Trouble.OVERSIZED, why=str(error), raw=record.raw
-            )
-        except (PayloadError, UsageError) as error:
-            why = error.what if isinstance(error, UsageError) else str(error)
-            yield Refused(place=record.place, trouble=Trouble.UNDECODABLE, why=why, raw=record.raw)
-
-
-class _OversizedError(ValueError):
-    """A body was not logged because of its size."""
+        yield Guard(record.place, record.raw)(partial(_part, record, model))
 
 
 def _part(record: Record, model: str) -> Part:
     row = record.row
-    id_ = row.get("client_request_id") or row.get("databricks_request_id")
-    if not id_:
-        raise PayloadError("no databricks_request_id")
+    id_ = text_of(
+        row.get("client_request_id") or row.get("databricks_request_id"), "databricks_request_id"
+    )
     about = _metadata(row.get("request_metadata"))
     status = _whole(row.get("status_code"), "status_code")
     code = code_from_http(status)
     request, response = row.get("request"), row.get("response")
     errors = str(row.get("logging_error_codes") or "")
     if not request:
-        raise _OversizedError(f"the request was not logged ({errors or 'null'})")
+        raise OversizedError(f"the request was not logged ({errors or 'null'})")
     if code == 0 and not response:
-        raise _OversizedError(f"the response was not logged ({errors or 'null'})")
+        raise OversizedError(f"the response was not logged ({errors or 'null'})")
     duration = row.get("execution_time_ms", row.get("execution_duration_ms"))
     found = about.get("model_name") or row.get("served_entity_id") or about.get("endpoint_name")
     return Part(
-        place=record.place, id=str(id_), raw=record.raw, ts_ns=_time(row), code=code, answered=True,
-        model=str(model or found or "model"), version=str(about.get("model_version") or ""),
+        place=record.place, id=id_, raw=record.raw, ts_ns=_time(row), code=code, answered=True,
+        model=text_of(model or found or "model", "model_name"),
+        version=str(about.get("model_version") or ""),
         request=Payload(content=_bytes(request), content_type="application/json"),
         response=Payload(content=_bytes(response), content_type="application/json") if code == 0 else None,
-        latency_ns=0 if duration in {None, ""} else _whole(duration, "execution time") * _MS,
+        latency_ns=0 if duration is None or duration == "" else _whole(duration, "execution time") * _MS,
         context={n: str(row[n]) for n in ("requester", "served_entity_id") if row.get(n)},
         metadata={"http-status": str(status)},
     )  # fmt: skip
@@ -101,20 +91,26 @@ def _metadata(value: Any) -> dict[str, Any]:  # noqa: ANN401 - a map column, or 
 
 def _whole(value: Any, name: str) -> int:  # noqa: ANN401 - a cell
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        found = int(value)
+    except (TypeError, ValueError, OverflowError):
         raise PayloadError(f"{name} is '{str(value)[:40]}'") from None
+    if found < 0:
+        raise PayloadError(f"{name} is {str(found)[:40]}")
+    return found
 
 
 def _bytes(text: Any) -> bytes:  # noqa: ANN401 - a cell
+    if isinstance(text, dict | list):
+        text = json.dumps(text)
     return text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogatepass")
 
 
 def _time(row: dict[str, Any]) -> int:
-    if row.get("timestamp_ms") not in {None, ""}:
-        return _whole(row["timestamp_ms"], "timestamp_ms") * _MS
+    at = row.get("timestamp_ms")
+    if at is not None and at != "":
+        return _whole(at, "timestamp_ms") * _MS
     at = row.get("request_time")
-    if isinstance(at, int):  # a Parquet timestamp, in nanoseconds already
+    if isinstance(at, TimestampNs):
         return at
     if not at:
         raise PayloadError("neither timestamp_ms nor request_time")

@@ -12,9 +12,11 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
+from harness.record.importers.guarding import Guard
 from harness.record.importers.parts import Part, Payload, Refused, Trouble
 from harness.record.importers.sources import Record, SourceFile, table_rows
 
@@ -33,7 +35,10 @@ def read(file: SourceFile, limit: int) -> Iterator[Part | Refused]:
       TrafficError: it has not the logger's columns.
     """
     for record in table_rows(file, limit, _NEEDED):
-        yield record if isinstance(record, Refused) else _of_row(record, file.changed_ns)
+        if isinstance(record, Refused):
+            yield record
+            continue
+        yield Guard(record.place, record.raw)(partial(_of_row, record, file.changed_ns))
 
 
 def _of_row(record: Record, changed_ns: int) -> Part | Refused:
@@ -55,7 +60,7 @@ def _texts(document: str) -> dict[str, str]:
     """A JSON object's values as text; headers are logged as lists."""
     try:
         found = json.loads(document) if document else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

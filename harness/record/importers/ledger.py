@@ -7,17 +7,22 @@ nothing is counted twice; a file's content is noted for good before the file is 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from harness.core.errors import TrafficError
+from harness.core.places import Place
 from harness.record.importers.parts import Refused
 
 _RAW_KEPT = 64 << 10
 _TABLES = """
+CREATE TABLE IF NOT EXISTS state(token TEXT);
 CREATE TABLE IF NOT EXISTS source(name TEXT PRIMARY KEY, stamp TEXT, records INTEGER, whole INTEGER);
 CREATE TABLE IF NOT EXISTS count(name TEXT PRIMARY KEY, n INTEGER);
 CREATE TABLE IF NOT EXISTS refused(
@@ -27,8 +32,31 @@ CREATE TABLE IF NOT EXISTS file(
 """
 
 
+@contextmanager
+def writing(to: Place) -> Iterator[None]:
+    """Turns what a full or broken disk does to an import into an error that says how to go on.
+
+    Args:
+      to: where the import writes.
+
+    Raises:
+      TrafficError: in place of the system's or the database's error.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        said = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        raise TrafficError(
+            str(to), f"the import cannot be written: {said}",
+            "Make room, or repair the disk, and give the command again: it goes on where it stopped.",
+        ) from error  # fmt: skip
+
+
 class Ledger:
     """The memory of one import.
+
+    `token` is the state's own name and `run` this opening's: files that are named by them never take
+    the place of those that another state, a lost one or a copy of this one wrote.
 
     Args:
       path: its file; made when missing.
@@ -41,6 +69,7 @@ class Ledger:
     def __init__(self, path: Path, tables: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._counts: Counter[str] = Counter()
+        self.run = secrets.token_hex(4)
         self.db = sqlite3.connect(path, isolation_level=None, timeout=1.0, check_same_thread=False)
         try:
             self.db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -49,6 +78,7 @@ class Ledger:
             self.db.execute("PRAGMA cache_size=-16384")
             self.db.executescript(_TABLES + tables)
             self.db.execute("BEGIN IMMEDIATE")
+            self.token = self._token()
         except sqlite3.OperationalError as error:
             self.db.close()
             if "locked" not in str(error):
@@ -60,7 +90,7 @@ class Ledger:
             self.db.close()
             raise TrafficError(
                 str(path), "the import's staging file is damaged",
-                "Remove the traffic that it wrote and this file, then import again.",
+                "Move the traffic's files of this import and the file's folder away, then import again.",
             ) from None  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -72,12 +102,33 @@ class Ledger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self.db.execute("ROLLBACK")
-        else:
+        try:
+            if kind is None:
+                self.commit()
+                self.db.execute("COMMIT")
+            elif self.db.in_transaction:  # a full disk has ended it already
+                self.db.execute("ROLLBACK")
+        finally:
+            self.db.close()
+
+    def _token(self) -> str:
+        row = self.db.execute("SELECT token FROM state").fetchone()
+        if row is None:
+            row = (secrets.token_hex(4),)
+            self.db.execute("INSERT INTO state VALUES(?)", row)
             self.commit()
-            self.db.execute("COMMIT")
-        self.db.close()
+        return str(row[0])
+
+    def undo(self) -> None:
+        """Goes back to the last commit, after a write that failed.
+
+        Raises:
+          sqlite3.Error: that cannot be done now.
+        """
+        self._counts.clear()
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+        self.db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """Makes what was done so far outlive a kill."""
@@ -119,11 +170,14 @@ class Ledger:
 
     def refuse(self, refused: Refused) -> bool:
         """Keeps a record that cannot be used, once; whether it is new: a file that grew is read again."""
-        said = f"{refused.place}\0{refused.trouble}\0{refused.why}\0".encode("utf-8", "replace")
+        place, why = (
+            t.encode("utf-8", "backslashreplace").decode() for t in (refused.place, refused.why)
+        )
+        said = f"{place}\0{refused.trouble}\0{why}\0".encode()
         digest = hashlib.sha256(said + refused.raw).digest()
         added = self.db.execute(
             "INSERT OR IGNORE INTO refused VALUES(?, ?, ?, ?, ?, ?)",
-            (refused.place, refused.trouble.value, refused.why, len(refused.raw), refused.raw[:_RAW_KEPT], digest),
+            (place, refused.trouble.value, why, len(refused.raw), refused.raw[:_RAW_KEPT], digest),
         )  # fmt: skip
         if added.rowcount:
             self.count(refused.trouble.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -86,13 +87,35 @@ class PayloadError(ValueError):
 # gRPC's own mapping of HTTP answers is lossy; this is the one of grpc-gateway's errors, read backwards.
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 409: 10, 413: 8, 429: 8, 499: 1, 500: 13,
           501: 12, 503: 14, 504: 4}  # fmt: skip
+_HTTP = range(100, 600)
 _HTTP_OK, _HTTP_REDIRECT = 200, 300
 UNKNOWN_CODE = 2
 """gRPC: how the request ended is not known."""
 
 
+def text_of(value: object, name: str) -> str:
+    """An id or a name: text, or a whole number as text.
+
+    Raises:
+      PayloadError: it is empty, or something else.
+    """
+    if value is None or value == "":
+        raise PayloadError(f"'{name}' is empty")
+    if isinstance(value, str):
+        return value
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    raise PayloadError(f"'{name}' is {type(value).__name__}, no text")
+
+
 def code_from_http(status: int) -> int:
-    """GRPC status code of an HTTP status; 0 for 2xx."""
+    """GRPC status code of an HTTP status; 0 for 2xx.
+
+    Raises:
+      PayloadError: it is none.
+    """
+    if status not in _HTTP:
+        raise PayloadError(f"the status is {str(status)[:40]}, none of HTTP's")
     if _HTTP_OK <= status < _HTTP_REDIRECT:
         return 0
     return _CODES.get(status, UNKNOWN_CODE)

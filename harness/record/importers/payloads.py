@@ -21,6 +21,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ _ONLY_INPUT, _ONLY_OUTPUT = "input-0", "output-0"
 _ROW_KEYS = ("instances", "dataframe_records")
 _ANSWER_KEYS = ("predictions", "outputs")
 _JSON_STARTS = b"{["
+_TRANSPORT = {"binary_data_output", "binary_data_size"}
+_MOST_IN_AXIS = 2**31
 
 
 class Messages:
@@ -64,11 +67,11 @@ class Messages:
         """
         if payload.is_message:
             return payload.content
-        tensors = _tensors(payload, self._inputs, tensors_from_request, _ONLY_INPUT)
-        if tensors is None:
+        body = _body(payload, self._inputs, tensors_from_request, _ONLY_INPUT)
+        if body is None:
             return payload.content
         try:
-            return request_bytes(model, tensors, request_id)
+            return request_bytes(model, body.tensors, request_id, parameters=body.parameters)
         except MessageError as error:
             raise PayloadError(error.reason) from None
 
@@ -80,37 +83,44 @@ class Messages:
         """
         if payload.is_message:
             return payload.content
-        tensors = _tensors(payload, self._outputs, tensors_from_response, _ONLY_OUTPUT)
-        if tensors is None:
+        body = _body(payload, self._outputs, tensors_from_response, _ONLY_OUTPUT)
+        if body is None:
             return payload.content
         try:
-            return response_bytes(model, version, tensors, request_id)
+            return response_bytes(model, version, body.tensors, request_id)
         except MessageError as error:
             raise PayloadError(error.reason) from None
 
 
-def _tensors(
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What a body holds."""
+
+    tensors: Tensors
+    parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
+
+
+def _body(
     payload: Payload, specs: Sequence[TensorSpec], parse: Callable[[bytes], Tensors], only: str
-) -> Tensors | None:
+) -> _Body | None:
     """The body's tensors; None when it is a protobuf message already."""
     content = payload.content
     start = content.lstrip()[:1]
     if not start:
         raise PayloadError("the body is empty")
-    if start in _JSON_STARTS:
-        return _of_json(content, specs, only)
     kind = payload.content_type.lower()
     if not any(word in kind for word in ("csv", "text", "json")):
+        # Before JSON: a message may begin with a line end and a bracket, a field and its length.
         try:
             parse(content)
         except MessageError as error:
-            if "protobuf" in kind or "grpc" in kind:
+            if start not in _JSON_STARTS and ("protobuf" in kind or "grpc" in kind):
                 raise PayloadError(error.reason) from None
         else:
             return None
-    if "json" in kind:
+    if start in _JSON_STARTS or "json" in kind:
         return _of_json(content, specs, only)
-    return _of_csv(_text(content), specs, only)
+    return _Body(_of_csv(_text(content), specs, only))
 
 
 def _text(content: bytes) -> str:
@@ -120,7 +130,7 @@ def _text(content: bytes) -> str:
         raise PayloadError(f"not UTF-8 at byte {error.start}") from None
 
 
-def _of_json(content: bytes, specs: Sequence[TensorSpec], only: str) -> Tensors:
+def _of_json(content: bytes, specs: Sequence[TensorSpec], only: str) -> _Body:
     # Latin-1 keeps one character a byte, so that a binary tail begins where the document ends.
     try:
         _, end = json.JSONDecoder().raw_decode(content.decode("latin-1").lstrip())
@@ -132,10 +142,22 @@ def _of_json(content: bytes, specs: Sequence[TensorSpec], only: str) -> Tensors:
     if isinstance(document, dict):
         described = document.get("inputs", document.get("outputs"))
         if described is not None and _is_v2(described):
-            return _of_v2(described, tail)
+            return _Body(_of_v2(described, tail), _parameters(document.get("parameters")))
     if tail.strip():
-        return _of_rows([document, *_json_lines(tail)], specs, only)
-    return _of_document(document, specs, only)
+        return _Body(_of_rows([document, *_json_lines(tail)], specs, only))
+    return _Body(_of_document(document, specs, only))
+
+
+def _parameters(given: object) -> dict[str, bool | int | float | str]:
+    """A V2 request's own parameters; how its answer travels is none of the model's business."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise PayloadError("its parameters are no object")
+    for name, value in given.items():
+        if not isinstance(value, bool | int | float | str):
+            raise PayloadError(f"the parameter '{name}' is {type(value).__name__}")
+    return {n: v for n, v in given.items() if n not in _TRANSPORT}
 
 
 def _json_lines(content: bytes) -> list[Any]:
@@ -153,25 +175,47 @@ def _is_v2(described: object) -> bool:
 
 def _of_v2(described: list[dict[str, Any]], tail: bytes) -> Tensors:
     tensors: Tensors = {}
+    if not described:
+        raise PayloadError("it has no tensors")
     for t in described:
-        name, datatype, shape = str(t["name"]), str(t["datatype"]), t.get("shape")
-        if not isinstance(shape, list) or not all(type(d) is int and d >= 0 for d in shape):
-            raise PayloadError(f"tensor '{name}' has no shape")
-        size = (t.get("parameters") or {}).get("binary_data_size")
+        name, datatype, shape = str(t["name"]), str(t["datatype"]), _shape(t)
+        if name in tensors:
+            raise PayloadError(f"two tensors '{name}'")
+        size = _binary_size(t, len(tail))
         if size is not None:
-            if type(size) is not int or not 0 <= size <= len(tail):
-                raise PayloadError(f"tensor '{name}': its {size} binary bytes are not all there")
             try:
                 tensors[name] = array_from_raw(name, datatype, shape, tail[:size])
             except MessageError as error:
                 raise PayloadError(error.reason) from None
             tail = tail[size:]
             continue
-        flat = _flat(t.get("data"))
+        if t.get("data") is None:
+            raise PayloadError(f"tensor '{name}' has no data")
+        flat = _flat(t["data"])
         if len(flat) != math.prod(shape):
             raise PayloadError(f"tensor '{name}': {len(flat)} values for the shape {shape}")
         tensors[name] = _array(name, flat, datatype).reshape(shape)
     return tensors
+
+
+def _shape(tensor: dict[str, Any]) -> list[int]:
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or not all(
+        type(d) is int and 0 <= d < _MOST_IN_AXIS for d in shape
+    ):
+        raise PayloadError(f"tensor '{tensor['name']}' has no shape")
+    return shape
+
+
+def _binary_size(tensor: dict[str, Any], most: int) -> int | None:
+    """How many bytes of the tail are the tensor's; None = its data are in the document."""
+    about = tensor.get("parameters") or {}
+    if not isinstance(about, dict):
+        raise PayloadError(f"tensor '{tensor['name']}': its parameters are no object")
+    size = about.get("binary_data_size")
+    if size is not None and (type(size) is not int or not 0 <= size <= most):
+        raise PayloadError(f"tensor '{tensor['name']}': its {size} binary bytes are not all there")
+    return size
 
 
 def _flat(data: object) -> list[Any]:
@@ -258,6 +302,8 @@ def _array(name: str, values: list[Any], datatype: str) -> Array:
         return array_from_json("the body", name, values, datatype)
     except TrafficError as error:
         raise PayloadError(error.what) from None
+    except OverflowError:
+        raise PayloadError(f"'{name}' has a number that {datatype} cannot hold") from None
     except (RaggedError, ValueError):
         raise PayloadError(f"'{name}' has rows of different shapes") from None
 
@@ -286,15 +332,19 @@ def _of_csv(text: str, specs: Sequence[TensorSpec], only: str) -> Tensors:
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
     except csv.Error as error:
         raise PayloadError(f"no CSV: {error}") from None
+    if len({len(r) for r in rows}) != 1:
+        raise PayloadError("the lines have different numbers of values")
     names = {s.name for s in specs}
     if names and set(rows[0]) >= names:
+        if twice := [n for n in rows[0] if n in names and rows[0].count(n) > 1]:
+            raise PayloadError(f"two columns '{twice[0]}'")
+        if len(rows) == 1:
+            raise PayloadError("it has a header and no rows")
         columns = {n: [r[i] for r in rows[1:]] for i, n in enumerate(rows[0]) if n in names}
         return {
             s.name: _shaped(s.name, parsed_text(s.name, columns[s.name], s.datatype), s)
             for s in specs
         }
-    if len({len(r) for r in rows}) != 1:
-        raise PayloadError("the lines have different numbers of values")
     if len(specs) > 1:
         if len(rows[0]) != len(specs):
             raise PayloadError(f"{len(rows[0])} values a line where the model takes {len(specs)}")
@@ -322,12 +372,21 @@ def parsed_text(name: str, values: Sequence[str], datatype: str) -> Array:
         return np.array(values, object)
     try:
         if dtype.kind == "f":
-            return np.array([v.strip() or "nan" for v in values], np.float64).astype(dtype)
+            return _narrowed(np.array([v.strip() or "nan" for v in values], np.float64), dtype)
         if dtype.kind == "b":
             return np.array([_BOOLS[v.strip().lower()] for v in values], np.bool_)
         return np.array([int(v) for v in values], dtype)
     except (ValueError, KeyError, OverflowError):
         raise PayloadError(f"'{name}' has a value that is no {datatype}") from None
+
+
+def _narrowed(wide: Array, dtype: np.dtype[np.generic]) -> Array:
+    """Raises OverflowError where a finite number would become infinity."""
+    with np.errstate(over="ignore"):
+        narrow: Array = wide.astype(dtype)
+    if (np.isinf(narrow) != np.isinf(wide)).any():
+        raise OverflowError
+    return narrow
 
 
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}

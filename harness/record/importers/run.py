@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.core.clock import now_ns
@@ -14,8 +15,9 @@ from harness.core.jsonable import jsonable
 from harness.core.places import Place
 from harness.core.recording import RecordingTotals
 from harness.core.tensors import Signature
-from harness.record.importers.ledger import Ledger
-from harness.record.importers.parts import Part, PayloadError, Refused, Trouble
+from harness.record.importers.guarding import Guard, checked
+from harness.record.importers.ledger import Ledger, writing
+from harness.record.importers.parts import Part, Refused, Trouble
 from harness.record.importers.payloads import Messages
 from harness.record.importers.sources import SourceFile
 from harness.record.importers.staging import BOTH, REQUEST, RESPONSE, Bodies, Staging
@@ -142,7 +144,7 @@ def run_import(
       TrafficError: nothing could be read, a file lacks the format's columns, or the store refuses.
     """
     messages = Messages(signature)
-    with Staging(target.state / STAGING_FILE) as staging:
+    with writing(target.to), Staging(target.state / STAGING_FILE) as staging:
         for i, file in enumerate(files):
             _read_file(staging, file, read, messages)
             heard(i + 1, len(files))
@@ -171,15 +173,18 @@ def write_and_report(
       TrafficError: the store refuses.
     """
     write_staged(
-        staging, target.to, writer=target.name, spool=target.state / "spool",
+        staging, target.to, writer=f"{target.name}-{staging.run}", spool=target.state / "spool",
         one_sided_until_ns=one_sided_until_ns,
     )  # fmt: skip
     report = _report(staging, target)
-    place = target.to / REPORTS_FOLDER / f"{target.name}.json"
+    place = target.to / REPORTS_FOLDER / f"{target.name}-{staging.token}.json"
     write_whole(place, report.to_json().encode() + b"\n")
     if report.quarantine:
         write_quarantine(staging, target)
-    write_totals(target.to, _totals(report, staging.counts()["lost_requests"]))
+    write_totals(
+        target.to,
+        _totals(report, f"{target.name}-{staging.token}", staging.counts()["lost_requests"]),
+    )
     return report
 
 
@@ -203,39 +208,45 @@ def _read_file(staging: Staging, file: SourceFile, read: Reader, messages: Messa
     staging.commit()
 
 
-def take(staging: Staging, found: Part | Refused, messages: Messages) -> None:
-    """Stages one record, or keeps it with the reason why not."""
+def take(staging: Staging, found: Part | Refused, messages: Messages) -> bool:
+    """Stages one record, or keeps it with the reason why not; whether it could be read.
+
+    Raises:
+      sqlite3.Error: the state cannot be written; nothing of the transaction counts.
+    """
     staging.count("records")
     if isinstance(found, Refused):
         if staging.refuse(found) and found.trouble is not Trouble.OTHER:
             staging.count("lost_requests")
-        return
-    try:
-        bodies = Bodies(
-            request=None
-            if found.request is None
-            else messages.request(found.request, found.model, found.id),
-            response=None
-            if found.response is None
-            else messages.response(found.response, found.model, found.version, found.id),
-        )
-    except PayloadError as error:
-        refused = Refused(
-            place=found.place, trouble=Trouble.UNDECODABLE, why=str(error), raw=found.raw
-        )
-        if staging.refuse(refused) and found.request is not None:
+        return found.trouble is not Trouble.UNDECODABLE
+    bodies = Guard(found.place, found.raw)(partial(_bodies, found, messages))
+    if isinstance(bodies, Refused):
+        if staging.refuse(bodies) and found.request is not None:
             staging.count("lost_requests")
-        return
+        return False
     if found.ts_ns > now_ns() + _AHEAD_NS:
         staging.count("in_the_future")
     staging.add(found, bodies)
+    return True
 
 
-def _totals(report: ImportReport, lost: int) -> RecordingTotals:
+def _bodies(part: Part, messages: Messages) -> Bodies:
+    checked(part)
+    request, response = part.request, part.response
+    return Bodies(
+        request=None if request is None else messages.request(request, part.model, part.id),
+        response=None
+        if response is None
+        else messages.response(response, part.model, part.version, part.id),
+    )
+
+
+def _totals(report: ImportReport, writer: str, lost: int) -> RecordingTotals:
     """The report as a gate reads what recorders say: which requests were served and are not in the traffic.
 
     Args:
       report: of the import.
+      writer: name of the totals; one for each state, so that none takes another's place.
       lost: records that could not be used and may have been requests.
     """
     # The answer of a request that could not be used stands alone, and is the same request.
@@ -253,7 +264,7 @@ def _totals(report: ImportReport, lost: int) -> RecordingTotals:
     }
     waiting = report.joined + report.one_sided_requests - report.written
     return RecordingTotals(
-        writer=report.format, seen=report.written + waiting + lost + alone,
+        writer=writer, seen=report.written + waiting + lost + alone,
         failed=report.errors + report.one_sided_requests, sampled_out=0, kept_as_failed=0,
         written=report.written, waiting=waiting, sample=1.0, closed=True,
         not_recorded=tuple((why, n) for why, n in gone.items() if n),
@@ -261,9 +272,9 @@ def _totals(report: ImportReport, lost: int) -> RecordingTotals:
     )  # fmt: skip
 
 
-def quarantine_name(target: ImportTarget) -> str:
+def quarantine_name(target: ImportTarget, ledger: Ledger) -> str:
     """What the quarantine file of an import is called."""
-    return f"{target.name}.quarantine.jsonl"
+    return f"{target.name}-{ledger.token}.quarantine.jsonl"
 
 
 def write_quarantine(ledger: Ledger, target: ImportTarget) -> None:
@@ -271,7 +282,7 @@ def write_quarantine(ledger: Ledger, target: ImportTarget) -> None:
     file = target.state / "quarantine.jsonl"
     with file.open("wb") as lines:
         lines.writelines(_quarantined(*row) for row in ledger.refusals())
-    move(file, target.to / REPORTS_FOLDER / quarantine_name(target))
+    move(file, target.to / REPORTS_FOLDER / quarantine_name(target, ledger))
 
 
 def _quarantined(place: str, trouble: str, why: str, size: int, raw: bytes) -> bytes:
@@ -299,5 +310,5 @@ def _report(staging: Staging, target: ImportTarget) -> ImportReport:
         oversized=counts["oversized"], undecodable=counts["undecodable"], other=counts["other"],
         in_the_future=counts["in_the_future"], answer_before_request=staging.turned(),
         written=written, traffic_files=traffic_files, examples=tuple(examples),
-        quarantine=str(target.to / REPORTS_FOLDER / quarantine_name(target)) if refused else "",
+        quarantine=str(target.to / REPORTS_FOLDER / quarantine_name(target, staging)) if refused else "",
     )  # fmt: skip

@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from harness.core.clock import ts_ns_from_iso
-from harness.core.errors import UsageError
-from harness.record.importers.parts import Part, Payload, PayloadError, Refused, Trouble
+from harness.record.importers.guarding import Guard
+from harness.record.importers.parts import Part, Payload, PayloadError, Refused
 from harness.record.importers.sources import Record, SourceFile, json_lines
 
 SUFFIXES = (".jsonl", ".json")
@@ -34,11 +35,7 @@ def read(file: SourceFile, limit: int, model: str = "") -> Iterator[Part | Refus
         if isinstance(record, Refused):
             yield record
             continue
-        try:
-            yield _part(record, model or named, variant)
-        except (PayloadError, UsageError) as error:
-            why = error.what if isinstance(error, UsageError) else str(error)
-            yield Refused(place=record.place, trouble=Trouble.UNDECODABLE, why=why, raw=record.raw)
+        yield Guard(record.place, record.raw)(partial(_part, record, model or named, variant))
 
 
 def _from_path(name: str) -> tuple[str, str]:
@@ -71,6 +68,8 @@ def _part(record: Record, model: str, variant: str) -> Part:
 def _payload(side: Any) -> Payload | None:  # noqa: ANN401 - JSON
     if side is None:
         return None
+    if not isinstance(side, dict):
+        raise PayloadError("a capture that is no object")
     data, encoding = side.get("data"), str(side.get("encoding", "")).upper()
     if not isinstance(data, str):
         raise PayloadError("a capture without data")

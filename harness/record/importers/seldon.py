@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
-from harness.record.importers.parts import Part, Payload, Refused, Trouble
-from harness.record.importers.sources import SourceFile, parquet_rows
+from harness.record.importers.guarding import Guard
+from harness.record.importers.parts import Part, Payload, PayloadError, Refused, Trouble
+from harness.record.importers.sources import Record, SourceFile, TimestampNs, parquet_rows
 from harness.store.places import stream
 
 SUFFIXES = (".parquet", ".kcat")
@@ -25,10 +27,8 @@ _TOPIC = re.compile(
 )
 _PROTOBUF = "application/x-protobuf"
 _MS = 1_000_000
-_NS_FROM = 10**16
-"""Larger numbers of milliseconds lie beyond the year 300,000: they are a Parquet timestamp's nanoseconds."""
 _HEADER_BYTES = 64 << 10
-_HEADER_FIELDS = 4
+_HEADER_FIELDS, _DIGITS = 4, 19
 
 
 def read(file: SourceFile, limit: int) -> Iterator[Part | Refused]:
@@ -44,15 +44,17 @@ def read(file: SourceFile, limit: int) -> Iterator[Part | Refused]:
         if isinstance(record, Refused):
             yield record
             continue
-        row = record.row
-        key, value, at = row["key"], row["value"], row["timestamp"]
-        named = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key or "")
-        if not isinstance(value, bytes) or not isinstance(at, int):
-            why = "value is no binary or timestamp is no number"
-            yield Refused(place=record.place, trouble=Trouble.UNDECODABLE, why=why, raw=record.raw)
-            continue
-        ts_ns = at if at > _NS_FROM else at * _MS
-        yield _part(record.place, str(row["topic"]), ts_ns, named, value)
+        yield Guard(record.place, record.raw)(partial(_of_row, record))
+
+
+def _of_row(record: Record) -> Part | Refused:
+    row = record.row
+    key, value, at = row["key"], row["value"], row["timestamp"]
+    named = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key or "")
+    if not isinstance(value, bytes) or not isinstance(at, int):
+        raise PayloadError("value is no binary or timestamp is no number")
+    ts_ns = at if isinstance(at, TimestampNs) else at * _MS
+    return _part(record.place, str(row["topic"]), ts_ns, named, value)
 
 
 def _part(place: str, topic: str, ts_ns: int, key: str, value: bytes) -> Part | Refused:
@@ -83,7 +85,7 @@ def _kcat(file: SourceFile, limit: int) -> Iterator[Part | Refused]:
             fields = header.decode("utf-8", "replace").split("\t")
             # Keys may hold tabs; topic, time and size cannot.
             if len(fields) < _HEADER_FIELDS or not (
-                fields[1].isdecimal() and fields[-1].isdecimal()
+                _is_number(fields[1]) and _is_number(fields[-1])
             ):
                 why = "no record begins here; the rest of the file is not read"
                 yield Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=header)
@@ -99,8 +101,12 @@ def _kcat(file: SourceFile, limit: int) -> Iterator[Part | Refused]:
                 why = f"cut off after {len(value):,} of {size:,} bytes"
                 yield Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=value)
                 return
-            key = "\t".join(fields[2:-1])
-            yield _part(place, fields[0], int(fields[1]) * _MS, key, value[:size])
+            key, at = "\t".join(fields[2:-1]), int(fields[1]) * _MS
+            yield Guard(place, value)(partial(_part, place, fields[0], at, key, value[:size]))
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _DIGITS
 
 
 class _Buffered:

@@ -1,30 +1,33 @@
 """A live sink for KServe's inference logger: CloudEvents over HTTP, straight into staging.
 
 An event is acknowledged when it is committed, many at once; a sender that hears 503 knows that it was
-not taken. Whole exchanges, and requests that waited long enough, are written every so often and at the
+not taken, and /healthz says why. Whole exchanges, and requests that waited long enough, are written every so often and at the
 end. Binary, structured and batched events are read.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import itertools
 import json
 import queue
+import sqlite3
 import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from harness.core.clock import now_ns
-from harness.core.errors import HarnessError, UsageError
+from harness.core.errors import TrafficError, UsageError
 from harness.core.tensors import Signature
+from harness.record.importers.guarding import Guard
 from harness.record.importers.kserve import event
-from harness.record.importers.parts import Part, Refused, Trouble
+from harness.record.importers.ledger import writing
+from harness.record.importers.parts import Part, PayloadError, Refused, Trouble
 from harness.record.importers.payloads import Messages
 from harness.record.importers.run import (
     STAGING_FILE,
@@ -39,6 +42,7 @@ _STRUCTURED, _BATCHED = "application/cloudevents+json", "application/cloudevents
 _MOST_WAITING = 4096
 _MOST_TOGETHER = 512
 _ANSWER_S = 30.0
+_RETRY_S = 0.5
 _OK, _BAD, _NO_LENGTH, _TOO_LARGE, _BUSY = 200, 400, 411, 413, 503
 
 
@@ -68,7 +72,7 @@ class _Waiting:
 
     found: Sequence[Part | Refused]
     done: threading.Event = field(default_factory=threading.Event)
-    taken: bool = False
+    answer: int = _BUSY
 
 
 class EventSink:
@@ -93,6 +97,7 @@ class EventSink:
         self._stop = threading.Event()
         self._refused_busy = 0
         self._failure: BaseException | None = None
+        self._trouble = self._unwritten = ""
         self._report: ImportReport | None = None
         self._server = _listening(options, self)
         self._threads = [
@@ -113,8 +118,13 @@ class EventSink:
         """Requests that were answered 503, because too many waited."""
         return self._refused_busy
 
+    @property
+    def trouble(self) -> str:
+        """Why events or traffic cannot be written now; "" = they can."""
+        return repr(self._failure) if self._failure else self._trouble
+
     def wait(self) -> None:
-        """Returns when writing has failed; otherwise never."""
+        """Returns when the writer has ended; otherwise never."""
         self._stop.wait()
 
     def close(self) -> ImportReport | None:
@@ -132,41 +142,72 @@ class EventSink:
             raise self._failure
         return self._report
 
-    def offer(self, found: Sequence[Part | Refused]) -> bool:
-        """Hands events over and waits until they are committed; False = not taken."""
+    def offer(self, found: Sequence[Part | Refused]) -> int:
+        """Hands events over and waits until they are committed; the HTTP status to answer with."""
         waiting = _Waiting(found)
+        if self._failure is not None:
+            return _BUSY
         try:
             self._queue.put_nowait(waiting)
         except queue.Full:
             self._refused_busy += 1
-            return False
-        return waiting.done.wait(_ANSWER_S) and waiting.taken
+            return _BUSY
+        return waiting.answer if waiting.done.wait(_ANSWER_S) else _BUSY
 
     def _stage(self) -> None:
         try:
-            with Staging(self._target.state / STAGING_FILE) as staging:
+            with writing(self._target.to), Staging(self._target.state / STAGING_FILE) as staging:
                 self._stage_until_stopped(staging)
+                staging.undo()
                 if staging.counts()["records"]:
                     self._report = self._write(staging)
-        except (HarnessError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends the writer must end the sink, with its exit code
             self._failure = error
             self._stop.set()
+            while not self._queue.empty():
+                self._queue.get_nowait().done.set()
 
     def _stage_until_stopped(self, staging: Staging) -> None:
         written_ns = now_ns()
         while not self._stop.is_set() or not self._queue.empty():
             together = self._together()
-            for waiting in together:
-                for found in waiting.found:
-                    take(staging, found, self._messages)
-            if together:
-                staging.commit()
-            for waiting in together:
-                waiting.taken = True
-                waiting.done.set()
+            if together or self._trouble != self._unwritten:
+                self._take(staging, together)
             if now_ns() - written_ns >= self._options.flush_s * 1e9:
-                self._write(staging)
+                self._flush(staging)
                 written_ns = now_ns()
+
+    def _take(self, staging: Staging, together: Sequence[_Waiting]) -> None:
+        """Stages events and commits; a disk that refuses costs none: their senders hear 503."""
+        try:
+            if self._trouble:
+                staging.undo()
+            answers = []
+            for waiting in together:
+                read = [take(staging, found, self._messages) for found in waiting.found]
+                answers.append(_OK if any(read) else _BAD)
+            staging.count("probes", int(bool(self._trouble)))
+            staging.commit()
+        except (sqlite3.Error, OSError) as error:
+            self._trouble = f"events cannot be stored: {error}"
+            self._stop.wait(_RETRY_S)
+        else:
+            self._trouble = self._unwritten
+            for waiting, answer in zip(together, answers, strict=True):
+                waiting.answer = answer
+        for waiting in together:
+            waiting.done.set()
+
+    def _flush(self, staging: Staging) -> None:
+        """Writes traffic; where it cannot be, what was taken stays staged until it can."""
+        if self._trouble and self._trouble != self._unwritten:
+            return
+        try:
+            self._write(staging)
+        except (sqlite3.Error, OSError, TrafficError) as error:
+            self._unwritten = self._trouble = f"traffic cannot be written: {error}"
+        else:
+            self._unwritten = self._trouble = ""
 
     def _together(self) -> list[_Waiting]:
         found: list[_Waiting] = []
@@ -217,7 +258,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Health."""
-        self._answer(_OK if self.path == "/healthz" else 404)
+        if self.path != "/healthz":
+            self._answer(404)
+            return
+        trouble = self.taker.trouble
+        self._answer(_BUSY if trouble else _OK, trouble)
 
     def do_POST(self) -> None:
         """One event, or a batch of them."""
@@ -237,18 +282,17 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             return
-        found = events(headers, body)
-        taken = self.taker.offer(found)
-        bad = all(isinstance(f, Refused) and f.trouble is Trouble.UNDECODABLE for f in found)
-        self._answer((_BAD if bad else _OK) if taken else _BUSY)
+        self._answer(self.taker.offer(events(headers, body)))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - http.server's signature
         """Says nothing: counts are in the report."""
 
-    def _answer(self, code: int) -> None:
+    def _answer(self, code: int, text: str = "") -> None:
+        body = text.encode("utf-8", "backslashreplace")
         self.send_response(code)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
 
 _numbers = itertools.count()
@@ -268,13 +312,19 @@ def events(headers: Mapping[str, str], body: bytes) -> list[Part | Refused]:
     """
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
     if kind not in {_STRUCTURED, _BATCHED}:
-        return [event(_place(), headers, body)]
+        return [Guard(_place(), body)(partial(event, _place(), headers, body))]
+    guard = Guard(_place(), body)
+    found = guard(partial(_events, body, batched=kind == _BATCHED))
+    return [found] if isinstance(found, Refused) else found
+
+
+def _events(body: bytes, *, batched: bool) -> list[Part | Refused]:
     try:
         document = json.loads(body)
-        batch = document if kind == _BATCHED else [document]
+        batch = document if batched else [document]
         return [event(_place(), *_binary(e)) for e in batch] or [_no_event("an empty batch", body)]
-    except (ValueError, AttributeError, TypeError, binascii.Error) as error:
-        return [_no_event(f"no CloudEvent: {error}", body)]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise PayloadError(f"no CloudEvent: {error}") from None
 
 
 def _no_event(why: str, body: bytes) -> Refused:

@@ -10,8 +10,10 @@ import csv
 import gzip
 import io
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError, nearest
 from harness.core.places import Place, absolute
+from harness.record.importers.guarding import Guard
 from harness.record.importers.parts import Refused, Trouble
 from harness.store.objects import filesystem
 from harness.store.places import files_below, is_file, opened, stream
@@ -28,7 +31,14 @@ _PIECE = 1 << 20
 _BEGINNING = 4096
 _BATCH_ROWS = 256
 
+_MOST_ROW_LINES = 1000
+"""A CSV row of more lines has a quote that is not closed."""
+
 Row = dict[str, Any]
+
+
+class TimestampNs(int):
+    """A Parquet timestamp, in nanoseconds since the epoch; any other integer has a unit that must be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +119,9 @@ def lines(file: SourceFile, limit: int) -> Iterator[tuple[int, bytes | Refused]]
 
 def _split(name: str, source: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | Refused]]:
     held, passed, number = bytearray(), 0, 1
-    while piece := source.read(_PIECE):
+    # What was unpacked before the cut counts: read() would throw it away.
+    read = getattr(source, "read1", source.read)
+    while piece := read(_PIECE):
         start = 0
         while (end := piece.find(b"\n", start)) >= 0:
             held += piece[start:end]
@@ -126,7 +138,7 @@ def _split(name: str, source: BinaryIO, limit: int) -> Iterator[tuple[int, bytes
 def _line(name: str, number: int, held: bytearray, passed: int, limit: int) -> bytes | Refused:
     size = len(held) + passed
     if size <= limit:
-        return bytes(held).removesuffix(b"\r")
+        return bytes(held)
     return Refused(
         place=f"{name}:{number}", trouble=Trouble.OVERSIZED,
         why=f"a record of {size:,} bytes, over the limit of {limit:,}", raw=bytes(held[:_BEGINNING]),
@@ -161,36 +173,103 @@ def csv_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterator[Re
     Raises:
       TrafficError: a needed column is not there.
     """
-    refused: list[Refused] = []
-    texts = _csv_text(file, limit, refused)
     csv.field_size_limit(max(limit, csv.field_size_limit()))
-    reader = csv.reader(texts)
+    source = _CsvLines(file, limit)
+    reader = csv.reader(source)
     header: list[str] | None = None
     while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            yield _undecodable(f"{file.name}:{reader.line_num}", f"no CSV: {error}", b"")
-            continue
-        finally:
-            yield from refused
-            refused.clear()
-        if header is None:
-            header = cells
+        found = _csv_cells(file, source, reader, header)
+        yield from source.refused
+        source.refused.clear()
+        if found is None:
+            return
+        if isinstance(found, Refused):
+            yield found
+        elif header is None:
+            header = found
             check_columns(str(file.place), header, needed)
-        elif cells:
-            yield _csv_record(f"{file.name}:{reader.line_num}", header, cells)
+        elif found:
+            yield _csv_record(f"{file.name}:{source.number}", header, found)
 
 
-def _csv_text(file: SourceFile, limit: int, refused: list[Refused]) -> Iterator[str]:
-    for number, line in lines(file, limit):
-        if isinstance(line, Refused):
-            refused.append(line)
-            continue
-        text = line.decode("utf-8", "surrogateescape")
-        yield (text.removeprefix("\ufeff") if number == 1 else text) + "\n"
+def _csv_cells(
+    file: SourceFile, source: _CsvLines, reader: Iterator[list[str]], header: list[str] | None
+) -> list[str] | Refused | None:
+    """The cells of the next row; None at the end. A quote that is not closed costs its own line only."""
+    source.begin()
+    try:
+        cells = next(reader, None)
+    except _OpenQuoteError:
+        cells = []
+    except csv.Error as error:
+        return _undecodable(f"{file.name}:{source.number}", f"no CSV: {error}", source.raw())
+    else:
+        if not (cells and header and len(source.taken) > 1 and len(cells) != len(header)):
+            return cells
+    place, raw = f"{file.name}:{source.taken[0][0]}", source.raw(1)
+    source.put_back()
+    return _undecodable(place, "a quote that is not closed; the line is left out", raw)
+
+
+class _OpenQuoteError(Exception):
+    """A row that goes on over too many lines, or over the end of the file."""
+
+
+class _CsvLines:
+    """The lines of a CSV file, some of which can be read again.
+
+    Args:
+      file: the file.
+      limit: longest line, and longest row, bytes.
+    """
+
+    def __init__(self, file: SourceFile, limit: int) -> None:
+        self._lines, self._limit = lines(file, limit), limit
+        self._again: deque[tuple[int, str]] = deque()
+        self._size = 0
+        self.taken: list[tuple[int, str]] = []
+        self.refused: list[Refused] = []
+        self.number = 0
+
+    def begin(self) -> None:
+        """A row begins with the next line."""
+        self.taken.clear()
+        self._size = 0
+
+    def put_back(self) -> None:
+        """All lines of the row but its first are read again, as rows of their own."""
+        self._again.extendleft(reversed(self.taken[1:]))
+
+    def raw(self, most: int | None = None) -> bytes:
+        """The row's lines as they were read."""
+        return "".join(t for _, t in self.taken[:most]).encode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.taken) >= _MOST_ROW_LINES or self._size > self._limit:
+            raise _OpenQuoteError
+        if not self._again:
+            self._read()
+        if not self._again:
+            if self.taken:
+                raise _OpenQuoteError
+            raise StopIteration
+        self.number, text = self._again.popleft()
+        self.taken.append((self.number, text))
+        self._size += len(text)
+        return text
+
+    def _read(self) -> None:
+        for number, line in self._lines:
+            if not isinstance(line, Refused):
+                text = line.decode("utf-8", "surrogateescape")
+                self._again.append(
+                    (number, (text.removeprefix("\ufeff") if number == 1 else text) + "\n")
+                )
+                return
+            self.refused.append(line)
 
 
 def _csv_record(place: str, header: list[str], cells: list[str]) -> Record | Refused:
@@ -220,11 +299,28 @@ def parquet_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterato
         ):
             check_columns(str(file.place), parquet.schema_arrow.names, needed)
             for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
-                for row in _python_rows(batch):
-                    number += 1
-                    yield _parquet_record(f"{file.name}:{number}", row, limit)
+                yield from _records(file.name, number, batch, limit)
+                number += len(batch)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         yield _unreadable(f"{file.name}:{number + 1}", str(error).split("\n", 1)[0])
+
+
+def _records(
+    name: str, before: int, batch: pa.RecordBatch, limit: int
+) -> Iterator[Record | Refused]:
+    rows = Guard("", b"")(partial(_python_rows, batch))
+    for i in range(len(batch)):
+        guard = Guard(f"{name}:{before + i + 1}", b"")
+        # One value that Python has no form for costs its own row.
+        found = (
+            guard(partial(_python_rows, batch.slice(i, 1)))
+            if isinstance(rows, Refused)
+            else rows[i : i + 1]
+        )
+        if isinstance(found, Refused):
+            yield found
+        else:
+            yield guard(partial(_parquet_record, guard.place, found[0], limit))
 
 
 def _python_rows(batch: pa.RecordBatch) -> list[Row]:
@@ -232,14 +328,18 @@ def _python_rows(batch: pa.RecordBatch) -> list[Row]:
     columns = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_timestamp(column.type):
-            columns[name] = (
-                column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).to_pylist()
-            )
+            # In Python's integers: a time beyond 2262 is its own row's trouble.
+            unit = _UNITS[column.type.unit]
+            columns[name] = [
+                None if v is None else TimestampNs(v * unit)
+                for v in column.cast(pa.int64()).to_pylist()
+            ]
         else:
             columns[name] = column.to_pylist(**_MAPS)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+_UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _MAPS: dict[str, Any] = {"maps_as_pydicts": "lossy"}
 
 
@@ -275,6 +375,10 @@ def check_columns(where: str, names: Sequence[str], needed: Sequence[str]) -> No
       TrafficError: names the column and the nearest one.
     """
     for name in needed:
+        if names.count(name) > 1:
+            raise TrafficError(
+                where, f"two columns '{name}'", "Leave one of them out, or name them apart."
+            )
         if name not in names:
             raise TrafficError(
                 where, f"no column '{name}' ({nearest(name, names)})",

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,24 @@ import numpy as np
 from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import TrafficError, UsageError
 from harness.core.tensors import Tensors
+from harness.record.importers.guarding import Guard
 from harness.record.importers.parts import (
     UNKNOWN_CODE,
     Part,
     Payload,
     PayloadError,
     Refused,
-    Trouble,
     code_from_http,
+    text_of,
 )
 from harness.record.importers.payloads import parsed_text
-from harness.record.importers.sources import Record, SourceFile, check_columns, table_rows
+from harness.record.importers.sources import (
+    Record,
+    SourceFile,
+    TimestampNs,
+    check_columns,
+    table_rows,
+)
 from harness.store.casting import RaggedError, array_from_json
 from harness.wire.messages import MessageError, response_bytes
 from harness.wire.rows import requests_from_rows
@@ -39,6 +47,8 @@ ISO = "iso"
 STATUS_KINDS = ("http", "grpc", "ok")
 _BATCH_ROWS = 512
 _LAST_NS = 2**63 - 1
+_DIGITS = 9
+_LAST_CODE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,23 +78,25 @@ class Timed:
         Raises:
           PayloadError: it is no such time.
         """
+        shown = f"'{self.column}' is '{str(value)[:60]}'"
+        if self.unit != ISO and isinstance(value, TimestampNs):
+            raise PayloadError(f"{shown}, a timestamp: its unit is iso")
+        if self.unit == ISO and not isinstance(value, str | TimestampNs):
+            raise PayloadError(f"{shown}, no time in iso; a number's unit is s, ms, us or ns")
         try:
-            if self.unit == ISO:
-                # A Parquet timestamp comes as nanoseconds.
-                found = value if type(value) is int else ts_ns_from_iso(str(value), self.column)
-            else:
-                text = str(value).strip()
-                number = int(text) if text.lstrip("+-").isdecimal() else float(text)
-                found = round(number * UNITS[self.unit])
+            found = self._read(value)
         except (ValueError, OverflowError, UsageError):
-            raise PayloadError(
-                f"'{self.column}' is '{str(value)[:60]}', no time in {self.unit}"
-            ) from None
+            raise PayloadError(f"{shown}, no time in {self.unit}") from None
         if not 0 <= found <= _LAST_NS:
-            raise PayloadError(
-                f"'{self.column}' is '{str(value)[:60]}', outside the years 1970 to 2262"
-            )
+            raise PayloadError(f"{shown}, outside the years 1970 to 2262")
         return found
+
+    def _read(self, value: Any) -> int:  # noqa: ANN401 - a cell
+        if self.unit == ISO:
+            return value if isinstance(value, TimestampNs) else ts_ns_from_iso(value, self.column)
+        text = str(value).strip()
+        number = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        return round(number * UNITS[self.unit])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,16 +178,13 @@ def _flattened(record: Record | Refused, columns: Sequence[str]) -> Record | Ref
 def _parts(batch: Sequence[Record | Refused], mapping: TableMapping) -> Iterator[Part | Refused]:
     records = [r for r in batch if isinstance(r, Record)]
     yield from (r for r in batch if isinstance(r, Refused))
-    try:
-        yield from _whole(records, mapping)
-    except PayloadError:
-        for record in records:
-            try:
-                yield from _whole([record], mapping)
-            except PayloadError as error:
-                yield Refused(
-                    place=record.place, trouble=Trouble.UNDECODABLE, why=str(error), raw=record.raw
-                )
+    together = Guard("", b"")(partial(_whole, records, mapping))
+    if not isinstance(together, Refused):
+        yield from together
+        return
+    for record in records:
+        found = Guard(record.place, record.raw)(partial(_whole, [record], mapping))
+        yield from [found] if isinstance(found, Refused) else found
 
 
 def _whole(records: Sequence[Record], mapping: TableMapping) -> list[Part]:
@@ -187,7 +196,7 @@ def _whole(records: Sequence[Record], mapping: TableMapping) -> list[Part]:
     if not records:
         return []
     ids = [_id(r, mapping) for r in records]
-    models = [str(r.row.get(mapping.model_column) or mapping.model) for r in records]
+    models = [text_of(r.row.get(mapping.model_column) or mapping.model, "model") for r in records]
     versions = [str(r.row.get(mapping.version_column) or mapping.version) for r in records]
     codes = [_code(r, mapping) for r in records]
     return [
@@ -197,7 +206,7 @@ def _whole(records: Sequence[Record], mapping: TableMapping) -> list[Part]:
             latency_ns=mapping.latency.ns(r.row.get(mapping.latency.column)) if mapping.latency else 0,
             request=request, response=response if codes[i] == 0 else None,
             answered=codes[i] != 0 or response is not None,
-            context={n: str(r.row[c]) for n, c in mapping.context if r.row.get(c) not in {None, ""}},
+            context={n: _context(r.row[c], c) for n, c in mapping.context if r.row.get(c) not in (None, "")},
         )
         for i, (r, request, response) in enumerate(
             zip(
@@ -211,10 +220,7 @@ def _whole(records: Sequence[Record], mapping: TableMapping) -> list[Part]:
 
 
 def _id(record: Record, mapping: TableMapping) -> str:
-    found = record.row.get(mapping.request_id)
-    if found is None or found == "":
-        raise PayloadError(f"'{mapping.request_id}' is empty")
-    return str(found)
+    return text_of(record.row.get(mapping.request_id), mapping.request_id)
 
 
 def _code(record: Record, mapping: TableMapping) -> int:
@@ -225,9 +231,19 @@ def _code(record: Record, mapping: TableMapping) -> int:
         if value.lower() not in {"true", "false", "1", "0"}:
             raise PayloadError(f"'{mapping.status}' is '{value[:40]}', neither true nor false")
         return 0 if value.lower() in {"true", "1"} else UNKNOWN_CODE
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > _DIGITS:
         raise PayloadError(f"'{mapping.status}' is '{value[:40]}', no status code")
-    return code_from_http(int(value)) if mapping.status_kind == "http" else int(value)
+    if mapping.status_kind == "http":
+        return code_from_http(int(value))
+    if int(value) > _LAST_CODE:
+        raise PayloadError(f"'{mapping.status}' is {value}, no status code of gRPC")
+    return int(value)
+
+
+def _context(value: Any, column: str) -> str:  # noqa: ANN401 - a cell
+    if isinstance(value, dict | list):
+        raise PayloadError(f"'{column}' is a {type(value).__name__}, no value to slice by")
+    return str(value)
 
 
 def _requests(
@@ -259,7 +275,7 @@ def _responses(
 ) -> list[Payload | None]:
     if mapping.response:
         return [
-            _body(r, mapping.response) if r.row.get(mapping.response) not in {None, ""} else None
+            _body(r, mapping.response) if r.row.get(mapping.response) not in (None, "") else None
             for r in records
         ]
     found: list[Payload | None] = [None] * len(records)
