@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.entry import EXIT_FAILED
 from harness.cli.options import PLACE, address, as_json_option, existing, size
 from harness.cli.tls import client_tls, server_tls, tls_options
 from harness.core.clock import seconds_from_duration
@@ -79,14 +80,14 @@ def command(listen: str, out: Place, redact: Path | None, as_json: bool, **more:
         click.echo(f"listening on {listen.rpartition(':')[0]}:{found.port}", err=True)
         if found.recovered.recovered or found.recovered.lost:
             click.echo(
-                f"the last recorder here was killed: {found.recovered.recovered:,} exchanges "
-                f"recovered, {found.recovered.lost:,} lost",
+                f"of the last recorder here: {found.recovered.recovered:,} exchanges recovered, "
+                f"{found.recovered.lost:,} lost",
                 err=True,
             )
 
     recorded = record_traffic(options, redact=redact, started=started)
     click.echo(recorded.to_json() if as_json else recorded.to_text())
-    return 0
+    return 0 if recorded.totals.closed else EXIT_FAILED
 
 
 def _options(listen: str, out: Place, given: dict[str, Any]) -> RecordOptions:

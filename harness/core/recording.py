@@ -111,6 +111,22 @@ class Recorded(enum.IntEnum):
     UNPAIRED = 19
     CLOSED = 20
     """1 once the recorder has ended in order."""
+    SET_ASIDE = 21
+    """In files that could not be published and were renamed, so that others can be."""
+    ENDED_BEFORE = 22
+    """Waited for the writer when the recorder ended."""
+    RULES_UNUSED = 23
+    """Redaction rules that no request of this start had a value for."""
+    SPOOL_REFUSED = 24
+    """1 while the disk refuses what is recorded."""
+    PUBLISHING_REFUSED = 25
+    """1 while the traffic's place refuses a file."""
+    SHARE = 26
+    """Share that the sample keeps, in SHARE_UNIT."""
+
+
+SHARE_UNIT = 10**12
+"""A share of 1, as a counter says it."""
 
 
 AFTER_HANDING = (
@@ -119,18 +135,21 @@ AFTER_HANDING = (
     Recorded.SHARED_MEMORY,
     Recorded.UNWRITABLE,
     Recorded.LOST,
+    Recorded.SET_ASIDE,
 )
 """Where requests that were handed to the writer's process end, besides in a file."""
 
 NOT_RECORDED = {
     Recorded.QUEUE_FULL: "the queue to the writer was full",
     Recorded.TOO_LARGE: "a message was larger than --max-message",
-    Recorded.WRITER_GONE: "the writer's process had ended",
+    Recorded.WRITER_GONE: "there was no writer's process",
     Recorded.UNPARSABLE: "the request is no ModelInferRequest",
-    Recorded.UNREDACTABLE: "a redaction rule could not be applied",
+    Recorded.UNREDACTABLE: "a redaction rule could not be applied, or the message contradicts itself",
     Recorded.SHARED_MEMORY: "tensors in shared memory, which no proxy sees",
     Recorded.UNWRITABLE: "the disk refused them",
     Recorded.LOST: "lost with a recorder that was killed",
+    Recorded.SET_ASIDE: "set aside in the recorder's folder: their files could not be published",
+    Recorded.ENDED_BEFORE: "the recorder ended before the writer could take them",
 }
 """Counter → reason, as totals and reports say it."""
 
@@ -140,6 +159,7 @@ FAULTS = {
     Recorded.WRONG_TENSORS: "tensors that contradict themselves",
     Recorded.CLOCK_STEPS: "steps of the wall clock",
     Recorded.UNPAIRED: "streamed answers that belong to no waiting request",
+    Recorded.RULES_UNUSED: "redaction rules that no request had a value for",
 }
 """Counter → fault that is told."""
 

@@ -11,9 +11,9 @@ from harness.core.calls import Call, Metadata
 from harness.core.recording import BESIDE_SAMPLE, Recorded
 from harness.core.tensors import Tensors
 from harness.core.traffic import Exchange
-from harness.record.counts import Counts
 from harness.record.frames import Framed
 from harness.record.redaction import Redaction
+from harness.store.counts import Counts
 from harness.wire.contents import MessageError
 from harness.wire.facts import RequestFacts, request_facts, response_version
 from harness.wire.messages import tensors_from_request

@@ -58,6 +58,7 @@ class Exposition:
       calls: counted on the way.
       totals: gives the recorder's counts.
       queue: gives exchanges and bytes that wait for the writer.
+      healthy: says whether what passes now is likely to be published.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Exposition:
         calls: CallMetrics,
         totals: Callable[[], RecordingTotals],
         queue: Callable[[], tuple[int, int]],
+        healthy: Callable[[], bool],
     ) -> None:
         self._calls = calls
         self._totals = totals
         self._queue = queue
+        self._healthy = healthy
 
     def collect(self) -> Iterator[Metric]:
         """All metrics; prometheus_client calls it."""
@@ -136,6 +139,11 @@ class Exposition:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         totals, (waiting, waiting_bytes) = self._totals(), self._queue()
+        yield GaugeMetricFamily(
+            "harness_recording_healthy",
+            "1 while what passes can be written.",
+            float(self._healthy()),
+        )
         yield GaugeMetricFamily("harness_queue_exchanges", "That wait for the writer.", waiting)
         yield GaugeMetricFamily("harness_queue_bytes", "That wait for the writer.", waiting_bytes)
         for name, words, value in (

@@ -1,8 +1,14 @@
-"""The tap that records: sampling and a bounded queue here, everything else in the writer's process."""
+"""The tap that records: sampling and a bounded queue here, everything else in the writer's process.
+
+Production needs the proxy more than the recording: where the folder's disk is full or the writer cannot
+start, calls pass and are counted, it is said, and both are tried again. Counts are kept in memory until
+their file can be made.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import subprocess
@@ -11,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.calls import Call
-from harness.core.errors import GateError, UsageError
+from harness.core.errors import GateError, TrafficError, UsageError
 from harness.core.recording import Recorded, RecordingTotals
 from harness.core.traffic import OK_CODE
 from harness.record.beside import start_beside
-from harness.record.counts import Counts
 from harness.record.frames import frame_from_call
 from harness.record.outbox import Outbox
 from harness.record.sampling import Sampler
 from harness.record.writer import WriterOptions
+from harness.store.counts import ENDING as COUNTS
+from harness.store.counts import Counts
 from harness.store.files import locked
 from harness.wire import MODEL_INFER, MODEL_STREAM_INFER
 
@@ -28,6 +35,11 @@ RECORDED_METHODS = frozenset({MODEL_INFER, MODEL_STREAM_INFER})
 _LOOK_S = 0.5
 _RESTART_S = 5.0
 """Between two starts of a writer that keeps ending."""
+_OF_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+}  # fmt: skip
+"""What may pass; a folder that is refused for another reason was named wrongly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +68,7 @@ class Recorder:
     """Records inference calls. Start and stop it in the proxy's event loop.
 
     Args:
-      options: for the writer's process; also its folder, which must exist.
+      options: for the writer's process; also its folder.
       sampler: what is kept.
       limits: of the queue.
     """
@@ -65,7 +77,9 @@ class Recorder:
         self._options = options
         self._sampler = sampler
         self._limits = limits
-        self._counts = Counts(Path(options.spool) / f"{options.name}.counts")
+        self._counts = Counts(None)
+        self._in_folder = False
+        """Whether the folder is ours and the counts are in their file."""
         self._outbox: Outbox | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._calls: socket.socket | None = None
@@ -99,22 +113,23 @@ class Recorder:
         """Starts the writer's process, and again whenever it ends by itself.
 
         Returns:
-          What it found of an earlier one.
+          What it found of an earlier one; nothing where recording cannot begin yet.
 
         Raises:
           UsageError: another recorder of that name writes there, or the folder cannot be used.
         """
-        folder = Path(self._options.spool)
-        alone = self._alone.enter_context(
-            locked(folder / f"{self._options.name}.proxy.lock", wait=False)
-        )
-        if not alone:
-            raise UsageError(
-                f"--out {self._options.out}",
-                f"a recorder named '{self._options.name}' is writing there already",
-                "Name another --out or another --name.",
-            )
-        found = await self._start_writer()
+        found = Recovered(recovered=0, lost=0)
+        try:
+            found = await self._begin()
+        except OSError as error:
+            if not self._in_folder and error.errno not in _OF_THE_DISK:
+                raise TrafficError(
+                    self._options.spool, f"cannot be written to: {error.strerror}",
+                    "Name another folder.",
+                ) from error  # fmt: skip
+            _say_off(error)
+        except GateError as error:
+            _say_off(error)
         self._watching = asyncio.create_task(self._watch())
         return found
 
@@ -122,7 +137,7 @@ class Recorder:
         """Sends what waits, then waits until the writer has published everything.
 
         Args:
-          wait_s: for each of the two; what is not sent by then is counted as dropped.
+          wait_s: for each of the two; what is not sent by then is counted so.
         """
         if self._watching is not None:
             self._watching.cancel()
@@ -130,7 +145,7 @@ class Recorder:
             await self._outbox.drained(wait_s)
             left = self._outbox.close()
             self._counts.add(Recorded.HANDED, -left)
-            self._counts.add(Recorded.QUEUE_FULL, left)
+            self._counts.add(Recorded.ENDED_BEFORE, left)
         await self._end_writer(wait_s)
         self._alone.close()
         return self.totals()
@@ -149,9 +164,41 @@ class Recorder:
         return (0, 0) if self._outbox is None else (len(self._outbox), self._outbox.bytes)
 
     @property
+    def healthy(self) -> bool:
+        """Whether what is offered now is likely to be published."""
+        refused = self._counts[Recorded.SPOOL_REFUSED] or self._counts[Recorded.PUBLISHING_REFUSED]
+        return self._outbox is not None and not self._outbox.broken and not refused
+
+    @property
     def writer_pid(self) -> int:
         """Of the writer's process; 0 while there is none."""
         return 0 if self._process is None else self._process.pid
+
+    async def _begin(self) -> Recovered:
+        if not self._in_folder:
+            self._take_folder()
+        return await self._start_writer()
+
+    def _take_folder(self) -> None:
+        """Makes the folder and its files, and carries on their counts."""
+        folder, name = Path(self._options.spool), self._options.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}.lock").open("ab"):
+            pass  # the writer's; made here, where an error can be told
+        with ExitStack() as held:
+            alone = held.enter_context(locked(folder / f"{name}.proxy.lock", wait=False))
+            if not alone:
+                raise UsageError(
+                    f"--out {self._options.out}",
+                    f"a recorder named '{name}' is writing there already",
+                    "Name another --out or another --name.",
+                )
+            kept = Counts(folder / f"{name}{COUNTS}")
+            self._alone = held.pop_all()
+        for counter in Recorded:
+            kept.add(counter, self._counts[counter])
+        kept.set(Recorded.CLOSED, 0)
+        self._counts, self._in_folder = kept, True
 
     async def _start_writer(self) -> Recovered:
         # Options go where no user of this machine can read them: there is a key among them.
@@ -160,10 +207,8 @@ class Recorder:
         )
         if "error" in said:
             ours.close()
-            raise UsageError(
-                f"--out {self._options.out}", str(said["error"]),
-                "Name another --out or another --name.",
-            )  # fmt: skip
+            self._process = None  # ended, or ends when it looks at the socket
+            raise GateError("the writer's process", str(said["error"]), "It is started again.")
         self._calls = ours
         loop = asyncio.get_running_loop()
         self._outbox = Outbox(loop, ours, most_bytes=self._limits.bytes, most=self._limits.count)
@@ -189,14 +234,19 @@ class Recorder:
             await asyncio.sleep(_LOOK_S)
             if self._process is not None and self._process.poll() is None:
                 continue
-            LOG.warning("the writer's process has ended; another one is started")
+            if self._process is not None:
+                LOG.warning("the writer's process has ended; another one is started")
             if self._outbox is not None:
                 self._outbox.close()
                 self._outbox.broken = True
             await self._end_writer(1.0)
             try:
-                found = await self._start_writer()
+                found = await self._begin()
                 LOG.warning("%d exchanges recovered, %d lost", found.recovered, found.lost)
             except (OSError, UsageError, GateError) as error:
-                LOG.warning("no writer: %s", error)
+                _say_off(error)
                 await asyncio.sleep(_RESTART_S)
+
+
+def _say_off(error: Exception) -> None:
+    LOG.warning("nothing is recorded, calls pass: %s; tried again every %g s", error, _RESTART_S)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.core.errors import TrafficError, UsageError
+from harness.core.errors import UsageError
 from harness.core.places import ObjectPlace, Place
 from harness.core.recording import Recorded, RecordingTotals, RedactionRule
 from harness.record.metrics import CallMetrics, Exposition
@@ -17,7 +17,8 @@ from harness.record.recorder import QueueLimits, Recorder, Recovered
 from harness.record.sampling import Sampler
 from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
-from harness.record.writer import FOLDER, WriterOptions
+from harness.record.writer import WriterOptions
+from harness.store.counts import FOLDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ async def _recorded(options: RecordOptions, started: Callable[[Started], None]) 
     calls = CallMetrics()
     upstream = Upstream(options.upstream, tls=options.upstream_tls)
     proxy = Proxy(lambda *_: upstream, [recorder, calls], upstreams=[upstream], tls=options.tls)
-    shown = Exposition(calls, recorder.totals, lambda: recorder.waiting)
+    shown = Exposition(calls, recorder.totals, lambda: recorder.waiting, lambda: recorder.healthy)
     end_metrics = shown.serve(options.metrics) if options.metrics else None
     try:
         recovered = await recorder.start()
@@ -132,14 +133,6 @@ def _writer_options(options: RecordOptions) -> WriterOptions:
                 "Name one with --spool, for what is not uploaded yet.",
             )  # fmt: skip
         folder = options.out / FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{options.name}.lock").open("ab"):
-            pass
-    except OSError as error:
-        raise TrafficError(
-            str(folder), f"cannot be written to: {error.strerror}", "Name another folder."
-        ) from error
     return WriterOptions(
         out=str(options.out if isinstance(options.out, ObjectPlace) else options.out.absolute()),
         spool=str(folder.absolute()), name=options.name, rotate_s=options.rotate_s,

@@ -4,12 +4,14 @@
     append, row group by row group                  in one go, then the spool is removed
 
 Spools are published in the order of their numbers by one thread, so that a disk that is slow to publish
-does not stop what comes in. One that cannot be published stays, and is tried again: with the next one,
-at the end, and at the next start.
+does not stop what comes in. Where the place takes nothing, a spool stays and is tried again: after some
+seconds, at the end, and at the next start. Where the spool itself is what cannot be published, it is set
+aside as `<name>-<n>.aside`, counted, and tried once more at each start: it must not stop the others.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import queue
 import threading
@@ -20,7 +22,7 @@ from harness.core.errors import HarnessError
 from harness.core.places import Place
 from harness.core.recording import Recorded
 from harness.core.traffic import Exchange
-from harness.record.counts import Counts
+from harness.store.counts import Counts
 from harness.store.exchanges import batch_from_exchanges
 from harness.store.partitions import PartitionedWriter
 from harness.store.places import files_below, remove
@@ -29,6 +31,19 @@ from harness.store.spool import Spool, spooled, spooled_exchanges
 LOG = logging.getLogger("harness.record")
 _WAITING = 4
 """Full spools that may wait to be published before rows have to."""
+_AGAIN_S = 5.0
+"""Between two attempts to publish what the place refused."""
+_SPOOL, _ASIDE = ".spool", ".aside"
+_OF_THE_SPOOL = {
+    errno.ENAMETOOLONG,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+}
+"""What the system says when a file's name or content is at fault, and no waiting helps."""
 
 
 class Spooler:
@@ -54,20 +69,22 @@ class Spooler:
         self._spool: Spool | None = None
 
     def recover(self) -> int:
-        """Publishes what a killed writer left; call it before anything is written.
+        """Has published what a killed writer left, in the background; call it before anything is written.
 
         Returns:
-          Exchanges recovered.
+          Exchanges found that are in no published file and were not set aside.
 
         Raises:
-          OSError, TrafficError: it can neither be read nor published.
+          OSError: the folder cannot be read.
         """
-        recovered = 0
-        for path in sorted(self._folder.glob(f"{self._name}-*.spool")):
+        found = 0
+        waiting = sorted(self._folder.glob(f"{self._name}-*{_SPOOL}"))
+        for path in waiting:
             self._number = max(self._number, _number_of(path) + 1)
-            recovered += self._publisher.publish(path)
-        self._publisher.start()
-        return recovered
+            if _number_of(path) > self._counts[Recorded.PUBLISHED]:
+                found += _rows(path)
+        self._publisher.start([*waiting, *sorted(self._folder.glob(f"{self._name}-*{_ASIDE}"))])
+        return found
 
     @property
     def size_bytes(self) -> int:
@@ -84,16 +101,18 @@ class Spooler:
             return True
         try:
             if self._spool is None:
-                path = self._folder / f"{self._name}-{self._number:08d}.spool"
+                path = self._folder / f"{self._name}-{self._number:08d}{_SPOOL}"
                 self._spool = Spool(path, sync=self._sync)
                 self._number += 1
             self._spool.append(batch_from_exchanges(exchanges))
         except OSError as error:
             self._counts.add(Recorded.UNWRITABLE, len(exchanges))
+            self._counts.set(Recorded.SPOOL_REFUSED, 1)
             LOG.warning(
                 "%d exchanges could not be written: %s", len(exchanges), error.strerror or error
             )
             return False
+        self._counts.set(Recorded.SPOOL_REFUSED, 0)
         return True
 
     def rotate(self) -> None:
@@ -119,9 +138,11 @@ class _Publisher:
         self._name = name
         self._counts = counts
         self._queue: queue.Queue[Path | None] = queue.Queue(_WAITING)
+        self._waiting: list[Path] = []
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
-    def start(self) -> None:
+    def start(self, first: Sequence[Path]) -> None:
+        self._waiting = list(first)
         self._thread.start()
 
     def add(self, spool: Path) -> None:
@@ -131,38 +152,86 @@ class _Publisher:
         self._queue.put(None)
         self._thread.join()
 
-    def publish(self, spool: Path) -> int:
-        """One spool → Parquet files; how many exchanges."""
-        number = _number_of(spool)
-        if number <= self._counts[Recorded.PUBLISHED]:
+    def _run(self) -> None:
+        self._publish_waiting()
+        while True:
+            try:
+                spool = self._queue.get(timeout=_AGAIN_S if self._waiting else None)
+            except queue.Empty:
+                self._publish_waiting()
+                continue
+            if spool is not None:
+                self._waiting.append(spool)
+            self._publish_waiting()
+            if spool is None:
+                return
+
+    def _publish_waiting(self) -> None:
+        """All that can be; what the place refuses, and what comes after it, keeps waiting."""
+        while self._waiting:
+            spool = self._waiting[0]
+            try:
+                self._publish_or_set_aside(spool)
+            except (OSError, HarnessError) as error:
+                self._counts.set(Recorded.PUBLISHING_REFUSED, 1)
+                LOG.warning("%s is published later: %s", spool.name, error)
+                return
+            del self._waiting[0]
+        self._counts.set(Recorded.PUBLISHING_REFUSED, 0)
+
+    def _publish_or_set_aside(self, spool: Path) -> None:
+        """Raises what the place said, when it refuses."""
+        try:
+            self._publish(spool)
+        except Exception as error:
+            if _refused_by_the_place(error):
+                raise
+            self._set_aside(spool, error)
+
+    def _publish(self, spool: Path) -> None:
+        """One spool → Parquet files."""
+        number, aside = _number_of(spool), spool.suffix == _ASIDE
+        if not aside and number <= self._counts[Recorded.PUBLISHED]:
             spool.unlink()  # published and counted; the kill came before this
-            return 0
-        rows = sum(len(batch) for batch in spooled(spool))
+            return
+        rows = _rows(spool)
         prefix = f"{self._name}-{number:08d}"
         for half_published in files_below(self._out, ".parquet"):
             if half_published.name.startswith(prefix):
                 remove(self._out / str(half_published))
         with PartitionedWriter(self._out, name=prefix, spool=self._made) as writer:
             writer.write(spooled_exchanges(spool))
+        if aside:
+            spool.unlink()
+            self._counts.add(Recorded.SET_ASIDE, -rows)
         self._counts.add(Recorded.WRITTEN, rows)
-        self._counts.set(Recorded.PUBLISHED, number)
-        spool.unlink()
-        return rows
+        if not aside:
+            self._counts.set(Recorded.PUBLISHED, number)
+            spool.unlink()
 
-    def _run(self) -> None:
-        waiting: list[Path] = []
-        while True:
-            spool = self._queue.get()
-            if spool is not None:
-                waiting.append(spool)
-            try:
-                while waiting:
-                    self.publish(waiting[0])
-                    del waiting[0]
-            except (OSError, HarnessError) as error:
-                LOG.warning("%s is published later: %s", waiting[0].name, error)
-            if spool is None:
-                return
+    def _set_aside(self, spool: Path, error: Exception) -> None:
+        if spool.suffix == _ASIDE:
+            LOG.warning("%s stays set aside: %s", spool.name, error)
+            return
+        rows = _rows(spool)
+        LOG.warning(
+            "%s cannot be published and is set aside as %s (%d exchanges): %s",
+            spool.name, spool.with_suffix(_ASIDE).name, rows, error,
+        )  # fmt: skip
+        spool.rename(spool.with_suffix(_ASIDE))
+        self._counts.add(Recorded.SET_ASIDE, rows)
+        self._counts.set(Recorded.PUBLISHED, _number_of(spool))
+
+
+def _refused_by_the_place(error: Exception) -> bool:
+    """Whether the disk or the store takes nothing, rather than not this."""
+    if isinstance(error, OSError):
+        return error.errno not in _OF_THE_SPOOL
+    return isinstance(error, HarnessError)
+
+
+def _rows(spool: Path) -> int:
+    return sum(len(batch) for batch in spooled(spool))
 
 
 def _number_of(spool: Path) -> int:

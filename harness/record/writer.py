@@ -24,21 +24,22 @@ from harness.core.jsonable import jsonable
 from harness.core.places import Place, place_from_text
 from harness.core.recording import (
     AFTER_HANDING,
+    SHARE_UNIT,
     Recorded,
     Redact,
     Redacted,
     RedactionRule,
 )
 from harness.core.traffic import Exchange
-from harness.record.counts import Counts
 from harness.record.exchanges import ExchangeMaker
 from harness.record.frames import FrameReader
 from harness.record.redaction import Redaction
 from harness.record.spooling import LOG, Spooler
+from harness.store.counts import ENDING as COUNTS
+from harness.store.counts import Counts
 from harness.store.files import locked
 from harness.store.totals import write_totals
 
-FOLDER = ".recorder"
 _ROWS, _BYTES = 2048, 32 << 20
 """Of a row group: the most that a kill loses of this process, besides what came within `flush_s`."""
 _READ_BYTES = 1 << 20
@@ -114,16 +115,19 @@ class Writer:
         self._flushed = self._rotated = self._told = now
 
     def begin(self) -> tuple[int, int]:
-        """Publishes what an earlier writer left.
+        """Takes over what an earlier writer left; it is published in the background.
 
         Returns:
           Exchanges recovered, and exchanges lost with it.
         """
-        recovered = self._spooler.recover()
+        # Before anything is published: what is written then counts as such.
         ended = sum(self._counts[c] for c in AFTER_HANDING) + self._counts[Recorded.WRITTEN]
-        lost = self._counts[Recorded.HANDED] - ended
+        handed = self._counts[Recorded.HANDED]
+        recovered = self._spooler.recover()
+        lost = handed - ended - recovered
         self._counts.add(Recorded.LOST, lost)
-        self._counts.set(Recorded.CLOSED, 0)
+        self._counts.set(Recorded.SPOOL_REFUSED, 0)
+        self._counts.set(Recorded.SHARE, round(self._options.sample * SHARE_UNIT))
         self._write_totals()
         return recovered, lost
 
@@ -191,7 +195,7 @@ def run(options: WriterOptions, calls: socket.socket) -> int:
     while True:
         with locked(folder / f"{options.name}.lock", wait=False) as alone:
             if alone:
-                return _run_alone(options, calls, Counts(folder / f"{options.name}.counts"))
+                return _run_alone(options, calls, Counts(folder / f"{options.name}{COUNTS}"))
         if time.monotonic() > until:
             _say(calls, error=f"a recorder named '{options.name}' is writing there already")
             return 2

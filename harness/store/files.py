@@ -39,8 +39,12 @@ def publish(temporary: Path, final: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces a file's content; a reader sees the old bytes or the new ones, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    publish(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        publish(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -190,10 +190,12 @@ class PartitionedWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.close()
-        for writer in self._open.values():
-            writer.__exit__(kind, error, trace)
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            for writer in self._open.values():
+                writer.discard()
 
     def _writer(self, folder: PurePosixPath) -> TrafficWriter:
         writer = self._open.get(folder)
@@ -207,8 +209,9 @@ class PartitionedWriter:
         return writer
 
     def _close(self, folder: PurePosixPath) -> None:
-        writer = self._open.pop(folder)
+        writer = self._open[folder]
         writer.close()
+        del self._open[folder]
         for file in writer.files:
             self._publish(folder / file.name)
         self._numbers[folder] = writer.next_number

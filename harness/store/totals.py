@@ -1,15 +1,22 @@
-"""Recorders' totals beside the traffic that they wrote: `<recorder>.totals.json`."""
+"""Recorders' totals beside the traffic that they wrote: `<recorder>.totals.json`.
+
+A full disk takes no new totals. Where the recorder's own folder lies below the traffic, its mapped
+counters are read beside them, which go on counting.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.core.errors import TrafficError
 from harness.core.jsonable import jsonable
 from harness.core.places import Place
 from harness.core.recording import RecordingTotals, totals_from_json
+from harness.store.counts import ENDING as COUNTS
+from harness.store.counts import FOLDER, counted_totals
 from harness.store.places import files_below, is_file, stream, write_whole
 
 ENDING = ".totals.json"
@@ -40,15 +47,27 @@ def read_totals(paths: Sequence[Place]) -> tuple[RecordingTotals, ...]:
     Raises:
       TrafficError: a totals file that is damaged.
     """
-    found: dict[str, Place] = {}
-    for path in paths:
-        folder = _traffic_folder(path)
-        if folder is None:
-            continue
+    found: dict[str, RecordingTotals] = {}
+    folders = [_traffic_folder(path) for path in paths]
+    for folder in {str(f): f for f in folders if f is not None}.values():
         for name in files_below(folder, ENDING):
             if len(name.parts) == 1:
-                found.setdefault(str(folder / str(name)), folder / str(name))
-    return tuple(_read(place) for _, place in sorted(found.items()))
+                place = folder / str(name)
+                found[str(place)] = _read(place)
+        for counted in _counted(folder):
+            key = str(folder / f"{counted.writer}{ENDING}")
+            # Fewer than the file says: the counters were removed and began anew.
+            if key not in found or counted.seen >= found[key].seen:
+                found[key] = counted
+    return tuple(found[key] for key in sorted(found))
+
+
+def _counted(folder: Place) -> list[RecordingTotals]:
+    """What counters below a folder of this machine say."""
+    if not isinstance(folder, Path):
+        return []
+    read = [counted_totals(path) for path in sorted((folder / FOLDER).glob(f"*{COUNTS}"))]
+    return [totals for totals in read if totals is not None]
 
 
 def not_recorded(totals: Sequence[RecordingTotals]) -> tuple[tuple[str, int], ...]:

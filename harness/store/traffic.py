@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -132,10 +133,16 @@ class TrafficWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._writer is not None:
-            self._writer.close()
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Removes the file that is not finished."""
+        if self._writer is not None:
+            with suppress(OSError):  # a full disk takes no footer either
+                self._writer.close()
             self._writer = None
-            self._temporary().unlink()
+            self._temporary().unlink(missing_ok=True)
 
     def _temporary(self) -> Path:
         return self._folder / f".{self._name}-{self._number:05d}.{os.getpid()}.tmp"

@@ -16,6 +16,7 @@ from harness.core.calls import Call
 from harness.core.errors import GateError, PolicyError, TrafficError, UsageError
 from harness.core.jsonable import jsonable
 from harness.core.recording import (
+    SHARE_UNIT,
     Recorded,
     Redact,
     Redacted,
@@ -25,14 +26,17 @@ from harness.core.recording import (
 )
 from harness.core.traffic import Exchange
 from harness.pipeline.redaction import read_redaction
-from harness.record.counts import Counts
 from harness.record.exchanges import ClockWatch, ExchangeMaker
 from harness.record.frames import Framed, FrameReader, frame_from_call
 from harness.record.outbox import Outbox
 from harness.record.redaction import Redaction
 from harness.record.sampling import Sampler
-from harness.store.exchanges import batch_from_exchanges
+from harness.record.spooling import Spooler
+from harness.store.counts import Counts
+from harness.store.exchanges import batch_from_exchanges, exchanges_from_batch
 from harness.store.spool import Spool, spooled, spooled_exchanges
+from harness.store.totals import read_totals, write_totals
+from harness.store.traffic import TrafficSource
 from harness.wire import MODEL_INFER
 from harness.wire.contents import MessageError
 from harness.wire.facts import request_facts
@@ -345,6 +349,52 @@ def test_a_row_group_that_the_disk_refuses_leaves_no_trace(tmp_path):
     spool.close()
     assert [e.request_id for e in spooled_exchanges(spool.path)] == ["r0", "r2"]
     assert spool.rows == 2
+
+
+def spooler(out, counts):
+    folder = out / ".recorder"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Spooler(out, folder, "rec", counts, sync=False)
+    return made, made.recover()
+
+
+def of_model(model, i):
+    return replace(exchanges_from_batch(batch(i))[0], model=model)
+
+
+def test_a_spool_that_cannot_be_published_stops_no_other_and_comes_back(tmp_path):
+    counts = Counts(tmp_path / "c")
+    out = tmp_path / "traffic"
+    writing, _ = spooler(out, counts)
+    (out / "model=bad").write_text("somebody's file")
+    writing.write([of_model("bad", 1), of_model("bad", 2)])
+    writing.rotate()
+    writing.write([of_model("good", 3)])
+    writing.close()
+    assert (counts[Recorded.WRITTEN], counts[Recorded.SET_ASIDE]) == (1, 2)
+    assert [p.parts[-4] for p in out.rglob("*.parquet")] == ["model=good"]
+    (out / "model=bad").unlink()
+    again, found = spooler(out, counts)
+    again.close()
+    assert found == 0
+    assert (counts[Recorded.WRITTEN], counts[Recorded.SET_ASIDE]) == (3, 0)
+    assert len(list(TrafficSource.open([out]).exchanges())) == 3
+    counts.close()
+
+
+def test_totals_are_the_counters_where_those_are_newer(tmp_path):
+    folder = tmp_path / ".recorder"
+    folder.mkdir()
+    counts = Counts(folder / "rec.counts")
+    counts.set(Recorded.SHARE, SHARE_UNIT // 4)
+    counts.set(Recorded.SEEN, 7)
+    write_totals(tmp_path, counts.totals(writer="rec", sample=0.25))
+    counts.set(Recorded.SEEN, 9)
+    (read,) = read_totals([tmp_path])
+    assert read == counts.totals(writer="rec", sample=0.25)
+    counts.set(Recorded.SEEN, 3)
+    assert read_totals([tmp_path])[0].seen == 7
+    counts.close()
 
 
 def test_counts_are_shared_and_survive(tmp_path):

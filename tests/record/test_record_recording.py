@@ -1,5 +1,6 @@
 """What `harness record` leaves on disk, whatever happens to it and to its disk."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -197,13 +198,75 @@ def test_a_full_disk_is_counted_and_production_goes_on(server, tmp_path):
 
 def _unwritable(running):
     from harness.core.recording import Recorded
-    from harness.record.counts import Counts
+    from harness.store.counts import Counts
 
     counts = Counts(running.out / ".recorder" / "rec.counts")
     try:
         return counts[Recorded.UNWRITABLE]
     finally:
         counts.close()
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Processes started meanwhile get no larger file, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def room_for(*pids):
+    for pid in pids:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+
+def test_a_full_disk_with_a_spool_left_on_it_stops_no_start(server, tmp_path):
+    out = tmp_path / "traffic"
+    with recording(server, out) as running:
+        running.ask([request(0, text=os.urandom(300_000).hex())])
+        until(lambda: _durable(out) == 1)
+        os.kill(running.writer_pid, signal.SIGKILL)
+        running.child.kill()
+    with contextlib.ExitStack() as full:
+        full.enter_context(files_of_at_most(20_000))
+        with recording(server, out) as running:
+            full.close()
+            assert running.ask([request(1)]) == 1
+            room_for(running.child.pid, running.writer_pid)
+            totals = running.end()
+    assert {e.request_id for e in recorded(out)} == {"r0", "r1"}
+    assert (totals["seen"], totals["written"]) == (2, 2)
+
+
+def test_without_room_for_its_counts_a_recorder_serves_and_records_when_there_is(server, tmp_path):
+    out = tmp_path / "traffic"
+    with contextlib.ExitStack() as full:
+        full.enter_context(files_of_at_most(100))
+        with recording(server, out) as running:
+            full.close()
+            assert running.ask([request(0)]) == 1
+            room_for(running.child.pid)
+            until(lambda: _child(running))
+            until(lambda: running.ask([request(1)]) and (out / "rec.totals.json").exists())
+            totals = running.end()
+    assert reasons(totals)["there was no writer's process"] >= 1
+    assert "r1" in {e.request_id for e in recorded(out)}
+    assert adds_up(totals)
+
+
+def test_a_recorder_that_never_recorded_says_so_at_its_end(server, tmp_path):
+    with contextlib.ExitStack() as full:
+        full.enter_context(files_of_at_most(100))
+        with recording(server, tmp_path / "traffic") as running:
+            full.close()
+            assert running.ask([request(0)]) == 1
+            running.child.send_signal(signal.SIGTERM)
+            said, _ = running.child.communicate(timeout=30)
+    assert running.child.returncode == 4
+    assert b"there was no writer's process" in said
 
 
 def test_files_are_published_while_it_runs(server, tmp_path):
