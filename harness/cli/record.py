@@ -18,6 +18,8 @@ from harness.core.places import Place
 if TYPE_CHECKING:
     from harness.record.session import RecordOptions
 
+_LEAST_S, _MOST_S = 0.1, 366 * 86_400
+
 
 def _duration(_: click.Context, parameter: click.Parameter, value: str) -> float:
     """Reads 5m in seconds."""
@@ -27,6 +29,17 @@ def _duration(_: click.Context, parameter: click.Parameter, value: str) -> float
             f"{parameter.opts[-1]} {value}", "needs to be above 0", "Write it like 5m."
         )
     return found
+
+
+def _seconds(_: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Reads a number of seconds, from a tenth of one to a year."""
+    if not _LEAST_S <= value <= _MOST_S:  # also what is no number
+        raise UsageError(
+            f"{parameter.opts[-1]} {value:g}",
+            f"is not between {_LEAST_S:g} and {_MOST_S:,}",
+            "Write it like 300.",
+        )
+    return value
 
 
 @click.command(
@@ -55,7 +68,7 @@ def _duration(_: click.Context, parameter: click.Parameter, value: str) -> float
 @click.option(
     "--metrics", metavar="HOST:PORT", callback=address, help="Serve Prometheus metrics there."
 )
-@click.option("--rotate-seconds", type=click.FloatRange(min=0.1), default=300.0, show_default=True,
+@click.option("--rotate-seconds", type=float, default=300.0, show_default=True, callback=_seconds,
               help="Publish a file at that age at the latest.")  # fmt: skip
 @click.option("--rotate-bytes", default="128MiB", show_default=True, callback=size,
               help="Or at about that size.")  # fmt: skip

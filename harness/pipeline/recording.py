@@ -50,5 +50,5 @@ def record_traffic(
     """
     if redact is not None:
         found = read_redaction(redact)
-        options = replace(options, rules=found.rules, key=found.key)
+        options = replace(options, rules=found.rules, key=found.key, details=found.details)
     return RecordedTraffic(out=str(options.out), totals=record(options, started))

@@ -8,10 +8,12 @@ rules:
 - {parameter: user, action: hash}
 - {metadata: x-session, action: drop}
 - {output: explanation, action: drop}
+details: keep          # write what the server said of failures; without it rules leave it out
 """
 
 from __future__ import annotations
 
+import enum
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,15 @@ class RedactionFile:
     """In the file's order."""
     key: bytes
     """Of the hashes; empty where no rule hashes."""
+    details: bool
+    """Whether what the server says of a failure, which may repeat any value, is written."""
+
+
+class _Details(enum.StrEnum):
+    """What becomes of what the server said of a failure."""
+
+    DROP = "drop"
+    KEEP = "keep"
 
 
 def read_redaction(path: Path) -> RedactionFile:
@@ -48,7 +59,7 @@ def read_redaction(path: Path) -> RedactionFile:
             str(path), "cannot be read as text", "Name a YAML file of rules."
         ) from error
     document = read_document(text, str(path))
-    document.only(("version", "key", "rules"))
+    document.only(("version", "key", "rules", "details"))
     if document.integer("version", least=1) != 1:
         raise document.error("version", "is not known", "Write `version: 1`.")
     sections = document.sections("rules") if "rules" in document else ()
@@ -65,7 +76,8 @@ def read_redaction(path: Path) -> RedactionFile:
         raise document.error(
             "key", "is missing, and a rule hashes", "Add `key: {file: PATH}` or `key: {env: NAME}`."
         )
-    return RedactionFile(rules=tuple(rules), key=key)
+    details = "details" in document and document.choice("details", _Details) is _Details.KEEP
+    return RedactionFile(rules=tuple(rules), key=key, details=details)
 
 
 def _rule(section: Section) -> RedactionRule:

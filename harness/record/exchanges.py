@@ -31,12 +31,21 @@ class ExchangeMaker:
         then its inputs of one element.
       made_up: prefix of the ids given to requests without one; unique to this start.
       counts: where it counts.
+      details: whether what the server said of a failure may be written: servers like to repeat the
+        value that they did not like, and no redaction rule would find it there.
     """
 
     def __init__(
-        self, redaction: Redaction, context: Sequence[str], *, made_up: str, counts: Counts
+        self,
+        redaction: Redaction,
+        context: Sequence[str],
+        *,
+        made_up: str,
+        counts: Counts,
+        details: bool = True,
     ) -> None:
         self._redaction = redaction
+        self._details = details
         self._context = tuple(context)
         self._made_up = made_up
         self._counts = counts
@@ -64,6 +73,7 @@ class ExchangeMaker:
         if request is not call.request:
             facts = request_facts(request)
         metadata = _texts(self._redaction.metadata(call.metadata))
+        self._counts.set(Recorded.RULES_UNUSED, len(self._redaction.unused))
         return Exchange(
             ts_ns=call.ts_ns,
             latency_ns=call.latency_ns,
@@ -74,7 +84,7 @@ class ExchangeMaker:
             request_id=self._id(facts.request_id),
             request=request,
             response=response,
-            metadata=metadata | _remarks(framed, details=not self._redaction.of_messages),
+            metadata=metadata | _remarks(framed, details=self._details),
             context=self._context_of(metadata, facts, self._tensors(request)),
             trace_id=_trace_id(metadata),
         )
@@ -151,8 +161,7 @@ def _remarks(framed: Framed, *, details: bool) -> dict[str, str]:
 
     Args:
       framed: the call.
-      details: whether what the server said of a failure may be written: servers like to repeat the
-        value that they did not like, and no redaction rule would find it there.
+      details: whether what the server said of a failure is told.
     """
     call = framed.call
     remarks = {

@@ -14,7 +14,9 @@ Taps run on the event loop between the answer and the next call: they must be qu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -30,6 +32,8 @@ from harness.record.upstream import METHODS_KEPT, UNLIMITED, Route, Upstream
 from harness.wire import MODEL_STREAM_INFER, SERVICE
 
 _PREFIX = f"/{SERVICE}/"
+_CANCELLED_WITHIN_S = 2.0
+_LOOK_S = 0.01
 
 
 class Proxy:
@@ -103,11 +107,39 @@ class Proxy:
         self._draining = True
         if self._server is not None:
             await self._server.stop(grace_s)
+            # The tasks of the calls that this cancelled still have to tell the taps.
+            await self._handlers.under_way.ended(_CANCELLED_WITHIN_S)
         for upstream in self._upstreams:
             await upstream.close()
 
     def _serving(self) -> bool:
         return not self._draining and not self._upstreams[0].failing
+
+
+class _UnderWay:
+    """Counts the calls that are under way."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def counted(self, handle: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
+        """A handler whose calls are counted."""
+
+        async def handled(request: Any, context: Any) -> Any:  # noqa: ANN401 - grpc has no types
+            self._count += 1
+            try:
+                return await handle(request, context)
+            finally:
+                self._count -= 1
+
+        return handled
+
+    async def ended(self, within_s: float) -> None:
+        """Waits until none is under way, so long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._count:
+                    await asyncio.sleep(_LOOK_S)
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
@@ -122,9 +154,12 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
     ) -> None:
         self._route = route
         self._taps = tuple(taps)
+        self.under_way = _UnderWay()
         self._known: dict[str, Any] = {
             **own_health.handlers(),
-            MODEL_STREAM_INFER: grpc.stream_stream_rpc_method_handler(streams.handler),
+            MODEL_STREAM_INFER: grpc.stream_stream_rpc_method_handler(
+                self.under_way.counted(streams.handler)
+            ),
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
@@ -134,7 +169,9 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
         if handler is not None:
             return handler
         handler = (
-            grpc.unary_unary_rpc_method_handler(unary.handler(method, self._route, self._taps))
+            grpc.unary_unary_rpc_method_handler(
+                self.under_way.counted(unary.handler(method, self._route, self._taps))
+            )
             if method.startswith(_PREFIX)
             else grpc.stream_stream_rpc_method_handler(pass_through(method, self._route))
         )

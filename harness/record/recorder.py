@@ -81,6 +81,7 @@ class Recorder:
         self._in_folder = False
         """Whether the folder is ours and the counts are in their file."""
         self._outbox: Outbox | None = None
+        self._without_writer = Recorded.WRITER_GONE
         self._process: subprocess.Popen[bytes] | None = None
         self._calls: socket.socket | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -101,7 +102,7 @@ class Recorder:
         elif max(len(call.request), len(call.response)) > self._limits.message_bytes:
             counts.add(Recorded.TOO_LARGE)
         elif self._outbox is None or self._outbox.broken:
-            counts.add(Recorded.WRITER_GONE)
+            counts.add(self._without_writer)
         elif not self._outbox.put(frame_from_call(call, kept_as_failed=not sampled)):
             counts.add(Recorded.QUEUE_FULL)
         else:
@@ -144,6 +145,7 @@ class Recorder:
         if self._outbox is not None:
             await self._outbox.drained(wait_s)
             left = self._outbox.close()
+            self._outbox, self._without_writer = None, Recorded.ENDED_BEFORE
             self._counts.add(Recorded.HANDED, -left)
             self._counts.add(Recorded.ENDED_BEFORE, left)
         await self._end_writer(wait_s)

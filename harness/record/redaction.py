@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from harness.wire.contents import MessageError
 from harness.wire.editing import TensorEdit, TextEdit, edited_request, edited_response
 
 _HASH_BYTES = 16
+_Value = TypeVar("_Value", str, Array)
 
 
 class Redaction:
@@ -32,11 +34,15 @@ class Redaction:
 
     def __init__(self, rules: Sequence[RedactionRule], key: bytes) -> None:
         self._key = key
+        self.unused = set(rules)
+        """Rules that nothing had a value for so far."""
         self._inputs = self._tensor_edits(rules, Redacted.INPUT)
         # A server that gives an input back under its name must not undo the rule.
         self._outputs = self._inputs | self._tensor_edits(rules, Redacted.OUTPUT)
         self._parameters = self._text_edits(rules, Redacted.PARAMETER)
-        self._metadata = dict.fromkeys(ALWAYS_DROPPED) | self._text_edits(rules, Redacted.METADATA)
+        self._metadata = dict.fromkeys(ALWAYS_DROPPED, _dropped) | self._text_edits(
+            rules, Redacted.METADATA
+        )
 
     def request(self, serialized: bytes) -> bytes:
         """The request as it may be written.
@@ -44,7 +50,7 @@ class Redaction:
         Raises:
           MessageError: a rule cannot be applied to it.
         """
-        if not self.of_messages:
+        if not self._of_messages:
             return serialized
         return edited_request(serialized, self._inputs, self._parameters)
 
@@ -54,7 +60,7 @@ class Redaction:
         Raises:
           MessageError: a rule cannot be applied to it.
         """
-        if not serialized or not self.of_messages:
+        if not serialized or not self._of_messages:
             return serialized
         return edited_response(serialized, self._outputs, self._parameters)
 
@@ -65,14 +71,14 @@ class Redaction:
             if name not in self._metadata:
                 kept.append((name, value))
                 continue
-            edit = self._metadata[name]
-            if edit is not None:
-                text = value if isinstance(value, str) else value.decode("latin-1")
-                kept.append((name.removesuffix("-bin"), edit(text)))
+            text = value if isinstance(value, str) else value.decode("latin-1")
+            edited = self._metadata[name](text)
+            if edited is not None:
+                kept.append((name.removesuffix("-bin"), edited))
         return kept
 
     @property
-    def of_messages(self) -> bool:
+    def _of_messages(self) -> bool:
         """Whether any rule is about what requests or answers hold."""
         return bool(self._outputs or self._parameters)
 
@@ -85,25 +91,41 @@ class Redaction:
                 continue
             match rule.action:
                 case Redact.DROP:
-                    edits[rule.name] = None
+                    edits[rule.name] = self._used(rule, _dropped)
                 case Redact.HASH:
-                    edits[rule.name] = partial(_hashed, rule.name, self._hash)
+                    edits[rule.name] = self._used(rule, partial(_hashed, rule.name, self._hash))
                 case Redact.ROUND:
-                    edits[rule.name] = partial(_rounded, rule.name, rule.step)
+                    edits[rule.name] = self._used(rule, partial(_rounded, rule.name, rule.step))
         return edits
 
     def _text_edits(self, rules: Sequence[RedactionRule], where: Redacted) -> dict[str, TextEdit]:
         edits: dict[str, TextEdit] = {}
         for rule in rules:
             if rule.where is where:
-                edits[rule.name] = None if rule.action is Redact.DROP else self._hashed_text
+                edit = _dropped if rule.action is Redact.DROP else self._hashed_text
+                edits[rule.name] = self._used(rule, edit)
         return edits
+
+    def _used(
+        self, rule: RedactionRule, edit: Callable[[_Value], _Value | None]
+    ) -> Callable[[_Value], _Value | None]:
+        """The edit, which also notes that its rule had something to do."""
+
+        def noted(value: _Value) -> _Value | None:
+            self.unused.discard(rule)
+            return edit(value)
+
+        return noted
 
     def _hash(self, value: bytes) -> bytes:
         return hmac.digest(self._key, value, "sha256")[:_HASH_BYTES]
 
     def _hashed_text(self, text: str) -> str:
         return self._hash(text.encode("utf-8", "surrogateescape")).hex()
+
+
+def _dropped(_: object) -> None:
+    return None
 
 
 def _hashed(name: str, hashed: Callable[[bytes], bytes], array: Array) -> Array:

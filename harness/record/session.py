@@ -45,6 +45,8 @@ class RecordOptions:
     """Redaction."""
     key: bytes = b""
     """Of the redaction's hashes."""
+    details: bool = False
+    """Whether what the server says of failures is written though there are rules."""
     tls: ServerTls | None = None
     """Towards clients; None = plain text."""
     upstream_tls: ClientTls | None = None
@@ -137,5 +139,5 @@ def _writer_options(options: RecordOptions) -> WriterOptions:
         out=str(options.out if isinstance(options.out, ObjectPlace) else options.out.absolute()),
         spool=str(folder.absolute()), name=options.name, rotate_s=options.rotate_s,
         rotate_bytes=options.rotate_bytes, flush_s=options.flush_s, context=options.context,
-        rules=options.rules, key=options.key.hex(), sample=options.sample,
+        rules=options.rules, key=options.key.hex(), details=options.details, sample=options.sample,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,9 @@ class ServerTls:
         """The same for grpc.
 
         Raises:
-          UsageError: a file cannot be read.
+          UsageError: a file cannot be read, or the key is not the certificate's.
         """
+        _check_pair(self.cert, self.key)
         ca = None if self.ca is None else _read(self.ca)
         return grpc.ssl_server_credentials(
             [(_read(self.key), _read(self.cert))], ca, require_client_auth=ca is not None
@@ -50,7 +52,7 @@ class ClientTls:
         """The same for grpc.
 
         Raises:
-          UsageError: a file cannot be read, or a certificate has no key.
+          UsageError: a file cannot be read, or a certificate has no key or another's.
         """
         if (self.cert is None) != (self.key is None):
             raise UsageError(
@@ -58,8 +60,26 @@ class ClientTls:
                 "a certificate needs its private key, and a key its certificate",
                 "Give both files.",
             )
+        if self.cert is not None and self.key is not None:
+            _check_pair(self.cert, self.key)
         ca, key, cert = (None if p is None else _read(p) for p in (self.ca, self.key, self.cert))
         return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def _check_pair(cert: Path, key: Path) -> None:
+    """Grpc would only say that the port cannot be listened on."""
+    for path in (cert, key):
+        _read(path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An empty password: a key that needs one is refused, nobody is asked.
+        context.load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        raise UsageError(
+            str(key),
+            f"is not the usable private key of the certificate {cert}: {error.reason or error}",
+            "Name the key that belongs to it, without a password.",
+        ) from error
 
 
 def _read(path: Path) -> bytes:

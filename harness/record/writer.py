@@ -71,6 +71,8 @@ class WriterOptions:
     """Redaction."""
     key: str
     """Of the hashes, hex."""
+    details: bool
+    """Whether what servers say of failures is written though there are rules."""
     sample: float
     """Share that the sample keeps; for the totals."""
 
@@ -105,9 +107,10 @@ class Writer:
         self._counts = counts
         self._reader = FrameReader()
         self._spooler = Spooler(self._out, Path(options.spool), options.name, counts)
+        self._redaction = Redaction(options.rules, bytes.fromhex(options.key))
         self._maker = ExchangeMaker(
-            Redaction(options.rules, bytes.fromhex(options.key)), options.context,
-            made_up=f"{options.name}-{time.time_ns():x}-", counts=counts,
+            self._redaction, options.context, made_up=f"{options.name}-{time.time_ns():x}-",
+            counts=counts, details=options.details or not options.rules,
         )  # fmt: skip
         self._rows: list[Exchange] = []
         self._bytes = 0
@@ -126,7 +129,8 @@ class Writer:
         recovered = self._spooler.recover()
         lost = handed - ended - recovered
         self._counts.add(Recorded.LOST, lost)
-        self._counts.set(Recorded.SPOOL_REFUSED, 0)
+        for of_this_start in (Recorded.SPOOL_REFUSED, Recorded.RULES_UNUSED):
+            self._counts.set(of_this_start, 0)
         self._counts.set(Recorded.SHARE, round(self._options.sample * SHARE_UNIT))
         self._write_totals()
         return recovered, lost
@@ -158,6 +162,7 @@ class Writer:
     def close(self) -> None:
         """Writes and publishes all there is."""
         self._flush()
+        self._warn_of_unused_rules()
         self._spooler.close()
         self._counts.set(Recorded.CLOSED, 1)
         self._write_totals()
@@ -172,6 +177,14 @@ class Writer:
     def _rotate(self) -> None:
         self._spooler.rotate()
         self._rotated = time.monotonic()
+
+    def _warn_of_unused_rules(self) -> None:
+        """A rule with a slip in its name protects nothing."""
+        if not self._counts[Recorded.RULES_UNUSED]:
+            return
+        for rule in self._options.rules:
+            if rule in self._redaction.unused:
+                LOG.warning("no request had a value for the rule %s: %s", rule.where, rule.name)
 
     def _write_totals(self) -> None:
         name, sample = self._options.name, self._options.sample

@@ -103,6 +103,12 @@ def test_a_file_that_is_no_pem_is_a_usage_error(tmp_path, pem):
         ClientTls(cert=pem["client_cert"]).credentials()
 
 
+def test_a_key_of_another_certificate_is_a_usage_error(pem):
+    for made in (ServerTls, ClientTls):
+        with pytest.raises(UsageError, match="private key of the certificate"):
+            made(cert=pem["proxy_cert"], key=pem["client_key"]).credentials()
+
+
 def test_streamed_pairs_are_recorded(server, tmp_path):
     out = tmp_path / "traffic"
     asked = [request(0, "pair"), request(1, "pair"), request(2, "bad"), request(3, "one")]
@@ -158,6 +164,9 @@ def test_a_recording_goes_to_an_object_store(server, bucket, tmp_path):
         (["--metrics", "127.0.0.1:1:2"], "cannot be listened on"),
         (["--out", "s3://bucket/traffic"], "--spool"),
         (["--grace", "soon"], "is no duration"),
+        (["--rotate-seconds", "nan"], "is not between"),
+        (["--rotate-seconds", "inf"], "is not between"),
+        (["--rotate-seconds", "0"], "is not between"),
     ],
 )
 def test_wrong_options_are_usage_errors(harness, tmp_path, options, says):

@@ -223,6 +223,59 @@ def test_parameters_and_metadata_are_redacted():
     assert kept["y"] == "z"
 
 
+def test_parameters_of_tensors_are_redacted():
+    from harness.wire.gen import open_inference_pb2 as pb
+
+    redaction = Redaction([rule(Redacted.PARAMETER, "tok", Redact.DROP)], b"")
+    request = pb.ModelInferRequest(model_name="m")
+    for tensor in (request.inputs.add(name="x"), request.outputs.add(name="y")):
+        tensor.parameters["tok"].string_param = "hidden"
+    response = pb.ModelInferResponse(model_name="m")
+    response.outputs.add(name="y").parameters["tok"].string_param = "hidden"
+    assert b"hidden" not in redaction.request(request.SerializeToString())
+    assert b"hidden" not in redaction.response(response.SerializeToString())
+
+
+@pytest.mark.parametrize("part", ["raw without a tensor", "typed beside raw", "twice"])
+@pytest.mark.parametrize("kind", ["request", "response"])
+def test_a_message_that_contradicts_itself_is_not_written_under_rules(part, kind):
+    from harness.wire.gen import open_inference_pb2 as pb
+
+    redaction = Redaction([rule(Redacted.INPUT, "elsewhere", Redact.DROP)], b"")
+    asks = kind == "request"
+    message = pb.ModelInferRequest() if asks else pb.ModelInferResponse()
+    tensors = message.inputs if asks else message.outputs
+    raws = message.raw_input_contents if asks else message.raw_output_contents
+    first = tensors.add(name="x", datatype="INT8", shape=[1])
+    raws.append(b"1")
+    edited = redaction.request if asks else redaction.response
+    assert edited(message.SerializeToString())
+    match part:
+        case "raw without a tensor":
+            raws.append(b"hidden")
+        case "typed beside raw":
+            first.contents.bytes_contents.append(b"hidden")
+        case "twice":
+            tensors.add(name="x", datatype="INT8", shape=[1])
+            raws.append(b"2")
+    with pytest.raises(MessageError):
+        edited(message.SerializeToString())
+
+
+def test_rules_that_nothing_had_a_value_for_are_known():
+    rules = [
+        rule(Redacted.INPUT, "word", Redact.HASH),
+        rule(Redacted.INPUT, "wrod", Redact.DROP),
+        rule(Redacted.PARAMETER, "user", Redact.DROP),
+        rule(Redacted.METADATA, "x-user", Redact.HASH),
+        rule(Redacted.METADATA, "x-usr", Redact.DROP),
+    ]
+    redaction = Redaction(rules, KEY)
+    redaction.request(request_bytes("m", {"word": np.array(["a"], object)}, "r"))
+    redaction.metadata([("x-user", "u")])
+    assert redaction.unused == {rules[1], rules[2], rules[4]}
+
+
 @pytest.mark.parametrize(
     ("given", "action"),
     [
@@ -254,6 +307,7 @@ def test_rules_are_read_from_a_file(tmp_path, monkeypatch):
         )
     )
     assert found.key == b"k" * 20
+    assert not found.details
     assert found.rules == (
         rule(Redacted.INPUT, "a", Redact.ROUND, 0.5),
         rule(Redacted.METADATA, "x-user", Redact.HASH),
@@ -275,6 +329,7 @@ def test_rules_are_read_from_a_file(tmp_path, monkeypatch):
         ("- {input: a, action: drop, step: 1}", "means nothing"),
         ("- {input: a, action: drop}\n- {input: a, action: drop}", "second rule"),
         (" []", "has no rule"),
+        ("- {input: a, action: drop}\ndetails: kepe", "did you mean 'keep'"),
     ],
 )
 def test_wrong_rules_are_refused_with_their_line(tmp_path, rules, says):

@@ -302,3 +302,17 @@ def test_calls_under_way_end_before_the_proxy_stops(server):
         running.stop(5.0).result(10)
         asking.join(10)
     assert seen[0]["response"] == b"sleep=1;"
+
+
+def test_calls_that_the_end_cancels_are_told_before_it(server):
+    kept = Kept()
+    with (
+        proxied(server, taps=[kept]) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        calls = [channel.unary_unary(INFER).future(b"sleep=3;") for _ in range(8)]
+        time.sleep(0.5)
+        running.stop(0.1).result(20)
+        told = list(kept.calls)
+        assert all(call.code() is not grpc.StatusCode.OK for call in calls)
+    assert [call.cancelled for call in told] == [True] * 8

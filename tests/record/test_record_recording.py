@@ -336,6 +336,7 @@ def test_redacted_values_reach_no_file(server, tmp_path):
     rules.write_text(
         "version: 1\nkey: {file: key}\nrules:\n"
         "  - {input: secret, action: hash}\n  - {metadata: x-session, action: hash}\n"
+        "  - {metadata: x-sesion, action: drop}\n"
     )
     secret = "-".join(["very", "secret", "words"])
     with recording(server, out, "--redact", rules) as running:
@@ -352,7 +353,24 @@ def test_redacted_values_reach_no_file(server, tmp_path):
         assert secret.encode() not in e.request + e.response
     assert len({e.metadata["x-session"] for e in found}) == 1
     assert sum(reasons(totals).values()) == 1
+    assert (
+        dict(map(tuple, totals["faults"]))["redaction rules that no request had a value for"] == 1
+    )
     assert adds_up(totals)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_a_server_says_of_a_failure_is_left_out_with_any_rule(server, tmp_path, kept):
+    out = tmp_path / "traffic"
+    rules = tmp_path / "rules.yaml"
+    text = "version: 1\nrules:\n  - {metadata: x-session, action: drop}\n"
+    rules.write_text(text + "details: keep\n" * kept)
+    with recording(server, out, "--redact", rules) as running:
+        outcome(running.address, request(0, request_id="code=5;"))
+        running.end()
+    (found,) = recorded(out)
+    assert found.code == 5
+    assert (":details" in found.metadata, ":status-details" in found.metadata) == (kept, kept)
 
 
 def test_a_client_that_goes_away_is_recorded(server, tmp_path):
