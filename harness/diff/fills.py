@@ -39,7 +39,8 @@ def clipped(pairs: Pairs) -> Relation | None:
     """The candidate stops at its smallest or largest value where the baseline goes on."""
     finite = pairs.candidate[np.isfinite(pairs.candidate)]
     before, after = pairs.baseline[pairs.differs], pairs.candidate[pairs.differs]
-    if len(finite) == 0 or pairs.distinct() < 2:  # noqa: PLR2004 - one value is a fill
+    endless = bool(np.isinf(before).any())
+    if len(finite) == 0 or not (endless or pairs.distinct() > 1):  # one finite value is a fill
         return None
     low, high = float(finite.min()), float(finite.max())
     slack = pairs.slack[pairs.differs]

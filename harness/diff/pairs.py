@@ -140,12 +140,19 @@ class Pairs:
         )
 
     def explained(self, predicted: Floats, allowed: Floats | float | None = None) -> float:
-        """Share of the differing rows that a prediction, shape (r,), hits within the slack."""
+        """Share of the differing rows that a prediction, shape (r,), hits within the slack.
+
+        An infinity is hit by itself alone, a NaN by a NaN.
+        """
         slack = self.slack if allowed is None else allowed
+        finite = np.isfinite(self.candidate) & np.isfinite(predicted)
         with np.errstate(invalid="ignore"):
-            hit = (np.abs(self.candidate - predicted) <= slack) | (
-                np.isnan(self.candidate) & np.isnan(predicted)
-            )
+            near = finite & (np.abs(self.candidate - predicted) <= slack)
+        hit = (
+            near
+            | (self.candidate == predicted)
+            | (np.isnan(self.candidate) & np.isnan(predicted))
+        )
         return float(hit[self.differs].mean())
 
     def distinct(self) -> int:

@@ -9,7 +9,7 @@ wrap-around rows wreck it) and relations over more than one column (see `diff.ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from harness.diff.numeric import (
 )
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
 
-RULES = (
+Rule = Callable[[Pairs], Relation | None]
+RULES: tuple[Rule, ...] = (
     filled,
     rounded,
     sign,
@@ -45,6 +46,9 @@ RULES = (
     loosely_equal,
 )
 """Tried in this order: the first that explains enough is the name."""
+
+WHOLE = (sign, clipped)
+"""Rules that may hold for infinities and numbers alike: tried before the two are told apart."""
 
 _FEW = 3
 _MANY = 50
@@ -105,17 +109,20 @@ def _name_numbers(
     )
     share = float(masked[differs].mean())
     if 1.0 - ENOUGH < share < ENOUGH:
+        whole = first_named(pairs, WHOLE)
+        if whole.kind is not RelationKind.OTHER:
+            return whole
         return _both(pairs.restricted(differs & ~masked), pairs.restricted(differs & masked), share)
     return first_named(pairs)
 
 
-def first_named(pairs: Pairs) -> Relation:
+def first_named(pairs: Pairs, rules: Sequence[Rule] = RULES) -> Relation:
     """The first rule that explains enough, else "other"."""
     if pairs.count < _FEW:
         return _other(pairs, f"only {pairs.count} sampled rows differ; too few to name a relation")
     # Rules try their formula on every row, also where the values are infinite or enormous.
     with np.errstate(invalid="ignore", over="ignore"):
-        for rule in RULES:
+        for rule in rules:
             relation = rule(pairs)
             if relation is not None:
                 return relation

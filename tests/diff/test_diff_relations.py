@@ -228,3 +228,21 @@ def test_a_name_always_explains_or_says_other(seed, rows):
     pool = np.array([0.0, 1.0, -1.0, np.nan, np.inf, 3.5])
     found = name_relation(rng.choice(pool, rows), rng.choice(pool, rows))
     assert found.kind in {Kind.OTHER, Kind.EQUAL} or found.share >= 0.99
+
+
+ENDLESS = np.where(np.arange(N) % 9 == 0, np.float32(np.inf), f32((TEMP - 60) / 18))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "kind"),
+    [
+        (np.where(np.isinf(ENDLESS), TEMP, ENDLESS), Kind.OTHER),
+        (np.where(np.isinf(ENDLESS), -ENDLESS, ENDLESS), Kind.OTHER),
+        (-ENDLESS, Kind.SIGN),
+        (np.minimum(ENDLESS, 100), Kind.CLIPPED),
+        (np.clip(ENDLESS, -1, 1), Kind.CLIPPED),
+    ],
+    ids=["any number", "the other infinity", "negated", "stopped", "clipped with numbers"],
+)
+def test_infinity_equals_itself_alone(candidate, kind):
+    assert name_relation(ENDLESS, candidate).kind == kind
