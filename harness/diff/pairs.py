@@ -149,9 +149,7 @@ class Pairs:
         with np.errstate(invalid="ignore"):
             near = finite & (np.abs(self.candidate - predicted) <= slack)
         hit = (
-            near
-            | (self.candidate == predicted)
-            | (np.isnan(self.candidate) & np.isnan(predicted))
+            near | (self.candidate == predicted) | (np.isnan(self.candidate) & np.isnan(predicted))
         )
         return float(hit[self.differs].mean())
 

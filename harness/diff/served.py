@@ -24,6 +24,9 @@ from harness.diff.reports import ParityVerdict, ServedReport, TensorReport
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.tally import TensorTally, floors_by_column
 
+_TRUTH = {"true": 1.0, "false": 0.0}
+"""What a table of booleans holds as text."""
+
 
 class ServedDiff:
     """Compares logged features with the baseline's, batch by batch.
@@ -38,10 +41,14 @@ class ServedDiff:
         self._requests = 0
         self._mismatched = 0
         self._unknown: dict[str, None] = {}
+        self._unread: dict[str, tuple[int, str]] = {}
 
     def update(self, requests: RequestBatch, baseline: Observations) -> None:
         """Takes one batch that was traced."""
-        logged = _logged(requests, baseline)
+        logged, unread = _logged(requests, baseline)
+        for name, (count, example) in unread.items():
+            before, first = self._unread.get(name, (0, example))
+            self._unread[name] = (before + count, first)
         good = baseline.outcome == Outcome.OK
         if not logged or not good.any():
             return
@@ -66,16 +73,27 @@ class ServedDiff:
             features=tuple(_served(r) for t in self._tallies.values() for r in t.reports()),
             requests=self._requests if self._tallies else 0,
             mismatched_requests=self._mismatched,
-            not_compared=tuple(
-                f"logged feature {name}: the baseline's trace does not return it"
-                for name in self._unknown
-                if name not in self._tallies
+            not_compared=(
+                *(
+                    f"logged feature {name}: the baseline's trace does not return it"
+                    for name in self._unknown
+                    if name not in self._tallies
+                ),
+                *(
+                    f"logged feature {name}: {count:,} values are no numbers, such as {example!r}"
+                    for name, (count, example) in self._unread.items()
+                ),
             ),
         )
 
     def state(self) -> State:
         """Everything so far, as arrays without objects."""
-        head = [list(self._tallies), [self._requests, self._mismatched], list(self._unknown)]
+        head = [
+            list(self._tallies),
+            [self._requests, self._mismatched],
+            list(self._unknown),
+            self._unread,
+        ]
         state: State = {"head": bytes_from_value(head)}
         for i, tally in enumerate(self._tallies.values()):
             state |= under(str(i), tally.state())
@@ -85,9 +103,10 @@ class ServedDiff:
     def from_state(cls, state: State, floor: Floor) -> ServedDiff:
         """Continues from `state()`; the floor as in the first construction."""
         diff = cls(floor)
-        names, counts, unknown = value_from_bytes(state["head"])
+        names, counts, unknown, unread = value_from_bytes(state["head"])
         diff._requests, diff._mismatched = counts
         diff._unknown = dict.fromkeys(unknown)
+        diff._unread = {name: (count, example) for name, (count, example) in unread.items()}
         for i, name in enumerate(names):
             tally = diff._tally(name)
             tally.restore(inside(str(i), state))
@@ -98,9 +117,17 @@ class ServedDiff:
         return TensorTally(name, "served", self._floors, ())
 
 
-def _logged(requests: RequestBatch, baseline: Observations) -> dict[str, tuple[Array, Bools]]:
-    """Feature → what was logged of it, shape (R, …), and for which requests, shape (n,)."""
+def _logged(
+    requests: RequestBatch, baseline: Observations
+) -> tuple[dict[str, tuple[Array, Bools]], dict[str, tuple[int, str]]]:
+    """What was logged, and what of it cannot be read.
+
+    Returns:
+      Feature → its values, shape (R, …), and for which requests there is one, shape (n,); and
+      feature → how many of its texts are no numbers, and the first of these.
+    """
     answered = np.asarray(requests.answered, dtype=np.bool_)
+    unread: dict[str, tuple[int, str]] = {}
     found = {
         n.removeprefix(LOGGED): (v, answered) for n, v in requests.recorded.items() if is_served(n)
     }
@@ -110,23 +137,31 @@ def _logged(requests: RequestBatch, baseline: Observations) -> dict[str, tuple[A
         if not is_served(column) or name in found:
             continue
         there = np.asarray(alone & (texts != ""), dtype=np.bool_)
-        words = name in baseline.features and baseline.features[name].dtype == object
-        values = texts if words else _numbers(texts)
+        values: Array = texts
+        if name not in baseline.features or baseline.features[name].dtype != object:
+            values, wrong = _numbers(texts)
+            wrong &= there
+            if name in baseline.features and wrong.any():
+                unread[name] = int(wrong.sum()), str(texts[wrong][0])
+            there &= ~wrong
         found[name] = np.repeat(values, requests.rows), there
-    return found
+    return found, unread
 
 
-def _numbers(texts: Strings) -> Floats:
-    """The numbers that texts hold, shape (n,); NaN for what is none."""
+def _numbers(texts: Strings) -> tuple[Floats, Bools]:
+    """The numbers that texts hold, shape (n,), and which texts hold none, shape (n,)."""
     unique, codes = np.unique(texts.astype(str), return_inverse=True)
-    return np.array([_number(text) for text in unique], np.float64)[codes]
+    read = [_number(text) for text in unique]
+    wrong = np.array([value is None for value in read], dtype=np.bool_)
+    values = np.array([np.nan if value is None else value for value in read], np.float64)
+    return values[codes], wrong[codes]
 
 
-def _number(text: str) -> float:
+def _number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        return float("nan")
+        return _TRUTH.get(text.strip().casefold())
 
 
 def is_served(name: str) -> bool:

@@ -27,6 +27,8 @@ from harness.store.files import damage_is_a_traffic_error
 TIME, ID = "ts_ns", "request_id"
 _SIDE = (CONTEXT, LOGGED)
 PIECE_ROWS = 1024
+_SHOWN = 40
+"""Characters of a refused value that the message shows."""
 _NUMPYS = {b"PK", b"\x93N"}
 """First bytes of what np.savez and np.save write; numpy takes anything else for a pickle."""
 
@@ -111,11 +113,24 @@ def _side_columns(
         "ts_ns": None if times is None else np.array(times, np.int64),
         "request_id": None if ID not in side else [_text(v) for v in side[ID]],
         "context": {
-            n.removeprefix(CONTEXT): [_text(v) for v in values]
+            n.removeprefix(CONTEXT): [_text(_single(where, n, v)) for v in values]
             for n, values in side.items()
             if n.startswith(_SIDE)
         },
     }
+
+
+def _single(where: str, name: str, value: object) -> object:
+    """A side column's value of a request; rows of one value, as of shape (N, 1), are that value."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list | dict):
+        raise TrafficError(
+            where,
+            f"column '{name}' holds {type(value).__name__}s, such as {str(value)[:_SHOWN]}",
+            "Give one value a request: a number or a text.",
+        )
+    return value
 
 
 def _text(value: object) -> str:

@@ -100,6 +100,18 @@ def test_npz_times_ids_and_context(tmp_path):
     assert [i.name for i in window.info.inputs] == ["x"]
 
 
+def test_context_of_one_column_is_one_value_a_request(tmp_path):
+    side = {"feature:km": np.array([[1.5], [2.5]]), "cx:origin": np.array([["JFK"], ["EWR"]])}
+    _, batch = opened(npz(tmp_path, x=np.zeros((2, 1)), **side))
+    assert batch.context["feature:km"].tolist() == ["1.5", "2.5"]
+    assert batch.context["origin"].tolist() == ["JFK", "EWR"]
+
+
+def test_context_of_several_values_a_request_is_refused(tmp_path):
+    message = refused(npz(tmp_path, x=np.zeros(2), **{"feature:km": np.ones((2, 3))}))
+    assert "column 'feature:km' holds lists, such as [1.0, 1.0, 1.0]" in message
+
+
 def test_npz_with_python_objects_is_refused_and_not_loaded(tmp_path):
     class Bomb:
         def __reduce__(self):
