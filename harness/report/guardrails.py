@@ -118,7 +118,7 @@ def _once(row: Doc) -> str:
     subject = row.at("subject").text()
     if "drawn by their size" in subject:
         return "draws"
-    if "units of " in subject:
+    if "units of " in subject or "units like" in subject:
         return "units"
     if "time blocks" in subject:
         return "blocks"
