@@ -135,3 +135,11 @@ def test_tensors_without_rows_are_left_out_the_second_time_too(tmp_path, rows):
     for answer in answers:
         assert (answer.alone, answer.left_out, answer.features) == (True, ("sum",), {})
         assert answer.outputs["y"].tolist() == [i + 1 for i in range(rows)]
+
+
+def test_a_feature_that_is_an_output_comes_as_both_each_time(tmp_path):
+    with started(tmp_path, shifted(tmp_path / "p.onnx", 5.0), ("y", "t")) as sandbox:
+        for answer in asked(sandbox, *[([i, 2], True) for i in range(3)]):
+            assert answer.alone
+            assert answer.outputs["y"].tolist() == answer.features["y"].tolist()
+            assert set(answer.features) == {"y", "t"}

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.sandbox.child import columns, frames, ring, usual
@@ -62,6 +62,7 @@ arrays = st.tuples(
 ).map(lambda k: (np.random.default_rng(k[2]).integers(0, 2, k[1]) * (k[2] % 2 or 1)).astype(k[0]))
 
 
+@example([{"a": np.ones(1)}, {"b": np.ones(1)}])
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), arrays, min_size=1), max_size=8))
 def test_answers_arrive_as_they_were_whichever_way_they_went(answers):

@@ -221,10 +221,18 @@ class TraceSession:
         self.kinds = {n: found[n] for n in self._outputs}
         """The outputs that it returns, with onnxruntime's type names."""
         self._wanted = {n: found[n] for n in (*self._sources.values(), *self._outputs)}
+        self._names = list(self._wanted) or None
+        places = {name: at for at, name in enumerate(self._wanted)}
+        self._feature_places = [(t, places[source]) for t, source in self._sources.items()]
+        self._output_places = [(n, places[n]) for n in self._outputs]
+        self._tensors_alone = all(kind in COMPARABLE for kind in self._wanted.values())
 
     def run(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], Returned]:
         """Named tensors, and the outputs as this session computes them."""
-        answers = self._session.run(list(self._wanted) or None, feeds)
+        answers = self._session.run(self._names, feeds)
+        if self._wanted and self._tensors_alone and _ARRAY.issuperset(map(type, answers)):
+            features = {t: answers[at] for t, at in self._feature_places}
+            return features, Returned({n: answers[at] for n, at in self._output_places}, {}, {}, [])
         seen = returned(self._wanted, answers if self._wanted else [])
         arrays = seen.arrays
         features = {t: arrays[source] for t, source in self._sources.items() if source in arrays}

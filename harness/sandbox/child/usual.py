@@ -27,6 +27,8 @@ _BYTE = np.dtype(np.uint8)
 class _Answer(NamedTuple):
     """How numbers were sent."""
 
+    names: list[str]
+    """Of the arrays, in the header's order."""
     kinds: list[tuple[np.dtype[Any], tuple[int, ...]]]
     """Type and shape of each array."""
     text: bytes
@@ -61,7 +63,7 @@ class UsualAnswers:
         if known is None or not prefix.flags & frames.SLOT_FREE:
             return False
         arrays = outputs.values()
-        if known.kinds != [(a.dtype, a.shape) for a in arrays]:
+        if known.names != [*outputs] or known.kinds != [(a.dtype, a.shape) for a in arrays]:
             return False
         slot = self._slots.answer(prefix.number, known.size)
         for place, array in zip(known.places, arrays, strict=True):
@@ -93,6 +95,7 @@ class UsualAnswers:
         padded = [-(-a.nbytes // columns.ALIGNMENT) * columns.ALIGNMENT for a in arrays]
         starts = itertools.accumulate([0, *padded[:-1]])
         self._known[asked] = _Answer(
+            [*outputs],
             [(a.dtype, a.shape) for a in arrays],
             text,
             [slice(at, at + a.nbytes) for at, a in zip(starts, arrays, strict=True)],

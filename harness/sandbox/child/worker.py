@@ -280,16 +280,17 @@ class _Server:
         self, features: dict[str, Array], found: Returned, frame: frames.Frame, rows: int
     ) -> tuple[bytes, list[memoryview]] | None:
         """What is to be sent of one session's run; None when it has been sent."""
-        # By place: a feature may be an output, too.
-        arrays = columns_of([*found.arrays.values(), *features.values()])
-        if not found.keys and self._usual.sent(frame, arrays):
+        arrays = found.arrays | features
+        # A feature that is an output, too, is sent twice.
+        bare = not found.keys and len(arrays) == len(found.arrays) + len(features)
+        if bare and self._usual.sent(frame, arrays):
             return None
         answer: dict[str, Any] = {"kind": "answer", "ok": True, "alone": True}
         if found.keys:
             answer["keys"] = found.keys
         groups = {"outputs": found.arrays, "features": features}
         text, buffers = self._described(groups, rows, answer)
-        if not found.keys and "left_out" not in answer:
+        if bare and "left_out" not in answer:
             self._usual.learn(frame.text, arrays, text, buffers)
         return text, buffers
 
@@ -335,7 +336,7 @@ class _Server:
 
 
 def columns_of(leaves: list[Array]) -> dict[str, Array]:
-    """Tensors under their places, as those of sequences and optionals are sent."""
+    """Tensors of sequences and optionals under the names that they are sent by: their places."""
     return {str(place): leaf for place, leaf in enumerate(leaves)}
 
 
