@@ -44,6 +44,9 @@ _COMMANDS = {
 }
 
 
+_WITHOUT_VERDICT = ("labels ", "traffic import", "traffic sink")
+
+
 class _Commands(click.Group):
     """Loads a command's module when the command is named."""
 
@@ -84,16 +87,20 @@ def _say(text: str) -> None:
         click.echo(text, err=True)
 
 
-def _internal(error: BaseException) -> int:
-    """Keeps the traceback in a file and says where; the gate failed, no model did."""
+def _internal(error: BaseException, arguments: list[str]) -> int:
+    """Keeps the traceback in a file and says where; the command failed, no model did."""
     if os.environ.get("HARNESS_DEBUG"):
         traceback.print_exception(error)
     handle, name = tempfile.mkstemp(prefix="harness-failure-", suffix=".txt")
     with os.fdopen(handle, "w") as file:
         traceback.print_exception(error, file=file)
+    what, so = "the gate itself", "No verdict was reached. "
+    command = " ".join(arguments[:2])
+    if command.startswith(_WITHOUT_VERDICT):
+        what, so = f"harness {command}", ""
     _say(
-        f"harness: the gate itself failed: {type(error).__name__}: {error}\n"
-        f"No verdict was reached. The traceback is in {name}; please report it."
+        f"harness: {what} failed: {type(error).__name__}: {error}\n"
+        f"{so}The traceback is in {name}; please report it."
     )
     return EXIT_FAILED
 
@@ -130,7 +137,9 @@ def run(arguments: list[str] | None = None) -> int:
     except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - as said
         # When the reader of our output goes away, click calls sys.exit(1), which would be a verdict
         # here; that it also puts something in place of sys.stdout tells this exit from others.
-        return _internal(error) if sys.stdout is stdout else _reader_gone()
+        if sys.stdout is not stdout:
+            return _reader_gone()
+        return _internal(error, sys.argv[1:] if arguments is None else arguments)
     return result if isinstance(result, int) else 0
 
 

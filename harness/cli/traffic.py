@@ -160,8 +160,9 @@ More:
 )
 @click.option("--model-name", default="", help="Model name, for logs that have none.")
 @click.option(
-    "--wait", default="0s", show_default=True, metavar="DURATION",
-    help="Keep requests without an answer this long (by the logs' own time) before writing them as unanswered.",
+    "--wait", metavar="DURATION",
+    help="Keep requests without an answer this long (by the logs' own time) before writing them as unanswered.  "
+    "[default: 5m for kserve and seldon, else 0s]",
 )  # fmt: skip
 @click.option(
     "--max-record", default="64MiB", show_default=True, callback=size,
@@ -178,7 +179,7 @@ def import_command(
     mapping: Path | None,
     model: str | None,
     model_name: str,
-    wait: str,
+    wait: str | None,
     max_record: int,
     registry: str | None,
     allow_lower_isolation: bool,
@@ -202,8 +203,8 @@ def import_command(
     with ProgressBar(quiet=quiet or as_json) as progress:
         report = import_traffic(
             kind, source, to, mapping=mapping, model=model,
-            model_name=model_name, registry_uri=registry, wait_s=seconds_from_duration(wait, "--wait"),
-            most_record_bytes=max_record, allow_lower_isolation=allow_lower_isolation, listener=progress,
+            model_name=model_name, registry_uri=registry,
+            wait_s=None if wait is None else seconds_from_duration(wait, "--wait"), most_record_bytes=max_record, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip
     click.echo(report.to_json() if as_json else report.to_text())
     return 0

@@ -21,7 +21,7 @@ from harness.record.importers import databricks, kserve, sagemaker, seldon, tabl
 from harness.record.importers.delta import present_files
 from harness.record.importers.run import ImportReport, ImportTarget, Reader, run_import
 from harness.record.importers.sink import EventSink, SinkOptions
-from harness.record.importers.sources import SourceFile, source_files
+from harness.record.importers.sources import SourceFile, missing_file, source_files
 from harness.record.importers.tables import TableMapping
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
@@ -29,6 +29,7 @@ from harness.sandbox.answers import LoadFailure
 FORMATS = ("kserve", "sagemaker", "databricks", "mlflow", "seldon", "table")
 """What `import_traffic` reads; mlflow is databricks by its other name."""
 MOST_RECORD_BYTES = 64 << 20
+_WAIT_S = {"kserve": 300.0, "seldon": 300.0}
 
 
 def import_traffic(
@@ -40,7 +41,7 @@ def import_traffic(
     model: str | None = None,
     model_name: str = "",
     registry_uri: str | None = None,
-    wait_s: float = 0.0,
+    wait_s: float | None = None,
     most_record_bytes: int = MOST_RECORD_BYTES,
     state_dir: Path | None = None,
     allow_lower_isolation: bool = False,
@@ -57,7 +58,8 @@ def import_traffic(
         is looked at in the sandbox, as a gate does.
       model_name: model name for logs that have none (sagemaker, databricks).
       registry_uri: MLflow registry, for `model`.
-      wait_s: how much older than the newest request one without an answer must be to be written.
+      wait_s: how much older than the newest request one without an answer must be to be written; None =
+        five minutes where answers are records of their own (kserve, seldon), else none.
       most_record_bytes: longer records are counted as oversized.
       state_dir: where an import into an object store is remembered; None = the user's state folder.
       allow_lower_isolation: look at the model below the tier that policies require by default.
@@ -81,7 +83,8 @@ def import_traffic(
         read,
         ImportTarget(to=absolute(to), state=state_of(to, kind, state_dir), name=kind),
         signature=signature,
-        wait_ns=round(wait_s * 1e9),
+        how=repr((columns, signature, model_name, most_record_bytes)),
+        wait_ns=round((_WAIT_S.get(kind, 0.0) if wait_s is None else wait_s) * 1e9),
         heard=heard,
     )
 
@@ -136,7 +139,9 @@ def _files(kind: str, source: Place) -> list[SourceFile]:
     if suffixes is databricks.SUFFIXES and not (isinstance(source, Path) and source.is_file()):
         present = present_files(source)
         if present is not None:
-            files = [f for f in files if f.name in set(present)]
+            there = {f.name: f for f in files}
+            # A file that the log names and that is not there is read, and counted as damaged.
+            files = [there.get(name) or missing_file(source, name) for name in present]
     return files
 
 

@@ -81,7 +81,9 @@ def import_labels(
         )
     target = ImportTarget(to=absolute(to), state=state_of(to, "labels", state_dir), name="labels")
     at = None if as_of is None else ts_ns_from_iso(as_of, "--as-of")
-    return run_import_labels(source_files(source, suffixes), reader, target, as_of_ns=at)
+    return run_import_labels(
+        source_files(source, suffixes), reader, target, how=repr((kind, columns)), as_of_ns=at
+    )
 
 
 def label_mapping(path: Path) -> LabelMapping:

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from harness.record.importers.parts import PayloadError, Refused, Trouble
+from harness.record.importers.guarding import Guard
+from harness.record.importers.parts import PayloadError, Refused, text_of
 from harness.record.importers.sources import (
     Record,
     SourceFile,
@@ -89,20 +91,14 @@ def read_table(file: SourceFile, limit: int, mapping: LabelMapping) -> Iterator[
 
 
 def _label_or_refused(record: Record, mapping: LabelMapping, file: SourceFile) -> Label | Refused:
-    try:
-        return _of_row(record, mapping, file)
-    except PayloadError as error:
-        return _refused(record, str(error))
+    return Guard(record.place, record.raw)(partial(_of_row, record, mapping, file))
 
 
 def _of_row(record: Record, mapping: LabelMapping, file: SourceFile) -> Label:
     row = record.row
-    id_ = row.get(mapping.request_id)
-    if id_ is None or id_ == "":
-        raise PayloadError(f"'{mapping.request_id}' is empty")
     ingestion = mapping.ingestion
     return Label(
-        place=record.place, raw=record.raw, request_id=str(id_),
+        place=record.place, raw=record.raw, request_id=_id(row.get(mapping.request_id), mapping.request_id),
         label=_number(row.get(mapping.label), mapping.values),
         event_ns=mapping.event.ns(row.get(mapping.event.column)) if mapping.event else None,
         label_event_ns=mapping.label_event.ns(row.get(mapping.label_event.column))
@@ -118,7 +114,7 @@ def _number(value: Any, words: dict[str, float]) -> float:  # noqa: ANN401 - a c
         return words[str(value)]
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
         raise PayloadError(f"the label '{str(value)[:60]}' is no finite number")
@@ -135,20 +131,23 @@ def read_ground_truth(file: SourceFile, limit: int) -> Iterator[Label | Refused]
         if isinstance(record, Refused):
             yield record
             continue
-        truth, event = record.row.get("groundTruthData"), record.row.get("eventMetadata")
-        id_ = event.get("eventId") if isinstance(event, dict) else None
-        if not isinstance(truth, dict) or not isinstance(id_, str) or not id_:
-            yield _refused(record, "no groundTruthData or no eventId")
-            continue
-        try:
-            label = _number(truth.get("data"), {})
-        except PayloadError as error:
-            yield _refused(record, str(error))
-            continue
-        yield Label(
-            place=record.place, raw=record.raw, request_id=id_, label=label, event_ns=None,
-            label_event_ns=None, ingestion_ns=arrived,
-        )  # fmt: skip
+        yield Guard(record.place, record.raw)(partial(_of_ground_truth, record, arrived))
+
+
+def _of_ground_truth(record: Record, arrived: int) -> Label:
+    truth, event = record.row.get("groundTruthData"), record.row.get("eventMetadata")
+    if not isinstance(truth, dict) or not isinstance(event, dict):
+        raise PayloadError("no groundTruthData or no eventMetadata")
+    return Label(
+        place=record.place, raw=record.raw, request_id=_id(event.get("eventId"), "eventId"),
+        label=_number(truth.get("data"), {}), event_ns=None, label_event_ns=None, ingestion_ns=arrived,
+    )  # fmt: skip
+
+
+def _id(value: object, name: str) -> str:
+    found = text_of(value, name)
+    found.encode()  # half a surrogate has no UTF-8 form: the record's failure, not the database's
+    return found
 
 
 def _end_of_hour(file: SourceFile) -> int:
@@ -159,7 +158,3 @@ def _end_of_hour(file: SourceFile) -> int:
     except ValueError:
         return file.changed_ns
     return (int(hour.replace(tzinfo=UTC).timestamp()) + 3600) * 1_000_000_000
-
-
-def _refused(record: Record, why: str) -> Refused:
-    return Refused(place=record.place, trouble=Trouble.UNDECODABLE, why=why, raw=record.raw)

@@ -18,9 +18,10 @@ from harness.record.label_files import Label
 FILE_ROWS = 262_144
 _TABLES = """
 CREATE TABLE IF NOT EXISTS label(
-  id TEXT, ingestion_ns INTEGER, label REAL, event_ns INTEGER, label_event_ns INTEGER, file INTEGER,
+  id TEXT, ingestion_ns INTEGER, label REAL, event_ns INTEGER, label_event_ns INTEGER, file INTEGER, reading INTEGER,
   PRIMARY KEY(id, ingestion_ns));
 CREATE INDEX IF NOT EXISTS filed ON label(file);
+CREATE INDEX IF NOT EXISTS label_reading ON label(reading);
 """
 
 
@@ -40,10 +41,16 @@ class LabelStaging(Ledger):
     def add(self, label: Label) -> None:
         """Takes a label, or counts why not."""
         row = self.db.execute(
-            "SELECT label FROM label WHERE id = ? AND ingestion_ns = ?",
+            "SELECT label, reading FROM label WHERE id = ? AND ingestion_ns = ?",
             (label.request_id, label.ingestion_ns),
         ).fetchone()
         if row is not None:
+            if self.is_own(row[1]):
+                if row[0] != label.label and self.other_terms:
+                    raise self.changed(label.place)
+                if row[0] == label.label:
+                    self._found_again(label)
+                    return
             if row[0] == label.label:
                 self.count("duplicates")
                 return
@@ -59,10 +66,24 @@ class LabelStaging(Ledger):
             )
             return
         self.db.execute(
-            "INSERT INTO label VALUES(?, ?, ?, ?, ?, NULL)",
+            "INSERT INTO label VALUES(?, ?, ?, ?, ?, NULL, ?)",
             (label.request_id, label.ingestion_ns, label.label, label.event_ns,
-             label.ingestion_ns if label.label_event_ns is None else label.label_event_ns),
+             label.ingestion_ns if label.label_event_ns is None else label.label_event_ns,
+             self.reading),
         )  # fmt: skip
+
+    def _found_again(self, label: Label) -> None:
+        """A file that is read again gives what it gave: no duplicate."""
+        self.count("again")
+        self.db.execute(
+            "UPDATE label SET reading = ? WHERE id = ? AND ingestion_ns = ?",
+            (self.reading, label.request_id, label.ingestion_ns),
+        )
+
+    def left_of(self, reading: int) -> bool:
+        """Whether a label that a former reading gave was not found again."""
+        query = "SELECT 1 FROM label WHERE reading = ?"
+        return self.db.execute(query, (reading,)).fetchone() is not None
 
     def begin_file(self, name: str) -> int | None:
         """Notes, for good, which labels the next file will hold; None when nothing waits."""

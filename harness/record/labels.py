@@ -116,6 +116,7 @@ def import_labels(
     read: LabelReader,
     target: ImportTarget,
     *,
+    how: str = "",
     as_of_ns: int | None = None,
 ) -> LabelReport:
     """Reads labels that were not read before, writes them beside the traffic and joins them.
@@ -124,6 +125,7 @@ def import_labels(
       files: the source.
       read: the reader of its format.
       target: the traffic's folder; it must hold traffic.
+      how: the terms of reading; a file that was read under others is read again.
       as_of_ns: the report's instant, for what lies in the future; None = now.
 
     Raises:
@@ -132,7 +134,7 @@ def import_labels(
     traffic = TrafficSource.open([target.to])
     with writing(target.to), LabelStaging(target.state / STAGING_FILE) as staging:
         for file in files:
-            _read_file(staging, file, read)
+            _read_file(staging, file, read, how)
         ids, ts_ns = _requests(traffic)
         _write(staging, target, ids, ts_ns)
         report = _report(staging, target, ids, ts_ns, now_ns() if as_of_ns is None else as_of_ns)
@@ -151,9 +153,9 @@ def import_labels(
     return report
 
 
-def _read_file(staging: LabelStaging, file: SourceFile, read: LabelReader) -> None:
-    done, whole = staging.reached(file.key, file.stamp)
-    if whole:
+def _read_file(staging: LabelStaging, file: SourceFile, read: LabelReader, how: str) -> None:
+    done = staging.begin_source(file.key, file.stamp, how)
+    if done is None:
         return
     number = 0
     for found in read(file):
@@ -166,10 +168,8 @@ def _read_file(staging: LabelStaging, file: SourceFile, read: LabelReader) -> No
         else:
             staging.add(found)
         if number % _COMMIT_RECORDS == 0:
-            staging.reach(file.key, file.stamp, number, whole=False)
-            staging.commit()
-    staging.reach(file.key, file.stamp, number, whole=True)
-    staging.commit()
+            staging.reach(number)
+    staging.end_source(file.name, number)
 
 
 def _requests(traffic: TrafficSource) -> tuple[IdIndex, Ints]:

@@ -127,3 +127,13 @@ def test_usage_errors_say_what_is_right(words, said, tmp_path, capsys, monkeypat
     (tmp_path / "x.jsonl").write_text("{}")
     assert run(["traffic", "import", *words, "--to", str(tmp_path / "t")]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_failure_of_an_import_is_not_called_the_gates(tmp_path, capsys, monkeypatch):
+    from harness.pipeline import imports
+
+    monkeypatch.delattr(imports, "import_traffic")
+    assert run(table(tmp_path)) == 4
+    said = capsys.readouterr().err
+    assert "harness traffic import failed: ImportError" in said
+    assert "verdict" not in said

@@ -37,14 +37,14 @@ MAPPING = TableMapping(
 
 
 def imported(
-    kind, source, to, *, signature=made.SIGNATURE, limit=LIMIT, wait_ns=0, mapping=MAPPING
+    kind, source, to, *, signature=made.SIGNATURE, limit=LIMIT, wait_ns=0, mapping=MAPPING, how=""
 ):
     module = MODULES.get(kind, tables)
     more = {"mapping": mapping} if module is tables else {}
     read = functools.partial(module.read, limit=limit, **more)
     target = ImportTarget(to=to, state=to / ".import" / kind, name=kind)
     files = source_files(source, module.SUFFIXES)
-    return run_import(files, read, target, signature=signature, wait_ns=wait_ns)
+    return run_import(files, read, target, signature=signature, wait_ns=wait_ns, how=how)
 
 
 def traffic(to):

@@ -88,7 +88,7 @@ def test_labels_given_again_are_not_taken_twice(tmp_path, traffic):
     path = tmp_path / "labels.jsonl"
     assert import_labels(path, traffic, as_of=iso(LATE_NS)) == first
     more = imported(tmp_path, [*rows, row(5)])
-    assert (more.labels, more.duplicates) == (5, 4)
+    assert (more.records, more.labels, more.duplicates) == (5, 5, 0)
     assert read_labels(label_paths(traffic), None).read == 5
 
 

@@ -4,8 +4,11 @@ import base64
 import dataclasses
 import gzip
 import json
+import os
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 
 import logs_made as made
 import pyarrow as pa
@@ -290,3 +293,175 @@ def test_a_packed_file_that_is_cut_gives_what_can_be_read(tmp_path):
 def test_a_csv_body_that_does_not_fit_says_why(body, says):
     with pytest.raises(PayloadError, match=says):
         Messages(made.SIGNATURE).request(Payload(content=body, content_type="text/csv"), "m", "a")
+
+
+def test_a_corrected_mapping_takes_what_the_wrong_one_could_not(tmp_path):
+    source = write_lines(tmp_path / "x.jsonl", [plain_row(i, x="abc") for i in "ab"])
+    with pytest.raises(TrafficError, match="none of the 2 records"):
+        run("table", source, tmp_path / "t", how="wrong")
+    text = (TensorColumn(name="x", column="x", datatype="BYTES"),)
+    right = dataclasses.replace(PLAIN, inputs=text)
+    report = imported("table", source, tmp_path / "t", signature=None, mapping=right, how="right")
+    assert (report.records, report.written, report.undecodable) == (2, 2, 0)
+
+
+def test_another_mapping_takes_what_is_missing_and_leaves_the_rest(tmp_path):
+    rows = [plain_row("a"), plain_row("b", status="ok")]
+    source = write_lines(tmp_path / "x.jsonl", rows)
+    assert run("table", source, tmp_path / "t", how="http").written == 1
+    mapping = dataclasses.replace(PLAIN, status="")
+    report = imported("table", source, tmp_path / "t", signature=None, mapping=mapping, how="none")
+    assert (report.records, report.written, report.undecodable, report.duplicates) == (2, 2, 0, 0)
+
+
+@pytest.mark.parametrize("changed", [
+    {"time": Timed(column="at", unit="us")},
+    {"model": "other"},
+    {"inputs": (TensorColumn(name="y", column="x", datatype="FP32"),)},
+    {"context": ()},
+])  # fmt: skip
+def test_a_mapping_that_would_give_other_requests_is_refused(changed, tmp_path):
+    source = write_lines(tmp_path / "x.jsonl", [plain_row("a", at=1_700_000_000_000_000)])
+    run("table", source, tmp_path / "t", how="one")
+    before = traffic(tmp_path / "t")
+    mapping = dataclasses.replace(PLAIN, **changed)
+    for _ in range(2):
+        with pytest.raises(TrafficError, match="Import it into another traffic folder"):
+            imported("table", source, tmp_path / "t", signature=None, mapping=mapping, how="two")
+    assert traffic(tmp_path / "t") == before
+    assert run("table", source, tmp_path / "t", how="one").written == 1
+
+
+def test_a_file_that_grew_has_no_duplicates_but_its_own(tmp_path):
+    rows = [plain_row("a"), plain_row("b"), plain_row("a")]
+    first = run("table", write_lines(tmp_path / "x.jsonl", rows), tmp_path / "t")
+    again = run("table", write_lines(tmp_path / "x.jsonl", [*rows, plain_row("c")]), tmp_path / "t")
+    assert (first.records, first.duplicates, first.files) == (3, 1, 1)
+    assert (again.records, again.duplicates, again.files, again.written) == (4, 1, 1, 3)
+
+
+def test_a_file_that_was_replaced_keeps_the_faults_of_what_it_was(tmp_path):
+    run("sagemaker", write_lines(tmp_path / "x.jsonl", [capture("a"), {}]), tmp_path / "t")
+    again = run("sagemaker", write_lines(tmp_path / "x.jsonl", [capture("b")]), tmp_path / "t")
+    assert (again.records, again.written, again.undecodable) == (3, 2, 1)
+
+
+def test_the_faults_of_a_cut_file_go_when_it_is_repaired(tmp_path):
+    rows = [plain_row(f"r{i}") for i in range(5000)]
+    write_lines(tmp_path / "plain.jsonl", rows)
+    whole = gzip.compress((tmp_path / "plain.jsonl").read_bytes())
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "x.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    cut = run("table", tmp_path / "logs" / "x.jsonl.gz", tmp_path / "t")
+    assert (cut.files, cut.undecodable > 0, len(cut.files_cut)) == (0, True, 1)
+    (tmp_path / "logs" / "x.jsonl.gz").write_bytes(whole)
+    report = run("table", tmp_path / "logs" / "x.jsonl.gz", tmp_path / "t")
+    assert (report.files, report.written, report.undecodable, report.files_cut) == (1, 5000, 0, ())
+    (totals,) = read_totals([tmp_path / "t"])
+    assert totals.not_recorded == ()
+
+
+def test_a_label_file_that_grew_has_no_duplicates(tmp_path):
+    from harness.pipeline.labels import import_labels
+
+    to = tmp_path / "t"
+    run("sagemaker", write_lines(tmp_path / "x.jsonl", [capture(i) for i in "ab"]), to)
+    names = ("event_ts_ns", "label_event_ts_ns", "ingestion_ts_ns")
+    rows = [{"request_id": i, "label": 1.0} | dict.fromkeys(names, made.START_NS) for i in "ab"]
+    import_labels(write_lines(tmp_path / "l.jsonl", rows[:1]), to)
+    report = import_labels(write_lines(tmp_path / "l.jsonl", rows), to)
+    assert (report.records, report.labels, report.duplicates) == (2, 2, 0)
+
+
+@pytest.mark.parametrize("label", ["9" * 400, "NaN"])
+def test_a_label_that_is_no_number_costs_itself_only(label, tmp_path):
+    from harness.pipeline.labels import import_labels
+
+    run("sagemaker", write_lines(tmp_path / "x.jsonl", [capture(i) for i in "ab"]), tmp_path / "t")
+    truths = "".join(
+        f'{{"groundTruthData": {{"data": {data}}}, "eventMetadata": {{"eventId": "{id_}"}}}}\n'
+        for data, id_ in ((label, "a"), ("1", "b"), ("1", "\\ud800"))
+    )
+    (tmp_path / "truth.jsonl").write_text(truths)
+    report = import_labels(tmp_path / "truth.jsonl", tmp_path / "t", kind="sagemaker")
+    assert (report.labels, report.undecodable) == (1, 2)
+
+
+def test_conflicting_and_late_records_are_in_the_quarantine(tmp_path):
+    kafka = [made.kafka_rows(made.exchange(i)) for i in range(2)]
+    other = made.kafka_rows(made.exchange(0, seed=2))
+    made.write_table(tmp_path / "logs" / "a.parquet", [*kafka[0], other[0], kafka[1][0]])
+    imported("seldon", tmp_path / "logs", tmp_path / "t")
+    made.write_table(tmp_path / "logs" / "b.parquet", [kafka[1][1]])
+    report = imported("seldon", tmp_path / "logs", tmp_path / "t")
+    assert (report.conflicting, report.late) == (1, 1)
+    assert [q["trouble"] for q in quarantine(tmp_path / "t")] == ["conflicting", "late"]
+
+
+def test_an_answer_in_the_next_file_joins_by_default(tmp_path, capsys):
+    from harness.cli.entry import run as command
+
+    words = [
+        "traffic",
+        "import",
+        "seldon",
+        str(tmp_path / "logs"),
+        "--to",
+        str(tmp_path / "t"),
+        "--json",
+    ]
+    for name, row in zip("ab", made.kafka_rows(made.exchange(0)), strict=True):
+        made.write_table(tmp_path / "logs" / f"{name}.parquet", [row])
+        assert command(words) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["waiting"], report["joined"]) == ((1, 0) if name == "a" else (0, 1))
+    made.same(traffic(tmp_path / "t"), [made.exchange(0)])
+
+
+def test_blob_files_say_nothing_of_latency_or_clocks(tmp_path):
+    e = made.exchange(0)
+    for name, side, at in (("a", "request", 9), ("b", "response", 1)):
+        path = tmp_path / "logs" / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        made.write_table(path, made.kserve_rows(e, sides=(side,)))
+        os.utime(path, ns=(at * made.SECOND, at * made.SECOND))
+    report = imported("kserve", tmp_path / "logs", tmp_path / "t")
+    assert (report.joined, report.answer_before_request) == (1, 0)
+    assert [x.latency_ns for x in traffic(tmp_path / "t")] == [0]
+
+
+def test_a_file_that_a_delta_log_names_and_is_not_there_is_named(tmp_path, capsys):
+    from harness.cli.entry import run as command
+
+    table = tmp_path / "payload"
+    (table / "_delta_log").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([payload_row("a")]), table / "a.parquet")
+    actions = "".join(json.dumps({"add": {"path": f"{n}.parquet"}}) + "\n" for n in "ab")
+    (table / "_delta_log" / f"{0:020d}.json").write_text(actions)
+    words = ["traffic", "import", "databricks", str(table), "--to", str(tmp_path / "t"), "--json"]
+    assert command(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["written"], report["undecodable"], report["files"]) == (1, 1, 1)
+    assert report["files_cut"][0].startswith("b.parquet")
+    pq.write_table(pa.Table.from_pylist([payload_row("b")]), table / "b.parquet")
+    assert command(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["written"], report["undecodable"], report["files"]) == (2, 0, 2)
+
+
+def test_a_delta_log_of_other_things_is_an_error_that_names_it(tmp_path):
+    from harness.record.importers.delta import present_files
+
+    (tmp_path / "_delta_log").mkdir()
+    (tmp_path / "_delta_log" / f"{0:020d}.json").write_text('{"add": "x"}\n')
+    with pytest.raises(TrafficError, match="Delta log cannot be read"):
+        present_files(tmp_path)
+
+
+def test_a_staging_file_of_another_version_is_refused(tmp_path):
+    run("sagemaker", write_lines(tmp_path / "x.jsonl", [capture("a")]), tmp_path / "t")
+    (file,) = (tmp_path / "t" / ".import").rglob("*.sqlite")
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA user_version = 1")
+    with pytest.raises(TrafficError, match="another version"):
+        run("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")

@@ -50,7 +50,7 @@ def present_files(table: Place) -> list[str] | None:
             )
         for version in after:
             _apply(table, _commit_actions(table / LOG / commits[version]), present)
-    except (ValueError, pa.ArrowException, OSError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, pa.ArrowException, OSError) as error:
         raise TrafficError(
             str(table),
             f"its Delta log cannot be read: {error}",

@@ -2,7 +2,7 @@
 
 Files (Parquet, CSV) hold one row a request or response with the columns url, bytes
 (base64), contentType, reqType, id, … (kserve pkg/logger, `logRecord`). They have no time: the time of
-change of the file that holds a request is the nearest thing to it. Only answers with status 200 are
+change of the file that holds a request is the nearest thing to it, and how long it took is not known. Only answers with status 200 are
 logged, so a request without one failed or was lost. Events carry ce-time, and ce-id pairs them.
 """
 
@@ -52,7 +52,7 @@ def _of_row(record: Record, changed_ns: int) -> Part | Refused:
         model=row.get("inferenceService", ""), component=row.get("component", ""), ts_ns=changed_ns,
         body=Payload(content=body, content_type=row.get("contentType", "")),
         context={n: row[n] for n in ("namespace", "endpoint") if row.get(n)},
-        metadata=_texts(row.get("metadata", "")), raw=record.raw,
+        metadata=_texts(row.get("metadata", "")), raw=record.raw, latency_ns=0,
     )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ def _microseconds(time: str) -> str:
 def part_of_event(
     place: str, kind: str, id_: str, *, model: str, component: str, ts_ns: int, body: Payload,
     context: dict[str, str], metadata: dict[str, str], raw: bytes, trace_id: str = "",
+    latency_ns: int | None = None,
 ) -> Part | Refused:  # fmt: skip
     """A part, where the event is a predictor's request or response."""
     if kind not in {REQUEST_TYPE, RESPONSE_TYPE}:
@@ -119,7 +120,7 @@ def part_of_event(
     return Part(
         place=place, id=id_, model=model, ts_ns=ts_ns, raw=raw, context=context, metadata=metadata,
         trace_id=trace_id, request=body if asked else None, response=None if asked else body,
-        answered=not asked,
+        answered=not asked, latency_ns=None if asked else latency_ns,
     )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """What every import remembers between runs: the place reached in each source, counts, refusals, files.
 
-One SQLite file. Each commit holds what was taken, the counts and the place reached together, so that
+One SQLite file. A file whose content or mapping changed is read again from its beginning: what it gave
+before is its own and no duplicate, and the counts and refusals of the former reading give way to those
+of the new one, unless the file no longer holds what it gave: then both count. Each commit holds what was taken, the counts and the place reached together, so that
 nothing is counted twice; a file's content is noted for good before the file is written.
 """
 
@@ -21,12 +23,15 @@ from harness.core.places import Place
 from harness.record.importers.parts import Refused
 
 _RAW_KEPT = 64 << 10
+_VERSION = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS state(token TEXT);
-CREATE TABLE IF NOT EXISTS source(name TEXT PRIMARY KEY, stamp TEXT, records INTEGER, whole INTEGER);
-CREATE TABLE IF NOT EXISTS count(name TEXT PRIMARY KEY, n INTEGER);
+CREATE TABLE IF NOT EXISTS source(
+  name TEXT PRIMARY KEY, stamp TEXT, how TEXT, records INTEGER, whole INTEGER, reading INTEGER, former INTEGER);
+CREATE TABLE IF NOT EXISTS count(reading INTEGER, name TEXT, n INTEGER, PRIMARY KEY(reading, name));
 CREATE TABLE IF NOT EXISTS refused(
-  place TEXT, trouble TEXT, why TEXT, size INTEGER, raw BLOB, digest BLOB PRIMARY KEY);
+  place TEXT, trouble TEXT, why TEXT, size INTEGER, raw BLOB, reading INTEGER, digest BLOB PRIMARY KEY);
+CREATE INDEX IF NOT EXISTS refused_reading ON refused(reading);
 CREATE TABLE IF NOT EXISTS file(
   number INTEGER PRIMARY KEY, folder TEXT, name TEXT, done INTEGER);
 """
@@ -70,12 +75,17 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._counts: Counter[str] = Counter()
         self.run = secrets.token_hex(4)
+        self._reading = 0
+        self._former: int | None = None
+        self.other_terms = False
+        """Whether the file that is read was read before with another mapping, model or limit."""
         self.db = sqlite3.connect(path, isolation_level=None, timeout=1.0, check_same_thread=False)
         try:
             self.db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self.db.execute("PRAGMA journal_mode=WAL")
             self.db.execute("PRAGMA synchronous=FULL")
             self.db.execute("PRAGMA cache_size=-16384")
+            self._check_version(path)
             self.db.executescript(_TABLES + tables)
             self.db.execute("BEGIN IMMEDIATE")
             self.token = self._token()
@@ -111,6 +121,17 @@ class Ledger:
         finally:
             self.db.close()
 
+    def _check_version(self, path: Path) -> None:
+        (version,) = self.db.execute("PRAGMA user_version").fetchone()
+        (tables,) = self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and version != _VERSION:
+            self.db.close()
+            raise TrafficError(
+                str(path), "the import's staging file is of another version of this program",
+                "Go on with that version, or move the file away and import what is new alone.",
+            )  # fmt: skip
+        self.db.execute(f"PRAGMA user_version = {_VERSION}")
+
     def _token(self) -> str:
         row = self.db.execute("SELECT token FROM state").fetchone()
         if row is None:
@@ -133,8 +154,8 @@ class Ledger:
     def commit(self) -> None:
         """Makes what was done so far outlive a kill."""
         self.db.executemany(
-            "INSERT INTO count VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET n = n + excluded.n",
-            self._counts.items(),
+            "INSERT INTO count VALUES(?, ?, ?) ON CONFLICT(reading, name) DO UPDATE SET n = n + excluded.n",
+            [(self._reading, name, n) for name, n in self._counts.items()],
         )
         self._counts.clear()
         self.db.execute("COMMIT")
@@ -146,38 +167,98 @@ class Ledger:
 
     def counts(self) -> Counter[str]:
         """What was counted, over all runs."""
-        found = Counter(dict(self.db.execute("SELECT name, n FROM count").fetchall()))
+        query = "SELECT name, sum(n) FROM count GROUP BY name"
+        found = Counter(dict(self.db.execute(query).fetchall()))
         found.update(self._counts)
         return found
 
-    def reached(self, source: str, stamp: str) -> tuple[int, bool]:
-        """How many records of a file were taken before, and whether those are all.
+    def begin_source(self, name: str, stamp: str, how: str) -> int | None:
+        """How many records of a file were taken before in this reading; None = all of them.
 
         Args:
-          source: its name.
+          name: the file's.
           stamp: changes when its content does; another stamp begins the file again.
+          how: the terms of reading: mapping, model, limits; others begin it again, too.
         """
+        name = name.encode("utf-8", "backslashreplace").decode()
         row = self.db.execute(
-            "SELECT stamp, records, whole FROM source WHERE name = ?", (source,)
+            "SELECT stamp, how, records, whole, reading, former FROM source WHERE name = ?", (name,)
         ).fetchone()
-        return (row[1], bool(row[2])) if row and row[0] == stamp else (0, False)
-
-    def reach(self, source: str, stamp: str, records: int, *, whole: bool) -> None:
-        """Notes how far a file was read."""
+        self.commit()
+        if row and row[:2] == (stamp, how):
+            _, _, records, whole, self._reading, self._former = row
+            self.other_terms = False
+            return None if whole else int(records)
+        (last,) = self.db.execute("SELECT coalesce(max(reading), 0) FROM source").fetchone()
+        self._reading, self._former = int(last) + 1, row[4] if row else None
+        self.other_terms = bool(row) and row[1] != how
         self.db.execute(
-            "INSERT OR REPLACE INTO source VALUES(?, ?, ?, ?)", (source, stamp, records, int(whole))
+            "INSERT OR REPLACE INTO source VALUES(?, ?, ?, 0, 0, ?, ?)",
+            (name, stamp, how, self._reading, self._former),
         )
+        return 0
+
+    def reach(self, records: int) -> None:
+        """Notes how far the file was read; commits, but for a reading that may yet be refused."""
+        self.db.execute("UPDATE source SET records = ? WHERE reading = ?", (records, self._reading))
+        if not self.other_terms:
+            self.commit()
+
+    def end_source(self, where: str, records: int) -> None:
+        """Notes that the file was read to its end.
+
+        Args:
+          where: the file, for messages.
+          records: its records.
+
+        Raises:
+          TrafficError: under other terms it no longer gives what it gave.
+        """
+        left = self._former is not None and self.left_of(self._former)
+        if left and self.other_terms:
+            raise self.changed(where)
+        if self._former is not None and not left:
+            for table in ("count", "refused"):
+                self.db.execute(f"DELETE FROM {table} WHERE reading = ?", (self._former,))  # noqa: S608 - two fixed names
+        elif left:
+            self.count("duplicates", self._counts["again"])
+        self.db.execute(
+            "UPDATE source SET records = ?, whole = 1 WHERE reading = ?", (records, self._reading)
+        )
+        self.commit()
+        self._reading, self._former, self.other_terms = 0, None, False
+
+    def left_of(self, reading: int) -> bool:
+        """Whether something of a former reading was not found again."""
+        raise NotImplementedError
+
+    def is_own(self, reading: int | None) -> bool:
+        """Whether the file that is read now gave this before; it is told once of each."""
+        return self._former is not None and reading == self._former
+
+    @property
+    def reading(self) -> int:
+        """The number of the reading that goes on; 0 = of no file."""
+        return self._reading
+
+    @staticmethod
+    def changed(where: str) -> TrafficError:
+        """A file that was imported with another mapping or model, and gave other requests."""
+        return TrafficError(
+            where, "was imported before with another mapping, model or limit, which gave other records",
+            "Import it into another traffic folder, or give the mapping and model of then.",
+        )  # fmt: skip
 
     def refuse(self, refused: Refused) -> bool:
-        """Keeps a record that cannot be used, once; whether it is new: a file that grew is read again."""
+        """Keeps a record that cannot be used, once; whether it is new."""
         place, why = (
             t.encode("utf-8", "backslashreplace").decode() for t in (refused.place, refused.why)
         )
-        said = f"{place}\0{refused.trouble}\0{why}\0".encode()
+        said = f"{place}\0{refused.trouble}\0{why}\0{self._reading}\0".encode()
         digest = hashlib.sha256(said + refused.raw).digest()
         added = self.db.execute(
-            "INSERT OR IGNORE INTO refused VALUES(?, ?, ?, ?, ?, ?)",
-            (place, refused.trouble.value, why, len(refused.raw), refused.raw[:_RAW_KEPT], digest),
+            "INSERT OR IGNORE INTO refused VALUES(?, ?, ?, ?, ?, ?, ?)",
+            (place, refused.trouble.value, why, len(refused.raw), refused.raw[:_RAW_KEPT], self._reading, digest),
         )  # fmt: skip
         if added.rowcount:
             self.count(refused.trouble.value)

@@ -16,6 +16,8 @@ class Trouble(StrEnum):
     """Longer than the limit, or left out by the system that logged it because of its size."""
     CONFLICTING = "conflicting"
     """Contradicts another record that came before it."""
+    LATE = "late"
+    """An answer that came after its request had been written without one."""
     OTHER = "other"
     """Readable, but no inference request: another component, another type of event."""
 

@@ -19,7 +19,7 @@ from harness.record.importers.guarding import Guard, checked
 from harness.record.importers.ledger import Ledger, writing
 from harness.record.importers.parts import Part, Refused, Trouble
 from harness.record.importers.payloads import Messages
-from harness.record.importers.sources import SourceFile
+from harness.record.importers.sources import CUT, SourceFile
 from harness.record.importers.staging import BOTH, REQUEST, RESPONSE, Bodies, Staging
 from harness.record.importers.writing import write_staged
 from harness.store.places import move, write_whole
@@ -49,7 +49,7 @@ class ImportReport:
     to: str
     """The traffic."""
     files: int
-    """Source files read to their end."""
+    """Source files read to their end, whole ones."""
     files_cut: tuple[str, ...]
     """Source files that are damaged or cut off, as far as they are named here: file, reason."""
     records: int
@@ -71,13 +71,15 @@ class ImportReport:
     oversized: int
     """Records over the size limit, or left out by the logging system for their size."""
     undecodable: int
-    """Records that cannot be read; all of them are in the quarantine file."""
+    """Records that cannot be read; they, conflicting and late ones are all in the quarantine file."""
     other: int
     """Records that are no inference: other components, topics, event types."""
     in_the_future: int
     """Records with a time more than five minutes ahead of this machine's clock; written all the same."""
     answer_before_request: int
     """Exchanges whose answer is older than the request; their latency is written as 0."""
+    waiting: int
+    """Requests that wait for their answer: written when it comes, or by an import with `--wait 0s`."""
     written: int
     """Exchanges in the traffic."""
     traffic_files: int
@@ -97,7 +99,7 @@ class ImportReport:
             f"{self.to}: {self.written:,} exchanges in {self.traffic_files} files, imported from {self.format}",
             f"  read       {self.records:,} records in {self.files} files",
             f"  joined     {self.joined:,} with request and answer, {self.errors:,} of them errors",
-            f"  one-sided  {self.one_sided_requests:,} requests, {self.one_sided_responses:,} answers",
+            f"  one-sided  {self.one_sided_requests:,} requests, {self.one_sided_responses:,} answers; {self.waiting:,} still wait",
             f"  duplicate  {self.duplicates:,}, {self.conflicting:,} of them with another content; late {self.late:,}",
             f"  not used   {self.undecodable:,} undecodable, {self.oversized:,} oversized, {self.other:,} other",
             f"  clock      {self.in_the_future:,} in the future, {self.answer_before_request:,} answered before asked",
@@ -127,6 +129,7 @@ def run_import(
     target: ImportTarget,
     *,
     signature: Signature | None,
+    how: str = "",
     wait_ns: int = 0,
     heard: Heard = lambda _done, _total: None,
 ) -> ImportReport:
@@ -137,6 +140,7 @@ def run_import(
       read: the format's reader.
       target: where to.
       signature: of the model, for bodies without names and types; None = as the bodies say.
+      how: the terms of reading, mapping and model among them; a file that was read under others is read again.
       wait_ns: how much older than the newest request one without an answer must be to be written.
       heard: told of progress.
 
@@ -146,11 +150,11 @@ def run_import(
     messages = Messages(signature)
     with writing(target.to), Staging(target.state / STAGING_FILE) as staging:
         for i, file in enumerate(files):
-            _read_file(staging, file, read, messages)
+            _read_file(staging, file, read, messages, how)
             heard(i + 1, len(files))
         until = _LAST_NS if not wait_ns else staging.newest_ns() - wait_ns
         report = write_and_report(staging, target, until)
-    if not report.written and not report.one_sided_responses:
+    if not (report.written or report.waiting or report.one_sided_responses):
         raise TrafficError(
             str(target.to), f"none of the {report.records:,} records could be used"
             + "".join(f", e.g. {e}" for e in (*report.files_cut, *report.examples)[:1]),
@@ -188,24 +192,25 @@ def write_and_report(
     return report
 
 
-def _read_file(staging: Staging, file: SourceFile, read: Reader, messages: Messages) -> None:
-    done, whole = staging.reached(file.key, file.stamp)
-    if whole:
+def _read_file(
+    staging: Staging, file: SourceFile, read: Reader, messages: Messages, how: str
+) -> None:
+    done = staging.begin_source(file.key, file.stamp, how)
+    if done is None:
         return
-    number, size = 0, 0
+    number, size, cut = 0, 0, False
     for found in read(file):
         number += 1
+        cut |= isinstance(found, Refused) and CUT in found.why
         if number <= done:
             continue
         take(staging, found, messages)
         size += len(found.raw)
         if number % _COMMIT_RECORDS == 0 or size >= _COMMIT_BYTES:
-            staging.reach(file.key, file.stamp, number, whole=False)
-            staging.commit()
+            staging.reach(number)
             size = 0
-    staging.reach(file.key, file.stamp, number, whole=True)
-    staging.count("files")
-    staging.commit()
+    staging.count("files", int(not cut))
+    staging.end_source(file.name, number)
 
 
 def take(staging: Staging, found: Part | Refused, messages: Messages) -> bool:
@@ -262,11 +267,10 @@ def _totals(report: ImportReport, writer: str, lost: int) -> RecordingTotals:
         "times in the future": report.in_the_future,
         "answers older than their request": report.answer_before_request,
     }
-    waiting = report.joined + report.one_sided_requests - report.written
     return RecordingTotals(
-        writer=writer, seen=report.written + waiting + lost + alone,
+        writer=writer, seen=report.written + report.waiting + lost + alone,
         failed=report.errors + report.one_sided_requests, sampled_out=0, kept_as_failed=0,
-        written=report.written, waiting=waiting, sample=1.0, closed=True,
+        written=report.written, waiting=report.waiting, sample=1.0, closed=True,
         not_recorded=tuple((why, n) for why, n in gone.items() if n),
         faults=tuple((what, n) for what, n in faults.items() if n),
     )  # fmt: skip
@@ -297,11 +301,11 @@ def _report(staging: Staging, target: ImportTarget) -> ImportReport:
     examples: list[str] = []
     cut: list[str] = []
     for place, _, why, _, _ in staging.refusals():
-        if "damaged or cut off" in why:
+        if CUT in why:
             cut.append(f"{place}: {why}")
         elif len(examples) < _EXAMPLES:
             examples.append(f"{place}: {why}")
-    refused = counts["oversized"] + counts["undecodable"] + counts["other"]
+    refused = sum(counts[trouble.value] for trouble in Trouble)
     return ImportReport(
         format=target.name, to=str(target.to), files=counts["files"], files_cut=tuple(cut[:_EXAMPLES]),
         records=counts["records"], joined=staging.sided(BOTH), errors=staging.failed(),
@@ -309,6 +313,7 @@ def _report(staging: Staging, target: ImportTarget) -> ImportReport:
         duplicates=counts["duplicates"], conflicting=counts["conflicting"], late=counts["late"],
         oversized=counts["oversized"], undecodable=counts["undecodable"], other=counts["other"],
         in_the_future=counts["in_the_future"], answer_before_request=staging.turned(),
+        waiting=staging.sided(BOTH) + staging.sided(REQUEST) - written,
         written=written, traffic_files=traffic_files, examples=tuple(examples),
         quarantine=str(target.to / REPORTS_FOLDER / quarantine_name(target, staging)) if refused else "",
     )  # fmt: skip

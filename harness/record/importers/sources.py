@@ -31,6 +31,7 @@ _PIECE = 1 << 20
 _BEGINNING = 4096
 _BATCH_ROWS = 256
 
+CUT = "the file is damaged or cut off"
 _MOST_ROW_LINES = 1000
 """A CSV row of more lines has a quote that is not closed."""
 
@@ -92,6 +93,14 @@ def source_files(source: Place, suffixes: Sequence[str]) -> list[SourceFile]:
             "Give the folder or file that the logs lie in.",
         )  # fmt: skip
     return [_source_file(source / str(name), str(name)) for name in names]
+
+
+def missing_file(source: Place, name: str) -> SourceFile:
+    """A file that should be there and is not; reading it says so."""
+    place = source / name
+    return SourceFile(
+        place=place, name=name, key=str(absolute(place)), stamp="missing", changed_ns=0
+    )
 
 
 def _source_file(place: Place, name: str) -> SourceFile:
@@ -391,4 +400,4 @@ def _undecodable(place: str, why: str, raw: bytes) -> Refused:
 
 
 def _unreadable(place: str, why: str) -> Refused:
-    return _undecodable(place, f"the file is damaged or cut off from here: {why}", b"")
+    return _undecodable(place, f"{CUT} from here: {why}", b"")

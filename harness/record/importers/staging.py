@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.core.traffic import Exchange
 from harness.record.importers.ledger import Ledger
-from harness.record.importers.parts import UNKNOWN_CODE, Part
+from harness.record.importers.parts import UNKNOWN_CODE, Part, Refused, Trouble
 from harness.wire import MODEL_INFER
 
 REQUEST, RESPONSE = 1, 2
@@ -25,7 +25,10 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS exchange(
   model TEXT, id TEXT, sides INTEGER, ts_ns INTEGER, response_ts_ns INTEGER, latency_ns INTEGER,
   code INTEGER, version TEXT, request BLOB, response BLOB, request_sha BLOB, response_sha BLOB,
-  metadata TEXT, context TEXT, trace_id TEXT, file INTEGER, PRIMARY KEY(model, id));
+  metadata TEXT, context TEXT, trace_id TEXT, file INTEGER, request_reading INTEGER, response_reading INTEGER,
+  PRIMARY KEY(model, id));
+CREATE INDEX IF NOT EXISTS asked ON exchange(request_reading);
+CREATE INDEX IF NOT EXISTS answered ON exchange(response_reading);
 CREATE INDEX IF NOT EXISTS waiting ON exchange(model, ts_ns, id) WHERE file IS NULL;
 CREATE INDEX IF NOT EXISTS filed ON exchange(file) WHERE file IS NOT NULL;
 """
@@ -58,32 +61,63 @@ class Staging(Ledger):
         """Takes a part; the first of each side and id counts."""
         sides = (REQUEST if bodies.request is not None else 0) | (RESPONSE if part.answered else 0)
         row = self.db.execute(
-            "SELECT sides, request_sha, response_sha, file, ts_ns, response_ts_ns FROM exchange "
-            "WHERE model = ? AND id = ?", (part.model, part.id),
+            "SELECT sides, request_sha, response_sha, file, request_reading, response_reading, ts_ns, "
+            "context, code, version FROM exchange WHERE model = ? AND id = ?", (part.model, part.id),
         ).fetchone()  # fmt: skip
         shas = (_sha(bodies.request), _sha(bodies.response) if part.answered else None)
         if row is None:
             self._insert(part, bodies, sides, shas)
             return
+        same = all(new is None or new == old for new, old in zip(shas, row[1:3], strict=True))
         if row[0] & sides:
-            same = all(new is None or new == old for new, old in zip(shas, row[1:3], strict=True))
+            own = self.is_own(row[4] if sides & REQUEST else row[5])
+            if own and self.other_terms and not (same and _tells_the_same(part, sides, row[6:])):
+                raise self.changed(part.place)
+            if own and same:
+                self._found_again(part, sides)
+                return
             self.count("duplicates")
             if not same:
-                self.count("conflicting")
+                self._refuse(
+                    part, Trouble.CONFLICTING, "another content of an id that was there before"
+                )
         elif row[3] is not None:
-            self.count("late")
+            self._refuse(
+                part, Trouble.LATE, "an answer whose request was written without one before"
+            )
         else:
             self._complete(part, bodies, shas, sides)
+
+    def _refuse(self, part: Part, trouble: Trouble, why: str) -> None:
+        self.refuse(
+            Refused(place=part.place, trouble=trouble, why=f"{why}: {part.id[:80]}", raw=part.raw)
+        )
+
+    def _found_again(self, part: Part, sides: int) -> None:
+        """A file that is read again gives what it gave: no duplicate."""
+        self.count("again")
+        for side, name in ((REQUEST, "request"), (RESPONSE, "response")):
+            if sides & side:
+                self.db.execute(
+                    f"UPDATE exchange SET {name}_reading = ? WHERE model = ? AND id = ?",  # noqa: S608 - two fixed names
+                    (self.reading, part.model, part.id),
+                )
+
+    def left_of(self, reading: int) -> bool:
+        """Whether a side that a former reading gave was not found again."""
+        query = "SELECT 1 FROM exchange WHERE request_reading = ? UNION ALL SELECT 1 FROM exchange WHERE response_reading = ?"
+        return self.db.execute(query, (reading, reading)).fetchone() is not None
 
     def _insert(
         self, part: Part, bodies: Bodies, sides: int, shas: tuple[bytes | None, bytes | None]
     ) -> None:
         asked = sides & REQUEST
         self.db.execute(
-            "INSERT INTO exchange VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            "INSERT INTO exchange VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
             (part.model, part.id, sides, part.ts_ns if asked else None, None if asked else part.ts_ns,
              part.latency_ns, part.code, part.version, bodies.request, bodies.response, *shas,
-             json.dumps(part.metadata), json.dumps(part.context), part.trace_id),
+             json.dumps(part.metadata), json.dumps(part.context), part.trace_id,
+             self.reading if asked else None, self.reading if sides & RESPONSE else None),
         )  # fmt: skip
 
     def _complete(
@@ -93,15 +127,16 @@ class Staging(Ledger):
         if sides & REQUEST:
             self.db.execute(
                 "UPDATE exchange SET sides = 3, ts_ns = ?, request = ?, request_sha = ?, metadata = ?, "
-                "context = ?, trace_id = ? WHERE model = ? AND id = ?",
+                "context = ?, trace_id = ?, request_reading = ? WHERE model = ? AND id = ?",
                 (part.ts_ns, bodies.request, shas[0], json.dumps(part.metadata),
-                 json.dumps(part.context), part.trace_id, *key),
+                 json.dumps(part.context), part.trace_id, self.reading, *key),
             )  # fmt: skip
         else:
             self.db.execute(
                 "UPDATE exchange SET sides = 3, response_ts_ns = ?, latency_ns = ?, code = ?, version = ?, "
-                "response = ?, response_sha = ? WHERE model = ? AND id = ?",
-                (part.ts_ns, part.latency_ns, part.code, part.version, bodies.response, shas[1], *key),
+                "response = ?, response_sha = ?, response_reading = ? WHERE model = ? AND id = ?",
+                (part.ts_ns, part.latency_ns, part.code, part.version, bodies.response, shas[1],
+                 self.reading, *key),
             )  # fmt: skip
 
     def sided(self, sides: int) -> int:
@@ -120,7 +155,7 @@ class Staging(Ledger):
 
     def turned(self) -> int:
         """How many answers are older than their request: a clock that jumped."""
-        query = "SELECT count(*) FROM exchange WHERE sides = 3 AND response_ts_ns < ts_ns"
+        query = "SELECT count(*) FROM exchange WHERE sides = 3 AND response_ts_ns < ts_ns AND latency_ns IS NULL"
         return int(self.db.execute(query).fetchone()[0])
 
     def newest_ns(self) -> int:
@@ -169,6 +204,13 @@ class Staging(Ledger):
         (files,) = self.db.execute("SELECT count(*) FROM file WHERE done").fetchone()
         (rows,) = self.db.execute("SELECT count(*) FROM exchange WHERE file IS NOT NULL").fetchone()
         return int(files), int(rows)
+
+
+def _tells_the_same(part: Part, sides: int, row: tuple[int, str, int, str]) -> bool:
+    """Whether a part says of its exchange what is staged: time and context, code and version."""
+    ts_ns, context, code, version = row
+    asked = not sides & REQUEST or (part.ts_ns, part.context) == (ts_ns, json.loads(context))
+    return asked and (not sides & RESPONSE or (part.code, part.version) == (code, version))
 
 
 def _sha(message: bytes | None) -> bytes | None:
