@@ -282,9 +282,9 @@ def _readers(altered: Alteration) -> set[str]:
 
 
 def _random(model: onnx.ModelProto) -> bool:
-    from harness.sandbox.graph_child import random_operators
+    from harness.sandbox.graph_random import RandomNodes
 
-    return bool(random_operators(model))
+    return bool(RandomNodes(model).operators())
 
 
 @contextmanager

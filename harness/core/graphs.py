@@ -71,6 +71,8 @@ class Graph:
     """Operators; Constant nodes are `constants`."""
     constants: tuple[Constant, ...] = ()
     """Everything that neither a caller nor a node provides."""
+    random: tuple[tuple[str, str], ...] = ()
+    """(tensor, `operator → what it makes`) of all that is computed from a random operator."""
     _producers: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _consumers: dict[str, list[int]] = field(
         default_factory=dict, init=False, repr=False, compare=False

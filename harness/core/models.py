@@ -54,6 +54,8 @@ class ModelGraph:
     """For category codes: feature name → the words in code order, as the graph itself has them."""
     random_operators: tuple[str, ...] = ()
     """Operators whose output differs from run to run."""
+    random_tensors: tuple[tuple[str, str], ...] = ()
+    """(tensor, `operator → what it makes`) of all that is computed from such an operator, outputs included."""
     runtime: str = ""
     """The onnxruntime version that will run it."""
     training_cutoff_ns: int | None = None

@@ -130,6 +130,9 @@ class GraphReport:
     """Whether any output differs in this pass, in which graph optimisation is off."""
     not_compared: tuple[str, ...]
     """What stayed out of sight, as sentences."""
+    random: tuple[tuple[str, str], ...] = ()
+    """(baseline's tensor, the operator) of matched tensors that are computed from a random operator: no
+    two runs agree on these, so they are neither equal nor different."""
 
 
 def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Finding]:
@@ -140,7 +143,8 @@ def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Fi
       answers_differ: whether the answers differ as production computes them.
     """
     found = [_first(report, d) for d in report.divergences]
-    if answers_differ and not report.outputs_differ and report.compared:
+    # Where chance is in the graphs, it is the nearer cause of answers that differ.
+    if answers_differ and not report.outputs_differ and report.compared and not report.random:
         found.append(
             Finding(
                 kind="optimiser_or_runtime", severity=Severity.WARNING, where="runtime",

@@ -14,7 +14,7 @@ from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.places import Place
 from harness.core.policies import GraphPolicy, Mapping
-from harness.diff.features import FeatureDiff
+from harness.diff.features import FeatureDiff, match_features
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
 from harness.diff.floor import Floor
 from harness.diff.outputs import OutputDiff
@@ -24,6 +24,7 @@ from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import mixes, together
 from harness.pipeline.candidate_failures import CandidateFailures
+from harness.pipeline.chance import by_chance, findings_from_chance
 from harness.pipeline.compare_result import LIMITS, CompareResult
 from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
@@ -113,9 +114,12 @@ def compare_models(
                 input_names=match.inputs,
             ),
         )  # fmt: skip
+        features = match_features(*graphs, renames)
+        declared = (*features.raw, *features.fitted)
+        random = by_chance(graphs, (*match.outputs, *declared))
         setup = _Setup(
             window=window, match=match, recipes=recipes, graphs=graphs,
-            models=(pinned[0], pinned[1]), mapping=renames, looked_into=looked_into,
+            models=(pinned[0], pinned[1]), mapping=renames, looked_into=looked_into, random=random,
             golden=tuple(check_golden(r, m) for r, m in zip(recipes, pinned, strict=True)),
         )  # fmt: skip
         return _compared(setup, limit, listener)
@@ -178,6 +182,8 @@ class _Setup:
     models: tuple[PinnedModel, PinnedModel]
     mapping: Mapping
     looked_into: GraphPolicy
+    random: dict[str, str]
+    """Old version's outputs and features that are computed from a random operator → which one."""
     golden: tuple[GoldenCheck, ...]
     """Old and new version against their own golden rows."""
 
@@ -200,8 +206,9 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         if not mixing and mixes(candidate, batches, window.read):
             mixing = ("candidate",)
         by_itself = together((baseline, candidate), mixing)
-        outputs = OutputDiff(setup.match, floor)
-        features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
+        steady = tuple(pair for pair in setup.match.outputs if pair[0] not in setup.random)
+        outputs = OutputDiff(replace(setup.match, outputs=steady), floor)
+        features = FeatureDiff(floor, *_steady(setup), (), setup.mapping)
         served = ServedDiff(floor)
         only_new, only_old = CandidateFailures(), CandidateFailures()
         done = 0
@@ -278,7 +285,8 @@ def _result(
         *(f for check in golden for f in check.findings()),
         *findings_from_features(features, 0.0),
         *findings_from_outputs(outputs, 0.0),
-        *findings_from_floor(floor),
+        *findings_from_chance(setup.random),
+        *(f for f in findings_from_floor(floor) if f.where.split("[")[0] not in setup.random),
         *batch_findings(mixing),
         *findings_from_served(logged),
     ]
@@ -298,9 +306,12 @@ def _result(
     )
     counted = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}
     hidden = tuple(
+        f"{name}: computed from {why}, a random operator" for name, why in setup.random.items()
+    )
+    hidden += tuple(
         f"{column.name}: the baseline's own noise hides differences"
         for column in (*floor.outputs, *floor.features)
-        if column.unprovable and column.tensor in counted
+        if column.unprovable and column.tensor in counted and column.tensor not in setup.random
     )
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),
@@ -327,6 +338,21 @@ def _result(
             *((f"{both} requests that both versions reject",) if both else ()),
         ),
     )
+
+
+def _steady(setup: _Setup) -> tuple[ModelGraph, ModelGraph]:
+    """Both graphs without the declared features that are computed from a random operator."""
+    pairs = match_features(*setup.graphs, setup.mapping)
+    random = [p for p in (*pairs.raw, *pairs.fitted) if p[0] in setup.random]
+    old, new = (
+        replace(
+            graph,
+            features=tuple(n for n in graph.features if n not in {p[side] for p in random}),
+            fitted=tuple(n for n in graph.fitted if n not in {p[side] for p in random}),
+        )
+        for side, graph in enumerate(setup.graphs)
+    )
+    return old, new
 
 
 def _lacking(setup: _Setup, features: FeatureReport) -> list[str]:

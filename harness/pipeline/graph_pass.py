@@ -58,8 +58,11 @@ class GraphLook:
             return f"graph: not looked into: {self.why}"
         tiers = ", ".join(f"{count} {tier}" for tier, count in report.tiers.items() if count)
         how = " (floats by sketches)" if report.sketched else ""
+        chance = ", ".join(dict.fromkeys(why for _, why in report.random))
+        random = f"; {len(report.random)} nondeterministic after {chance}" if chance else ""
         return (
-            f"graph: {report.equal} of {report.compared} tensors equal in {report.requests:,} requests{how}; "
+            f"graph: {report.equal} of {report.compared} tensors equal in {report.requests:,} requests"
+            f"{how}{random}; "
             f"{report.coverage}; matched by {tiers or 'nothing'}"
         )
 

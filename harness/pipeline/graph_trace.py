@@ -45,7 +45,6 @@ MOST_PATCHED = 16
 """Frontier tensors that are looked at closely and fed."""
 _MOST_LOOKS = 4
 """Times that whole values may move a frontier that sketches showed."""
-_RANDOM = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial", "Dropout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +218,10 @@ class _Tracing:
             self._old.graph, self._new.graph, self._match,
             inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
         )  # fmt: skip
-        divergent = {name for name, trace in self._traces.items() if trace.differs}
+        random = self._random()
+        divergent = {
+            name for name, trace in self._traces.items() if trace.differs and name not in random
+        }
         closer = Closer(
             laid=self._laid, used=self._used, traces=self._traces,
             outputs=[pair for pair in self._wanted.match.outputs if pair[0] in divergent],
@@ -243,6 +245,7 @@ class _Tracing:
             divergences=firsts,
             proofs=together,
             outputs_differ=any(name in divergent for name in self._outputs),
+            random=tuple(sorted(random.items())),
             not_compared=(*self._not_compared(), *closer.problems),
         )
 
@@ -252,7 +255,7 @@ class _Tracing:
         reshaped = {name for name, trace in self._traces.items() if trace.reshaped}
         for _ in range(_MOST_LOOKS):
             found = [
-                regions.divergence(name, noisy=self._noisy(regions, name))
+                regions.divergence(name, noisy=self._traces[name].noisy)
                 for name in regions.frontier(divergent, reshaped)
             ]
             pairs = {p.baseline: p.candidate for p in self._match.pairs}
@@ -262,18 +265,22 @@ class _Tracing:
             whole = closer.whole({name: pairs[name] for name in about})
             self._traces |= whole
             late = {name for name, trace in whole.items() if trace.differs} - divergent
+            late -= self._random().keys()
             if not late:
                 return found
             divergent |= late
         return found
 
-    def _noisy(self, regions: Regions, name: str) -> bool:
-        operators = [o for side in regions.divergence(name).operators for o in side]
-        random = any(o.startswith(_RANDOM) for o in operators)
-        return random or self._traces[name].noisy
+    def _random(self) -> dict[str, str]:
+        """Baseline's tensors that either side computes from a random operator → which one."""
+        ours, theirs = dict(self._old.graph.random), dict(self._new.graph.random)
+        partners = {p.baseline: p.candidate for p in self._match.pairs}
+        after = {a: theirs[b] for a, b in partners.items() if b in theirs}
+        return after | {name: why for name, why in ours.items() if name in partners}
 
     def _states(self) -> tuple[TensorState, ...]:
         by_name, alone = self._match.by_baseline(), set(self._match.baseline_only)
+        random = self._random()
         known = {*self._old.graph.inputs, *self._old.graph.observable()}
         _, copies = without_aliases(self._old.graph)
         states = []
@@ -291,7 +298,13 @@ class _Tracing:
                 verdict=TensorVerdict.NOT_COMPARED,
                 why="has no partner" if pair is None else "was not returned by both versions",
             )
-            if trace is not None:
+            if name in random:
+                state = replace(
+                    state,
+                    why=f"nondeterministic: computed from {random[name]}",
+                    floor=trace.floor if trace else 0.0,
+                )
+            elif trace is not None:
                 state = replace(
                     state,
                     verdict=TensorVerdict.DIFFERS if trace.differs else TensorVerdict.EQUAL,

@@ -8,7 +8,7 @@ never needed to read a graph; onnxruntime gets them, and a copy goes on referrin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 
     from harness.sandbox.child.external import Files
 
-RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 FEATURES = "harness.features"
 FITTED = "harness.fitted"
 _METADATA = "harness."
@@ -48,7 +38,7 @@ def main(arguments: list[str]) -> None:
     from google.protobuf.message import DecodeError
 
     # Nothing can be imported after the lock: what is named here is needed later.
-    from harness.sandbox import graph_description, graph_edits  # noqa: F401
+    from harness.sandbox import graph_description, graph_edits, graph_random  # noqa: F401
     from harness.sandbox.child import external, sessions
 
     worker.locked(reader, answers, config["parent"], layers)
@@ -97,7 +87,9 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
 
     from harness.sandbox.child import sessions
     from harness.sandbox.graph_edits import intermediate_names
+    from harness.sandbox.graph_random import RandomNodes
 
+    random = RandomNodes(model)
     signature = session and {
         "inputs": sessions.described(session.get_inputs()),
         "outputs": sessions.described(session.get_outputs()),
@@ -107,37 +99,10 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
         **(signature or {}),
         "metadata": {p.key: p.value for p in model.metadata_props if p.key.startswith(_METADATA)},
         "tensors": intermediate_names(model),
-        "random": random_operators(model),
+        "random": random.operators(),
+        "random_tensors": random.tensors(),
         "runtime": onnxruntime.__version__,
     }
-
-
-def random_operators(model: onnx.ModelProto) -> list[str]:
-    """Operators whose result differs from run to run, wherever they stand."""
-    constants_false = {
-        i.name
-        for i in model.graph.initializer
-        if not (i.data_location or any(i.raw_data) or any(i.int32_data))
-    }
-    found = set()
-    for node in all_nodes(model):
-        if node.op_type in RANDOM:
-            found.add(node.op_type)
-        training = node.input[2] if len(node.input) > 2 else ""  # noqa: PLR2004 - training_mode
-        if node.op_type == "Dropout" and training and training not in constants_false:
-            found.add("Dropout")
-    return sorted(found)
-
-
-def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Nodes of the main graph, of bodies and of local functions."""
-    waiting: list[Iterable[onnx.NodeProto]] = [model.graph.node]
-    waiting.extend(f.node for f in model.functions)
-    while waiting:
-        for node in waiting.pop():
-            yield node
-            for attribute in node.attribute:
-                waiting.extend(g.node for g in (attribute.g, *attribute.graphs))
 
 
 def probed_model(
@@ -165,9 +130,10 @@ def edited_model(
     """
     from harness.sandbox import graph_edits
     from harness.sandbox.graph_description import described_graph
+    from harness.sandbox.graph_random import RandomNodes
 
     graph_edits.flattened(model, edit["taken"])
-    graph = described_graph(model, files)
+    graph = described_graph(model, files) | {"random": RandomNodes(model).tensors()}
     unknown = {"branches": graph_edits.branches(model), "closed": graph_edits.closed(model)}
     fed = graph_edits.patched(model, edit["patched"], files)
     found = graph_edits.exposed(model, edit["tensors"], files, sketch=edit["sketch"])

@@ -32,6 +32,7 @@ def graph_from_description(data: bytes) -> Graph:
         outputs=texts_from(given.get("outputs"), MAX_NAME),
         nodes=tuple(_node(n) for n in _listed(given.get("nodes"))),
         constants=tuple(_constant(c) for c in _listed(given.get("constants"))),
+        random=pairs_from(given.get("random")),
     )
 
 
