@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import resource
 import shutil
 import sqlite3
 from contextlib import closing
@@ -465,3 +466,33 @@ def test_a_staging_file_of_another_version_is_refused(tmp_path):
         db.execute("PRAGMA user_version = 1")
     with pytest.raises(TrafficError, match="another version"):
         run("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+
+
+def health(connection):
+    connection.request("GET", "/healthz")
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_a_sink_whose_disk_refuses_says_so_and_goes_on_when_it_can(tmp_path, connect):  # noqa: F811
+    with sink(tmp_path / "t", "--wait", "0s") as (process, address):
+        connection = connect(address)
+        assert posted(connection, made.exchange(0), "request") == 200
+        unlimited = resource.prlimit(
+            process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)
+        )
+        assert posted(connection, made.exchange(1), "request") == 503
+        status, why = health(connection)
+        assert (status, "events cannot be stored" in why) == (503, True)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
+        assert posted(connection, made.exchange(2), "request") == 200
+        assert health(connection) == (200, "")
+        assert ended(process)["written"] == 2
+
+
+def test_a_sink_whose_writer_has_ended_does_not_end_well(tmp_path, connect):  # noqa: F811
+    with sink(tmp_path / "t") as (_, first):
+        assert posted(connect(first), made.exchange(0), "request") == 200
+        with sink(tmp_path / "t") as (second, _):
+            assert second.wait(timeout=60) == 2
+            assert "another import is writing there" in second.stderr.read()
