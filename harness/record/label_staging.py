@@ -35,6 +35,8 @@ class LabelStaging(Ledger):
       TrafficError: the file is damaged, or another import uses it.
     """
 
+    GIVEN = (("label", "reading"),)
+
     def __init__(self, path: Path) -> None:
         super().__init__(path, _TABLES)
 
@@ -79,11 +81,6 @@ class LabelStaging(Ledger):
             "UPDATE label SET reading = ? WHERE id = ? AND ingestion_ns = ?",
             (self.reading, label.request_id, label.ingestion_ns),
         )
-
-    def left_of(self, reading: int) -> bool:
-        """Whether a label that a former reading gave was not found again."""
-        query = "SELECT 1 FROM label WHERE reading = ?"
-        return self.db.execute(query, (reading,)).fetchone() is not None
 
     def begin_file(self, name: str) -> int | None:
         """Notes, for good, which labels the next file will hold; None when nothing waits."""

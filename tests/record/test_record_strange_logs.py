@@ -496,3 +496,25 @@ def test_a_sink_whose_writer_has_ended_does_not_end_well(tmp_path, connect):  # 
         with sink(tmp_path / "t") as (second, _):
             assert second.wait(timeout=60) == 2
             assert "another import is writing there" in second.stderr.read()
+
+
+def test_a_file_that_grew_while_it_was_read_again_has_no_duplicates(tmp_path, monkeypatch):
+    from harness.record.importers import run as running
+
+    monkeypatch.setattr(running, "_COMMIT_RECORDS", 2)
+    rows = [plain_row(i) for i in "abcdef"]
+    run("table", write_lines(tmp_path / "x.jsonl", rows[:4]), tmp_path / "t")
+    take, taken = running.take, []
+
+    def killed(*arguments):
+        taken.append(arguments)
+        if len(taken) > 2:
+            raise KeyboardInterrupt
+        return take(*arguments)
+
+    monkeypatch.setattr(running, "take", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("table", write_lines(tmp_path / "x.jsonl", rows[:5]), tmp_path / "t")
+    monkeypatch.setattr(running, "take", take)
+    report = run("table", write_lines(tmp_path / "x.jsonl", rows), tmp_path / "t")
+    assert (report.records, report.written, report.duplicates) == (6, 6, 0)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from harness.core.errors import TrafficError
 from harness.core.places import Place
@@ -70,6 +70,9 @@ class Ledger:
     Raises:
       TrafficError: the file is damaged, or another import uses it.
     """
+
+    GIVEN: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """(table, column) of what is staged and the reading that gave it."""
 
     def __init__(self, path: Path, tables: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,6 +193,8 @@ class Ledger:
             self.other_terms = False
             return None if whole else int(records)
         (last,) = self.db.execute("SELECT coalesce(max(reading), 0) FROM source").fetchone()
+        if row and not row[3] and row[5] is not None:
+            self._merge(row[5], row[4])
         self._reading, self._former = int(last) + 1, row[4] if row else None
         self.other_terms = bool(row) and row[1] != how
         self.db.execute(
@@ -230,7 +235,23 @@ class Ledger:
 
     def left_of(self, reading: int) -> bool:
         """Whether something of a former reading was not found again."""
-        raise NotImplementedError
+        return any(
+            self.db.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", (reading,)).fetchone()  # noqa: S608 - fixed names
+            for table, column in self.GIVEN
+        )
+
+    def _merge(self, former: int, reading: int) -> None:
+        """A reading that was cut off and what it had not found again become one."""
+        for table, column in (*self.GIVEN, ("refused", "reading")):
+            self.db.execute(
+                f"UPDATE {table} SET {column} = ? WHERE {column} = ?",  # noqa: S608 - fixed names
+                (reading, former),
+            )
+        self.db.execute(
+            "INSERT INTO count SELECT ?, name, n FROM count WHERE reading = ? "
+            "ON CONFLICT(reading, name) DO UPDATE SET n = n + excluded.n", (reading, former),
+        )  # fmt: skip
+        self.db.execute("DELETE FROM count WHERE reading = ?", (former,))
 
     def is_own(self, reading: int | None) -> bool:
         """Whether the file that is read now gave this before; it is told once of each."""

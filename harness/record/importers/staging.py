@@ -54,6 +54,8 @@ class Staging(Ledger):
       TrafficError: the file is damaged, or another import uses it.
     """
 
+    GIVEN = (("exchange", "request_reading"), ("exchange", "response_reading"))
+
     def __init__(self, path: Path) -> None:
         super().__init__(path, _TABLES)
 
@@ -102,11 +104,6 @@ class Staging(Ledger):
                     f"UPDATE exchange SET {name}_reading = ? WHERE model = ? AND id = ?",  # noqa: S608 - two fixed names
                     (self.reading, part.model, part.id),
                 )
-
-    def left_of(self, reading: int) -> bool:
-        """Whether a side that a former reading gave was not found again."""
-        query = "SELECT 1 FROM exchange WHERE request_reading = ? UNION ALL SELECT 1 FROM exchange WHERE response_reading = ?"
-        return self.db.execute(query, (reading, reading)).fetchone() is not None
 
     def _insert(
         self, part: Part, bodies: Bodies, sides: int, shas: tuple[bytes | None, bytes | None]
