@@ -18,7 +18,10 @@ UNLIMITED = (
     ("grpc.http2.max_frame_size", 1 << 20),
 )
 """A message that client and server agree on is not the proxy's to refuse; larger windows and frames than
-HTTP/2's first ones spare a tenth of the processor time of 150 KB messages."""
+HTTP/2's first ones spare a tenth of the processor time of 150 KB messages. Tried on those, and within the
+noise: frames of 16 MB, read chunks of 256 KB and more, a larger write buffer, no bandwidth probes, the
+throughput target, grpc's own experiments; threads in the place of asyncio cost a fifth more. A proxy of
+grpc.aio that does nothing but pass them takes 0.50 to 0.55 ms each, and this one 0.55 to 0.65 ms."""
 
 METHODS_KEPT = 256
 """Names of methods that are remembered: clients may send any number of them."""
