@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from harness.core.graphs import Constant, Graph, Node
 from harness.diff.graph_hashes import COMMUTATIVE, without_aliases
-from harness.diff.graph_match import GraphMatch
+from harness.diff.graph_match import GraphMatch, Tier
 
 
 class ChangeKind(enum.StrEnum):
@@ -117,6 +117,9 @@ class Regions:
         self._chosen_by = chosen_by or {}
         known = {p.baseline: p.candidate for p in match.pairs if p.baseline in compared}
         self._anchors = {**known, **inputs}
+        identical = {p.baseline for p in match.pairs if p.tier is Tier.IDENTICAL}
+        self._unsure = {ours for ours in known if ours not in identical and ours not in inputs}
+        """Equal within a tolerance, perhaps, but not the same computation."""
         self._anchored_new = {theirs: ours for ours, theirs in self._anchors.items()}
         self._constants: tuple[dict[str, Constant], dict[str, Constant]] = (
             {c.name: c for c in self._old.constants},
@@ -175,6 +178,8 @@ class Regions:
             if ours_nodes or theirs_nodes
             else self._constant_changes((tensor, theirs), f"Constant → {tensor}")
         )
+        if not changes:
+            changes = self._farther_changes(tensor, theirs)
         return Divergence(
             baseline=tensor,
             candidate=theirs,
@@ -186,6 +191,20 @@ class Regions:
             changes=changes[:MOST_CHANGES],
             cause=Cause.NONDETERMINISTIC if noisy else _cause(changes),
         )
+
+    def _farther_changes(self, tensor: str, theirs: str) -> tuple[Change, ...]:
+        """What differs before equal tensors that are not the same computation on both sides.
+
+        A change whose effect is within the tolerance there may be beyond it one operator later.
+        """
+        passed = {self._anchors[ours] for ours in self._unsure}
+        sure = (
+            {a: b for a, b in self._anchors.items() if a not in self._unsure},
+            {b: a for b, a in self._anchored_new.items() if b not in passed},
+        )
+        ours_nodes, _ = _region(self._old, self._copies.get(tensor, tensor), sure[0])
+        theirs_nodes, _ = _region(self._new, self._new_copies.get(theirs, theirs), sure[1])
+        return self._changes(ours_nodes, theirs_nodes)
 
     def _between(self, side: int, tensor: str) -> tuple[list[Node], tuple[str, ...]]:
         """Nodes from the nearest compared tensors to this one, a last copy included, and the former."""

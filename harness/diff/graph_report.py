@@ -100,6 +100,10 @@ class FirstDivergence:
     """Feeding this tensor alone, per output that differs."""
     worst: tuple[WorstRow, ...] = ()
     """Rows that differ most, the furthest first; () for tensors without a value a row."""
+    unfed: str = ""
+    """Why its values were not fed in, as a sentence's end; "" = they were, or no output differs."""
+    is_output: bool = False
+    """It is an output itself: nothing comes after it that feeding could mend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,40 +176,83 @@ def _first(report: GraphReport, first: FirstDivergence) -> Finding:
         f"the graphs part at {named}: {state.differing:,} of {state.rows:,} rows differ, {after}",
         *([first.relation] if first.relation else []),
         *([told(d)] if d.changes else [_WORDS[d.cause]]),
-        *_proofs(first.proofs or report.proofs),
+        *_proven(report, first),
     ]
-    harmless = not report.outputs_differ
+    harmless, refitted = not report.outputs_differ, d.cause is Cause.WEIGHTS
     if harmless:
         parts.append("the outputs agree all the same")
     return Finding(
         kind=f"first_divergence_{d.cause.value}",
-        severity=Severity.INFO if harmless or d.cause is Cause.WEIGHTS else Severity.WARNING,
+        severity=Severity.INFO if harmless or refitted else Severity.WARNING,
         where=d.baseline,
         what="; ".join(parts),
-        remedy=_REMEDIES[d.cause],
+        remedy=_ONE_NUMBER if refitted and first.relation else _REMEDIES[d.cause],
         requests=first.requests,
     )
 
 
-def _proofs(proofs: Sequence[PatchProof]) -> list[str]:
+def _proven(report: GraphReport, first: FirstDivergence) -> list[str]:
+    """What feeding showed of one tensor of the frontier: by itself, and with all others."""
+    if first.is_output:
+        return ["it is an output itself, so nothing comes after it"]
+    if first.unfed:
+        return [f"not proven by patching: {first.unfed}"]
+    unfed = sum(bool(d.unfed) and not d.is_output for d in report.divergences)
+    alone = {proof.output: proof for proof in first.proofs}
     said = []
-    for proof in proofs[:_TOLD]:
-        if proof.restored:
+    for joint in report.proofs[:_TOLD]:
+        own = alone.get(joint.output) or (joint if len(joint.tensors) == 1 else None)
+        if own is not None and own.restored:
             said.append(
-                f"with the baseline's values fed in there, {proof.output} is equal in all "
-                f"{proof.rows:,} rows: this is the whole cause"
+                f"with the baseline's values fed in there, {own.output} is equal in all "
+                f"{own.rows:,} rows: this is the whole cause"
             )
-        elif proof.after < proof.before:
-            said.append(
-                f"with the baseline's values fed in there, {proof.after:,} instead of "
-                f"{proof.before:,} rows of {proof.output} differ: there is another cause"
-            )
+        elif len(joint.tensors) > 1:
+            said.append(_fed_together(first, joint, own, unfed))
         else:
-            said.append(
-                f"feeding the baseline's values in there does not mend {proof.output}: what comes "
-                "after differs, too"
-            )
+            said.append(_fed_alone(joint, unfed))
     return said
+
+
+def _fed_alone(proof: PatchProof, unfed: int) -> str:
+    """The only tensor that was fed, and an output that it does not mend wholly."""
+    if proof.after < proof.before:
+        why = _not_fed(unfed) or "there is another cause"
+        return (
+            f"with the baseline's values fed in there, {proof.after:,} instead of "
+            f"{proof.before:,} rows of {proof.output} differ: {why}"
+        )
+    why = _not_fed(unfed) or "what comes after differs, too"
+    return f"feeding the baseline's values in there does not mend {proof.output}: {why}"
+
+
+def _fed_together(
+    first: FirstDivergence, joint: PatchProof, own: PatchProof | None, unfed: int
+) -> str:
+    others = [name for name in joint.tensors if name != first.divergence.baseline]
+    with_them = f"with the baseline's values fed in there and at {_some(others)} together"
+    alone = (
+        "which of them matter was not tried one by one"
+        if own is None
+        else f"fed there alone, {own.after:,} of {own.before:,} differing rows still differ"
+    )
+    if joint.restored:
+        return (
+            f"{with_them}, {joint.output} is equal in all {joint.rows:,} rows: together these are "
+            f"the whole cause ({alone})"
+        )
+    why = _not_fed(unfed) or "there is another cause"
+    return (
+        f"{with_them}, {joint.after:,} instead of {joint.before:,} rows of {joint.output} differ: "
+        f"{why} ({alone})"
+    )
+
+
+def _not_fed(count: int) -> str:
+    """Why a proof is not complete; "" = it is."""
+    if not count:
+        return ""
+    return f"{count:,} other first difference{'s were' if count > 1 else ' was'} not fed"
 
 
 def _change(change: Change) -> str:
@@ -213,17 +260,29 @@ def _change(change: Change) -> str:
         case ChangeKind.OPERATOR:
             return f"{change.node} is made by {change.candidate}"
         case ChangeKind.ATTRIBUTE | ChangeKind.CONSTANT | ChangeKind.WEIGHTS:
-            word = change.kind.value
+            alone = change.kind is ChangeKind.WEIGHTS and _one_number(change.baseline)
+            word = "constant" if alone else change.kind.value
             before, after = change.baseline or "absent", change.candidate or "absent"
             if before == after:
                 return f"{word} {change.name} of {change.node} has other values ({after})"
             return f"{word} {change.name} of {change.node}: {before} → {after}"
         case ChangeKind.INPUTS:
-            return f"{change.node} reads {change.candidate} instead of {change.baseline}"
+            before, after = change.baseline or "nothing", change.candidate or "nothing"
+            other = ", and the candidate's is another tensor"
+            return f"{change.node} reads {after}" + (
+                other if before == after else f" instead of {before}"
+            )
         case ChangeKind.ADDED:
             return f"{change.node} is new"
         case ChangeKind.REMOVED:
             return f"{change.node} is gone"
+
+
+def _one_number(text: str) -> bool:
+    """Whether a constant's text is of a single number: `float[1, 1] [2]`."""
+    shape, _, values = text.partition(" ")
+    sizes = shape.partition("[")[2].rstrip("]")
+    return bool(values) and "," not in values and sizes.replace("1", "").strip(", ") == ""
 
 
 def _some(names: Sequence[str]) -> str:
@@ -238,6 +297,10 @@ _WORDS = {
     Cause.WEIGHTS: "constants differ",
     Cause.GRAPH: "the operators differ",
 }
+_ONE_NUMBER = (
+    "A retrain may refit a number like this; where it is a unit, an offset or a threshold, both versions "
+    "should hold the same one."
+)
 _REMEDIES = {
     Cause.RUNTIME: "Compare the runtimes: version, build and machine.",
     Cause.NONDETERMINISTIC: "Fix the seed or take the random operator out before comparing versions.",

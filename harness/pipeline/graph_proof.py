@@ -18,6 +18,8 @@ from harness.pipeline.graph_rows import worst_rows
 from harness.sandbox.graph_edits import PATCH_SUFFIX
 from harness.sandbox.tracing import Edit, Edited
 
+MOST_PATCHED = 16
+"""Frontier tensors that are looked at closely and fed."""
 MOST_ALONE = 4
 """Of so many frontier tensors at most, each is fed alone, too."""
 _SHOWN_COLUMNS = 8
@@ -56,6 +58,7 @@ class Closer:
         self.problems: list[str] = []
         """Why a proof could not be made, as sentences."""
         self._found: list[Divergence] = []
+        self._fed: list[Divergence] = []
         self._ours: list[Values] = []
         self._theirs: list[Values] = []
 
@@ -80,12 +83,17 @@ class Closer:
         return {name: trace for name, trace in found.items() if trace.compared}
 
     def look(self, found: Sequence[Divergence]) -> None:
-        """Fetches the values of the frontier.
+        """Fetches the values of the frontier, of its first MOST_PATCHED tensors.
+
+        Args:
+          found: the frontier, in topological order.
 
         Raises:
           GraphPassError: a version that ran before fails now.
         """
-        self._found = list(found)
+        self._found = [d for d in found if d.baseline in self._traces][:MOST_PATCHED]
+        self._fed = [d for d in self._found if not self._unfed(d)]
+        found = self._found
         if found:
             # With the outputs, which the proofs need: each look may cost two processes a side.
             ends = (dict(self._outputs), dict(self._outputs).values())
@@ -97,7 +105,7 @@ class Closer:
     def first(self, divergence: Divergence) -> FirstDivergence:
         """One frontier tensor with its relation and, when there are few, its own proof."""
         looked = divergence in self._found
-        alone = looked and 1 < len(self._found) <= MOST_ALONE
+        alone = divergence in self._fed and 1 < len(self._fed) <= MOST_ALONE
         trace = self._traces[divergence.baseline]
         by_row = trace.rows == len(self._ids)
         ids = dict.fromkeys(self._ids[row] for row in trace.examples) if by_row else {}
@@ -107,11 +115,23 @@ class Closer:
             requests=tuple(ids),
             worst=self._worst(divergence) if looked else (),
             proofs=self._proofs([divergence]) if alone else (),
+            unfed=self._unfed(divergence) if self._outputs else "",
+            is_output=divergence.baseline in dict(self._outputs),
         )
+
+    def _unfed(self, divergence: Divergence) -> str:
+        """Why a tensor is not fed; "" = it is."""
+        if divergence not in self._found:
+            return f"only the first {len(self._found)} first differences were fed"
+        if divergence.baseline in dict(self._outputs):
+            return "it is an output itself"
+        if divergence.candidate in self._laid[1].conditions():
+            return "it chooses which branch runs, and the branch was laid open as it was taken"
+        return ""
 
     def together(self) -> tuple[PatchProof, ...]:
         """The whole frontier fed at once."""
-        return self._proofs(self._found)
+        return self._proofs(self._fed)
 
     def _by_row(self, divergence: Divergence) -> tuple[Array, Array] | None:
         """Both sides' values, for tensors with a row per request row."""

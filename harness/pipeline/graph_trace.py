@@ -41,8 +41,6 @@ from harness.pipeline.graph_opening import (
 from harness.pipeline.graph_proof import Closer
 from harness.sandbox.tracing import Edit, Traced
 
-MOST_PATCHED = 16
-"""Frontier tensors that are looked at closely and fed."""
 _MOST_LOOKS = 4
 """Times that whole values may move a frontier that sketches showed."""
 
@@ -228,7 +226,7 @@ class _Tracing:
             running=() if self._sketch else list(zip(self._copies, self._tracers, strict=False)),
         )  # fmt: skip
         found = self._frontier(regions, divergent, closer)
-        closer.look([d for d in found if d.baseline in self._traces][:MOST_PATCHED])
+        closer.look(found)
         firsts = tuple(closer.first(d) for d in found)
         together = closer.together()
         states = self._states()

@@ -123,8 +123,16 @@ def _first(first: Doc, by_name: dict[str, Doc], together: Doc) -> tuple[Cell, ..
         ),
         Cell(text=listed(equal) or "nothing before it", mono=bool(equal)),
         Cell(text=_CAUSES.get(cause, cause), note=first.at("relation").text()),
-        Cell(text="; ".join(proofs) or "–"),
+        Cell(text=_unproven(first) or "; ".join(proofs) or "–"),
     )
+
+
+def _unproven(first: Doc) -> str:
+    """Why nothing was fed in at a tensor; "" = it was."""
+    if first.at("is_output").flag(default=False):
+        return "an output itself: nothing comes after it"
+    why = first.at("unfed").text()
+    return f"not fed: {why}" if why else ""
 
 
 def _proof(proof: Doc) -> str:

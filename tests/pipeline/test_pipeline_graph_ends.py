@@ -6,7 +6,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from harness.bench.operators import Pairs
 from harness.diff.frontier import ChangeKind
-from harness.diff.graph_report import GraphReport, TensorVerdict
+from harness.diff.graph_report import GraphReport, TensorVerdict, findings_from_graph
 
 FLOAT = TensorProto.FLOAT
 FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3) - 2}
@@ -124,6 +124,13 @@ def chosen(bound: float) -> ModelProto:
 
 def test_a_condition_that_differs_is_the_only_first_divergence_not_what_the_branches_make(compared):
     assert firsts(compared(chosen(-9.0), chosen(9.0))) == ["beyond"]
+
+
+def test_a_condition_whose_branch_is_laid_open_is_not_called_fed(compared):
+    report = compared(chosen(-9.0), chosen(9.0))
+    (finding,) = findings_from_graph(report, answers_differ=True)
+    assert "not proven by patching: it chooses which branch runs" in finding.what
+    assert report.proofs == ()
 
 
 def test_a_branch_that_makes_a_sequence_is_looked_into_where_sequences_cannot_be_copied(compared):

@@ -11,6 +11,7 @@ from harness.diff.frontier import Cause
 from harness.diff.graph_report import GraphReport, findings_from_graph
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.graph_opening import GraphPassError, Version
+from harness.pipeline.graph_proof import MOST_PATCHED
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
 
 LIMITS = SandboxPolicy()
@@ -155,6 +156,82 @@ def test_two_causes_are_proven_together_and_each_alone(tmp_path):
     assert [d.divergence.baseline for d in report.divergences] == ["l", "r"]
     assert report.proofs[0].restored
     assert [d.proofs[0].restored for d in report.divergences] == [False, False]
+
+
+def told(report: GraphReport) -> list[str]:
+    return [f.what for f in findings_from_graph(report, answers_differ=True)]
+
+
+def test_of_two_causes_each_finding_tells_the_proof_of_both_and_its_own(tmp_path):
+    old = two_columns(tmp_path / "a.onnx", 2.0, 0.5)
+    report = traced(tmp_path, old, two_columns(tmp_path / "b.onnx", 3.0, 0.7))
+    first, second = told(report)
+    assert "fed in there and at r together, y is equal in all 48 rows: together these are" in first
+    assert "fed in there and at l together, y is equal in all 48 rows: together these are" in second
+    assert f"fed there alone, {report.divergences[0].proofs[0].after} of 48 differing" in first
+    assert not [what for what in (first, second) if "what comes after differs" in what]
+
+
+def many(path: Path, factors: list[float]) -> Path:
+    """y = Σ xᵢ, xᵢ = x · factorᵢ."""
+    names = [f"m{i}" for i in range(len(factors))]
+    muls = [node("Mul", ["x", f"c{i}"], name) for i, name in enumerate(names)]
+    return model(
+        path,
+        [*muls, node("Sum", names, "y")],
+        {f"c{i}": factor for i, factor in enumerate(factors)},
+    )
+
+
+def test_none_of_five_causes_is_called_the_whole_one(tmp_path):
+    factors = [1.0, 2.0, 3.0, 4.0, 5.0]
+    old = many(tmp_path / "a.onnx", factors)
+    report = traced(tmp_path, old, many(tmp_path / "b.onnx", [f + 0.5 for f in factors]))
+    said = told(report)
+    assert len(said) == 5
+    assert all(
+        "together these are the whole cause (which of them matter was not tried" in s for s in said
+    )
+    assert not any("this is the whole cause" in s for s in said)
+
+
+def test_causes_beyond_those_that_are_fed_are_called_unfed(tmp_path):
+    factors = [float(i) for i in range(1, MOST_PATCHED + 3)]
+    old = many(tmp_path / "a.onnx", factors)
+    said = told(traced(tmp_path, old, many(tmp_path / "b.onnx", [f + 0.5 for f in factors])))
+    assert all("2 other first differences were not fed" in s for s in said[:MOST_PATCHED])
+    assert all("only the first 16 first differences were fed" in s for s in said[MOST_PATCHED:])
+    assert not any("what comes after differs" in s for s in said)
+
+
+def test_an_output_that_is_the_first_to_differ_has_nothing_after_it(tmp_path):
+    old = steps(tmp_path / "a.onnx", last="Tanh")
+    report = traced(tmp_path, old, steps(tmp_path / "b.onnx", last="Sigmoid"))
+    (what,) = told(report)
+    assert "it is an output itself, so nothing comes after it" in what
+    assert report.proofs == ()
+
+
+def test_a_change_within_the_tolerance_is_the_cause_of_what_it_grows_to(tmp_path):
+    def far(path: Path, offset: float) -> Path:
+        # 1e-3 in 1e6 is within the tolerance; 1e6 less, it is everything.
+        return model(
+            path,
+            [
+                node("Cast", ["x"], "wide", to=TensorProto.DOUBLE),
+                node("Add", ["wide", "offset"], "moved"),
+                node("Sub", ["moved", "far"], "y"),
+            ],
+            {"offset": np.array(offset), "far": np.array(1e6)},
+            TensorProto.DOUBLE,
+        )
+
+    old = far(tmp_path / "a.onnx", 1e6)
+    report = traced(tmp_path, old, far(tmp_path / "b.onnx", 1e6 + 1e-3))
+    (first,) = report.divergences
+    assert (first.divergence.baseline, first.divergence.last_equal) == ("y", ("moved",))
+    assert first.divergence.cause is Cause.WEIGHTS
+    assert [c.name for c in first.divergence.changes] == ["offset"]
 
 
 def test_what_does_not_fit_into_memory_is_sketched_first_and_looked_at_whole_then(tmp_path):
