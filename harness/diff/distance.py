@@ -28,7 +28,11 @@ import numpy as np
 from harness.core.tensors import Array, Bools, Floats
 
 FLOAT_TOLERANCE = 1e-6
-"""Smallest relative tolerance of float32 and float64 columns: about eight float32 roundings."""
+"""Smallest relative tolerance of float columns: about eight float32 roundings."""
+DOUBLE_TOLERANCE = 1e-12
+"""The same of features that are float64 on both sides, about 4,500 float64 roundings. An hour is 2e-6
+of a time in seconds since 1970, so that float32's tolerance would hide it. Two values that float32
+holds exactly may come from float32: they keep `FLOAT_TOLERANCE`."""
 HALF_TOLERANCE = 2.0 * float(np.finfo(np.float16).eps)
 """Smallest relative tolerance where both sides are float16: two float16 roundings at the scale."""
 FLOOR_FACTOR = 8.0
@@ -92,6 +96,26 @@ def base_tolerance(baseline: np.dtype[np.generic], candidate: np.dtype[np.generi
     return HALF_TOLERANCE if baseline == half and candidate == half else FLOAT_TOLERANCE
 
 
+def feature_tolerance(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> float:
+    """`base_tolerance` of features: `DOUBLE_TOLERANCE` where both sides are float64."""
+    if _doubles(baseline, candidate):
+        return DOUBLE_TOLERANCE
+    return base_tolerance(baseline, candidate)
+
+
+def single_precision(baseline: Array, candidate: Array) -> Bools:
+    """Cells whose two values float32 holds exactly; both arrays of one shape, which is the result's."""
+    exact = np.ones(baseline.shape, dtype=np.bool_)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for side in (baseline, candidate):
+            exact &= side.astype(np.float32) == side
+    return exact
+
+
+def _doubles(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> bool:
+    return baseline == candidate == np.dtype(np.float64)
+
+
 def robust_scale(values: Array) -> float:
     """The scale S of a column: see the module's comment.
 
@@ -123,7 +147,8 @@ def compare_rows(
     Args:
       baseline: shape (R, k).
       candidate: shape (R, k).
-      tolerance: relative, ≥ 0, scalar or shape (k,); only used for floats.
+      tolerance: relative, ≥ 0, scalar or shape (k,); only used for floats; float64 cells that
+        float32 holds exactly get at least `FLOAT_TOLERANCE`.
       scale: the columns' `robust_scale`, ≥ 0, scalar or shape (k,).
 
     Returns:
@@ -151,8 +176,11 @@ def _floats(
         absolute = np.where(finite & ~same, np.abs(after - before), 0.0)
     relative = _relative(absolute, before, after, scale)
     masked = ~finite & ~same
+    beyond = relative > tolerance
+    if _doubles(baseline.dtype, candidate.dtype) and beyond.any():
+        beyond &= ~((relative <= FLOAT_TOLERANCE) & single_precision(before, after))
     return RowDifference(
-        mismatch=masked | (relative > tolerance),
+        mismatch=masked | beyond,
         masked=masked,
         absolute=absolute,
         relative=relative,

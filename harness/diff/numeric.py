@@ -23,6 +23,7 @@ _SECOND = 0.01
 _INTEGER_RANGE = 100.0
 """Integers over a range this wide may have been rounded after scaling."""
 _DECIMALS = 5
+_STEPS = {10.0: "tens", 100.0: "hundreds", 1000.0: "thousands"}
 _CLUSTERS = 6
 _LAGS = 50
 _CHECKED = 30
@@ -36,26 +37,39 @@ def rounded(pairs: Pairs) -> Relation | None:
     if pairs.explained(pairs.baseline) >= ENOUGH:
         text = "candidate = baseline within twice the tolerance (rounding)"
         return Relation(kind=RelationKind.PRECISION, value=None, share=1.0, text=text)
-    if pairs.whole or pairs.distinct() < _CONFIRMED_ONE:
+    if pairs.distinct() < _CONFIRMED_ONE:
         return None
     before = pairs.baseline
-    with np.errstate(over="ignore", invalid="ignore"):
-        ways: list[tuple[str, Floats]] = [
-            ("rounded to float16", before.astype(np.float16).astype(np.float64)),
-            ("rounded to bfloat16", _bfloat16(before)),
-            ("cut off to whole numbers", np.trunc(before)),
-            ("rounded down to whole numbers", np.floor(before)),
-        ]
-    ways += [
-        (f"rounded to {k} decimals" if k else "rounded to whole numbers", np.round(before, k))
-        for k in range(_DECIMALS)
-    ]
-    for words, predicted in ways:
+    for words, predicted in (() if pairs.whole else _fewer_digits(before)) + _in_steps(before):
         share = pairs.explained(predicted)
         if share >= ENOUGH:
             text = f"candidate = baseline {words}"
             return Relation(kind=RelationKind.PRECISION, value=None, share=share, text=text)
     return None
+
+
+def _fewer_digits(before: Floats) -> tuple[tuple[str, Floats], ...]:
+    """Ways to round numbers that are not whole, and what comes of it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (
+            ("rounded to float32", before.astype(np.float32).astype(np.float64)),
+            ("rounded to float16", before.astype(np.float16).astype(np.float64)),
+            ("rounded to bfloat16", _bfloat16(before)),
+            ("cut off to whole numbers", np.trunc(before)),
+            ("rounded down to whole numbers", np.floor(before)),
+            ("rounded up to whole numbers", np.ceil(before)),
+            ("rounded to whole numbers", np.round(before)),
+            *((f"rounded to {k} decimals", np.round(before, k)) for k in range(1, _DECIMALS)),
+        )
+
+
+def _in_steps(before: Floats) -> tuple[tuple[str, Floats], ...]:
+    """Rounding to tens and more, down or to the nearest; of whole numbers, too."""
+    found = []
+    for step, words in _STEPS.items():
+        found.append((f"rounded to {words}", np.round(before / step) * step))
+        found.append((f"rounded down to {words}", np.floor(before / step) * step))
+    return tuple(found)
 
 
 def sign(pairs: Pairs) -> Relation | None:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.diff.distance import FLOAT_TOLERANCE, single_precision
 
 ENOUGH = 0.99
 """Share of the differing rows that a relation must explain."""
 SLACK = 2.0
 """A fitted relation may miss by this many tolerances: the fitted constant carries noise too."""
+_LEAST = 1e-9
+"""Smallest relative tolerance of a fitted relation: fits are not exact to float64's last digits."""
 MANY = 16
 """More distinct values than any rule asks for."""
 Vocabularies = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
@@ -109,7 +112,10 @@ class Pairs:
         size = np.abs(after[np.isfinite(after)])
         reach = max(scale, float(np.quantile(size, ENOUGH)) if len(size) else 0.0)
         own = np.fmax(np.abs(before), np.abs(after))
-        slack = SLACK * max(tolerance, 1e-9) * np.fmax(reach, np.where(np.isfinite(own), own, 0.0))
+        relative = np.full(len(before), max(tolerance, _LEAST))
+        if tolerance < FLOAT_TOLERANCE and not whole:
+            relative[single_precision(before, after)] = FLOAT_TOLERANCE
+        slack = SLACK * relative * np.fmax(reach, np.where(np.isfinite(own), own, 0.0))
         return cls(
             baseline=before,
             candidate=after,

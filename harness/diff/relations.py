@@ -15,7 +15,13 @@ import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
 from harness.diff.codes import name_words, permuted
-from harness.diff.distance import Comparison, compare_rows, comparison, robust_scale
+from harness.diff.distance import (
+    Comparison,
+    compare_rows,
+    comparison,
+    feature_tolerance,
+    robust_scale,
+)
 from harness.diff.fills import clipped, filled
 from harness.diff.numeric import (
     affine,
@@ -58,7 +64,7 @@ def name_relation(
     baseline: Array,
     candidate: Array,
     *,
-    tolerance: float = 1e-6,
+    tolerance: float | None = None,
     scale: float | None = None,
     vocabularies: Vocabularies = (None, None),
     order: Ints | None = None,
@@ -68,7 +74,7 @@ def name_relation(
     Args:
       baseline: shape (r,), any dtype.
       candidate: shape (r,), the same rows.
-      tolerance: relative; differences within are none.
+      tolerance: relative; differences within are none; None = `feature_tolerance` of the types.
       scale: reference magnitude of the column; None = its `robust_scale`.
       vocabularies: words in code order, baseline's and candidate's, for columns of codes.
       order: position in time of each row, shape (r,); None = unknown, then staleness is not tried.
@@ -78,6 +84,8 @@ def name_relation(
     """
     if len(baseline) == 0:
         return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text="no rows")
+    if tolerance is None:
+        tolerance = feature_tolerance(baseline.dtype, candidate.dtype)
     match comparison(baseline.dtype, candidate.dtype):
         case Comparison.WORDS:
             return name_words(baseline, candidate)

@@ -10,7 +10,12 @@ import numpy as np
 from harness.core.errors import GateError
 from harness.core.tensors import Array, Bools, Floats, Ints, holds_nested, same_bits
 from harness.diff.columns import Aligned, ComparedRows, Keys, aligned, column_name
-from harness.diff.distance import RowDifference, base_tolerance, compare_rows
+from harness.diff.distance import (
+    RowDifference,
+    base_tolerance,
+    compare_rows,
+    feature_tolerance,
+)
 from harness.diff.floor import ColumnFloor
 from harness.diff.nested import LaidOut, laid_out
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
@@ -169,7 +174,8 @@ class TensorTally:
         more = len(pair.labels) - len(self.labels)
         self.labels = pair.labels
         self._wide = pair.wide
-        self._base = base_tolerance(before, after)
+        base = base_tolerance if self.kind == "output" else feature_tolerance
+        self._base = base(before, after)
         self._set_measures()
         self._max_abs = np.pad(self._max_abs, (0, more))
         self._max_rel = np.pad(self._max_rel, (0, more))

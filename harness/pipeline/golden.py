@@ -290,5 +290,6 @@ def _difference(name: str, logged: Array, now: Array) -> str:
     ).text.replace("candidate", "now").replace("baseline", "then")  # fmt: skip
     return (
         f"{name} differs in {int(wrong.any(axis=1).sum())} of {len(before)} rows, first in row {row}: "
-        f"{before[row, column]} then, {after[row, column]} now ({relation})"
+        f"{before[row, column]} then, {after[row, column]} now ({relation}; "
+        f"{ROUNDING:.1%} of a column's scale is allowed)"
     )

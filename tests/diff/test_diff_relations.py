@@ -23,7 +23,27 @@ def f32(values):
     return np.asarray(values, dtype=np.float32)
 
 
+SECONDS = 1.6e9 + np.random.default_rng(8).uniform(0, 1e7, N)
+
+
 PLANTED = {
+    "double, a quarter of an hour": (SECONDS, SECONDS + 900, Kind.SHIFTED, 900.0),
+    "double to float32": (SECONDS, SECONDS.astype(np.float32).astype(float), Kind.PRECISION, None),
+    "double, daylight saving": (
+        SECONDS,
+        SECONDS - np.where(SUMMER, 7200, 3600),
+        Kind.SHIFTED,
+        -7200.0,
+    ),
+    "double, whole days": (
+        86400.0 * (18_000 + CODE),
+        86400.0 * (18_000 + CODE) + 900,
+        Kind.SHIFTED,
+        900.0,
+    ),
+    "rounded up": (TEMP, np.ceil(TEMP), Kind.PRECISION, None),
+    "to tens": (TEMP, f32(np.round(TEMP / 10) * 10), Kind.PRECISION, None),
+    "to hundreds, whole": (MILES.astype(int), MILES.astype(int) // 100 * 100, Kind.PRECISION, None),
     "local hour to UTC": (HOUR, f32((HOUR + 4) % 24), Kind.CYCLIC_SHIFT, 4.0),
     "UTC to local hour": (HOUR, f32((HOUR - 8) % 24), Kind.CYCLIC_SHIFT, -8.0),
     "daylight saving": (
@@ -246,3 +266,19 @@ ENDLESS = np.where(np.arange(N) % 9 == 0, np.float32(np.inf), f32((TEMP - 60) / 
 )
 def test_infinity_equals_itself_alone(candidate, kind):
     assert name_relation(ENDLESS, candidate).kind == kind
+
+
+def test_float64_that_holds_float32_values_has_the_noise_of_float32():
+    values = TEMP.astype(float)
+    noisy = f32(TEMP * (1 + 2e-7)).astype(float)
+    assert (values != noisy).any()
+    assert name_relation(values, noisy).kind == Kind.EQUAL
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), step=st.sampled_from([1.0, 10.0, 100.0]))
+def test_noise_of_the_size_of_a_step_is_no_rounding(seed, step):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 500, 300)
+    found = name_relation(values, values + rng.uniform(-step / 2, step / 2, 300))
+    assert found.kind == Kind.OTHER
