@@ -44,6 +44,7 @@ from harness.diff.tally import TensorTally, floors_by_column, not_compared
 
 RAW = "raw"
 FITTED = "fitted"
+INPUT = "input"
 ONLY_BASELINE = "only the baseline declares it"
 ONLY_CANDIDATE = "only the candidate declares it"
 
@@ -117,6 +118,7 @@ class FeatureDiff:
         floors = floors_by_column(floor.features)
         self._raw = [(b, TensorTally(a, RAW, floors, expected_changes)) for a, b in self.match.raw]
         self._fitted = [(b, TensorTally(a, FITTED, floors, ())) for a, b in self.match.fitted]
+        self._inputs: dict[str, TensorTally] = {}
         self._only_fitted = only_fitted(baseline_graph, candidate_graph)
         self._expected = tuple(expected_changes)
         self._words = (dict(baseline_graph.vocabularies), dict(candidate_graph.vocabularies))
@@ -156,6 +158,7 @@ class FeatureDiff:
             marked = tally.update(ours, other, view)
             if marked is not None and tally.kind == RAW:
                 mismatch |= marked
+        self._note_inputs(pair.requests.inputs, view)
         self._requests += int(ok.sum())
         self._mismatched += int(mismatch.sum())
         whole = there and not self._without_partner()
@@ -167,6 +170,15 @@ class FeatureDiff:
         missing: Bools = np.array(lost, dtype=np.bool_).reshape(-1, 2)
         self._lost = self._lost + requests * missing
         return not missing[self._counts].any()
+
+    def _note_inputs(self, inputs: Tensors, view: ComparedRows) -> None:
+        """Keeps the beginning of number inputs of one column: a scaler may act on one directly."""
+        declared = {name for name, _ in self.match.raw}
+        for name, values in inputs.items() if self._fitted else ():
+            column = values.ndim == 1 or values.shape[1:] == (1,)
+            if column and values.dtype.kind in "iuf" and name not in declared:
+                tally = self._inputs.setdefault(name, TensorTally(name, INPUT, {}, ()))
+                tally.update(values, values, view)
 
     def _note_order(self, seq: Ints, view: ComparedRows) -> None:
         """Keeps the sampled beginning's place in time, for staleness."""
@@ -198,7 +210,7 @@ class FeatureDiff:
             unproven=self._unproven(),
             refits=refits(
                 [tally for _, tally in self._fitted],
-                [tally for _, tally in self._raw],
+                [*(tally for _, tally in self._raw), *self._inputs.values()],
                 self.match.raw,
                 self._words,
             ),
@@ -290,13 +302,18 @@ class FeatureDiff:
     def state(self) -> State:
         """Everything so far, as arrays without objects."""
         state: State = {
-            "head": bytes_from_value([self._answered, self._requests, self._mismatched]),
+            "head": bytes_from_value(
+                [self._answered, self._requests, self._mismatched, list(self._inputs)]
+            ),
             "lost": self._lost,
             "order": np.concatenate(self._order) if self._order else np.zeros(0, dtype=np.int64),
         }
-        for i, (_, tally) in enumerate((*self._raw, *self._fitted)):
+        for i, tally in enumerate(self._tallies()):
             state |= under(str(i), tally.state())
         return state
+
+    def _tallies(self) -> list[TensorTally]:
+        return [*(tally for _, tally in (*self._raw, *self._fitted)), *self._inputs.values()]
 
     @classmethod
     def from_state(
@@ -310,11 +327,12 @@ class FeatureDiff:
     ) -> FeatureDiff:
         """Continues from `state()`; the other arguments as in the first construction."""
         diff = cls(floor, baseline_graph, candidate_graph, expected_changes, mapping)
-        diff._answered, diff._requests, diff._mismatched = value_from_bytes(state["head"])
+        diff._answered, diff._requests, diff._mismatched, inputs = value_from_bytes(state["head"])
+        diff._inputs = {name: TensorTally(name, INPUT, {}, ()) for name in inputs}
         diff._lost = state["lost"].astype(np.int64)
         diff._order = [state["order"].astype(np.int64)]
         diff._ordered = len(state["order"])
-        for i, (_, tally) in enumerate((*diff._raw, *diff._fitted)):
+        for i, tally in enumerate(diff._tallies()):
             tally.restore(inside(str(i), state))
         return diff
 

@@ -1,7 +1,7 @@
 """Fitted constants that changed: what fills a gap, what is taken away, what is divided by, which words.
 
 They are read off the values, not off the graph, so that the converter does not matter. A fitted
-column that is a straight line of a raw feature gives its scaler (x − offset) / scale; where the raw
+column that is a straight line of a raw feature or an input gives its scaler (x − offset) / scale; where the raw
 feature has no value, the column shows the fill, which the line takes back to the feature's own unit.
 Each side's line is over its own raw values: a fault upstream does not look like another constant.
 """
@@ -40,7 +40,7 @@ def refits(
 
     Args:
       fitted: matched tensors after fitted constants.
-      raw: matched raw features, of the same requests.
+      raw: matched raw features and number inputs, of the same requests.
       pairs: (baseline's, candidate's) names of the raw features.
       words: vocabularies of baseline and candidate.
 
@@ -48,7 +48,7 @@ def refits(
       One entry a constant, the first column that shows it.
     """
     found: dict[tuple[str, str], Refit] = {}
-    features = [tally for tally in raw if tally.flat and _numbers(tally)]
+    features = [tally for tally in raw if _columns(tally) == 1]
     for tally in fitted:
         for index in range(_columns(tally)):
             for refit in _of_column(tally, index, features):
@@ -91,7 +91,7 @@ def _of_column(tally: TensorTally, index: int, features: Sequence[TensorTally]) 
         constants = [(FILL, fills[0], fills[1])]
         if both != (_AS_IT_IS, _AS_IT_IS):
             (slope, at), (new_slope, new_at) = both
-            constants += [(OFFSET, -at / slope, -new_at / new_slope)]
+            constants += [(OFFSET, 0.0 - at / slope, 0.0 - new_at / new_slope)]
             constants += [(SCALE, 1 / slope, 1 / new_slope)]
         label = tally.labels[index]
         return [
