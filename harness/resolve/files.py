@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.core.errors import ResolveError
 from harness.core.models import PinnedModel
 from harness.resolve.digest import ModelContent, external_data_names, model_content
 from harness.resolve.golden import pin_golden
+from harness.resolve.recorded_files import yaml_from_file
 from harness.resolve.requirements import Recorded, recorded_beside, recorded_in_folder
 from harness.resolve.tags import training_cutoff_ns
 
 MODEL_FILE = "model.onnx"
 METADATA_FILE = "MLmodel"
-_METADATA_LIMIT_BYTES = 1 << 20
+_LONGEST_NAME = 1000
+_LONGEST_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,13 +153,7 @@ def _folder_source(folder: Path, where: str) -> ModelSource:
             f"the model was not logged as ONNX (flavors: {has})",
             "Log it with mlflow.onnx.log_model, or export it to ONNX first.",
         )
-    model = (folder / str(onnx.get("data") or MODEL_FILE)).resolve()
-    if not model.is_relative_to(folder) or not model.is_file():
-        raise ResolveError(
-            where,
-            f"{METADATA_FILE} names the model file '{onnx.get('data')}', which is not in the folder",
-            "Log or copy the model again.",
-        )
+    model = _named_model(folder, onnx.get("data"), where)
     extra = metadata.get("metadata")
     return ModelSource(
         model=_not_empty(model, where),
@@ -172,18 +166,26 @@ def _folder_source(folder: Path, where: str) -> ModelSource:
 
 def _mlmodel(path: Path, where: str) -> dict[str, Any]:
     """Reads an MLmodel file as a mapping."""
-    if path.stat().st_size > _METADATA_LIMIT_BYTES:
-        raise ResolveError(where, f"{METADATA_FILE} is larger than 1 MiB", "Log the model again.")
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise ResolveError(
-            where, f"{METADATA_FILE} is no YAML ({first})", "Log the model again."
-        ) from error
+    found = yaml_from_file(path, where)
     if not isinstance(found, dict):
         raise ResolveError(where, f"{METADATA_FILE} holds no mapping", "Log the model again.")
     return found
+
+
+def _named_model(folder: Path, given: object, where: str) -> Path:
+    """The file that an MLmodel file names as the model."""
+    name = given or MODEL_FILE
+    # A longer name, or one with a control character, is no file's; some cannot even be asked for.
+    if isinstance(name, str) and len(name) <= _LONGEST_NAME and name.isprintable():
+        model = (folder / name).resolve()
+        if model.is_relative_to(folder) and model.is_file():
+            return model
+    shown = "".join(filter(str.isprintable, str(name)[:_LONGEST_SHOWN]))
+    raise ResolveError(
+        where,
+        f"{METADATA_FILE} names the model file '{shown}', which is not in the folder",
+        "Log or copy the model again.",
+    )
 
 
 def _not_empty(model: Path, where: str) -> Path:
@@ -198,12 +200,20 @@ def _refuse_links_out(folder: Path, where: str) -> None:
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
             entry = Path(root) / name
-            if entry.is_symlink() and not entry.resolve().is_relative_to(folder):
+            if entry.is_symlink() and not _leads_into(entry, folder):
                 raise ResolveError(
                     where,
-                    f"{entry.relative_to(folder)} is a link that leaves the folder",
+                    f"{entry.relative_to(folder)} is a link that leaves the folder or leads nowhere",
                     "Replace the link by the file it points to.",
                 )
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    """Whether a link leads to something in the folder; one that leads in a circle does not."""
+    try:
+        return link.resolve().is_relative_to(folder)
+    except RuntimeError:
+        return False
 
 
 def _copy_files(model: Path, home: Path, where: str) -> Path:

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.core.errors import ResolveError
+from harness.resolve.recorded_files import text_from_file, yaml_from_file
 
 REQUIREMENTS_FILE = "requirements.txt"
 _CONDA_FILE = "conda.yaml"
 _PYTHON_FILE = "python_env.yaml"
-_LIMIT_BYTES = 1 << 20
+_MOST_LINES = 2000
+_LONGEST_LINE = 1000
+"""Characters of a requirement without its hashes."""
+_REMEDY = "Correct the version's requirements and log the model again."
 _MLFLOW_OWN = {"mlflow", "mlflow-skinny", "mlflow-tracing"}
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 _PYTHON = re.compile(r"^\d+\.\d+(\.\d+)?$")
@@ -47,14 +49,14 @@ def recorded_in_folder(folder: Path, where: str) -> Recorded:
       ResolveError: a file is there and cannot be read.
     """
     conda = _dependencies(folder / _CONDA_FILE, where)
-    given = _text(folder / REQUIREMENTS_FILE, where)
+    given = text_from_file(folder / REQUIREMENTS_FILE, where)
     if given is None:
         pip = [d.get("pip") for d in conda if isinstance(d, dict)]
         given = "\n".join(str(line) for lines in pip if isinstance(lines, list) for line in lines)
     python = _mapping(folder / _PYTHON_FILE, where).get("python")
     versions = [python, *(m[1] for d in conda if (m := _CONDA_PYTHON.match(str(d))))]
     return Recorded(
-        requirements=requirements_from_text(given),
+        requirements=_recorded(given, where),
         python=next((v for v in map(str, versions) if _PYTHON.match(v)), ""),
     )
 
@@ -69,8 +71,8 @@ def recorded_beside(model: Path, where: str) -> Recorded:
     Raises:
       ResolveError: the file is there and cannot be read.
     """
-    given = _text(model.with_suffix(f".{REQUIREMENTS_FILE}"), where)
-    return Recorded(requirements=requirements_from_text(given or ""))
+    given = text_from_file(model.with_suffix(f".{REQUIREMENTS_FILE}"), where)
+    return Recorded(requirements=_recorded(given or "", where))
 
 
 def requirements_from_text(text: str) -> tuple[str, ...]:
@@ -89,28 +91,9 @@ def requirements_from_text(text: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _text(path: Path, where: str) -> str | None:
-    """A small text file; None when there is none."""
-    if not path.is_file():
-        return None
-    if path.stat().st_size > _LIMIT_BYTES:
-        raise ResolveError(where, f"{path.name} is larger than 1 MiB", "Log the model again.")
-    try:
-        return path.read_text()
-    except UnicodeDecodeError as error:
-        raise ResolveError(where, f"{path.name} is no text", "Log the model again.") from error
-
-
 def _mapping(path: Path, where: str) -> dict[str, Any]:
     """A YAML file's mapping; empty when there is no file, or something else in it."""
-    text = _text(path, where)
-    try:
-        found = yaml.safe_load(text or "")
-    except yaml.YAMLError as error:
-        first = str(error).splitlines()[0]
-        raise ResolveError(
-            where, f"{path.name} is no YAML ({first})", "Log the model again."
-        ) from error
+    found = yaml_from_file(path, where)
     return found if isinstance(found, dict) else {}
 
 
@@ -118,3 +101,19 @@ def _dependencies(path: Path, where: str) -> list[Any]:
     """The list of dependencies in a conda file."""
     found = _mapping(path, where).get("dependencies")
     return found if isinstance(found, list) else []
+
+
+def _recorded(text: str, where: str) -> tuple[str, ...]:
+    """The requirements in a text, once there are so few and so short that each can be parsed."""
+    lines = requirements_from_text(text)
+    if len(lines) > _MOST_LINES:
+        raise ResolveError(where, f"it records more than {_MOST_LINES:,} requirements", _REMEDY)
+    for line in lines:
+        if len(line.split(" --hash", 1)[0]) > _LONGEST_LINE:
+            start = "".join(filter(str.isprintable, line[:40]))
+            raise ResolveError(
+                where,
+                f"the requirement '{start}…' is longer than {_LONGEST_LINE:,} characters",
+                _REMEDY,
+            )
+    return lines

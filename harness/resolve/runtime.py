@@ -26,6 +26,8 @@ NEEDED = (RUNTIME, ARRAYS)
 """What a leg's process imports besides the standard library."""
 _OTHER_BUILDS = {"onnxruntime-gpu"}
 _FIRST_WITH_NUMPY_2 = Version("1.19.0")
+_UNREADABLE = (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName, RecursionError)
+"""What reading a line raises; the last for parentheses in parentheses."""
 _HASH = re.compile(r"\s--hash[= ]")
 """Begins each hash of a line."""
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -119,7 +121,7 @@ def _requirement(line: str, model: PinnedModel) -> tuple[Requirement, set[str]] 
         name = canonicalize_name(found.name)
         if found.marker is not None and not found.marker.evaluate({"extra": ""}):
             return None
-    except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName) as error:
+    except _UNREADABLE as error:
         if not canonicalize_name(line.strip()).startswith(NEEDED):
             return None
         raise _unreadable(line, model) from error

@@ -11,8 +11,6 @@ Plain numpy arrays (text as U), never a pickle: training code may write the file
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,10 +20,10 @@ import numpy as np
 from harness.core.errors import ResolveError
 from harness.core.tensors import Array, Tensors
 from harness.store.files import write_atomically
+from harness.store.plain_npz import read_plain_npz
 
 FORMAT = "harness-golden/1"
 _PARTS = ("input", "feature", "output")
-_LIMIT_BYTES = 256 << 20
 _REMEDY = "Make the golden rows again: harness golden make MODEL --inputs T."
 
 
@@ -92,13 +90,8 @@ def read_golden(path: Path, where: str) -> GoldenRows:
 def _arrays(path: Path, place: str) -> Tensors:
     """Everything in the file; what is no array of numbers or text is not read."""
     try:
-        with zipfile.ZipFile(path) as packed:
-            size = sum(item.file_size for item in packed.infolist())
-        if size > _LIMIT_BYTES:
-            raise ResolveError(place, "unpacked it is larger than 256 MiB", "Log fewer rows.")
-        with np.load(path, allow_pickle=False) as saved:
-            return {name: np.asarray(saved[name]) for name in saved.files}
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        return read_plain_npz(path)
+    except (OSError, ValueError) as error:
         raise ResolveError(place, f"the file cannot be read: {error}", _REMEDY) from None
 
 

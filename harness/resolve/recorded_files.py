@@ -1,0 +1,105 @@
+"""The small text files that lie beside a model, read with limits: whoever made the model wrote them.
+
+YAML is read as plain data only. An alias makes a file of a kilobyte unfold to gigabytes, nesting without
+end exhausts the reader's stack, a tag asks for a type, and a number of many thousand digits takes
+quadratic time: MLflow writes none of them, so all are refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.core.errors import ResolveError
+
+_LIMIT_BYTES = 1 << 20
+_MOST_NESTED = 64
+_MOST_NODES = 50_000
+_LONGEST_VALUE = 100
+"""Characters of a number, a date or any other value that is not text."""
+_LONGEST_SHOWN = 200
+_TEXT = "tag:yaml.org,2002:str"
+_REMEDY = "Log the model again."
+
+
+def text_from_file(path: Path, where: str) -> str | None:
+    """A small text file; None when there is none.
+
+    Args:
+      path: the file.
+      where: how errors name the model.
+
+    Raises:
+      ResolveError: it is larger than 1 MiB or no text.
+    """
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise ResolveError(where, f"{path.name} is larger than 1 MiB", _REMEDY)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ResolveError(where, f"{path.name} is no text", _REMEDY) from error
+
+
+def yaml_from_file(path: Path, where: str) -> object:
+    """What a YAML file holds; None when there is no file, or nothing in it.
+
+    Args:
+      path: the file.
+      where: how errors name the model.
+
+    Raises:
+      ResolveError: it is no YAML, or more than plain data.
+    """
+    text = text_from_file(path, where)
+    if text is None:
+        return None
+    try:
+        # _PlainLoader makes plain Python values only, as its parent does.
+        return yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - a safe loader with limits
+    except (yaml.YAMLError, ValueError) as error:
+        first = str(error).splitlines()[0][:_LONGEST_SHOWN]
+        raise ResolveError(
+            where, f"{path.name} is no YAML to be read ({first})", _REMEDY
+        ) from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Mappings, lists and short scalars; raises YAMLError for anything else."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
+        """Composes one node within the limits."""
+        if self.check_event(yaml.AliasEvent):
+            raise self._refused("an alias")
+        if getattr(self._next(), "tag", None) not in {None, "!"}:
+            raise self._refused("a tag")
+        self._depth += 1
+        self._nodes += 1
+        if self._depth > _MOST_NESTED:
+            raise self._refused(f"nested deeper than {_MOST_NESTED}")
+        if self._nodes > _MOST_NODES:
+            raise self._refused(f"more than {_MOST_NODES:,} values")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(node, yaml.ScalarNode) and node.tag != _TEXT:
+            length = len(node.value)
+            if length > _LONGEST_VALUE:
+                raise self._refused(f"a number or date of {length:,} characters")
+        return node
+
+    def _refused(self, what: str) -> yaml.YAMLError:
+        mark = self._next().start_mark
+        return yaml.YAMLError(f"{what}, line {mark.line + 1}" if mark else what)
+
+    def _next(self) -> yaml.Event:
+        # The stubs leave this one method without types.
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        return event
