@@ -11,6 +11,8 @@ class Tier(enum.StrEnum):
 
     IDENTICAL = "identical"
     """The same computation from the same inputs with the same weights."""
+    DECLARED = "declared"
+    """Both versions declare them as the same feature."""
     MAPPED = "mapped"
     """The user says so."""
     ARCHITECTURE = "architecture"

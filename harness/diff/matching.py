@@ -1,6 +1,6 @@
 """Which tensor of one graph stands for which of the other; never by position in a list.
 
-Tiers, best first: the same computation including weights; the user's own mapping; the same
+Tiers, best first: features that both versions declare; the same computation including weights; the user's own mapping; the same
 computation but for weights; the same operator on the same constants; a neighbour of a matched pair that only one operator of that kind can be;
 the same name; the same way on to the outputs; the same output; the same place between matched tensors;
 the same values. A tensor is matched
@@ -34,6 +34,7 @@ def match_graphs(
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     mapped: Mapping[str, str] | None = None,
+    declared: Mapping[str, str] | None = None,
     values: tuple[Fingerprints, Fingerprints] | None = None,
 ) -> GraphMatch:
     """Pairs the computed tensors of two graphs.
@@ -44,12 +45,14 @@ def match_graphs(
       inputs: baseline's input → candidate's, as the signatures were paired.
       outputs: baseline's output → candidate's, as the signatures were paired.
       mapped: baseline's tensor → candidate's, as the user says; unknown names are ignored here.
+      declared: baseline's feature → candidate's, as the metadata pair them: these win over what graphs
+        look like, so that whoever compares features and whoever compares tensors speaks of the same pair.
       values: fingerprints of what both computed for the same requests; the last tier needs them.
 
     Returns:
       The pairs and what has no partner. Time is linear in the graphs, but for sorting.
     """
-    return _Matching(baseline, candidate, inputs).run(outputs, mapped or {}, values)
+    return _Matching(baseline, candidate, inputs).run(outputs, declared or {}, mapped or {}, values)
 
 
 class _Matching:
@@ -75,6 +78,7 @@ class _Matching:
     def run(
         self,
         outputs: Mapping[str, str],
+        declared: Mapping[str, str],
         mapped: Mapping[str, str],
         values: tuple[Fingerprints, Fingerprints] | None,
     ) -> GraphMatch:
@@ -83,6 +87,8 @@ class _Matching:
         for ours, theirs in outputs.items():
             a, b = self._old_copies.get(ours, ours), self._new_copies.get(theirs, theirs)
             self._ends[0][a], self._ends[1][b] = b, a
+        for tier, pairs in self._by_digest(declared).items():
+            self._pairs_of(pairs, tier)
         self._identical()
         self._pairs_of(mapped, Tier.MAPPED)
         self._architecture()
@@ -105,6 +111,15 @@ class _Matching:
             self._same_values(values)
         self._repeated()
         return self._finished(outputs)
+
+    def _by_digest(self, declared: Mapping[str, str]) -> dict[Tier, dict[str, str]]:
+        """Declared pairs, those that are the same computation apart from the others."""
+        found: dict[Tier, dict[str, str]] = {Tier.IDENTICAL: {}, Tier.DECLARED: {}}
+        for ours, theirs in declared.items():
+            a = self._exact[0].get(self._old_copies.get(ours, ours))
+            b = self._exact[1].get(self._new_copies.get(theirs, theirs))
+            found[Tier.IDENTICAL if a is not None and a == b else Tier.DECLARED][ours] = theirs
+        return found
 
     def _identical(self) -> None:
         """The same computation, weights included, where it occurs equally often on both sides."""
@@ -302,7 +317,7 @@ class _Matching:
     def _take(self, ours: str, theirs: str, tier: Tier, *, again: bool = False) -> bool:
         if ours in self._of_old or (theirs in self._of_new and not again):
             return False
-        sure = tier in (Tier.IDENTICAL, Tier.MAPPED)
+        sure = tier in (Tier.DECLARED, Tier.IDENTICAL, Tier.MAPPED)
         if not sure and not (
             self._ends[0].get(ours, theirs) == theirs and self._ends[1].get(theirs, ours) == ours
         ):

@@ -119,7 +119,7 @@ def compare_models(
         random = by_chance(graphs, (*match.outputs, *declared))
         setup = _Setup(
             window=window, match=match, recipes=recipes, graphs=graphs,
-            models=(pinned[0], pinned[1]), mapping=renames, looked_into=looked_into, random=random,
+            models=(pinned[0], pinned[1]), mapping=renames, looked_into=looked_into, random=random, declared=declared,
             golden=tuple(check_golden(r, m) for r, m in zip(recipes, pinned, strict=True)),
         )  # fmt: skip
         return _compared(setup, limit, listener)
@@ -182,6 +182,8 @@ class _Setup:
     models: tuple[PinnedModel, PinnedModel]
     mapping: Mapping
     looked_into: GraphPolicy
+    declared: tuple[tuple[str, str], ...]
+    """(old, new) features and fitted constants that both versions declare."""
     random: dict[str, str]
     """Old version's outputs and features that are computed from a random operator → which one."""
     golden: tuple[GoldenCheck, ...]
@@ -248,7 +250,7 @@ def _with_graph(
         look = look_into(
             setup.recipes, setup.match, setup.mapping,
             batches_of(setup.window, chosen.positions(), singly=singly),
-            memory_bytes=setup.looked_into.memory_bytes, heard=_heard(listener, "graph"),
+            declared=setup.declared, memory_bytes=setup.looked_into.memory_bytes, heard=_heard(listener, "graph"),
         )  # fmt: skip
     differ = bool(result.intermediates["compared"]["output_mismatches"])
     return replace(

@@ -5,7 +5,7 @@ It reads the saved pairs, so a run that was interrupted looks at the same reques
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,7 @@ def with_graph(
     window: SealedWindow,
     match: SignatureMatch,
     *,
+    declared: Sequence[tuple[str, str]],
     singly: bool,
     recipes: tuple[LegRecipe, LegRecipe],
     listener: Listener,
@@ -50,6 +51,7 @@ def with_graph(
       prepared: the run; its pairs are saved.
       window: what requests are read from.
       match: how the signatures were paired.
+      declared: (baseline's, candidate's) features that both declare.
       singly: each request ran by itself.
       recipes: both versions.
       listener: hears progress.
@@ -73,6 +75,7 @@ def with_graph(
             match,
             prepared.policy.mapping,
             batches_of(window, _chosen(prepared), singly=singly),
+            declared=declared,
             memory_bytes=prepared.policy.graph.memory_bytes,
             heard=lambda done, total: listener(Progress(stage="graph", done=done, total=total)),
         )

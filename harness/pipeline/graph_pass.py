@@ -112,6 +112,7 @@ def look_into(
     mapping: Mapping,
     batches: Sequence[RequestBatch],
     *,
+    declared: Sequence[tuple[str, str]],
     memory_bytes: int,
     heard: Callable[[int, int], None],
 ) -> GraphLook:
@@ -122,6 +123,7 @@ def look_into(
       match: how their signatures were paired.
       mapping: names that differ.
       batches: requests that both answer.
+      declared: (baseline's, candidate's) features, as they are compared elsewhere.
       memory_bytes: what the values of one batch of one version may take.
       heard: progress, in batches.
     """
@@ -130,7 +132,12 @@ def look_into(
         return GraphLook(why="no request with rows was answered by both versions")
     old, new = (_version(r) for r in recipes)
     wanted = GraphPass(
-        baseline=old, candidate=new, match=match, mapped=mapping.tensors, memory_bytes=memory_bytes
+        baseline=old,
+        candidate=new,
+        match=match,
+        mapped=mapping.tensors,
+        declared=tuple(declared),
+        memory_bytes=memory_bytes,
     )
     try:
         with tempfile.TemporaryDirectory(prefix="harness-graph-") as scratch:

@@ -55,6 +55,8 @@ class GraphPass:
     """How the signatures were paired."""
     mapped: tuple[tuple[str, str], ...] = ()
     """Tensors that the user pairs: baseline's name, candidate's name."""
+    declared: tuple[tuple[str, str], ...] = ()
+    """Features that both versions declare: baseline's name, candidate's name."""
     memory_bytes: int = GraphPolicy().memory_bytes
     """What the values of one batch of one version may take."""
 
@@ -107,7 +109,7 @@ class _Tracing:
         return match_graphs(
             self._old.graph, self._new.graph,
             inputs=self._inputs, outputs=self._outputs,
-            mapped=dict(self._wanted.mapped), values=values,
+            mapped=dict(self._wanted.mapped), declared=dict(self._wanted.declared), values=values,
         )  # fmt: skip
 
     def open(self, stack: ExitStack, first: RequestBatch) -> None:

@@ -19,7 +19,7 @@ from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
 from harness.decide.decision import decide
 from harness.decide.facts import Facts, FailureCount
 from harness.decide.fitness import one_decides
-from harness.diff.features import only_fitted
+from harness.diff.features import match_features, only_fitted
 from harness.diff.floor import Floor
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
@@ -240,8 +240,16 @@ def _replayed(
     described = describe(
         result.evidence, policy, prepared.baseline, window.info, untraced, answering
     )
+    pairs = match_features(*graphs, policy.mapping)
     described = with_graph(
-        described, prepared, window, match, singly=by_itself, recipes=recipes, listener=listener
+        described,
+        prepared,
+        window,
+        match,
+        declared=(*pairs.raw, *pairs.fitted),
+        singly=by_itself,
+        recipes=recipes,
+        listener=listener,
     )
     return _ended(
         _Run(

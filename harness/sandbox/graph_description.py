@@ -117,6 +117,11 @@ def _value(
         list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
     )
     text, exact = _shown(plain), _digest(attribute.type, _bytes(plain))
+    if (
+        attribute.name in _TYPES.get(node.op_type, ())
+        and plain in onnx.TensorProto.DataType.values()
+    ):
+        text = onnx.TensorProto.DataType.Name(plain).lower()
     # Words are never weights: the keys of an encoder are what its codes mean.
     numbers = attribute.type in (kinds.FLOATS, kinds.INTS)
     many = numbers and isinstance(plain, list) and len(plain) > _LONG_LIST
@@ -126,6 +131,8 @@ def _value(
     return text, exact, _digest(attribute.type, str(count).encode()) if weights else exact
 
 
+_TYPES = {"Cast": ("to",), "EyeLike": ("dtype",), "SequenceEmpty": ("dtype",)}
+"""Operator → its attributes that number a tensor's type."""
 _PLAIN = frozenset({1, 2, 3, 6, 7, 8})
 """float, int, string and lists of these, as AttributeProto numbers them."""
 

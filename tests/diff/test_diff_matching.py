@@ -279,3 +279,22 @@ def test_equal_values_in_another_shape_carry_a_divergence_on():
     assert regions.frontier({"n", "o"}) == ("n", "o")
     assert regions.frontier({"n", "o"}, {"a"}) == ("n",)
     assert regions.frontier({"o"}, {"a"}) == ("o",)
+
+
+def test_declared_features_stand_for_each_other_whatever_the_graphs_look_like():
+    def degrees(feature: str, other: str) -> Graph:
+        """Two tensors of one kind; the names say which of them is the feature."""
+        return Graph(
+            inputs=("x",),
+            outputs=(),
+            nodes=(
+                Node(op="Neg", inputs=("x",), outputs=(feature,)),
+                Node(op="Abs", inputs=("x",), outputs=(other,)),
+            ),
+        )
+
+    old, new = degrees("f", "g"), degrees("g", "f")
+    plain = match_graphs(old, new, inputs={"x": "x"}, outputs={})
+    assert plain.by_baseline()["f"].candidate == "g"
+    found = match_graphs(old, new, inputs={"x": "x"}, outputs={}, declared={"f": "f"})
+    assert found.by_baseline()["f"].candidate == "f"
