@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from harness.core.tensors import Array, Floats
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, plus, shown
-from harness.diff.units import AFFINE, HOURS, PERIODS, known_factor, known_offset
+from harness.diff.units import AFFINE, FACTORS, HOURS, PERIODS, known_factor, known_offset
 
 _CONFIRMED_ONE = 3
 """Distinct values that confirm one fitted constant."""
@@ -30,6 +32,10 @@ _CHECKED = 30
 """Rows that must have a predecessor in the sample before staleness is named."""
 _HALF = 2.0 * float(np.finfo(np.float16).eps)
 _SAME = 1e-9
+_NEARLY = 0.05
+"""How far rounding may move the middle ratio of whole numbers from the factor."""
+_ROUND = 1e-6
+"""A fitted slope this near a whole number is that number, where it explains as much."""
 
 
 def rounded(pairs: Pairs) -> Relation | None:
@@ -100,12 +106,45 @@ def scaled(pairs: Pairs) -> Relation | None:
     distinct = pairs.distinct()
     allowed = _allowed(pairs)
     if known is not None and distinct >= _CONFIRMED_KNOWN:
-        share = pairs.explained(known.value * pairs.baseline, allowed)
+        share = pairs.explained(
+            known.value * pairs.baseline, pairs.slack if pairs.whole else allowed
+        )
         if share >= ENOUGH:
             return _scaled(known.value, share, known.meaning)
-    share = pairs.explained(ratio * pairs.baseline, allowed)
-    if distinct < _CONFIRMED_ONE or share < ENOUGH or ratio == 0:
+    if distinct < _CONFIRMED_ONE or ratio == 0:
         return None
+    if pairs.whole and pairs.explained(ratio * pairs.baseline) < ENOUGH:
+        return _scaled_to_whole(pairs, ratio, allowed)
+    share = pairs.explained(ratio * pairs.baseline, allowed)
+    if share < ENOUGH:
+        return None
+    return _scaled(ratio, share, known.meaning if known else "")
+
+
+def _scaled_to_whole(pairs: Pairs, ratio: float, allowed: Floats) -> Relation | None:
+    """Times a constant and made whole: by a factor that says each value, or over a wide range."""
+    if len(np.unique(pairs.candidate[pairs.differs])) < _CONFIRMED_ONE:
+        return None
+    near = [(k.value, k.meaning) for k in FACTORS if abs(ratio / k.value - 1.0) < _NEARLY]
+    divisor = round(1.0 / ratio)
+    near += [(1.0 / k, "") for k in range(divisor - 1, divisor + 2) if k > 1]
+    for factor, meaning in near:
+        exact = factor * pairs.baseline
+        for words, predicted in (
+            ("rounded down", np.floor(exact + _SAME)),
+            ("rounded", np.round(exact)),
+            ("cut off", np.trunc(exact + np.copysign(_SAME, exact))),
+        ):
+            share = pairs.explained(predicted)
+            if share >= ENOUGH:
+                found = _scaled(factor, share, meaning)
+                return replace(found, text=f"{found.text}, {words} to whole numbers")
+    # A few whole numbers follow almost any line to within one: only a wide range confirms a factor.
+    after = pairs.candidate[pairs.differs & np.isfinite(pairs.candidate)]
+    share = pairs.explained(ratio * pairs.baseline, allowed)
+    if share < ENOUGH or np.ptp(after) < _INTEGER_RANGE:
+        return None
+    known = known_factor(ratio)
     return _scaled(ratio, share, known.meaning if known else "")
 
 
@@ -177,6 +216,12 @@ def affine(pairs: Pairs) -> Relation | None:
             return _affine(slope, intercept, share, meaning)
     slope, intercept = fit
     share = pairs.explained(slope * pairs.baseline + intercept, allowed)
+    if abs(slope - round(slope)) < _ROUND:
+        middle = float(
+            np.nanmedian((pairs.candidate - round(slope) * pairs.baseline)[pairs.differs])
+        )
+        if pairs.explained(round(slope) * pairs.baseline + middle, allowed) >= share:
+            slope, intercept = float(round(slope)), middle
     before = pairs.baseline[pairs.differs]
     rise = abs(slope) * float(np.ptp(before[np.isfinite(before)]))
     if share < ENOUGH or rise <= _FLAT * float(np.median(pairs.slack)):

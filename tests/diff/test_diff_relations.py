@@ -24,6 +24,7 @@ def f32(values):
 
 
 SECONDS = 1.6e9 + np.random.default_rng(8).uniform(0, 1e7, N)
+WHOLE = np.random.default_rng(9).integers(50, 3000, N)
 
 
 PLANTED = {
@@ -41,6 +42,9 @@ PLANTED = {
         Kind.SHIFTED,
         900.0,
     ),
+    "whole minutes": (WHOLE, WHOLE // 60, Kind.SCALED, 1 / 60),
+    "whole sevenths": (WHOLE, WHOLE // 7, Kind.SCALED, 1 / 7),
+    "mirrored": (f32(TEMP), f32(np.float32(1) - TEMP), Kind.AFFINE, -1.0),
     "rounded up": (TEMP, np.ceil(TEMP), Kind.PRECISION, None),
     "to tens": (TEMP, f32(np.round(TEMP / 10) * 10), Kind.PRECISION, None),
     "to hundreds, whole": (MILES.astype(int), MILES.astype(int) // 100 * 100, Kind.PRECISION, None),
@@ -282,3 +286,18 @@ def test_noise_of_the_size_of_a_step_is_no_rounding(seed, step):
     values = rng.normal(0, 500, 300)
     found = name_relation(values, values + rng.uniform(-step / 2, step / 2, 300))
     assert found.kind == Kind.OTHER
+
+
+def test_a_division_of_whole_numbers_says_that_it_rounds_down():
+    text = name_relation(WHOLE, WHOLE // 60).text
+    assert "0.01666667" in text
+    assert text.endswith("rounded down to whole numbers")
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), most=st.integers(3, 40))
+def test_a_few_whole_numbers_near_a_line_have_no_factor(seed, most):
+    rng = np.random.default_rng(seed)
+    before = rng.integers(0, 3000, 400)
+    after = np.rint(before * most / 3000 + rng.uniform(-0.9, 0.9, 400)).astype(int)
+    assert name_relation(before, after).kind != Kind.SCALED
