@@ -31,7 +31,7 @@ def test_one_broken_limit_breaks_the_benchmark():
     assert [row["kept"] for row in json.loads(figures.to_json())["figures"]] == [True, False]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_starting_costs_are_measured_against_their_limits():
     figures = bench_start().figures
 

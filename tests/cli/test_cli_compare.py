@@ -145,6 +145,7 @@ def test_tensors_and_columns_are_told_apart(harness):
     assert "24 of 24 tensors equal (54 of 54 columns)" in harness(*words, "-q").out
 
 
+@pytest.mark.long
 def test_what_both_versions_reject_is_not_comparable(harness):
     crash = MODELS / "crash.onnx"
     ran = harness(*PLAIN, crash, crash, "-i", FLIGHTS, "--limit", 1000, "-q")

@@ -79,7 +79,11 @@ def test_over_the_coin_flip_every_bet_is_fair_exactly_at_its_null(pi, chosen, ot
 
 
 @pytest.mark.parametrize(
-    ("direction", "effect"), [(Direction.INCREASE, 0.05), (Direction.DECREASE, -0.05)]
+    ("direction", "effect"),
+    [
+        (Direction.INCREASE, 0.05),
+        pytest.param(Direction.DECREASE, -0.05, marks=pytest.mark.long),
+    ],
 )
 def test_false_answers_at_the_margin_stay_below_alpha_while_the_split_ramps(direction, effect):
     up, down = crossings(400, 1, effect=effect, direction=direction)
@@ -87,7 +91,7 @@ def test_false_answers_at_the_margin_stay_below_alpha_while_the_split_ramps(dire
     assert down <= tolerated(400)
 
 
-@pytest.mark.parametrize("effect", [0.05, -0.05])
+@pytest.mark.parametrize("effect", [0.05, pytest.param(-0.05, marks=pytest.mark.long)])
 def test_both_directions_share_the_error(effect):
     up, down = crossings(300, 2, effect=effect, direction=Direction.BOTH)
     assert up <= tolerated(300)

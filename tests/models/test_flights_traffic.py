@@ -131,22 +131,25 @@ def test_on_the_first_of_november_summer_is_labelled_and_autumn_is_not():
 
 
 def test_recording_again_gives_the_same_bytes(tmp_path, recorded, asked):
-    from scenarios.traffic import recording, serving
+    from scenarios.traffic import proxied, recording
 
-    server = serving.ModelServer(ROOT / "models/flights/v1.onnx", "flights", "1")
-    with serving.serving(server) as call:
-        again = list(recording.exchanges(asked["2013-07..08"].iloc[:40], call))
-    recording.write_traffic(tmp_path / "part-0.parquet", iter(again))
+    rows, raw = asked["2013-07..08"].iloc[:40], tmp_path / "raw"
+    with proxied.recorded(
+        ROOT / "models/flights/v1.onnx", "flights", "1", raw, "--context", "carrier,origin"
+    ) as proxy:
+        recording.play(rows, proxy.address)
+    found = sorted(TrafficSource.open([raw]).exchanges(), key=lambda e: e.ts_ns)
+    recording.write_traffic(tmp_path / "part-0.parquet", recording.as_of_the_flights(found, rows))
     table = pq.read_table(tmp_path / "part-0.parquet").drop(["latency_ns"])
     assert table.equals(recorded["2013-07..08"].slice(0, 40).drop(["latency_ns"]))
 
 
-def test_the_server_refuses_what_is_no_request(asked):
+def test_the_server_refuses_what_is_no_request():
     import grpc
 
     from scenarios.traffic import serving
 
     server = serving.ModelServer(ROOT / "models/flights/v1.onnx", "flights", "1")
-    with serving.serving(server) as call, pytest.raises(grpc.RpcError) as refused:
-        call(b"\xff\xff")
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(serving.RefusalError) as refused:
+        server.answer(b"\xff\xff")
+    assert refused.value.code == grpc.StatusCode.INVALID_ARGUMENT

@@ -130,12 +130,12 @@ def assert_same_outcome(run, other):
     ("stage", "batches", "number", "kept"),
     [
         ("floor", 1, signal.SIGKILL, 0),
-        ("floor", 1, signal.SIGTERM, 0),
+        pytest.param("floor", 1, signal.SIGTERM, 0, marks=pytest.mark.long),
         ("replay", 1, signal.SIGKILL, 0),
         ("replay", 3, signal.SIGINT, 3),
         ("replay", 11, signal.SIGKILL, 8),
-        ("replay", 11, signal.SIGTERM, 11),
-        ("replay", 24, signal.SIGKILL, 24),
+        pytest.param("replay", 11, signal.SIGTERM, 11, marks=pytest.mark.long),
+        pytest.param("replay", 24, signal.SIGKILL, 24, marks=pytest.mark.long),
     ],
 )
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
