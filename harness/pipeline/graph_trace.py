@@ -324,7 +324,8 @@ class _Tracing:
         if self._other_branch:
             said.append(f"{self._other_branch:,} requests take other branches: not traced")
         if self._failures:
-            said.append(f"{len(self._failures)} batches could not be traced: {self._failures[0]}")
+            n, why = len(self._failures), self._failures[0].rstrip(".")
+            said.append(f"{n} batch{'' if n == 1 else 'es'} could not be traced: {why}")
         return tuple(said)
 
 
