@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.core.tensors import Array, Floats
+from harness.core.tensors import Array, Floats, Ints
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, plus, shown
 from harness.diff.units import AFFINE, FACTORS, HOURS, PERIODS, known_factor, known_offset
 
@@ -235,7 +235,7 @@ def stale(pairs: Pairs) -> Relation | None:
         return None
     by_time = np.argsort(pairs.order, kind="stable")
     order, before = pairs.order[by_time], pairs.baseline[by_time]
-    for lag in range(1, _LAGS + 1):
+    for lag in (*range(1, _LAGS + 1), *_longer_lag(pairs, pairs.order, order, before)):
         at = np.searchsorted(order, pairs.order - lag)
         at = np.minimum(at, len(order) - 1)
         there = (order[at] == pairs.order - lag) & pairs.differs
@@ -248,6 +248,16 @@ def stale(pairs: Pairs) -> Relation | None:
             text = f"candidate = the baseline's value {lag} {rows} earlier (stale copy?)"
             return Relation(kind=RelationKind.STALE, value=float(lag), share=share, text=text)
     return None
+
+
+def _longer_lag(pairs: Pairs, place: Ints, order: Ints, before: Floats) -> tuple[int, ...]:
+    """The most frequent distance in time to the row whose value the candidate has, beyond `_LAGS`."""
+    by_value = np.argsort(before, kind="stable")
+    at = np.minimum(np.searchsorted(before[by_value], pairs.candidate), len(before) - 1)
+    found = by_value[at]
+    same = pairs.differs & (before[found] == pairs.candidate)
+    lags, counts = np.unique((place - order[found])[same], return_counts=True)
+    return (int(lags[counts.argmax()]),) if len(lags) and lags[counts.argmax()] > _LAGS else ()
 
 
 def loosely_equal(pairs: Pairs) -> Relation | None:

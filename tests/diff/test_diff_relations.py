@@ -301,3 +301,14 @@ def test_a_few_whole_numbers_near_a_line_have_no_factor(seed, most):
     before = rng.integers(0, 3000, 400)
     after = np.rint(before * most / 3000 + rng.uniform(-0.9, 0.9, 400)).astype(int)
     assert name_relation(before, after).kind != Kind.SCALED
+
+
+@settings(max_examples=30, deadline=None)
+@given(lag=st.integers(51, 400), seed=st.integers(0, 99))
+def test_a_long_lag_is_a_stale_copy_and_a_shuffle_is_none(lag, seed):
+    rng = np.random.default_rng(seed)
+    values, place = rng.normal(0, 1, 1500), np.arange(1500)
+    late = np.concatenate([values[:lag], values[:-lag]])
+    found = name_relation(values, late, order=place)
+    assert (found.kind, found.value) == (Kind.STALE, lag)
+    assert name_relation(values, rng.permutation(values), order=place).kind == Kind.OTHER
