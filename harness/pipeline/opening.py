@@ -243,7 +243,7 @@ class _Opener:
             self.prepare_restart()
         started = Sandbox.started(start, name=self.recipe.role)
         if isinstance(started, LoadFailure):
-            refuse_broken_environment(started, self.recipe.python)
+            refuse_broken_environment(started, self.recipe.python, start.limits)
         return started
 
     def prepare_restart(self) -> None:

@@ -24,6 +24,8 @@ MAX_TENSORS = 100_000
 MAX_NAME = 10_000
 MAX_TEXT = 4000
 MAX_WORDS = 300
+_MOST_SHOWN = 1000
+"""Characters of a name, or of several, in a message."""
 _FATAL = "Fatal Python error"
 _KEPT, _KEPT_BYTES = 64, 1 << 16
 _LEAST_BODY, _SLACK = 16 << 20, 4
@@ -149,7 +151,7 @@ def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
     shape = described.get("shape")
     known = [d for d in shape if type(d) is int and d >= 0] if isinstance(shape, list) else []
     if not isinstance(shape, list) or len(shape) > columns.MAX_RANK or not columns.is_shape(known):
-        msg = f"the shape of {name!r} is no short list"
+        msg = f"the shape of {name[:_MOST_SHOWN]!r} is no short list"
         raise FrameError(msg)
     trailing = tuple(d if type(d) is int and d >= 0 else None for d in shape[1:])
     datatype = _DATATYPES.get(onnx_type, f"OTHER:{onnx_type}")
@@ -189,7 +191,7 @@ def hello_from_header(header: Header) -> Hello | LoadFailure:
     """
     expect_kind(header, "hello")
     if header.get("ok") is not True:
-        return LoadFailure(kind="load", message=message_from(header.get("error")))
+        return LoadFailure(kind="load", message=reason_from(header.get("error")))
     signature, loose = signature_from_header(header)
     missing = texts_from(header.get("trace_missing", []), MAX_NAME)
     return Hello(
@@ -221,7 +223,7 @@ def _said(text: bytes) -> _Said:
     header = header_from_bytes(text)
     expect_kind(header, "answer")
     if header.get("ok") is not True:
-        return _Said(error=message_from(header.get("error")))
+        return _Said(error=reason_from(header.get("error")))
     groups, at = [], 0
     for group in _GROUPS:
         entries, at = columns.layout(header.get(group, []), at)
@@ -318,9 +320,7 @@ class Answers:
             _expect_one_story(said)
             for entry in (*said.groups[1], *said.groups[2]):
                 if entry.shape[:1] != (rows,):
-                    msg = (
-                        f"traced tensor {entry.name!r} has the shape {entry.shape} for {rows} rows"
-                    )
+                    msg = f"traced tensor {entry.name[:_MOST_SHOWN]!r} has the shape {entry.shape} for {rows} rows"
                     raise FrameError(msg)
         if len(text) <= _KEPT_BYTES:
             if len(self._checked) >= _KEPT:
@@ -354,14 +354,14 @@ def _expect_declared(said: _Said, hello: Hello) -> None:
         if not kind.startswith("OTHER:") and name not in {*whole, *absent}
     }
     if set(outputs) != set(expected):
-        names = sorted(set(outputs) ^ set(expected))[:10]
+        names = str(sorted(set(outputs) ^ set(expected))[:10])[:_MOST_SHOWN]
         msg = f"the outputs are not those of the signature: {names}"
         raise FrameError(msg)
     for name, entry in outputs.items():
         datatype = expected[name]
         dtype = np.dtype(np.float64) if datatype == "MAP" else NUMPY_DTYPES[datatype]
         if columns.DTYPES[entry.dtype] != dtype or not entry.shape:
-            msg = f"output {name!r} came as {entry.dtype} {entry.shape}, declared as {datatype}"
+            msg = f"output {name[:_MOST_SHOWN]!r} came as {entry.dtype} {entry.shape}, declared as {datatype[:_MOST_SHOWN]}"
             raise FrameError(msg)
 
 
@@ -374,7 +374,7 @@ def _expect_keys(said: _Said, hello: Hello) -> None:
         raise FrameError(msg)
     for entry in said.groups[0]:
         if entry.name in maps and entry.shape[1:] != (len(keys[entry.name]),):
-            msg = f"output {entry.name!r} has the shape {entry.shape} for {len(keys[entry.name])} class names"
+            msg = f"output {entry.name[:_MOST_SHOWN]!r} has the shape {entry.shape} for {len(keys[entry.name])} class names"
             raise FrameError(msg)
 
 
@@ -389,14 +389,14 @@ def _expect_one_story(said: _Said) -> None:
         raise FrameError(msg)
     both = {e.name for e in said.groups[1]} & set(said.left_out)
     if both:
-        msg = f"features were sent and left out: {sorted(both)[:10]}"
+        msg = f"features were sent and left out: {str(sorted(both)[:10])[:_MOST_SHOWN]}"
         raise FrameError(msg)
 
 
 def expect_kind(header: Header, kind: str) -> None:
     """Raises FrameError unless the frame is of this kind."""
     if header.get("kind") != kind:
-        msg = f"expected a {kind} frame, got {header.get('kind')!r:.40}"
+        msg = f"expected a frame of the kind '{kind}', got {header.get('kind')!r:.40}"
         raise FrameError(msg)
 
 
@@ -411,6 +411,11 @@ def text_from(value: object, longest: int) -> str:
 def message_from(value: object) -> str:
     """A message for people, fit for a terminal; half characters are replaced. As `text_from` otherwise."""
     return text_from(printable(value) if isinstance(value, str) else value, MAX_TEXT)
+
+
+def reason_from(value: object) -> str:
+    """Why something failed, as `message_from`; never empty."""
+    return message_from(value).strip() or "it gave no reason"
 
 
 def texts_from(values: object, longest: int) -> tuple[str, ...]:

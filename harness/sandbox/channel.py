@@ -11,6 +11,7 @@ import os
 import re
 import select
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from harness.sandbox.child import frames
@@ -21,6 +22,7 @@ STDERR_TAIL = 4096
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_UNSEEN = {"Cf", "Zl", "Zp"}
 _STDERR_READS = 16
 """Reads at a time, so that a child that floods its standard error holds nobody up."""
 
@@ -42,8 +44,14 @@ def widened(fd: int) -> None:
 
 
 def printable(text: str) -> str:
-    """Text from a child without terminal colours, control characters and half characters; lines stay."""
-    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", _COLOUR.sub("", text)))
+    """Text from a child without terminal colours, control characters and half characters; lines stay.
+
+    What is not seen but turns or breaks a line (U+202E, U+2028) is written as its number.
+    """
+    plain = _SURROGATE.sub("\ufffd", _CONTROL.sub("", _COLOUR.sub("", text)))
+    if plain.isascii():
+        return plain
+    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in _UNSEEN else c for c in plain)
 
 
 class Channel:

@@ -34,6 +34,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 _EXIT_GRACE_S = 0.5
+_MOST_SHOWN = 3000
+"""Characters of what broke the protocol: names in it are the model's."""
 _TICKS = slice(11, 13)
 """Of /proc/PID/stat from the state on: time in user and in system mode."""
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -183,7 +185,7 @@ class ChildProcess:
                 return "timeout", "no answer within the deadline"
             case FrameError():
                 self.close()
-                return "invalid", f"broke the protocol: {error}"
+                return "invalid", f"broke the protocol: {str(error)[:_MOST_SHOWN]}"
             case _:
                 raise error
 

@@ -1,8 +1,8 @@
 """A look at a model's graph, in a process of its own: what is inside, or a copy that returns more.
 
 Runs in the parent's environment, with `onnx`; like `child.worker` it locks itself in two stages and waits
-for the parent's word before it looks at the model. Its answer is a frame of JSON, and when a copy is wanted a second one with the new model's bytes. External data are
-never needed to read a graph; onnxruntime gets them, and a copy goes on referring to them.
+for the parent's word before it looks at the model. Its answer is a frame of JSON,
+and when a copy is wanted a second one with the new model's bytes. External data are never needed to read a graph; onnxruntime gets them, and a copy goes on referring to them.
 """
 
 from __future__ import annotations
@@ -52,19 +52,26 @@ def main(arguments: list[str]) -> None:
         model = onnx.load_model_from_string(data)
         answer = inspected(model, session)
         del session, data
-        worker.send(answers, {"kind": "graph", **answer})
+        _tell(answers, answer)
         if config["edit"] is not None:
             answer, graph, copy = edited_model(model, files, config["edit"])
             text = json.dumps(graph, separators=(",", ":")).encode()
-            worker.send(answers, {"kind": "graph", **answer}, [memoryview(text)])
-            worker.send(answers, {"kind": "graph", "ok": True}, [memoryview(copy)])
+            _tell(answers, answer, text)
+            _tell(answers, {"ok": True}, copy)
         if config["copy"]:
             tensors = config["tensors"]
             wanted = declared_tensors(model) if tensors is None else tensors
             answer, probed = probed_model(model, files, wanted)
-            worker.send(answers, {"kind": "graph", **answer}, [memoryview(probed)])
+            _tell(answers, answer, probed)
     except refusals as error:
         worker.send(answers, {"kind": "graph", "ok": False, "error": worker.shown(error)})
+
+
+def _tell(answers: int, answer: Mapping[str, Any], content: bytes = b"") -> None:
+    """Sends an answer and what comes with it, both as the body: its lists outgrow a header."""
+    told = json.dumps(answer, separators=(",", ":")).encode()
+    buffers = [memoryview(told), memoryview(content)]
+    worker.send(answers, {"kind": "graph", "ok": True, "told": len(told)}, buffers)
 
 
 def declared_tensors(model: onnx.ModelProto) -> list[str]:

@@ -22,7 +22,7 @@ from harness.sandbox.answers import (
     MAX_NAME,
     LoadFailure,
     expect_kind,
-    message_from,
+    reason_from,
     signature_from_header,
     text_from,
     texts_from,
@@ -30,7 +30,7 @@ from harness.sandbox.answers import (
 from harness.sandbox.bundle import GRAPHS
 from harness.sandbox.channel import printable
 from harness.sandbox.child.columns import is_unicode
-from harness.sandbox.child.frames import FrameError, Header
+from harness.sandbox.child.frames import FrameError, Header, header_from_bytes
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_child import FEATURES, FITTED
@@ -48,6 +48,8 @@ from harness.sandbox.starting import (
 TRAINING_CUTOFF = "harness.training_cutoff"
 VOCABULARY = "harness.vocabulary."
 _MAX_METADATA = 4 << 20
+_MOST_TOLD = 64 << 20
+"""Bytes of JSON that are read of an answer about a graph: they take many times that as objects."""
 _MOST_DECLARED = 10_000
 """Features or fitted constants of one model."""
 
@@ -238,7 +240,7 @@ def _own_answer(start: Start | None, python: Path | None) -> _Own | LoadFailure 
         return None
     loaded = start.finish()
     if isinstance(loaded, LoadFailure):
-        refuse_broken_environment(loaded, python)
+        refuse_broken_environment(loaded, python, start.limits)
         return loaded
     loaded.child.close()
     return _Own(signature=loaded.hello.signature, runtime=loaded.versions["onnxruntime"])
@@ -292,18 +294,33 @@ def _probed(
 def received_graph(
     child: ChildProcess, limits: SandboxPolicy
 ) -> tuple[Header, memoryview] | LoadFailure:
-    """The next frame of a graph child's answer."""
+    """The next frame of a graph child's answer: what it says, and the content that came with it.
+
+    Raises:
+      UsageError: it says more than is read of one model.
+    """
     try:
         frame = received(child, limits.load_deadline_s)
         header = frame.header
         expect_kind(header, "graph")
         if header.get("ok") is not True:
-            failure = LoadFailure(kind="load", message=message_from(header.get("error")))
+            failure = LoadFailure(kind="load", message=reason_from(header.get("error")))
             return with_limit(failure, limits)
+        told = header.get("told")
+        if type(told) is not int or not 0 <= told <= frame.body.nbytes:
+            msg = "an answer about a graph has no valid length"
+            raise FrameError(msg)
+        if told > _MOST_TOLD:
+            child.close()
+            raise UsageError(
+                "graph",
+                f"the model's names and metadata take {told:,} bytes, and the gate reads at most"
+                f" {_MOST_TOLD:,}",
+                "Shorten the names of its tensors, or export it without debug names.",
+            )
+        return header_from_bytes(bytes(frame.body[:told])), frame.body[told:]
     except PIPE_ERRORS as error:
         return load_failure_from_child(child, error)
-    else:
-        return header, frame.body
 
 
 def _graph_from_header(header: Header, own: _Own | None) -> ModelGraph:

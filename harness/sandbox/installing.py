@@ -156,12 +156,18 @@ def _keep_packages_only(folder: Path, before: dict[Path, str]) -> None:
 def _compile(folder: Path) -> None:
     """Byte code, so that no start has to compile; a file that is no Python of today is left as it is."""
     python = folder / "bin" / "python"
-    subprocess.run(
-        [str(python), "-I", "-BS", "-m", "compileall", "-q", "-j", "0", str(folder / "lib")],
-        env={k: v for k, v in os.environ.items() if k not in _KEPT_OUT},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        timeout=TIME_LIMIT_S, check=False,
-    )  # fmt: skip
+    try:
+        subprocess.run(
+            [str(python), "-I", "-BS", "-m", "compileall", "-q", "-j", "0", str(folder / "lib")],
+            env={k: v for k, v in os.environ.items() if k not in _KEPT_OUT},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            timeout=TIME_LIMIT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise InstallError(
+            f"its packages were not compiled after {TIME_LIMIT_S} s",
+            "Run it again when the machine is less busy.",
+        ) from None
 
 
 def _run(uv: Path, *arguments: str, at: Path) -> None:

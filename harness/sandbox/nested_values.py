@@ -44,7 +44,7 @@ def forms_from(given: object, leaves: Sequence[columns.Entry]) -> Forms:
         raise FrameError(msg)
     for (name, _), parts in _shared_out(forms, leaves):
         if len({columns.DTYPES[leaf.dtype] for leaf in parts}) > 1:
-            msg = f"sequence {name!r} mixes types"
+            msg = f"sequence {name[:200]!r} mixes types"
             raise FrameError(msg)
     return tuple(forms)
 
@@ -67,7 +67,7 @@ def expect_declared(
       FrameError: one is missing, of another form or of another dtype.
     """
     if {name for name, _ in forms} != set(kinds):
-        msg = f"the sequences are not those of the signature: {sorted(kinds)[:10]}"
+        msg = f"the sequences are not those of the signature: {str(sorted(kinds)[:10])[:1000]}"
         raise FrameError(msg)
     for (name, form), parts in _shared_out(forms, leaves):
         dtype = dtypes[nested.leaf_kind(kinds[name])]
@@ -75,7 +75,7 @@ def expect_declared(
             columns.DTYPES[leaf.dtype] != dtype for leaf in parts
         ):
             held = parts[0].dtype if parts else "nothing"
-            msg = f"output {name!r} came as {form[:40]} of {held}, declared as {kinds[name]}"
+            msg = f"output {name[:200]!r} came as {form[:40]} of {held}, declared as {kinds[name]}"
             raise FrameError(msg)
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.core.errors import EnvironmentUnavailableError
+from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import (
     Hello,
@@ -31,6 +31,10 @@ from harness.sandbox.pool import Pool, Waiting
 DESCRIPTION = "environment.json"
 """Says what the environment of a version holds; one without it is no environment."""
 OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Failed to allocate memory")
+_NO_ROOM = (*OUT_OF_MEMORY, "sandbox.memory", "ailed to map segment", "annot allocate memory")
+"""Signs that a process wanted more memory than it may have, also before it is given a model."""
+_TOLD_VERSIONS = ("python", "numpy", "onnxruntime")
+_FRAME_LIMIT = "FrameError: a header of "
 PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
 
 
@@ -107,7 +111,7 @@ class Start:
             header = received(self._child, self.limits.start_deadline_s).header
             expect_kind(header, "ready")
             isolation = isolation_from_header(header, self._child.pid)
-            versions = _texts_by_name(header.get("versions"))
+            versions = _versions_from(header)
             refuse_weaker(isolation, self.limits.require, allow_weaker=self._allow_weaker)
             files = self._files
             sources = [fd for fd in (files.model_fd, self._trace_fd) if fd != NOTHING]
@@ -212,25 +216,34 @@ def admitted(
     return None
 
 
-def refuse_broken_environment(failure: LoadFailure, python: Path | None) -> None:
+def refuse_broken_environment(
+    failure: LoadFailure, python: Path | None, limits: SandboxPolicy
+) -> None:
     """An environment of a version's own that does not get as far as the model is no verdict about it.
 
-    Its description is taken away, without which it is built anew when it is next asked for.
+    Its description is taken away, without which it is built anew when it is next asked for; but not where
+    the policy gave it too little memory or time, which no new one would change.
 
     Args:
       failure: how a start ended.
       python: the environment's interpreter; None = the running one, which `harness doctor` looks after.
+      limits: what the process was given.
 
     Raises:
-      EnvironmentUnavailableError: the environment is to blame.
+      EnvironmentUnavailableError: the environment or the policy's limits are to blame.
     """
-    if failure.unseen and python is not None:
+    if not failure.unseen or python is None:
+        return
+    what = f"the environment does not get as far as loading a model: {failure.message}"
+    if failure.kind == "timeout":
+        what += f" (the policy's sandbox.start_deadline is {limits.start_deadline_s:g} s)"
+        remedy = "Raise sandbox.start_deadline, or run it when the machine is less busy."
+    elif any(sign in failure.message for sign in _NO_ROOM):
+        remedy = f"Raise sandbox.memory, which is {limits.memory_bytes >> 20} MiB."
+    else:
         (python.parent.parent / DESCRIPTION).unlink(missing_ok=True)
-        raise EnvironmentUnavailableError(
-            str(python),
-            f"the environment does not get as far as loading a model: {failure.message}",
-            "Give the command again: a damaged environment is built anew.",
-        )
+        remedy = "Give the command again: a damaged environment is built anew."
+    raise EnvironmentUnavailableError(str(python), what, remedy)
 
 
 def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:
@@ -242,10 +255,31 @@ def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:
 
 
 def load_failure_from_child(child: ChildProcess, error: Exception) -> LoadFailure:
-    """Ends a child that did not get as far as loading; its last words tell of missing packages."""
+    """Ends a child that did not get as far as loading; its last words tell of missing packages.
+
+    Raises:
+      UsageError: it had more to say than a frame takes.
+    """
     kind, message = child.explain(error)
+    if kind == "crash" and _FRAME_LIMIT in child.last_words:
+        # Our own limit, reached by our own code: no word about the version.
+        said = spoken(child.last_words[child.last_words.rindex(_FRAME_LIMIT) :])
+        raise UsageError(
+            "sandbox",
+            f"the version's names do not fit a frame of the gate ({said})",
+            "Shorten the names of its inputs, outputs and features.",
+        )
     last = spoken(child.last_words) if kind == "crash" else ""
     return LoadFailure(kind=kind, message=f"{message}: {last}" if last else message)
+
+
+def _versions_from(header: Header) -> dict[str, str]:
+    """What runs in a child; raises FrameError where it leaves one out."""
+    versions = _texts_by_name(header.get("versions"))
+    if missing := [name for name in _TOLD_VERSIONS if not versions.get(name)]:
+        msg = f"the ready frame names no version of {missing[0]}"
+        raise FrameError(msg)
+    return versions
 
 
 def _texts_by_name(given: object) -> dict[str, str]:

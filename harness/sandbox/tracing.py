@@ -18,7 +18,7 @@ from harness.sandbox.answers import (
     MAX_NAME,
     LoadFailure,
     expect_kind,
-    message_from,
+    reason_from,
     texts_from,
 )
 from harness.sandbox.bundle import TRACER
@@ -217,7 +217,7 @@ class Tracer:
             expect_kind(header, "traced")
             if header.get("ok") is not True:
                 child.close()
-                refusal = LoadFailure(kind="load", message=message_from(header.get("error")))
+                refusal = LoadFailure(kind="load", message=reason_from(header.get("error")))
                 return with_limit(refusal, limits)
             return cls(child, limits, texts_from(header.get("tensors"), MAX_NAME))
         except PIPE_ERRORS as error:
@@ -250,7 +250,7 @@ class Tracer:
                 msg = "answered another question"
                 raise FrameError(msg)
             if header.get("ok") is not True:
-                return Traced(tensors={}, keys={}, failure=message_from(header.get("error")))
+                return Traced(tensors={}, keys={}, failure=reason_from(header.get("error")))
             entries, at = columns.layout(header.get("tensors"))
             leaves, end = columns.layout(header.get("leaves"), at)
             forms = forms_from(header.get("forms"), leaves)

@@ -11,7 +11,7 @@ import sandbox_models as models
 
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import BatchFault, LoadFailure
+from harness.sandbox.answers import MAX_TEXT, BatchFault, LoadFailure
 from harness.sandbox.process import Sandbox
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,9 +31,10 @@ def prefix(header, body, magic=frames.MAGIC, number=1, flags=0):
     os.write(answers, frames.PREFIX.pack(magic, header, body, number, flags))
 def send(header, body=b"", number=0):
     frames.write_all(answers, frames.packed(header, [memoryview(body)], number=number))
-def ready():
+VERSIONS = dict.fromkeys(("python", "numpy", "onnxruntime"), "1.0")
+def ready(versions=VERSIONS):
     layers = lockdown.stage_a(config["parent"], config["memory_bytes"], die_with_parent=True)
-    send({{"kind": "ready", "layers": layers, "versions": {{}}}})
+    send({{"kind": "ready", "layers": layers, "versions": versions}})
     return frames.read_frame(reader, 0).header
 def hello():
     ready()
@@ -89,7 +90,7 @@ def test_the_honest_answer_of_these_fixtures_is_accepted(tmp_path):
         ("os.write(answers, os.urandom(4096))", "no frame begins with"),
         ("answer(seq=2)", "answered number 2 when number 1 was due"),
         ("answer(seq=2**64 - 1)", "when number 1 was due"),
-        ("send({'kind': 'hello'})", "expected a answer frame"),
+        ("send({'kind': 'hello'})", "expected a frame of the kind 'answer'"),
         ("prefix(4, 0); os.write(answers, b'[[[[')", "no JSON"),
         ("prefix(100000, 0); os.write(answers, b'[' * 100000)", "no JSON"),
         ("prefix(2, 0); os.write(answers, b'[]')", "no JSON object"),
@@ -264,7 +265,7 @@ def test_a_child_that_lies_about_its_limits_reaches_no_tier(tmp_path):
             tmp_path,
             """
             names = ("no_new_privs", "rlimit_as")
-            send({"kind": "ready", "layers": dict.fromkeys(names, ""), "versions": {}})
+            send({"kind": "ready", "layers": dict.fromkeys(names, ""), "versions": VERSIONS})
             frames.read_frame(reader, 0)
             send({"kind": "hello", "ok": True, "inputs": [], "outputs": []})
             time.sleep(60)
@@ -274,3 +275,46 @@ def test_a_child_that_lies_about_its_limits_reaches_no_tier(tmp_path):
     assert isinstance(sandbox, Sandbox)
     with sandbox:
         assert sandbox.isolation.tier == "none"
+
+
+@pytest.mark.parametrize("left_out", ["python", "numpy", "onnxruntime"])
+def test_a_ready_frame_that_leaves_a_version_out_is_a_broken_protocol(tmp_path, left_out):
+    failure = start(tmp_path, f"ready({{k: v for k, v in VERSIONS.items() if k != {left_out!r}}})")
+    assert isinstance(failure, LoadFailure)
+    assert failure.kind == "invalid"
+    assert f"names no version of {left_out}" in failure.message
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "answer(dtype='x' * (3 << 20))",
+        "answer(features=[{'name': 'f' * (3 << 20), 'dtype': 'bool', 'shape': [2], 'size': 9}])",
+        "answer(forms={'n' * (3 << 20): 5})",
+        (
+            "send({'kind': 'answer', 'ok': True, 'outputs': [{'name': 'y' * (3 << 20), 'dtype': 'float32',"
+            " 'shape': [2, 2], 'size': 16}], 'features': []}, bytes(64), 1)"
+        ),
+    ],
+)
+def test_a_name_of_megabytes_is_cut_in_the_message(tmp_path, lines):
+    fault = fault_of(tmp_path, lines)
+    assert fault.kind is Outcome.INVALID
+    assert 20 < len(fault.message) <= MAX_TEXT
+
+
+def test_a_refusal_without_a_word_says_so(tmp_path):
+    failure = start(
+        tmp_path, "ready(); send({'kind': 'hello', 'ok': False, 'error': ''}); time.sleep(60)"
+    )
+    assert isinstance(failure, LoadFailure)
+    assert failure.message == "it gave no reason"
+
+
+def test_signs_that_turn_or_break_a_line_are_written_as_numbers(tmp_path):
+    failure = start(
+        tmp_path,
+        "ready(); send({'kind': 'hello', 'ok': False, 'error': 'a\\u202eb\\u2028c é'}); time.sleep(60)",
+    )
+    assert isinstance(failure, LoadFailure)
+    assert failure.message == "a\\u202eb\\u2028c é"

@@ -190,11 +190,13 @@ def layout(described: object, at: int = 0) -> tuple[tuple[Entry, ...], int]:
     for given in described:
         name, dtype, shape, size = _checked(given)
         if name in entries:
-            msg = f"tensor {name!r} comes twice"
+            msg = f"tensor {name[:_MOST_SHOWN]!r} comes twice"
             raise FrameError(msg)
         count = _product(shape)
         if dtype in NUMBERS and count * NUMBERS[dtype].itemsize != size:
-            msg = f"tensor {name!r}: {size} bytes do not hold {count} values of {dtype}"
+            msg = (
+                f"tensor {name[:_MOST_SHOWN]!r}: {size} bytes do not hold {count} values of {dtype}"
+            )
             raise FrameError(msg)
         entries[name] = Entry(name, dtype, shape, count, at, size)
         at += -(-size // ALIGNMENT) * ALIGNMENT
@@ -214,7 +216,7 @@ def values(entries: Sequence[Entry], body: memoryview) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     for name, dtype, shape, count, at, size in entries:
         if at + size > body.nbytes:
-            msg = f"tensor {name!r} is longer than its frame"
+            msg = f"tensor {name[:_MOST_SHOWN]!r} is longer than its frame"
             raise FrameError(msg)
         if dtype == STRING:
             tensors[name] = _strings(name, body[at : at + size], count).reshape(shape)
@@ -225,7 +227,7 @@ def values(entries: Sequence[Entry], body: memoryview) -> dict[str, Array]:
             kind = NUMBERS[dtype]
             array: Array = np.ndarray(shape, kind, body, at) if count else np.empty(shape, kind)
             if dtype == "bool" and count and int(array.view(np.uint8).max()) > 1:
-                msg = f"tensor {name!r}: a boolean is neither 0 nor 1"
+                msg = f"tensor {name[:_MOST_SHOWN]!r}: a boolean is neither 0 nor 1"
                 raise FrameError(msg)
             tensors[name] = array
     return tensors
@@ -240,16 +242,16 @@ def _checked(entry: object) -> tuple[str, str, tuple[int, ...], int]:
         msg = "a tensor has no name or dtype"
         raise FrameError(msg)
     if dtype not in {STRING, CODED} and dtype not in NUMBERS:
-        msg = f"tensor {name!r} has the unknown dtype {dtype!r}"
+        msg = f"tensor {name[:_MOST_SHOWN]!r} has the unknown dtype {dtype[:_MOST_SHOWN]!r}"
         raise FrameError(msg)
     if not is_unicode(name):
-        msg = f"tensor {name!r}: the name holds half a character"
+        msg = f"tensor {name[:_MOST_SHOWN]!r}: the name holds half a character"
         raise FrameError(msg)
     if not _is_count(size) or not isinstance(shape, list) or len(shape) > MAX_RANK:
-        msg = f"tensor {name!r} has no valid size or shape"
+        msg = f"tensor {name[:_MOST_SHOWN]!r} has no valid size or shape"
         raise FrameError(msg)
     if not is_shape(shape):
-        msg = f"tensor {name!r} has the shape {str(shape)[:_MOST_SHOWN]}"
+        msg = f"tensor {name[:_MOST_SHOWN]!r} has the shape {str(shape)[:_MOST_SHOWN]}"
         raise FrameError(msg)
     return name, dtype, tuple(shape), size
 
@@ -284,11 +286,11 @@ def _coded_strings(name: str, raw: memoryview, count: int) -> Array:
     codes_at = _WORD_COUNT_BYTES * (words + 2)
     blob_at = codes_at + count * 4
     if not 0 <= words <= count or blob_at > len(raw):
-        msg = f"tensor {name!r}: {len(raw)} bytes do not hold {words} words and {count} codes"
+        msg = f"tensor {name[:_MOST_SHOWN]!r}: {len(raw)} bytes do not hold {words} words and {count} codes"
         raise FrameError(msg)
     codes = np.frombuffer(raw[codes_at:blob_at], np.int32)
     if count and (int(codes.min()) < 0 or int(codes.max()) >= words):
-        msg = f"tensor {name!r}: a code has no word"
+        msg = f"tensor {name[:_MOST_SHOWN]!r}: a code has no word"
         raise FrameError(msg)
     vocabulary = _texts(
         name, np.frombuffer(raw[_WORD_COUNT_BYTES:codes_at], np.int64), bytes(raw[blob_at:])
@@ -300,7 +302,7 @@ def _strings(name: str, raw: memoryview, count: int) -> Array:
     """Layout: offsets, the texts."""
     head = (count + 1) * 8
     if head > len(raw):
-        msg = f"tensor {name!r}: {len(raw)} bytes do not hold {count} offsets"
+        msg = f"tensor {name[:_MOST_SHOWN]!r}: {len(raw)} bytes do not hold {count} offsets"
         raise FrameError(msg)
     return _texts(name, np.frombuffer(raw[:head], np.int64), bytes(raw[head:]))
 
@@ -308,7 +310,7 @@ def _strings(name: str, raw: memoryview, count: int) -> Array:
 def _texts(name: str, offsets: npt.NDArray[np.int64], blob: bytes) -> Array:
     """One text for each pair of offsets."""
     if offsets[0] != 0 or offsets[-1] != len(blob) or bool((np.diff(offsets) < 0).any()):
-        msg = f"tensor {name!r}: string offsets are out of order"
+        msg = f"tensor {name[:_MOST_SHOWN]!r}: string offsets are out of order"
         raise FrameError(msg)
     bounds = offsets.tolist()
     try:
@@ -318,7 +320,7 @@ def _texts(name: str, offsets: npt.NDArray[np.int64], blob: bytes) -> Array:
         else:
             values = [blob[a:b].decode("utf-8") for a, b in pairwise(bounds)]
     except UnicodeDecodeError:
-        msg = f"tensor {name!r}: a string is no UTF-8"
+        msg = f"tensor {name[:_MOST_SHOWN]!r}: a string is no UTF-8"
         raise FrameError(msg) from None
     out = np.empty(len(values), object)
     out[:] = values
