@@ -7,6 +7,7 @@ the folder they are pinned into.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -26,6 +27,12 @@ MODEL_FILE = "model.onnx"
 METADATA_FILE = "MLmodel"
 _LONGEST_NAME = 1000
 _LONGEST_SHOWN = 100
+_LARGEST_BYTES = 8 << 30
+"""Of a model with its external data."""
+_SMALL_BYTES = 64 << 20
+"""A file up to this size may be as hollow as it likes."""
+_MOST_HOLLOW = 16
+"""Claimed bytes per byte that was written: weights with gaps between them stay below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +230,7 @@ def _copy_files(model: Path, home: Path, where: str) -> Path:
     """
     external = external_data_names(model)
     copied = home / (MODEL_FILE if MODEL_FILE not in external else f"_{MODEL_FILE}")
+    _refuse_too_large([model, *(model.parent / n for n in external)], where)
     home.mkdir()
     for source, target in ((model, copied), *((model.parent / n, home / n) for n in external)):
         if not source.resolve().is_relative_to(model.parent):
@@ -235,6 +243,49 @@ def _copy_files(model: Path, home: Path, where: str) -> Path:
         shutil.copyfile(source, target)
         target.chmod(0o444)
     return copied
+
+
+def _refuse_too_large(files: list[Path], where: str) -> None:
+    """A copy takes as much room as the files claim, also where they hold nothing."""
+    total = 0
+    for file in files:
+        seen = file.stat()
+        total += seen.st_size
+        if seen.st_size <= _SMALL_BYTES or seen.st_size > _LARGEST_BYTES:
+            continue
+        if (there := _bytes_of_data(file)) < seen.st_size // _MOST_HOLLOW:
+            raise ResolveError(
+                where,
+                f"{file.name} claims {seen.st_size:,} bytes and holds {there:,}; the rest are holes",
+                "Export or download the model again.",
+            )
+    if total > _LARGEST_BYTES:
+        raise ResolveError(
+            where,
+            f"the model and its external data take {total:,} bytes, and at most {_LARGEST_BYTES:,} are read",
+            "Export a smaller model, and keep other files out of its folder.",
+        )
+
+
+def _bytes_of_data(path: Path) -> int:
+    """Bytes of a file that are no holes.
+
+    Blocks on disk would tell too little: some file systems count them seconds after the writing.
+    """
+    with path.open("rb") as file:
+        fd, end, found = file.fileno(), file.seek(0, os.SEEK_END), 0
+        start = 0
+        while start < end:
+            try:
+                start = os.lseek(fd, start, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                break
+            hole = os.lseek(fd, start, os.SEEK_HOLE)
+            found += hole - start
+            start = hole
+    return found
 
 
 def _publish(staged: Path, home: Path, content: ModelContent) -> Path:

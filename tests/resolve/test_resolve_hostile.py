@@ -6,7 +6,7 @@ import pytest
 
 from harness.core.errors import ResolveError
 from harness.core.models import PinnedModel
-from harness.resolve import pin
+from harness.resolve import files, pin
 from harness.resolve.runtime import runtime_wish
 
 ONNX = "flavors:\n  onnx:\n    data: model.onnx\n"
@@ -78,3 +78,33 @@ def test_long_lists_of_hashes_are_no_long_requirement(folder, tmp_path):
     hashes = "".join(f" \\\n    --hash=sha256:{i:064x}" for i in range(60))
     (folder / "requirements.txt").write_text(f"numpy==2.4.6{hashes}\n")
     assert len(pin(str(folder), tmp_path / "pins").requirements) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(6 << 30, "the rest are holes"), (65 << 20, "the rest are holes")],
+)
+def test_external_data_of_holes_are_not_copied(make_model, tmp_path, size, said):
+    model = with_external_data(make_model("m.onnx"))
+    with model.with_name("w.bin").open("r+b") as file:
+        file.truncate(size)
+    with pytest.raises(ResolveError, match=said):
+        pin(str(model), tmp_path / "pins")
+    assert not list((tmp_path / "pins").rglob("w.bin"))
+
+
+def test_a_model_and_its_data_may_take_so_much_and_no_more(make_model, tmp_path, monkeypatch):
+    model = with_external_data(make_model("m.onnx"))
+    both = model.stat().st_size + model.with_name("w.bin").stat().st_size
+    monkeypatch.setattr(files, "_LARGEST_BYTES", both)
+    pin(str(model), tmp_path / "pins")
+    monkeypatch.setattr(files, "_LARGEST_BYTES", both - 1)
+    with pytest.raises(ResolveError, match=f"take {both:,} bytes"):
+        pin(str(model), tmp_path / "others")
+
+
+def with_external_data(model):
+    """The model, which now names a neighbour as its external data."""
+    model.write_bytes(model.read_bytes() + b"location w.bin")
+    model.with_name("w.bin").write_bytes(b"weights")
+    return model
