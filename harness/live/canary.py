@@ -22,6 +22,7 @@ from harness.judge.live import LiveJudge
 from harness.judge.live_plan import LiveAnswer, LiveBatch
 from harness.judge.live_state import sealed, unsealed
 from harness.live.arrivals import Arrival
+from harness.live.coverage import Coverage
 from harness.live.intake import Intake
 from harness.live.labels import Label, LabelBook
 from harness.live.policy import live_plan
@@ -78,6 +79,7 @@ class Canary:
         self._plan = live_plan(live)
         self._split = Split(seed)
         self._ascent = Ascent(live.steps, live.ramp)
+        self._coverage = Coverage(live)
         self._judge = LiveJudge(self._plan)
         self._answer = self._judge.answer()
         self._labels = LabelBook(live.guardrails)
@@ -223,6 +225,7 @@ class Canary:
         self._labels.forget(batch.until_ns)
         n = len(batch.requests)
         self._n_requests += n
+        self._coverage.add(batch.requests)
         at_step = int(np.count_nonzero(batch.requests.propensity == self._ascent.share))
         self._ascent.count(n, at_step, batch.until_ns)
         self._follow(self._answer)
@@ -232,15 +235,16 @@ class Canary:
         """What an answer means for the next request."""
         now_ns, ascent = self._until_ns, self._ascent
         promoted = answer.decision is Decision.PROMOTE
+        enough = not self._coverage.missing()
         if answer.decision is Decision.ROLLBACK:
             self._end(Decision.ROLLBACK, answer.reason, answer.explanation)
         elif not promoted and answer.reason != _GOES_ON:
             self._end(Decision.HOLD, answer.reason, answer.explanation)
-        elif promoted and ascent.at_top() and ascent.stayed(now_ns):
+        elif promoted and enough and ascent.at_top() and ascent.stayed(now_ns):
             self._end(Decision.PROMOTE, answer.reason, answer.explanation)
         elif what := ascent.spent(now_ns):
             self.stop("budget_spent", what)
-        elif ascent.advance(now_ns):
+        elif enough and ascent.advance(now_ns):
             self._intake.at(ascent.step, ascent.share)
 
     def stop(self, reason: str, what: str) -> None:
@@ -290,10 +294,7 @@ class Canary:
     def standing(self) -> Standing:
         """Where the canary stands now."""
         answer, step = self._answer, self._ascent.step
-        going_on = answer.explanation
-        if answer.decision is Decision.PROMOTE:
-            steps = len(self._live.steps)
-            going_on = f"{going_on} The ramp is at step {step + 1} of {steps}."
+        going_on = " ".join([answer.explanation, *self._still_missing()])
         decision, reason, explanation = self._ending or (Decision.HOLD, _GOES_ON, going_on)
         counts = dict(answer.ignored) | self._labels.counts | self.counts
         return Standing(
@@ -314,6 +315,17 @@ class Canary:
             counts=tuple(sorted(counts.items())),
         )
 
+    def _still_missing(self) -> list[str]:
+        """What keeps it where it is, besides proof; each a sentence."""
+        said = []
+        if self._answer.decision is Decision.PROMOTE:
+            steps = len(self._live.steps)
+            said.append(
+                f"Not promoted yet: the ramp is at step {self._ascent.step + 1} of {steps}."
+            )
+            said += self._ascent.missing(self._until_ns)
+        return said + self._coverage.missing()
+
     def evidence(self) -> tuple[Evidence, ...]:
         """What every guardrail has shown."""
         return self._judge.evidence()
@@ -326,6 +338,7 @@ class Canary:
             "judge": self._judge.state(),
             "labels": self._labels.state(),
             "ascent": self._ascent.state(),
+            "coverage": self._coverage.state(),
             "number": self._number,
             "entered_seq": self.entered_seq,
             "last_ns": self.last_ns,
@@ -362,6 +375,7 @@ class Canary:
         canary._answer = canary._judge.answer()
         canary._labels.restore(body["labels"])
         canary._ascent.restore(body["ascent"])
+        canary._coverage.restore(body["coverage"])
         canary._intake.at(canary._ascent.step, canary._ascent.share)
         canary._intake.entered(int(body["entered_seq"]), int(body["last_ns"]))
         canary._number, canary._until_ns = int(body["number"]), int(body["until_ns"])

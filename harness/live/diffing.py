@@ -7,8 +7,9 @@ from itself is not known here, and the tolerance is that of a quiet one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,16 +17,18 @@ from harness.core.calls import Call
 from harness.core.errors import SignatureError
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.policies import Mapping
-from harness.core.tensors import Bools, Ints, Signature
+from harness.core.tensors import Bools, Ints, Signature, Strings, TensorSpec
 from harness.diff.floor import FloorBuilder
 from harness.diff.outputs import OutputDiff
 from harness.diff.reports import OutputReport
-from harness.diff.signature import check_signatures
-from harness.live.values import Answered, observations, paired
+from harness.diff.signature import SignatureMatch, check_signatures
+from harness.live.layouts import NO_LAYOUT, Answered, Layouts, outcomes
+from harness.live.values import observations, paired
 from harness.wire.columns import ColumnDecoder
 from harness.wire.contents import objects_from_strings
 from harness.wire.scan import REQUEST_ID, bytes_field
 
+_T = TypeVar("_T")
 FIRST = 256
 """Requests that fix the scales of all columns."""
 
@@ -44,38 +47,46 @@ class Mirrored:
 class Diffed:
     """n mirrored requests, compared."""
 
-    pair: PairBatch
-    """Both versions' answers."""
+    parts: tuple[tuple[Ints, PairBatch], ...]
+    """(which of the n requests, both versions' answers): one part for each pair of layouts."""
+    ok: tuple[Bools, Bools]
+    """Whether baseline and candidate answered, shape (n,) each."""
     mismatch: Bools
     """Both answered and an output differs, shape (n,)."""
     compared: Bools
     """Everything that counts was compared, shape (n,)."""
+    left_out: Bools
+    """Both answered in a form that is not compared, shape (n,)."""
 
     def disagrees(self) -> Bools:
         """Which requests the versions answer differently: other values, or only one answers."""
-        ok = self.pair.baseline.outcome == Outcome.OK
-        return np.asarray(self.mismatch | (ok != (self.pair.candidate.outcome == Outcome.OK)))
+        return np.asarray(self.mismatch | (self.ok[0] != self.ok[1]))
 
 
 class LiveDiff:
-    """Compares batch after batch; the first ones wait until the scales are known."""
+    """Compares batch after batch; the first ones wait until the scales are known.
+
+    Answers are compared with those of the same pair of layouts; another pair later on takes its
+    scales from the answers of the batch in which it is seen first.
+    """
 
     def __init__(self) -> None:
-        self._decoders = (ColumnDecoder("response"), ColumnDecoder("response"))
-        self._specs: list[Signature | None] = [None, None]
-        self._outputs: OutputDiff | None = None
+        self._layouts = (Layouts(), Layouts())
+        self._diffs: dict[tuple[int, int], OutputDiff] = {}
         self._unlike = ""
         self.both_failed = 0
         """Requests that neither version answers."""
         self.baseline_failed = 0
         """Requests that only the candidate answers."""
         self.candidate_failed = 0
-        """Requests that only the baseline answers."""
+        """Requests that only the baseline answers, or that the candidate answers in another form."""
+        self.left_out = 0
+        """Requests that both answer, in a form that is not compared."""
 
     @property
     def ready(self) -> bool:
         """Whether scales are known; before, give `FIRST` requests at once, or all there are."""
-        return self._outputs is not None
+        return bool(self._diffs)
 
     def update(self, mirrored: Sequence[Mirrored]) -> Diffed:
         """Compares n requests.
@@ -83,69 +94,108 @@ class LiveDiff:
         Args:
           mirrored: in any order; the first call's baseline answers fix the scales.
         """
-        pair = self._paired(mirrored)
-        if self._outputs is None:
-            self._outputs = self._begun(pair)
-        ok = (pair.baseline.outcome == Outcome.OK, pair.candidate.outcome == Outcome.OK)
+        n = len(mirrored)
+        both = (
+            [Answered(m.call.response, m.call.code, m.call.latency_ns / 1e9) for m in mirrored],
+            [m.candidate for m in mirrored],
+        )
+        layout = (self._layouts[0].sort(both[0]), self._layouts[1].sort(both[1]))
+        ok = (layout[0] >= NO_LAYOUT, layout[1] >= NO_LAYOUT)
+        have = (layout[0] >= 0) & (layout[1] >= 0)
+        left_out = ok[0] & ok[1] & ~have
+        mismatch, compared = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+        parts: list[tuple[Ints, PairBatch]] = []
+        found = np.stack([layout[0][have], layout[1][have]], axis=1)
+        for key in [(int(a), int(b)) for a, b in np.unique(found, axis=0)]:
+            at = np.flatnonzero((layout[0] == key[0]) & (layout[1] == key[1]))
+            pair = self._paired(key, [[side[i] for i in at.tolist()] for side in both])
+            ok[1][at] = pair.candidate.outcome == Outcome.OK
+            if key in self._diffs:
+                differing = self._diffs[key].update(pair)
+                mismatch[at], compared[at] = differing.mismatch, differing.compared
+            parts.append((at, pair))
+        rest = np.flatnonzero(~have)
+        if len(rest):
+            parts.append((rest, self._without_outputs(layout[0][rest], layout[1][rest])))
         self.both_failed += int(np.count_nonzero(~ok[0] & ~ok[1]))
         self.baseline_failed += int(np.count_nonzero(~ok[0] & ok[1]))
         self.candidate_failed += int(np.count_nonzero(ok[0] & ~ok[1]))
-        if self._outputs is None:
-            nothing = np.zeros(len(mirrored), np.bool_)
-            return Diffed(pair=pair, mismatch=nothing, compared=nothing)
-        found = self._outputs.update(pair)
-        return Diffed(pair=pair, mismatch=found.mismatch, compared=found.compared)
+        self.left_out += int(np.count_nonzero(left_out))
+        ids = objects_from_strings([id_of(m.call) for m in mirrored])
+        return Diffed(
+            parts=tuple((at, _named(pair, ids[at])) for at, pair in parts),
+            ok=ok,
+            mismatch=mismatch,
+            compared=compared,
+            left_out=left_out,
+        )
 
     def finish(self) -> OutputReport | None:
         """The report so far; None where no request was answered by both."""
-        return None if self._outputs is None else self._outputs.finish()
+        found = [diff.finish() for diff in self._diffs.values()]
+        if not found:
+            return None
+        return OutputReport(
+            outputs=tuple(column for report in found for column in report.outputs),
+            requests=sum(report.requests for report in found),
+            mismatched_requests=sum(report.mismatched_requests for report in found),
+            extra_outputs=_once(name for report in found for name in report.extra_outputs),
+            not_compared=_once(note for report in found for note in report.not_compared),
+            one_sided_classes=_once(c for report in found for c in report.one_sided_classes),
+            unproven=_once(column for report in found for column in report.unproven),
+        )
 
     @property
     def unlike(self) -> str:
-        """Why the candidate's answers have another form than the baseline's; "" where they fit."""
+        """Why answers of the candidate have another form than the baseline's; "" where they fit."""
         return self._unlike
 
-    def _paired(self, mirrored: Sequence[Mirrored]) -> PairBatch:
-        old = [Answered(m.call.response, m.call.code, m.call.latency_ns / 1e9) for m in mirrored]
-        new = [m.candidate for m in mirrored]
-        sides = [self._observed(side, answers) for side, answers in ((0, old), (1, new))]
-        (baseline, rows), (candidate, theirs) = sides
-        if not self._fit():
-            candidate, theirs = _invalid(candidate, np.ones(len(rows), np.bool_), theirs)
-        both = (baseline.outcome == Outcome.OK) & (candidate.outcome == Outcome.OK)
-        # Another number of rows is no answer to the same request.
-        candidate, theirs = _invalid(candidate, both & (rows != theirs), theirs)
-        both = both & (rows == theirs)
-        pair = paired(_only(baseline, both, rows), _only(candidate, both, theirs),
-                      np.where(both, rows, 0))  # fmt: skip
-        ids = objects_from_strings([id_of(m.call) for m in mirrored])
-        return replace(pair, requests=replace(pair.requests, request_id=ids))
+    def _paired(self, key: tuple[int, int], both: Sequence[Sequence[Answered]]) -> PairBatch:
+        """Both answers of requests, all of the same two layouts."""
+        decoders = [side.decoders[number] for side, number in zip(self._layouts, key, strict=True)]
+        (baseline, rows, old), (candidate, theirs, new) = (
+            observations(decoder, answers) for decoder, answers in zip(decoders, both, strict=True)
+        )
+        match = self._match(old, new)
+        # Another form, or another number of rows, is no answer to the same request.
+        wrong = (rows != theirs) | (match is None)
+        candidate, theirs = _invalid(candidate, wrong, theirs)
+        pair = paired(_only(baseline, ~wrong, rows), _only(candidate, ~wrong, theirs),
+                      np.where(wrong, 0, rows))  # fmt: skip
+        if match is not None and key not in self._diffs and rows[~wrong].any():
+            floor = FloorBuilder()
+            floor.update(replace(pair, candidate=pair.baseline))
+            self._diffs[key] = OutputDiff(match, floor.finish())
+        return pair
 
-    def _observed(self, side: int, answers: Sequence[Answered]) -> tuple[Observations, Ints]:
-        observed, rows, specs = observations(self._decoders[side], answers)
-        if self._specs[side] is None and specs:
-            self._specs[side] = Signature(inputs=(), outputs=specs)
-        return observed, rows
+    def _without_outputs(self, old: Ints, new: Ints) -> PairBatch:
+        """Requests of which there is nothing to compare, with the columns that others have."""
+        observed = []
+        for side, layout in zip(self._layouts, (old, new), strict=True):
+            decoder = side.decoders[0] if side.decoders else ColumnDecoder("response")
+            nothing, _, _ = observations(decoder, [])
+            unknown = np.full(len(layout), np.nan)
+            observed.append(replace(nothing, outcome=outcomes(layout), latency_s=unknown))
+        return paired(observed[0], observed[1], np.zeros(len(old), np.int64))
 
-    def _fit(self) -> bool:
-        """Whether the candidate's outputs are those of the baseline, as far as both are known."""
-        old, new = self._specs
-        if old is None or new is None:
-            return True
+    def _match(
+        self, old: tuple[TensorSpec, ...], new: tuple[TensorSpec, ...]
+    ) -> SignatureMatch | None:
+        """How the candidate's outputs stand for the baseline's; None where they do not."""
+        sides = (Signature(inputs=(), outputs=old), Signature(inputs=(), outputs=new))
         try:
-            check_signatures(old, new, Mapping())
+            return check_signatures(*sides, Mapping())
         except SignatureError as problem:
             self._unlike = problem.what
-            return False
-        return True
-
-    def _begun(self, pair: PairBatch) -> OutputDiff | None:
-        old, new = self._specs
-        if old is None or new is None or self._unlike:
             return None
-        floor = FloorBuilder()
-        floor.update(replace(pair, candidate=pair.baseline))
-        return OutputDiff(check_signatures(old, new, Mapping()), floor.finish())
+
+
+def _once(found: Iterable[_T]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys(found))
+
+
+def _named(pair: PairBatch, ids: Strings) -> PairBatch:
+    return replace(pair, requests=replace(pair.requests, request_id=ids))
 
 
 def id_of(call: Call) -> str:

@@ -57,6 +57,8 @@ class MirrorReport:
     """Requests that only the candidate answers."""
     both_failed: int = 0
     """Requests that neither answers."""
+    left_out: int = 0
+    """Requests that both answer, in a form that is not compared."""
     disagreements_kept: int = 0
     """In `disagreements/`."""
     disagreements_not_kept: int = 0
@@ -195,6 +197,10 @@ class MirrorJudge:
         said = [f"guardrail {name} was not measured: {why}" for name, why in self._unfit.items()]
         if self._diff.unlike:
             said.append(f"the candidate's answers have another form: {self._diff.unlike}")
+        if self._diff.left_out:
+            said.append(
+                f"{self._diff.left_out:,} requests: both answers have a form that is not compared"
+            )
         report = self._diff.finish()
         return (*said, *(report.not_compared if report else ()))
 
@@ -214,6 +220,7 @@ class MirrorJudge:
             candidate_failed=self._diff.candidate_failed,
             baseline_failed=self._diff.baseline_failed,
             both_failed=self._diff.both_failed,
+            left_out=self._diff.left_out,
             disagreements_kept=self._kept.kept,
             disagreements_not_kept=self._kept.not_kept,
             outputs=tuple(o for o in report.outputs if o.verdict is not ParityVerdict.EQUAL)

@@ -27,8 +27,8 @@ from harness.core.calls import Call
 from harness.core.errors import HarnessError
 from harness.core.jsonable import jsonable
 from harness.live.diffing import Mirrored
+from harness.live.layouts import Answered
 from harness.live.mirror_judge import MirrorJudge, MirrorReport
-from harness.live.values import Answered
 from harness.record.frames import FrameReader
 from harness.record.tls import ClientTls
 from harness.record.upstream import Upstream

@@ -6,7 +6,7 @@ import numpy as np
 
 from harness.core.errors import HarnessError
 from harness.core.live import Live, LiveGuardrail, LiveMetric
-from harness.core.observations import Outcome
+from harness.core.observations import PairBatch
 from harness.core.policies import DecisionRule, Guardrail, Metric
 from harness.core.tensors import Bools, Floats
 from harness.judge.metrics import observe
@@ -24,28 +24,35 @@ def paired_values(live: Live, diffed: Diffed) -> tuple[dict[str, Floats], Bools,
       (guardrail → values, shape (n,), NaN = it failed or cannot be compared; requests that enter:
       all but those that neither version answers, shape (n,); guardrail → why it is not measured).
     """
-    pair = diffed.pair
-    enter = np.asarray(
-        (pair.baseline.outcome == Outcome.OK) | (pair.candidate.outcome == Outcome.OK)
-    )
     values: dict[str, Floats] = {}
     unfit: dict[str, str] = {}
     for rail in live.guardrails:
-        try:
-            values[rail.name] = _values(rail, live.decision, diffed)
-        except HarnessError as problem:
-            # Another signature than the policy's: nothing can be measured, which is no pass.
-            values[rail.name] = np.full(len(pair), np.nan)
-            unfit[rail.name] = problem.what
-    return values, enter, unfit
+        values[rail.name] = column = np.full(len(diffed.mismatch), np.nan)
+        for at, pair in diffed.parts:
+            try:
+                column[at] = _values(
+                    rail, live.decision, pair, diffed.compared[at], diffed.mismatch[at]
+                )
+            except HarnessError as problem:
+                # Another signature than the policy's: nothing can be measured, which is no pass.
+                unfit[rail.name] = problem.what
+        if rail.metric is not LiveMetric.FAILURE:
+            column[diffed.left_out] = np.nan
+    return values, np.asarray(diffed.ok[0] | diffed.ok[1]), unfit
 
 
-def _values(rail: LiveGuardrail, rule: DecisionRule | None, diffed: Diffed) -> Floats:
+def _values(
+    rail: LiveGuardrail,
+    rule: DecisionRule | None,
+    pair: PairBatch,
+    compared: Bools,
+    mismatch: Bools,
+) -> Floats:
     if rail.metric is LiveMetric.GIVEN:
-        return np.full(len(diffed.pair), np.nan)
+        return np.full(len(pair), np.nan)
     asked = Guardrail(
         name=rail.name, metric=Metric(rail.metric.value), margin=rail.margin,
         direction=rail.direction,
     )  # fmt: skip
-    compared = np.where(diffed.compared | diffed.mismatch, diffed.mismatch, True)
-    return observe(asked, diffed.pair, rule, None, compared.astype(np.bool_), None).x
+    unlike = np.where(compared | mismatch, mismatch, True)
+    return observe(asked, pair, rule, None, unlike.astype(np.bool_), None).x

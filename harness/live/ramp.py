@@ -51,8 +51,23 @@ class Ascent:
         """Whether the step has had its least time and requests."""
         if self._since_ns is None:
             return False
-        long_enough = now_ns - self._since_ns >= self._ramp.stay_s * 1e9
-        return long_enough and self._at_step >= self._ramp.stay_requests
+        return self._stayed_s(now_ns) >= self._ramp.stay_s and (
+            self._at_step >= self._ramp.stay_requests
+        )
+
+    def _stayed_s(self, now_ns: int) -> float:
+        return 0.0 if self._since_ns is None else (now_ns - self._since_ns) / 1e9
+
+    def missing(self, now_ns: int) -> list[str]:
+        """What the step's least stay still lacks, each as a sentence."""
+        said = []
+        left = self._ramp.stay_requests - self._at_step
+        if left > 0:
+            said.append(f"The step still needs {left:,} requests.")
+        left_s = self._ramp.stay_s - self._stayed_s(now_ns)
+        if left_s > 0.0:
+            said.append(f"The step still needs {left_s:.3g} s.")
+        return said
 
     def at_top(self) -> bool:
         """Whether there is no higher step."""

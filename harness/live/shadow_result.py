@@ -19,7 +19,10 @@ NOT_MIRRORED = {
 
 _DECIDED = {"PROMOTE": 0, "ROLLBACK": 1, "HOLD": 3}
 _ANSWERS = {0: "EQUAL", 1: "DIFFERENT", 2: "NOTHING COMPARED"}
+_TOO_LITTLE = 2
 _BROKEN = 4
+_LEAST_COMPARED = 0.95
+"""Of the requests that both versions answer; with fewer nothing is called equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,7 @@ class ShadowResult:
 
     @property
     def exit_code(self) -> int:
-        """With a policy 0, 1 or 3; without one 0 equal, 1 different, 2 nothing compared; 4 broken."""
+        """With a policy 0, 1 or 3; without one 0 equal, 1 different, 2 too little compared; 4 broken."""
         if self._broken():
             return _BROKEN
         if self.report["standing"] is not None:
@@ -43,7 +46,9 @@ class ShadowResult:
         alone = self.report["candidate_failed"] + self.report["baseline_failed"]
         if self.report["differ"] or alone:
             return 1
-        return 0 if self.report["compared"] else 2
+        compared = self.report["compared"]
+        both = compared + self.report["left_out"]
+        return 0 if compared and compared >= _LEAST_COMPARED * both else 2
 
     def to_json(self) -> str:
         """Everything as JSON."""
@@ -80,6 +85,8 @@ class ShadowResult:
         if broken:
             return f"BROKEN: {broken}"
         standing = self.report["standing"]
-        if standing is None:
-            return _ANSWERS[self.exit_code]
-        return f"{standing['decision']}: {standing['explanation']}"
+        if standing is not None:
+            return f"{standing['decision']}: {standing['explanation']}"
+        if self.exit_code == _TOO_LITTLE and self.report["compared"]:
+            return "TOO LITTLE COMPARED"
+        return _ANSWERS[self.exit_code]

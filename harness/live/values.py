@@ -15,19 +15,8 @@ from harness.core.tensors import Bools, Floats, Ints, Strings, Tensors, TensorSp
 from harness.core.traffic import OK_CODE, RequestBatch
 from harness.judge.answers import decisions, positives, scores
 from harness.judge.metrics import nan_rows, request_means
+from harness.live.layouts import NO_LAYOUT, Answered, Layouts
 from harness.wire.columns import ColumnDecoder
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What became of one request in one version."""
-
-    response: bytes
-    """Serialized ModelInferResponse; empty on failure."""
-    code: int
-    """gRPC status code."""
-    latency_s: float
-    """Until it was there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +28,15 @@ class Measured:
     answers: dict[str, Floats]
     """Guardrail with a loss → score or decision, shape (n,); NaN = failed."""
     unfit: tuple[tuple[str, str], ...]
-    """(guardrail, why) where the policy's decision does not fit the answers: all values are NaN."""
+    """(guardrail, why) where the policy's decision does not fit some answers: their values are NaN."""
+    failed: int
+    """Answers that are none: an error, or bytes that contradict themselves."""
+    unmeasured: int
+    """Good answers of which a guardrail of the policy has no value: another form, or NaN."""
 
 
 class Measurer:
-    """Measures the answers of one version; its outputs' layout is that of its first good answer.
+    """Measures the answers of one version, whatever outputs their clients asked for.
 
     Args:
       live: the policy's live section.
@@ -51,7 +44,7 @@ class Measurer:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._decoder = ColumnDecoder("response")
+        self._layouts = Layouts()
 
     def measure(self, answered: Sequence[Answered]) -> Measured:
         """Values of each answer.
@@ -59,20 +52,34 @@ class Measurer:
         Args:
           answered: n of them.
         """
-        observed, rows, _ = observations(self._decoder, answered)
-        pair = paired(observed, observed, rows)
-        values: dict[str, Floats] = {}
-        answers: dict[str, Floats] = {}
-        unfit: list[tuple[str, str]] = []
-        for rail in self._live.guardrails:
-            try:
-                found = _measured(rail, self._live.decision, pair)
-            except HarnessError as problem:
-                # Another signature than the policy's: nothing can be measured, which is no pass.
-                found = np.full(len(answered), np.nan)
-                unfit.append((rail.name, problem.what))
-            (answers if rail.metric is LiveMetric.LOSS else values)[rail.name] = found
-        return Measured(values=values, answers=answers, unfit=tuple(unfit))
+        layout = self._layouts.sort(answered)
+        ok: Bools = layout >= NO_LAYOUT
+        found = {g.name: _without_outputs(g, ok, answered) for g in self._live.guardrails}
+        unfit: dict[str, str] = {}
+        for number in np.unique(layout[layout >= 0]).tolist():
+            at = np.flatnonzero(layout == number)
+            part = [answered[i] for i in at.tolist()]
+            observed, rows, _ = observations(self._layouts.decoders[number], part)
+            pair = paired(observed, observed, rows)
+            for rail in self._live.guardrails:
+                try:
+                    values = _of_outputs(rail, self._live.decision, pair)
+                except HarnessError as problem:
+                    # Not what the policy's decision reads: nothing can be measured, which is no pass.
+                    unfit[rail.name] = problem.what
+                    continue
+                if values is not None:
+                    found[rail.name][at] = values
+        mine = [g.name for g in self._live.guardrails if g.metric is not LiveMetric.GIVEN]
+        lost = np.any([np.isnan(found[name]) for name in mine], axis=0)
+        losses = {g.name for g in self._live.guardrails if g.metric is LiveMetric.LOSS}
+        return Measured(
+            values={name: column for name, column in found.items() if name not in losses},
+            answers={name: column for name, column in found.items() if name in losses},
+            unfit=tuple(unfit.items()),
+            failed=int(np.count_nonzero(~ok)),
+            unmeasured=int(np.count_nonzero(ok & lost)),
+        )
 
 
 def observations(
@@ -122,14 +129,21 @@ def paired(baseline: Observations, candidate: Observations, rows: Ints) -> PairB
     return PairBatch(requests=requests, baseline=baseline, candidate=candidate)
 
 
-def _measured(rail: LiveGuardrail, rule: DecisionRule | None, pair: PairBatch) -> Floats:
-    """One guardrail's values, shape (n,)."""
-    ok: Bools = pair.candidate.outcome == Outcome.OK
+def _without_outputs(rail: LiveGuardrail, ok: Bools, answered: Sequence[Answered]) -> Floats:
+    """One guardrail's values as far as they need no output, shape (n,); else NaN."""
     if rail.kind is LiveKind.ERRORS or rail.metric is LiveMetric.FAILURE:
         return (~ok).astype(np.float64)
+    if rail.metric is LiveMetric.LATENCY:
+        seconds = np.array([a.latency_s for a in answered], np.float64)
+        return latency_values(rail, np.where(ok, seconds, np.nan))
+    return np.full(len(ok), np.nan)
+
+
+def _of_outputs(rail: LiveGuardrail, rule: DecisionRule | None, pair: PairBatch) -> Floats | None:
+    """One guardrail's values of good answers, shape (n,); None where it needs no output."""
+    if rail.kind is LiveKind.ERRORS:
+        return None
     match rail.metric:
-        case LiveMetric.LATENCY:
-            return latency_values(rail, pair.candidate)
         case LiveMetric.NAN:
             rows = nan_rows(pair.candidate, pair)
         case LiveMetric.SCORE:
@@ -141,13 +155,12 @@ def _measured(rail: LiveGuardrail, rule: DecisionRule | None, pair: PairBatch) -
         case LiveMetric.LOSS:
             rows = scores(pair, _needed(rule)).candidate
         case _:
-            return np.full(len(ok), np.nan)
+            return None
     return request_means(pair, rows)
 
 
-def latency_values(rail: LiveGuardrail, observed: Observations) -> Floats:
+def latency_values(rail: LiveGuardrail, seconds: Floats) -> Floats:
     """1 where it took longer than the policy says, or seconds up to the range's end; NaN = failed."""
-    seconds = observed.latency_s
     if rail.slower_than_s is None:
         return np.clip(seconds, *rail.bounds)
     slower = (seconds > rail.slower_than_s).astype(np.float64)

@@ -18,9 +18,10 @@ from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
 from harness.live.keeper import JUDGE_FAILED, Keeper
 from harness.live.label_file import LabelFile
+from harness.live.layouts import Answered
 from harness.live.steady_clock import SteadyClock
 from harness.live.unit_key import unit_of
-from harness.live.values import Answered, Measurer
+from harness.live.values import Measurer
 from harness.record.upstream import Callee, Upstream
 from harness.wire import MODEL_INFER
 from harness.wire.scan import MODEL_NAME, MODEL_VERSION, bytes_field
@@ -171,6 +172,9 @@ class Watcher:
             self._canary.saw_versions(arm, _versions(answers))
             found = self._measurers[arm].measure(answers)
             self._unfit |= dict(found.unfit)
+            name = "candidate" if arm else "baseline"
+            self._canary.count(f"{name}_failed", found.failed)
+            self._canary.count(f"{name}_not_measured", found.unmeasured)
             for i, seq in enumerate(seqs):
                 values = {name: float(column[i]) for name, column in found.values.items()}
                 kept = {name: float(column[i]) for name, column in found.answers.items()}

@@ -10,11 +10,11 @@ from harness.core.errors import UsageError
 from harness.decide.policy import live_from_yaml
 from harness.live.diffing import LiveDiff, Mirrored
 from harness.live.disagreements import Disagreements
+from harness.live.layouts import Answered
 from harness.live.mirror_judge import MirrorJudge
 from harness.live.paired_values import paired_values
 from harness.live.shadow import Mirror
 from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
-from harness.live.values import Answered
 from harness.record.sampling import Sampler
 from harness.wire import MODEL_INFER
 from harness.wire.messages import request_bytes, response_bytes
@@ -119,6 +119,29 @@ def test_outputs_under_another_name_are_failures_of_the_candidate():
     values, _, _ = paired_values(LIVE, found)
     assert values["failed"].tolist() == [1.0] * 3
     assert np.isnan(values["same"]).all()
+
+
+def test_every_layout_is_compared_with_its_own():
+    diff = LiveDiff()
+    two = response_bytes("m", "1", {n: np.array([[0.4]], np.float32) for n in ("p", "q")}, "")
+    worse = response_bytes("m", "1", {n: np.array([[0.9]], np.float32) for n in ("p", "q")}, "")
+    pairs = [(answer(0.4), answer(0.4)), (two, two), (two, worse), (two, None), (two, answer(0.4))]
+    found = diff.update(mirrored(pairs))
+    assert found.disagrees().tolist() == [False, False, True, True, True]
+    assert (diff.candidate_failed, diff.left_out, diff.finish().requests) == (2, 0, 3)
+    values, _, _ = paired_values(LIVE, found)
+    np.testing.assert_allclose(values["score"], [0, 0, 0.5, np.nan, np.nan], atol=1e-6)
+    assert values["failed"].tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_form_that_is_not_compared_is_left_out_and_no_failure():
+    diff = LiveDiff()
+    plain = response_bytes("m", "1", {"p": np.float32(0.4)}, "")
+    found = diff.update(mirrored([(plain, plain), (answer(0.4), answer(0.4))]))
+    assert (diff.left_out, found.left_out.tolist()) == (1, [True, False])
+    values, _, _ = paired_values(LIVE, found)
+    assert np.isnan(values["same"]).tolist() == [True, False]
+    assert values["failed"].tolist() == [0, 0]
 
 
 class Full:
@@ -241,7 +264,7 @@ def test_a_request_that_neither_answers_enters_nothing(tmp_path):
 
 
 REPORT = {
-    "compared": 5, "differ": 0, "candidate_failed": 0, "baseline_failed": 0, "both_failed": 0,
+    "compared": 5, "differ": 0, "candidate_failed": 0, "baseline_failed": 0, "both_failed": 0, "left_out": 0,
     "disagreements_kept": 0, "disagreements_not_kept": 0, "outputs": [], "not_compared": [],
     "standing": None, "failed": "", "not_asked": 0,
 }  # fmt: skip
@@ -254,6 +277,7 @@ REPORT = {
         ({"differ": 1}, 1, "DIFFERENT"),
         ({"baseline_failed": 1}, 1, "DIFFERENT"),
         ({"compared": 0}, 2, "NOTHING COMPARED"),
+        ({"left_out": 1}, 2, "TOO LITTLE COMPARED"),
         ({"failed": "no room"}, 4, "BROKEN: no room"),
         ({"standing": {"decision": "HOLD", "explanation": "x"}}, 3, "HOLD: x"),
         ({"standing": {"decision": "ROLLBACK", "explanation": "x"}, "differ": 3}, 1, "ROLLBACK: x"),

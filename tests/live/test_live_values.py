@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from harness.decide.policy import live_from_yaml
-from harness.live.values import Answered, Measurer
+from harness.live.layouts import Answered
+from harness.live.values import Measurer
 from harness.wire.messages import response_bytes
 
 POLICY = """
@@ -46,11 +47,11 @@ ANSWERS = [
 EXPECTED = {
     "score": [0.2, 0.8, 0.4, NAN, NAN, 0.4, NAN, NAN],
     "rate": [0, 1, 0.5, NAN, NAN, 0, NAN, NAN],
-    "nan": [0, 0, 0, 1, NAN, 0, NAN, NAN],
-    "failed": [0, 0, 0, 0, 1, 0, 1, 1],
-    "errors": [0, 0, 0, 0, 1, 0, 1, 1],
-    "slow": [0, 1, 0, 0, NAN, 1, NAN, NAN],
-    "seconds": [0.01, 0.06, 0.01, 0.01, NAN, 0.2, NAN, NAN],
+    "nan": [0, 0, 0, 1, NAN, 0, NAN, 0],
+    "failed": [0, 0, 0, 0, 1, 0, 1, 0],
+    "errors": [0, 0, 0, 0, 1, 0, 1, 0],
+    "slow": [0, 1, 0, 0, NAN, 1, NAN, 0],
+    "seconds": [0.01, 0.06, 0.01, 0.01, NAN, 0.2, NAN, 0.01],
 }
 
 
@@ -68,7 +69,11 @@ def test_what_a_label_is_compared_with(found):
     np.testing.assert_allclose(found.answers["brier"], EXPECTED["score"], atol=1e-6)
     np.testing.assert_allclose(found.answers["wrong"], EXPECTED["rate"], atol=1e-6)
     assert set(found.values) == set(EXPECTED)
-    assert found.unfit == ()
+
+
+def test_another_form_is_no_failure_and_counts_as_not_measured(found):
+    assert (found.failed, found.unmeasured) == (2, 2)
+    assert {name for name, _ in found.unfit} == {"score", "rate", "brier", "wrong"}
 
 
 def test_values_do_not_depend_on_how_answers_are_cut_into_batches(found):

@@ -1,0 +1,65 @@
+"""How much of each arm has been measured: without it nobody is moved to the candidate.
+
+A value that is missing counts against a promotion in the tests, and not for a rollback. So an arm
+whose answers are never measured would neither be proven harmless nor harmful, while the ramp goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.core.live import Live
+from harness.judge.exposures import Requests
+
+LEAST = 0.95
+"""Of an arm's requests must have a value of every gating guardrail whose values come with them."""
+_ARMS = ("baseline", "candidate")
+
+
+class Coverage:
+    """Counts requests and those with a value, by arm and guardrail.
+
+    Args:
+      live: the policy's live section.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._names = [g.name for g in live.guardrails if g.gating and g.label_maturity_s is None]
+        self._all = [0, 0]
+        self._with_value = {name: [0, 0] for name in self._names}
+
+    def add(self, requests: Requests) -> None:
+        """Takes requests in.
+
+        Args:
+          requests: as the judge takes them; NaN = no value.
+        """
+        arms = (~requests.candidate, requests.candidate)
+        for arm, at in enumerate(arms):
+            self._all[arm] += int(np.count_nonzero(at))
+            for name in self._names:
+                there = ~np.isnan(requests.values[name][at])
+                self._with_value[name][arm] += int(np.count_nonzero(there))
+
+    def missing(self) -> list[str]:
+        """Arms of which too little is measured, each as a sentence; none = enough is."""
+        return [
+            f"Guardrail {name} has a value for only {counts[arm]:,} of {self._all[arm]:,} requests of "
+            f"the {_ARMS[arm]} ({LEAST:.0%} are needed): no more traffic goes to the candidate."
+            for name, counts in self._with_value.items()
+            for arm in (0, 1)
+            if counts[arm] < LEAST * self._all[arm]
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON values from which `restore` continues."""
+        return {"all": self._all, "with_value": self._with_value}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from `state`."""
+        self._all = [int(n) for n in state["all"]]
+        self._with_value = {
+            name: [int(n) for n in state["with_value"][name]] for name in self._names
+        }
