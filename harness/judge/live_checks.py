@@ -40,6 +40,8 @@ def check_batch(
     if plan.split() and len(steps.union(batch.requests.propensity.tolist())) > MAX_STEPS:
         what = f"more than {MAX_STEPS} different propensities since the start"
         raise TrafficError(where, what, "Ramp in steps.")
+    if plan.split():
+        _check_possible(where, batch.requests)
     for guardrail in carried:
         values = batch.requests.values[guardrail.name]
         within_bounds(values, np.isnan(values), guardrail.bounds)
@@ -67,6 +69,13 @@ def _check_columns(
         raise TrafficError(where, what, "Name a user or a session for each.")
     if not np.all((requests.propensity >= 0.0) & (requests.propensity <= 1.0)):
         what = "a propensity is missing or outside [0, 1]"
+        raise TrafficError(where, what, "Record the split that was in force.")
+
+
+def _check_possible(where: str, requests: Requests) -> None:
+    chance = np.where(requests.candidate, requests.propensity, 1.0 - requests.propensity)
+    if not np.all(chance > 0.0):
+        what = "a request is in an arm whose propensity is 0"
         raise TrafficError(where, what, "Record the split that was in force.")
 
 

@@ -9,7 +9,7 @@ called from another thread than everything else, and is quick.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -61,6 +61,12 @@ class Entry:
     """Guardrail with a loss → what the label will be compared with, NaN = failed; one a request."""
     label_offset: int
     """Bytes of the label file whose labels are in it or in one before."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Arm → the version that it first answered with."""
+    down_ns: int = 0
+    """Before it nothing was served for so long, which is no stay."""
+    unheard: bool = False
+    """The candidate has not answered since the last start: nothing goes up."""
 
 
 class Canary:
@@ -87,6 +93,7 @@ class Canary:
         self._intake = Intake(live, self._split, noted)
         self._intake.at(0, self._ascent.share)
         self._versions: dict[str, str] = {}
+        self._down_ns, self._unheard = 0, False
         self._number = 0
         self._n_requests = 0
         self._until_ns = 0
@@ -150,6 +157,15 @@ class Canary:
             if version != first:
                 self.stop("version_changed", f"the {arm} was {first} and is {version}")
 
+    def resumed(self, now_ns: int) -> None:
+        """Goes on after a stop, if there was one: see `Entry.down_ns` and `Entry.unheard`."""
+        if self._until_ns:
+            self._down_ns, self._unheard = max(now_ns - self._until_ns, 0), True
+
+    def heard(self) -> None:
+        """The candidate has answered in this process."""
+        self._unheard = False
+
     def labelled(self, label: Label) -> None:
         """Takes in a label whose unit is named as requests name it."""
         self._labels.add(replace(label, unit=name_of(self._split.place(label.unit).unit)))
@@ -191,6 +207,9 @@ class Canary:
             seq=ended.seq,
             answers=ended.answers,
             label_offset=self._labels.offset,
+            versions=dict(self._versions),
+            down_ns=self._down_ns,
+            unheard=self._unheard,
         )
 
     def _expose(self, requests: Requests, answers: Mapping[str, Floats]) -> None:
@@ -218,6 +237,7 @@ class Canary:
         if batch.number < self._number:
             return self.standing()
         self._number = batch.number + 1
+        self._versions = {**entry.versions, **self._versions}
         self._until_ns = batch.until_ns
         self._intake.entered(entry.seq, batch.until_ns if entry.seq else 0)
         self._expose(batch.requests, entry.answers)
@@ -228,14 +248,17 @@ class Canary:
         self._coverage.add(batch.requests)
         at_step = int(np.count_nonzero(batch.requests.propensity == self._ascent.share))
         self._ascent.count(n, at_step, batch.until_ns)
-        self._follow(self._answer)
+        if entry.down_ns:
+            self._ascent.resume(batch.until_ns, entry.down_ns)
+            self._down_ns = 0
+        self._follow(self._answer, heard=not entry.unheard)
         return self.standing()
 
-    def _follow(self, answer: LiveAnswer) -> None:
+    def _follow(self, answer: LiveAnswer, *, heard: bool) -> None:
         """What an answer means for the next request."""
         now_ns, ascent = self._until_ns, self._ascent
         promoted = answer.decision is Decision.PROMOTE
-        enough = not self._coverage.missing()
+        enough = heard and not self._coverage.missing()
         if answer.decision is Decision.ROLLBACK:
             self._end(Decision.ROLLBACK, answer.reason, answer.explanation)
         elif not promoted and answer.reason != _GOES_ON:

@@ -332,6 +332,9 @@ def _line_from_entry(entry: Entry, counts: dict[str, int]) -> bytes:
             "seq": entry.seq,
             "answers": entry.answers,
             "label_offset": entry.label_offset,
+            "versions": entry.versions,
+            "down_ns": entry.down_ns,
+            "unheard": entry.unheard,
             "counts": counts,
         }
     )
@@ -365,8 +368,9 @@ def _entry_from_line(name: str, line: bytes) -> tuple[Entry, dict[str, int]]:
     )
     answers = {name: _floats(column) for name, column in found["answers"].items()}
     entry = Entry(
-        batch=batch, seq=found["seq"], answers=answers, label_offset=found["label_offset"]
-    )
+        batch=batch, seq=found["seq"], answers=answers, label_offset=found["label_offset"],
+        versions=found["versions"], down_ns=found["down_ns"], unheard=found["unheard"],
+    )  # fmt: skip
     return entry, dict(found["counts"])
 
 

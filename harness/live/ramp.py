@@ -58,6 +58,16 @@ class Ascent:
     def _stayed_s(self, now_ns: int) -> float:
         return 0.0 if self._since_ns is None else (now_ns - self._since_ns) / 1e9
 
+    def resume(self, now_ns: int, down_ns: int) -> None:
+        """Goes on after a stop: the time in which nothing was served is no stay.
+
+        Args:
+          now_ns: the instant now.
+          down_ns: how long nothing was served.
+        """
+        if self._since_ns is not None:
+            self._since_ns = min(now_ns, self._since_ns + down_ns)
+
     def missing(self, now_ns: int) -> list[str]:
         """What the step's least stay still lacks, each as a sentence."""
         said = []

@@ -64,6 +64,7 @@ class Watcher:
         self._told: deque[tuple[bool, int, Answered | None]] = deque()
         # Each is written by one thread only; what waits is their difference.
         self._told_bytes = self._taken_bytes = 0
+        canary.resumed(clock.now_ns())
         self._keeper = Keeper(canary, folder, clock)
         self._unfit: dict[str, str] = {}
 
@@ -172,6 +173,8 @@ class Watcher:
             self._canary.saw_versions(arm, _versions(answers))
             found = self._measurers[arm].measure(answers)
             self._unfit |= dict(found.unfit)
+            if arm and found.failed < len(answers):
+                self._canary.heard()
             name = "candidate" if arm else "baseline"
             self._canary.count(f"{name}_failed", found.failed)
             self._canary.count(f"{name}_not_measured", found.unmeasured)

@@ -272,3 +272,46 @@ def test_decision_and_evidence_are_written_as_in_a_run(tmp_path):
     evidence = json.loads((tmp_path / "c" / "evidence.json").read_text())
     assert evidence["evidence"][0]["verdict"] == "FAIL"
     assert (evidence["decision"], evidence["reason"]) == (decision["decision"], decision["reason"])
+
+
+def test_a_version_outlives_a_kill(tmp_path):
+    folder, watched = start(tmp_path / "c")
+    watched.saw_versions(candidate=True, versions={"1"})
+    turns(folder, watched, Traffic(1), 1)
+    folder, watched = restarted(tmp_path / "c", folder)
+    watched.saw_versions(candidate=True, versions={"2"})
+    assert watched.standing().reason == "version_changed"
+    folder.close()
+
+
+def test_time_in_which_nothing_was_served_is_no_stay(tmp_path):
+    asked = live(POLICY.replace("{requests: 200}", "{time: 60s}"))
+    same = Identity.of(asked, seed="s", baseline="old", candidate="new")
+    folder, watched = CanaryFolder.start(tmp_path / "c", asked, same, POLICY)
+    traffic = Traffic(1)
+    turns(folder, watched, traffic, 2)
+    for _ in range(2):
+        # The second kill finds the first stop in the journal only.
+        folder.close()
+        folder, watched = CanaryFolder.start(tmp_path / "c", asked, same, POLICY)
+        traffic.now_ns += 3600 * 10**9
+        watched.resumed(traffic.now_ns)
+        watched.heard()
+        assert turns(folder, watched, traffic, 2).step == 0
+    turns(folder, watched, traffic, 40)
+    assert watched.standing().step == 1
+    folder.close()
+
+
+def test_after_a_restart_nothing_goes_up_before_the_candidate_has_answered(tmp_path):
+    folder, watched = start(tmp_path / "c")
+    traffic = Traffic(1)
+    turns(folder, watched, traffic, 2)
+    folder, watched = restarted(tmp_path / "c", folder)
+    watched.resumed(traffic.now_ns)
+    assert turns(folder, watched, traffic, 15).step == 0
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert watched.standing().step == 0
+    watched.heard()
+    assert turns(folder, watched, traffic, 1).step == 1
+    folder.close()
