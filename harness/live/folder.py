@@ -65,14 +65,22 @@ class Identity:
     """The same."""
     kind: str = "canary"
     """Or shadow."""
+    model: str = ""
+    """The only one that is split; "" = whatever is asked for."""
 
     @classmethod
     def of(
-        cls, live: Live, *, seed: str, baseline: str, candidate: str, kind: str = "canary"
-    ) -> Self:
+        cls, live: Live, *, seed: str, baseline: str, candidate: str, kind: str = "canary",
+        model: str = "",
+    ) -> Self:  # fmt: skip
         """From the policy and the options."""
         return cls(
-            policy=sha256(live), seed=seed, baseline=baseline, candidate=candidate, kind=kind
+            policy=sha256(live),
+            seed=seed,
+            baseline=baseline,
+            candidate=candidate,
+            kind=kind,
+            model=model,
         )
 
 
@@ -313,8 +321,8 @@ def _same(run: RunFolder, identity: Identity) -> None:
         raise UsageError(str(run.path), "holds another kind of run", "Name another folder.")
     given: dict[str, str] = jsonable(identity)
     for what, value in given.items():
-        if kept.get(what) != value:
-            shown = "" if what == "policy" else f" ({kept.get(what)} before, {value} now)"
+        if kept.get(what, "") != value:
+            shown = "" if what in {"policy", "seed"} else f" ({kept.get(what)} before, {value} now)"
             raise UsageError(
                 str(run.path), f"was begun with another {what}{shown}",
                 "Evidence cannot be carried over: give the same again, or name another folder.",

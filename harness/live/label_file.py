@@ -27,6 +27,7 @@ class LabelFile:
     def __init__(self, path: Path, offset: int = 0) -> None:
         self._path = path
         self._offset = offset
+        self._inside = False
         self.unreadable = 0
         """Lines that are no label."""
         self.trouble = ""
@@ -45,21 +46,20 @@ class LabelFile:
         Returns:
           None of them where the file cannot be read: without labels nothing is proven, and `trouble` says why.
         """
-        try:
-            with self._path.open("rb") as file:
-                if file.seek(0, os.SEEK_END) < self._offset:
-                    self.trouble = "the label file became shorter: labels may be missing"
-                    self._offset = 0
-                file.seek(self._offset)
-                content = file.read(_MOST_BYTES)
-        except OSError as error:
-            self.trouble = f"the label file cannot be read: {error.strerror}"
-            return []
+        content = self._content()
         found = []
-        for line in content.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            self._offset += len(line)
+        if len(content) == _MOST_BYTES and b"\n" not in content:
+            # A line so long is no label: what is read of it is dropped, and reading goes on.
+            self._offset += len(content)
+            self.unreadable += not self._inside
+            self._inside = True
+            return []
+        *lines, _ = content.split(b"\n")
+        for line in lines:
+            self._offset += len(line) + 1
+            rest_of_a_long_line, self._inside = self._inside, False
+            if rest_of_a_long_line:
+                continue
             label = _label(line, now_ns, self._offset)
             if label is not None:
                 found.append(label)
@@ -67,17 +67,33 @@ class LabelFile:
                 self.unreadable += 1
         return found
 
+    def _content(self) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    self.trouble = "the label file became shorter: labels may be missing"
+                    self._offset = 0
+                file.seek(self._offset)
+                return file.read(_MOST_BYTES)
+        except OSError as error:
+            self.trouble = f"the label file cannot be read: {error.strerror}"
+            return b""
+
 
 def _label(line: bytes, now_ns: int, offset: int) -> Label | None:
     try:
         given = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(given, dict):
         return None
     unit, label, rail = given.get("unit"), given.get("label"), given.get("guardrail", "")
     if not isinstance(unit, str) or not unit or not isinstance(rail, str):
         return None
-    if not isinstance(label, int | float):
+    if not isinstance(label, int | float) or isinstance(label, bool):
         return None
-    return Label(unit=unit, value=float(label), ts_ns=now_ns, guardrail=rail, offset=offset)
+    try:
+        value = float(label)
+    except OverflowError:
+        return None
+    return Label(unit=unit, value=value, ts_ns=now_ns, guardrail=rail, offset=offset)

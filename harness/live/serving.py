@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import GateError, UsageError
-from harness.core.live import Live, LiveMetric, Standing
+from harness.core.live import Live, LiveKind, LiveMetric, Standing
 from harness.core.verdicts import Decision
 from harness.live.folder import CanaryFolder, Identity, seed_in
 from harness.live.judge_service import JudgeServer
@@ -91,9 +91,20 @@ def serve_canary(
     live = read_live_policy(options.policy)
     _check(options, live)
     _check_sources(options, live)
+    failing = (
+        g.metric is LiveMetric.FAILURE or g.kind is LiveKind.ERRORS
+        for g in live.guardrails
+        if g.gating
+    )
+    if not any(failing):
+        told(
+            "canary: no gating guardrail looks at failures: a candidate that fails is never rolled back for it"
+        )
     seed = options.seed or seed_in(options.out) or new_seed()
     candidate = f"{options.candidate} {options.candidate_id}".strip()
-    identity = Identity.of(live, seed=seed, baseline=options.baseline, candidate=candidate)
+    identity = Identity.of(
+        live, seed=seed, baseline=options.baseline, candidate=candidate, model=options.model
+    )
     text = options.policy.read_text(encoding="utf-8")
     folder, canary = CanaryFolder.start(options.out, live, identity, text)
     folder.heard = heard

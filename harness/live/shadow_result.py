@@ -8,7 +8,7 @@ from typing import Any
 
 NOT_MIRRORED = {
     "sampled_out": "not in the sample",
-    "queue_full": "dropped because too many waited",
+    "queue_full": "dropped because too many waited, or not asked before the end",
     "too_large": "too large",
     "mirror_gone": "after the mirror's process had ended",
     "client_gone": "taken back by their clients before the baseline had answered",
@@ -58,7 +58,7 @@ class ShadowResult:
     def to_text(self) -> str:
         """The answer first, then the counts."""
         left = [f"{n:,} {NOT_MIRRORED[why]}" for why, n in self.not_mirrored.items() if n]
-        lines = [self._answer(), f"  {self.mirrored:,} requests mirrored"]
+        lines = [self._answer(), f"  {self.mirrored:,} requests handed to the mirror"]
         lines += [f"  not mirrored: {why}" for why in left]
         if not self.report:
             return "\n".join(lines)
