@@ -51,9 +51,10 @@ class ForgivingArm(Arm):
       arrival: the request's.
       baseline: who is asked then.
       failed: hears of the failure: (the arm's name before, gRPC status code).
+      patience_s: a candidate that has not answered by then has failed.
     """
 
-    __slots__ = ("_baseline", "_failed")
+    __slots__ = ("_baseline", "_failed", "_patience_s")
 
     def __init__(
         self,
@@ -61,10 +62,12 @@ class ForgivingArm(Arm):
         arrival: Arrival,
         baseline: Upstream,
         failed: Callable[[str, int], None],
+        patience_s: float,
     ) -> None:
         super().__init__(upstream, arrival)
         self._baseline = baseline
         self._failed = failed
+        self._patience_s = patience_s
 
     def unary(self, method: str) -> Any:  # noqa: ANN401 - grpc has no types
         """A callable like the upstream's, whose call turns to the baseline when it fails."""
@@ -76,8 +79,15 @@ class ForgivingArm(Arm):
                 left = None if timeout is None else timeout - (time.perf_counter() - start)
                 return self._baseline.unary(method)(request, timeout=left, metadata=metadata)
 
-            first = self._upstream.unary(method)(request, timeout=timeout, metadata=metadata)
-            return _Forgiven(first, again, self._told)
+            ours = timeout is None or self._patience_s < timeout
+            wait_s = self._patience_s if ours else timeout
+            first = self._upstream.unary(method)(request, timeout=wait_s, metadata=metadata)
+            doing = (
+                _ITS_CLIENTS_DOING - {grpc.StatusCode.DEADLINE_EXCEEDED}
+                if ours
+                else _ITS_CLIENTS_DOING
+            )
+            return _Forgiven(first, again, self._told, doing)
 
         return asked
 
@@ -95,7 +105,9 @@ class _Forgiven:
         first: Any,  # noqa: ANN401
         again: Callable[[], Any],
         failed: Callable[[int], None],
+        raised: frozenset[grpc.StatusCode],
     ) -> None:
+        self._raised = raised
         self._call = first
         self._again = again
         self._failed = failed
@@ -107,7 +119,7 @@ class _Forgiven:
         try:
             found: bytes = await self._call
         except grpc.aio.AioRpcError as error:
-            if error.code() in _ITS_CLIENTS_DOING:
+            if error.code() in self._raised:
                 raise
             self._failed(int(error.code().value[0]))
             self._call = self._again()

@@ -102,7 +102,13 @@ class Watcher:
         if not arrival.candidate:
             return Arm(self._baseline, arrival)
         if self._live.on_failure is OnFailure.BASELINE:
-            return ForgivingArm(self._candidate, arrival, self._baseline, self._candidate_failed)
+            return ForgivingArm(
+                self._candidate,
+                arrival,
+                self._baseline,
+                self._candidate_failed,
+                self._live.patience_s,
+            )
         return Arm(self._candidate, arrival)
 
     def offer(self, call: Call) -> None:

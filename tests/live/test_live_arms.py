@@ -1,0 +1,54 @@
+"""A candidate that hangs costs a client the patience of the policy, not its answer."""
+
+import asyncio
+import time
+
+import grpc.aio
+import pytest
+
+from harness.live.arms import ForgivingArm
+from harness.live.arrivals import Arrival
+from harness.record.upstream import Upstream
+from harness.wire import MODEL_INFER
+
+
+async def _server(answer):
+    server = grpc.aio.server()
+    service, method = MODEL_INFER.strip("/").split("/")
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {method: handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    return server, f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("timeout", [None, 20.0])
+def test_a_candidate_that_hangs_is_cut_and_the_baseline_is_asked(timeout):
+    async def hangs(*_):
+        await asyncio.sleep(30.0)
+        return b"late"
+
+    async def answers(*_):
+        return b"baseline"
+
+    async def asked():
+        slow, quick = await _server(hangs), await _server(answers)
+        ups = Upstream(slow[1], name="candidate"), Upstream(quick[1], name="baseline")
+        failed = []
+        arm = ForgivingArm(
+            ups[0], Arrival(1, 1, 1, 0.5, 0, True), ups[1], lambda *told: failed.append(told), 0.3
+        )
+        start = time.perf_counter()
+        found = await arm.unary(MODEL_INFER)(b"", timeout=timeout, metadata=())
+        took = time.perf_counter() - start
+        for up in ups:
+            await up.close()
+        for server, _ in (slow, quick):
+            await server.stop(0)
+        return found, failed, took
+
+    found, failed, took = asyncio.run(asked())
+    assert (found, failed) == (b"baseline", [("request 1 1", 4)])
+    assert took < 10.0
