@@ -48,8 +48,9 @@ def served(*options, scheme="http"):
         process.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_endpoint():
+    """For a module, not longer: other tests count the children of their process."""
     with served() as endpoint:
         yield endpoint
 

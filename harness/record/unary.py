@@ -77,6 +77,10 @@ def handler(method: str, route: Route, taps: Sequence[Tap]) -> Handler:
     return handle
 
 
+ON_THE_WAY_S = 0.1
+"""A client's clock runs from the sending: near its deadline, its going away is its deadline."""
+
+
 def client_gone(remaining_s: float | None, start_ns: int) -> tuple[int, str]:
     """Code and details of a call that its client ended.
 
@@ -85,7 +89,7 @@ def client_gone(remaining_s: float | None, start_ns: int) -> tuple[int, str]:
       start_ns: when it came, by `time.perf_counter_ns`.
     """
     spent_s = (time.perf_counter_ns() - start_ns) / 1e9
-    if remaining_s is not None and spent_s >= remaining_s:
+    if remaining_s is not None and spent_s >= remaining_s - ON_THE_WAY_S:
         return DEADLINE_EXCEEDED, "the client's deadline passed"
     return CANCELLED, "the client cancelled the call"
 
