@@ -20,6 +20,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -42,6 +43,8 @@ from harness.store.runs import RunFolder
 EVENTS = "events.jsonl"
 _MANIFEST, _STATE, _ARRIVALS = "manifest.json", "state.json", "arrivals.bin"
 _BOOT = ".boot"
+_ENDED = ".ended"
+"""What `.boot` is called once a canary has ended without room to say so: a new name needs none."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _JOURNAL = "journal-{:012d}.jsonl"
 _CHECK_DIGITS = 8
@@ -92,7 +95,6 @@ class CanaryFolder:
         self._identity = identity
         self._live = live
         self.arrivals = Arrivals(run.path / _ARRIVALS)
-        write_atomically(run.path / _BOOT, _boot())
         self._journal: Path | None = None
         self.heard: Callable[[dict[str, Any]], None] = lambda _: None
         """Hears of every event that is told, in this process."""
@@ -129,6 +131,7 @@ class CanaryFolder:
         try:
             run.write_text("policy.yaml", policy_text)
             folder = cls(run, identity, live)
+            write_atomically(run.path / _BOOT, _boot())
             canary = Canary(live, identity.seed, folder.arrivals.put)
             run.write_json(_MANIFEST, jsonable(identity))
             folder.tell("start", canary.standing())
@@ -156,7 +159,15 @@ class CanaryFolder:
             if _boot() != kept_boot:
                 # Arrivals since the last look were in memory only: nobody knows how many.
                 canary.count("reboots")
-            folder.tell("restart", canary.standing())
+            if (path / _ENDED).exists():
+                canary.stop("state_not_saved", "it had ended so before this start")
+            try:
+                write_atomically(path / _BOOT, _boot())
+                folder.tell("restart", canary.standing())
+            except OSError as error:
+                # The baseline needs no disk: production is answered, and nothing is judged.
+                canary.stop("state_not_saved", error.strerror or type(error).__name__)
+                folder.end_without_room()
         except BaseException:
             run.close()
             raise
@@ -218,6 +229,11 @@ class CanaryFolder:
         self.since_state = 0
         for path in self.path.glob("journal-*.jsonl"):
             path.unlink()
+
+    def end_without_room(self) -> None:
+        """Keeps that this canary has ended where nothing more can be written: a restart is HOLD, too."""
+        with suppress(OSError):
+            (self.path / _BOOT).replace(self.path / _ENDED)
 
     def tell(self, event: str, standing: Standing) -> None:
         """Appends to what others follow.

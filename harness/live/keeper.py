@@ -85,8 +85,10 @@ class Keeper:
         else:
             self._canary.stop(JUDGE_FAILED, f"{type(trouble).__name__}: {trouble}")
         self.standing = self._canary.standing()
-        with suppress(OSError, HarnessError):
+        try:
             self._ended(notes)
+        except (OSError, HarnessError):
+            self._folder.end_without_room()
 
     def close(self, notes: tuple[str, ...]) -> Standing:
         """Saves what is to be gone on with, and gives the folder back.

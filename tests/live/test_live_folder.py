@@ -10,7 +10,7 @@ from canaries import POLICY, Traffic, live
 from harness.core.errors import GateError, UsageError
 from harness.core.verdicts import Decision
 from harness.live.arrivals import Arrival, Arrivals
-from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder import EVENTS, CanaryFolder, Identity
 from harness.live.follow import follow, text_of
 
 LIVE = live()
@@ -314,4 +314,33 @@ def test_after_a_restart_nothing_goes_up_before_the_candidate_has_answered(tmp_p
     assert watched.standing().step == 0
     watched.heard()
     assert turns(folder, watched, traffic, 1).step == 1
+    folder.close()
+
+
+def test_a_restart_on_a_full_disk_serves_the_baseline_and_stays_so(tmp_path):
+    """An ended canary asks nothing of the disk; room that is made later does not wake it."""
+    path, traffic = tmp_path / "c", Traffic(3)
+    folder, watched = start(path)
+    turns(folder, watched, traffic, 3)
+    events = path / EVENTS
+    events.unlink()
+    events.symlink_to("/dev/full")
+    folder, watched = restarted(path, folder)
+    told = watched.standing()
+    assert (told.decision, told.reason, told.final) == (Decision.HOLD, "state_not_saved", True)
+    assert "No space left" in told.explanation
+    events.unlink()
+    folder, watched = restarted(path, folder)
+    assert watched.standing().reason == "state_not_saved"
+    assert traffic.request(watched, "later") is None  # the baseline's, and nothing is kept
+    folder.close()
+
+
+def test_an_end_that_found_no_room_is_kept(tmp_path):
+    path, traffic = tmp_path / "c", Traffic(4)
+    folder, watched = start(path)
+    turns(folder, watched, traffic, 3)
+    folder.end_without_room()
+    folder, watched = restarted(path, folder)
+    assert watched.standing().reason == "state_not_saved"
     folder.close()
