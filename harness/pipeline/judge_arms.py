@@ -180,6 +180,13 @@ def _units(policy: Policy, observed: ObservedTable, seen: Mapping[str, ColumnVal
             f"propensity {propensity[odd[0]]:g} is no probability",
             "Write the candidate's share that was in force.",
         )
+    odd = np.flatnonzero(np.where(candidate, propensity, 1.0 - propensity) <= 0.0)
+    if len(odd):
+        raise TrafficError(
+            f"{observed.name}, row {odd[0]}",
+            f"it is in the {words[odd[0]]}'s arm, and its propensity {propensity[odd[0]]:g} says that none could be",
+            "Write the candidate's share that was in force.",
+        )
     steps = len(np.unique(propensity))
     if steps > MAX_STEPS:
         raise TrafficError(
