@@ -11,19 +11,18 @@ approximation of log-wealth was tried and left: for rare events it is off by a q
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from harness.core.errors import PolicyError
-from harness.core.policies import Direction, Guardrail, Metric
 from harness.core.tensors import Floats, Ints
 from harness.judge.bernoulli import BetaMixture
-from harness.judge.betting import CAP, OneSided, one_sided
-from harness.judge.plan import PlannedTest, TestPlan
+from harness.judge.betting import CAP, OneSided
+from harness.judge.plan import PlannedTest
+from harness.judge.planned_bets import SIGNS, processes_of
 from harness.judge.process_claim import BETA_SHARE
 
 POWER = 0.9
@@ -31,7 +30,6 @@ POWER = 0.9
 RUNS = 800
 """Simulated runs a figure; a 90 % quantile is then that of 87 to 93 %."""
 
-_SIGNS = {Direction.INCREASE: (1,), Direction.DECREASE: (-1,), Direction.BOTH: (1, -1)}
 _NODES = 16
 _AT_ONCE = 40
 _LOOKS = 600
@@ -145,77 +143,6 @@ class Requirement:
         return np.concatenate([[0.0], self.power])[at]
 
 
-def second_moment(guardrail: Guardrail, x: Floats) -> float | None:
-    """E(y − margin)² over a planning set, y = sign·x; the larger of both sides for `both`.
-
-    Args:
-      guardrail: margin and direction.
-      x: values of requests that the test never sees, shape (n,), NaN = none.
-
-    Returns:
-      None without a value.
-    """
-    x = x[~np.isnan(x)]
-    if not len(x):
-        return None
-    signs = _SIGNS[guardrail.direction]
-    margin = guardrail.tolerated_mean(guardrail.margin)
-    return max(float(np.mean(np.square(sign * x - margin))) for sign in signs)
-
-
-def moments(guardrails: Sequence[Guardrail], values: Mapping[str, Floats]) -> dict[str, float]:
-    """What a planning set says about each guardrail with a declared effect, for `plan_tests`.
-
-    Args:
-      guardrails: the policy's.
-      values: guardrail name → values that no test sees, shape (n,), NaN = none.
-    """
-    found = {
-        g.name: second_moment(g, values[g.name])
-        for g in guardrails
-        if g.effect is not None and g.name in values
-    }
-    return {name: moment for name, moment in found.items() if moment}
-
-
-def planning_json(plan: TestPlan, requests: Mapping[str, int]) -> dict[str, Any]:
-    """Every test's bets, for a run's manifest, written before anything is judged.
-
-    Args:
-      plan: with its second moments.
-      requests: window → requests that planned and are no evidence.
-    """
-    return {"requests": dict(requests), "tests": [bet_grid(test) for test in plan.tests]}
-
-
-def set_aside(guardrails: Sequence[Guardrail], what: str) -> str:
-    """What became of a planning set, in words; without a declared effect there is nothing to plan.
-
-    Args:
-      guardrails: the policy's.
-      what: how many of what, like 100 requests.
-    """
-    fixes = any(g.metric is Metric.LATENCY_P99 and g.cutoff_s is None for g in guardrails)
-    if any(g.effect is not None for g in guardrails) or fixes:
-        return f"{what} planned the bets and are no evidence"
-    return (
-        f"{what} were put aside by windows.planning and planned nothing, as no guardrail declares an "
-        "`effect`; they are no evidence"
-    )
-
-
-def bet_grid(test: PlannedTest) -> dict[str, Any]:
-    """The λ of a test and their weights as plain values, for the manifest of a run."""
-    rollbacks, promotes = _processes(test)
-    return {
-        "name": test.name,
-        "gap": test.gap,
-        "second_moment": test.second_moment,
-        "rollback": [_grid(process) for process in rollbacks],
-        "promote": [_grid(process) for process in promotes],
-    }
-
-
 def require(
     test: PlannedTest,
     model: RequestModel,
@@ -240,7 +167,7 @@ def require(
     bound = _bound(test, model, alpha)
     longest = horizon if bound == math.inf else max(1000, math.ceil(HORIZON_OF_BOUND * bound))
     ends = look_sizes(min(horizon, longest), _LOOKS)
-    _, promotes = _processes(test)
+    _, promotes = processes_of(test)
     at = _crossings(test, promotes, model, ends, math.log(1.0 / alpha), rng, together="min")
     power = np.array([float((at <= end).mean()) for end in ends])
     reached = bool((at < np.inf).mean() >= _REACHED)
@@ -280,9 +207,9 @@ def smallest_harm(
         raise PolicyError("alpha.rollback", f"{alpha:g} is no error rate", "Use 0.05.")
     if not test.weight or n < 1:
         return None
-    sign = _SIGNS[test.guardrail.direction][0]
+    sign = SIGNS[test.guardrail.direction][0]
     most = model.bounds[1] if sign > 0 else -model.bounds[0]
-    rollbacks, _ = _processes(test)
+    rollbacks, _ = processes_of(test)
     bar = math.log(1.0 / (alpha * test.weight))
     ends = look_sizes(n, _HARM_LOOKS)
     seed = int(rng.integers(2**63))
@@ -303,29 +230,9 @@ def smallest_harm(
     return high
 
 
-def _processes(test: PlannedTest) -> tuple[list[OneSided], list[OneSided]]:
-    """(rollback, promotion) bets of a test, one a harmful side, as the judge chooses them."""
-    bounds = test.guardrail.bounds()
-    plan = (test.gap, test.second_moment)
-    signs = _SIGNS[test.guardrail.direction]
-    return (
-        [one_sided(s, test.margin, bounds, *plan) for s in signs],
-        [one_sided(-s, -test.margin, bounds, *plan) for s in signs],
-    )
-
-
-def _grid(process: OneSided) -> dict[str, Any]:
-    return {
-        "sign": process.sign,
-        "m": process.m,
-        "lambda": process.lam.tolist(),
-        "weight": np.exp(process.log_weight).tolist(),
-    }
-
-
 def _bound(test: PlannedTest, model: RequestModel, alpha: float) -> float:
     """log(1/α)/KL_inf of the harder side."""
-    _, promotes = _processes(test)
+    _, promotes = processes_of(test)
     return max(math.log(1.0 / alpha) / g if g > 0 else math.inf for g in _growths(promotes, model))
 
 

@@ -24,7 +24,7 @@ from harness.judge.live import LiveJudge
 from harness.judge.live_plan import LiveAnswer, LiveBatch, LivePlan
 from harness.judge.metrics import Values
 from harness.judge.overlap import MAX_STEPS
-from harness.judge.planning import set_aside
+from harness.judge.planned_bets import set_aside
 from harness.judge.tables import ColumnValues, looks
 from harness.judge.units import unit_arms, unit_means
 from harness.pipeline.observed import ObservedTable

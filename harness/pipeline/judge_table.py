@@ -25,7 +25,7 @@ from harness.decide.policy import table_policy_from_yaml
 from harness.judge.combine import Judge
 from harness.judge.metrics import Values
 from harness.judge.plan import TestPlan, WindowCounts, plan_tests
-from harness.judge.planning import moments, planning_json, set_aside
+from harness.judge.planned_bets import moments, planning_json, set_aside
 from harness.judge.tables import ColumnValues, looks
 from harness.judge.window_claim import Read
 from harness.pipeline.environment import environment, package_version

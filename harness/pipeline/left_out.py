@@ -12,7 +12,7 @@ from harness.core.policies import LATENCY_METRICS, Claim, Metric, Policy
 from harness.core.tensors import Ints
 from harness.decide.facts import TrafficFacts, Unclaimed, WindowFacts
 from harness.judge.plan import TestPlan
-from harness.judge.planning import set_aside
+from harness.judge.planned_bets import set_aside
 from harness.pipeline.integrity import traffic_facts
 from harness.pipeline.prepare import Prepared
 

@@ -24,14 +24,8 @@ from harness.core.policies import (
 )
 from harness.decide.policy import any_policy_from_yaml
 from harness.judge.plan import PlannedTest, WindowCounts, expected_mean, plan_tests
-from harness.judge.planning import (
-    POWER,
-    RequestModel,
-    Requirement,
-    moments,
-    require,
-    smallest_harm,
-)
+from harness.judge.planned_bets import moments
+from harness.judge.planning import POWER, RequestModel, Requirement, require, smallest_harm
 from harness.pipeline.at_hand import AtHand, earlier_values, table_at_hand, traffic_at_hand
 from harness.pipeline.plan_arms import arms_of_table, plan_arms
 from harness.pipeline.policy_table import PolicyLike, policy_text

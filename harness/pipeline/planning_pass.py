@@ -16,7 +16,7 @@ import numpy as np
 from harness.core.jsonable import jsonable
 from harness.core.tensors import Floats
 from harness.judge.metrics import Values
-from harness.judge.planning import moments, planning_json
+from harness.judge.planned_bets import moments, planning_json
 from harness.judge.unit_sums import UnitSums
 from harness.judge.window_claim import Read
 from harness.pipeline.carried import planned_tests

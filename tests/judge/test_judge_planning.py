@@ -11,15 +11,8 @@ from harness.core.errors import PolicyError
 from harness.core.policies import Direction, Guardrail, Metric
 from harness.judge.betting import one_sided
 from harness.judge.plan import plan_tests
-from harness.judge.planning import (
-    RequestModel,
-    bet_grid,
-    moments,
-    require,
-    second_moment,
-    set_aside,
-    smallest_harm,
-)
+from harness.judge.planned_bets import bet_grid, moments, second_moment, set_aside
+from harness.judge.planning import RequestModel, require, smallest_harm
 from harness.judge.track import Track
 
 RANGE = (-0.25, 0.25)
