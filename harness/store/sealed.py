@@ -44,8 +44,9 @@ from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_
 from harness.store.ids import UNKNOWN, IdIndex
 
 FORMAT = "harness-window"
-FORMAT_VERSION = 3
-"""Changes whenever the same traffic would be sealed into other bytes."""
+FORMAT_VERSION = 4
+"""Changes whenever the same traffic would be sealed into other content: windows that are kept in a cache
+are found by it. 4: requests of sessions are left out; beside_sample is counted."""
 
 VERBATIM_FILE = "verbatim.parquet"
 MANIFEST_FILE = "manifest.json"

@@ -17,8 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import TrafficError
+from harness.core.jsonable import sha256
+from harness.core.recording import BESIDE_SAMPLE
 from harness.core.tensors import TensorSpec
-from harness.store import blocks, decoding, shuffle
+from harness.store import blocks, decoding, sealing, shuffle
+from harness.store import sealed as sealed_windows
+from harness.store.sealed import FORMAT_VERSION
 from harness.store.traffic import TrafficSource, TrafficWriter
 from harness.store.windows import SealedWindow, seal, seal_cached
 from harness.wire.messages import request_bytes, response_bytes
@@ -385,6 +389,40 @@ def test_cache_seals_once_and_repairs_what_broke(tmp_path):
     assert opened().info == first.info
     assert len(calls) == 2
     assert len(all_of(opened())) == 30
+
+
+def content_of(window):
+    """What a window says, without the bytes of its files, which other libraries may write otherwise."""
+    batch = all_of(window)
+    tensors = {n: [str(a.dtype), a.tolist()] for n, a in {**batch.inputs, **batch.recorded}.items()}
+    info = {name: getattr(window.info, name) for name in (
+        "inputs", "recorded", "context", "not_sealed", "not_answered", "versions", "models", "not_recorded",
+        "beside_sample")}  # fmt: skip
+    return sha256([info, batch.seq, batch.request_id, batch.rows, batch.answered, tensors, batch.context])
+
+
+def test_another_content_of_the_same_traffic_is_another_version_of_the_format(tmp_path):
+    session = request_bytes("flights", inputs_of(50), "fl-000050", parameters={"sequence_id": 7})
+    recorded = [exchange(i, rows=1 + i % 2) for i in range(20)]
+    recorded += [
+        exchange(50, request=session), exchange(3), exchange(51, request=b"\xff"),
+        exchange(52, code=14, response=b"", metadata={BESIDE_SAMPLE: "1"}), exchange(53, request_id=""),
+    ]  # fmt: skip
+    found = content_of(sealed(tmp_path, recorded))
+    # Where the content is another one: raise FORMAT_VERSION, so that windows in caches are sealed anew.
+    assert (FORMAT_VERSION, found[:16]) == (4, "ca90dd086f893fba")
+
+
+def test_a_cached_window_of_an_earlier_format_is_sealed_anew(tmp_path, monkeypatch):
+    source = source_of(tmp_path / "t", [exchange(i) for i in range(5)])
+    for module in (sealing, sealed_windows):
+        monkeypatch.setattr(module, "FORMAT_VERSION", FORMAT_VERSION - 1)
+    earlier = seal_cached(source, tmp_path / "c")
+    monkeypatch.undo()
+    again = seal_cached(source, tmp_path / "c")
+    assert again.path != earlier.path
+    with pytest.raises(TrafficError, match=f"window format {FORMAT_VERSION - 1}"):
+        SealedWindow.open(earlier.path)
 
 
 def test_other_traffic_is_another_cache_entry(tmp_path):
