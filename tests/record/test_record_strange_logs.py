@@ -23,6 +23,7 @@ from harness.record.importers.parts import Payload, PayloadError
 from harness.record.importers.payloads import Messages
 from harness.record.importers.tables import TensorColumn, Timed
 from harness.store.labels import label_paths
+from harness.store.places import move
 from harness.store.totals import read_totals
 from harness.wire.facts import request_facts
 from harness.wire.gen import open_inference_pb2
@@ -431,23 +432,59 @@ def test_blob_files_say_nothing_of_latency_or_clocks(tmp_path):
     assert [x.latency_ns for x in traffic(tmp_path / "t")] == [0]
 
 
-def test_a_file_that_a_delta_log_names_and_is_not_there_is_named(tmp_path, capsys):
+def payload_table(folder, names):
+    for name in names:
+        pq.write_table(pa.Table.from_pylist([payload_row(name)]), folder / f"{name}.parquet")
+
+
+def commit_of(folder, *paths):
+    (folder / "_delta_log").mkdir(parents=True, exist_ok=True)
+    actions = "".join(json.dumps({"add": {"path": p}}) + "\n" for p in paths)
+    (folder / "_delta_log" / f"{0:020d}.json").write_text(actions)
+
+
+@pytest.mark.parametrize("where", ["here", "in a store"])
+def test_a_file_that_a_delta_log_names_and_is_not_there_is_named(where, bucket, tmp_path, capsys):
     from harness.cli.entry import run as command
 
-    table = tmp_path / "payload"
-    (table / "_delta_log").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist([payload_row("a")]), table / "a.parquet")
-    actions = "".join(json.dumps({"add": {"path": f"{n}.parquet"}}) + "\n" for n in "ab")
-    (table / "_delta_log" / f"{0:020d}.json").write_text(actions)
+    local = tmp_path / "payload"
+    commit_of(local, "a.parquet", "b.parquet", "/elsewhere/c.parquet")
+    payload_table(local, "ab")
+    table = local if where == "here" else bucket / "payload"
+
+    def put(name):
+        if where == "here":
+            return
+        move(local / name, table / name)
+
+    put("_delta_log/" + f"{0:020d}.json")
+    put("a.parquet")
+    kept = local / "b.parquet"
+    if where == "here":
+        kept = kept.rename(tmp_path / "b.parquet")
     words = ["traffic", "import", "databricks", str(table), "--to", str(tmp_path / "t"), "--json"]
     assert command(words) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["written"], report["undecodable"], report["files"]) == (1, 1, 1)
-    assert report["files_cut"][0].startswith("b.parquet")
-    pq.write_table(pa.Table.from_pylist([payload_row("b")]), table / "b.parquet")
+    assert (report["written"], report["undecodable"], report["files"]) == (1, 2, 1)
+    outside, missing = report["files_cut"]
+    assert outside.startswith("/elsewhere/c.parquet:1")
+    assert "outside of the folder" in outside
+    assert missing.startswith("b.parquet:1")
+    assert "is not there; copy the whole table" in missing
+    move(kept, table / "b.parquet")
     assert command(words) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["written"], report["undecodable"], report["files"]) == (2, 0, 2)
+    assert (report["written"], report["undecodable"], report["files"]) == (2, 1, 2)
+
+
+def test_a_delta_table_below_the_folder_given_is_named(tmp_path, capsys):
+    from harness.cli.entry import run as command
+
+    commit_of(tmp_path / "all" / "payload", "a.parquet")
+    payload_table(tmp_path / "all" / "payload", "ab")
+    words = ["traffic", "import", "mlflow", str(tmp_path / "all"), "--to", str(tmp_path / "t")]
+    assert command(words) == 2
+    assert "all/payload is a Delta table" in capsys.readouterr().err
 
 
 def test_a_delta_log_of_other_things_is_an_error_that_names_it(tmp_path):

@@ -398,7 +398,9 @@ def content_of(window):
     info = {name: getattr(window.info, name) for name in (
         "inputs", "recorded", "context", "not_sealed", "not_answered", "versions", "models", "not_recorded",
         "beside_sample")}  # fmt: skip
-    return sha256([info, batch.seq, batch.request_id, batch.rows, batch.answered, tensors, batch.context])
+    return sha256(
+        [info, batch.seq, batch.request_id, batch.rows, batch.answered, tensors, batch.context]
+    )
 
 
 def test_another_content_of_the_same_traffic_is_another_version_of_the_format(tmp_path):

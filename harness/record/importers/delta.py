@@ -27,13 +27,12 @@ def present_files(table: Place) -> list[str] | None:
     """Paths below a table's folder of the files that hold its rows; None = it is no Delta table.
 
     Raises:
-      TrafficError: a log that cannot be read, or rows deleted in a way that needs Delta itself.
+      TrafficError: a log that cannot be read, rows deleted in a way that needs Delta itself, or a table
+        in a folder below.
     """
-    names = (
-        {p.name for end in (".json", ".parquet") for p in files_below(table / LOG, end)}
-        if _has_log(table)
-        else set()
-    )
+    if not _has_log(table):
+        return None
+    names = {p.name for end in (".json", ".parquet") for p in files_below(table / LOG, end)}
     commits = {int(m[1]): n for n in names if (m := _COMMIT.match(n))}
     checkpoints = {n: int(m[1]) for n in names if (m := _CHECKPOINT.match(n))}
     if not commits and not checkpoints:
@@ -60,7 +59,17 @@ def present_files(table: Place) -> list[str] | None:
 
 
 def _has_log(table: Place) -> bool:
-    return any(LOG in p.parts[:1] for p in files_below(table, ".json"))
+    """Raises TrafficError where a table lies deeper: its files alone say nothing of which rows count."""
+    logged = [p for p in files_below(table, ".json") if LOG in p.parts[:-1]]
+    deeper = [p for p in logged if p.parts[0] != LOG]
+    if deeper and len(deeper) == len(logged):
+        below = deeper[0].parts[: deeper[0].parts.index(LOG)]
+        raise TrafficError(
+            str(table),
+            f"{table / '/'.join(below)} is a Delta table",
+            "Give the folder of one table.",
+        )
+    return bool(logged)
 
 
 def _apply(table: Place, actions: list[dict[str, Any]], present: set[str]) -> None:

@@ -56,6 +56,8 @@ class SourceFile:
     """Changes when its content does: size and time of change."""
     changed_ns: int
     """When it was last changed, nanoseconds since the epoch."""
+    missing: str = ""
+    """Why there is nothing to read where a table's log names it, and what to do; "" = it is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +98,16 @@ def source_files(source: Place, suffixes: Sequence[str]) -> list[SourceFile]:
 
 
 def missing_file(source: Place, name: str) -> SourceFile:
-    """A file that should be there and is not; reading it says so."""
-    place = source / name
+    """A file that a table's log names and that is not below its folder; reading it says so."""
+    what = "lies outside of the folder;" if _leads_out(name) else "is not there;"
     return SourceFile(
-        place=place, name=name, key=str(absolute(place)), stamp="missing", changed_ns=0
-    )
+        place=source, name=name, key=str(absolute(source / name)), stamp="missing", changed_ns=0,
+        missing=f"the table's log names it, and it {what} copy the whole table, then import again",
+    )  # fmt: skip
+
+
+def _leads_out(name: str) -> bool:
+    return name.startswith("/") or "://" in name or ".." in name.split("/")
 
 
 def _source_file(place: Place, name: str) -> SourceFile:
@@ -370,6 +377,8 @@ def _shown(value: object) -> str:
 def table_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterator[Record | Refused]:
     """The rows of a Parquet, CSV or JSON-lines file, by its ending."""
     name = file.name.removesuffix(".gz")
+    if file.missing:
+        return iter([_undecodable(f"{name}:1", f"{CUT}: {file.missing}", b"")])
     if name.endswith(".parquet"):
         return parquet_rows(file, limit, needed)
     if name.endswith(".csv"):
