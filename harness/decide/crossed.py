@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from harness.core.counted import counted
 from harness.core.policies import (
     Against,
     Direction,
@@ -14,11 +15,6 @@ from harness.core.policies import (
     WindowName,
 )
 from harness.core.verdicts import Evidence
-
-
-def counted(n: int) -> str:
-    """1 request, 2,048 requests."""
-    return f"{n:,} request{'' if n == 1 else 's'}"
 
 
 def judged_as(policy: Policy, n: int) -> str:

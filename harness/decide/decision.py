@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from harness.core.counted import counted
 from harness.core.policies import Claim, Policy, WindowName
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
-from harness.decide.crossed import beyond, counted, judged_as
+from harness.decide.crossed import beyond, judged_as
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.fitness import (
     Answer,

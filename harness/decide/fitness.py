@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.core.counted import counted
 from harness.core.policies import Against, Guardrail, Metric, Policy, Scope
 from harness.core.verdicts import Decision, Evidence, Status
 from harness.decide.coverage import COVER, sentence_about_uncovered
-from harness.decide.crossed import counted
 from harness.decide.facts import Facts
 from harness.decide.integrity import Unfit, harm_without_labels, unfit_labels, unfit_traffic
 

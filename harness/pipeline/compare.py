@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.errors import UsageError, nearest
 from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
@@ -23,7 +24,7 @@ from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import mixes, together
-from harness.pipeline.candidate_failures import CandidateFailures
+from harness.pipeline.candidate_failures import NAN, CandidateFailures
 from harness.pipeline.chance import by_chance, findings_from_chance
 from harness.pipeline.compare_result import LIMITS, CompareResult
 from harness.pipeline.describe import batch_findings, intermediates_json
@@ -301,7 +302,7 @@ def _result(
     apart = bool(
         differ
         or sum(f.count() for f in failures)
-        or len(ended) == 1
+        or _candidate_stopped(legs, failures[0])
         or legs[1].counters().flaky
         or golden[1].failure
         or (outputs.requests and _lacking(setup, features))
@@ -334,12 +335,32 @@ def _result(
             *logged.not_compared,
             *(u for r in setup.recipes for u in r.untraced),
             *ended,
+            *_never_run(ended, asked, outputs.requests, failures[0]),
             *hidden,
             *(() if features.requests else ("no feature inside the models was compared",)),
             *(text for check in golden for text in check.not_compared()),
             *((f"{both} requests that both versions reject",) if both else ()),
         ),
     )
+
+
+def _candidate_stopped(legs: tuple[Leg, Leg], failures: CandidateFailures) -> bool:
+    """Whether the candidate gives no more answers where the baseline goes on.
+
+    A cap that is reached says nothing where both fail the same requests: the baseline, which has run some
+    of them for the floor before, reaches its own first, and either may when the machine is slow.
+    """
+    baseline, candidate = legs
+    return bool(candidate.ended and not baseline.ended and not failures.both)
+
+
+def _never_run(
+    ended: Sequence[str], asked: int, compared: int, failures: CandidateFailures
+) -> tuple[str, ...]:
+    """How many requests a version that had stopped never ran, as a sentence."""
+    alone = failures.count() - failures.kinds[NAN]
+    left = asked - compared - failures.baseline - alone
+    return (f"{counted(left)} that not both versions ran",) if ended and left else ()
 
 
 def _steady(setup: _Setup) -> tuple[ModelGraph, ModelGraph]:
