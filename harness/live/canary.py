@@ -300,6 +300,11 @@ class Canary:
         return self._number
 
     @property
+    def shares_so_far(self) -> tuple[float, ...]:
+        """Candidate's shares that have been in force, the one that is in force last."""
+        return self._live.steps[: self._ascent.step + 1]
+
+    @property
     def entered_seq(self) -> int:
         """Number of the last arrival that is in a batch."""
         return self._intake.entered_seq

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from harness.core.errors import GateError
+import numpy as np
+
+from harness.core.errors import GateError, TrafficError
 from harness.core.live import Standing
 from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch
@@ -43,6 +45,8 @@ class Observer:
           GateError: it was judged and cannot be kept; the comparison has ended in HOLD.
         """
         before, due = self.standing, self._canary.next_batch
+        if not before.final and sent.number == due:
+            self._check_shares(sent)
         entry = Entry(batch=_batch(sent), seq=0, answers={}, label_offset=0)
         self.standing = self._canary.judge(entry)
         if not before.final and self._canary.next_batch > due:
@@ -54,6 +58,27 @@ class Observer:
                 where, remedy = str(self._folder.path), "Make room and start anew."
                 raise GateError(where, f"cannot be written: {error.strerror}", remedy) from error
         return self.standing, self._canary.next_batch
+
+    def _check_shares(self, sent: ObservedColumns) -> None:
+        """Refuses a split that was never asked for.
+
+        A step's share is passed on to those who split in some time, so requests of an earlier one
+        may still come.
+
+        Raises:
+          TrafficError: names the share that was sent and the one in force.
+        """
+        known = self._canary.shares_so_far
+        odd = np.flatnonzero(~np.isin(sent.propensity, known))
+        if len(odd):
+            row = int(odd[0])
+            arm = "candidate" if len(sent.candidate) > row and sent.candidate[row] else "baseline"
+            what = (
+                f"row {row}, answered by the {arm}, was split with a candidate's share of "
+                f"{sent.propensity[row]:g}; the share in force at step {len(known)} is {known[-1]:g}"
+            )
+            remedy = "Split as the last answer's `share` says, and send the share that was drawn with."
+            raise TrafficError(f"batch {sent.number}", what, remedy)
 
     def _keep(self, entry: Entry, before: Standing) -> None:
         """Only what the judge has taken is kept: a refused batch would stop every later restart."""

@@ -177,6 +177,20 @@ def test_what_cannot_be_judged_is_refused_and_leaves_no_trace(judge):
     assert (code, shown.split(":")[0], "Traceback" in err) == (3, "HOLD", False)
 
 
+def test_a_share_that_is_not_in_force_is_refused_and_both_are_named(judge):
+    one, rng = judge(), np.random.default_rng(5)
+    for share in (0.3, 0.5):  # no step at all; a step to come
+        with pytest.raises(grpc.RpcError) as refused:
+            list(one.observe(iter([one.batch(rng, 0, share, 0.0)])))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert f"share of {share:g}" in refused.value.details()
+        assert "in force at step 1 is 0.1" in refused.value.details()
+    answers, _ = play(one, rng, 0.0, most=4)
+    assert (answers[-1].share, answers[-1].units) == (0.5, 400)
+    (late,) = one.observe(iter([one.batch(rng, 4, 0.1, 0.0)]))  # not yet passed on everywhere
+    assert (late.units, late.next_batch) == (500, 5)
+
+
 def test_a_full_disk_is_hold(judge, tmp_path):
     one, rng = judge(), np.random.default_rng(4)
     (one.out / "journal-000000000000.jsonl").symlink_to("/dev/full")
