@@ -47,6 +47,10 @@ REPORTING = Live(
 class MirrorReport:
     """What a shadow has seen in this start."""
 
+    whole: bool = False
+    """It is the last word: all that was taken in is in it."""
+    taken: int = 0
+    """Requests that are in the counts below."""
     compared: int = 0
     """Requests that both versions answered, all of it compared."""
     differ: int = 0
@@ -106,6 +110,7 @@ class MirrorJudge:
         self._turns = _Turns()
         self._unfit: dict[str, str] = {}
         self._failed = ""
+        self._n_taken = 0
 
     @classmethod
     def start(
@@ -180,6 +185,7 @@ class MirrorJudge:
             return
         mirrored = [one for _, one in held]
         diffed = self._diff.update(mirrored)
+        self._n_taken += len(held)
         values, enter, unfit = paired_values(self._live, diffed)
         self._unfit |= unfit
         for i, (seq, _) in enumerate(held):
@@ -212,9 +218,19 @@ class MirrorJudge:
             self._kept.publish()
         except OSError as error:
             self._failed = self._failed or str(error)
-        standing = self._keeper.close(self._notes())
+        self._keeper.close(self._notes())
+        return self.report(whole=True)
+
+    def report(self, *, whole: bool) -> MirrorReport:
+        """What has been seen so far; call it from the thread that takes the turns.
+
+        Args:
+          whole: nothing more comes.
+        """
         report = self._diff.finish()
         return MirrorReport(
+            whole=whole,
+            taken=self._n_taken,
             compared=report.requests if report else 0,
             differ=report.mismatched_requests if report else 0,
             candidate_failed=self._diff.candidate_failed,
@@ -227,7 +243,7 @@ class MirrorJudge:
             if report
             else (),
             not_compared=self._notes(),
-            standing=standing if self._decides else None,
+            standing=self._keeper.standing if self._decides else None,
             failed=self._failed,
         )
 

@@ -36,6 +36,8 @@ from harness.store.files import write_atomically
 
 _READ_BYTES = 1 << 20
 REPORT = "mirror.json"
+_REPORT_S = 2.0
+"""So often what has been seen is written down: a process that is killed leaves it behind."""
 _NICE = 10
 _MOST_BYTES = 256 << 20
 """Requests and answers that wait to be compared; beyond it nothing more is asked."""
@@ -91,10 +93,12 @@ class _Mirror:
         self._ended = asyncio.Event()
         self._stopping = asyncio.Event()
         self._not_asked = 0
+        self._reported_s = 0.0
 
     async def run(self, calls: socket.socket) -> MirrorReport:
         """Until the socket is closed and every answer is compared."""
         looks = asyncio.create_task(self._looks())
+        life = asyncio.create_task(self._live(calls))
         loop = asyncio.get_running_loop()
         # Not the loop's own handlers: with the loop they go, and a late signal would end the process
         # before it has written its report.
@@ -109,8 +113,17 @@ class _Mirror:
         await looks
         await self._upstream.close()
         report = await asyncio.to_thread(self._judge.close)
+        life.cancel()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return replace(report, not_asked=self._not_asked)
+
+    async def _live(self, to: socket.socket) -> None:
+        """From SIGTERM on, signs of life: whoever waits for the end waits for no stopped process."""
+        await self._stopping.wait()
+        while True:
+            with suppress(OSError):
+                to.send(b".")
+            await asyncio.sleep(self._options.look_s)
 
     async def _take(self, call: Call) -> None:
         """Waits until the candidate may be asked, and asks; at the end nobody is asked any more."""
@@ -150,7 +163,25 @@ class _Mirror:
     async def _look(self) -> None:
         done = [self._done.popleft() for _ in range(len(self._done))]
         self._done_bytes = 0
-        await asyncio.to_thread(self._judge.turn, done)
+        await asyncio.to_thread(self._turn, done)
+
+    def _turn(self, done: list[tuple[int | None, Mirrored]]) -> None:
+        self._judge.turn(done)
+        now_s = time.perf_counter()
+        if now_s - self._reported_s >= _REPORT_S:
+            self._reported_s = now_s
+            # Without room there is only the last word, which says that there was none.
+            with suppress(OSError):
+                write_report(self._options.out, self._judge.report(whole=False))
+
+
+def write_report(out: str, report: MirrorReport) -> None:
+    """Leaves a report in the shadow's folder.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    write_atomically(Path(out) / REPORT, json.dumps(jsonable(report)).encode())
 
 
 def _tls(given: dict[str, str | None]) -> ClientTls:
@@ -181,15 +212,13 @@ def main() -> int:
         except (HarnessError, OSError) as error:
             _say(calls, error=str(error))
             return 2
-        report_file = Path(options.out) / REPORT
-        report_file.unlink(missing_ok=True)
+        (Path(options.out) / REPORT).unlink(missing_ok=True)
         _say(calls, ready=True)
 
         async def run() -> MirrorReport:
             return await _Mirror(options, judge).run(calls)
 
-        report = asyncio.run(run())
-        write_atomically(report_file, json.dumps(jsonable(report)).encode())
+        write_report(options.out, asyncio.run(run()))
     return 0
 
 

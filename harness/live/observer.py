@@ -77,7 +77,9 @@ class Observer:
                 f"row {row}, answered by the {arm}, was split with a candidate's share of "
                 f"{sent.propensity[row]:g}; the share in force at step {len(known)} is {known[-1]:g}"
             )
-            remedy = "Split as the last answer's `share` says, and send the share that was drawn with."
+            remedy = (
+                "Split as the last answer's `share` says, and send the share that was drawn with."
+            )
             raise TrafficError(f"batch {sent.number}", what, remedy)
 
     def _keep(self, entry: Entry, before: Standing) -> None:

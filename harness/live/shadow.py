@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,9 +29,17 @@ from harness.record.upstream import Upstream
 from harness.wire import MODEL_INFER
 from harness.wire.scan import MODEL_NAME, bytes_field
 
-_GRACE_S = 5.0
+_CALLS_S = 3.0
+"""At the end, for calls under way."""
+_DRAIN_S = 4.0
+"""Until then the mirror is sent what waits for it,"""
+_STOP_S = 5.0
+"""until then it does all that it was sent, and afterwards only what it has begun,"""
+_LEAST_S = 1.0
+_SILENT_S = 2.5
+"""as long as it gives signs of life so often,"""
 _COMPARE_S = 30.0
-"""For the mirror to compare what it has."""
+"""and for so long beside the candidate's deadline."""
 _MOST = 50_000
 _LOOK_S = 0.2
 
@@ -160,25 +169,27 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
                     "shadow: the mirror's process has ended; production is served, nothing is compared"
                 )
     finally:
-        await proxy.stop(_GRACE_S)
-        report = await _end(options, mirror, process, ours)
-    result = ShadowResult(mirrored=mirror.mirrored, not_mirrored=mirror.not_mirrored, report=report)
+        end = MirrorEnd(process, ours, options.deadline_s)
+        await proxy.stop(_CALLS_S)
+        report = await _end(options, mirror, end)
+    lost = 0 if report.get("whole") else mirror.mirrored - report.get("taken", 0)
+    result = ShadowResult(
+        mirrored=mirror.mirrored, not_mirrored=mirror.not_mirrored, report=report, lost=lost,
+        killed=end.killed,
+    )  # fmt: skip
     with suppress(OSError):
         (options.out / "shadow.json").write_text(result.to_json())
     return result
 
 
-async def _end(
-    options: ShadowOptions, mirror: Mirror, process: subprocess.Popen[bytes], ours: socket.socket
-) -> dict[str, Any]:
+async def _end(options: ShadowOptions, mirror: Mirror, end: MirrorEnd) -> dict[str, Any]:
     """Lets the mirror finish what it has, and reads its report."""
     if mirror.outbox is not None:
-        await mirror.outbox.drained(_GRACE_S)
+        await mirror.outbox.drained(end.left_s(_DRAIN_S))
         left = mirror.outbox.close()
         mirror.mirrored -= left
         mirror.not_mirrored["queue_full"] += left
-    ours.close()
-    await asyncio.to_thread(_end_process, process, options.deadline_s)
+    await asyncio.to_thread(end.wait)
     try:
         found: dict[str, Any] = json.loads((options.out / REPORT).read_text())
     except (OSError, ValueError):
@@ -188,19 +199,55 @@ async def _end(
     return found
 
 
-def _end_process(process: subprocess.Popen[bytes], deadline_s: float) -> None:
-    """Waits for the process: first for all that waits, then only for what has been asked."""
-    for wait_s, then in (
-        (_GRACE_S, process.terminate),
-        (deadline_s + _COMPARE_S, process.kill),
-    ):
-        try:
-            process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            then()
-        else:
-            return
-    process.wait()
+class MirrorEnd:
+    """The mirror's last seconds, counted from when it is made.
+
+    Args:
+      process: the mirror's.
+      ours: our end of its socket.
+      deadline_s: the candidate's for one request.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], ours: socket.socket, deadline_s: float
+    ) -> None:
+        self._process = process
+        self._ours = ours
+        self._deadline_s = deadline_s
+        self._began_s = time.perf_counter()
+        self.killed = False
+        """It gave no sign of life, or had far more to do than there was time for."""
+
+    def left_s(self, until_s: float) -> float:
+        """Seconds until so long after the beginning, at least 0."""
+        return max(until_s - (time.perf_counter() - self._began_s), 0.0)
+
+    def wait(self) -> None:
+        """Waits for the process: first for all that waits, then only for what has been asked."""
+        with self._ours:
+            with suppress(OSError):
+                self._ours.shutdown(socket.SHUT_WR)
+            self._ours.settimeout(_SILENT_S)
+            try:
+                self._process.wait(max(self.left_s(_STOP_S), _LEAST_S))
+            except subprocess.TimeoutExpired:
+                self._process.terminate()
+                self._listen()
+            self._process.wait()
+
+    def _listen(self) -> None:
+        """Until the process closes its end; kills it where it is silent, or takes too long."""
+        until_s = time.perf_counter() + self._deadline_s + _COMPARE_S
+        while time.perf_counter() < until_s:
+            try:
+                if not self._ours.recv(4096):
+                    return
+            except TimeoutError:
+                break
+            except OSError:
+                return
+        self.killed = True
+        self._process.kill()
 
 
 def _for_process(options: ShadowOptions) -> str:

@@ -34,7 +34,11 @@ class ShadowResult:
     not_mirrored: dict[str, int]
     """`NOT_MIRRORED` → how many."""
     report: dict[str, Any]
-    """See `mirror_judge.MirrorReport`; {} where the mirror's process ended by itself."""
+    """See `mirror_judge.MirrorReport`; {} where the mirror's process left none."""
+    lost: int = 0
+    """Requests that the mirror's process had when it ended too early, and that are in no count."""
+    killed: bool = False
+    """It did not end by itself when it was to."""
 
     @property
     def exit_code(self) -> int:
@@ -52,7 +56,10 @@ class ShadowResult:
 
     def to_json(self) -> str:
         """Everything as JSON."""
-        told = {"mirrored": self.mirrored, "not_mirrored": self.not_mirrored, **self.report}
+        told = {
+            "mirrored": self.mirrored, "not_mirrored": self.not_mirrored, "lost": self.lost,
+            "killed": self.killed, **self.report,
+        }  # fmt: skip
         return json.dumps({**told, "exit_code": self.exit_code}, indent=2)
 
     def to_text(self) -> str:
@@ -60,6 +67,10 @@ class ShadowResult:
         left = [f"{n:,} {NOT_MIRRORED[why]}" for why, n in self.not_mirrored.items() if n]
         lines = [self._answer(), f"  {self.mirrored:,} requests handed to the mirror"]
         lines += [f"  not mirrored: {why}" for why in left]
+        if self.lost:
+            lines.append(
+                f"  {self.lost:,} lost with the mirror's process: neither compared nor judged"
+            )
         if not self.report:
             return "\n".join(lines)
         found = self.report
@@ -76,7 +87,9 @@ class ShadowResult:
 
     def _broken(self) -> str:
         """Why it says nothing about the versions; "" = it does."""
-        if not self.report:
+        if self.killed:
+            return "the mirror's process did not end and was killed; production was served all the time"
+        if not self.report.get("whole"):
             return "the mirror's process ended by itself; production was served all the time"
         return str(self.report["failed"])
 

@@ -266,7 +266,7 @@ def test_a_request_that_neither_answers_enters_nothing(tmp_path):
 REPORT = {
     "compared": 5, "differ": 0, "candidate_failed": 0, "baseline_failed": 0, "both_failed": 0, "left_out": 0,
     "disagreements_kept": 0, "disagreements_not_kept": 0, "outputs": [], "not_compared": [],
-    "standing": None, "failed": "", "not_asked": 0,
+    "standing": None, "failed": "", "not_asked": 0, "whole": True, "taken": 5,
 }  # fmt: skip
 
 
@@ -279,6 +279,11 @@ REPORT = {
         ({"compared": 0}, 2, "NOTHING COMPARED"),
         ({"left_out": 1}, 2, "TOO LITTLE COMPARED"),
         ({"failed": "no room"}, 4, "BROKEN: no room"),
+        (
+            {"whole": False},
+            4,
+            "BROKEN: the mirror's process ended by itself; production was served all the time",
+        ),
         ({"standing": {"decision": "HOLD", "explanation": "x"}}, 3, "HOLD: x"),
         ({"standing": {"decision": "ROLLBACK", "explanation": "x"}, "differ": 3}, 1, "ROLLBACK: x"),
     ],

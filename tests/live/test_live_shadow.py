@@ -157,6 +157,32 @@ def test_a_dead_mirror_process_leaves_production_alone_and_is_told(tmp_path, bas
     assert (code, result["not_mirrored"]["mirror_gone"]) == (4, 50)
 
 
+def test_a_mirror_that_was_stopped_holds_up_the_end_for_ten_seconds_and_what_it_had_is_counted(
+    tmp_path, baseline
+):
+    import psutil
+
+    with shadow(tmp_path / "out", baseline, baseline, "--json") as (process, address):
+        ask(address, requests(40))
+        report = tmp_path / "out" / "mirror.json"
+        until = time.perf_counter() + 20
+        while time.perf_counter() < until:
+            if report.exists() and json.loads(report.read_text())["taken"] == 40:
+                break
+            time.sleep(0.1)
+        (mirror,) = psutil.Process(process.process.pid).children()
+        mirror.send_signal(signal.SIGSTOP)
+        ask(address, requests(30, seed=1))
+        start = time.perf_counter()
+        code, out, err = process.stop()
+        took = time.perf_counter() - start
+    result = json.loads(out)
+    assert took < 10.0
+    assert (code, result["killed"], result["compared"]) == (4, True, 40)
+    assert (result["mirrored"], result["lost"]) == (70, 30)
+    assert "Traceback" not in err
+
+
 @pytest.mark.long
 def test_clients_and_both_versions_may_be_behind_tls(tmp_path, baseline):
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
