@@ -133,6 +133,20 @@ More:
   harness traffic import sagemaker captures/ --to traffic --model models/flights/v1.onnx
   harness traffic import databricks payload_table/ --to traffic --model-name flights
   harness traffic import seldon topics/ --to s3://bucket/traffic
+
+\b
+A mapping for table:
+  version: 1
+  request_id: id
+  time: {column: ts, unit: ms}              # s, ms, us, ns or iso
+  model: flights                            # or {column: m}
+  inputs: [{name: carrier, datatype: BYTES}, {name: distance, column: dist, datatype: FP32}]
+  outputs: [{name: p, datatype: FP32}]      # optional
+  latency: {column: took, unit: ms}         # optional, as are model_version: {column: v},
+  status: {column: http, kind: http}        # (http, grpc, ok) and context: {origin: airport};
+                                            # request: COLUMN, response: COLUMN for whole bodies
+For other formats it has version, inputs and outputs only: `column` is the body's name for a value
+(default: the tensor's), and values without names come in this order; `shape: [3]` of one row.
 """
 
 
@@ -151,12 +165,13 @@ More:
 )
 @click.option(
     "--mapping", type=click.Path(path_type=Path), callback=existing,
-    help="For table: a YAML file that says what the columns are.",
+    help="A YAML file: for table what its columns are, else names and types of the values in JSON and CSV "
+    "bodies, where there is no --model.",
 )  # fmt: skip
 @click.option(
     "--model",
     metavar="MODEL",
-    help="Reference whose signature names and types JSON and CSV bodies.",
+    help="Reference whose signature says names and types of the values in JSON and CSV bodies.",
 )
 @click.option("--model-name", default="", help="Model name, for logs that have none.")
 @click.option(
@@ -228,8 +243,14 @@ def import_command(
     help="Traffic folder or s3://bucket/prefix; made when missing.",
 )
 @click.option(
-    "--model", metavar="MODEL", help="Reference whose signature names and types JSON bodies."
+    "--model",
+    metavar="MODEL",
+    help="Reference whose signature says names and types of the values in JSON bodies.",
 )
+@click.option(
+    "--mapping", type=click.Path(path_type=Path), callback=existing,
+    help="A YAML file that says them, where there is no --model; see harness traffic import --help.",
+)  # fmt: skip
 @click.option(
     "--wait",
     default="5m",
@@ -265,6 +286,7 @@ def sink(
     listen: str,
     to: Place,
     model: str | None,
+    mapping: Path | None,
     wait: str,
     flush: str,
     max_record: int,
@@ -293,7 +315,7 @@ def sink(
         key=tls_key or "", wait_s=seconds_from_duration(wait, "--wait"),
         flush_s=seconds_from_duration(flush, "--flush"),
     )  # fmt: skip
-    taker = open_sink(to, options, model=model, registry_uri=registry, allow_lower_isolation=allow_lower_isolation)  # fmt: skip
+    taker = open_sink(to, options, mapping=mapping, model=model, registry_uri=registry, allow_lower_isolation=allow_lower_isolation)  # fmt: skip
     click.echo(f"listening at {taker.address[0]}:{taker.address[1]}", err=True)
     with contextlib.suppress(KeyboardInterrupt):  # SIGTERM comes as one, too
         taker.wait()

@@ -13,11 +13,12 @@ from harness.core.places import Place, absolute
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Signature
 from harness.pipeline.assets import default_state_dir
-from harness.pipeline.mappings import table_mapping
+from harness.pipeline.mappings import body_mapping, table_mapping
 from harness.pipeline.opening import look_at
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.runtimes import runtimes
 from harness.record.importers import databricks, kserve, sagemaker, seldon, tables
+from harness.record.importers.columns import BodyMapping
 from harness.record.importers.delta import present_files
 from harness.record.importers.run import ImportReport, ImportTarget, Reader, run_import
 from harness.record.importers.sink import EventSink, SinkOptions
@@ -28,6 +29,7 @@ from harness.sandbox.answers import LoadFailure
 
 FORMATS = ("kserve", "sagemaker", "databricks", "mlflow", "seldon", "table")
 """What `import_traffic` reads; mlflow is databricks by its other name."""
+_TABLE = "table"
 MOST_RECORD_BYTES = 64 << 20
 _WAIT_S = {"kserve": 300.0, "seldon": 300.0}
 
@@ -53,7 +55,8 @@ def import_traffic(
       kind: one of FORMATS.
       source: file or folder of the logs.
       to: traffic folder or prefix; made when missing.
-      mapping: for `table`, a YAML file that says what its columns are; see `mappings`.
+      mapping: a YAML file that says what the columns of a `table` are, or which names and types the
+        values in the bodies of other logs have; see `mappings`.
       model: reference of the model whose signature gives names and types to bodies without them; it
         is looked at in the sandbox, as a gate does.
       model_name: model name for logs that have none (sagemaker, databricks).
@@ -69,11 +72,10 @@ def import_traffic(
       UsageError: unknown format, wrong mapping, unusable model or source.
     """
     files = _files(kind, source)
-    columns = None if mapping is None else table_mapping(mapping)
+    columns = None if mapping is None or kind != _TABLE else table_mapping(mapping)
     read = _reader(kind, columns, model_name, most_record_bytes)
-    signature = (
-        None if model is None else _signature(model, registry_uri, weaker=allow_lower_isolation)
-    )
+    bodies = None if kind == _TABLE else mapping
+    known = _known(bodies, kind, model, registry_uri, weaker=allow_lower_isolation)
 
     def heard(done: int, total: int) -> None:
         listener(Progress(stage="import", done=done, total=total))
@@ -82,8 +84,8 @@ def import_traffic(
         files,
         read,
         ImportTarget(to=absolute(to), state=state_of(to, kind, state_dir), name=kind),
-        signature=signature,
-        how=repr((columns, signature, model_name, most_record_bytes)),
+        known=known,
+        how=repr((columns, known, model_name, most_record_bytes)),
         wait_ns=round((_WAIT_S.get(kind, 0.0) if wait_s is None else wait_s) * 1e9),
         heard=heard,
     )
@@ -93,6 +95,7 @@ def open_sink(
     to: Place,
     options: SinkOptions,
     *,
+    mapping: Path | None = None,
     model: str | None = None,
     registry_uri: str | None = None,
     state_dir: Path | None = None,
@@ -103,19 +106,18 @@ def open_sink(
     Args:
       to: traffic folder or prefix; made when missing.
       options: how to listen and write.
+      mapping: see `import_traffic`.
       model: see `import_traffic`.
       registry_uri: MLflow registry, for `model`.
       state_dir: see `import_traffic`.
       allow_lower_isolation: see `import_traffic`.
 
     Raises:
-      UsageError: an unusable model, address or certificate; another import writes there.
+      UsageError: an unusable mapping, model, address or certificate; another import writes there.
     """
-    signature = (
-        None if model is None else _signature(model, registry_uri, weaker=allow_lower_isolation)
-    )
+    known = _known(mapping, "kserve", model, registry_uri, weaker=allow_lower_isolation)
     target = ImportTarget(to=absolute(to), state=state_of(to, "kserve", state_dir), name="kserve")
-    return EventSink(target, options, signature)
+    return EventSink(target, options, known)
 
 
 def state_of(to: Place, name: str, state_dir: Path | None = None) -> Path:
@@ -146,10 +148,13 @@ def _files(kind: str, source: Place) -> list[SourceFile]:
 
 
 def _reader(kind: str, mapping: TableMapping | None, model_name: str, limit: int) -> Reader:
-    if (kind == "table") != (mapping is not None):
-        what = "needs a mapping" if mapping is None else "takes no mapping"
-        raise UsageError(f"the format {kind}", what, "See harness traffic import --help.")
-    if mapping is not None:
+    if kind == _TABLE:
+        if mapping is None:
+            raise UsageError(
+                f"the format {kind}",
+                "needs a mapping",
+                "Give --mapping FILE; its --help shows one.",
+            )
         return partial(tables.read, limit=limit, mapping=mapping)
     readers: dict[str, Callable[[], Reader]] = {
         "kserve": lambda: partial(kserve.read, limit=limit),
@@ -157,6 +162,19 @@ def _reader(kind: str, mapping: TableMapping | None, model_name: str, limit: int
         "seldon": lambda: partial(seldon.read, limit=limit),
     }
     return readers.get(kind, lambda: partial(databricks.read, limit=limit, model=model_name))()
+
+
+def _known(
+    mapping: Path | None, kind: str, model: str | None, registry_uri: str | None, *, weaker: bool
+) -> Signature | BodyMapping | None:
+    """Names and types of bodies without them."""
+    if mapping is None:
+        return None if model is None else _signature(model, registry_uri, weaker=weaker)
+    if model is not None:
+        raise UsageError(
+            "--mapping", "stands beside --model, and both say what bodies hold", "Give one of them."
+        )
+    return body_mapping(mapping, kind)
 
 
 def _signature(model: str, registry_uri: str | None, *, weaker: bool) -> Signature:

@@ -12,6 +12,9 @@ outputs: [{name: p, datatype: FP32}]    # optional
 request: body                           # in place of inputs: the column of whole bodies
 response: answer                        # in place of outputs
 context: {origin: origin_airport}       # optional
+
+Logs of systems say all of this themselves but what their bodies' values are: there a mapping has inputs
+and outputs only, of which `column` is the body's name for a value. A tensor may have a `shape`, of one row.
 """
 
 from __future__ import annotations
@@ -22,17 +25,13 @@ from pathlib import Path
 from harness.core.errors import UsageError, nearest
 from harness.core.tensors import NUMPY_DTYPES
 from harness.decide.document import Section, read_document
-from harness.record.importers.tables import (
-    ISO,
-    STATUS_KINDS,
-    UNITS,
-    TableMapping,
-    TensorColumn,
-    Timed,
-)
+from harness.record.importers.columns import BodyMapping, TensorColumn
+from harness.record.importers.tables import ISO, STATUS_KINDS, UNITS, TableMapping, Timed
 
 _KEYS = ("version", "request_id", "time", "model", "model_version", "latency", "status", "inputs",
          "outputs", "request", "response", "context")  # fmt: skip
+_BODY_KEYS = ("version", "inputs", "outputs")
+_LONGEST_AXIS = 2**31
 
 
 def document_of(path: Path) -> Section:
@@ -86,6 +85,35 @@ def table_mapping(path: Path) -> TableMapping:
     return mapping
 
 
+def body_mapping(path: Path, kind: str) -> BodyMapping:
+    """Reads a mapping of the bodies in the logs of a system.
+
+    Args:
+      path: the file.
+      kind: the logs' format.
+
+    Raises:
+      UsageError: names the line, the key and what would have been right.
+    """
+    section = document_of(path)
+    for key in section.names():
+        if key in _KEYS and key not in _BODY_KEYS:
+            raise section.error(
+                key,
+                f"is for tables: logs of {kind} say it themselves",
+                "Keep inputs and outputs only.",
+            )
+    section.only(_BODY_KEYS)
+    found = BodyMapping(inputs=_tensors(section, "inputs"), outputs=_tensors(section, "outputs"))
+    for key, tensors in (("inputs", found.inputs), ("outputs", found.outputs)):
+        columns = [t.column for t in tensors]
+        if len(set(columns)) < len(columns):
+            raise section.error(key, "has a column twice", "Name each column once.")
+    if not found.inputs and not found.outputs:
+        raise section.error("inputs", "is missing", "List the inputs, the outputs or both.")
+    return found
+
+
 def timed(section: Section, key: str, *, iso: bool = True) -> Timed:
     """A column of times with its unit.
 
@@ -121,18 +149,28 @@ def _text_or_column(section: Section, key: str, default: str) -> tuple[str, str]
     return "", inner.text("column")
 
 
+def _shape(section: Section) -> tuple[int, ...]:
+    found = section.numbers("shape")
+    if any(d != int(d) or not 0 < d <= _LONGEST_AXIS for d in found):
+        raise section.error(
+            "shape", "needs whole numbers above 0", "Leave the rows out: [3], or []."
+        )
+    return tuple(int(d) for d in found)
+
+
 def _tensors(section: Section, key: str) -> tuple[TensorColumn, ...]:
     if key not in section:
         return ()
     found = []
     for inner in section.sections(key):
-        inner.only(("name", "column", "datatype"))
+        inner.only(("name", "column", "datatype", "shape"))
         name = inner.text("name")
         found.append(
             TensorColumn(
                 name=name,
                 column=inner.maybe("column", inner.text, name),
                 datatype=_one_of(inner, "datatype", NUMPY_DTYPES),
+                shape=_shape(inner) if "shape" in inner else None,
             )
         )
     names = [t.name for t in found]

@@ -44,7 +44,7 @@ def imported(
     read = functools.partial(module.read, limit=limit, **more)
     target = ImportTarget(to=to, state=to / ".import" / kind, name=kind)
     files = source_files(source, module.SUFFIXES)
-    return run_import(files, read, target, signature=signature, wait_ns=wait_ns, how=how)
+    return run_import(files, read, target, known=signature, wait_ns=wait_ns, how=how)
 
 
 def traffic(to):
@@ -460,7 +460,7 @@ def test_an_import_into_an_object_store_is_the_same(bucket, tmp_path):
     read = functools.partial(seldon.read, limit=LIMIT)
     target = ImportTarget(to=bucket / "t", state=tmp_path / "state", name=kind)
     for _ in range(2):
-        run_import(source_files(tmp_path / "logs", seldon.SUFFIXES), read, target, signature=None)
+        run_import(source_files(tmp_path / "logs", seldon.SUFFIXES), read, target, known=None)
     made.same(traffic(bucket / "t"), recorded)
 
 

@@ -15,6 +15,7 @@ from harness.core.jsonable import jsonable
 from harness.core.places import Place
 from harness.core.recording import RecordingTotals
 from harness.core.tensors import Signature
+from harness.record.importers.columns import BodyMapping
 from harness.record.importers.guarding import Guard, checked
 from harness.record.importers.ledger import Ledger, writing
 from harness.record.importers.parts import Part, Refused, Trouble
@@ -128,7 +129,7 @@ def run_import(
     read: Reader,
     target: ImportTarget,
     *,
-    signature: Signature | None,
+    known: Signature | BodyMapping | None,
     how: str = "",
     wait_ns: int = 0,
     heard: Heard = lambda _done, _total: None,
@@ -139,7 +140,7 @@ def run_import(
       files: the source.
       read: the format's reader.
       target: where to.
-      signature: of the model, for bodies without names and types; None = as the bodies say.
+      known: names and types of bodies without them, from the model's signature or a mapping; None = as the bodies say.
       how: the terms of reading, mapping and model among them; a file that was read under others is read again.
       wait_ns: how much older than the newest request one without an answer must be to be written.
       heard: told of progress.
@@ -147,7 +148,7 @@ def run_import(
     Raises:
       TrafficError: nothing could be read, a file lacks the format's columns, or the store refuses.
     """
-    messages = Messages(signature)
+    messages = Messages(known)
     with writing(target.to), Staging(target.state / STAGING_FILE) as staging:
         for i, file in enumerate(files):
             _read_file(staging, file, read, messages, how)

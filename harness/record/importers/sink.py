@@ -24,6 +24,7 @@ from typing import Any
 from harness.core.clock import now_ns
 from harness.core.errors import TrafficError, UsageError
 from harness.core.tensors import Signature
+from harness.record.importers.columns import BodyMapping
 from harness.record.importers.guarding import Guard
 from harness.record.importers.kserve import event
 from harness.record.importers.ledger import writing
@@ -81,7 +82,7 @@ class EventSink:
     Args:
       target: where the traffic goes.
       options: how to listen and write.
-      signature: of the model, for bodies without names and types.
+      known: names and types of bodies without them, from the model's signature or a mapping.
 
     Raises:
       UsageError: the address cannot be had, or the certificate cannot be used.
@@ -89,10 +90,10 @@ class EventSink:
     """
 
     def __init__(
-        self, target: ImportTarget, options: SinkOptions, signature: Signature | None
+        self, target: ImportTarget, options: SinkOptions, known: Signature | BodyMapping | None
     ) -> None:
         self._target, self._options = target, options
-        self._messages = Messages(signature)
+        self._messages = Messages(known)
         self._queue: queue.Queue[_Waiting] = queue.Queue(_MOST_WAITING)
         self._stop = threading.Event()
         self._refused_busy = 0

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import TrafficError, UsageError
-from harness.core.tensors import Tensors
+from harness.core.tensors import Array, Tensors
+from harness.record.importers.columns import TensorColumn, parsed_text, shaped
 from harness.record.importers.guarding import Guard
 from harness.record.importers.parts import (
     UNKNOWN_CODE,
@@ -29,7 +28,6 @@ from harness.record.importers.parts import (
     code_from_http,
     text_of,
 )
-from harness.record.importers.payloads import parsed_text
 from harness.record.importers.sources import (
     Record,
     SourceFile,
@@ -49,18 +47,6 @@ _BATCH_ROWS = 512
 _LAST_NS = 2**63 - 1
 _DIGITS = 9
 _LAST_CODE = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorColumn:
-    """A column that is one input or output."""
-
-    name: str
-    """The tensor's name."""
-    column: str
-    """The table's."""
-    datatype: str
-    """Open Inference datatype."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,17 +283,18 @@ def _columns(records: Sequence[Record], columns: Sequence[TensorColumn]) -> Tens
     return {c.name: _column(c, [r.row.get(c.column) for r in records]) for c in columns}
 
 
-def _column(column: TensorColumn, values: list[Any]) -> np.ndarray[Any, Any]:
+def _column(column: TensorColumn, values: list[Any]) -> Array:
     if column.datatype != "BYTES" and values and all(isinstance(v, str) for v in values):
-        return parsed_text(column.column, values, column.datatype)
+        return shaped(column.column, parsed_text(column.column, values, column.datatype), column)
     if column.datatype == "BYTES":
         values = ["" if v is None else v for v in values]
     try:
-        return array_from_json("the table", column.column, values, column.datatype)
+        array = array_from_json("the table", column.column, values, column.datatype)
     except TrafficError as error:
         raise PayloadError(error.what) from None
     except (RaggedError, ValueError):
         raise PayloadError(f"'{column.column}' has rows of different shapes") from None
+    return shaped(column.column, array, column)
 
 
 def _body(record: Record, column: str) -> Payload:
