@@ -6,8 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from harness.core.recording import Recorded
+
 Metadata = Sequence[tuple[str, str | bytes]]
 """gRPC metadata in the order it came; values of names that end in -bin are bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unkept:
+    """Why a call comes without its messages, though they passed."""
+
+    why: Recorded
+    """The counter of such requests."""
+    request_bytes: int
+    """Size of the request that passed, as far as it is known."""
+    response_bytes: int
+    """Size of the answer that passed, as far as it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +52,8 @@ class Call:
     """The client took the call back, or its deadline passed, before the server had answered."""
     stream: str = ""
     """Same for all pairs of one stream, unique in this process; "" = a unary call."""
+    unkept: Unkept | None = None
+    """Set where the messages were not kept on the way: request and response are empty then."""
 
 
 class Tap(Protocol):

@@ -123,6 +123,16 @@ class Recorded(enum.IntEnum):
     """1 while the traffic's place refuses a file."""
     SHARE = 26
     """Share that the sample keeps, in SHARE_UNIT."""
+    NO_ROOM = 27
+    """Calls under way held too much together."""
+    INCOMPLETE = 28
+    NOT_DECODED = 29
+    UNFOLLOWED = 30
+    """Under way when their connection could not be followed any more."""
+    BLIND = 31
+    """Connections that pass and cannot be followed: nobody knows how many requests they carry."""
+    REFUSED = 32
+    """Connections beyond the process's limit of open files."""
 
 
 SHARE_UNIT = 10**12
@@ -150,6 +160,10 @@ NOT_RECORDED = {
     Recorded.LOST: "lost with a recorder that was killed",
     Recorded.SET_ASIDE: "set aside in the recorder's folder: their files could not be published",
     Recorded.ENDED_BEFORE: "the recorder ended before the writer could take them",
+    Recorded.NO_ROOM: "calls under way held more than --queue-bytes and --max-message allow",
+    Recorded.INCOMPLETE: "the request never arrived whole",
+    Recorded.NOT_DECODED: "a message was compressed in a way that could not be undone",
+    Recorded.UNFOLLOWED: "their connection could not be followed any more",
 }
 """Counter → reason, as totals and reports say it."""
 
@@ -160,6 +174,8 @@ FAULTS = {
     Recorded.CLOCK_STEPS: "steps of the wall clock",
     Recorded.UNPAIRED: "streamed answers that belong to no waiting request",
     Recorded.RULES_UNUSED: "redaction rules that no request had a value for",
+    Recorded.BLIND: "connections that could not be followed: what passed on them is not recorded",
+    Recorded.REFUSED: "connections refused, too many were open",
 }
 """Counter → fault that is told."""
 

@@ -43,8 +43,12 @@ class CallMetrics:
         latency_s = call.latency_ns / 1e9
         self.latency[bisect_left(BUCKETS_S, latency_s)] += 1
         self.latency_s += latency_s
-        self.request_bytes += len(call.request)
-        self.response_bytes += len(call.response)
+        if call.unkept is None:
+            self.request_bytes += len(call.request)
+            self.response_bytes += len(call.response)
+        else:
+            self.request_bytes += call.unkept.request_bytes
+            self.response_bytes += call.unkept.response_bytes
 
 
 _MOST_SERIES = 200

@@ -96,6 +96,14 @@ class Recorder:
         failed = call.code != OK_CODE
         if failed:
             counts.add(Recorded.FAILED)
+        if call.unkept is not None:
+            counts.add(call.unkept.why)
+        else:
+            self._keep(call, failed=failed)
+
+    def _keep(self, call: Call, *, failed: bool) -> None:
+        """Hands the call on, if it is to be and can be."""
+        counts = self._counts
         sampled = self._sampler.keeps(call.request)
         if not sampled and not failed:
             counts.add(Recorded.SAMPLED_OUT)

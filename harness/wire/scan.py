@@ -20,12 +20,14 @@ _LONGEST_SHIFT = 63
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def bytes_field(message: bytes, number: int) -> bytes | None:
+def bytes_field(message: bytes, number: int, *, cut: bool = False) -> bytes | None:
     """The content of a string, bytes or message field.
 
     Args:
       message: a serialized message, well formed or not.
       number: of the field.
+      cut: whether the message may end anywhere. What stands before its end counts then; of a field
+        that it ends in, there is the beginning.
 
     Returns:
       None when the field is not set, or the message is not well formed up to its end.
@@ -38,7 +40,7 @@ def bytes_field(message: bytes, number: int) -> bytes | None:
             kind = tag & 7
             if kind == _BYTES:
                 size, at = _varint(message, at)
-                if at + size > end:
+                if at + size > end and not cut:
                     return None
                 if tag >> 3 == number:
                     found = message[at : at + size]
@@ -50,8 +52,8 @@ def bytes_field(message: bytes, number: int) -> bytes | None:
             else:
                 return None
     except IndexError:
-        return None
-    return found if at == end else None
+        return found if cut else None
+    return found if at == end or cut else None
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:

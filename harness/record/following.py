@@ -1,0 +1,200 @@
+"""A connection that passes, followed: its bytes in both directions → calls for the taps.
+
+It hears every chunk after it was passed, and never raises: a connection that it does not understand
+still passes, is followed no more, and is counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+
+import hpack
+
+from harness.core.clock import now_ns
+from harness.core.recording import Recorded
+from harness.record.followed import FollowedCall, Moment, Observer, StreamedCalls, UnaryCall
+from harness.record.h2frames import PREFACE, FrameScanner, NotFollowedError
+from harness.record.headers import HeaderBlocks, ResponseHead, request_head, response_head
+from harness.record.outcomes import (
+    NOT_SERVED,
+    UPSTREAM_LOST,
+    outcome_of_end,
+    outcome_of_reset,
+)
+from harness.wire import MODEL_STREAM_INFER, SERVICE
+
+LOG = logging.getLogger("harness.record")
+_PREFIX = f"/{SERVICE}/"
+_FINAL_STATUS = 200
+"""HTTP statuses below are said before the answer's own."""
+_numbers = itertools.count(1)
+
+
+class Following:
+    """Follows one connection between a client and its upstream.
+
+    Args:
+      observer: hears of calls; shared by all connections.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._name = f"connection-{next(_numbers)}"
+        self.open: dict[int, FollowedCall | None] = {}
+        """Streams under way; None = one that no tap hears of."""
+        self.last = 0
+        """The newest stream of the client's."""
+        self.blind = False
+        """Whether it is followed no more."""
+        self._now = Moment(ts_ns=0, steady_ns=0)
+        self._sent = FrameScanner(_Sent(self), PREFACE)
+        self.answers = FrameScanner(_Answered(self))
+        """The upstream's direction."""
+
+    def sent(self, chunk: bytes) -> None:
+        """The client sent a chunk."""
+        if not self.blind:
+            self._now = Moment(ts_ns=now_ns(), steady_ns=time.perf_counter_ns())
+            self._follow(self._sent, chunk)
+
+    def answered(self, chunk: bytes) -> None:
+        """The upstream sent a chunk."""
+        if not self.blind:
+            self._follow(self.answers, chunk)
+
+    def client_lost(self) -> None:
+        """The client went, or is cut off: so are the calls under way."""
+        for call in self._taken():
+            call.gone()
+
+    def upstream_lost(self) -> None:
+        """The upstream went: it answers no call under way."""
+        for call in self._taken():
+            call.over(*UPSTREAM_LOST, ())
+
+    def begin(self, stream: int, call: FollowedCall | None) -> None:
+        """A stream begins."""
+        self.open[stream] = call
+        self.last = max(self.last, stream)
+
+    def _follow(self, scanner: FrameScanner, chunk: bytes) -> None:
+        try:
+            scanner.feed(chunk)
+        except (NotFollowedError, hpack.HPACKError):
+            self._give_up()
+        except Exception:
+            LOG.exception("a connection is followed no more; it passes")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.blind = True
+        self._observer.count(Recorded.BLIND, 1)
+        requests = sum(call.unfollowed() for call in self._taken())
+        self._observer.count(Recorded.SEEN, requests)
+        self._observer.count(Recorded.UNFOLLOWED, requests)
+
+    def _taken(self) -> list[FollowedCall]:
+        found = [call for call in self.open.values() if call is not None]
+        self.open.clear()
+        return found
+
+    @property
+    def observer(self) -> Observer:
+        """Who hears of calls."""
+        return self._observer
+
+    @property
+    def now(self) -> Moment:
+        """When the client's last chunk came."""
+        return self._now
+
+    @property
+    def name(self) -> str:
+        """Of the connection."""
+        return self._name
+
+
+class _Sent:
+    """The client's frames."""
+
+    def __init__(self, connection: Following) -> None:
+        self._connection = connection
+        self._open = connection.open
+        self._blocks = HeaderBlocks(request_head)
+
+    def data(self, stream: int, chunk: bytes, at: int, end: int) -> None:
+        call = self._open.get(stream)
+        if call is not None:
+            call.sent(chunk, at, end, self._connection.now)
+
+    def headers(self, stream: int, block: bytes, *, last: bool) -> None:  # noqa: ARG002 - requests end by their answers
+        head = self._blocks.read(block)
+        connection = self._connection
+        if stream <= connection.last:
+            return  # a client's trailers
+        method = head.method
+        if not method.startswith(_PREFIX):
+            connection.begin(stream, None)
+        elif method == MODEL_STREAM_INFER:
+            name = f"{connection.name}-{stream}"
+            connection.begin(stream, StreamedCalls(connection.observer, head, connection.now, name))
+        else:
+            connection.begin(stream, UnaryCall(connection.observer, head, connection.now))
+
+    def ended(self, stream: int) -> None:
+        """A request ends by its answer."""
+
+    def reset(self, stream: int, code: int) -> None:  # noqa: ARG002 - whatever its reason, it has gone
+        call = self._open.pop(stream, None)
+        if call is not None:
+            call.gone()
+
+    def goaway(self, last: int) -> None:
+        """A client's is about streams of the server's, and there are none."""
+
+
+class _Answered:
+    """The upstream's frames."""
+
+    def __init__(self, connection: Following) -> None:
+        self._open = connection.open
+        self._blocks = HeaderBlocks(response_head)
+
+    def data(self, stream: int, chunk: bytes, at: int, end: int) -> None:
+        call = self._open.get(stream)
+        if call is not None:
+            call.answered(chunk, at, end)
+
+    def headers(self, stream: int, block: bytes, *, last: bool) -> None:
+        head = self._blocks.read(block)
+        if last:
+            self._over(stream, head)
+            return
+        call = self._open.get(stream)
+        if call is not None and head.http_status >= _FINAL_STATUS:
+            call.http_status = head.http_status
+            call.answers.encoding = head.encoding
+
+    def ended(self, stream: int) -> None:
+        self._over(stream, None)
+
+    def reset(self, stream: int, code: int) -> None:
+        call = self._open.pop(stream, None)
+        if call is not None:
+            call.broken(*outcome_of_reset(code))
+
+    def goaway(self, last: int) -> None:
+        for stream in [s for s in self._open if s > last]:
+            call = self._open.pop(stream)
+            if call is not None:
+                call.over(*NOT_SERVED, ())
+
+    def _over(self, stream: int, head: ResponseHead | None) -> None:
+        call = self._open.pop(stream, None)
+        if call is None:
+            return
+        http_status = call.http_status or (0 if head is None else head.http_status)
+        code, details = outcome_of_end(head, http_status)
+        call.over(code, details, () if head is None else head.metadata)

@@ -1,0 +1,55 @@
+"""How a call ended, from what HTTP/2 says of it (the gRPC protocol's mappings of statuses and errors)."""
+
+from __future__ import annotations
+
+from harness.core.traffic import OK_CODE
+from harness.record.headers import ResponseHead
+
+CANCELLED, UNKNOWN, INTERNAL, UNAVAILABLE = 1, 2, 13, 14
+"""gRPC's status codes of these names."""
+_PERMISSION_DENIED, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAUTHENTICATED = 7, 8, 12, 16
+_HTTP_OK = 200
+_OF_HTTP = {
+    400: INTERNAL, 401: _UNAUTHENTICATED, 403: _PERMISSION_DENIED, 404: _UNIMPLEMENTED,
+    429: UNAVAILABLE, 502: UNAVAILABLE, 503: UNAVAILABLE, 504: UNAVAILABLE,
+}  # fmt: skip
+_OF_RESET = {
+    0x7: UNAVAILABLE,  # REFUSED_STREAM
+    0x8: CANCELLED,
+    0xB: _RESOURCE_EXHAUSTED,  # ENHANCE_YOUR_CALM
+    0xC: _PERMISSION_DENIED,  # INADEQUATE_SECURITY
+}
+UPSTREAM_LOST = UNAVAILABLE, "the connection to the upstream was lost"
+NOT_SERVED = UNAVAILABLE, "the upstream was going away and did not serve the call"
+
+
+def outcome_of_end(head: ResponseHead | None, http_status: int) -> tuple[int, str]:
+    """Code and details of a call whose server has ended it.
+
+    Args:
+      head: the block of headers that it ended with; None = it ended without one.
+      http_status: what it began with.
+    """
+    if head is not None and head.status is not None:
+        return head.status, head.details
+    if http_status != _HTTP_OK:
+        return _OF_HTTP.get(
+            http_status, UNKNOWN
+        ), f"the server answered with HTTP status {http_status}"
+    return UNKNOWN, "the server ended the call without a status"
+
+
+def outcome_of_reset(error: int) -> tuple[int, str]:
+    """Code and details of a call that the server broke off.
+
+    Args:
+      error: HTTP/2's error code.
+    """
+    return _OF_RESET.get(error, INTERNAL), f"the server broke the call off, HTTP/2 error {error}"
+
+
+def without_answer(code: int, details: str) -> tuple[int, str]:
+    """The same for a call that needs an answer and has none: OK is none."""
+    return (
+        (INTERNAL, "the server said OK and gave no answer") if code == OK_CODE else (code, details)
+    )

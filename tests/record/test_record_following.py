@@ -1,0 +1,356 @@
+"""A connection that is followed: its frames, however they are cut, give the calls that passed."""
+
+import gzip
+import time
+import zlib
+
+import hpack
+import pytest
+from h2made import BEGIN, Heard, Side, client, end, message, request_fields
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core.recording import Recorded
+from harness.record.h2frames import frame
+from harness.record.headers import HeaderBlocks
+from harness.wire import MODEL_STREAM_INFER, SERVICE
+from harness.wire.gen import open_inference_pb2 as pb
+
+PING = frame(6, 0, 0, bytes(8))
+
+
+def followed(sent, answered, heard=None):
+    """The calls of a connection that is over for its server."""
+    heard = heard or Heard()
+    following = heard.follow()
+    following.sent(sent)
+    following.answered(answered)
+    assert heard.room.used == 0 or following.open
+    return heard
+
+
+def one_call(request=b"request", answer=b"answer", *, fields=(), begin=(), trailers=None):
+    sent = client().headers(1, [*request_fields(), *fields]).data(1, message(request), last=True)
+    answered = Side().headers(1, [*BEGIN, *begin]).data(1, message(answer))
+    answered.headers(1, trailers or end(), last=True)
+    return sent.bytes, answered.bytes
+
+
+contents = st.binary(max_size=200) | st.integers(0, 70_000).map(lambda n: b"x" * n)
+names = st.sampled_from(["x-a", "x-b", "x-c"])
+metadata = st.lists(st.tuples(names, st.sampled_from(["1", "2", "long" * 9])), max_size=3)
+
+
+@st.composite
+def calls(draw):
+    """What one call says, and how its frames are made."""
+    return {
+        "request": draw(contents),
+        "answer": draw(contents),
+        "metadata": draw(metadata),
+        "trailing": draw(metadata),
+        "pieces": draw(st.integers(1, 5)),
+        "pad": draw(st.none() | st.integers(0, 255)),
+        "priority": draw(st.booleans()),
+        "cut": draw(st.booleans()),
+        "table": draw(st.none() | st.sampled_from([0, 100, 4096, 65_536])),
+        "waits": draw(st.booleans()),
+    }
+
+
+def in_pieces(side, stream, content, made, *, last):
+    whole = message(content)
+    step = max(1, -(-len(whole) // made["pieces"]))
+    parts = [whole[i : i + step] for i in range(0, len(whole), step)]
+    for i, part in enumerate(parts):
+        side.data(stream, part, last=last and i == len(parts) - 1, pad=made["pad"])
+
+
+def built(plan):
+    """Bytes of both directions; all requests go first, answers come in the other order."""
+    sent, answered = client(), Side()
+    for i, made in enumerate(plan):
+        if made["table"] is not None:
+            sent.table(made["table"])
+            answered.table(made["table"])
+        cuts = (3, 9) if made["cut"] else ()
+        sent.headers(
+            2 * i + 1, [*request_fields(), *made["metadata"]], pad=made["pad"],
+            priority=made["priority"], cuts=cuts,
+        )  # fmt: skip
+        in_pieces(sent, 2 * i + 1, made["request"], made, last=True)
+        sent.bytes += PING
+    for i, made in reversed(list(enumerate(plan))):
+        answered.headers(2 * i + 1, BEGIN, pad=made["pad"])
+        in_pieces(answered, 2 * i + 1, made["answer"], made, last=False)
+        answered.headers(2 * i + 1, end(0, "", *made["trailing"]), last=True)
+    return sent.bytes, answered.bytes
+
+
+def in_chunks(content, seed, most):
+    at = 0
+    while at < len(content):
+        step = 1 + (seed * 2_654_435_761 + at * 40_503) % most
+        yield content[at : at + step]
+        at += step
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(calls(), min_size=1, max_size=4), st.integers(0, 10**6), st.integers(1, 3000))
+def test_calls_are_the_same_however_their_frames_are_cut(plan, seed, most):
+    sent, answered = built(plan)
+    heard = Heard()
+    following = heard.follow()
+    for chunk in in_chunks(sent, seed, most):
+        following.sent(chunk)
+    for chunk in in_chunks(answered, seed, most):
+        following.answered(chunk)
+    told = [(c.request, c.response, list(c.metadata), list(c.trailing)) for c in heard.calls]
+    assert told == [
+        (m["request"], m["answer"], m["metadata"], m["trailing"]) for m in reversed(plan)
+    ]
+    assert {c.code for c in heard.calls} == {0}
+    assert (following.open, heard.room.used, heard.counts) == ({}, 0, {})
+
+
+def test_a_call_is_told_whole():
+    before = time.time_ns()
+    sent, answered = one_call(fields=[("x-user", "u"), ("key-bin", "AP8")])
+    (told,) = followed(sent, answered).calls
+    assert (told.method, told.upstream) == (f"/{SERVICE}/ModelInfer", "up")
+    assert list(told.metadata) == [("x-user", "u"), ("key-bin", b"\x00\xff")]
+    assert before <= told.ts_ns <= time.time_ns()
+    assert 0 < told.latency_ns < time.time_ns() - before
+    assert (told.cancelled, told.stream, told.unkept) == (False, "", None)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "details"),
+    [(5, "no such model", "no such model"), (13, "%C3%BC %0A50%25", "ü \n50%"), (14, "", "")],
+)
+def test_a_failure_has_its_code_and_details(code, text, details):
+    sent, _ = one_call()
+    more = ("grpc-status-details-bin", "CAU=")
+    answered = Side().headers(1, [*BEGIN, *end(code, text, more)], last=True).bytes
+    (told,) = followed(sent, answered).calls
+    assert (told.code, told.details, told.response) == (code, details, b"")
+    assert list(told.trailing) == [("grpc-status-details-bin", b"\x08\x05")]
+
+
+@pytest.mark.parametrize(("http", "code"), [("503", 14), ("404", 12), ("401", 16), ("418", 2)])
+def test_an_answer_of_something_else_has_the_code_of_its_http_status(http, code):
+    sent, _ = one_call()
+    answered = Side().headers(1, [(":status", http)]).data(1, b"<html>", last=True).bytes
+    (told,) = followed(sent, answered).calls
+    assert (told.code, told.response) == (code, b"")
+    assert http in told.details
+
+
+def test_ok_without_an_answer_is_a_failure():
+    sent, _ = one_call()
+    (told,) = followed(sent, Side().headers(1, [*BEGIN, *end()], last=True).bytes).calls
+    assert told.code == 13
+
+
+@pytest.mark.parametrize(("error", "code"), [(0x7, 14), (0x8, 1), (0xB, 8), (0x2, 13), (0, 13)])
+def test_a_call_that_the_server_breaks_off(error, code):
+    sent, _ = one_call()
+    (told,) = followed(sent, Side().headers(1, BEGIN).reset(1, error).bytes).calls
+    assert (told.code, told.cancelled, told.request) == (code, False, b"request")
+
+
+def test_a_call_that_the_client_takes_back():
+    sent, _ = one_call()
+    heard = Heard()
+    following = heard.follow()
+    following.sent(sent)
+    following.sent(frame(3, 0, 1, b"\0\0\0\x08"))
+    (told,) = heard.calls
+    assert (told.code, told.cancelled, told.request) == (1, True, b"request")
+
+
+@pytest.mark.parametrize("by_server", [False, True])
+def test_a_call_that_ends_at_its_deadline(by_server):
+    sent, _ = one_call(fields=[("grpc-timeout", "50m")])
+    heard = Heard()
+    following = heard.follow()
+    following.sent(sent)
+    if by_server:
+        following.answered(Side().reset(1, 8).bytes)
+    else:
+        following.client_lost()
+    (told,) = heard.calls
+    assert (told.code, told.cancelled) == (4, True)
+
+
+def test_a_connection_that_is_lost_ends_its_calls():
+    for lost, code, cancelled in (("client_lost", 1, True), ("upstream_lost", 14, False)):
+        heard = Heard()
+        following = heard.follow()
+        following.sent(one_call()[0])
+        getattr(following, lost)()
+        (told,) = heard.calls
+        assert (told.code, told.cancelled, told.request) == (code, cancelled, b"request")
+        assert heard.room.used == 0
+
+
+def test_calls_that_a_server_on_its_way_out_does_not_serve():
+    sent = client()
+    for stream in (1, 3):
+        sent.headers(stream, request_fields()).data(stream, message(b"r"), last=True)
+    answered = Side().goaway(1).headers(1, BEGIN).data(1, message(b"a"))
+    heard = followed(sent.bytes, answered.headers(1, end(), last=True).bytes)
+    assert [(c.code, c.response) for c in heard.calls] == [(14, b""), (0, b"a")]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [("gzip", gzip.compress(b"message" * 9)), ("deflate", zlib.compress(b"message" * 9))],
+)
+def test_compressed_messages_are_told_as_they_were(encoding, packed):
+    said = ("grpc-encoding", encoding)
+    sent = client().headers(1, [*request_fields(), said])
+    sent.data(1, message(packed, compressed=True), last=True)
+    answered = Side().headers(1, [*BEGIN, said]).data(1, message(packed, compressed=True))
+    (told,) = followed(sent.bytes, answered.headers(1, end(), last=True).bytes).calls
+    assert (told.request, told.response, told.unkept) == (b"message" * 9, b"message" * 9, None)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed", "why"),
+    [
+        ("snappy", b"??", Recorded.NOT_DECODED),
+        ("gzip", b"no gzip", Recorded.NOT_DECODED),
+        ("gzip", gzip.compress(b"x" * 99)[:-9], Recorded.NOT_DECODED),
+        ("gzip", gzip.compress(bytes(50_000_000)), Recorded.TOO_LARGE),
+    ],
+)
+def test_what_cannot_be_decompressed_is_counted(encoding, packed, why):
+    sent = client().headers(1, [*request_fields(), ("grpc-encoding", encoding)])
+    sent.data(1, message(packed, compressed=True), last=True)
+    _, answered = one_call()
+    (told,) = followed(sent.bytes, answered).calls
+    assert (told.code, told.request, told.unkept.why) == (0, b"", why)
+
+
+def test_large_messages_are_counted_and_not_kept():
+    heard = Heard(message_bytes=1000)
+    sent, answered = one_call(b"x" * 1001, b"y" * 1000)
+    (told,) = followed(sent, answered, heard).calls
+    assert (told.request, told.response, told.code) == (b"", b"", 0)
+    assert (told.unkept.why, told.unkept.request_bytes) == (Recorded.TOO_LARGE, 1001)
+    assert heard.room.used == 0
+
+
+def test_calls_that_hold_too_much_together_are_counted():
+    heard = Heard(room=5000)
+    following = heard.follow()
+    sent = client()
+    for stream in (1, 3, 5):
+        sent.headers(stream, request_fields()).data(stream, message(b"x" * 2000), last=True)
+    following.sent(sent.bytes)
+    assert heard.room.used <= 5000
+    answered = Side()
+    for stream in (1, 3, 5):
+        answered.headers(stream, BEGIN).data(stream, message(b"a")).headers(
+            stream, end(), last=True
+        )
+    following.answered(answered.bytes)
+    assert [c.unkept and c.unkept.why for c in heard.calls] == [None, None, Recorded.NO_ROOM]
+    assert heard.room.used == 0
+
+
+def test_a_request_that_never_arrived_whole_is_counted():
+    sent = client().headers(1, request_fields()).data(1, message(b"whole")[:-1]).bytes
+    answered = Side().headers(1, [*BEGIN, *end(8, "too large")], last=True).bytes
+    (told,) = followed(sent, answered).calls
+    assert (told.code, told.unkept.why) == (8, Recorded.INCOMPLETE)
+
+
+def test_other_services_are_not_told():
+    sent = client().headers(1, request_fields("/other.Service/Call")).data(1, message(b"r"))
+    _, answered = one_call()
+    heard = followed(sent.bytes, answered)
+    assert (heard.calls, heard.counts) == ([], {})
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        client().bytes + frame(1, 4, 1, b"\xff\xff\xff\xff"),
+        client().bytes + frame(1, 4, 1, b"\xfe"),
+        client().bytes + frame(1, 0, 1, b"") + frame(0, 0, 1, b""),
+        client().bytes + frame(1, 0, 1, bytes(100_000)) + frame(9, 4, 1, bytes(100_000)),
+        client().bytes[:24] + frame(0, 0, 1, b"no settings"),
+    ],
+)
+def test_what_is_not_understood_is_counted_once_and_followed_no_more(sent):
+    heard = Heard()
+    following = heard.follow()
+    for _ in range(2):
+        following.sent(sent)
+        following.answered(b"whatever")
+    assert following.blind
+    assert heard.counts[Recorded.BLIND] == 1
+    assert heard.calls == []
+
+
+def test_requests_under_way_are_counted_when_their_connection_is_not_understood():
+    heard = Heard()
+    following = heard.follow()
+    following.sent(one_call()[0])
+    following.answered(b"HTTP/1.1 400 Bad Request")
+    assert heard.counts == {Recorded.BLIND: 1, Recorded.SEEN: 1, Recorded.UNFOLLOWED: 1}
+    assert (following.open, heard.room.used) == ({}, 0)
+
+
+def infer(i, model="m"):
+    return pb.ModelInferRequest(model_name=model, id=f"r{i}").SerializeToString()
+
+
+def streamed_answer(i, more=b""):
+    inner = pb.ModelInferResponse(model_name="m", id=f"r{i}").SerializeToString() + more
+    return pb.ModelStreamInferResponse(
+        infer_response=pb.ModelInferResponse.FromString(inner)
+    ).SerializeToString()
+
+
+def test_streamed_pairs_are_told():
+    sent = client().headers(1, request_fields(MODEL_STREAM_INFER))
+    sent.data(1, message(infer(0)) + message(infer(1))[:7]).data(1, message(infer(1))[7:])
+    sent.data(1, message(infer(2)))
+    answered = Side().headers(1, BEGIN)
+    answered.data(1, message(streamed_answer(1)) + message(streamed_answer(0)))
+    answered.headers(1, end(14, "gone"), last=True)
+    heard = followed(sent.bytes, answered.bytes)
+    assert [(c.request, c.code) for c in heard.calls] == [
+        (infer(1), 0),
+        (infer(0), 0),
+        (infer(2), 14),
+    ]
+    assert len({c.stream for c in heard.calls}) == 1
+    assert heard.room.used == 0
+
+
+def test_a_streamed_request_that_is_too_large_finds_its_answer_and_is_counted():
+    large = pb.ModelInferRequest(model_name="m", id="r7", raw_input_contents=[bytes(9000)])
+    sent = client().headers(1, request_fields(MODEL_STREAM_INFER))
+    sent.data(1, message(infer(0))).data(1, message(large.SerializeToString()))
+    answered = Side().headers(1, BEGIN)
+    answered.data(1, message(streamed_answer(7)) + message(streamed_answer(0)))
+    answered.headers(1, end(), last=True)
+    heard = followed(sent.bytes, answered.bytes, Heard(message_bytes=5000))
+    told = [(c.code, c.unkept and c.unkept.why, c.request) for c in heard.calls]
+    assert told == [(0, Recorded.TOO_LARGE, b""), (0, None, infer(0))]
+    assert heard.teller.unpaired == 0
+
+
+def test_a_known_block_means_something_else_once_the_table_has_changed():
+    encoder = hpack.Encoder()
+    blocks = HeaderBlocks(dict)
+    first = encoder.encode([("x-name", "one")], huffman=False)
+    indexed = encoder.encode([("x-name", "one")])
+    assert [blocks.read(b) for b in (first, indexed, indexed)] == [{b"x-name": b"one"}] * 3
+    assert blocks.read(encoder.encode([("x-name", "two")]))[b"x-name"] == b"two"
+    assert blocks.read(indexed)[b"x-name"] == b"two"
