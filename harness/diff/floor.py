@@ -87,6 +87,8 @@ class Floor:
     batch_dependent: bool = False
     """The baseline's answers change with the batch, and with nothing else: the figures are those of
     requests run by themselves."""
+    batch_rounding: bool = False
+    """They change with the batch by rounding alone, within the tolerance: the figures are of batches."""
     probed_alike: bool = False
     """Reading features changed no bit of its answers; False also where none were read."""
 
@@ -94,6 +96,12 @@ class Floor:
     def silent(self) -> bool:
         """Whether nothing differed at all, bit for bit."""
         return not any(c.largest or c.mismatch_share for c in (*self.outputs, *self.features))
+
+    @property
+    def rounding(self) -> bool:
+        """Whether something differed, and nothing by more than rounding."""
+        columns = (*self.outputs, *self.features)
+        return not self.silent and not any(c.nondeterministic for c in columns)
 
     def level(self, guardrail: str) -> float:
         """A guardrail's noise in its own unit; 0 where it was not measured."""
@@ -114,6 +122,7 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
         feature_mismatch_share=value["feature_mismatch_share"],
         levels=tuple((str(name), float(level)) for name, level in value["levels"]),
         batch_dependent=bool(value.get("batch_dependent", False)),
+        batch_rounding=bool(value.get("batch_rounding", False)),
         probed_alike=bool(value.get("probed_alike", False)),
     )
 

@@ -2,16 +2,20 @@
 
 The A/A leg asks this of the baseline. A candidate that mixes the requests of a batch while the baseline
 does not would be judged on answers that production, which serves single requests, never gives: it is
-asked on the first requests, in its own leg.
+asked on the first requests, in its own leg. Rounding is told apart: sums in another order change last
+digits, which the tolerance allows for, and running each request by itself would cost many times as much.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from harness.core.observations import Observations, Outcome
+from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.tensors import Ints, same_bits
 from harness.core.traffic import RequestBatch
+from harness.diff.floor import Floor, FloorBuilder
 from harness.pipeline.floorpass import FLOOR_REQUESTS, SINGLE_REQUESTS, prefix
 from harness.replay.composition import cuts, joined, rows_of
 from harness.replay.legs import Leg
@@ -25,25 +29,79 @@ _FAILURES = 3
 """Batches that may fail before nothing more is asked: each may cost a deadline and a process."""
 
 
+class Company(enum.StrEnum):
+    """What the requests that share a batch change in each other's answers."""
+
+    NOTHING = "nothing"
+    """No bit; or too much failed to tell."""
+    ROUNDING = "rounding"
+    """Last digits, within the tolerance that a quiet version has."""
+    ANSWERS = "answers"
+    """More than that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixing:
+    """Names of the versions whose answers depend on the batch."""
+
+    answers: tuple[str, ...] = ()
+    """By more than rounding, or at all where bits count: every request runs by itself."""
+    rounding: tuple[str, ...] = ()
+    """By rounding alone: requests share batches."""
+
+
 def mixing_of_run(
     run: RunFolder,
+    floor: Floor,
     legs: Sequence[Leg],
     batches: Sequence[Batch],
     read: Callable[[Ints], RequestBatch],
-) -> tuple[str, ...]:
-    """Names of the legs whose answers depend on the batch; asked once, as a resumed run must not change.
+    *,
+    exact: bool,
+) -> Mixing:
+    """`mixing_of` a run; asked once, as a resumed run must not change.
 
     Args:
       run: keeps the answer.
+      floor: what the A/A leg showed of the baseline.
       legs: versions besides the baseline, with nothing in flight.
       batches: the run's schedule.
       read: gives the requests at storage positions.
+      exact: bits count.
     """
     if run.has(BATCH_MATES_FILE):
-        return tuple(run.read_json(BATCH_MATES_FILE)["mixing"])
-    found = tuple(leg.name for leg in legs if mixes(leg, batches, read))
-    run.write_json(BATCH_MATES_FILE, {"mixing": found})
+        saved = run.read_json(BATCH_MATES_FILE)
+        return Mixing(answers=tuple(saved["answers"]), rounding=tuple(saved["rounding"]))
+    found = mixing_of(floor, legs, batches, read, exact=exact)
+    run.write_json(BATCH_MATES_FILE, found)
     return found
+
+
+def mixing_of(
+    floor: Floor,
+    legs: Sequence[Leg],
+    batches: Sequence[Batch],
+    read: Callable[[Ints], RequestBatch],
+    *,
+    exact: bool,
+) -> Mixing:
+    """Which versions' answers depend on the batch; of a baseline's that do, no other is asked.
+
+    Args:
+      floor: what the A/A leg showed of the baseline.
+      legs: versions besides it, with nothing in flight.
+      batches: the schedule.
+      read: gives the requests at storage positions.
+      exact: bits count.
+    """
+    if floor.batch_dependent:
+        return Mixing(answers=("baseline",))
+    asked = [(leg.name, company(leg, batches, read)) for leg in legs]
+    rounding = [name for name, found in asked if found is Company.ROUNDING and not exact]
+    return Mixing(
+        answers=tuple(n for n, c in asked if c is not Company.NOTHING and n not in rounding),
+        rounding=(*(("baseline",) if floor.batch_rounding else ()), *rounding),
+    )
 
 
 def together(legs: Sequence[Leg], mixing: Sequence[str]) -> bool:
@@ -62,7 +120,7 @@ def together(legs: Sequence[Leg], mixing: Sequence[str]) -> bool:
     return by_itself
 
 
-def mixes(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBatch]) -> bool:
+def company(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBatch]) -> Company:
     """Whether requests get other answers in a part of their batch, and the same ones when alone.
 
     A leg that runs each request by itself has no company to ask about. Batches that fail say nothing here; what fails is found in the replay. Answers that change from run
@@ -74,7 +132,8 @@ def mixes(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBatc
       read: gives the requests at storage positions.
     """
     if leg.singly:
-        return False
+        return Company.NOTHING
+    apart, last = FloorBuilder(), None
     compared = failed = 0
     for batch in prefix(batches, FLOOR_REQUESTS):
         requests = read(batch.positions)
@@ -82,13 +141,16 @@ def mixes(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBatc
         whole, pieces = leg.tried(requests), tried_in_parts(leg, parts)
         if whole is None or pieces is None:
             failed += 1
-        elif not same_answers(pieces, whole):
-            return _steady_alone(leg, requests)
         else:
+            if not same_answers(pieces, whole):
+                last = requests
+                apart.update(PairBatch(requests=requests, baseline=whole, candidate=pieces))
             compared += len(requests)
         if compared >= SINGLE_REQUESTS or failed >= _FAILURES:
             break
-    return False
+    if last is None or not _steady_alone(leg, last):
+        return Company.NOTHING
+    return Company.ROUNDING if apart.finish().rounding else Company.ANSWERS
 
 
 def tried_in_parts(leg: Leg, parts: Sequence[RequestBatch]) -> Observations | None:

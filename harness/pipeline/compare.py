@@ -23,7 +23,7 @@ from harness.diff.reports import FeatureReport
 from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
-from harness.pipeline.batch_mates import mixes, together
+from harness.pipeline.batch_mates import Mixing, mixing_of, together
 from harness.pipeline.candidate_failures import NAN, CandidateFailures
 from harness.pipeline.chance import by_chance, findings_from_chance
 from harness.pipeline.compare_result import LIMITS, CompareResult
@@ -205,10 +205,8 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             baseline, again, batches, window.read, trace=trace, heard=_heard(listener, "floor")
         )
         again.close()
-        mixing: tuple[str, ...] = ("baseline",) if floor.batch_dependent else ()
-        if not mixing and mixes(candidate, batches, window.read):
-            mixing = ("candidate",)
-        by_itself = together((baseline, candidate), mixing)
+        mixing = mixing_of(floor, (candidate,), batches, window.read, exact=False)
+        by_itself = together((baseline, candidate), mixing.answers)
         steady = tuple(pair for pair in setup.match.outputs if pair[0] not in setup.random)
         outputs = OutputDiff(replace(setup.match, outputs=steady), floor)
         features = FeatureDiff(floor, *_steady(setup), (), setup.mapping)
@@ -276,7 +274,7 @@ def _result(
     failures: tuple[CandidateFailures, CandidateFailures],
     legs: tuple[Leg, Leg],
     *,
-    mixing: tuple[str, ...],
+    mixing: Mixing,
     asked: int,
 ) -> CompareResult:
     outputs, features, golden = diffs[0].finish(), diffs[1].finish(), setup.golden

@@ -21,6 +21,7 @@ from harness.diff.findings import (
 from harness.diff.floor import Floor
 from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport
 from harness.diff.served import findings_from_served
+from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.chance import by_chance, findings_from_chance
 from harness.pipeline.evidence import RunningEvidence
 from harness.pipeline.probes import Answering, answering_words
@@ -198,13 +199,22 @@ def _fidelity_findings(report: FaithfulReport, recorded: str) -> list[Finding]:
     ]
 
 
-def batch_findings(mixing: Sequence[str]) -> list[Finding]:
+def batch_findings(mixing: Mixing) -> list[Finding]:
     """Tells when answers depend on which requests share a batch.
 
     Args:
       mixing: versions whose answers do.
     """
-    return [
+    rounding = [
+        Finding(
+            kind="batch_rounding", severity=Severity.INFO, where=role,
+            what=f"last digits of the {role}'s answers change with the batch that a request is in: rounding,"
+            " which is within the tolerance, so requests shared batches",
+            remedy="Nothing needs to be done; `preset: refactor` replays each request by itself.",
+        )
+        for role in mixing.rounding
+    ]  # fmt: skip
+    return rounding + [
         Finding(
             kind="batch_dependent", severity=Severity.WARNING, where=role,
             what=f"the {role}'s answers change with the batch that a request is in; every request was"
@@ -212,5 +222,5 @@ def batch_findings(mixing: Sequence[str]) -> list[Finding]:
             remedy="Serve requests in the batches that they were tested in: batching on the server would"
             " change the answers.",
         )
-        for role in mixing
+        for role in mixing.answers
     ]  # fmt: skip

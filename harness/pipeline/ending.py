@@ -16,6 +16,7 @@ from harness.decide.facts import Facts, FailureCount
 from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
+from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.describe import Described, batch_findings
 from harness.pipeline.evidence import Terms
 from harness.pipeline.golden_of_run import golden_findings, not_golden
@@ -53,7 +54,7 @@ class Ran:
     result: LoopResult
     described: Described
     manifest: dict[str, Any]
-    mixing: tuple[str, ...]
+    mixing: Mixing
     """Versions whose answers depend on the batch."""
     latency: LatencyLog | None
     """How latency was measured; None when it was not."""

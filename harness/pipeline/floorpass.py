@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from harness.core.observations import PairBatch
-from harness.core.policies import Policy
+from harness.core.policies import Policy, Preset
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor, FloorBuilder, floor_from_json
 from harness.diff.probes import ProbeGuard
-from harness.pipeline.noise import NoiseLevels
+from harness.pipeline.noise import NoiseLevels, answers_vary
 from harness.replay.composition import asked_by, cuts, joined, rows_of
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
@@ -78,8 +78,10 @@ def measure_floor(
     """Runs both baseline legs over the same requests and measures how far they differ.
 
     Where they differ, some requests are run again, each by itself in both legs. When nothing differs
-    then, the batch was the cause: the legs are left with `singly` set, and the floor says so. A version
-    that returns sequences runs each request by itself from the start.
+    then, the batch was the cause: the legs are left with `singly` set, and the floor says so. Where it is
+    the cause of rounding alone, which the measured tolerance allows for, the floor says that instead and
+    requests share batches, unless the policy is about the bits. A version that returns sequences runs each
+    request by itself from the start.
 
     Args:
       first: the baseline in the run's batches.
@@ -102,8 +104,22 @@ def measure_floor(
     few = list(prefix(batches, SINGLE_REQUESTS))
     by_itself.run(first, second, few, read, _whole, trace=trace, heard=lambda *_: None)
     alone = by_itself.floor()
-    first.singly = second.singly = alone.silent and not _gave_up(first, second)
-    return replace(alone, batch_dependent=True) if first.singly else floor
+    company = alone.silent and not _gave_up(first, second)
+    harmless = floor.rounding and not is_exact(policy) and not _varies(policy, floor)
+    first.singly = second.singly = company and not harmless
+    if first.singly:
+        return replace(alone, batch_dependent=True)
+    return replace(floor, batch_rounding=company)
+
+
+def is_exact(policy: Policy | None) -> bool:
+    """Whether a policy is about the bits: the same model, made another way."""
+    return policy is not None and policy.preset is Preset.REFACTOR
+
+
+def _varies(policy: Policy | None, floor: Floor) -> bool:
+    """Whether rounding changed a decision that is judged."""
+    return policy is not None and any(answers_vary(g, floor) for g in policy.guardrails)
 
 
 class _Measured:

@@ -24,7 +24,7 @@ from harness.pipeline.describe import describe
 from harness.pipeline.ending import Ran, ended, not_run, nothing_new
 from harness.pipeline.evidence import Terms
 from harness.pipeline.expected import check_expected_changes
-from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run
+from harness.pipeline.floorpass import FLOOR_FILE, floor_of_run, is_exact
 from harness.pipeline.gate_graph import with_graph
 from harness.pipeline.golden_of_run import golden_failures
 from harness.pipeline.graph_pass import check_mapped_tensors
@@ -151,11 +151,11 @@ def _replayed(
             heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
         )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)
-        mixing: tuple[str, ...] = ("baseline",) if floor.batch_dependent else ()
-        if not mixing:
-            others = (candidate, *more[: len(third)])
-            mixing = mixing_of_run(prepared.run, others, prepared.batches, window.read)
-        by_itself = together((baseline, candidate, *more[: len(third)]), mixing)
+        others = (candidate, *more[: len(third)])
+        mixing = mixing_of_run(
+            prepared.run, floor, others, prepared.batches, window.read, exact=is_exact(policy)
+        )
+        by_itself = together((baseline, *others), mixing.answers)
         manifest["limits"] = jsonable(policy.sandbox)
         manifest["composition"] = "recorded" if by_itself else "coalesced"
         terms = Terms(

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, save_model
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
-from harness.pipeline.batch_mates import mixes
+from harness.pipeline.batch_mates import Company, company
 from harness.pipeline.compare import compare_models
 from harness.pipeline.floorpass import SINGLE_REQUESTS, measure_floor
 from harness.pipeline.gate import run_gate
@@ -41,6 +41,16 @@ def centred(path):
     """y = x − the batch's mean."""
     mean = ("ReduceMean", ["x"], ["m"], {"axes": [0], "keepdims": 1})
     return model(path, mean, ("Sub", ["x", "m"], ["y"], {}))
+
+
+def nudged(path):
+    """y = x × (1 + 3e-7 × the sine of the batch's mean): last digits change with the batch."""
+    mean = ("ReduceMean", ["x"], ["m"], {"axes": [0], "keepdims": 1})
+    return model(
+        path, mean, ("Sin", ["m"], ["s"], {}),
+        ("Constant", [], ["c"], {"value_float": 3e-7}), ("Mul", ["s", "c"], ["t"], {}),
+        ("Mul", ["x", "t"], ["d"], {}), ("Add", ["x", "d"], ["y"], {}),
+    )  # fmt: skip
 
 
 def noisy(path):
@@ -95,6 +105,14 @@ def test_an_answer_that_does_not_is_replayed_in_batches(tmp_path):
     floor, singly = floor_of(plain(tmp_path / "m.onnx"))
     assert (floor.batch_dependent, singly) == (False, (False, False))
     assert floor.requests == 1500
+
+
+def test_rounding_that_comes_with_the_batch_is_tolerated_in_batches(tmp_path):
+    floor, singly = floor_of(nudged(tmp_path / "m.onnx"))
+    assert singly == (False, False)
+    assert floor.batch_rounding
+    assert not floor.batch_dependent
+    assert 0 < max(c.relative for c in floor.outputs) < 1e-6
 
 
 def test_noise_that_is_not_the_batchs_keeps_its_floor(tmp_path):
@@ -185,14 +203,21 @@ def test_a_gate_says_how_it_composed_its_batches(tmp_path, raised, mixing):
 
 
 @pytest.mark.parametrize(
-    ("made", "mixed"), [(centred, True), (plain, False), (noisy, False)], ids=lambda v: str(v)[:12]
+    ("made", "mixed"),
+    [
+        (centred, Company.ANSWERS),
+        (nudged, Company.ROUNDING),
+        (plain, Company.NOTHING),
+        (noisy, Company.NOTHING),
+    ],
+    ids=lambda v: str(v)[:12],
 )
 def test_a_version_that_mixes_requests_is_told_from_a_noisy_one(tmp_path, made, mixed):
     recipe = LegRecipe(
         role="candidate", model=made(tmp_path / "m.onnx"), limits=LIMITS, allow_weaker=True
     )
     with open_legs(recipe) as (leg,):
-        assert mixes(leg, batches(1500), read) == mixed
+        assert company(leg, batches(1500), read) is mixed
 
 
 def test_a_batch_that_fails_hides_no_mixing_in_the_next(tmp_path):
@@ -222,7 +247,7 @@ def test_a_batch_that_fails_hides_no_mixing_in_the_next(tmp_path):
         role="candidate", model=tmp_path / "m.onnx", limits=LIMITS, allow_weaker=True
     )
     with open_legs(recipe) as (leg,):
-        assert mixes(leg, batches(1500), texts)
+        assert company(leg, batches(1500), texts) is Company.ANSWERS
         assert leg.counters().poison_count == 0
         assert not leg.take_quarantined()
 
@@ -240,6 +265,63 @@ def test_either_version_that_mixes_requests_is_replayed_request_by_request(tmp_p
     )  # fmt: skip
     (found,) = [f for f in result.findings if f.kind == "batch_dependent"]
     assert found.where == side
+
+
+NUDGED = """
+<ir_version: 8, opset_import: ["" : 15]>
+nudged (float[N] x) => (float[N] probability, int64[N] label) {
+  m = ReduceMean<keepdims = 1>(x)
+  s = Sin(m)
+  c = Constant<value = float {3e-7}>()
+  t = Mul(s, c)
+  p = Sigmoid(x)
+  d = Mul(p, t)
+  probability = Add(p, d)
+  half = Constant<value = float {0.5}>()
+  yes = GreaterOrEqual(p, half)
+  label = Cast<to = 7>(yes)
+}
+"""
+
+
+def written(path):
+    from onnx import parser
+
+    save_model(parser.parse_model(NUDGED), str(path))
+    return str(path)
+
+
+def test_rounding_that_comes_with_the_batch_is_a_note_in_a_comparison(tmp_path):
+    path = written(tmp_path / "m.onnx")
+    result = compare_models(
+        path, path, inputs=[tiny_traffic(tmp_path / "traffic")],
+        cache_dir=tmp_path / "cache", allow_lower_isolation=True,
+    )  # fmt: skip
+    assert result.exit_code == 0
+    noted = [(f.kind, f.where) for f in result.findings if f.kind.startswith("batch_")]
+    assert noted == [("batch_rounding", "baseline"), ("batch_rounding", "candidate")]
+
+
+@pytest.mark.parametrize(
+    ("preset", "kind", "composition"),
+    [("refactor", "batch_dependent", "recorded"), ("retrain", "batch_rounding", "coalesced")],
+)
+def test_only_a_refactor_is_replayed_singly_for_the_sake_of_last_digits(
+    tmp_path, preset, kind, composition
+):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        f"version: 1\npreset: {preset}\nwindows: {{newest: {{days: 4000}}, min_requests: 100}}\n"
+        "decision: {output: probability, rule: threshold, value: 0.5}\nsandbox: {require: S0}\n"
+    )
+    path = written(tmp_path / "m.onnx")
+    result = run_gate(
+        path, path, traffic=[tiny_traffic(tmp_path / "traffic", 1100)], policy=policy,
+        out=tmp_path / "run", cache_dir=tmp_path / "cache", state_dir=tmp_path / "state",
+    )  # fmt: skip
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["composition"] == composition
+    assert {f.kind for f in result.findings if f.kind.startswith("batch_")} == {kind}
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 88, 256, 1024])
