@@ -12,6 +12,7 @@ import errno
 import logging
 import socket
 import subprocess
+from collections.abc import Awaitable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from harness.wire import MODEL_INFER, MODEL_STREAM_INFER
 LOG = logging.getLogger("harness.record")
 RECORDED_METHODS = frozenset({MODEL_INFER, MODEL_STREAM_INFER})
 _LOOK_S = 0.5
+_PATIENCE_S = 10.0
+"""For the folder, before the first call is served."""
 _RESTART_S = 5.0
 """Between two starts of a writer that keeps ending."""
 _OF_THE_DISK = {
@@ -121,6 +124,8 @@ class Recorder:
     async def start(self) -> Recovered:
         """Starts the writer's process, and again whenever it ends by itself.
 
+        Where the disk does not answer it goes on trying behind the calls, which are counted.
+
         Returns:
           What it found of an earlier one; nothing where recording cannot begin yet.
 
@@ -128,8 +133,13 @@ class Recorder:
           UsageError: another recorder of that name writes there, or the folder cannot be used.
         """
         found = Recovered(recovered=0, lost=0)
+        beginning = asyncio.create_task(self._begin())
         try:
-            found = await self._begin()
+            done, _ = await asyncio.wait({beginning}, timeout=_PATIENCE_S)
+            if done:
+                found = beginning.result()
+            else:
+                LOG.warning("the recorder's folder does not answer yet: calls pass, unrecorded")
         except OSError as error:
             if not self._in_folder and error.errno not in _OF_THE_DISK:
                 raise TrafficError(
@@ -139,7 +149,7 @@ class Recorder:
             _say_off(error)
         except GateError as error:
             _say_off(error)
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = asyncio.create_task(self._watch(None if beginning.done() else beginning))
         return found
 
     async def stop(self, wait_s: float) -> RecordingTotals:
@@ -186,25 +196,13 @@ class Recorder:
 
     async def _begin(self) -> Recovered:
         if not self._in_folder:
-            self._take_folder()
+            # In a thread: a disk that hangs must not stop the calls.
+            self._carry_on(*await asyncio.to_thread(_folder_taken, self._options))
         return await self._start_writer()
 
-    def _take_folder(self) -> None:
-        """Makes the folder and its files, and carries on their counts."""
-        folder, name = Path(self._options.spool), self._options.name
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{name}.lock").open("ab"):
-            pass  # the writer's; made here, where an error can be told
-        with ExitStack() as held:
-            alone = held.enter_context(locked(folder / f"{name}.proxy.lock", wait=False))
-            if not alone:
-                raise UsageError(
-                    f"--out {self._options.out}",
-                    f"a recorder named '{name}' is writing there already",
-                    "Name another --out or another --name.",
-                )
-            kept = Counts(folder / f"{name}{COUNTS}")
-            self._alone = held.pop_all()
+    def _carry_on(self, kept: Counts, alone: ExitStack) -> None:
+        """Adds what was counted until now to the folder's own counts."""
+        self._alone = alone
         for counter in Recorded:
             kept.add(counter, self._counts[counter])
         kept.set(Recorded.CLOSED, 0)
@@ -238,8 +236,14 @@ class Recorder:
             self._process.wait()
         self._outbox = self._process = None
 
-    async def _watch(self) -> None:
-        """Puts a new process in the place of one that ended."""
+    async def _watch(self, beginning: asyncio.Task[Recovered] | None) -> None:
+        """Puts a new process in the place of one that ended.
+
+        Args:
+          beginning: the first start, where it still goes on.
+        """
+        if beginning is not None:
+            await self._tried(beginning)
         while True:
             await asyncio.sleep(_LOOK_S)
             if self._process is not None and self._process.poll() is None:
@@ -250,12 +254,35 @@ class Recorder:
                 self._outbox.close()
                 self._outbox.broken = True
             await self._end_writer(1.0)
-            try:
-                found = await self._begin()
-                LOG.warning("%d exchanges recovered, %d lost", found.recovered, found.lost)
-            except (OSError, UsageError, GateError) as error:
-                _say_off(error)
-                await asyncio.sleep(_RESTART_S)
+            await self._tried(self._begin())
+
+    async def _tried(self, beginning: Awaitable[Recovered]) -> None:
+        """Waits for a start, and says what came of it."""
+        try:
+            found = await beginning
+            LOG.warning("%d exchanges recovered, %d lost", found.recovered, found.lost)
+        except (OSError, UsageError, GateError) as error:
+            _say_off(error)
+            await asyncio.sleep(_RESTART_S)
+
+
+def _folder_taken(options: WriterOptions) -> tuple[Counts, ExitStack]:
+    """Makes the folder and its files: the counts, and what holds the lock."""
+    folder, name = Path(options.spool), options.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("ab"):
+        pass  # the writer's; made here, where an error can be told
+    with ExitStack() as held:
+        alone = held.enter_context(locked(folder / f"{name}.proxy.lock", wait=False))
+        if not alone:
+            raise UsageError(
+                f"--out {options.out}",
+                f"a recorder named '{name}' is writing there already",
+                "Name another --out or another --name.",
+            )
+        kept = Counts(folder / f"{name}{COUNTS}")
+        return kept, held.pop_all()
+    raise AssertionError  # the lock's context lets every error through
 
 
 def _say_off(error: Exception) -> None:

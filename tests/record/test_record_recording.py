@@ -192,7 +192,7 @@ def test_a_full_disk_is_counted_and_production_goes_on(server, tmp_path):
         assert running.ask([request(2)]) == 1
         totals = running.end()
     assert reasons(totals)["the disk refused them"] >= 1
-    assert "r2" in {e.request_id for e in recorded(out)}
+    assert "r1" in {e.request_id for e in recorded(out)}
     assert adds_up(totals)
 
 
@@ -241,6 +241,14 @@ def test_a_full_disk_with_a_spool_left_on_it_stops_no_start(server, tmp_path):
     assert (totals["seen"], totals["written"]) == (2, 2)
 
 
+def taken(running):
+    """Whether the writer's totals know of a request that it took."""
+    if not (running.out / "rec.totals.json").exists():
+        return False
+    totals = running.totals()
+    return totals["written"] + totals["waiting"] > 0
+
+
 def test_without_room_for_its_counts_a_recorder_serves_and_records_when_there_is(server, tmp_path):
     out = tmp_path / "traffic"
     with contextlib.ExitStack() as full:
@@ -250,8 +258,26 @@ def test_without_room_for_its_counts_a_recorder_serves_and_records_when_there_is
             assert running.ask([request(0)]) == 1
             room_for(running.child.pid)
             until(lambda: _child(running))
-            until(lambda: running.ask([request(1)]) and (out / "rec.totals.json").exists())
+            until(lambda: running.ask([request(1)]) and taken(running))
             totals = running.end()
+    assert reasons(totals)["there was no writer's process"] >= 1
+    assert "r1" in {e.request_id for e in recorded(out)}
+    assert adds_up(totals)
+
+
+def test_a_disk_that_hangs_at_the_start_delays_no_call(server, tmp_path):
+    out = tmp_path / "traffic"
+    (out / ".recorder").mkdir(parents=True)
+    hung = out / ".recorder" / "rec.lock"
+    os.mkfifo(hung)  # opening it waits for a reader, as a disk that hangs makes every opening wait
+    with recording(server, out) as running:
+        assert running.ask([request(0)]) == 1
+        answers = os.open(hung, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            until(lambda: running.ask([request(1)]) and taken(running))
+            totals = running.end()
+        finally:
+            os.close(answers)
     assert reasons(totals)["there was no writer's process"] >= 1
     assert "r1" in {e.request_id for e in recorded(out)}
     assert adds_up(totals)
