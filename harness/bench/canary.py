@@ -48,20 +48,23 @@ class Harm:
     """Of the share of slow answers."""
     failed: float = 0.0
     """Of the share of failures."""
+    nan: float = 0.0
+    """Of the share of answers that are NaN."""
     loss: float = 0.0
-    """Of the mean loss of what is answered; a failure costs 1."""
+    """Of the mean loss of what is answered; a failure costs 1, and so does NaN."""
 
 
-_FAILED_MARGIN, _LOSS_MARGIN, _LOSS_BEFORE = 0.04, 0.06, 0.4
+_FAILED_MARGIN, _NAN_MARGIN, _LOSS_MARGIN, _LOSS_BEFORE = 0.04, 0.03, 0.06, 0.4
 MARGINS = Harm(
     name="exactly at every margin",
     score=0.05,
     rate=0.08,
     slow=0.08,
     failed=_FAILED_MARGIN,
-    # Failures cost 1 and are part of the mean that the margin is about.
-    loss=(_LOSS_MARGIN - _FAILED_MARGIN * (1.0 - _LOSS_BEFORE))
-    / (1.0 - _ERRORS_BEFORE - _FAILED_MARGIN),
+    nan=_NAN_MARGIN,
+    # What has no score costs 1 and is part of the mean that the margin is about.
+    loss=(_LOSS_MARGIN - (_FAILED_MARGIN + _NAN_MARGIN) * (1.0 - _LOSS_BEFORE))
+    / (1.0 - _ERRORS_BEFORE - _FAILED_MARGIN - _NAN_MARGIN),
 )
 HARMLESS = (Harm(name="the same model"), MARGINS)
 HARMS = (
@@ -69,12 +72,13 @@ HARMS = (
     Harm(name="score", score=0.2),
     Harm(name="latency", slow=0.4),
     Harm(name="errors", failed=0.25),
+    Harm(name="NaN", nan=0.25),
     Harm(name="label loss", loss=0.35),
 )
 
 
 def live_of_bench() -> Live:
-    """Five gating guardrails with margins `MARGINS`, and error counts that report."""
+    """Six gating guardrails with margins `MARGINS`, and error counts that report."""
 
     def shift(name: str, metric: LiveMetric, margin: float, variance: float) -> LiveGuardrail:
         return LiveGuardrail(
@@ -92,6 +96,7 @@ def live_of_bench() -> Live:
             shift("rate", LiveMetric.RATE, MARGINS.rate, 0.2),
             shift("slow", LiveMetric.LATENCY, MARGINS.slow, 0.1),
             shift("failed", LiveMetric.FAILURE, MARGINS.failed, 0.03),
+            shift("nan", LiveMetric.NAN, MARGINS.nan, 0.02),
             loss,
             LiveGuardrail(name="errors", kind=LiveKind.ERRORS, margin=4.0, gating=False),
         ),
@@ -156,13 +161,15 @@ def run_canary(live: Live, harm: Harm, seed: int, most: int = _MOST) -> Ran:
 def _outcomes(
     rng: np.random.Generator, harm: Harm, level: Floats, candidate: Bools
 ) -> tuple[dict[str, Floats], Floats]:
-    """(guardrail → values, what each answer will cost); NaN where the request failed."""
+    """(guardrail → values, what each answer will cost); NaN where the request has none."""
     n = len(candidate)
     new = candidate.astype(np.float64)
-    failed = rng.random(n) < _ERRORS_BEFORE + harm.failed * new
+    drawn, failing = rng.random(n), _ERRORS_BEFORE + harm.failed * new
+    failed = drawn < failing
+    lost = drawn < failing + harm.nan * new
 
     def answered(column: Floats) -> Floats:
-        return np.where(failed, np.nan, np.clip(column, 0.0, 1.0))
+        return np.where(lost, np.nan, np.clip(column, 0.0, 1.0))
 
     def binary(chance: float, more: float) -> Floats:
         return answered((rng.random(n) < chance + level + more * new).astype(np.float64))
@@ -175,6 +182,7 @@ def _outcomes(
         "rate": binary(0.3, harm.rate),
         "slow": binary(0.2, harm.slow),
         "failed": failed.astype(np.float64),
+        "nan": np.where(failed, np.nan, lost.astype(np.float64)),
         "errors": failed.astype(np.float64),
     }
     # A label of 0 makes the absolute loss the answer itself.

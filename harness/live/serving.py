@@ -91,15 +91,8 @@ def serve_canary(
     live = read_live_policy(options.policy)
     _check(options, live)
     _check_sources(options, live)
-    failing = (
-        g.metric is LiveMetric.FAILURE or g.kind is LiveKind.ERRORS
-        for g in live.guardrails
-        if g.gating
-    )
-    if not any(failing):
-        told(
-            "canary: no gating guardrail looks at failures: a candidate that fails is never rolled back for it"
-        )
+    for line in _unseen(live):
+        told(f"canary: {line}")
     seed = options.seed or seed_in(options.out) or new_seed()
     candidate = f"{options.candidate} {options.candidate_id}".strip()
     identity = Identity.of(
@@ -173,6 +166,22 @@ def serve_judge(
         return await asyncio.to_thread(observer.close)
 
     return asyncio.run(served())
+
+
+def _unseen(live: Live) -> list[str]:
+    """Harms that no gating guardrail looks at, each as a sentence."""
+    gating = [g for g in live.guardrails if g.gating]
+    said = []
+    if not any(g.metric is LiveMetric.FAILURE or g.kind is LiveKind.ERRORS for g in gating):
+        said.append(
+            "no gating guardrail looks at failures: a candidate that fails is never rolled back for it"
+        )
+    if not any(g.metric is LiveMetric.NAN for g in gating):
+        said.append(
+            "no gating guardrail looks at NaN (`metric: nan_rate`): a candidate that answers NaN stays "
+            "where it is on the ramp, and is never rolled back for it"
+        )
+    return said
 
 
 def _check(options: CanaryOptions, live: Live) -> None:

@@ -24,6 +24,7 @@ live:
     - {name: rate, metric: decision_rate_shift, kind: shift, margin: 0.2, effect: 0.0, variance: 0.05}
     - {name: errors, kind: errors, ratio: 2, gating: false}
     - {name: failed, metric: failure, kind: shift, margin: 0.15, effect: 0.0, variance: 0.02}
+    - {name: nan, metric: nan_rate, kind: shift, margin: 0.15, effect: 0.0, variance: 0.02}
     - {name: slow, metric: latency, kind: shift, slower_than: 50ms, margin: 0.25, effect: 0.0, variance: 0.05}
 """
 LABELS = """
@@ -92,6 +93,7 @@ def _score(response):
         ("score", 1, {"score"}),
         ("rate", 1, {"rate", "score"}),
         ("errors", 1, {"failed"}),
+        ("nan", 1, {"nan"}),
         ("latency", 1, {"slow"}),
     ],
 )
