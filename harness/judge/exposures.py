@@ -10,7 +10,7 @@ Memory: a row for each open unit, and the name of each closed one, which must no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -33,6 +33,9 @@ class Requests:
     """Probability of the candidate's arm in the step in force, shape (n,)."""
     values: dict[str, Floats]
     """Per guardrail: the request's value; NaN = failed, shape (n,)."""
+    left_out: dict[str, Bools] = field(default_factory=dict)
+    """Per guardrail of which some requests say nothing, as their clients asked for something else:
+    which ones, shape (n,). Known before an arm was chosen, so it favours neither."""
 
     def __len__(self) -> int:
         """Number of requests."""
@@ -53,6 +56,22 @@ class Units:
     """π of the first request's step, shape (u,)."""
     values: dict[str, Floats]
     """Per guardrail: mean over the unit's requests, NaN = one of them failed; empty when opened."""
+    absent: dict[str, Bools] = field(default_factory=dict)
+    """Per guardrail: units none of whose requests says anything of it; empty when opened."""
+
+    def present(self, name: str) -> Self:
+        """Those that enter a guardrail's test."""
+        absent = self.absent.get(name)
+        if absent is None or not absent.any():
+            return self
+        at = ~absent
+        return replace(
+            self, first_ns=self.first_ns[at],
+            unit=tuple(unit for unit, kept in zip(self.unit, at.tolist(), strict=True) if kept),
+            candidate=self.candidate[at], propensity=self.propensity[at],
+            values={key: values[at] for key, values in self.values.items()},
+            absent={},
+        )  # fmt: skip
 
 
 class Exposures:
@@ -80,6 +99,8 @@ class Exposures:
         self._propensity = np.zeros(0)
         self._count = np.zeros(0, np.int64)
         self._sums = np.zeros((len(names), 0))
+        self._silent = np.zeros((len(names), 0), np.int64)
+        """Of the requests counted, those that say nothing of a guardrail."""
         self._open: list[str] = []
         self.ignored: dict[str, int] = {}
         """Requests that entered no test, by reason: after_maturity, arm_changed."""
@@ -124,6 +145,7 @@ class Exposures:
         self._propensity = np.concatenate([self._propensity, opened.propensity])
         self._count = np.concatenate([self._count, np.zeros(more, np.int64)])
         self._sums = np.hstack([self._sums, np.zeros((len(self._names), more))])
+        self._silent = np.hstack([self._silent, np.zeros((len(self._names), more), np.int64)])
 
     def _count_in(self, requests: Requests, rows: Ints) -> None:
         """Adds values of requests that count; `rows` are positions among open units, < 0 = closed."""
@@ -148,7 +170,11 @@ class Exposures:
             counts[keep] = True
         self._count += np.bincount(at[counts], minlength=n_open)
         for i, name in enumerate(self._names):
-            self._sums[i] += np.bincount(at[counts], requests.values[name][counts], n_open)
+            values, left_out = requests.values[name], requests.left_out.get(name)
+            if left_out is not None:
+                values = np.where(left_out, 0.0, values)
+                self._silent[i] += np.bincount(at[counts & left_out], minlength=n_open)
+            self._sums[i] += np.bincount(at[counts], values[counts], n_open)
 
     def _ignore(self, reason: str, count: int) -> None:
         if count:
@@ -164,20 +190,23 @@ class Exposures:
           Units whose age has reached the maturity.
         """
         n = int(np.searchsorted(self._first, until_ns - self._maturity_ns, side="right"))
+        said = self._count[:n] - self._silent[:, :n]
         closed = Units(
             first_ns=self._first[:n],
             unit=tuple(self._open[:n]),
             candidate=self._candidate[:n],
             propensity=self._propensity[:n],
             values={
-                name: self._sums[i, :n] / self._count[:n] for i, name in enumerate(self._names)
+                name: self._sums[i, :n] / np.maximum(said[i], 1)
+                for i, name in enumerate(self._names)
             },
+            absent={name: said[i] == 0 for i, name in enumerate(self._names)},
         )
         self._closed += n
         self._open = self._open[n:]
         self._first, self._count = self._first[n:], self._count[n:]
         self._candidate, self._propensity = self._candidate[n:], self._propensity[n:]
-        self._sums = self._sums[:, n:]
+        self._sums, self._silent = self._sums[:, n:], self._silent[:, n:]
         return closed
 
     def state(self) -> dict[str, Any]:
@@ -191,6 +220,7 @@ class Exposures:
             "count": self._count.tolist(),
             # NaN marks a failed request and JSON has none.
             "sums": [[None if v != v else v for v in row] for row in self._sums.tolist()],  # noqa: PLR0124
+            "silent": self._silent.tolist(),
             "ignored": dict(self.ignored),
         }
 
@@ -205,5 +235,7 @@ class Exposures:
         self._count = np.asarray(state["count"], np.int64)
         sums = [[np.nan if v is None else v for v in row] for row in state["sums"]]
         self._sums = np.asarray(sums, np.float64).reshape(len(self._names), len(self._first))
+        silent = np.asarray(state["silent"], np.int64)
+        self._silent = silent.reshape(len(self._names), len(self._first))
         self.ignored = dict(state["ignored"])
         return self

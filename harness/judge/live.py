@@ -154,7 +154,7 @@ class LiveJudge:
         for guardrail in self._plan.guardrails:
             name, age_ns = guardrail.name, self._age_ns(guardrail)
             aged = guardrail.label_maturity_s is not None
-            units = self._cohorts[name].mature(until_ns, name) if aged else closed
+            units = self._cohorts[name].mature(until_ns, name) if aged else closed.present(name)
             before = self._tests[name].log_e_rollback()
             looks[name] = Trace.of(before, self._feed(guardrail, units, until_ns - age_ns))
         self._latch(looks, broke_ns)

@@ -61,7 +61,10 @@ def _check_columns(
     if names != set(requests.values):
         what = f"values of {sorted(requests.values)}"
         raise TrafficError(where, what, f"Give those of {sorted(names)}.")
-    columns = (requests.unit, requests.candidate, requests.propensity, *requests.values.values())
+    columns = (
+        requests.unit, requests.candidate, requests.propensity, *requests.values.values(),
+        *requests.left_out.values(),
+    )  # fmt: skip
     if any(len(column) != len(requests) for column in columns):
         raise TrafficError(where, "columns of different lengths", "Give one row a request.")
     if named and any(not isinstance(name, str) or not name for name in requests.unit.tolist()):

@@ -135,10 +135,11 @@ class Canary:
     # Outcomes
 
     def answered(
-        self, seq: int, values: Mapping[str, float] | None, answers: Mapping[str, float]
-    ) -> None:
+        self, seq: int, values: Mapping[str, float] | None, answers: Mapping[str, float],
+        left_out: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
         """Takes in what became of a request; see `Intake.answered`."""
-        self._intake.answered(seq, values, answers)
+        self._intake.answered(seq, values, answers, left_out)
 
     def left_out(self, seq: int, reason: str) -> None:
         """Takes a request back that enters nothing; see `Intake.left_out`."""
@@ -214,9 +215,14 @@ class Canary:
 
     def _expose(self, requests: Requests, answers: Mapping[str, Floats]) -> None:
         columns = {name: answers[name].tolist() for name in self._losses if name in answers}
+        silent = {
+            name: requests.left_out[name] for name in self._losses if name in requests.left_out
+        }
         named = zip(requests.unit.tolist(), requests.ts_ns.tolist(), strict=True)
         for i, (unit, ts_ns) in enumerate(named):
-            self._labels.expose(unit, ts_ns, {name: found[i] for name, found in columns.items()})
+            found = {name: column[i] for name, column in columns.items()}
+            left_out = [name for name, at in silent.items() if at[i]]
+            self._labels.expose(unit, ts_ns, found, left_out)
 
     def judge(self, entry: Entry) -> Standing:
         """Judges a batch and does what follows: a step up, or the end.

@@ -14,7 +14,9 @@ from harness.core.live import Live
 from harness.judge.exposures import Requests
 
 LEAST = 0.95
-"""Of an arm's requests must have a value of every gating guardrail whose values come with them."""
+"""Of an arm's requests must have a value of every gating guardrail whose values come with them.
+
+Those that asked for other outputs are not counted."""
 _ARMS = ("baseline", "candidate")
 
 
@@ -27,7 +29,7 @@ class Coverage:
 
     def __init__(self, live: Live) -> None:
         self._names = [g.name for g in live.guardrails if g.gating and g.label_maturity_s is None]
-        self._all = [0, 0]
+        self._all = {name: [0, 0] for name in self._names}
         self._with_value = {name: [0, 0] for name in self._names}
 
     def add(self, requests: Requests) -> None:
@@ -37,20 +39,22 @@ class Coverage:
           requests: as the judge takes them; NaN = no value.
         """
         arms = (~requests.candidate, requests.candidate)
-        for arm, at in enumerate(arms):
-            self._all[arm] += int(np.count_nonzero(at))
-            for name in self._names:
+        for name in self._names:
+            left_out = requests.left_out.get(name)
+            for arm, its in enumerate(arms):
+                at = its if left_out is None else its & ~left_out
                 there = ~np.isnan(requests.values[name][at])
+                self._all[name][arm] += int(np.count_nonzero(at))
                 self._with_value[name][arm] += int(np.count_nonzero(there))
 
     def missing(self) -> list[str]:
         """Arms of which too little is measured, each as a sentence; none = enough is."""
         return [
-            f"Guardrail {name} has a value for only {counts[arm]:,} of {self._all[arm]:,} requests of "
+            f"Guardrail {name} has a value for only {counts[arm]:,} of {self._all[name][arm]:,} requests of "
             f"the {_ARMS[arm]} ({LEAST:.0%} are needed): no more traffic goes to the candidate."
             for name, counts in self._with_value.items()
             for arm in (0, 1)
-            if counts[arm] < LEAST * self._all[arm]
+            if counts[arm] < LEAST * self._all[name][arm]
         ]
 
     def state(self) -> dict[str, Any]:
@@ -59,7 +63,6 @@ class Coverage:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""
-        self._all = [int(n) for n in state["all"]]
-        self._with_value = {
-            name: [int(n) for n in state["with_value"][name]] for name in self._names
-        }
+        for kept, counts in (("all", self._all), ("with_value", self._with_value)):
+            for name in self._names:
+                counts[name] = [int(n) for n in state[kept][name]]

@@ -22,9 +22,8 @@ from harness.diff.floor import FloorBuilder
 from harness.diff.outputs import OutputDiff
 from harness.diff.reports import OutputReport
 from harness.diff.signature import SignatureMatch, check_signatures
-from harness.live.layouts import NO_LAYOUT, Answered, Layouts, outcomes
+from harness.live.layouts import NO_LAYOUT, Answered, Decoded, Layouts, outcomes
 from harness.live.values import observations, paired
-from harness.wire.columns import ColumnDecoder
 from harness.wire.contents import objects_from_strings
 from harness.wire.scan import REQUEST_ID, bytes_field
 
@@ -99,7 +98,8 @@ class LiveDiff:
             [Answered(m.call.response, m.call.code, m.call.latency_ns / 1e9) for m in mirrored],
             [m.candidate for m in mirrored],
         )
-        layout = (self._layouts[0].sort(both[0]), self._layouts[1].sort(both[1]))
+        answers = (self._layouts[0].sort(both[0]), self._layouts[1].sort(both[1]))
+        layout = (answers[0].layout, answers[1].layout)
         ok = (layout[0] >= NO_LAYOUT, layout[1] >= NO_LAYOUT)
         have = (layout[0] >= 0) & (layout[1] >= 0)
         left_out = ok[0] & ok[1] & ~have
@@ -108,7 +108,10 @@ class LiveDiff:
         found = np.stack([layout[0][have], layout[1][have]], axis=1)
         for key in [(int(a), int(b)) for a, b in np.unique(found, axis=0)]:
             at = np.flatnonzero((layout[0] == key[0]) & (layout[1] == key[1]))
-            pair = self._paired(key, [[side[i] for i in at.tolist()] for side in both])
+            decoded = [
+                side.decoded[number].only(at) for side, number in zip(answers, key, strict=True)
+            ]
+            pair = self._paired(key, (decoded[0], decoded[1]), both)
             ok[1][at] = pair.candidate.outcome == Outcome.OK
             if key in self._diffs:
                 differing = self._diffs[key].update(pair)
@@ -150,13 +153,18 @@ class LiveDiff:
         """Why answers of the candidate have another form than the baseline's; "" where they fit."""
         return self._unlike
 
-    def _paired(self, key: tuple[int, int], both: Sequence[Sequence[Answered]]) -> PairBatch:
-        """Both answers of requests, all of the same two layouts."""
-        decoders = [side.decoders[number] for side, number in zip(self._layouts, key, strict=True)]
-        (baseline, rows, old), (candidate, theirs, new) = (
-            observations(decoder, answers) for decoder, answers in zip(decoders, both, strict=True)
+    def _paired(
+        self,
+        key: tuple[int, int],
+        decoded: tuple[Decoded, Decoded],
+        both: tuple[Sequence[Answered], Sequence[Answered]],
+    ) -> PairBatch:
+        """Both answers of the same requests, all of the same two layouts."""
+        baseline, candidate = (
+            observations(side, answers) for side, answers in zip(decoded, both, strict=True)
         )
-        match = self._match(old, new)
+        rows, theirs = decoded[0].rows, decoded[1].rows
+        match = self._match(decoded[0].specs, decoded[1].specs)
         # Another form, or another number of rows, is no answer to the same request.
         wrong = (rows != theirs) | (match is None)
         candidate, theirs = _invalid(candidate, wrong, theirs)
@@ -172,8 +180,7 @@ class LiveDiff:
         """Requests of which there is nothing to compare, with the columns that others have."""
         observed = []
         for side, layout in zip(self._layouts, (old, new), strict=True):
-            decoder = side.decoders[0] if side.decoders else ColumnDecoder("response")
-            nothing, _, _ = observations(decoder, [])
+            nothing = observations(side.nothing(), [])
             unknown = np.full(len(layout), np.nan)
             observed.append(replace(nothing, outcome=outcomes(layout), latency_s=unknown))
         return paired(observed[0], observed[1], np.zeros(len(old), np.int64))

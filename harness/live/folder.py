@@ -41,6 +41,8 @@ from harness.store.files import sha256_of_file, write_atomically
 from harness.store.runs import RunFolder
 
 EVENTS = "events.jsonl"
+FORM = 2
+"""Of state and journal; one of another form is not gone on with."""
 _MANIFEST, _STATE, _ARRIVALS = "manifest.json", "state.json", "arrivals.bin"
 _BOOT = ".boot"
 _ENDED = ".ended"
@@ -133,7 +135,7 @@ class CanaryFolder:
             folder = cls(run, identity, live)
             write_atomically(run.path / _BOOT, _boot())
             canary = Canary(live, identity.seed, folder.arrivals.put)
-            run.write_json(_MANIFEST, jsonable(identity))
+            run.write_json(_MANIFEST, {"form": FORM, **jsonable(identity)})
             folder.tell("start", canary.standing())
         except BaseException:
             run.close()
@@ -335,6 +337,11 @@ def _same(run: RunFolder, identity: Identity) -> None:
     kept = run.read_json(_MANIFEST)
     if not isinstance(kept, dict) or kept.get("kind") != identity.kind:
         raise UsageError(str(run.path), "holds another kind of run", "Name another folder.")
+    if kept.get("form") != FORM:
+        raise UsageError(
+            str(run.path), "was begun by another version of harness, which kept evidence otherwise",
+            "Go on with that version, or name another folder.",
+        )  # fmt: skip
     given: dict[str, str] = jsonable(identity)
     for what, value in given.items():
         if kept.get(what, "") != value:
@@ -380,6 +387,9 @@ def _entry_from_line(name: str, line: bytes) -> tuple[Entry, dict[str, int]]:
             candidate=np.array(requests["candidate"], np.bool_),
             propensity=_floats(requests["propensity"]),
             values={name: _floats(column) for name, column in requests["values"].items()},
+            left_out={
+                name: np.array(column, np.bool_) for name, column in requests["left_out"].items()
+            },
         ),
         labels={
             name: Labels(

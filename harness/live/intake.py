@@ -43,6 +43,7 @@ class _Waiting:
     arrival: Arrival
     values: Mapping[str, float] | None = None
     answers: Mapping[str, float] | None = None
+    left_out: frozenset[str] = frozenset()
 
 
 class Intake:
@@ -97,14 +98,16 @@ class Intake:
         return arrival
 
     def answered(
-        self, seq: int, values: Mapping[str, float] | None, answers: Mapping[str, float]
-    ) -> None:
+        self, seq: int, values: Mapping[str, float] | None, answers: Mapping[str, float],
+        left_out: frozenset[str],
+    ) -> None:  # fmt: skip
         """Takes in what became of a request; a second word about it, or a late one, is counted.
 
         Args:
           seq: of its arrival.
           values: guardrail → value, NaN = failed; None = it ended and nothing is known of how.
           answers: guardrail with a loss → what its label will be compared with.
+          left_out: guardrails of which the request says nothing, as its client asked for other outputs.
         """
         self._drain()
         waiting = self._waiting.get(seq)
@@ -112,7 +115,7 @@ class Intake:
             self.count("answered_late")
             return
         waiting.values = self._unknown() if values is None else values
-        waiting.answers = answers
+        waiting.answers, waiting.left_out = answers, left_out
         if values is None:
             self.count("not_observed")
 
@@ -215,5 +218,9 @@ class Intake:
             values={
                 name: np.array([(row.values or {})[name] for row in rows], np.float64)
                 for name in self._carried
+            },
+            left_out={
+                name: np.array([name in row.left_out for row in rows], np.bool_)
+                for name in sorted(frozenset().union(*(row.left_out for row in rows)))
             },
         )

@@ -13,6 +13,7 @@ from harness.core.live import Standing
 from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
 from harness.live.steady_clock import SteadyClock
+from harness.live.values import WITHOUT_VALUE
 
 JUDGE_FAILED = "judge_failed"
 """Why a comparison ended that met a mistake of this program's."""
@@ -149,7 +150,14 @@ class Keeper:
         return (*said, *more)
 
 
+_OF_AN_ARM = {
+    f"{arm}_{reason}": f"{{n:,}} requests to the {arm} {said}"
+    for arm in ("baseline", "candidate")
+    for reason, said in WITHOUT_VALUE.items()
+}
 _NOTES = {
+    **_OF_AN_ARM,
+    "other_outputs": f"{{n:,}} requests {WITHOUT_VALUE['other_outputs']}",
     "without_unit": "{n:,} requests named no unit: the baseline answered them, and they are not judged",
     "not_split": "{n:,} calls other than ModelInfer, streams among them, went to the baseline",
     "other_models": "{n:,} requests asked for another model and went to the baseline",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,16 +54,20 @@ class LabelBook:
         self.counts: dict[str, int] = {}
         """Labels that were not taken, by reason."""
 
-    def expose(self, unit: str, ts_ns: int, answers: Mapping[str, float]) -> None:
+    def expose(
+        self, unit: str, ts_ns: int, answers: Mapping[str, float], left_out: Collection[str] = ()
+    ) -> None:
         """Keeps a unit's first answer.
 
         Args:
           unit: its name in records.
           ts_ns: when the request came, later than all before.
           answers: guardrail with a loss → score or decision; missing or NaN where it failed.
+          left_out: guardrails of which the request says nothing; its label does not enter them.
         """
         if self._losses and unit not in self._first:
-            self._first[unit] = ts_ns, {n: answers.get(n, math.nan) for n in self._losses}
+            first = {n: answers.get(n, math.nan) for n in self._losses if n not in left_out}
+            self._first[unit] = ts_ns, first
 
     def add(self, label: Label) -> None:
         """Takes a label in, until the batch that reaches its instant."""
@@ -116,7 +120,10 @@ class LabelBook:
         if first is None:
             self._count("label_of_no_open_unit")
             return None
-        answer = first[1][name]
+        answer = first[1].get(name)
+        if answer is None:
+            self._count("label_of_other_outputs")
+            return None
         return hi if math.isnan(answer) else _loss(rail.loss, answer, y)
 
     def _count(self, reason: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.observations import Outcome
-from harness.core.tensors import Ints
+from harness.core.tensors import Ints, Tensors, TensorSpec
 from harness.core.traffic import OK_CODE
 from harness.wire.columns import ColumnDecoder
 from harness.wire.contents import MessageError
@@ -35,34 +35,78 @@ class Answered:
     """gRPC status code."""
     latency_s: float
     """Until it was there."""
+    request: bytes = b""
+    """Serialized ModelInferRequest, for what its client asked for; empty where that is not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Good answers of one layout as columns; R = rows.sum() model rows."""
+
+    at: Ints
+    """Which of the answers, ascending, shape (k,)."""
+    rows: Ints
+    """Model rows of each, shape (k,)."""
+    tensors: Tensors
+    """Per output, shape (R, *trailing), in order of the answers."""
+    specs: tuple[TensorSpec, ...]
+    """The layout."""
+
+    def only(self, at: Ints) -> Decoded:
+        """Some of them.
+
+        Args:
+          at: a subset of `at`, ascending.
+        """
+        if len(at) == len(self.at):
+            return self
+        kept = np.isin(self.at, at, assume_unique=True)
+        rows = np.repeat(kept, self.rows)
+        tensors = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        return Decoded(at, self.rows[kept], tensors, self.specs)
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """n answers by their layouts, each decoded once."""
+
+    layout: Ints
+    """The layout's number of each answer, or why it has none, shape (n,)."""
+    decoded: dict[int, Decoded]
+    """Layout's number → its answers; only layouts that came."""
 
 
 class Layouts:
     """The layouts of one version's answers, in the order in which they came."""
 
     def __init__(self) -> None:
-        self.decoders: list[ColumnDecoder] = []
-        """Of each layout."""
+        self._decoders: list[ColumnDecoder] = []
 
-    def sort(self, answered: Sequence[Answered]) -> Ints:
-        """The layout's number of each answer, or why it has none.
+    def sort(self, answered: Sequence[Answered]) -> Sorted:
+        """Decodes answers.
 
         Args:
           answered: n of them.
         """
-        found = np.full(len(answered), FAILED, np.int64)
+        found = Sorted(np.full(len(answered), FAILED, np.int64), {})
         left = np.array([i for i, a in enumerate(answered) if a.code == OK_CODE], np.int64)
-        for number, decoder in enumerate(self.decoders):
+        for number, decoder in enumerate(self._decoders):
             left = _fitted(decoder, answered, left, number, found)
-        while len(left) and len(self.decoders) < MOST:
+        while len(left) and len(self._decoders) < MOST:
             decoder, before = ColumnDecoder("response"), len(left)
-            left = _fitted(decoder, answered, left, len(self.decoders), found)
+            left = _fitted(decoder, answered, left, len(self._decoders), found)
             if len(left) == before:
                 break
-            self.decoders.append(decoder)
+            self._decoders.append(decoder)
         for i in left.tolist():
-            found[i] = NO_LAYOUT if _readable(answered[i].response) else UNREADABLE
+            found.layout[i] = NO_LAYOUT if _readable(answered[i].response) else UNREADABLE
         return found
+
+    def nothing(self) -> Decoded:
+        """No answers, with the columns of the first layout; without columns before there is one."""
+        decoder = self._decoders[0] if self._decoders else ColumnDecoder("response")
+        decoded = decoder.decode([])
+        return Decoded(np.zeros(0, np.int64), decoded.rows, decoded.tensors, decoded.specs)
 
 
 def outcomes(layout: Ints) -> NDArray[np.int8]:
@@ -76,14 +120,18 @@ def outcomes(layout: Ints) -> NDArray[np.int8]:
 
 
 def _fitted(
-    decoder: ColumnDecoder, answered: Sequence[Answered], left: Ints, number: int, found: Ints
+    decoder: ColumnDecoder, answered: Sequence[Answered], left: Ints, number: int, found: Sorted
 ) -> Ints:
-    """Numbers the answers that fit; returns the others."""
+    """Keeps the answers that fit; returns the others."""
     if not len(left):
         return left
-    ok = decoder.decode([answered[i].response for i in left.tolist()]).ok
-    found[left[ok]] = number
-    return left[~ok]
+    decoded = decoder.decode([answered[i].response for i in left.tolist()])
+    at = left[decoded.ok]
+    if len(at):
+        rows = decoded.rows[decoded.ok]
+        found.layout[at] = number
+        found.decoded[number] = Decoded(at, rows, decoded.tensors, decoded.specs)
+    return left[~decoded.ok]
 
 
 def _readable(response: bytes) -> bool:

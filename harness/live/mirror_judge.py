@@ -21,6 +21,7 @@ from harness.live.paired_values import paired_values
 from harness.live.policy import read_live_policy
 from harness.live.steady_clock import SteadyClock
 from harness.live.unit_key import unit_of
+from harness.live.values import other_outputs
 
 _HELD_TURNS = 20
 """First answers wait for so many turns at most until scales are fixed."""
@@ -186,14 +187,18 @@ class MirrorJudge:
         mirrored = [one for _, one in held]
         diffed = self._diff.update(mirrored)
         self._n_taken += len(held)
-        values, enter, unfit = paired_values(self._live, diffed)
+        left_out = other_outputs(self._live, [one.call.request for one in mirrored])
+        values, enter, unfit = paired_values(self._live, diffed, left_out)
         self._unfit |= unfit
         for i, (seq, _) in enumerate(held):
             if seq is None:
                 continue
             given = {name: float(column[i]) for name, column in values.items()}
+            silent = frozenset(name for name, at in left_out.items() if at[i])
+            if silent:
+                self._canary.count("other_outputs")
             if enter[i]:
-                self._canary.answered(seq, given, {})
+                self._canary.answered(seq, given, {}, silent)
             else:
                 self._canary.left_out(seq, "neither_answered")
         self._kept.add([mirrored[i] for i in np.flatnonzero(diffed.disagrees()).tolist()])

@@ -11,14 +11,18 @@ from harness.core.policies import DecisionRule, Guardrail, Metric
 from harness.core.tensors import Bools, Floats
 from harness.judge.metrics import observe
 from harness.live.diffing import Diffed
+from harness.live.values import enters
 
 
-def paired_values(live: Live, diffed: Diffed) -> tuple[dict[str, Floats], Bools, dict[str, str]]:
+def paired_values(
+    live: Live, diffed: Diffed, other_outputs: dict[str, Bools]
+) -> tuple[dict[str, Floats], Bools, dict[str, str]]:
     """Candidate minus baseline, per guardrail.
 
     Args:
       live: the policy's live section, without steps.
       diffed: n requests.
+      other_outputs: guardrail → requests whose clients asked for other outputs, from `other_outputs`.
 
     Returns:
       (guardrail → values, shape (n,), NaN = it failed or cannot be compared; requests that enter:
@@ -35,9 +39,12 @@ def paired_values(live: Live, diffed: Diffed) -> tuple[dict[str, Floats], Bools,
                 )
             except HarnessError as problem:
                 # Another signature than the policy's: nothing can be measured, which is no pass.
-                unfit[rail.name] = problem.what
+                if enters(other_outputs, rail.name, at).any():
+                    unfit[rail.name] = problem.what
         if rail.metric is not LiveMetric.FAILURE:
             column[diffed.left_out] = np.nan
+        if rail.name in other_outputs:
+            column[other_outputs[rail.name]] = np.nan
     return values, np.asarray(diffed.ok[0] | diffed.ok[1]), unfit
 
 

@@ -11,12 +11,12 @@ from harness.core.errors import GateError, HarnessError
 from harness.core.live import Live, LiveGuardrail, LiveKind, LiveMetric
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.policies import DecisionRule, Loss
-from harness.core.tensors import Bools, Floats, Ints, Strings, Tensors, TensorSpec
-from harness.core.traffic import OK_CODE, RequestBatch
+from harness.core.tensors import Bools, Floats, Ints, Strings, Tensors
+from harness.core.traffic import RequestBatch
 from harness.judge.answers import decisions, positives, scores
 from harness.judge.metrics import nan_rows, request_means
-from harness.live.layouts import NO_LAYOUT, Answered, Layouts
-from harness.wire.columns import ColumnDecoder
+from harness.live.layouts import NO_LAYOUT, Answered, Decoded, Layouts
+from harness.wire.facts import outputs_asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +27,30 @@ class Measured:
     """Guardrail whose values come with the answer → shape (n,); NaN = failed."""
     answers: dict[str, Floats]
     """Guardrail with a loss → score or decision, shape (n,); NaN = failed."""
+    left_out: dict[str, Bools]
+    """Guardrail → answers whose clients had asked for other outputs, shape (n,); only where there are."""
     unfit: tuple[tuple[str, str], ...]
     """(guardrail, why) where the policy's decision does not fit some answers: their values are NaN."""
-    failed: int
-    """Answers that are none: an error, or bytes that contradict themselves."""
-    unmeasured: int
-    """Good answers of which a guardrail of the policy has no value: another form, or NaN."""
+    counts: dict[str, int]
+    """`WITHOUT_VALUE` → how many answers; an answer is in one of them at most, but for `other_outputs`."""
+
+    n: int
+    """Answers measured."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether any of them is an answer."""
+        return self.counts["failed"] < self.n
+
+
+WITHOUT_VALUE = {
+    "failed": "failed",
+    "other_form": "had an answer of a form that is not measured",
+    "without_output": "had an answer without the measured output, which was asked for",
+    "nan": "had NaN, or a score outside of 0 and 1, in its answer",
+    "other_outputs": "asked for other outputs than a guardrail measures and do not enter it",
+}
+"""Why a guardrail has no value of an answer: word → what is said of the requests."""
 
 
 class Measurer:
@@ -52,63 +70,125 @@ class Measurer:
         Args:
           answered: n of them.
         """
-        layout = self._layouts.sort(answered)
-        ok: Bools = layout >= NO_LAYOUT
-        found = {g.name: _without_outputs(g, ok, answered) for g in self._live.guardrails}
+        rails = self._live.guardrails
+        answers = self._layouts.sort(answered)
+        ok: Bools = answers.layout >= NO_LAYOUT
+        found = {g.name: _without_outputs(g, ok, answered) for g in rails}
+        left_out = other_outputs(self._live, [a.request for a in answered])
+        without = np.zeros(len(answered), np.bool_)
         unfit: dict[str, str] = {}
-        for number in np.unique(layout[layout >= 0]).tolist():
-            at = np.flatnonzero(layout == number)
-            part = [answered[i] for i in at.tolist()]
-            observed, rows, _ = observations(self._layouts.decoders[number], part)
-            pair = paired(observed, observed, rows)
-            for rail in self._live.guardrails:
+        for decoded in answers.decoded.values():
+            at = decoded.at
+            observed = observations(decoded, answered)
+            pair = paired(observed, observed, decoded.rows)
+            for rail in rails:
                 try:
                     values = _of_outputs(rail, self._live.decision, pair)
                 except HarnessError as problem:
                     # Not what the policy's decision reads: nothing can be measured, which is no pass.
-                    unfit[rail.name] = problem.what
+                    wanted = enters(left_out, rail.name, at)
+                    without[at[wanted]] = True
+                    if wanted.any():
+                        unfit[rail.name] = problem.what
                     continue
                 if values is not None:
                     found[rail.name][at] = values
-        mine = [g.name for g in self._live.guardrails if g.metric is not LiveMetric.GIVEN]
-        lost = np.any([np.isnan(found[name]) for name in mine], axis=0)
-        losses = {g.name for g in self._live.guardrails if g.metric is LiveMetric.LOSS}
+        for name, silent in left_out.items():
+            found[name][silent] = np.nan
+        losses = {g.name for g in rails if g.metric is LiveMetric.LOSS}
         return Measured(
             values={name: column for name, column in found.items() if name not in losses},
             answers={name: column for name, column in found.items() if name in losses},
+            left_out=left_out,
             unfit=tuple(unfit.items()),
-            failed=int(np.count_nonzero(~ok)),
-            unmeasured=int(np.count_nonzero(ok & lost)),
+            counts=self._counts(answers.layout, found, left_out, without),
+            n=len(answered),
         )
 
+    def _counts(
+        self, layout: Ints, found: dict[str, Floats], left_out: dict[str, Bools], without: Bools
+    ) -> dict[str, int]:
+        n = len(layout)
+        ok, other = layout >= NO_LAYOUT, layout == NO_LAYOUT
+        nan = np.zeros(n, np.bool_)
+        for rail in self._live.guardrails:
+            if rail.metric is LiveMetric.NAN:
+                nan |= found[rail.name] > 0.0
+            if rail.metric is not LiveMetric.GIVEN:
+                silent = left_out.get(rail.name, np.zeros(n, np.bool_))
+                nan |= np.isnan(found[rail.name]) & ~silent
+        others = np.any(list(left_out.values()), axis=0) if left_out else np.zeros(n, np.bool_)
+        by_reason = {
+            "failed": ~ok,
+            "other_form": other,
+            "without_output": ok & ~other & without,
+            "nan": ok & ~other & ~without & nan,
+            "other_outputs": others,
+        }
+        return {reason: int(np.count_nonzero(at)) for reason, at in by_reason.items()}
 
-def observations(
-    decoder: ColumnDecoder, answered: Sequence[Answered]
-) -> tuple[Observations, Ints, tuple[TensorSpec, ...]]:
-    """Answers as columns.
+
+def other_outputs(live: Live, requests: Sequence[bytes]) -> dict[str, Bools]:
+    """Requests that name the outputs they want, and not the one that a guardrail reads.
+
+    What a client asks for is known before a version is chosen, so to leave these out favours neither;
+    to take them for failures would count against the version that did what it was asked.
 
     Args:
-      decoder: of this version's responses.
-      answered: n of them.
+      live: the policy's live section.
+      requests: serialized, n of them.
 
     Returns:
-      (the columns, model rows of each answer, of which failed ones own none, the outputs' layout).
+      Guardrail → which of them, shape (n,); only guardrails of which there are any.
     """
-    decoded = decoder.decode([a.response for a in answered])
-    code = np.array([a.code for a in answered], np.int64)
-    ok: Bools = decoded.ok & (code == OK_CODE)
-    rows = np.where(ok, decoded.rows, 0)
-    kept = np.repeat(ok[decoded.ok], decoded.rows[decoded.ok])
-    outcome = np.where(code != OK_CODE, Outcome.ERROR, np.where(ok, Outcome.OK, Outcome.INVALID))
-    latency = np.array([a.latency_s for a in answered], np.float64)
-    observed = Observations(
-        outcome=outcome.astype(np.int8),
-        outputs={name: tensor[kept] for name, tensor in decoded.tensors.items()},
+    read = {g.name: _output_read(g, live.decision) for g in live.guardrails}
+    if not any(read.values()):
+        return {}
+    asked = [outputs_asked(request) for request in requests]
+    found: dict[str, Bools] = {}
+    for name, output in read.items():
+        at = np.array([bool(names) and output not in names for names in asked], np.bool_)
+        if output and at.any():
+            found[name] = at
+    return found
+
+
+def _output_read(rail: LiveGuardrail, rule: DecisionRule | None) -> str:
+    """The output that a guardrail's values come from; "" = none in particular."""
+    if rule is None or rail.kind is LiveKind.ERRORS:
+        return ""
+    match rail.metric:
+        case LiveMetric.RATE | LiveMetric.FLIP:
+            return rule.output
+        case LiveMetric.LOSS if rail.loss is Loss.ZERO_ONE:
+            return rule.output
+        case LiveMetric.LOSS | LiveMetric.SCORE:
+            return rule.score or rule.output
+        case _:
+            return ""
+
+
+def enters(left_out: dict[str, Bools], name: str, at: Ints) -> Bools:
+    """Which of some answers are not left out of a guardrail."""
+    silent = left_out.get(name)
+    return np.ones(len(at), np.bool_) if silent is None else ~silent[at]
+
+
+def observations(decoded: Decoded, answered: Sequence[Answered]) -> Observations:
+    """Good answers of one layout as one version's observations.
+
+    Args:
+      decoded: k of the answers.
+      answered: all of them.
+    """
+    latency = np.array([answered[i].latency_s for i in decoded.at.tolist()], np.float64)
+    return Observations(
+        outcome=np.full(len(decoded.at), Outcome.OK, np.int8),
+        outputs=dict(decoded.tensors),
         features={},
         trace_outputs={},
-        latency_s=np.where(ok, latency, np.nan),
+        latency_s=latency,
     )
-    return observed, rows, decoded.specs
 
 
 def paired(baseline: Observations, candidate: Observations, rows: Ints) -> PairBatch:

@@ -27,7 +27,7 @@ from harness.wire import MODEL_INFER
 from harness.wire.scan import MODEL_NAME, MODEL_VERSION, bytes_field
 
 _MOST_BYTES = 256 << 20
-"""Answers that wait to be measured; beyond it they enter as not observed."""
+"""Requests and answers that wait to be measured; beyond it they enter as not observed."""
 
 
 class Watcher:
@@ -113,7 +113,8 @@ class Watcher:
 
     def offer(self, call: Call) -> None:
         """Hears of a finished call."""
-        self._tell(call.upstream, Answered(call.response, call.code, call.latency_ns / 1e9))
+        took_s = call.latency_ns / 1e9
+        self._tell(call.upstream, Answered(call.response, call.code, took_s, call.request))
 
     def _candidate_failed(self, name: str, code: int) -> None:
         self._tell(name, Answered(b"", code, 0.0))
@@ -122,10 +123,11 @@ class Watcher:
         found = judged(name)
         if found is None:
             return
-        if self._told_bytes - self._taken_bytes + len(answered.response) > _MOST_BYTES:
+        size = len(answered.request) + len(answered.response)
+        if self._told_bytes - self._taken_bytes + size > _MOST_BYTES:
             self._told.append((*found, None))
             return
-        self._told_bytes += len(answered.response)
+        self._told_bytes += size
         self._told.append((*found, answered))
 
     # In the judging thread
@@ -170,7 +172,7 @@ class Watcher:
             if answered is None:
                 self._canary.answered(seq, None, {})
                 continue
-            self._taken_bytes += len(answered.response)
+            self._taken_bytes += len(answered.request) + len(answered.response)
             come[arm][0].append(seq)
             come[arm][1].append(answered)
         for arm, (seqs, answers) in come.items():
@@ -179,15 +181,16 @@ class Watcher:
             self._canary.saw_versions(arm, _versions(answers))
             found = self._measurers[arm].measure(answers)
             self._unfit |= dict(found.unfit)
-            if arm and found.failed < len(answers):
+            if arm and found.answered:
                 self._canary.heard()
             name = "candidate" if arm else "baseline"
-            self._canary.count(f"{name}_failed", found.failed)
-            self._canary.count(f"{name}_not_measured", found.unmeasured)
+            for reason, n in found.counts.items():
+                self._canary.count(f"{name}_{reason}", n)
             for i, seq in enumerate(seqs):
                 values = {name: float(column[i]) for name, column in found.values.items()}
                 kept = {name: float(column[i]) for name, column in found.answers.items()}
-                self._canary.answered(seq, values, kept)
+                silent = frozenset(name for name, at in found.left_out.items() if at[i])
+                self._canary.answered(seq, values, kept, silent)
 
     def notes(self) -> tuple[str, ...]:
         """What was not compared, each as a sentence."""

@@ -50,6 +50,15 @@ def request_facts(serialized: bytes) -> RequestFacts:
     )
 
 
+def outputs_asked(serialized: bytes) -> tuple[str, ...]:
+    """Outputs that a request names; () = it takes all there are, or is no request."""
+    try:
+        asked = pb.ModelInferRequest.FromString(serialized).outputs
+    except DecodeError:
+        return ()
+    return tuple(output.name for output in asked)
+
+
 def response_version(serialized: bytes) -> str:
     """Version that answered; "" when the response does not say, or is none."""
     try:

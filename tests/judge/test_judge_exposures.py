@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -51,6 +52,21 @@ def test_later_requests_and_arm_changes_are_ignored_and_counted():
     assert exposures.close(90 * SECOND).unit == ()
     assert exposures.ignored == {"arm_changed": 1, "after_maturity": 2}
     assert len(exposures) == 1
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_request_that_says_nothing_neither_fails_nor_moves_its_unit(saved):
+    exposures = Exposures(("x",), 10.0)
+    rows = [(0, "a", True, 0.5, 1.0), (1, "a", True, 0.5, math.nan), (2, "b", True, 0.5, math.nan)]
+    silent = {"x": np.array([False, True, True])}
+    exposures.add(dataclasses.replace(requests(rows), left_out=silent))
+    if saved:
+        state = json.loads(json.dumps(exposures.state()))
+        exposures = Exposures(("x",), 10.0).restore(state)
+    closed = exposures.close(20 * SECOND)
+    assert (closed.unit, closed.absent["x"].tolist()) == (("a", "b"), [False, True])
+    entering = closed.present("x")
+    assert (entering.unit, entering.values["x"].tolist()) == (("a",), [1.0])
 
 
 def test_a_failed_request_fails_its_unit():

@@ -51,6 +51,7 @@ def traffic(seed, *, n=1_500, harm=0.0, split_from=END, loses=0.0):
             "score": np.clip(0.3 + 0.2 * rng.random(n) + harm * arm, 0, 1),
             "errors": (rng.random(n) < 0.05).astype(float),
         },
+        left_out={"score": user % 7 == 3},
     )
     whose = rng.integers(-20, n, 2 * n)
     known = ~((rng.random(2 * n) < loses) & arm[whose])
@@ -70,9 +71,13 @@ def answer(plan, data, edges):
         columns = {
             f.name: getattr(requests, f.name)[at]
             for f in dataclasses.fields(requests)
-            if f.name != "values"
+            if f.name not in {"values", "left_out"}
         }
-        part = Requests(**columns, values={k: v[at] for k, v in requests.values.items()})
+        part = Requests(
+            **columns,
+            values={k: v[at] for k, v in requests.values.items()},
+            left_out={k: v[at] for k, v in requests.left_out.items() if v[at].any()},
+        )
         known = Labels(unit=labels.unit[due], value=labels.value[due], ts_ns=labels.ts_ns[due])
         said = judge.update(
             LiveBatch(number=number, until_ns=int(end), requests=part, labels={"loss": known})

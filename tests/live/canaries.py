@@ -31,9 +31,10 @@ def live(text=POLICY, **changes):
 class Traffic:
     """Requests one after the other, 10 a second, each by a user of its own; answered at once."""
 
-    def __init__(self, seed=0, harm=0.0, start_ns=START):
+    def __init__(self, seed=0, harm=0.0, start_ns=START, silent=0):
         self.rng = np.random.default_rng(seed)
         self.harm = harm
+        self.silent = silent  # each so many-th request asks for something else than the score
         self.now_ns = start_ns
         self.sent = 0
         self.arms = {}
@@ -55,7 +56,9 @@ class Traffic:
             arrival = self.request(canary, unit)
             if arrival is not None:
                 values = self.values(arrival.candidate)
-                canary.answered(arrival.seq, values, {"loss": values["score"]})
+                silent = self.silent and self.sent % self.silent == 0
+                left_out = frozenset({"score"} if silent else ())
+                canary.answered(arrival.seq, values, {"loss": values["score"]}, left_out)
 
     def turn(self, canary, n=50):
         self.answered(canary, n)

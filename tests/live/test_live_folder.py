@@ -52,7 +52,7 @@ def test_arrivals_are_there_after_the_process_and_the_oldest_give_way(tmp_path):
 
 @pytest.mark.parametrize("save", [(), (0,), (3,), (1, 4)])
 def test_a_kill_after_any_batch_changes_no_answer(tmp_path, save):
-    traffic, twin = Traffic(1, harm=0.1), Traffic(1, harm=0.1)
+    traffic, twin = (Traffic(1, harm=0.1, silent=5) for _ in range(2))
     folder, watched = start(tmp_path / "one")
     other_folder, other = start(tmp_path / "other")
     for _ in range(3):
@@ -60,6 +60,7 @@ def test_a_kill_after_any_batch_changes_no_answer(tmp_path, save):
         folder, watched = restarted(tmp_path / "one", folder)
         assert watched.standing() == turns(other_folder, other, twin, 5)
     assert watched.evidence() == other.evidence()
+    assert watched.evidence()[0].n == 240
 
 
 def test_what_was_under_way_at_a_kill_enters_as_failed_under_its_name(tmp_path):
@@ -173,6 +174,18 @@ def test_a_restart_that_asks_something_else_is_refused(tmp_path, changes, says):
     with pytest.raises(UsageError, match=says):
         start(tmp_path / "c", **changes)
     start(tmp_path / "c")[0].close()
+
+
+def test_a_folder_of_an_older_form_is_refused_and_says_what_to_do(tmp_path):
+    folder, watched = start(tmp_path / "c")
+    turns(folder, watched, Traffic(1), 2)
+    folder.close()
+    manifest = tmp_path / "c" / "manifest.json"
+    found = json.loads(manifest.read_text())
+    del found["form"]
+    manifest.write_text(json.dumps(found))
+    with pytest.raises(UsageError, match=r"another version of harness.*name another folder"):
+        start(tmp_path / "c")
 
 
 def test_a_restart_with_another_policy_is_refused(tmp_path):

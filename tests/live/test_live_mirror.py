@@ -1,5 +1,6 @@
 """The mirror's parts in this process: sampling and drops, comparison, values, room for disagreements."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from harness.live.shadow import Mirror
 from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
 from harness.record.sampling import Sampler
 from harness.wire import MODEL_INFER
+from harness.wire.gen import open_inference_pb2
 from harness.wire.messages import request_bytes, response_bytes
 
 POLICY = """
@@ -87,7 +89,7 @@ def test_rounding_is_no_difference_and_more_is():
 
 
 def test_values_are_candidate_minus_baseline_and_what_failed_is_nan():
-    values, enter, unfit = paired_values(LIVE, LiveDiff().update(mirrored(PAIRS)))
+    values, enter, unfit = paired_values(LIVE, LiveDiff().update(mirrored(PAIRS)), {})
     assert (enter.tolist(), unfit) == ([True] * 4 + [False, True, True], {})
     nan = np.nan
     expected = {
@@ -107,7 +109,7 @@ def test_what_was_not_compared_is_no_parity():
     blind = replace(
         found, compared=np.array([True, False, False]), mismatch=np.array([False, False, True])
     )
-    values, _, _ = paired_values(LIVE, blind)
+    values, _, _ = paired_values(LIVE, blind, {})
     assert values["same"].tolist() == [0.0, 1.0, 1.0]
 
 
@@ -116,7 +118,7 @@ def test_outputs_under_another_name_are_failures_of_the_candidate():
     found = diff.update(mirrored([(answer(0.4), answer(0.4, name="q"))] * 3))
     assert "p FP32[?, 1] is missing from the candidate" in diff.unlike
     assert found.disagrees().all()
-    values, _, _ = paired_values(LIVE, found)
+    values, _, _ = paired_values(LIVE, found, {})
     assert values["failed"].tolist() == [1.0] * 3
     assert np.isnan(values["same"]).all()
 
@@ -129,7 +131,7 @@ def test_every_layout_is_compared_with_its_own():
     found = diff.update(mirrored(pairs))
     assert found.disagrees().tolist() == [False, False, True, True, True]
     assert (diff.candidate_failed, diff.left_out, diff.finish().requests) == (2, 0, 3)
-    values, _, _ = paired_values(LIVE, found)
+    values, _, _ = paired_values(LIVE, found, {})
     np.testing.assert_allclose(values["score"], [0, 0, 0.5, np.nan, np.nan], atol=1e-6)
     assert values["failed"].tolist() == [0, 0, 0, 1, 1]
 
@@ -139,7 +141,7 @@ def test_a_form_that_is_not_compared_is_left_out_and_no_failure():
     plain = response_bytes("m", "1", {"p": np.float32(0.4)}, "")
     found = diff.update(mirrored([(plain, plain), (answer(0.4), answer(0.4))]))
     assert (diff.left_out, found.left_out.tolist()) == (1, [True, False])
-    values, _, _ = paired_values(LIVE, found)
+    values, _, _ = paired_values(LIVE, found, {})
     assert np.isnan(values["same"]).tolist() == [True, False]
     assert values["failed"].tolist() == [0, 0]
 
@@ -261,6 +263,28 @@ def test_a_request_that_neither_answers_enters_nothing(tmp_path):
     report = judge.close()
     assert (report.both_failed, report.standing.n_requests) == (1, 2)
     assert dict(report.standing.counts) == {"neither_answered": 1}
+
+
+def test_clients_of_other_outputs_are_compared_and_enter_only_what_they_asked_for(tmp_path):
+    judge = start(tmp_path, POLICY)
+    message = open_inference_pb2.ModelInferRequest(model_name="m")
+    message.outputs.add(name="q")
+    for i in range(30):
+        asked = call(i, answer(0.4, name="q"))
+        asked = replace(asked, request=message.SerializeToString())
+        seq = judge.arrived(asked)
+        judge.turn([(seq, Mirrored(asked, Answered(answer(0.4, name="q"), 0, 0.001)))])
+    report = judge.close()
+    assert (report.compared, report.differ) == (30, 0)
+    assert "30 requests asked for other outputs" in "; ".join(decision(tmp_path))
+    found = json.loads((tmp_path / "out" / "evidence.json").read_text())["evidence"]
+    assert {row["name"]: row["n"] for row in found} == {
+        "score": 0, "rate": 0, "flip": 0, "same": 30, "failed": 30, "nan": 30,
+    }  # fmt: skip
+
+
+def decision(tmp_path):
+    return json.loads((tmp_path / "out" / "decision.json").read_text())["not_compared"]
 
 
 REPORT = {

@@ -1,11 +1,15 @@
 """What a guardrail's value is for each answer of one version."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from harness.decide.policy import live_from_yaml
 from harness.live.layouts import Answered
 from harness.live.values import Measurer
+from harness.wire.columns import ColumnDecoder
+from harness.wire.gen import open_inference_pb2
 from harness.wire.messages import response_bytes
 
 POLICY = """
@@ -72,8 +76,53 @@ def test_what_a_label_is_compared_with(found):
 
 
 def test_another_form_is_no_failure_and_counts_as_not_measured(found):
-    assert (found.failed, found.unmeasured) == (2, 2)
+    assert found.counts == {
+        "failed": 2, "other_form": 0, "without_output": 1, "nan": 1, "other_outputs": 0,
+    }  # fmt: skip
     assert {name for name, _ in found.unfit} == {"score", "rate", "brier", "wrong"}
+
+
+def asking(answer, *outputs):
+    """The same answer, to a client that names the outputs it wants."""
+    message = open_inference_pb2.ModelInferRequest(model_name="m")
+    for name in outputs:
+        message.outputs.add(name=name)
+    return replace(answer, request=message.SerializeToString())
+
+
+def test_who_asks_for_other_outputs_is_left_out_of_what_reads_one_and_of_nothing_else():
+    other, both = answered(0.4, name="q"), answered(0.4)
+    found = Measurer(live_from_yaml(POLICY, "p")).measure(
+        [asking(other, "q"), asking(answered(code=13), "q"), asking(other, "p", "q"),
+         asking(both, "p"), asking(both)]
+    )  # fmt: skip
+    assert set(found.left_out) == {"score", "rate", "brier", "wrong"}
+    assert all(at.tolist() == [True, True, False, False, False] for at in found.left_out.values())
+    assert found.values["failed"].tolist() == [0, 1, 0, 0, 0]
+    np.testing.assert_allclose(found.values["score"], [NAN, NAN, NAN, 0.4, 0.4], atol=1e-6)
+    assert found.counts == {
+        "failed": 1, "other_form": 0, "without_output": 1, "nan": 0, "other_outputs": 2,
+    }  # fmt: skip
+    assert "no output 'p'" in dict(found.unfit)["score"]
+
+
+def test_what_nobody_asked_for_is_no_misfit():
+    found = Measurer(live_from_yaml(POLICY, "p")).measure([asking(answered(0.4, name="q"), "q")])
+    assert found.unfit == ()
+
+
+def test_an_answer_is_decoded_once(monkeypatch):
+    decoded = []
+    plain = ColumnDecoder.decode
+
+    def counted(self, messages):
+        decoded.extend(messages)
+        return plain(self, messages)
+
+    monkeypatch.setattr(ColumnDecoder, "decode", counted)
+    answers = [answered(i / 100) for i in range(50)]
+    Measurer(live_from_yaml(POLICY, "p")).measure(answers)
+    assert len(decoded) == 50
 
 
 def test_values_do_not_depend_on_how_answers_are_cut_into_batches(found):

@@ -1,5 +1,8 @@
 """What the proxy asks of a canary: who answers which call."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from canaries import POLICY, live
@@ -8,9 +11,11 @@ from harness.core.calls import Call
 from harness.core.verdicts import Decision
 from harness.live.arms import judged
 from harness.live.folder import CanaryFolder, Identity
+from harness.live.serving import _unseen
 from harness.live.steady_clock import SteadyClock
 from harness.live.watcher import Watcher
 from harness.wire import MODEL_INFER, MODEL_STREAM_INFER
+from harness.wire.gen import open_inference_pb2 as pb
 from harness.wire.messages import request_bytes, response_bytes
 
 READY = "/inference.GRPCInferenceService/ModelReady"
@@ -119,6 +124,83 @@ def test_an_answer_without_the_policy_s_output_is_not_measured_and_said(watching
     watcher.offer(Call(**{f: getattr(call, f) for f in call.__slots__} | {"response": answer}))
     watcher.turn()
     assert "no output 'probability'" in watcher.notes()[0]
+
+
+def test_clients_of_other_outputs_hold_up_no_step_and_count_against_nobody(watching, tmp_path):
+    watcher, canary = watching()
+    message = pb.ModelInferRequest.FromString(request())
+    message.outputs.add(name="other")
+    other = response_bytes("m", "1", {"other": np.zeros((1, 1), np.float32)}, "")
+    for i in range(400):
+        arm = watcher.route(MODEL_INFER, request(), meta(f"u{i}"))
+        call = told(arm)
+        if i % 2:
+            call = replace(call, request=message.SerializeToString(), response=other)
+        watcher.offer(call)
+        if i % 100 == 99:
+            watcher.turn()
+    assert watcher.standing.step == 1
+    counts = dict(watcher.standing.counts)
+    assert counts["baseline_other_outputs"] + counts["candidate_other_outputs"] == 200
+    score = canary.evidence()[0]
+    assert (score.n, score.n_failed, score.n_available) == (200, 0, 400)
+    watcher.close()
+    said = json.loads((tmp_path / "c" / "decision.json").read_text())["not_compared"]
+    assert any("requests to the candidate asked for other outputs" in note for note in said)
+
+
+def test_what_was_not_measured_of_an_arm_is_said_of_that_arm(watching, tmp_path):
+    watcher, _ = watching()
+    odd = {
+        "0 failed": (b"", 13),
+        "1 had NaN": (np.nan, 0),
+        "2 had an answer without the measured output": (None, 0),
+    }
+    given = list(odd.values())
+    came = {0: 0, 1: 0}
+    for i in range(300):
+        arm = watcher.route(MODEL_INFER, request(), meta(f"u{i}"))
+        which = int(judged(arm.name)[0])
+        score, code = given[came[which] % 3]
+        came[which] += 1
+        call = told(arm, 0.3 if score in (b"", None) else score, code)
+        if score is None:
+            other = response_bytes("m", "1", {"other": np.zeros((1, 1), np.float32)}, "")
+            call = replace(call, response=other)
+        watcher.offer(call)
+    watcher.turn()
+    watcher.close()
+    said = json.loads((tmp_path / "c" / "decision.json").read_text())["not_compared"]
+    for arm, n in (("baseline", came[0]), ("candidate", came[1])):
+        for at, words in enumerate(odd):
+            count = len(range(at, n, 3))
+            assert any(
+                note.startswith(f"{count:,} requests to the {arm} {words[2:]}") for note in said
+            ), (arm, words, said)
+
+
+def test_nan_beyond_its_margin_is_rolled_back(watching):
+    watcher, _ = watching(
+        changes="    - {name: nan, metric: nan_rate, kind: shift, margin: 0.05, effect: 0.0, variance: 0.02}\n"
+    )
+    for i in range(3_000):
+        arm = watcher.route(MODEL_INFER, request(), meta(f"u{i}"))
+        bad = judged(arm.name)[0] and i % 5 < 3
+        watcher.offer(told(arm, np.nan if bad else 0.3))
+        if i % 100 == 99:
+            watcher.turn()
+            if watcher.standing.final:
+                break
+    assert (watcher.standing.decision.value, watcher.standing.culprits) == ("ROLLBACK", ("nan",))
+
+
+def test_harms_that_nothing_gates_on_are_said():
+    assert [line[:33] for line in _unseen(live())] == [
+        "no gating guardrail looks at fail", "no gating guardrail looks at NaN ",
+    ]  # fmt: skip
+    gated = POLICY + "    - {name: f, metric: failure, kind: shift, margin: 0.1}\n"
+    gated += "    - {name: n, metric: nan_rate, kind: shift, margin: 0.1}\n"
+    assert _unseen(live(gated)) == []
 
 
 def test_a_mistake_in_routing_is_the_baseline_s_answer_and_the_end(watching, monkeypatch):
