@@ -18,7 +18,10 @@ from harness.cli.options import existing
 @click.option("--format", "form", type=click.Choice(["html", "markdown", "junit", "terminal", "all"]),
               default="all", show_default=True, help="What to write; terminal prints.")  # fmt: skip
 def command(run: Path, form: str) -> int:
-    """Make report.html, summary.md and junit.xml of the run folder RUN from its recorded evidence."""
+    """Make report.html, summary.md and junit.xml of the run folder RUN from its recorded evidence.
+
+    RUN may be the folder of a canary or a shadow, also while it runs: then it is report.html alone.
+    """
     from harness.pipeline.publish import write_reports
 
     click.echo(write_reports(run, form))

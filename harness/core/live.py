@@ -182,6 +182,8 @@ class Standing:
     """Candidate's share of units in force."""
     n_requests: int = 0
     """Requests that entered."""
+    arms: tuple[int, int] = (0, 0)
+    """Of these, by the arm that answered: (baseline, candidate)."""
     n_units: int = 0
     """Units ever exposed."""
     n_closed: int = 0

@@ -95,7 +95,7 @@ class Canary:
         self._versions: dict[str, str] = {}
         self._down_ns, self._unheard = 0, False
         self._number = 0
-        self._n_requests = 0
+        self._arms = (0, 0)
         self._until_ns = 0
         self._looked_ns: int | None = None
         self._ending: tuple[Decision, str, str] | None = None
@@ -250,7 +250,8 @@ class Canary:
         self._labels.offset = max(self._labels.offset, entry.label_offset)
         self._labels.forget(batch.until_ns)
         n = len(batch.requests)
-        self._n_requests += n
+        new = int(np.count_nonzero(batch.requests.candidate))
+        self._arms = (self._arms[0] + n - new, self._arms[1] + new)
         self._coverage.add(batch.requests)
         at_step = int(np.count_nonzero(batch.requests.propensity == self._ascent.share))
         self._ascent.count(n, at_step, batch.until_ns)
@@ -339,7 +340,8 @@ class Canary:
             final=self._ending is not None,
             step=step,
             share=self._ascent.share if self._ending is None else float(self.standing_arm),
-            n_requests=self._n_requests,
+            n_requests=sum(self._arms),
+            arms=self._arms,
             n_units=answer.n_units,
             n_closed=answer.n_closed,
             sample_ratio_p=answer.sample_ratio_p,
@@ -377,7 +379,7 @@ class Canary:
             "entered_seq": self.entered_seq,
             "last_ns": self.last_ns,
             "until_ns": self._until_ns,
-            "n_requests": self._n_requests,
+            "arms": list(self._arms),
             "counts": self.counts,
             "versions": self._versions,
             "ending": None if self._ending is None else [self._ending[0].value, *self._ending[1:]],
@@ -413,7 +415,7 @@ class Canary:
         canary._intake.at(canary._ascent.step, canary._ascent.share)
         canary._intake.entered(int(body["entered_seq"]), int(body["last_ns"]))
         canary._number, canary._until_ns = int(body["number"]), int(body["until_ns"])
-        canary._n_requests = int(body["n_requests"])
+        canary._arms = (int(body["arms"][0]), int(body["arms"][1]))
         canary.counts, canary._versions = body["counts"], dict(body["versions"])
         if body["ending"] is not None:
             decision, reason, explanation = body["ending"]

@@ -21,13 +21,13 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from harness.core.clock import iso
+from harness.core.clock import iso, now_ns
 from harness.core.errors import GateError, HarnessError, UsageError
 from harness.core.jsonable import canonical, jsonable, sha256
 from harness.core.live import Live, Standing
@@ -136,7 +136,7 @@ class CanaryFolder:
             write_atomically(run.path / _BOOT, _boot())
             canary = Canary(live, identity.seed, folder.arrivals.put)
             run.write_json(_MANIFEST, {"form": FORM, **jsonable(identity)})
-            folder.tell("start", canary.standing())
+            folder.tell("start", _began(canary))
         except BaseException:
             run.close()
             raise
@@ -165,7 +165,7 @@ class CanaryFolder:
                 canary.stop("state_not_saved", "it had ended so before this start")
             try:
                 write_atomically(path / _BOOT, _boot())
-                folder.tell("restart", canary.standing())
+                folder.tell("restart", _began(canary))
             except OSError as error:
                 # The baseline needs no disk: production is answered, and nothing is judged.
                 canary.stop("state_not_saved", error.strerror or type(error).__name__)
@@ -267,6 +267,7 @@ class CanaryFolder:
                 "evidence": evidence,
                 "standing": standing,
                 "identity": self._identity,
+                "measured": {g.name: g.metric for g in self._live.guardrails},
                 "decision": standing.decision,
                 "reason": standing.reason,
             },
@@ -303,6 +304,11 @@ class CanaryFolder:
         """Gives the folder back."""
         self.arrivals.close()
         self._run.close()
+
+
+def _began(canary: Canary) -> Standing:
+    """Where it stands when it starts to serve: the instant is that of the start, not of the last batch."""
+    return replace(canary.standing(), ts_ns=max(now_ns(), canary.last_ns))
 
 
 def _boot() -> bytes:

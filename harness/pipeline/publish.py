@@ -12,6 +12,7 @@ from harness.core.jsonable import jsonable, sha256
 from harness.core.models import PinnedModel
 from harness.core.verdicts import DecisionRecord, Evidence, Status
 from harness.judge.plan import TestPlan
+from harness.pipeline.live_page import kind_of, write_live_page
 from harness.pipeline.opening import ROLES
 from harness.store.files import machine_trouble_is_a_gate_error, sha256_of_file
 from harness.store.runs import RunFolder
@@ -125,6 +126,8 @@ def write_reports(path: Path, form: str) -> str:
     Raises:
       UsageError: the folder holds no run, or its decision does not fit its evidence.
     """
+    if kind_of(path):
+        return write_live_page(path, form)
     if form == "terminal":
         return _render(RunFolder.open(path), form)
     with RunFolder.open(path, write=True) as run, machine_trouble_is_a_gate_error(path):
@@ -167,11 +170,6 @@ def _render(run: RunFolder, form: str) -> str:
     files = {n: run.read_json(f"{n}.json") if run.has(f"{n}.json") else None for n in _JSON}
     if files["manifest"] is None:
         raise UsageError(str(run.path), "the run ended before it was prepared", "Start a new run.")
-    kind = files["manifest"].get("kind")
-    if kind is not None:
-        what = f"holds a {kind} of live traffic, which has no report page"
-        remedy = "Read its decision.json, or give the folder to `harness canary --follow`."
-        raise UsageError(str(run.path), what, remedy)
     _check_decision(run, files["decision"], files["evidence"])
     view = report.view_from_run(**files)
     if form == "terminal":

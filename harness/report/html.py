@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from harness.report.compare_page import ComparisonView
+from harness.report.live_page import LiveView
 from harness.report.views import ReportView, Section
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ def render_html(view: ReportView) -> str:
 def render_comparison(view: ComparisonView) -> str:
     """The page of a comparison without a gate; save it as UTF-8."""
     return _rendered("compare.html.j2", view=view)
+
+
+def render_live(view: LiveView) -> str:
+    """The page of a canary or a shadow; save it as UTF-8."""
+    return _rendered("live.html.j2", view=view)
 
 
 def _rendered(name: str, **values: object) -> str:

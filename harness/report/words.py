@@ -125,6 +125,28 @@ METRICS = {
         "",
         signed=True,
     ),
+    "live_shift": Metric(
+        "Difference between the arms",
+        "Mean of the candidate's arm minus the baseline's.",
+        "",
+        signed=True,
+    ),
+    "live_paired": Metric(
+        "Difference", "Mean of the candidate's value minus the baseline's.", "", signed=True
+    ),
+    "live_errors": Metric(
+        "Ratio of errors",
+        "Candidate's rate of units with errors over the baseline's; 1 is no change.",
+        "",
+        signed=False,
+    ),
+    "latency": Metric(
+        "Latency",
+        "Mean of the candidate's arm minus the baseline's, of the seconds, or of what is slower than "
+        "the policy says.",
+        "",
+        signed=True,
+    ),
     "latency_ratio": Metric(
         "Typical latency",
         "Growth of the time of one request from baseline to candidate, on a logarithmic mean; "

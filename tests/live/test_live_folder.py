@@ -116,7 +116,7 @@ def test_half_a_line_at_the_end_is_lost_and_no_damage(tmp_path, saved):
 
 def damage_state(path):
     text = (path / "state.json").read_text()
-    (path / "state.json").write_text(text.replace('"n_requests": 40', '"n_requests": 41'))
+    (path / "state.json").write_text(text.replace('"entered_seq": 40', '"entered_seq": 41'))
 
 
 def damage_journal(path):

@@ -183,7 +183,7 @@ def test_a_folder_that_was_damaged_is_hold_at_the_baseline_and_says_so(tmp_path,
             Client(address).ask_until(lambda: False, most=60)
             assert proxy.stop()[0] == 3
         state = out / "state.json"
-        state.write_text(state.read_text().replace('"n_requests": 6', '"n_requests": 7'))
+        state.write_text(state.read_text().replace('"until_ns": 1', '"until_ns": 2'))
         with canary(policy, out, baseline, candidate) as (proxy, address):
             assert "cannot be believed" in proxy.line(proxy.process.stderr, "HOLD")
             client = Client(address)
