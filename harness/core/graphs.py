@@ -73,6 +73,8 @@ class Graph:
     """Everything that neither a caller nor a node provides."""
     random: tuple[tuple[str, str], ...] = ()
     """(tensor, `operator → what it makes`) of all that is computed from a random operator."""
+    coarse: frozenset[str] = frozenset()
+    """float64 tensors that float32 arithmetic is before: they carry float32's digits."""
     _producers: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _consumers: dict[str, list[int]] = field(
         default_factory=dict, init=False, repr=False, compare=False

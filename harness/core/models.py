@@ -56,6 +56,8 @@ class ModelGraph:
     """Operators whose output differs from run to run."""
     random_tensors: tuple[tuple[str, str], ...] = ()
     """(tensor, `operator → what it makes`) of all that is computed from such an operator, outputs included."""
+    coarse: frozenset[str] = frozenset()
+    """float64 tensors, outputs included, that float32 arithmetic is before: they carry float32's digits."""
     runtime: str = ""
     """The onnxruntime version that will run it."""
     training_cutoff_ns: int | None = None

@@ -30,9 +30,9 @@ from harness.core.tensors import Array, Bools, Floats
 FLOAT_TOLERANCE = 1e-6
 """Smallest relative tolerance of float columns: about eight float32 roundings."""
 DOUBLE_TOLERANCE = 1e-12
-"""The same of features that are float64 on both sides, about 4,500 float64 roundings. An hour is 2e-6
-of a time in seconds since 1970, so that float32's tolerance would hide it. Two values that float32
-holds exactly may come from float32: they keep `FLOAT_TOLERANCE`."""
+"""The same of what is float64 on both sides, about 4,500 float64 roundings. An hour is 2e-6 of a time in
+seconds since 1970, so that float32's tolerance would hide it. What comes of float32 arithmetic keeps
+`FLOAT_TOLERANCE`, and so do two values that float32 holds exactly, as they may."""
 HALF_TOLERANCE = 2.0 * float(np.finfo(np.float16).eps)
 """Smallest relative tolerance where both sides are float16: two float16 roundings at the scale."""
 FLOOR_FACTOR = 8.0
@@ -96,9 +96,18 @@ def base_tolerance(baseline: np.dtype[np.generic], candidate: np.dtype[np.generi
     return HALF_TOLERANCE if baseline == half and candidate == half else FLOAT_TOLERANCE
 
 
-def feature_tolerance(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> float:
-    """`base_tolerance` of features: `DOUBLE_TOLERANCE` where both sides are float64."""
-    if _doubles(baseline, candidate):
+def computed_tolerance(
+    baseline: np.dtype[np.generic], candidate: np.dtype[np.generic], *, coarse: bool = False
+) -> float:
+    """`base_tolerance` of what a graph computes: `DOUBLE_TOLERANCE` where both sides are float64.
+
+    Args:
+      baseline: its type.
+      candidate: the same.
+      coarse: the baseline's comes of float32 arithmetic, so that sums in another order change its last
+        float32 digits. The candidate's is not asked: digits that it loses are a change.
+    """
+    if _doubles(baseline, candidate) and not coarse:
         return DOUBLE_TOLERANCE
     return base_tolerance(baseline, candidate)
 

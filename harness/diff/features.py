@@ -116,8 +116,15 @@ class FeatureDiff:
     ) -> None:
         self.match = match_features(baseline_graph, candidate_graph, mapping or NameMapping())
         floors = floors_by_column(floor.features)
-        self._raw = [(b, TensorTally(a, RAW, floors, expected_changes)) for a, b in self.match.raw]
-        self._fitted = [(b, TensorTally(a, FITTED, floors, ())) for a, b in self.match.fitted]
+        coarse = baseline_graph.coarse
+        self._raw = [
+            (b, TensorTally(a, RAW, floors, expected_changes, coarse=a in coarse))
+            for a, b in self.match.raw
+        ]
+        self._fitted = [
+            (b, TensorTally(a, FITTED, floors, (), coarse=a in coarse))
+            for a, b in self.match.fitted
+        ]
         self._inputs: dict[str, TensorTally] = {}
         self._only_fitted = only_fitted(baseline_graph, candidate_graph)
         self._expected = tuple(expected_changes)

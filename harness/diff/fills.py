@@ -44,7 +44,7 @@ def clipped(pairs: Pairs) -> Relation | None:
         return None
     low, high = float(finite.min()), float(finite.max())
     slack = pairs.slack[pairs.differs]
-    if high - low <= float(np.median(slack)):
+    if high - low <= pairs.gap:
         return None
     above = (np.abs(after - high) <= slack) & (before > high)
     below = (np.abs(after - low) <= slack) & (before < low)
@@ -62,7 +62,7 @@ def clipped(pairs: Pairs) -> Relation | None:
 
 def _refilled(pairs: Pairs, own: float, fill: float, share: float) -> Relation:
     """One baseline value became one candidate value."""
-    near = np.abs(pairs.baseline - own) <= pairs.slack
+    near = np.abs(pairs.baseline - own) <= pairs.gap
     kept = int((near & ~pairs.differs).sum())
     if kept > _PARTLY * pairs.count:
         text = f"{shown(own)} became {shown(fill)} in these rows and stayed in others"
@@ -73,13 +73,12 @@ def _refilled(pairs: Pairs, own: float, fill: float, share: float) -> Relation:
 
 
 def _dominant(values: Floats, pairs: Pairs) -> tuple[float | None, float]:
-    """The value that at least 99 % of these rows have within the slack, and its share."""
+    """The value that at least 99 % of these rows have within the gap, and its share."""
     finite = values[np.isfinite(values)]
     if len(finite) < ENOUGH * len(values):
         return None, 0.0
     middle = float(np.median(finite))
-    slack = np.maximum(pairs.slack[pairs.differs], 0.0)
-    share = float((np.abs(values - middle) <= np.minimum(slack, float(np.median(slack)))).mean())
+    share = float((np.abs(values - middle) <= pairs.gap).mean())
     if share < ENOUGH:
         return None, share
-    return (0.0 if abs(middle) <= float(np.median(slack)) else middle), share
+    return (0.0 if abs(middle) <= pairs.gap else middle), share

@@ -40,7 +40,7 @@ _ROUND = 1e-6
 
 def rounded(pairs: Pairs) -> Relation | None:
     """The baseline's value with fewer digits."""
-    if pairs.explained(pairs.baseline) >= ENOUGH:
+    if not pairs.whole and pairs.explained(pairs.baseline, pairs.near) >= ENOUGH:
         text = "candidate = baseline within twice the tolerance (rounding)"
         return Relation(kind=RelationKind.PRECISION, value=None, share=1.0, text=text)
     if pairs.distinct() < _CONFIRMED_ONE:

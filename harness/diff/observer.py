@@ -51,7 +51,7 @@ class ObserverDiff:
 
     def _tally(self, side: str, name: str) -> TensorTally:
         if (side, name) not in self._tallies:
-            self._tallies[side, name] = TensorTally(name, "output", self._floors, ())
+            self._tallies[side, name] = TensorTally(name, "output", self._floors, (), coarse=True)
         return self._tallies[side, name]
 
     def finish(self) -> ObserverReport:

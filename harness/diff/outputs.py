@@ -25,15 +25,20 @@ class OutputDiff:
       match: which outputs are compared.
       floor: tolerance and scale per column.
       expected_changes: outputs or columns that are meant to change; reported, not counted.
+      coarse: the baseline's outputs that are float64 with float32's digits only.
     """
 
     def __init__(
-        self, match: SignatureMatch, floor: Floor, expected_changes: Collection[str] = ()
+        self,
+        match: SignatureMatch,
+        floor: Floor,
+        expected_changes: Collection[str] = (),
+        coarse: Collection[str] = (),
     ) -> None:
         floors = floors_by_column(floor.outputs)
         self._match = match
         self._tallies = [
-            (theirs, TensorTally(ours, "output", floors, expected_changes))
+            (theirs, TensorTally(ours, "output", floors, expected_changes, coarse=ours in coarse))
             for ours, theirs in match.outputs
         ]
         self._expected = frozenset(expected_changes)
@@ -101,9 +106,10 @@ class OutputDiff:
         match: SignatureMatch,
         floor: Floor,
         expected_changes: Collection[str] = (),
+        coarse: Collection[str] = (),
     ) -> OutputDiff:
         """Continues from `state()`; the other arguments as in the first construction."""
-        diff = cls(match, floor, expected_changes)
+        diff = cls(match, floor, expected_changes, coarse)
         diff._requests, diff._mismatched = value_from_bytes(state["head"])
         for i, (_, tally) in enumerate(diff._tallies):
             tally.restore(inside(str(i), state))

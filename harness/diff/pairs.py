@@ -15,8 +15,11 @@ ENOUGH = 0.99
 """Share of the differing rows that a relation must explain."""
 SLACK = 2.0
 """A fitted relation may miss by this many tolerances: the fitted constant carries noise too."""
-_LEAST = 1e-9
-"""Smallest relative tolerance of a fitted relation: fits are not exact to float64's last digits."""
+_LEAST = 1e-12
+"""Smallest relative tolerance of a fitted relation: fits are not exact to float64's last digits. (1e-9
+was more than a second of a time since 1970, so that a shift by one was told as rounding.)"""
+_DISTINCT = 1e-9
+"""Values nearer than this, relative to the larger, confirm a relation only once."""
 MANY = 16
 """More distinct values than any rule asks for."""
 Vocabularies = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
@@ -85,6 +88,10 @@ class Pairs:
     """Rows whose difference is to be explained, shape (r,)."""
     slack: Floats
     """How far a fitted relation may miss, shape (r,)."""
+    near: Floats
+    """How far apart two values may be and still be the same but for rounding, shape (r,)."""
+    gap: float
+    """Values no further apart count as one."""
     whole: bool
     """Both sides have integer types."""
     vocabularies: Vocabularies
@@ -112,16 +119,18 @@ class Pairs:
         size = np.abs(after[np.isfinite(after)])
         reach = max(scale, float(np.quantile(size, ENOUGH)) if len(size) else 0.0)
         own = np.fmax(np.abs(before), np.abs(after))
-        relative = np.full(len(before), max(tolerance, _LEAST))
+        relative = np.full(len(before), tolerance)
         if tolerance < FLOAT_TOLERANCE and not whole:
             relative[single_precision(before, after)] = FLOAT_TOLERANCE
-        slack = SLACK * relative * np.fmax(reach, np.where(np.isfinite(own), own, 0.0))
+        size = SLACK * np.fmax(reach, np.where(np.isfinite(own), own, 0.0))
         return cls(
             baseline=before,
             candidate=after,
             delta=delta,
             differs=differs,
-            slack=slack,
+            slack=np.maximum(relative, _LEAST) * size,
+            near=relative * size,
+            gap=float(np.median(np.maximum(relative, _DISTINCT) * size)),
             whole=whole,
             vocabularies=vocabularies,
             order=order,
@@ -142,6 +151,7 @@ class Pairs:
             delta=self.delta[keep],
             differs=differs[keep],
             slack=self.slack[keep],
+            near=self.near[keep],
             order=None if self.order is None else self.order[keep],
         )
 
@@ -160,14 +170,13 @@ class Pairs:
         return float(hit[self.differs].mean())
 
     def distinct(self) -> int:
-        """Baseline values more than the slack apart among the differing rows, at most MANY."""
+        """Baseline values more than the gap apart among the differing rows, at most MANY."""
         values = self.baseline[self.differs]
         values = np.sort(values[np.isfinite(values)])
-        apart = float(np.median(self.slack))
         found, at = 0, 0
         while at < len(values) and found < MANY:
             found += 1
-            at = int(np.searchsorted(values, values[at] + apart, side="right"))
+            at = int(np.searchsorted(values, values[at] + self.gap, side="right"))
         return found
 
 

@@ -19,7 +19,7 @@ from harness.diff.distance import (
     Comparison,
     compare_rows,
     comparison,
-    feature_tolerance,
+    computed_tolerance,
     robust_scale,
 )
 from harness.diff.fills import clipped, filled
@@ -74,7 +74,7 @@ def name_relation(
     Args:
       baseline: shape (r,), any dtype.
       candidate: shape (r,), the same rows.
-      tolerance: relative; differences within are none; None = `feature_tolerance` of the types.
+      tolerance: relative; differences within are none; None = `computed_tolerance` of the types.
       scale: reference magnitude of the column; None = its `robust_scale`.
       vocabularies: words in code order, baseline's and candidate's, for columns of codes.
       order: position in time of each row, shape (r,); None = unknown, then staleness is not tried.
@@ -85,7 +85,7 @@ def name_relation(
     if len(baseline) == 0:
         return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text="no rows")
     if tolerance is None:
-        tolerance = feature_tolerance(baseline.dtype, candidate.dtype)
+        tolerance = computed_tolerance(baseline.dtype, candidate.dtype)
     match comparison(baseline.dtype, candidate.dtype):
         case Comparison.WORDS:
             return name_words(baseline, candidate)

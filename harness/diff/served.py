@@ -9,6 +9,7 @@ among the two versions: it is reported and decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -33,9 +34,11 @@ class ServedDiff:
 
     Args:
       floor: tolerance and scale per feature column.
+      coarse: features that are float64 with float32's digits only.
     """
 
-    def __init__(self, floor: Floor) -> None:
+    def __init__(self, floor: Floor, coarse: Collection[str] = ()) -> None:
+        self._coarse = frozenset(coarse)
         self._floors = floors_by_column(floor.features)
         self._tallies: dict[str, TensorTally] = {}
         self._requests = 0
@@ -100,9 +103,9 @@ class ServedDiff:
         return state
 
     @classmethod
-    def from_state(cls, state: State, floor: Floor) -> ServedDiff:
-        """Continues from `state()`; the floor as in the first construction."""
-        diff = cls(floor)
+    def from_state(cls, state: State, floor: Floor, coarse: Collection[str] = ()) -> ServedDiff:
+        """Continues from `state()`; the other arguments as in the first construction."""
+        diff = cls(floor, coarse)
         names, counts, unknown, unread = value_from_bytes(state["head"])
         diff._requests, diff._mismatched = counts
         diff._unknown = dict.fromkeys(unknown)
@@ -114,7 +117,7 @@ class ServedDiff:
         return diff
 
     def _tally(self, name: str) -> TensorTally:
-        return TensorTally(name, "served", self._floors, ())
+        return TensorTally(name, "served", self._floors, (), coarse=name in self._coarse)
 
 
 def _logged(

@@ -12,9 +12,8 @@ from harness.core.tensors import Array, Bools, Floats, Ints, holds_nested, same_
 from harness.diff.columns import Aligned, ComparedRows, Keys, aligned, column_name
 from harness.diff.distance import (
     RowDifference,
-    base_tolerance,
     compare_rows,
-    feature_tolerance,
+    computed_tolerance,
 )
 from harness.diff.floor import ColumnFloor
 from harness.diff.nested import LaidOut, laid_out
@@ -42,9 +41,18 @@ class TensorTally:
       floors: tolerance and scale per column, looked up under the baseline's name; a column
         without a floor is measured against each row's own magnitude.
       expected: tensor or column names whose differences are not counted.
+      coarse: what it holds as float64 has float32's digits only.
     """
 
-    def __init__(self, name: str, kind: str, floors: Floors, expected: Collection[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        floors: Floors,
+        expected: Collection[str],
+        *,
+        coarse: bool = False,
+    ) -> None:
         self.name = name
         self.kind = kind
         self.sample = RowSample()
@@ -55,6 +63,7 @@ class TensorTally:
         self.one_sided_labels: dict[str, str] = {}
         self._floors = floors
         self._expected = frozenset(expected)
+        self._coarse = coarse
         self._all_count = True
         self._base = 0.0
         self._unlike = ""
@@ -174,8 +183,7 @@ class TensorTally:
         more = len(pair.labels) - len(self.labels)
         self.labels = pair.labels
         self._wide = pair.wide
-        base = base_tolerance if self.kind == "output" else feature_tolerance
-        self._base = base(before, after)
+        self._base = computed_tolerance(before, after, coarse=self._coarse)
         self._set_measures()
         self._max_abs = np.pad(self._max_abs, (0, more))
         self._max_rel = np.pad(self._max_rel, (0, more))

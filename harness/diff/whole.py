@@ -16,9 +16,9 @@ from harness.core.tensors import Array, Bools, Floats, Nested
 from harness.diff.distance import (
     FLOOR_FACTOR,
     Comparison,
-    base_tolerance,
     compare_rows,
     comparison,
+    computed_tolerance,
     robust_scale,
 )
 from harness.diff.nested import unlike
@@ -46,7 +46,13 @@ class Apart:
 
 
 def apart(
-    baseline: Array, candidate: Array, *, rows: int, tolerance: float, scale: Floats | None = None
+    baseline: Array,
+    candidate: Array,
+    *,
+    rows: int,
+    tolerance: float,
+    fine: bool = False,
+    scale: Floats | None = None,
 ) -> Apart:
     """Compares two whole tensors.
 
@@ -55,6 +61,7 @@ def apart(
       candidate: the same number of values, perhaps in another shape.
       rows: of the batch.
       tolerance: relative, ≥ 0; never below what the types allow.
+      fine: where they are float64, all digits count: no float32 arithmetic is before the baseline's.
       scale: per column as `scales` gives them; None = from the baseline's own values.
 
     Returns:
@@ -69,7 +76,7 @@ def apart(
         return _unlike(count, f"{baseline.dtype} against {candidate.dtype}")
     before = _matrix(baseline, rows)
     after = candidate.reshape(before.shape)
-    base = base_tolerance(baseline.dtype, candidate.dtype)
+    base = computed_tolerance(baseline.dtype, candidate.dtype, coarse=not fine)
     found = compare_rows(
         before, after, max(tolerance, base), scales(baseline, rows) if scale is None else scale
     )
@@ -82,7 +89,12 @@ def apart(
 
 
 def apart_whole(
-    baseline: Array | Nested, candidate: Array | Nested, *, rows: int, tolerance: float
+    baseline: Array | Nested,
+    candidate: Array | Nested,
+    *,
+    rows: int,
+    tolerance: float,
+    fine: bool = False,
 ) -> Apart:
     """As `apart`; of sequences and optionals the forms, then all their values as one column.
 
@@ -91,15 +103,17 @@ def apart_whole(
       candidate: the same kind.
       rows: of the batch.
       tolerance: relative, ≥ 0; never below what the types allow.
+      fine: as for `apart`.
     """
     if isinstance(baseline, Nested) and isinstance(candidate, Nested):
         why = unlike(baseline, candidate)
         if why:
             return _unlike(1, why)
-        return apart(baseline.flat(), candidate.flat(), rows=_NO_ROWS, tolerance=tolerance)
+        flat = baseline.flat(), candidate.flat()
+        return apart(*flat, rows=_NO_ROWS, tolerance=tolerance, fine=fine)
     if isinstance(baseline, Nested) or isinstance(candidate, Nested):
         return _unlike(1, "a sequence or an optional on one side only")
-    return apart(baseline, candidate, rows=rows, tolerance=tolerance)
+    return apart(baseline, candidate, rows=rows, tolerance=tolerance, fine=fine)
 
 
 def scales(baseline: Array, rows: int) -> Floats:
@@ -116,6 +130,8 @@ def scales(baseline: Array, rows: int) -> Floats:
 class TensorTrace:
     """One matched pair of tensors over a few batches."""
 
+    fine: bool = False
+    """Where it is float64, all digits count: no float32 arithmetic is before the baseline's."""
     compared: int = 0
     """Batches with values on both sides."""
     rows: int = 0
@@ -163,7 +179,9 @@ class TensorTrace:
 
     def update(self, baseline: Array | Nested, candidate: Array | Nested, *, rows: int) -> None:
         """Takes one batch of both versions."""
-        found = apart_whole(baseline, candidate, rows=rows, tolerance=self.tolerance)
+        found = apart_whole(
+            baseline, candidate, rows=rows, tolerance=self.tolerance, fine=self.fine
+        )
         before = self.rows
         shapes = [v.shape for v in (baseline, candidate) if not isinstance(v, Nested)]
         self.reshaped |= len(set(shapes)) > 1
@@ -182,13 +200,16 @@ class TensorTrace:
         return self.differing > 0
 
 
-def permuted_columns(baseline: Array, candidate: Array, *, tolerance: float) -> tuple[int, ...]:
+def permuted_columns(
+    baseline: Array, candidate: Array, *, tolerance: float, fine: bool = False
+) -> tuple[int, ...]:
     """Which column of the baseline each of the candidate's holds, when they are all there in another order.
 
     Args:
       baseline: shape (rows, columns).
       candidate: the same shape.
       tolerance: relative, ≥ 0.
+      fine: as for `apart`.
 
     Returns:
       Column numbers of the baseline in the candidate's order; () when they are no permutation, or the
@@ -208,7 +229,9 @@ def permuted_columns(baseline: Array, candidate: Array, *, tolerance: float) -> 
         same = [
             j
             for j in left
-            if not apart(baseline[:, j], column, rows=rows, tolerance=tolerance).rows.any()
+            if not apart(
+                baseline[:, j], column, rows=rows, tolerance=tolerance, fine=fine
+            ).rows.any()
         ]
         if not same:
             return ()

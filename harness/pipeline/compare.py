@@ -208,9 +208,11 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         mixing = mixing_of(floor, (candidate,), batches, window.read, exact=False)
         by_itself = together((baseline, candidate), mixing.answers)
         steady = tuple(pair for pair in setup.match.outputs if pair[0] not in setup.random)
-        outputs = OutputDiff(replace(setup.match, outputs=steady), floor)
+        outputs = OutputDiff(
+            replace(setup.match, outputs=steady), floor, (), setup.graphs[0].coarse
+        )
         features = FeatureDiff(floor, *_steady(setup), (), setup.mapping)
-        served = ServedDiff(floor)
+        served = ServedDiff(floor, setup.graphs[0].coarse)
         only_new, only_old = CandidateFailures(), CandidateFailures()
         done = 0
         source = ((batch, window.read(batch.positions)) for batch in batches)

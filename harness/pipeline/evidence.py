@@ -69,12 +69,15 @@ class RunningEvidence:
         self.terms = terms
         policy, floor = terms.policy, terms.floor
         self.judge = Judge(terms.plan, terms.alpha_promote, terms.alpha_rollback)
-        self.outputs = OutputDiff(terms.match, floor, expected_changes(policy, Scope.OUTPUTS))
+        coarse = terms.graphs[0].coarse
+        self.outputs = OutputDiff(
+            terms.match, floor, expected_changes(policy, Scope.OUTPUTS), coarse
+        )
         self.features = FeatureDiff(
             floor, *terms.graphs, expected_changes(policy, Scope.FEATURES), policy.mapping
         )
         self.faithful = FaithfulDiff(floor)
-        self.served = ServedDiff(floor)
+        self.served = ServedDiff(floor, coarse)
         self.observer = ObserverDiff(floor)
         self.probes = ProbeGuard()
         self.failures = CandidateFailures()
@@ -231,8 +234,9 @@ class RunningEvidence:
             terms.plan, terms.alpha_promote, terms.alpha_rollback, meta["judge"]
         )
         found.outputs = OutputDiff.from_state(
-            saved("outputs"), terms.match, floor, expected_changes(policy, Scope.OUTPUTS)
-        )
+            saved("outputs"), terms.match, floor, expected_changes(policy, Scope.OUTPUTS),
+            terms.graphs[0].coarse,
+        )  # fmt: skip
         found.features = FeatureDiff.from_state(
             saved("features"),
             floor,
@@ -241,7 +245,7 @@ class RunningEvidence:
             policy.mapping,
         )
         found.faithful = FaithfulDiff.from_state(saved("faithful"), floor)
-        found.served = ServedDiff.from_state(saved("served"), floor)
+        found.served = ServedDiff.from_state(saved("served"), floor, terms.graphs[0].coarse)
         found.observer = ObserverDiff.from_state(saved("observer"), floor)
         found.failures = CandidateFailures.from_state(meta["failures"])
         found.judged = dict(meta["judged"])

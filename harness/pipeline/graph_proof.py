@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.core.tensors import Array, Nested
 from harness.core.traffic import RequestBatch
+from harness.diff.distance import computed_tolerance
 from harness.diff.frontier import Divergence
 from harness.diff.graph_report import FirstDivergence, PatchProof, WorstRow
 from harness.diff.pairs import RelationKind
@@ -23,7 +24,6 @@ MOST_PATCHED = 16
 MOST_ALONE = 4
 """Of so many frontier tensors at most, each is fed alone, too."""
 _SHOWN_COLUMNS = 8
-_LEAST_TOLERANCE = 1e-6
 Values = dict[str, Array | Nested]
 """Tensors, sequences and optionals by name."""
 
@@ -69,7 +69,9 @@ class Closer:
           pairs: baseline's tensor → candidate's.
         """
         found = {
-            name: TensorTrace(floor=self._traces[name].floor)
+            name: TensorTrace(
+                fine=name not in self._laid[0].graph.coarse, floor=self._traces[name].floor
+            )
             for name in pairs
             if name in self._traces
         }
@@ -146,8 +148,8 @@ class Closer:
         both = self._by_row(divergence)
         if both is None:
             return ()
-        tolerance = self._traces[divergence.baseline].tolerance
-        return worst_rows(*both, self._used, tolerance=tolerance)
+        trace = self._traces[divergence.baseline]
+        return worst_rows(*both, self._used, tolerance=trace.tolerance, fine=trace.fine)
 
     def _relation(self, divergence: Divergence) -> str:
         """How the values follow from the baseline's."""
@@ -156,8 +158,10 @@ class Closer:
             return ""
         ours, theirs = both
         rows = len(self._ids)
-        tolerance = max(self._traces[divergence.baseline].tolerance, _LEAST_TOLERANCE)
-        order = permuted_columns(ours, theirs, tolerance=tolerance)
+        trace = self._traces[divergence.baseline]
+        least = computed_tolerance(ours.dtype, theirs.dtype, coarse=not trace.fine)
+        tolerance = max(trace.tolerance, least)
+        order = permuted_columns(ours, theirs, tolerance=tolerance, fine=trace.fine)
         if order:
             shown = ", ".join(map(str, order[:_SHOWN_COLUMNS]))
             more = ", …" if len(order) > _SHOWN_COLUMNS else ""
@@ -191,14 +195,18 @@ class Closer:
         pair: tuple[str, str],
         runs: Sequence[tuple[Values, Values, Values]],
     ) -> PatchProof:
-        tolerance = self._traces[pair[0]].tolerance
+        trace = self._traces[pair[0]]
         counts = np.zeros(3, dtype=np.int64)
         for batch, (before, plain, patched) in zip(self._used, runs, strict=True):
             if pair[0] not in before or pair[1] not in plain or pair[1] not in patched:
                 continue
             bad = [
                 apart_whole(
-                    before[pair[0]], found[pair[1]], rows=int(batch.rows.sum()), tolerance=tolerance
+                    before[pair[0]],
+                    found[pair[1]],
+                    rows=int(batch.rows.sum()),
+                    tolerance=trace.tolerance,
+                    fine=trace.fine,
                 ).rows
                 for found in (plain, patched)
             ]

@@ -18,7 +18,12 @@ _LONGEST = 60
 
 
 def worst_rows(
-    baseline: Array, candidate: Array, used: Sequence[RequestBatch], *, tolerance: float
+    baseline: Array,
+    candidate: Array,
+    used: Sequence[RequestBatch],
+    *,
+    tolerance: float,
+    fine: bool = False,
 ) -> tuple[WorstRow, ...]:
     """Picks the rows that differ most.
 
@@ -27,10 +32,11 @@ def worst_rows(
       candidate: the same number of values.
       used: the batches, R rows in all.
       tolerance: relative; rows within it are none.
+      fine: as for `diff.whole.apart`.
     """
     rows = len(baseline)
     after = candidate.reshape(baseline.shape)
-    differ = apart(baseline, after, rows=rows, tolerance=tolerance).rows
+    differ = apart(baseline, after, rows=rows, tolerance=tolerance, fine=fine).rows
     far = _distances(baseline.reshape(rows, -1), after.reshape(rows, -1))
     order = np.argsort(-far, kind="stable")
     chosen = [int(row) for row in order if differ[row]][:MOST_ROWS]

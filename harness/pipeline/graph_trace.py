@@ -172,7 +172,7 @@ class _Tracing:
             values, others = before.value(ours), _in_order(ours, theirs, before, after)
             if values is None or others is None:
                 continue
-            trace = self._traces.setdefault(pair.baseline, TensorTrace())
+            trace = self._traces.setdefault(pair.baseline, self._trace(pair.baseline))
             repeated = again.value(ours)
             if repeated is not None:
                 split = [p.tensors[ours] for p in parts if ours in p.tensors]
@@ -190,6 +190,10 @@ class _Tracing:
             trace.update(values, others, rows=rows)
         self._requests += len(batch)
         self._used.append(batch)
+
+    def _trace(self, name: str) -> TensorTrace:
+        """An empty one; sketches are made of float32."""
+        return TensorTrace(fine=not self._sketch and name not in self._old.graph.coarse)
 
     def _run(self, which: int, feeds: Tensors) -> Traced:
         tracer = self._tracers[which]

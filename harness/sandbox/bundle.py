@@ -40,7 +40,13 @@ def bundle() -> bytes:
         "harness/__init__.py": "",
         "harness/sandbox/__init__.py": "",
     }
-    for name in ("graph_child.py", "graph_description.py", "graph_edits.py", "graph_random.py"):
+    for name in (
+        "graph_child.py",
+        "graph_description.py",
+        "graph_edits.py",
+        "graph_precision.py",
+        "graph_random.py",
+    ):
         files[f"harness/sandbox/{name}"] = (sandbox / name).read_text()
     for entry in (sandbox / "child").iterdir():
         if entry.name.endswith(".py"):

@@ -38,7 +38,12 @@ def main(arguments: list[str]) -> None:
     from google.protobuf.message import DecodeError
 
     # Nothing can be imported after the lock: what is named here is needed later.
-    from harness.sandbox import graph_description, graph_edits, graph_random  # noqa: F401
+    from harness.sandbox import (  # noqa: F401
+        graph_description,
+        graph_edits,
+        graph_precision,
+        graph_random,
+    )
     from harness.sandbox.child import external, sessions
 
     worker.locked(reader, answers, config["parent"], layers)
@@ -94,6 +99,7 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
 
     from harness.sandbox.child import sessions
     from harness.sandbox.graph_edits import intermediate_names
+    from harness.sandbox.graph_precision import doubles_from_singles
     from harness.sandbox.graph_random import RandomNodes
 
     random = RandomNodes(model)
@@ -108,6 +114,7 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
         "tensors": intermediate_names(model),
         "random": random.operators(),
         "random_tensors": random.tensors(),
+        "coarse": doubles_from_singles(model),
         "runtime": onnxruntime.__version__,
     }
 
@@ -137,10 +144,14 @@ def edited_model(
     """
     from harness.sandbox import graph_edits
     from harness.sandbox.graph_description import described_graph
+    from harness.sandbox.graph_precision import doubles_from_singles
     from harness.sandbox.graph_random import RandomNodes
 
     graph_edits.flattened(model, edit["taken"])
-    graph = described_graph(model, files) | {"random": RandomNodes(model).tensors()}
+    graph = described_graph(model, files) | {
+        "random": RandomNodes(model).tensors(),
+        "coarse": doubles_from_singles(model),
+    }
     unknown = {"branches": graph_edits.branches(model), "closed": graph_edits.closed(model)}
     fed = graph_edits.patched(model, edit["patched"], files)
     found = graph_edits.exposed(model, edit["tensors"], files, sketch=edit["sketch"])

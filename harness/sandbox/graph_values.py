@@ -33,6 +33,7 @@ def graph_from_description(data: bytes) -> Graph:
         nodes=tuple(_node(n) for n in _listed(given.get("nodes"))),
         constants=tuple(_constant(c) for c in _listed(given.get("constants"))),
         random=pairs_from(given.get("random")),
+        coarse=frozenset(texts_from(given.get("coarse"), MAX_NAME)),
     )
 
 

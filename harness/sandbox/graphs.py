@@ -345,6 +345,7 @@ def _graph_from_header(header: Header, own: _Own | None) -> ModelGraph:
         vocabularies=vocabularies,
         random_operators=texts_from(header.get("random"), MAX_NAME),
         random_tensors=pairs_from(header.get("random_tensors")),
+        coarse=frozenset(texts_from(header.get("coarse"), MAX_NAME)),
         runtime=own.runtime if own else text_from(header.get("runtime"), 100),
         training_cutoff_ns=None
         if cutoff is None

@@ -312,3 +312,24 @@ def test_a_long_lag_is_a_stale_copy_and_a_shuffle_is_none(lag, seed):
     found = name_relation(values, late, order=place)
     assert (found.kind, found.value) == (Kind.STALE, lag)
     assert name_relation(values, rng.permutation(values), order=place).kind == Kind.OTHER
+
+
+@pytest.mark.parametrize(
+    ("shift", "text"),
+    [(1.0, "candidate = baseline + 1"), (-0.5, "candidate = baseline − 0.5")],
+)
+def test_a_second_of_a_time_since_1970_is_a_shift_and_no_rounding(shift, text):
+    times = 1.6e9 + np.random.default_rng(8).uniform(0, 1e7, 500)
+    found = name_relation(times, times + shift)
+    assert (found.kind, found.text) == (Kind.SHIFTED, text)
+
+
+def test_a_second_in_nanoseconds_is_a_shift_and_no_rounding():
+    times = (1_600_000_000_000_000_000 + np.arange(500) * 7_777_777_777).astype(np.int64)
+    found = name_relation(times, times + 1_000_000_000)
+    assert (found.kind, found.value) == (Kind.SHIFTED, 1e9)
+
+
+def test_rounding_in_the_last_digits_of_float64_is_none():
+    values = np.random.default_rng(8).uniform(1, 2, 500)
+    assert name_relation(values, values * (1 + 3e-16)).kind == Kind.EQUAL
