@@ -57,6 +57,8 @@ Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy
               help='JSON lines that are appended to: {"unit": "u17", "label": 1}.')  # fmt: skip
 @click.option("--judge-listen", metavar="HOST:PORT", default="", callback=address,
               help="Serve harness.v1.CanaryJudge (protos/canary_judge.proto): Watch, and without --listen Observe.")  # fmt: skip
+@click.option("--metrics", metavar="HOST:PORT", default="", callback=address,
+              help="Serve Prometheus metrics there.")  # fmt: skip
 @click.option("--look-every", type=click.FloatRange(min=0.01, max=60.0), default=0.5, show_default=True,
               metavar="SECONDS", help="Between two looks at the evidence.")  # fmt: skip
 @click.option("--exit-when-decided", is_flag=True,
@@ -68,7 +70,7 @@ Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy
 @as_json_option
 def command(
     listen: str, baseline: str, candidate: str, candidate_id: str, model: str, policy: Path | None,
-    out: Path | None, seed: str, labels: Path | None, judge_listen: str, look_every: float,
+    out: Path | None, seed: str, labels: Path | None, judge_listen: str, metrics: str, look_every: float,
     exit_when_decided: bool, follow: str | None, as_json: bool,
     **tls: Any,  # noqa: ANN401 - read by name in cli.tls
 ) -> int:  # fmt: skip
@@ -88,7 +90,7 @@ def command(
 
     options = CanaryOptions(
         policy=policy or Path(), out=out or Path(), seed=seed, listen=listen, baseline=baseline,
-        candidate=candidate, candidate_id=candidate_id, labels=labels, judge_listen=judge_listen,
+        candidate=candidate, candidate_id=candidate_id, labels=labels, judge_listen=judge_listen, metrics=metrics,
         batch_s=look_every, exit_when_decided=exit_when_decided, model=model, tls=server_tls(tls),
         upstream_tls=client_tls(tls),
     )  # fmt: skip

@@ -65,12 +65,14 @@ from harness.cli.tls import client_tls, server_tls, tls_options
               help="Larger requests are not mirrored; a larger answer of the candidate is a failure.")  # fmt: skip
 @click.option("--keep", default="1GiB", show_default=True, callback=size,
               help="Room for disagreements, each with both answers; further ones are counted.")  # fmt: skip
+@click.option("--metrics", metavar="HOST:PORT", default="", callback=address,
+              help="Serve Prometheus metrics there.")  # fmt: skip
 @tls_options
 @as_json_option
 def command(
     listen: str, baseline: str, candidate: str, candidate_id: str, model: str, policy: Path | None, out: Path,
     sample: float, seed: int, concurrency: int, deadline: float, queue_bytes: int,
-    max_message: int, keep: int, as_json: bool,
+    max_message: int, keep: int, metrics: str, as_json: bool,
     **tls: Any,  # noqa: ANN401 - read by name in cli.tls
 ) -> int:  # fmt: skip
     """Serve the baseline to production and show a share of its requests to the candidate.
@@ -89,7 +91,7 @@ def command(
         listen=listen, baseline=baseline, candidate=candidate, candidate_id=candidate_id,
         policy=policy, out=out, sample=sample, seed=seed, concurrency=concurrency,
         deadline_s=deadline, queue_bytes=queue_bytes, message_bytes=max_message, keep_bytes=keep,
-        model=model, tls=server_tls(tls), upstream_tls=client_tls(tls),
+        model=model, metrics=metrics, tls=server_tls(tls), upstream_tls=client_tls(tls),
     )  # fmt: skip
     result = serve_shadow(options, lambda line: click.echo(line, err=True))
     click.echo(result.to_json() if as_json else result.to_text())

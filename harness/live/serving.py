@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.calls import Tap
 from harness.core.errors import GateError, UsageError
 from harness.core.live import Live, LiveKind, LiveMetric, Standing
 from harness.core.verdicts import Decision
@@ -19,10 +20,12 @@ from harness.live.folder import CanaryFolder, Identity, seed_in
 from harness.live.judge_service import JudgeServer
 from harness.live.keeper import JUDGE_FAILED
 from harness.live.label_file import LabelFile
+from harness.live.metrics import CanaryExposition
 from harness.live.observer import Observer
 from harness.live.policy import read_live_policy
 from harness.live.steady_clock import SteadyClock
 from harness.live.watcher import Watcher
+from harness.record.metrics import CallMetrics, serve_metrics
 from harness.record.proxy import Proxy
 from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
@@ -60,6 +63,8 @@ class CanaryOptions:
     """JSON lines that somebody appends to."""
     judge_listen: str = ""
     """Where harness.v1.CanaryJudge is served; "" = nowhere."""
+    metrics: str = ""
+    """host:port of Prometheus metrics; "" = none."""
     batch_s: float = 0.5
     """Between two looks."""
     exit_when_decided: bool = False
@@ -154,6 +159,8 @@ def serve_judge(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        shown = CanaryExposition(lambda: observer.standing, None)
+        end_metrics = serve_metrics(shown, options.metrics) if options.metrics else None
         told(f"canary: judge on port {await server.start(options.judge_listen)}")
         while not stop.is_set():
             if options.exit_when_decided and observer.standing.final:
@@ -163,6 +170,8 @@ def serve_judge(
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), options.batch_s)
         await server.stop()
+        if end_metrics is not None:
+            await asyncio.to_thread(end_metrics)
         return await asyncio.to_thread(observer.close)
 
     return asyncio.run(served())
@@ -221,7 +230,9 @@ class _Served:
     ) -> None:
         self._options = options
         self._watcher = watcher
-        self._proxy = Proxy(watcher.route, [watcher], upstreams=upstreams, tls=options.tls)
+        self._calls = CallMetrics()
+        taps: list[Tap] = [watcher, self._calls] if options.metrics else [watcher]
+        self._proxy = Proxy(watcher.route, taps, upstreams=upstreams, tls=options.tls)
         self._judge = JudgeServer(lambda: (watcher.standing, 0), None)
         self._stop = asyncio.Event()
 
@@ -234,12 +245,16 @@ class _Served:
         said = f"canary: serving on port {port}"
         if self._options.judge_listen:
             said += f", judge on port {await self._judge.start(self._options.judge_listen)}"
+        shown = CanaryExposition(lambda: self._watcher.standing, self._calls)
+        end_metrics = serve_metrics(shown, self._options.metrics) if self._options.metrics else None
         told(said)
         turns = asyncio.create_task(self._turns(told))
         await self._stop.wait()
         await self._proxy.stop(_GRACE_S)
         await self._judge.stop()
         await turns
+        if end_metrics is not None:
+            await asyncio.to_thread(end_metrics)
         return await asyncio.to_thread(self._watcher.close)
 
     async def _turns(self, told: Callable[[str], None]) -> None:

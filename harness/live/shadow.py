@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.core.calls import Call
+from harness.core.calls import Call, Tap
 from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
+from harness.live.metrics import ShadowExposition
 from harness.live.mirror_process import REPORT, MirrorOptions
 from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
 from harness.record.beside import start_beside
 from harness.record.frames import frame_from_call
+from harness.record.metrics import CallMetrics, serve_metrics
 from harness.record.outbox import Outbox
 from harness.record.proxy import Proxy
 from harness.record.sampling import Sampler
@@ -80,6 +82,8 @@ class ShadowOptions:
     """Larger requests are not mirrored; a larger answer of the candidate is a failure."""
     keep_bytes: int = 1 << 30
     """Of disagreements."""
+    metrics: str = ""
+    """host:port of Prometheus metrics; "" = none."""
     look_s: float = 0.5
     """Between two looks at what was answered."""
 
@@ -157,8 +161,17 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
         raise UsageError(f"--out {options.out}", str(said["error"]), "Correct the command.")
     mirror.outbox = Outbox(loop, ours, most_bytes=options.queue_bytes, most=_MOST)
     upstream = Upstream(options.baseline, name="baseline", tls=options.upstream_tls)
-    proxy = Proxy(lambda *_: upstream, [mirror], upstreams=[upstream], tls=options.tls)
+    calls = CallMetrics()
+    taps: list[Tap] = [mirror, calls] if options.metrics else [mirror]
+    proxy = Proxy(lambda *_: upstream, taps, upstreams=[upstream], tls=options.tls)
+    outbox = mirror.outbox
+    shown = ShadowExposition(
+        calls, lambda: (mirror.mirrored, mirror.not_mirrored), lambda: (len(outbox), outbox.bytes),
+        options.out / REPORT,
+    )  # fmt: skip
+    end_metrics = None
     try:
+        end_metrics = serve_metrics(shown, options.metrics) if options.metrics else None
         told(f"shadow: serving on port {await proxy.start(options.listen)}")
         while not ended.is_set():
             with suppress(TimeoutError):
@@ -172,6 +185,8 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
         end = MirrorEnd(process, ours, options.deadline_s)
         await proxy.stop(_CALLS_S)
         report = await _end(options, mirror, end)
+        if end_metrics is not None:
+            await asyncio.to_thread(end_metrics)
     lost = 0 if report.get("whole") else mirror.mirrored - report.get("taken", 0)
     result = ShadowResult(
         mirrored=mirror.mirrored, not_mirrored=mirror.not_mirrored, report=report, lost=lost,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -79,65 +79,8 @@ class Exposition:
 
     def collect(self) -> Iterator[Metric]:
         """All metrics; prometheus_client calls it."""
-        yield from self._of_calls()
+        yield from call_families(self._calls)
         yield from self._of_recording()
-
-    def serve(self, address: str) -> Callable[[], None]:
-        """Serves them over HTTP, in a thread.
-
-        Args:
-          address: host:port.
-
-        Returns:
-          What ends it.
-
-        Raises:
-          UsageError: the address cannot be listened on.
-        """
-        from prometheus_client import CollectorRegistry, start_http_server
-
-        registry = CollectorRegistry()
-        registry.register(self)
-        host, _, port = address.rpartition(":")
-        try:
-            server, thread = start_http_server(int(port), host or "0.0.0.0", registry)  # noqa: S104 - as asked for
-        except (OSError, ValueError, OverflowError) as error:
-            raise UsageError(
-                f"--metrics {address}", "the address cannot be listened on",
-                "Name a free port of this machine, as HOST:PORT.",
-            ) from error  # fmt: skip
-
-        def end() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return end
-
-    def _of_calls(self) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
-
-        requests = CounterMetricFamily(
-            "harness_requests",
-            "Finished calls of the inference service.",
-            labels=("method", "code"),
-        )
-        for (method, code), count in sorted(self._calls.requests.items()):
-            requests.add_metric((method, _CODES.get(code, str(code))), count)
-        yield requests
-        buckets, below = [], 0
-        for edge, count in zip((*BUCKETS_S, float("inf")), self._calls.latency, strict=True):
-            below += count
-            buckets.append(("+Inf" if edge == float("inf") else str(edge), below))
-        latency = HistogramMetricFamily(
-            "harness_request_latency_seconds", "From a call's arrival to its answer."
-        )
-        latency.add_metric((), buckets, self._calls.latency_s)
-        yield latency
-        size = CounterMetricFamily("harness_bytes", "Of messages passed.", labels=("direction",))
-        size.add_metric(("request",), self._calls.request_bytes)
-        size.add_metric(("response",), self._calls.response_bytes)
-        yield size
 
     def _of_recording(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -164,3 +107,71 @@ class Exposition:
             for reason, count in pairs:
                 family.add_metric((reason,), count)
             yield family
+
+
+class Collector(Protocol):
+    """What has metrics to show."""
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them, now; prometheus_client calls it, in a thread of its own."""
+
+
+def serve_metrics(shown: Collector, address: str) -> Callable[[], None]:
+    """Serves metrics over HTTP, in a thread.
+
+    Args:
+      shown: asked whenever somebody asks.
+      address: host:port.
+
+    Returns:
+      What ends it.
+
+    Raises:
+      UsageError: the address cannot be listened on.
+    """
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    registry = CollectorRegistry()
+    registry.register(shown)
+    host, _, port = address.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), host or "0.0.0.0", registry)  # noqa: S104 - as asked for
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--metrics {address}", "the address cannot be listened on",
+            "Name a free port of this machine, as HOST:PORT.",
+        ) from error  # fmt: skip
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return end
+
+
+def call_families(calls: CallMetrics) -> Iterator[Any]:
+    """Requests, latency and bytes, as Prometheus has them."""
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+    requests = CounterMetricFamily(
+        "harness_requests",
+        "Finished calls of the inference service.",
+        labels=("method", "code"),
+    )
+    for (method, code), count in sorted(calls.requests.items()):
+        requests.add_metric((method, _CODES.get(code, str(code))), count)
+    yield requests
+    buckets, below = [], 0
+    for edge, count in zip((*BUCKETS_S, float("inf")), calls.latency, strict=True):
+        below += count
+        buckets.append(("+Inf" if edge == float("inf") else str(edge), below))
+    latency = HistogramMetricFamily(
+        "harness_request_latency_seconds", "From a call's arrival to its answer."
+    )
+    latency.add_metric((), buckets, calls.latency_s)
+    yield latency
+    size = CounterMetricFamily("harness_bytes", "Of messages passed.", labels=("direction",))
+    size.add_metric(("request",), calls.request_bytes)
+    size.add_metric(("response",), calls.response_bytes)
+    yield size

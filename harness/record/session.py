@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.core.errors import UsageError
 from harness.core.places import ObjectPlace, Place
 from harness.core.recording import Recorded, RecordingTotals, RedactionRule
-from harness.record.metrics import CallMetrics, Exposition
+from harness.record.metrics import CallMetrics, Exposition, serve_metrics
 from harness.record.proxy import Proxy
 from harness.record.recorder import QueueLimits, Recorder, Recovered
 from harness.record.sampling import Sampler
@@ -111,7 +111,7 @@ async def _recorded(options: RecordOptions, started: Callable[[Started], None]) 
     upstream = Upstream(options.upstream, tls=options.upstream_tls)
     proxy = Proxy(lambda *_: upstream, [recorder, calls], upstreams=[upstream], tls=options.tls)
     shown = Exposition(calls, recorder.totals, lambda: recorder.waiting, lambda: recorder.healthy)
-    end_metrics = shown.serve(options.metrics) if options.metrics else None
+    end_metrics = serve_metrics(shown, options.metrics) if options.metrics else None
     try:
         recovered = await recorder.start()
         port = await proxy.start(options.listen)

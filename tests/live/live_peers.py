@@ -10,13 +10,16 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from harness.wire import MODEL_INFER, SERVICE
 from harness.wire.messages import request_bytes, response_bytes, tensors_from_request
@@ -194,6 +197,24 @@ class Client:
 
     def close(self):
         self._channel.close()
+
+
+def free_address():
+    """An address nobody listens on, to be told to a process."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def metrics_of(address):
+    """(name, labels' values) → value, as Prometheus reads them."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in families
+            for sample in family.samples
+        }
 
 
 def events(out):

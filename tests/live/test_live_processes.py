@@ -7,8 +7,9 @@ import time
 import grpc
 import numpy as np
 import pytest
-from live_peers import Client, canary, child, decided, events, model
+from live_peers import Client, canary, child, decided, events, free_address, metrics_of, model
 
+from harness.wire import MODEL_INFER
 from harness.wire.canary_judge import OBSERVE, WATCH, bytes_from_watch, standing_from_bytes
 
 POLICY = """
@@ -57,7 +58,8 @@ def test_a_worse_candidate_is_rolled_back_through_a_kill_and_the_next_request_is
             first = {f"user-{i}": client.ask(f"user-{i}")[1] for i in range(40)}
             assert client.ask("")[0] == "OK"  # names no unit: the baseline
             proxy.stop(signal.SIGKILL)
-        with canary(policy, out, baseline, candidate) as (proxy, address):
+        shown = free_address()
+        with canary(policy, out, baseline, candidate, "--metrics", shown) as (proxy, address):
             client = Client(address, tag="later-")
             high = [user for user, answer in first.items() if answer and _score(answer) > 0.475]
             assert high  # the candidate's, by their scores
@@ -65,7 +67,15 @@ def test_a_worse_candidate_is_rolled_back_through_a_kill_and_the_next_request_is
             client.ask_until(lambda: decided(out))
             for _ in range(20):
                 assert _score(client.ask()[1]) < 0.475
+            seen = metrics_of(shown)
             code, shown, _ = proxy.stop()
+        last = decided(out)
+        assert seen["harness_canary_decision", "ROLLBACK"] == 1
+        assert seen["harness_canary_share",] == 0
+        for i, arm in enumerate(("baseline", "candidate")):
+            assert seen["harness_canary_requests_total", arm] == last["arms"][i] > 0
+        assert seen["harness_canary_units_judged",] == last["n_closed"]
+        assert seen["harness_requests_total", "OK", MODEL_INFER] == client.sent
         assert (code, shown.split(":")[0]) == (1, "ROLLBACK")
     said = events(out)
     assert said[0]["event"] == "start"

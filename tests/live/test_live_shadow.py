@@ -8,7 +8,7 @@ import time
 import grpc
 import numpy as np
 import pytest
-from live_peers import decided, model, shadow
+from live_peers import decided, free_address, metrics_of, model, shadow
 
 from harness.store.traffic import TrafficSource
 from harness.wire import MODEL_INFER
@@ -162,7 +162,11 @@ def test_a_mirror_that_was_stopped_holds_up_the_end_for_ten_seconds_and_what_it_
 ):
     import psutil
 
-    with shadow(tmp_path / "out", baseline, baseline, "--json") as (process, address):
+    shown = free_address()
+    with shadow(tmp_path / "out", baseline, baseline, "--json", "--metrics", shown) as (
+        process, address,
+    ):  # fmt: skip
+        before = metrics_of(shown)
         ask(address, requests(40))
         report = tmp_path / "out" / "mirror.json"
         until = time.perf_counter() + 20
@@ -173,6 +177,7 @@ def test_a_mirror_that_was_stopped_holds_up_the_end_for_ten_seconds_and_what_it_
         (mirror,) = psutil.Process(process.process.pid).children()
         mirror.send_signal(signal.SIGSTOP)
         ask(address, requests(30, seed=1))
+        seen = metrics_of(shown)
         start = time.perf_counter()
         code, out, err = process.stop()
         took = time.perf_counter() - start
@@ -181,6 +186,11 @@ def test_a_mirror_that_was_stopped_holds_up_the_end_for_ten_seconds_and_what_it_
     assert (code, result["killed"], result["compared"]) == (4, True, 40)
     assert (result["mirrored"], result["lost"]) == (70, 30)
     assert "Traceback" not in err
+    assert ("harness_shadow_compared_total",) not in before  # nothing known is no zero
+    assert seen["harness_shadow_compared_total",] == 40
+    assert seen["harness_shadow_mirrored_total",] == 70
+    assert seen["harness_shadow_not_mirrored_total", "queue_full"] == 0
+    assert seen["harness_requests_total", "OK", MODEL_INFER] == 70
 
 
 @pytest.mark.long
