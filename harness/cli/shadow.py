@@ -65,6 +65,8 @@ from harness.cli.tls import client_tls, server_tls, tls_options
               help="Larger requests are not mirrored; a larger answer of the candidate is a failure.")  # fmt: skip
 @click.option("--keep", default="1GiB", show_default=True, callback=size,
               help="Room for disagreements, each with both answers; further ones are counted.")  # fmt: skip
+@click.option("--redact", type=click.Path(path_type=Path), callback=existing,
+              help="Rules (YAML): what is dropped, hashed or rounded before a disagreement is written.")  # fmt: skip
 @click.option("--metrics", metavar="HOST:PORT", default="", callback=address,
               help="Serve Prometheus metrics there.")  # fmt: skip
 @tls_options
@@ -72,7 +74,7 @@ from harness.cli.tls import client_tls, server_tls, tls_options
 def command(
     listen: str, baseline: str, candidate: str, candidate_id: str, model: str, policy: Path | None, out: Path,
     sample: float, seed: int, concurrency: int, deadline: float, queue_bytes: int,
-    max_message: int, keep: int, metrics: str, as_json: bool,
+    max_message: int, keep: int, redact: Path | None, metrics: str, as_json: bool,
     **tls: Any,  # noqa: ANN401 - read by name in cli.tls
 ) -> int:  # fmt: skip
     """Serve the baseline to production and show a share of its requests to the candidate.
@@ -86,12 +88,15 @@ def command(
     usage; with one 0 PROMOTE, 1 ROLLBACK, 2 usage, 3 HOLD or no verdict yet; 4 the shadow itself failed.
     """
     from harness.live.shadow import ShadowOptions, serve_shadow
+    from harness.pipeline.redaction import read_redaction
 
+    found = None if redact is None else read_redaction(redact)
     options = ShadowOptions(
         listen=listen, baseline=baseline, candidate=candidate, candidate_id=candidate_id,
         policy=policy, out=out, sample=sample, seed=seed, concurrency=concurrency,
         deadline_s=deadline, queue_bytes=queue_bytes, message_bytes=max_message, keep_bytes=keep,
-        model=model, metrics=metrics, tls=server_tls(tls), upstream_tls=client_tls(tls),
+        model=model, metrics=metrics, rules=found.rules if found else (), key=found.key if found else b"",
+        tls=server_tls(tls), upstream_tls=client_tls(tls),
     )  # fmt: skip
     result = serve_shadow(options, lambda line: click.echo(line, err=True))
     click.echo(result.to_json() if as_json else result.to_text())

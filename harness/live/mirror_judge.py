@@ -22,6 +22,7 @@ from harness.live.policy import read_live_policy
 from harness.live.steady_clock import SteadyClock
 from harness.live.unit_key import unit_of
 from harness.live.values import other_outputs
+from harness.record.redaction import Redaction
 
 _HELD_TURNS = 20
 """First answers wait for so many turns at most until scales are fixed."""
@@ -124,6 +125,7 @@ class MirrorJudge:
         candidate: str,
         keep_bytes: int,
         deadline_s: float,
+        redaction: Redaction,
     ) -> MirrorJudge:
         """Makes the folder, or continues what is in it.
 
@@ -142,7 +144,8 @@ class MirrorJudge:
         patience_s = max(live.patience_s, deadline_s + _MARGIN_S)
         unsplit = replace(live, steps=(0.0,), patience_s=patience_s)
         folder, canary = CanaryFolder.start(out, unsplit, identity, text)
-        return cls(live, canary, folder, Disagreements(out, keep_bytes), decides=policy is not None)
+        kept = Disagreements(out, keep_bytes, redaction)
+        return cls(live, canary, folder, kept, decides=policy is not None)
 
     def arrived(self, call: Call) -> int | None:
         """Takes a request in; its number, or None where it is compared and not judged."""

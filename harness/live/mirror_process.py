@@ -26,10 +26,12 @@ import grpc.aio
 from harness.core.calls import Call
 from harness.core.errors import HarnessError
 from harness.core.jsonable import jsonable
+from harness.core.recording import RedactionRule
 from harness.live.diffing import Mirrored
 from harness.live.layouts import Answered
 from harness.live.mirror_judge import MirrorJudge, MirrorReport
 from harness.record.frames import FrameReader
+from harness.record.redaction import Redaction, rules_from_json
 from harness.record.tls import ClientTls
 from harness.record.upstream import Upstream
 from harness.store.files import write_atomically
@@ -71,6 +73,10 @@ class MirrorOptions:
     """Between two looks."""
     tls: dict[str, str | None] | None
     """Towards the candidate: `record.tls.ClientTls`; None = plain text."""
+    rules: tuple[RedactionRule, ...]
+    """Of what is kept."""
+    key: str
+    """Of their hashes, in hexadecimal digits."""
 
     def to_json(self) -> str:
         """As the process reads it."""
@@ -199,7 +205,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(_NICE)
-    options = MirrorOptions(**json.loads(sys.stdin.read()))
+    told = json.loads(sys.stdin.read())
+    options = MirrorOptions(**{**told, "rules": rules_from_json(told["rules"])})
     with socket.socket(fileno=int(sys.argv[1])) as calls:
         calls.setblocking(False)
         try:
@@ -208,6 +215,7 @@ def main() -> int:
                 seed=options.seed, baseline=options.baseline,
                 candidate=f"{options.candidate} {options.candidate_id}".strip(),
                 keep_bytes=options.keep_bytes, deadline_s=options.deadline_s,
+                redaction=Redaction(options.rules, bytes.fromhex(options.key)),
             )  # fmt: skip
         except (HarnessError, OSError) as error:
             _say(calls, error=str(error))

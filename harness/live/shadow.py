@@ -17,6 +17,7 @@ from typing import Any
 from harness.core.calls import Call, Tap
 from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
+from harness.core.recording import RedactionRule
 from harness.live.metrics import ShadowExposition
 from harness.live.mirror_process import REPORT, MirrorOptions
 from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
@@ -82,6 +83,10 @@ class ShadowOptions:
     """Larger requests are not mirrored; a larger answer of the candidate is a failure."""
     keep_bytes: int = 1 << 30
     """Of disagreements."""
+    rules: tuple[RedactionRule, ...] = ()
+    """Redaction of what is kept."""
+    key: bytes = b""
+    """Of the redaction's hashes."""
     metrics: str = ""
     """host:port of Prometheus metrics; "" = none."""
     look_s: float = 0.5
@@ -272,4 +277,5 @@ def _for_process(options: ShadowOptions) -> str:
         seed=str(options.seed), concurrency=options.concurrency, deadline_s=options.deadline_s,
         answer_bytes=options.message_bytes, keep_bytes=options.keep_bytes, look_s=options.look_s,
         tls=None if options.upstream_tls is None else jsonable(options.upstream_tls),
+        rules=options.rules, key=options.key.hex(),
     ).to_json()  # fmt: skip

@@ -8,9 +8,9 @@ their own type, others text.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,16 @@ from harness.wire.editing import TensorEdit, TextEdit, edited_request, edited_re
 
 _HASH_BYTES = 16
 _Value = TypeVar("_Value", str, Array)
+
+
+def rules_from_json(found: Sequence[Mapping[str, Any]]) -> tuple[RedactionRule, ...]:
+    """Rules as a process beside the proxy is told them."""
+    return tuple(
+        RedactionRule(
+            where=Redacted(r["where"]), name=r["name"], action=Redact(r["action"]), step=r["step"]
+        )
+        for r in found
+    )
 
 
 class Redaction:

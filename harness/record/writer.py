@@ -26,14 +26,12 @@ from harness.core.recording import (
     AFTER_HANDING,
     SHARE_UNIT,
     Recorded,
-    Redact,
-    Redacted,
     RedactionRule,
 )
 from harness.core.traffic import Exchange
 from harness.record.exchanges import ExchangeMaker
 from harness.record.frames import FrameReader
-from harness.record.redaction import Redaction
+from harness.record.redaction import Redaction, rules_from_json
 from harness.record.spooling import LOG, Spooler
 from harness.store.counts import ENDING as COUNTS
 from harness.store.counts import Counts
@@ -84,12 +82,7 @@ class WriterOptions:
 def options_from_json(text: str) -> WriterOptions:
     """Reads what `to_json` wrote."""
     found: dict[str, Any] = json.loads(text)
-    rules = tuple(
-        RedactionRule(
-            where=Redacted(r["where"]), name=r["name"], action=Redact(r["action"]), step=r["step"]
-        )
-        for r in found["rules"]
-    )
+    rules = rules_from_json(found["rules"])
     return WriterOptions(**{**found, "context": tuple(found["context"]), "rules": rules})
 
 

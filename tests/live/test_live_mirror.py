@@ -8,6 +8,7 @@ import pytest
 
 from harness.core.calls import Call
 from harness.core.errors import UsageError
+from harness.core.recording import Redact, Redacted, RedactionRule
 from harness.decide.policy import live_from_yaml
 from harness.live.diffing import LiveDiff, Mirrored
 from harness.live.disagreements import Disagreements
@@ -16,10 +17,17 @@ from harness.live.mirror_judge import MirrorJudge
 from harness.live.paired_values import paired_values
 from harness.live.shadow import Mirror
 from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
+from harness.record.redaction import Redaction
 from harness.record.sampling import Sampler
+from harness.store.traffic import TrafficSource
 from harness.wire import MODEL_INFER
 from harness.wire.gen import open_inference_pb2
-from harness.wire.messages import request_bytes, response_bytes
+from harness.wire.messages import (
+    request_bytes,
+    response_bytes,
+    tensors_from_request,
+    tensors_from_response,
+)
 
 POLICY = """
 version: 1
@@ -35,6 +43,7 @@ live:
     - {name: nan, metric: nan_rate, kind: paired, margin: 0.05}
 """
 LIVE = live_from_yaml(POLICY, "p")
+PLAIN = Redaction((), b"")
 
 
 def answer(*scores, name="p"):
@@ -193,14 +202,42 @@ def test_the_sample_is_seeded():
 
 def test_room_for_disagreements_is_bounded_over_restarts(tmp_path):
     rows = mirrored([(answer(0.4), answer(0.6))] * 100)
-    kept = Disagreements(tmp_path, 30_000)
+    kept = Disagreements(tmp_path, 30_000, PLAIN)
     kept.add(rows)
     kept.publish()
     assert 0 < kept.kept < 30
     assert kept.kept + kept.not_kept == 100
-    again = Disagreements(tmp_path, sum(f.stat().st_size for f in tmp_path.rglob("*.parquet")))
+    again = Disagreements(
+        tmp_path, sum(f.stat().st_size for f in tmp_path.rglob("*.parquet")), PLAIN
+    )
     again.add(rows[:1])
     assert (again.kept, again.not_kept) == (0, 1)
+
+
+RULES = (
+    RedactionRule(where=Redacted.INPUT, name="x", action=Redact.ROUND, step=10.0),
+    RedactionRule(where=Redacted.OUTPUT, name="p", action=Redact.ROUND, step=0.5),
+    RedactionRule(where=Redacted.METADATA, name="x-user", action=Redact.HASH),
+)
+
+
+def test_disagreements_are_redacted_before_they_are_written_and_credentials_never_are(tmp_path):
+    kept = Disagreements(tmp_path, 1 << 20, Redaction(RULES, b"k" * 32))
+    (one,) = mirrored([(answer(0.4), answer(0.6))])
+    secret = (("x-user", "anna"), ("authorization", "Bearer t0ken"), ("x-kept", "yes"))
+    kept.add([replace(one, call=replace(one.call, metadata=secret))])
+    noise = replace(one, candidate=Answered(b"noise\xff", 0, 0.1))
+    kept.add([noise])  # a rule cannot be applied to it
+    kept.publish()
+    assert (kept.kept, kept.not_kept) == (1, 1)
+    for arm, score in (("baseline", 0.5), ("candidate", 0.5)):
+        (found,) = TrafficSource.open([tmp_path / "disagreements" / arm]).exchanges()
+        assert tensors_from_response(found.response)["p"].tolist() == [[score]]
+        assert tensors_from_request(found.request)["x"].tolist() == [[0.0, 0.0]]
+        assert set(found.metadata) == {"x-user", "x-kept"}
+        assert "anna" not in found.metadata["x-user"]
+    content = b"".join(f.read_bytes() for f in tmp_path.rglob("*.parquet"))
+    assert b"t0ken" not in content
 
 
 def start(tmp_path, text, **changes):
@@ -212,6 +249,7 @@ def start(tmp_path, text, **changes):
         "candidate": "c",
         "keep_bytes": 1000,
         "deadline_s": 1.0,
+        "redaction": PLAIN,
     }
     return MirrorJudge.start(tmp_path / "out", policy, **{**options, **changes})
 

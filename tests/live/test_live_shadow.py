@@ -61,7 +61,7 @@ def baseline():
 
 
 def test_equal_versions_are_equal_and_another_one_is_different_by_the_requests_that_differ(
-    tmp_path, baseline
+    tmp_path, baseline, monkeypatch
 ):
     asked = requests(300)
     rng = np.random.default_rng(0)
@@ -71,7 +71,15 @@ def test_equal_versions_are_equal_and_another_one_is_different_by_the_requests_t
             ("same", baseline, 0, 0),
             ("moved", candidate, 1, moved.sum()),
         ):
-            with shadow(tmp_path / name, baseline, upstream, "--json") as (process, address):
+            rules = tmp_path / "rules.yaml"
+            rules.write_text(
+                "version: 1\nkey: {env: SHADOW_KEY}\nrules:\n  - {metadata: x-user, action: hash}\n"
+            )
+            monkeypatch.setenv("SHADOW_KEY", "k" * 32)
+            with shadow(tmp_path / name, baseline, upstream, "--json", "--redact", rules) as (
+                process,
+                address,
+            ):
                 ask(address, asked)
                 found, result = ended(process)
             assert (found, result["mirrored"], result["compared"], result["differ"]) == (
@@ -86,6 +94,7 @@ def test_equal_versions_are_equal_and_another_one_is_different_by_the_requests_t
         kept = list(TrafficSource.open([tmp_path / "moved" / "disagreements" / arm]).exchanges())
         arms[arm] = {e.request_id: e for e in kept}
         assert {e.request for e in kept} == {asked[i] for i in np.flatnonzero(moved)}
+        assert not any(e.metadata["x-user"].startswith("u") for e in kept)
     assert all(
         arms["baseline"][i].response != arms["candidate"][i].response for i in arms["baseline"]
     )
