@@ -47,6 +47,8 @@ More:
               help="Requests on which every tensor of both graphs is compared, those that differ first; 0 = none.")  # fmt: skip
 @click.option("--memory", default="256MiB", show_default=True, metavar="SIZE", callback=size,
               help="What the tensors of 64 of them may take; larger nets are compared by sketches first.")  # fmt: skip
+@click.option("--graph-deadline", type=click.FloatRange(min=1), default=300, show_default=True, metavar="SECONDS",
+              help="Time that comparing them may take; after it the graphs are said not to be compared.")  # fmt: skip
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), callback=writable,
               help="Write a page that draws the graph about the divergence.")  # fmt: skip
 @allow_lower_isolation_option
@@ -62,6 +64,7 @@ def command(
     mapping: tuple[str, ...],
     graph_requests: int,
     memory: int,
+    graph_deadline: float,
     html: Path | None,
     allow_lower_isolation: bool,
     registry: str | None,
@@ -81,7 +84,10 @@ def command(
     with ProgressBar(quiet=quiet or as_json) as progress:
         result = compare_models(
             old, new, inputs=inputs, limit=limit, mapping=mapping,
-            looked_into=GraphPolicy(requests=graph_requests, memory_bytes=memory), registry_uri=registry,
+            looked_into=GraphPolicy(
+                requests=graph_requests, memory_bytes=memory, deadline_s=graph_deadline
+            ),
+            registry_uri=registry,
             cache_dir=cache, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip
     if html is not None:

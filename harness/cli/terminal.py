@@ -76,6 +76,8 @@ class ProgressBar:
         now = time.perf_counter()
         if event.stage != self._stage:
             self._stage, self._since, self._said = event.stage, now, now
+            if event.note:
+                click.echo(f"{event.stage}: {event.note}", err=True)
             return
         if now - self._said >= _LOG_EVERY_S and event.done:
             self._said = now

@@ -341,6 +341,8 @@ class GraphPolicy:
     """What the values of one batch of one version may take."""
     when: When = When.DIFFERS
     """When it is done."""
+    deadline_s: float = 300.0
+    """Time that it may take in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

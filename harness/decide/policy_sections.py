@@ -163,7 +163,7 @@ def read_latency(section: Section) -> LatencyPolicy:
 
 def read_graph(section: Section) -> GraphPolicy:
     """How the graphs are searched for the first place where they part."""
-    section.only(("requests", "memory", "when"))
+    section.only(("requests", "memory", "when", "deadline"))
     default = GraphPolicy()
     return GraphPolicy(
         requests=section.maybe(
@@ -171,4 +171,5 @@ def read_graph(section: Section) -> GraphPolicy:
         ),
         memory_bytes=section.maybe("memory", section.size_bytes, default.memory_bytes),
         when=section.maybe("when", lambda key: section.choice(key, When), default.when),
+        deadline_s=section.maybe("deadline", section.seconds, default.deadline_s),
     )

@@ -192,6 +192,12 @@ class Regions:
             cause=Cause.NONDETERMINISTIC if noisy else _cause(changes),
         )
 
+    def inside(self, tensor: str) -> tuple[str, ...]:
+        """What the baseline computes between a frontier tensor and the last equal ones, in topological order."""
+        nodes, ends = self._between(0, tensor)
+        known = {tensor, *ends}
+        return tuple(n for node in nodes for n in node.outputs if n and n not in known)
+
     def _farther_changes(self, tensor: str, theirs: str) -> tuple[Change, ...]:
         """What differs before equal tensors that are not the same computation on both sides.
 

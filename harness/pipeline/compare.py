@@ -95,6 +95,7 @@ def compare_models(
         pinned = [pin(r, folder / "models", registry_uri=registry_uri) for r in (old, new)]
         weaker = allow_lower_isolation
         pythons = [runtime.python for runtime in runtimes(pinned, listener)]
+        listener(Progress(stage="load", done=0, total=0, note="loading both versions"))
         seen = look_at(pinned, LIMITS, folder / "probes", pythons, allow_weaker=weaker)
         old_seen, new_seen = (
             _loaded(m, role, s) for m, role, s in zip(pinned, ("old", "new"), seen, strict=True)
@@ -251,7 +252,7 @@ def _with_graph(
         look = look_into(
             setup.recipes, setup.match, setup.mapping,
             batches_of(setup.window, chosen.positions(), singly=singly),
-            declared=setup.declared, memory_bytes=setup.looked_into.memory_bytes, heard=_heard(listener, "graph"),
+            declared=setup.declared, policy=setup.looked_into, listener=listener,
         )  # fmt: skip
     differ = bool(result.intermediates["compared"]["output_mismatches"])
     return replace(

@@ -26,7 +26,7 @@ from harness.pipeline.graph_pass import (
 )
 from harness.pipeline.opening import LegRecipe
 from harness.pipeline.prepare import Prepared
-from harness.pipeline.progress import Listener, Progress
+from harness.pipeline.progress import Listener
 from harness.pipeline.runtimes import same_bytes
 from harness.store.windows import SealedWindow
 
@@ -76,8 +76,8 @@ def with_graph(
             prepared.policy.mapping,
             batches_of(window, _chosen(prepared), singly=singly),
             declared=declared,
-            memory_bytes=prepared.policy.graph.memory_bytes,
-            heard=lambda done, total: listener(Progress(stage="graph", done=done, total=total)),
+            policy=prepared.policy.graph,
+            listener=listener,
         )
     # What nobody asked for is said in the section itself; what was asked for and failed, everywhere.
     unseen = () if why else look.not_compared()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,27 @@ class GraphPassError(Exception):
     """A version cannot be traced; the message says why."""
 
 
+class TimeLimit:
+    """How long the whole look may take; every single step has a deadline of its own.
+
+    Args:
+      limit_s: from now on.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._until = time.perf_counter() + limit_s
+
+    def check(self) -> None:
+        """Raises GraphPassError when the time is over."""
+        if time.perf_counter() > self._until:
+            msg = (
+                f"it took more than {self._limit_s:g} s (allow more: `graph: {{deadline: ...}}` in a policy, "
+                "`--graph-deadline` of compare)"
+            )
+            raise GraphPassError(msg)
+
+
 class Laid:
     """A version whose branches are laid open as a first batch takes them.
 
@@ -114,28 +136,33 @@ class Laid:
       version: the model.
       first: a batch that it answers.
       scratch: folder for copies.
+      limit: asked before each copy and each process.
+      most: of a graph that computes more tensors than so many, `everything` returns none.
 
     Raises:
-      GraphPassError: it cannot be opened or run.
+      GraphPassError: it cannot be opened or run, or the time is over.
     """
 
-    def __init__(self, version: Version, first: RequestBatch, scratch: Path) -> None:
+    def __init__(
+        self, version: Version, first: RequestBatch, scratch: Path, *, limit: TimeLimit, most: int
+    ) -> None:
         self.version = version
+        self._limit = limit
         self._scratch = scratch
         self._copies = 0
         self.taken: dict[str, bool] = {}
         """First output of an If → the condition that the first batch gave it."""
         self._conditions: dict[str, str] = {}
-        probe = self.copy(Edit())
+        probe = self.copy(Edit(most=most))
         for _ in range(_MOST_ROUNDS):
             if not probe.branches:
                 break
             self._conditions |= dict(probe.branches)
             values = self._values_of({c for _, c in probe.branches}, first)
             self.taken |= {output: values[condition] for output, condition in probe.branches}
-            probe = self.copy(Edit())
+            probe = self.copy(Edit(most=most))
         self.everything = probe
-        """A copy that returns every tensor; to be used by who needs it, as each copy costs a process."""
+        """A copy that returns every tensor, unless they are withheld; to be used by who needs it, as each copy costs a process."""
         self.graph = probe.graph
         """With branches laid open."""
         self.closed = probe.closed
@@ -145,8 +172,9 @@ class Laid:
         """A copy with the branches that were taken.
 
         Raises:
-          GraphPassError: it cannot be made.
+          GraphPassError: it cannot be made, or the time is over.
         """
+        self._limit.check()
         self._copies += 1
         out = self._scratch / f"{self.version.role}-{self._copies}.onnx"
         wanted = Edit(
@@ -154,6 +182,7 @@ class Laid:
             patched=wanted.patched,
             tensors=wanted.tensors,
             sketch=wanted.sketch,
+            most=wanted.most,
         )
         version = self.version
         made = version.opener.edited(version, wanted, out)
@@ -166,8 +195,9 @@ class Laid:
         """A process that runs a copy.
 
         Raises:
-          GraphPassError: the copy does not load.
+          GraphPassError: the copy does not load, or the time is over.
         """
+        self._limit.check()
         version = self.version
         tracer = version.opener.started(version, copy)
         if isinstance(tracer, LoadFailure):

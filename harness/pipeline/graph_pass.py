@@ -7,7 +7,7 @@ the answer stays what outputs and features make it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from harness.diff.signature import SignatureMatch
 from harness.pipeline.graph_opening import GraphPassError, Version
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
 from harness.pipeline.opening import LegRecipe
+from harness.pipeline.progress import Listener, Progress
 from harness.store.windows import SealedWindow
 
 BATCH = 64
@@ -113,8 +114,8 @@ def look_into(
     batches: Sequence[RequestBatch],
     *,
     declared: Sequence[tuple[str, str]],
-    memory_bytes: int,
-    heard: Callable[[int, int], None],
+    policy: GraphPolicy,
+    listener: Listener,
 ) -> GraphLook:
     """Compares every tensor of two versions; says why where that cannot be done.
 
@@ -124,8 +125,8 @@ def look_into(
       mapping: names that differ.
       batches: requests that both answer.
       declared: (baseline's, candidate's) features, as they are compared elsewhere.
-      memory_bytes: what the values of one batch of one version may take.
-      heard: progress, in batches.
+      policy: memory and time that it may take.
+      listener: hears progress, in batches.
     """
     batches = [batch for batch in batches if batch.rows.sum()]
     if not batches:
@@ -137,8 +138,14 @@ def look_into(
         match=match,
         mapped=mapping.tensors,
         declared=tuple(declared),
-        memory_bytes=memory_bytes,
+        memory_bytes=policy.memory_bytes,
+        deadline_s=policy.deadline_s,
     )
+
+    def heard(done: int, total: int) -> None:
+        listener(Progress(stage="graph", done=done, total=total))
+
+    listener(Progress(stage="graph", done=0, total=len(batches), note="opening both graphs"))
     try:
         with tempfile.TemporaryDirectory(prefix="harness-graph-") as scratch:
             return GraphLook(report=trace_graphs(wanted, batches, Path(scratch), heard))

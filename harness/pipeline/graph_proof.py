@@ -62,18 +62,19 @@ class Closer:
         self._ours: list[Values] = []
         self._theirs: list[Values] = []
 
-    def whole(self, pairs: Mapping[str, str]) -> dict[str, TensorTrace]:
+    def whole(self, pairs: Mapping[str, str], floor: float) -> dict[str, TensorTrace]:
         """Compares tensors by their whole values.
 
         Args:
           pairs: baseline's tensor → candidate's.
+          floor: of tensors that were not compared before.
         """
         found = {
             name: TensorTrace(
-                fine=name not in self._laid[0].graph.coarse, floor=self._traces[name].floor
+                fine=name not in self._laid[0].graph.coarse,
+                floor=self._traces[name].floor if name in self._traces else floor,
             )
             for name in pairs
-            if name in self._traces
         }
         ours = self._run(0, list(found))
         theirs = self._run(1, [pairs[name] for name in found])

@@ -30,19 +30,28 @@ from harness.diff.graph_report import (
 from harness.diff.matching import match_graphs
 from harness.diff.signature import SignatureMatch
 from harness.diff.whole import TensorTrace, fingerprint
+from harness.pipeline.graph_choice import (
+    LEAST_ABOUT,
+    MOST_ABOUT,
+    MOST_SKETCHED,
+    MOST_WHOLE,
+    chosen,
+    evenly,
+)
 from harness.pipeline.graph_opening import (
     GraphPassError,
     Laid,
+    TimeLimit,
     Version,
     bytes_of,
     halves,
     joined,
 )
 from harness.pipeline.graph_proof import Closer
-from harness.sandbox.tracing import Edit, Traced
+from harness.sandbox.tracing import Edit, Edited, Traced
 
 _MOST_LOOKS = 4
-"""Times that whole values may move a frontier that sketches showed."""
+"""Times that whole values may move a frontier that sketches, or some of the tensors, showed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,12 @@ class GraphPass:
     """Features that both versions declare: baseline's name, candidate's name."""
     memory_bytes: int = GraphPolicy().memory_bytes
     """What the values of one batch of one version may take."""
+    deadline_s: float = GraphPolicy().deadline_s
+    """Time that it may take in all."""
+    most_whole: int = MOST_WHOLE
+    """Tensors that a copy returns whole; of larger graphs a choice is looked at."""
+    most_sketched: int = MOST_SKETCHED
+    """Tensors that a copy returns by sketches."""
 
 
 def trace_graphs(
@@ -76,14 +91,18 @@ def trace_graphs(
       heard: progress, in batches.
 
     Raises:
-      GraphPassError: a version cannot be opened, or no batch could be traced on both sides.
+      GraphPassError: a version cannot be opened, no batch could be traced on both sides, or the time is over.
     """
-    first = batches[0]
-    old, new = (Laid(v, first, scratch) for v in (wanted.baseline, wanted.candidate))
+    first, limit = batches[0], TimeLimit(wanted.deadline_s)
+    old, new = (
+        Laid(v, first, scratch, limit=limit, most=wanted.most_whole)
+        for v in (wanted.baseline, wanted.candidate)
+    )
     tracing = _Tracing(wanted, old, new)
     with ExitStack() as stack:
         tracing.open(stack, first)
         for done, batch in enumerate(batches):
+            limit.check()
             tracing.batch(batch)
             heard(done + 1, len(batches))
         return tracing.report()
@@ -115,7 +134,10 @@ class _Tracing:
     def open(self, stack: ExitStack, first: RequestBatch) -> None:
         """Makes the copies and starts their processes; sketches when whole values take too much."""
         self._sketch = False
+        self._chosen: dict[str, str] | None = None
         copies = [laid.everything for laid in self._laid]
+        if any(copy.withheld for copy in copies):
+            copies = self._copies_of_some(self._wanted.most_whole)
         tracers = [
             stack.enter_context(laid.tracer(c)) for laid, c in zip(self._laid, copies, strict=True)
         ]
@@ -125,9 +147,10 @@ class _Tracing:
             for t, v in zip(tracers, self._versions, strict=True)
         ]
         rows = max(1, int(one.rows.sum()))
-        if max(sizes) / rows * int(first.rows.sum()) > self._wanted.memory_bytes:
+        self._batch_bytes = max(sizes) / rows * int(first.rows.sum())
+        if self._batch_bytes > self._wanted.memory_bytes:
             self._sketch = True
-            copies = [laid.copy(Edit(sketch=True)) for laid in self._laid]
+            copies = self._copies_of_some(self._wanted.most_sketched, sketch=True)
             for tracer in tracers:
                 tracer.close()
             tracers = [
@@ -140,6 +163,24 @@ class _Tracing:
             f"{version.role} tensor {name}: {why}"
             for version, copy in zip(self._versions, copies, strict=True)
             for name, why in copy.skipped
+        ]
+
+    def _copies_of_some(self, most: int, *, sketch: bool = False) -> list[Edited]:
+        """Copies that return every tensor, where they are no more than this; else those that are chosen."""
+        graphs = (self._old.graph, self._new.graph)
+        if max(len(graph.computed()) for graph in graphs) <= most:
+            return [laid.copy(Edit(sketch=sketch)) for laid in self._laid]
+        self._chosen = chosen(self._match, graphs, most)
+        sides = (list(self._chosen), list(self._chosen.values()))
+        return [
+            # Whether a batch takes the branches that are laid open is always looked at.
+            laid.copy(Edit(tensors=tuple(dict.fromkeys([*names, *computed])), sketch=sketch))
+            for laid, names, computed in zip(
+                self._laid,
+                sides,
+                ([c for c in laid.conditions() if laid.graph.producer(c)] for laid in self._laid),
+                strict=True,
+            )
         ]
 
     @property
@@ -218,10 +259,6 @@ class _Tracing:
                 why = self._failures[0]
             msg = f"no request could be traced in both versions: {why}"
             raise GraphPassError(msg)
-        regions = Regions(
-            self._old.graph, self._new.graph, self._match,
-            inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
-        )  # fmt: skip
         random = self._random()
         divergent = {
             name for name, trace in self._traces.items() if trace.differs and name not in random
@@ -229,9 +266,11 @@ class _Tracing:
         closer = Closer(
             laid=self._laid, used=self._used, traces=self._traces,
             outputs=[pair for pair in self._wanted.match.outputs if pair[0] in divergent],
-            running=() if self._sketch else list(zip(self._copies, self._tracers, strict=False)),
+            running=()
+            if self._sketch or self._chosen is not None
+            else list(zip(self._copies, self._tracers, strict=False)),
         )  # fmt: skip
-        found = self._frontier(regions, divergent, closer)
+        found = self._frontier(divergent, closer)
         closer.look(found)
         firsts = tuple(closer.first(d) for d in found)
         together = closer.together()
@@ -253,27 +292,43 @@ class _Tracing:
             not_compared=(*self._not_compared(), *closer.problems),
         )
 
-    def _frontier(self, regions: Regions, divergent: set[str], closer: Closer) -> list[Divergence]:
-        """The first places to part; where only sketches are known, whole values about them decide."""
+    def _frontier(self, divergent: set[str], closer: Closer) -> list[Divergence]:
+        """The first places to part; where only sketches or some tensors are known, values about them decide."""
         found: list[Divergence] = []
-        reshaped = {name for name, trace in self._traces.items() if trace.reshaped}
-        for _ in range(_MOST_LOOKS):
+        asked: set[str] = set()
+        for _ in range(_MOST_LOOKS + 1):
+            regions = Regions(
+                self._old.graph, self._new.graph, self._match,
+                inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
+            )  # fmt: skip
+            reshaped = {name for name, trace in self._traces.items() if trace.reshaped}
             found = [
                 regions.divergence(name, noisy=self._traces[name].noisy)
                 for name in regions.frontier(divergent, reshaped)
             ]
-            pairs = {p.baseline: p.candidate for p in self._match.pairs}
-            about = {name for d in found for name in (d.baseline, *d.last_equal) if name in pairs}
-            if not self._sketch or not about:
+            about = self._about(found, regions) - asked
+            if not about:
                 return found
-            whole = closer.whole({name: pairs[name] for name in about})
+            asked |= about
+            partners = {p.baseline: p.candidate for p in self._match.pairs}
+            floor = max(self._traces[d.baseline].floor for d in found)
+            whole = closer.whole({name: partners[name] for name in about}, floor)
             self._traces |= whole
-            late = {name for name, trace in whole.items() if trace.differs} - divergent
-            late -= self._random().keys()
-            if not late:
-                return found
-            divergent |= late
+            divergent |= {n for n, t in whole.items() if t.differs} - self._random().keys()
         return found
+
+    def _about(self, found: Sequence[Divergence], regions: Regions) -> set[str]:
+        """Matched tensors at and before the first differences that are to be looked at whole."""
+        about: set[str] = set()
+        if self._sketch:
+            about = {name for d in found for name in (d.baseline, *d.last_equal)}
+        if self._chosen is not None and found:
+            each = max(1.0, self._batch_bytes * len(self._used) / max(len(self._traces), 1))
+            most = min(MOST_ABOUT, int(self._wanted.memory_bytes / each)) // len(found)
+            for divergence in found:
+                unknown = [n for n in regions.inside(divergence.baseline) if n not in self._traces]
+                about.update(evenly(unknown, max(most, LEAST_ABOUT)))
+        return about & {p.baseline for p in self._match.pairs}
 
     def _random(self) -> dict[str, str]:
         """Baseline's tensors that either side computes from a random operator → which one."""
@@ -287,6 +342,9 @@ class _Tracing:
         random = self._random()
         known = {*self._old.graph.inputs, *self._old.graph.observable()}
         _, copies = without_aliases(self._old.graph)
+        unseen = "was not returned by both versions"
+        if self._chosen is not None:
+            unseen = "was not looked at: the graph is large"
         states = []
         for name in self._old.graph.observable():
             pair, trace = by_name.get(name), self._traces.get(name)
@@ -300,7 +358,7 @@ class _Tracing:
                 reads=_reads(node, copies, known) if node else (),
                 tier=pair.tier.value if pair else "",
                 verdict=TensorVerdict.NOT_COMPARED,
-                why="has no partner" if pair is None else "was not returned by both versions",
+                why="has no partner" if pair is None else unseen,
             )
             if name in random:
                 state = replace(
@@ -320,6 +378,13 @@ class _Tracing:
 
     def _not_compared(self) -> tuple[str, ...]:
         said = list(self._skipped)
+        if self._chosen is not None:
+            left = len(self._match.pairs) - len(self._traces)
+            said.append(
+                f"{left:,} of {len(self._match.pairs):,} tensors inside the graphs that both versions compute:"
+                f" of large graphs {len(self._chosen):,} evenly spread ones are looked at, and those about"
+                " the first differences"
+            )
         for laid in self._laid:
             said += [
                 f"{laid.version.role} {op} → {output}: its body was not looked into, only its outputs"

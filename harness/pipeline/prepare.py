@@ -118,6 +118,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
     # Drawn now that the candidate's bytes are fixed, so that nobody could choose bytes for an order.
     seed = secrets.randbits(63)
     found = runtimes((baseline, candidate, *anchors), listener)
+    listener(Progress(stage="load", done=0, total=0, note="loading both versions"))
     seen = look_at(
         (baseline, candidate, *anchors), policy.sandbox, models / _PROBES,
         [r.python for r in found],

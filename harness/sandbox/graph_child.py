@@ -137,7 +137,8 @@ def edited_model(
     Args:
       model: changed in place.
       files: external data.
-      edit: taken, patched, tensors and sketch, as the functions of `graph_edits` take them.
+      edit: taken, patched, tensors and sketch, as the functions of `graph_edits` take them, and most:
+        of a graph that computes more than so many tensors, none is returned where all are wanted.
 
     Returns:
       The answer, the graph before anything was added to it, the new model's bytes.
@@ -154,5 +155,9 @@ def edited_model(
     }
     unknown = {"branches": graph_edits.branches(model), "closed": graph_edits.closed(model)}
     fed = graph_edits.patched(model, edit["patched"], files)
-    found = graph_edits.exposed(model, edit["tensors"], files, sketch=edit["sketch"])
-    return {"ok": True, **asdict(found), **unknown, "fed": fed}, graph, model.SerializeToString()
+    wanted, most = edit["tensors"], edit["most"]
+    computed = len(graph_edits.intermediate_names(model))
+    withheld = wanted is None and most is not None and computed > most
+    found = graph_edits.exposed(model, [] if withheld else wanted, files, sketch=edit["sketch"])
+    answer = {"ok": True, **asdict(found), **unknown, "fed": fed, "withheld": withheld}
+    return answer, graph, model.SerializeToString()

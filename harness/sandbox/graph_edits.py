@@ -98,6 +98,8 @@ def patched(model: onnx.ModelProto, tensors: Sequence[str], files: Files) -> lis
 
     computed = {o for n in model.graph.node for o in n.output if o}
     wanted = [t for t in tensors if t in computed]
+    if not wanted:
+        return []
     outputs = {v.name for v in model.graph.output}
     before = len(model.graph.output)
     model.graph.output.extend(onnx.ValueInfoProto(name=t) for t in wanted if t not in outputs)
@@ -146,6 +148,8 @@ def exposed(
         if name not in known and name not in outputs
     ]
     added = [name for name in wanted if name in known]
+    if not wanted:
+        return Exposure(exposed=[], cast=[], sketched=[], skipped=[])
     before = len(model.graph.output)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in added)
     types = output_types(model, files)

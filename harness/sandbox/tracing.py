@@ -50,6 +50,8 @@ class Edit:
     """Tensors to return; None = all."""
     sketch: bool = False
     """Return floats as sketches, `name#sketch`: smallest, largest, length and a sample."""
+    most: int | None = None
+    """Where all are wanted and the graph computes more than so many, none is returned; None = no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,8 @@ class Edited:
     """(operator, first output) of loops and the like: their bodies are not looked into."""
     fed: tuple[str, ...]
     """Tensors that callers may feed."""
+    withheld: bool
+    """The graph computes more tensors than `Edit.most`, so none is returned."""
 
     def returned(self, tensor: str) -> str:
         """Under which name the copy returns a tensor."""
@@ -109,9 +113,11 @@ def edit(
         "patched": list(wanted.patched),
         "tensors": None if wanted.tensors is None else list(wanted.tensors),
         "sketch": wanted.sketch,
+        "most": wanted.most,
     }
     try:
-        with asked_graphs(model, external, limits, edit=question) as child:
+        # No session on the model itself: whoever edits it has seen it load, and a large one takes seconds.
+        with asked_graphs(model, external, limits, edit=question, session=False) as child:
             if failure := admitted(child, limits, allow_weaker=allow_weaker):
                 return failure
             answers = []
@@ -133,6 +139,7 @@ def edit(
                 branches=pairs_from(header.get("branches")),
                 closed=pairs_from(header.get("closed")),
                 fed=texts_from(header.get("fed"), MAX_NAME),
+                withheld=header.get("withheld") is True,
             )
     except FrameError as error:
         return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")

@@ -374,8 +374,12 @@ def test_a_window_claim_has_no_calibration():
 
 
 def test_how_the_graphs_are_searched_is_read():
-    policy = policy_from_yaml(RETRAIN + "graph: {requests: 64, memory: 1MiB, when: always}\n", "p")
-    assert policy.graph == GraphPolicy(requests=64, memory_bytes=1 << 20, when=When.ALWAYS)
+    policy = policy_from_yaml(
+        RETRAIN + "graph: {requests: 64, memory: 1MiB, when: always, deadline: 2m}\n", "p"
+    )
+    assert policy.graph == GraphPolicy(
+        requests=64, memory_bytes=1 << 20, when=When.ALWAYS, deadline_s=120.0
+    )
 
 
 @pytest.mark.parametrize("graph", ["{request: 64}", "{when: sometimes}", "{memory: big}", "3"])
