@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harness.core.errors import UsageError
-from harness.core.places import ObjectPlace, Place, place_from_text
+from harness.core.places import SCHEME, ObjectPlace, Place, place_from_text
 
 
 class PlaceType(click.ParamType[Place]):
@@ -36,10 +36,20 @@ def creatable(_: click.Context, parameter: click.Parameter, value: Path | None) 
     """Checks that a folder is there or can be made, before any work is done for it."""
     if value is None:
         return None
-    above = next(p for p in (value.absolute(), *value.absolute().parents) if p.exists())
+    where = f"{parameter.opts[-1]} {value}"
+    if str(value).startswith(f"{SCHEME}:/"):
+        raise UsageError(where, "lies in an object store", "Name a folder of this machine.")
+    try:
+        above = next(p for p in (value.absolute(), *value.absolute().parents) if p.exists())
+    except OSError as error:
+        raise UsageError(
+            where, f"cannot be used: {error.strerror}", "Name another folder."
+        ) from None
+    if value.is_symlink() and above != value.absolute():
+        raise UsageError(where, "is a link that leads nowhere", "Name another folder.")
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UsageError(
-            f"{parameter.opts[-1]} {value}",
+            where,
             f"{above} is {'a folder that cannot be written to' if above.is_dir() else 'no folder'}",
             "Name another folder.",
         )
@@ -50,10 +60,17 @@ def writable(_: click.Context, parameter: click.Parameter, value: Path | None) -
     """Checks that a file can be written, before any work is done for it."""
     if value is None:
         return None
-    there = value if value.exists() else value.absolute().parent
+    where = f"{parameter.opts[-1]} {value}"
+    try:
+        there = value if value.exists() else value.absolute().parent
+        folder = value.is_dir()
+    except OSError as error:
+        raise UsageError(where, f"cannot be used: {error.strerror}", "Name another file.") from None
+    if folder:
+        raise UsageError(where, "is a folder", "Name a file in it.")
     if not there.exists() or not os.access(there, os.W_OK):
         raise UsageError(
-            f"{parameter.opts[-1]} {value}",
+            where,
             f"{there} {'cannot be written to' if there.exists() else 'does not exist'}",
             "Name a file in a folder that can be written to.",
         )
@@ -103,9 +120,18 @@ def address(_: click.Context, parameter: click.Parameter, value: str | None) -> 
 def existing(_: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401 - click's
     """Checks that each path given exists, with a remedy in the message; objects are looked for when read."""
     for path in value if isinstance(value, tuple) else (value,):
-        if not (path is None or isinstance(path, ObjectPlace) or Path(path).exists()):
+        if path is None or isinstance(path, ObjectPlace):
+            continue
+        where = f"{parameter.human_readable_name} {path}"
+        try:
+            there = Path(path).exists()
+        except OSError as error:
             raise UsageError(
-                f"{parameter.human_readable_name} {path}",
+                where, f"cannot be read: {error.strerror}", "Give access to it."
+            ) from None
+        if not there:
+            raise UsageError(
+                where,
                 "there is no such file or folder",
                 "Check the path; it is taken relative to the current folder.",
             )

@@ -11,6 +11,7 @@ import click
 
 from harness.cli.options import (
     PLACE,
+    address,
     allow_lower_isolation_option,
     as_json_option,
     creatable,
@@ -234,6 +235,7 @@ def import_command(
     "--listen",
     required=True,
     metavar="HOST:PORT",
+    callback=address,
     help="Where KServe's logger url points; port 0 = any.",
 )
 @click.option(
@@ -303,13 +305,10 @@ def sink(
     503 with the reason while events or traffic cannot be written.
     """
     from harness.core.clock import seconds_from_duration
-    from harness.core.errors import UsageError
     from harness.pipeline.imports import open_sink
     from harness.record.importers.sink import SinkOptions
 
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"--listen {listen}", "is no HOST:PORT", "Write it like 0.0.0.0:8080.")
     options = SinkOptions(
         host=host.strip("[]"), port=int(port), most_record_bytes=max_record, certificate=tls_cert or "",
         key=tls_key or "", wait_s=seconds_from_duration(wait, "--wait"),

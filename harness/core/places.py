@@ -9,6 +9,7 @@ Credentials are never part of it: what is written into manifests and reports mus
 
 from __future__ import annotations
 
+import os.path
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -110,5 +111,5 @@ def place_from_text(text: str) -> Place:
 
 
 def absolute(place: Place) -> Place:
-    """The same place, whatever the current folder is."""
-    return place.resolve() if isinstance(place, Path) else place
+    """The same place, whatever the current folder is; a link that leads in a circle stays as it is."""
+    return Path(os.path.realpath(place)) if isinstance(place, Path) else place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ from harness.record.importers.sources import SourceFile, missing_file, source_fi
 from harness.record.importers.tables import TableMapping
 from harness.resolve.pin import pin
 from harness.sandbox.answers import LoadFailure
+from harness.store.windows import is_window
 
 FORMATS = ("kserve", "sagemaker", "databricks", "mlflow", "seldon", "table")
 """What `import_traffic` reads; mlflow is databricks by its other name."""
@@ -83,7 +85,7 @@ def import_traffic(
     return run_import(
         files,
         read,
-        ImportTarget(to=absolute(to), state=state_of(to, kind, state_dir), name=kind),
+        _target(to, kind, state_dir),
         known=known,
         how=repr((columns, known, model_name, most_record_bytes)),
         wait_ns=round((_WAIT_S.get(kind, 0.0) if wait_s is None else wait_s) * 1e9),
@@ -116,14 +118,23 @@ def open_sink(
       UsageError: an unusable mapping, model, address or certificate; another import writes there.
     """
     known = _known(mapping, "kserve", model, registry_uri, weaker=allow_lower_isolation)
-    target = ImportTarget(to=absolute(to), state=state_of(to, "kserve", state_dir), name="kserve")
-    return EventSink(target, options, known)
+    return EventSink(_target(to, "kserve", state_dir), options, known)
+
+
+def _target(to: Place, kind: str, state_dir: Path | None) -> ImportTarget:
+    if is_window(to):
+        raise UsageError(
+            f"--to {to}",
+            "is a sealed window, and what is sealed does not change",
+            "Name another folder.",
+        )
+    return ImportTarget(to=absolute(to), state=state_of(to, kind, state_dir), name=kind)
 
 
 def state_of(to: Place, name: str, state_dir: Path | None = None) -> Path:
     """The local folder that remembers what was imported into a traffic folder."""
     if isinstance(to, Path):
-        return to.resolve() / ".import" / name
+        return Path(os.path.realpath(to)) / ".import" / name
     digest = hashlib.sha256(f"{to}\n{name}".encode()).hexdigest()[:16]
     return (state_dir or default_state_dir()).resolve() / "imports" / digest
 

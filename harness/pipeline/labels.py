@@ -225,7 +225,12 @@ def label_delays(
         shift=delay_shift(seconds, arrived, groups) if named else None,
     )  # fmt: skip
     if svg is not None:
-        write_whole(svg, found.to_svg().encode())
+        try:
+            write_whole(svg, found.to_svg().encode())
+        except OSError as error:
+            raise UsageError(
+                str(svg), f"cannot be written: {error.strerror}", "Make room, or name another file."
+            ) from error
     return found
 
 
@@ -260,6 +265,12 @@ def _requests(source: TrafficSource, by: str | None) -> tuple[IdIndex, Ints, Str
             where,
             f"is no column ({nearest(by, {*known, *_OF_EXCHANGES})})",
             "Name one of the traffic's.",
+        )
+    if not ids:
+        raise TrafficError(
+            ", ".join(f.name for f in source.traffic_files),
+            "no request in it",
+            "Name other traffic.",
         )
     encoded = pa.chunked_array(ids, pa.large_string()).combine_chunks().dictionary_encode()
     codes = encoded.indices.to_numpy()

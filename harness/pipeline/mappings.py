@@ -27,6 +27,7 @@ from harness.core.tensors import NUMPY_DTYPES
 from harness.decide.document import Section, read_document
 from harness.record.importers.columns import BodyMapping, TensorColumn
 from harness.record.importers.tables import ISO, STATUS_KINDS, UNITS, TableMapping, Timed
+from harness.store.places import check_readable
 
 _KEYS = ("version", "request_id", "time", "model", "model_version", "latency", "status", "inputs",
          "outputs", "request", "response", "context")  # fmt: skip
@@ -40,10 +41,13 @@ def document_of(path: Path) -> Section:
     Raises:
       UsageError: it cannot be read, is no YAML, or is of another version.
     """
+    check_readable(path)
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(str(path), f"cannot be read: {error}", "Give a YAML text file.") from None
+    if not text.strip():
+        raise UsageError(str(path), "is empty", "Start with `version: 1`.")
     section = read_document(text, str(path))
     if section.maybe("version", lambda k: section.integer(k, least=1), 0) != 1:
         raise section.error("version", "is not 1", "Start with `version: 1`.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.clock import iso
+from harness.core.errors import TrafficError
 from harness.core.jsonable import jsonable
 from harness.core.places import Place
 from harness.core.traffic import WindowInfo
@@ -96,14 +98,36 @@ def seal_traffic(
       listener: hears progress.
 
     Raises:
-      TrafficError: the traffic cannot be read, or `out` is taken.
+      TrafficError: the traffic cannot be read, nothing of it can be sealed, or `out` is taken or cannot
+        be written.
     """
 
     def heard(done: int, total: int) -> None:
         listener(Progress(stage="seal", done=done, total=total))
 
-    window = seal(TrafficSource.open(paths, selection), out, seed=SEAL_SEED, progress=heard)
-    return SealedTraffic(path=str(out), info=window.info)
+    source = TrafficSource.open(paths, selection)
+    try:
+        with seal(source, out, seed=SEAL_SEED, progress=heard) as window:
+            info = window.info
+    except OSError as error:
+        said = error.strerror or str(error).split("\n", 1)[0]
+        raise TrafficError(
+            str(out), f"the window cannot be written: {said}",
+            "Make room or give access there, or name another folder; nothing is left of this one.",
+        ) from error  # fmt: skip
+    if not info.count:
+        shutil.rmtree(out)
+        why = ", ".join(f"{count:,} {reason}" for reason, count in info.not_sealed)
+        chosen = (
+            "no exchange in it is of the model and the time asked for"
+            if selection
+            else "no exchange in it"
+        )
+        raise TrafficError(
+            ", ".join(str(p) for p in paths), f"nothing of it can be sealed: {why}" if why else chosen,
+            "Name other traffic, or another model or time.",
+        )  # fmt: skip
+    return SealedTraffic(path=str(out), info=info)
 
 
 def window_text(path: str, info: WindowInfo) -> str:

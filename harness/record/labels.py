@@ -144,10 +144,15 @@ def import_labels(
         )
         if report.quarantine:
             write_quarantine(staging, target)
+    if not report.records:
+        where = ", ".join(str(file.place) for file in files[:_EXAMPLES])
+        raise TrafficError(
+            where, "no record in it", "Name the file or folder that holds the labels."
+        )
     if not report.labels:
         raise TrafficError(
             str(target.to), f"none of the {report.records:,} records is a label"
-            + (f", e.g. {report.examples[0]}" if report.examples else ""),
+            + (f", e.g. {report.examples[0].rstrip('.')}" if report.examples else ""),
             "Check the format and the mapping.",
         )  # fmt: skip
     return report

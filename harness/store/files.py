@@ -85,7 +85,7 @@ def damage_is_a_traffic_error(name: str, kind: str) -> Iterator[None]:
         raise TrafficError(
             name,
             f"cannot be read as {kind}: {first_line}",
-            "The file is damaged or cut off; restore it or leave it out.",
+            "It is damaged, cut off or of another kind; restore it or leave it out.",
         ) from None
 
 

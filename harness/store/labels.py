@@ -301,7 +301,7 @@ def _rows(file: Place) -> Iterator[pa.Table]:
     ):
         _check_columns(file, parquet.schema_arrow)
         for batch in parquet.iter_batches(columns=list(_NEEDED), use_threads=False):
-            yield _cast(batch)
+            yield _cast(file, batch)
 
 
 def _hashed(files: Sequence[Place]) -> tuple[tuple[str, str], ...]:
@@ -359,15 +359,20 @@ def _check_columns(file: Place, schema: pa.Schema) -> None:
             )
 
 
-def _cast(batch: pa.RecordBatch) -> pa.Table:
-    return pa.table(
-        {
-            name: batch.column(name).cast(
-                pa.large_string() if name == "request_id" else SCHEMA.field(name).type
-            )
-            for name in _NEEDED
-        }
-    )
+def _cast(file: Place, batch: pa.RecordBatch) -> pa.Table:
+    columns = {}
+    for name in _NEEDED:
+        wanted = SCHEMA.field(name).type
+        found = batch.column(name)
+        try:
+            columns[name] = found.cast(pa.large_string() if name == "request_id" else wanted)
+        except pa.ArrowException:
+            raise TrafficError(
+                str(file),
+                f"column '{name}' holds {found.type} where label files hold {wanted}",
+                "Cast the column, or import the labels: see harness labels import --help.",
+            ) from None
+    return pa.table(columns)
 
 
 def _is_valid(table: pa.Table) -> pa.ChunkedArray:

@@ -7,6 +7,8 @@ is finished, an object appears when its upload ends.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -27,7 +29,8 @@ def is_file(place: Place) -> bool:
       TrafficError: the store cannot be asked.
     """
     if isinstance(place, Path):
-        return place.is_file()
+        found = _looked_at(place)
+        return found is not None and stat.S_ISREG(found.st_mode)
     from pyarrow.fs import FileType
 
     if not place.key:
@@ -36,15 +39,42 @@ def is_file(place: Place) -> bool:
         return bool(filesystem(place).get_file_info(place.path).type == FileType.File)
 
 
+def _looked_at(path: Path) -> os.stat_result | None:
+    """What a path leads to; None = nothing.
+
+    Raises:
+      TrafficError: that cannot be known.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:  # of the folder: looking takes no right to the file
+        raise _unreadable(path.parent, error) from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> TrafficError:
+    said = getattr(error, "strerror", None) or error
+    return TrafficError(shown(path), f"cannot be read: {said}", "Check the path and its rights.")
+
+
+def shown(path: Path) -> str:
+    """A path as messages and files can hold it, whatever bytes its name has."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def files_below(folder: Place, suffix: str) -> list[PurePosixPath]:
     """Paths, relative to a folder, of all files below it with that ending, sorted; hidden ones left out.
 
+    Folders that links lead to are read, each once.
+
     Raises:
-      TrafficError: the folder cannot be listed, the bucket is not there, the store cannot be reached.
+      TrafficError: a folder cannot be listed, the bucket is not there, the store cannot be reached.
     """
     if isinstance(folder, Path):
-        _check_listable(folder)
-        found = [PurePosixPath(p.relative_to(folder)) for p in folder.rglob(f"*{suffix}")]
+        found = [p for p in _walked(folder) if p.name.endswith(suffix)]
     else:
         from pyarrow.fs import FileSelector, FileType
 
@@ -57,14 +87,42 @@ def files_below(folder: Place, suffix: str) -> list[PurePosixPath]:
     return sorted(p for p in found if not any(part.startswith(".") for part in p.parts))
 
 
-def _check_listable(folder: Path) -> None:
-    """A folder without a right to list it looks empty to glob."""
+def _walked(folder: Path) -> Iterator[PurePosixPath]:
+    """Every file that is not in a hidden folder; one that cannot be listed is an error, not empty."""
+
+    def refused(error: OSError) -> None:
+        raise _unreadable(Path(error.filename or folder), error)
+
+    seen: set[tuple[int, int]] = set()
+    for above, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        place = Path(above).stat()
+        if (place.st_dev, place.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = PurePosixPath(Path(above).relative_to(folder))
+        yield from (below / name for name in names)
+
+
+def check_readable(path: Path) -> None:
+    """Refuses what would hang or puzzle whoever reads it as a file.
+
+    Raises:
+      TrafficError: there is none, it is a pipe or the like, there is no right to read it, or its name
+        has no UTF-8 form, without which Arrow opens nothing.
+    """
     try:
-        next(folder.iterdir(), None)
+        mode = path.stat().st_mode
     except OSError as error:
-        raise TrafficError(
-            str(folder), f"cannot be read: {error.strerror}", "Give access to the folder."
-        ) from None
+        raise _unreadable(path, error) from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise TrafficError(shown(path), f"is {kind} and no file", "Name a file, or leave it out.")
+    if not os.access(path, os.R_OK):
+        raise TrafficError(shown(path), "cannot be read: Permission denied", "Give access to it.")
+    if shown(path) != str(path):
+        raise TrafficError(shown(path), "its name has no UTF-8 form", "Rename it.")
 
 
 @contextmanager
@@ -72,9 +130,10 @@ def opened(place: Place) -> Iterator[Any]:
     """A file's content as Arrow reads it: the path itself, or an open object.
 
     Raises:
-      TrafficError: no such object, or the store cannot be reached.
+      TrafficError: no such file or object, no right to read it, or the store cannot be reached.
     """
     if isinstance(place, Path):
+        check_readable(place)
         yield place
         return
     with trouble_is_a_traffic_error(place):
@@ -92,12 +151,11 @@ def stream(place: Place) -> Any:  # noqa: ANN401 - a binary file, or pyarrow's, 
     if isinstance(place, ObjectPlace):
         with trouble_is_a_traffic_error(place):
             return filesystem(place).open_input_stream(place.path)
+    check_readable(place)
     try:
         return place.open("rb")
     except OSError as error:
-        raise TrafficError(
-            str(place), f"cannot be read: {error.strerror}", "Check the path and its rights."
-        ) from None
+        raise _unreadable(place, error) from None
 
 
 def sha256_of(place: Place) -> str:

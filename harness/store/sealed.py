@@ -42,6 +42,7 @@ from harness.store.blocks import (
 from harness.store.exchanges import SCHEMA, exchanges_from_batch
 from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_of_file
 from harness.store.ids import UNKNOWN, IdIndex
+from harness.store.places import is_file
 
 FORMAT = "harness-window"
 FORMAT_VERSION = 4
@@ -349,8 +350,12 @@ class SealedWindow:
 
 
 def is_window(path: Place) -> TypeGuard[Path]:
-    """Whether a folder is a sealed window (it may still be damaged)."""
-    return isinstance(path, Path) and (path / COLUMNS_FILE).is_file()
+    """Whether a folder is a sealed window (it may still be damaged).
+
+    Raises:
+      TrafficError: the folder may not be looked into.
+    """
+    return isinstance(path, Path) and is_file(path / COLUMNS_FILE)
 
 
 def manifest_bytes(info: WindowInfo, files: dict[str, str], **more: object) -> bytes:

@@ -226,7 +226,7 @@ class TrafficSource:
         for path in paths:
             for file, name in _files_below(path):
                 if selection is None or selection.may_hold(PurePosixPath(name)):
-                    found.setdefault(file.resolve() if isinstance(file, Path) else file, name)
+                    found.setdefault(_real(file), name)
         if not found:
             raise TrafficError(
                 ", ".join(str(p) for p in paths),
@@ -338,9 +338,18 @@ def _next_number(folder: Path, name: str) -> int:
     return max(taken, default=-1) + 1
 
 
+def _real(file: Place) -> Place:
+    """One name for each file; a link that leads nowhere is told when it is read."""
+    return Path(os.path.realpath(file)) if isinstance(file, Path) else file
+
+
 def _files_below(path: Place) -> list[tuple[Place, str]]:
     if is_file(path):
         return [(path, path.name)]
+    if isinstance(path, Path) and is_file(path / COLUMNS_FILE):
+        raise TrafficError(
+            str(path), "is a sealed window and no recorded traffic", "Give it to a gate as it is."
+        )
     if isinstance(path, Path) and not path.is_dir():
         raise TrafficError(str(path), "no such file or folder", "Check the path of the traffic.")
     found = [
@@ -348,7 +357,7 @@ def _files_below(path: Place) -> list[tuple[Place, str]]:
         for relative in files_below(path, ".parquet")
         if LABELS_FOLDER not in relative.parts[:-1]
         # a sealed window's verbatim bytes; windows lie on this machine only
-        and not (isinstance(path, Path) and (path / relative.parent / COLUMNS_FILE).exists())
+        and not (isinstance(path, Path) and is_file(path / relative.parent / COLUMNS_FILE))
     ]
     if not found:
         raise TrafficError(

@@ -8,6 +8,7 @@ nothing is counted twice; a file's content is noted for good before the file is 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import secrets
 import sqlite3
@@ -23,6 +24,11 @@ from harness.core.places import Place
 from harness.record.importers.parts import Refused
 
 _RAW_KEPT = 64 << 10
+_OF_THE_PLACE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
+"""What no room on the disk helps against."""
 _VERSION = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS state(token TEXT);
@@ -51,9 +57,12 @@ def writing(to: Place) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         said = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        what, remedy = "", "Make room, or repair the disk"
+        if isinstance(error, OSError) and error.errno in _OF_THE_PLACE:
+            what, remedy = f", {error.filename or to}", "Give access there, or name another folder"
         raise TrafficError(
-            str(to), f"the import cannot be written: {said}",
-            "Make room, or repair the disk, and give the command again: it goes on where it stopped.",
+            str(to), f"the import cannot be written{what}: {said}",
+            f"{remedy}, and give the command again: it goes on where it stopped.",
         ) from error  # fmt: skip
 
 

@@ -155,10 +155,13 @@ def run_import(
             heard(i + 1, len(files))
         until = _LAST_NS if not wait_ns else staging.newest_ns() - wait_ns
         report = write_and_report(staging, target, until)
+    if not report.records:
+        where = ", ".join(str(file.place) for file in files[:_EXAMPLES])
+        raise TrafficError(where, "no record in it", "Name the file or folder that holds the logs.")
     if not (report.written or report.waiting or report.one_sided_responses):
         raise TrafficError(
             str(target.to), f"none of the {report.records:,} records could be used"
-            + "".join(f", e.g. {e}" for e in (*report.files_cut, *report.examples)[:1]),
+            + "".join(f", e.g. {e.rstrip('.')}" for e in (*report.files_cut, *report.examples)[:1]),
             "Check the format; the records are listed in the quarantine file.",
         )  # fmt: skip
     return report

@@ -25,7 +25,7 @@ from harness.core.places import Place, absolute
 from harness.record.importers.guarding import Guard
 from harness.record.importers.parts import Refused, Trouble
 from harness.store.objects import filesystem
-from harness.store.places import files_below, is_file, opened, stream
+from harness.store.places import check_readable, files_below, is_file, opened, stream
 
 _PIECE = 1 << 20
 _BEGINNING = 4096
@@ -82,10 +82,10 @@ def source_files(source: Place, suffixes: Sequence[str]) -> list[SourceFile]:
     Raises:
       TrafficError: nothing there, nothing with such an ending, or it cannot be listed.
     """
-    if isinstance(source, Path) and not source.exists():
-        raise TrafficError(str(source), "no such file or folder", "Check the path.")
     if is_file(source):
         return [_source_file(source, source.name)]
+    if isinstance(source, Path) and not source.exists():
+        raise TrafficError(str(source), "no such file or folder", "Check the path.")
     names = sorted(
         {p for s in suffixes for end in (s, f"{s}.gz") for p in files_below(source, end)}
     )
@@ -112,6 +112,7 @@ def _leads_out(name: str) -> bool:
 
 def _source_file(place: Place, name: str) -> SourceFile:
     if isinstance(place, Path):
+        check_readable(place)
         found = place.stat()
         size, changed_ns = found.st_size, found.st_mtime_ns
     else:
