@@ -100,7 +100,8 @@ def delay(
     """Show how many of TRAFFIC's requests have a label how long after they were made.
 
     Requests without a label yet are censored at --as-of (Kaplan and Meier's estimate); groups are
-    compared by the log-rank test.
+    compared by the log-rank test, and their ways from a label's event to its arrival by the
+    Kolmogorov-Smirnov test.
     """
     from harness.pipeline.labels import label_delays
 

@@ -15,12 +15,19 @@ from harness.core.clock import iso, now_ns, ts_ns_from_iso
 from harness.core.errors import TrafficError, UsageError, nearest
 from harness.core.jsonable import jsonable
 from harness.core.places import Place, absolute
-from harness.core.tensors import Ints, Strings
+from harness.core.tensors import Bools, Ints, Strings
 from harness.pipeline.imports import MOST_RECORD_BYTES, state_of
 from harness.pipeline.mappings import document_of, timed
 from harness.record.importers.run import ImportTarget
 from harness.record.importers.sources import source_files
-from harness.record.label_delays import DelayCurve, DelayShift, delay_curve, delay_shift
+from harness.record.label_delays import (
+    DelayCurve,
+    DelayShift,
+    IngestionShift,
+    delay_curve,
+    delay_shift,
+    ingestion_shift,
+)
 from harness.record.label_files import (
     GROUND_TRUTH_SUFFIXES,
     OWN,
@@ -34,7 +41,7 @@ from harness.record.labels import import_labels as run_import_labels
 from harness.report.delay_chart import DrawnCurve, delay_svg
 from harness.store.exchanges import context_columns
 from harness.store.ids import IdIndex
-from harness.store.labels import NEVER_NS, first_arrivals, label_paths
+from harness.store.labels import NEVER_NS, first_arrivals, label_events, label_paths
 from harness.store.places import write_whole
 from harness.store.traffic import TrafficSource
 
@@ -129,6 +136,8 @@ class LabelDelays:
     """All requests, then each group."""
     shift: DelayShift | None
     """Whether the groups differ; None = no two groups with labels."""
+    ingestion: IngestionShift | None
+    """Whether they differ from the label's event to its arrival; None = no two groups of which that is known."""
 
     def to_json(self) -> str:
         """All of it as JSON."""
@@ -155,6 +164,16 @@ class LabelDelays:
             lines.append(
                 f"  log-rank test of {', '.join(self.shift.groups)}: chi2 {self.shift.chi2:.2f}, "
                 f"p = {self.shift.p_value:.2g}"
+            )
+        if self.ingestion:
+            found = self.ingestion
+            sides = " and ".join(
+                f"{name} (median {_shown(median)} of {n:,})"
+                for name, median, n in zip(found.groups, found.median_s, found.n, strict=True)
+            )
+            lines.append(
+                f"  from the label's event to its arrival, {sides}: Kolmogorov-Smirnov distance "
+                f"{found.distance:.2g}, p = {found.p_value:.2g}"
             )
         if self.later:
             lines.append(f"  left out: {self.later:,} requests made later")
@@ -223,6 +242,7 @@ def label_delays(
             *(delay_curve(seconds[groups == g], arrived[groups == g], g or "(none)") for g in named),
         ),
         shift=delay_shift(seconds, arrived, groups) if named else None,
+        ingestion=_ingestion(paths, ids, first, (old, group), as_of_ns) if named else None,
     )  # fmt: skip
     if svg is not None:
         try:
@@ -232,6 +252,15 @@ def label_delays(
                 str(svg), f"cannot be written: {error.strerror}", "Make room, or name another file."
             ) from error
     return found
+
+
+def _ingestion(
+    paths: Sequence[Place], ids: IdIndex, first: Ints, of: tuple[Bools, Strings], as_of_ns: int
+) -> IngestionShift | None:
+    """The labels' own way, of requests that are old enough, group by group."""
+    event = label_events(paths, ids, first)
+    known = of[0] & (first != NEVER_NS) & (event != NEVER_NS)
+    return ingestion_shift(event[known], first[known], of[1][known], as_of_ns)
 
 
 def _largest(groups: Strings) -> list[str]:

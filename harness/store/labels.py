@@ -50,6 +50,7 @@ SCHEMA = pa.schema(
 """One row a label: the request, its label, when the request was made, when the labelled event
 happened, when the label arrived; times in nanoseconds since the epoch, UTC."""
 
+_EVENT = "label_event_ts_ns"
 _NEEDED = ("request_id", "label", "ingestion_ts_ns")
 
 
@@ -292,15 +293,48 @@ def first_arrivals(paths: Sequence[Place], ids: IdIndex, as_of_ns: int) -> Ints:
     return first
 
 
-def _rows(file: Place) -> Iterator[pa.Table]:
-    """The needed columns of a label file, a batch at a time."""
+def label_events(paths: Sequence[Place], ids: IdIndex, first: Ints) -> Ints:
+    """When what the first label of each request is about happened.
+
+    Args:
+      paths: as for `first_arrivals`.
+      ids: the n requests.
+      first: from `first_arrivals`, shape (n,).
+
+    Returns:
+      Nanoseconds since the epoch, NEVER_NS where the files do not say, shape (n,).
+
+    Raises:
+      TrafficError: missing path, damaged file, wrong columns.
+    """
+    event = np.full(len(ids), NEVER_NS, np.int64)
+    for file in (f for path in paths for f in _files_of(path)):
+        for table in _rows(file, _EVENT):
+            known = table.filter(pc.and_(_is_valid(table), pc.is_valid(table[_EVENT])))
+            at = ids.lookup(known["request_id"].to_numpy())
+            arrived = known["ingestion_ts_ns"].to_numpy()
+            its = np.flatnonzero((at >= 0) & (arrived == first[at]))
+            np.minimum.at(event, at[its], known[_EVENT].to_numpy()[its])
+    return event
+
+
+def _rows(file: Place, more: str = "") -> Iterator[pa.Table]:
+    """The needed columns of a label file, a batch at a time.
+
+    Args:
+      file: Parquet.
+      more: one more column; a file without it gives nothing.
+    """
     with (
         damage_is_a_traffic_error(str(file), "Parquet"),
         opened(file) as content,
         pq.ParquetFile(content, page_checksum_verification=True) as parquet,
     ):
         _check_columns(file, parquet.schema_arrow)
-        for batch in parquet.iter_batches(columns=list(_NEEDED), use_threads=False):
+        if more and more not in parquet.schema_arrow.names:
+            return
+        columns = [*_NEEDED, *([more] if more else [])]
+        for batch in parquet.iter_batches(columns=columns, use_threads=False):
             yield _cast(file, batch)
 
 
@@ -361,7 +395,7 @@ def _check_columns(file: Place, schema: pa.Schema) -> None:
 
 def _cast(file: Place, batch: pa.RecordBatch) -> pa.Table:
     columns = {}
-    for name in _NEEDED:
+    for name in batch.schema.names:
         wanted = SCHEMA.field(name).type
         found = batch.column(name)
         try:

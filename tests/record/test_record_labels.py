@@ -7,11 +7,11 @@ import logs_made as made
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ks_2samp
 
 from harness.core.errors import TrafficError, UsageError
 from harness.pipeline.labels import import_labels, label_delays, label_mapping
-from harness.record.label_delays import delay_curve, delay_shift
+from harness.record.label_delays import delay_curve, delay_shift, ingestion_shift
 from harness.store.labels import label_paths, read_labels
 from harness.store.traffic import TrafficSource, TrafficWriter
 
@@ -216,6 +216,78 @@ def test_equal_delays_alarm_at_most_at_the_level_though_the_younger_half_is_cens
 
 def test_a_quarter_of_an_hour_is_found():
     assert binomtest(alarms(15 * 60, 60), 60, 0.9, alternative="less").pvalue > 0.001
+
+
+def ingestions(rng, n, shift_s):
+    """Seven hours of events; labels arrive after twenty minutes or so, those of the last two hours later by shift_s.
+
+    Only what has arrived by the end is seen.
+    """
+    event = rng.uniform(0, 7, n) * 3600
+    late = event >= 5 * 3600
+    arrived = event + rng.gamma(4, 5 * 60, n) + shift_s * late
+    seen = arrived <= 7 * 3600
+    group = np.where(late, "second", "first").astype(object)
+    whole = [np.asarray(t[seen] * 1e9, np.int64) for t in (event, arrived)]
+    return *whole, group[seen], 7 * 3600 * 10**9
+
+
+def ingestion_alarms(shift_s, times, n=600):
+    found = [ingestion_shift(*ingestions(np.random.default_rng([8, k]), n, shift_s)) for k in range(times)]  # fmt: skip
+    return sum(shift.p_value < 0.05 for shift in found)
+
+
+def test_equal_ways_from_event_to_arrival_alarm_at_most_at_the_level():
+    assert binomtest(ingestion_alarms(0, 300), 300, 0.05, alternative="greater").pvalue > 0.001
+
+
+def test_on_all_that_has_arrived_the_same_test_would_alarm_far_too_often():
+    alarms = 0
+    for k in range(100):
+        event, arrived, _, _ = ingestions(np.random.default_rng([8, k]), 6_000, 0)
+        taken = arrived - event
+        young = event > 6.5 * 3600e9
+        alarms += ks_2samp(taken[young], taken[~young], method="asymp").pvalue < 0.05
+    assert alarms > 90
+
+
+def test_a_quarter_of_an_hour_more_from_event_to_arrival_is_found():
+    assert binomtest(ingestion_alarms(15 * 60, 60), 60, 0.9, alternative="less").pvalue > 0.001
+
+
+def test_of_many_groups_the_one_that_differs_is_named_and_trying_is_paid_for():
+    rng = np.random.default_rng(3)
+    event = np.arange(4_000) * 10**9
+    group = np.array(["a", "b", "c", "d"], object)[np.arange(4_000) % 4]
+    taken = rng.gamma(4, 60, 4_000) + 90 * (group == "c")
+    arrived = event + np.asarray(taken * 1e9, np.int64)
+    found = ingestion_shift(event, arrived, group, 10**13)
+    assert (found.groups, found.p_value < 1e-6) == (("c", "the others"), True)
+    alarms = 0
+    for _ in range(200):
+        even = event + np.asarray(rng.gamma(4, 60, 4_000) * 1e9, np.int64)
+        alarms += ingestion_shift(event, even, group, 10**13).p_value < 0.05
+    assert binomtest(alarms, 200, 0.05, alternative="greater").pvalue > 0.001
+
+
+def test_labels_without_a_time_of_their_own_say_nothing_of_their_way():
+    event = np.arange(100) * 10**9
+    group = np.array(["a", "b"], object)[np.arange(100) % 2]
+    assert ingestion_shift(event, event, group, 10**13) is None
+    assert ingestion_shift(event[:0], event[:0], group[:0], 10**13) is None
+
+
+def test_the_way_from_event_to_arrival_is_read_from_label_files(tmp_path, traffic):
+    imported(
+        tmp_path,
+        [row(i, arrived_h=12, after_h=6 if i % 2 else 11) for i in range(10)],
+    )
+    found = label_delays([traffic], as_of=iso(LATE_NS), by="origin")
+    assert found.ingestion.groups == ("EWR", "JFK")
+    assert found.ingestion.distance == 1.0
+    assert found.shift.p_value == 1.0  # every label came twelve hours after its request
+    assert "from the label's event to its arrival, EWR (median" in found.to_text()
+    assert label_delays([traffic], as_of=iso(LATE_NS)).ingestion is None
 
 
 def test_a_curve_covers_the_true_share_under_censoring():
