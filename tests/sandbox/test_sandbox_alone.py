@@ -63,6 +63,18 @@ def test_outputs_and_features_are_of_the_trace_session(tmp_path):
         assert answer.trace_outputs == {}
 
 
+def test_answers_of_both_sessions_are_those_of_their_own_batch_each_time(tmp_path):
+    with started(tmp_path, shifted(tmp_path / "p.onnx", 5.0), ("y", "t")) as sandbox:
+        for i, answer in enumerate(asked(sandbox, *[([i, 2], False) for i in range(6)])):
+            assert not answer.alone
+            assert answer.outputs["y"].tolist() == [i + 1, 3]
+            assert answer.trace_outputs["y"].tolist() == [i + 5, 7]
+            assert {n: a.tolist() for n, a in answer.features.items()} == {
+                "y": [i + 5, 7],
+                "t": [i + 5, 7],
+            }
+
+
 def test_the_model_answers_what_its_probes_break(tmp_path):
     probed = shifted(tmp_path / "p.onnx", 5.0, check=True)
     with started(tmp_path, probed, ("t", "d")) as sandbox:

@@ -28,6 +28,7 @@ class Wire:
     def close(self):
         for fd in (self.read_fd, self.write_fd):
             os.close(fd)
+        del self.answers
         self.parent.close()
         self.child.close()
 

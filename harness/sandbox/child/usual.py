@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import select
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,6 @@ Array = npt.NDArray[Any]
 
 _KEPT = 64
 _NATIVE = frozenset(columns.NUMBERS.values())
-_BYTE = np.dtype(np.uint8)
 
 
 class _Answer(NamedTuple):
@@ -33,17 +33,19 @@ class _Answer(NamedTuple):
     """Type and shape of each array."""
     text: bytes
     """The header."""
-    places: list[slice]
-    """Where each lies in the slot."""
+    starts: list[int]
+    """Where each begins in the slot."""
     size: int
     """Bytes in the slot."""
+    targets: dict[int, list[Array]]
+    """Place of the slot in the ring → the arrays as they lie there, made when it is first used."""
 
 
 class UsualAnswers:
     """The last answer of numbers to each request header, and the short way to send another like it.
 
     Args:
-      slots: where bodies lie.
+      slots: where bodies lie; they stay in use.
       answers: the answer pipe.
     """
 
@@ -51,7 +53,7 @@ class UsualAnswers:
         self._slots, self._answers = slots, answers
         self._known: dict[bytes, _Answer] = {}
 
-    def sent(self, frame: frames.Frame, outputs: dict[str, Array]) -> bool:
+    def sent(self, frame: frames.Frame, outputs: Mapping[str, Array]) -> bool:
         """Sends an answer that is like the last one; False when it is not, and nothing was sent.
 
         Args:
@@ -60,20 +62,21 @@ class UsualAnswers:
         """
         known = self._known.get(frame.text)
         prefix = frame.prefix
-        if known is None or not prefix.flags & frames.SLOT_FREE:
+        if known is None or not prefix.flags & frames.SLOT_FREE or known.names != [*outputs]:
             return False
-        arrays = outputs.values()
-        if known.names != [*outputs] or known.kinds != [(a.dtype, a.shape) for a in arrays]:
-            return False
-        slot = self._slots.answer(prefix.number, known.size)
-        for place, array in zip(known.places, arrays, strict=True):
-            slot[place] = array.reshape(-1).view(_BYTE).data
+        place = prefix.number % ring.SLOTS
+        targets = known.targets.get(place) or self._laid_out(known, prefix.number, place)
+        # What lies in a slot before its frame is sent says nothing: it need not be whole.
+        for target, array in zip(targets, outputs.values(), strict=True):
+            if array.shape != target.shape or array.dtype != target.dtype:
+                return False
+            target[...] = array
         # Written whole or not at all.
         os.write(self._answers, frames.slot_frame(known.text, prefix.number, known.size))
         return True
 
     def learn(
-        self, asked: bytes, outputs: dict[str, Array], text: bytes, buffers: list[memoryview]
+        self, asked: bytes, outputs: Mapping[str, Array], text: bytes, buffers: list[memoryview]
     ) -> None:
         """Remembers an answer that is a short frame and something in a slot.
 
@@ -93,11 +96,21 @@ class UsualAnswers:
         if len(self._known) >= _KEPT:
             self._known.clear()
         padded = [-(-a.nbytes // columns.ALIGNMENT) * columns.ALIGNMENT for a in arrays]
-        starts = itertools.accumulate([0, *padded[:-1]])
         self._known[asked] = _Answer(
-            [*outputs],
-            [(a.dtype, a.shape) for a in arrays],
-            text,
-            [slice(at, at + a.nbytes) for at, a in zip(starts, arrays, strict=True)],
-            size,
+            names=[*outputs],
+            kinds=[(a.dtype, a.shape) for a in arrays],
+            text=text,
+            starts=list(itertools.accumulate([0, *padded[:-1]])),
+            size=size,
+            targets={},
         )
+
+    def _laid_out(self, known: _Answer, number: int, place: int) -> list[Array]:
+        """The arrays of an answer in a slot, to be written to."""
+        slot = self._slots.answer(number, known.size)
+        made: list[Array] = [
+            np.ndarray(shape, dtype, slot, start)
+            for (dtype, shape), start in zip(known.kinds, known.starts, strict=True)
+        ]
+        known.targets[place] = made
+        return made

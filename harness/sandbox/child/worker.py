@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.sandbox.child.sessions import Returned, TraceSession, VerdictSession
 
 MAX_MESSAGE = 2000
+_BARE = frozenset({"kind", "ok", "alone"})
+"""What an answer says that has tensors and nothing else to say."""
 
 
 def main(arguments: list[str]) -> None:
@@ -243,7 +245,10 @@ class _Server:
         feeds = self._values(request.tensors, body)
         traced = self._run_alone(feeds) if request.alone else None
         if traced is not None:
-            return self._answered_alone(*traced, frame, request.rows)
+            features, seen = traced
+            groups = {"outputs": seen.arrays, "features": features}
+            said = {"kind": "answer", "ok": True, "alone": True}
+            return self._told(groups, seen.keys, said, frame, request.rows)
         found = self._verdict.run(feeds)
         outputs = found.arrays
         bare = not (found.keys or found.forms or request.trace)
@@ -255,15 +260,13 @@ class _Server:
             self._usual.learn(frame.text, outputs, text, buffers)
             return text, buffers
         answer: dict[str, Any] = {"kind": "answer", "ok": True}
-        if found.keys:
-            answer["keys"] = found.keys
         groups = {"outputs": outputs}
         if request.trace:
             groups |= _traced(self._trace, feeds, answer)
         if found.forms:
             answer["forms"] = found.forms
             groups["leaves"] = columns_of(found.leaves)
-        return self._described(groups, request.rows, answer)
+        return self._told(groups, found.keys, answer, frame, request.rows)
 
     def _run_alone(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], Returned] | None:
         """Features and outputs of the trace session; None when it has not all, or raises: the model answers."""
@@ -276,22 +279,28 @@ class _Server:
         except sessions.RUNTIME_ERRORS:
             return None
 
-    def _answered_alone(
-        self, features: dict[str, Array], found: Returned, frame: frames.Frame, rows: int
+    def _told(
+        self,
+        groups: dict[str, dict[str, Array]],
+        keys: dict[str, list[str]],
+        answer: dict[str, Any],
+        frame: frames.Frame,
+        rows: int,
     ) -> tuple[bytes, list[memoryview]] | None:
-        """What is to be sent of one session's run; None when it has been sent."""
-        arrays = found.arrays | features
-        # A feature that is an output, too, is sent twice.
-        bare = not found.keys and len(arrays) == len(found.arrays) + len(features)
-        if bare and self._usual.sent(frame, arrays):
+        """What is to be sent of one or two runs; None when it has been sent."""
+        if keys:
+            answer["keys"] = keys
+        named = groups["outputs"] | groups.get("features", {})
+        named |= {f"trace_outputs/{n}": a for n, a in groups.get("trace_outputs", {}).items()}
+        if len(named) != sum(map(len, groups.values())):
+            # A feature that is an output, too, is sent twice.
+            named = {f"{g}/{n}": a for g, arrays in groups.items() for n, a in arrays.items()}
+        bare = answer.keys() <= _BARE
+        if bare and self._usual.sent(frame, named):
             return None
-        answer: dict[str, Any] = {"kind": "answer", "ok": True, "alone": True}
-        if found.keys:
-            answer["keys"] = found.keys
-        groups = {"outputs": found.arrays, "features": features}
         text, buffers = self._described(groups, rows, answer)
         if bare and "left_out" not in answer:
-            self._usual.learn(frame.text, arrays, text, buffers)
+            self._usual.learn(frame.text, named, text, buffers)
         return text, buffers
 
     def _described(
