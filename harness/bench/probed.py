@@ -1,18 +1,21 @@
 """What returning features costs a replay: sandbox, transport and decoding included, batch by batch.
 
 Replays of the same recorded flights take turns: the plain version, its copy that returns every declared
-feature beside the outputs, that with every tensor, and the two ways of a gate: one session for outputs and
-features with production's beside it in one batch of sixteen, or in every batch. Processor time of both
-processes counts, so that other load moves the figures little.
+feature beside the outputs, that with every tensor, and the ways of a gate: one session for outputs and
+features with production's beside it in one batch of GUARD_EVERY; production's session in every batch with
+the copy that computes features only; production's and the whole copy in every batch, as `compare` has it.
+Processor time of both processes counts, and short replays next to each other are compared, so that other
+load moves the figures little; the interval of a median says how much.
 """
 
 from __future__ import annotations
 
-import statistics
+import math
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +34,11 @@ from harness.store.tables import open_traffic
 
 PROBED_LIMIT = 1.2
 _BATCH = 1024
-_ROUNDS = 11
-_BATCHES = 160
-_WARM = 20
+_ROUNDS = 60
+_BATCHES = GUARD_EVERY
+_WARM = 40
+_WIDE = 1.96
+"""Half width of the interval, in standard deviations of how many values lie below the median."""
 _LIMITS = SandboxPolicy()
 
 
@@ -56,54 +61,89 @@ def probed_replays() -> tuple[Figure, ...]:
         )  # fmt: skip
         batch = window.read(np.arange(_BATCH))
         inputs = {spec.name: batch.inputs[spec.name] for spec in seen.graph.signature.inputs}
-        plain, alone, whole = (
-            stack.enter_context(_started(path)) for path in (model, seen.probe.path, every.path)
+        plain, beside, whole = (
+            stack.enter_context(_started(model, copy)) for copy in (None, seen.probe, every)
         )
-        beside = stack.enter_context(_started(model, seen.probe))
+        for sandbox in (plain, beside, whole):
+            _run(sandbox, inputs, _WARM, _Way(trace=sandbox is not plain))
         ratios = _ratios(
-            lambda: _cpu_s(plain, inputs, trace=False),
-            lambda: _cpu_s(alone, inputs, trace=False),
-            lambda: _cpu_s(whole, inputs, trace=False),
-            lambda: _cpu_s(beside, inputs, trace=True, guard_every=GUARD_EVERY),
-            lambda: _cpu_s(beside, inputs, trace=True),
+            lambda: _cpu_s(plain, inputs, _Way(trace=False)),
+            lambda: _cpu_s(beside, inputs, _Way(alone=True)),
+            lambda: _cpu_s(whole, inputs, _Way(alone=True)),
+            lambda: _cpu_s(beside, inputs, _Way(alone=True, guard_every=GUARD_EVERY)),
+            lambda: _cpu_s(beside, inputs, _Way(cut=True, guard_every=GUARD_EVERY)),
+            lambda: _cpu_s(beside, inputs, _Way()),
         )
-    said = f"batches of {_BATCH}, processor time of both processes, median of {_ROUNDS} rounds"
+    said = f"batches of {_BATCH}, processor time of both processes, median of {_ROUNDS} pairs"
     count = len(seen.probe.exposed)
     return (
-        Figure(
-            name="replay with all features probed, to plain", value=ratios[0], unit="×",
-            limit=PROBED_LIMIT, note=f"flights, {count} features in the one session; {said}",
+        ratios[0].figure(
+            "replay with all features probed, to plain", PROBED_LIMIT,
+            f"flights, {count} features in the one session; {said}",
         ),
-        Figure(
-            name="the same with every tensor", value=ratios[1], unit="×",
-            note=f"{len(every.exposed)} tensors",
+        ratios[1].figure("the same with every tensor", None, f"{len(every.exposed)} tensors"),
+        ratios[2].figure(
+            "features as a gate reads them, to plain", PROBED_LIMIT,
+            f"one session, and production's beside it in one batch of {GUARD_EVERY}",
         ),
-        Figure(
-            name="features as a gate reads them, to plain", value=ratios[2], unit="×",
-            limit=PROBED_LIMIT,
-            note=f"one session, and production's beside it in one batch of {GUARD_EVERY}",
+        ratios[3].figure(
+            "the same with production's session in every batch", None,
+            "where differences of outputs are judged, or reading features changes a bit; the other one"
+            f" computes no outputs but in one batch of {GUARD_EVERY}",
         ),
-        Figure(
-            name="the same with production's session in every batch", value=ratios[3], unit="×",
-            note="where differences of outputs are judged, or reading features changes a bit",
-        ),
+        ratios[4].figure("both sessions whole in every batch", None, "as compare has it"),
     )  # fmt: skip
 
 
-def _ratios(plain: Callable[[], float], *others: Callable[[], float]) -> list[float]:
-    """Median over rounds of each other's time to the plain one's, measured in turn."""
-    found: list[list[float]] = [[] for _ in others]
-    for _ in range(_ROUNDS):
-        base = plain()
-        for ratios, other in zip(found, others, strict=True):
-            ratios.append(other() / base)
-    return [statistics.median(ratios) for ratios in found]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """How batches are asked for."""
+
+    trace: bool = True
+    alone: bool = False
+    cut: bool = False
+    guard_every: int = 0
+    """One batch in so many is answered by both sessions, whole; 0 = none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ratio:
+    """A median of ratios of short replays next to each other."""
+
+    median: float
+    lower: float
+    upper: float
+    """A 95 % interval of the median, from order statistics."""
+
+    def figure(self, name: str, limit: float | None, note: str) -> Figure:
+        """The ratio as a line of the benchmark."""
+        between = f"95 % between {self.lower:.3f} and {self.upper:.3f}"
+        return Figure(
+            name=name, value=self.median, unit="×", limit=limit, note=f"{between}; {note}"
+        )
+
+
+def _ratios(plain: Callable[[], float], *others: Callable[[], float]) -> list[_Ratio]:
+    """Each other's time to the plain one's just beside it; every second round goes the other way."""
+    runs = (plain, *others)
+    found = np.empty((_ROUNDS, len(runs)))
+    for i in range(_ROUNDS):
+        order = range(len(runs)) if i % 2 else reversed(range(len(runs)))
+        for at in order:
+            found[i, at] = runs[at]()
+    ordered = np.sort(found[:, 1:] / found[:, :1], axis=0)
+    first = math.floor(_ROUNDS / 2 - _WIDE * math.sqrt(_ROUNDS) / 2)
+    return [
+        _Ratio(median=float(np.median(c)), lower=float(c[first]), upper=float(c[-1 - first]))
+        for c in ordered.T
+    ]
 
 
 def _started(model: Path, beside: ProbeResult | None = None) -> Sandbox:
     sandbox = Sandbox.start(
         model, name="bench", limits=_LIMITS, allow_weaker=True,
         trace_model=beside.path if beside else None,
+        cut_model=beside.cut if beside else None,
         trace_tensors=beside.exposed if beside else (),
     )  # fmt: skip
     if isinstance(sandbox, LoadFailure):
@@ -111,18 +151,20 @@ def _started(model: Path, beside: ProbeResult | None = None) -> Sandbox:
     return sandbox
 
 
-def _cpu_s(sandbox: Sandbox, inputs: Tensors, *, trace: bool, guard_every: int = 1) -> float:
+def _cpu_s(sandbox: Sandbox, inputs: Tensors, way: _Way) -> float:
     """Processor time of this process and of the sandbox's for some batches, several in flight."""
-    _run(sandbox, inputs, _WARM, trace=trace, guard_every=guard_every)
     began = time.process_time() + _child_s(sandbox)
-    _run(sandbox, inputs, _BATCHES, trace=trace, guard_every=guard_every)
+    _run(sandbox, inputs, _BATCHES, way)
     return time.process_time() + _child_s(sandbox) - began
 
 
-def _run(sandbox: Sandbox, inputs: Tensors, count: int, *, trace: bool, guard_every: int) -> None:
+def _run(sandbox: Sandbox, inputs: Tensors, count: int, way: _Way) -> None:
     for index in range(count + IN_FLIGHT):
         if index < count:
-            sandbox.submit(inputs, _BATCH, trace=trace, alone=index % guard_every != 0)
+            usual = not way.guard_every or index % way.guard_every != 0
+            sandbox.submit(
+                inputs, _BATCH, trace=way.trace, alone=way.alone and usual, cut=way.cut and usual
+            )
         if index >= IN_FLIGHT:
             answer = sandbox.collect()
             if not isinstance(answer, BatchAnswer):

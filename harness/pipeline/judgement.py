@@ -240,8 +240,7 @@ def _scheduled(
     answering = answering_of_run(
         prepared.run, policy, floor, legs[:2], batches, window.read, trace=trace
     )
-    if answering.alone:
-        batches = with_guards(batches, prepared.seed)
+    batches = with_guards(batches, prepared.seed, alone=answering.alone)
     manifest["batch_plan_sha256"] = plan_sha256(batches)
     return replace(prepared, batches=batches), answering
 
@@ -255,7 +254,8 @@ def _second_legs(
         yield None
         return
     bare = [
-        replace(r, role=f"{r.role} repetition", trace_model=None, trace_tensors=()) for r in recipes
+        replace(r, role=f"{r.role} repetition", trace_model=None, cut_model=None, trace_tensors=())
+        for r in recipes
     ]
     with open_legs(*bare) as (baseline, candidate):
         baseline.singly = candidate.singly = singly

@@ -46,6 +46,8 @@ class LegRecipe:
     """Interpreter of the version's own environment; None = the running one."""
     trace_model: Path | None = None
     """Its probed copy; None when it declares no features or cannot be probed."""
+    cut_model: Path | None = None
+    """A copy that computes these features and nothing else; None where they need the whole model."""
     trace_tensors: tuple[str, ...] = ()
     """What the trace returns."""
     untraced: tuple[str, ...] = ()
@@ -127,16 +129,17 @@ def leg_recipe(
       input_names: (name in the traffic, this version's name).
     """
     trace_model: Path | None = None
+    cut_model: Path | None = None
     traced: tuple[str, ...] = ()
     untraced: tuple[str, ...] = ()
     if isinstance(probe, LoadFailure):
         untraced = (f"no feature of the {role} could be traced: {probe.message}",)
     elif probe is not None:
-        trace_model, traced = probe.path, probe.exposed
+        trace_model, cut_model, traced = probe.path, probe.cut, probe.exposed
         untraced = _by_reason(role, probe.skipped)
     return LegRecipe(
         role=role, model=model.path, external=model.external, limits=limits, python=python,
-        trace_model=trace_model, trace_tensors=traced, untraced=untraced,
+        trace_model=trace_model, cut_model=cut_model, trace_tensors=traced, untraced=untraced,
         allow_weaker=allow_weaker, input_names=input_names,
     )  # fmt: skip
 
@@ -195,7 +198,7 @@ def open_versions(
     Raises:
       As `open_legs`.
     """
-    bare = [replace(r, trace_model=None, trace_tensors=()) for r in recipes]
+    bare = [replace(r, trace_model=None, cut_model=None, trace_tensors=()) for r in recipes]
     with _openers(bare, pool) as openers:
         yield openers
 
@@ -210,8 +213,9 @@ def _openers(recipes: Sequence[LegRecipe], pool: Pool | None) -> Iterator[list[_
         for recipe in recipes:
             if recipe not in sealed:
                 files = ModelFiles(
-                    recipe.model, external=recipe.external, trace_model=recipe.trace_model
-                )
+                    recipe.model, external=recipe.external, trace_model=recipe.trace_model,
+                    cut_model=recipe.cut_model,
+                )  # fmt: skip
                 sealed[recipe] = stack.enter_context(files)
             opener = _Opener(recipe, sealed[recipe], pool)
             stack.callback(opener.close)

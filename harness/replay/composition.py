@@ -37,13 +37,15 @@ class Singly:
     def __init__(self, leg: Leg) -> None:
         self._leg = leg
         self._batches: deque[int] = deque()
-        self._requests: deque[tuple[RequestBatch, int, bool, bool]] = deque()
+        self._requests: deque[tuple[RequestBatch, int, bool, bool, bool]] = deque()
         self._in_flight = 0
 
-    def submit(self, batch: RequestBatch, *, trace: bool, alone: bool = False) -> None:
+    def submit(
+        self, batch: RequestBatch, *, trace: bool, alone: bool = False, cut: bool = False
+    ) -> None:
         """As `Leg.submit`."""
         self._batches.append(len(batch))
-        self._requests.extend((batch, i, trace, alone) for i in range(len(batch)))
+        self._requests.extend((batch, i, trace, alone, cut) for i in range(len(batch)))
         self._fill()
 
     def collect(self) -> Observations:
@@ -57,8 +59,8 @@ class Singly:
 
     def _fill(self) -> None:
         while self._requests and self._in_flight < AHEAD:
-            batch, index, trace, alone = self._requests.popleft()
-            self._leg.submit(rows_of(batch, index, index + 1), trace=trace, alone=alone)
+            batch, index, trace, alone, cut = self._requests.popleft()
+            self._leg.submit(rows_of(batch, index, index + 1), trace=trace, alone=alone, cut=cut)
             self._in_flight += 1
 
 

@@ -42,6 +42,7 @@ class _Pending:
     inputs: Feeds
     trace: bool
     alone: bool = False
+    cut: bool = False
     sent: bool = False
     result: BatchAnswer | BatchFault | None = None
 
@@ -103,7 +104,9 @@ class Leg:
         """Set when the version could not be loaded at the start."""
         return self._processes.load_failure
 
-    def submit(self, batch: RequestBatch, *, trace: bool, alone: bool = False) -> None:
+    def submit(
+        self, batch: RequestBatch, *, trace: bool, alone: bool = False, cut: bool = False
+    ) -> None:
         """Gives the version a batch and returns without waiting.
 
         Args:
@@ -111,6 +114,7 @@ class Leg:
           trace: also return feature tensors.
           alone: the session that returns them answers alone. What it cannot answer, and every batch
             that fails, is answered by production's.
+          cut: it computes the features only, and no outputs.
 
         Raises:
           SignatureError: the traffic lacks an input of the version.
@@ -120,9 +124,9 @@ class Leg:
             what = "returns sequences, which no batch of several requests can be told apart in"
             raise GateError(self.name, what, "Submit it through `composition.asked_by`.")
         if self.ended:
-            self._pending.append(_Pending(batch, {}, trace, alone))
+            self._pending.append(_Pending(batch, {}, trace, alone, cut))
             return
-        entry = _Pending(batch, self._inputs(batch), trace, alone)
+        entry = _Pending(batch, self._inputs(batch), trace, alone, cut)
         self._pending.append(entry)
         self._send_waiting()
 
@@ -205,7 +209,7 @@ class Leg:
 
     def _send(self, entry: _Pending, sandbox: Sandbox) -> None:
         rows = int(entry.batch.rows.sum())
-        sandbox.submit(entry.inputs, rows, trace=entry.trace, alone=entry.alone)
+        sandbox.submit(entry.inputs, rows, trace=entry.trace, alone=entry.alone, cut=entry.cut)
         entry.sent = True
 
     def _awaited(self, entry: _Pending) -> BatchAnswer | BatchFault | None:

@@ -43,6 +43,8 @@ class Batch:
     """Whether features are asked for, where the versions have a trace at all."""
     alone: bool = False
     """Whether the session that returns the features answers alone, without production's beside it."""
+    cut: bool = False
+    """Whether features come of a copy that computes nothing else, so that no outputs come with them."""
 
     def __len__(self) -> int:
         """Requests."""

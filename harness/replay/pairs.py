@@ -42,8 +42,8 @@ def replay_pairs(
     while True:
         while len(waiting) < IN_FLIGHT and (item := next(source, None)) is not None:
             wanted = trace and item[0].trace
-            old.submit(item[1], trace=wanted, alone=item[0].alone)
-            new.submit(item[1], trace=wanted, alone=item[0].alone)
+            for leg in (old, new):
+                leg.submit(item[1], trace=wanted, alone=item[0].alone, cut=item[0].cut)
             if third is not None:
                 third.submit(item[1], trace=False)
             waiting.append(item)

@@ -40,14 +40,8 @@ def bundle() -> bytes:
         "harness/__init__.py": "",
         "harness/sandbox/__init__.py": "",
     }
-    for name in (
-        "graph_child.py",
-        "graph_description.py",
-        "graph_edits.py",
-        "graph_precision.py",
-        "graph_random.py",
-    ):
-        files[f"harness/sandbox/{name}"] = (sandbox / name).read_text()
+    for name in ("child", "cut", "description", "edits", "pack", "precision", "random"):
+        files[f"harness/sandbox/graph_{name}.py"] = (sandbox / f"graph_{name}.py").read_text()
     for entry in (sandbox / "child").iterdir():
         if entry.name.endswith(".py"):
             files[f"harness/sandbox/child/{entry.name}"] = entry.read_text()

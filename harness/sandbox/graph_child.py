@@ -39,8 +39,10 @@ def main(arguments: list[str]) -> None:
 
     # Nothing can be imported after the lock: what is named here is needed later.
     from harness.sandbox import (  # noqa: F401
+        graph_cut,
         graph_description,
         graph_edits,
+        graph_pack,
         graph_precision,
         graph_random,
     )
@@ -122,11 +124,25 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
 def probed_model(
     model: onnx.ModelProto, files: Files, tensors: Sequence[str]
 ) -> tuple[dict[str, Any], bytes]:
-    """The model with more outputs: the answer, and the new model's bytes."""
-    from harness.sandbox.graph_edits import exposed
+    """The model with more outputs: the answer, and two new models' bytes, one after the other.
 
+    The second returns nothing but the tensors, and computes nothing else; it has no bytes where that is
+    the whole model.
+    """
+    from harness.sandbox.child.sessions import CAST_SUFFIX
+    from harness.sandbox.graph_cut import cut
+    from harness.sandbox.graph_edits import described_outputs, exposed
+    from harness.sandbox.graph_pack import pack
+
+    outputs = {v.name for v in model.graph.output}
     found = exposed(model, tensors, files, sketch=False, by_rows=True)
-    return {"ok": True, **asdict(found)}, model.SerializeToString()
+    cast = set(found.cast)
+    returned = [name + CAST_SUFFIX if name in cast else name for name in found.exposed]
+    pack(model, returned, described_outputs(model, files) if returned else {})
+    whole = model.SerializeToString()
+    added = [v.name for v in model.graph.output if v.name not in outputs]
+    part = model.SerializeToString() if added and cut(model, added) else b""
+    return {"ok": True, **asdict(found), "whole": len(whole)}, whole + part
 
 
 def edited_model(

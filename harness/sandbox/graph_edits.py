@@ -193,12 +193,17 @@ def intermediate_names(model: onnx.ModelProto) -> list[str]:
     return [name for node in model.graph.node for name in node.output if name and name not in ends]
 
 
-def output_types(model: onnx.ModelProto, files: Files) -> dict[str, str]:
-    """Output → type as onnxruntime infers it; raises when the model does not load."""
+def described_outputs(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
+    """Output → what onnxruntime infers of its type and shape; raises when the model does not load."""
     from harness.sandbox.child import sessions
 
     session = sessions.open_session(model.SerializeToString(), files, optimise=False)
-    return {o.name: o.type for o in session.get_outputs()}
+    return {o.name: o for o in session.get_outputs()}
+
+
+def output_types(model: onnx.ModelProto, files: Files) -> dict[str, str]:
+    """Output → type, as `described_outputs`."""
+    return {name: about.type for name, about in described_outputs(model, files).items()}
 
 
 def onnx_type(kind: str) -> int | None:

@@ -47,6 +47,7 @@ from harness.sandbox.starting import (
 
 TRAINING_CUTOFF = "harness.training_cutoff"
 VOCABULARY = "harness.vocabulary."
+_CUT = ".cut.onnx"
 _MAX_METADATA = 4 << 20
 _MOST_TOLD = 64 << 20
 """Bytes of JSON that are read of an answer about a graph: they take many times that as objects."""
@@ -66,6 +67,8 @@ class ProbeResult:
     """Of these: cast to float32, because numpy has no type for them."""
     skipped: tuple[tuple[str, str], ...]
     """(tensor, why) of those that were asked for and cannot be returned."""
+    cut: Path | None = None
+    """A second copy, which computes them and nothing else; None where they need the whole model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,13 +285,25 @@ def _probed(
         exposed = texts_from(header.get("exposed"), MAX_NAME)
         cast = texts_from(header.get("cast"), MAX_NAME)
         skipped = pairs_from(header.get("skipped"))
+        whole = _length_from(header.get("whole"), body.nbytes)
     except FrameError as error:
         return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
     if not set(exposed) <= set(tensors):
         return LoadFailure(kind="invalid", message="the probe returns tensors nobody asked for")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(body)
-    return ProbeResult(path=out, exposed=exposed, cast=cast, skipped=skipped)
+    out.write_bytes(body[:whole])
+    part = out.with_suffix(_CUT) if body.nbytes > whole else None
+    if part is not None:
+        part.write_bytes(body[whole:])
+    return ProbeResult(path=out, exposed=exposed, cast=cast, skipped=skipped, cut=part)
+
+
+def _length_from(value: object, most: int) -> int:
+    """Bytes of a copy, or FrameError."""
+    if type(value) is not int or not 0 <= value <= most:
+        msg = "a copy has no valid length"
+        raise FrameError(msg)
+    return value
 
 
 def received_graph(

@@ -24,6 +24,7 @@ class ModelFiles:
       model: the .onnx file.
       external: names of its external data files relative to its folder, as they were pinned.
       trace_model: a probed copy, which shares the external data.
+      cut_model: a copy that computes nothing but what the probed one returns besides; it, too.
       folder: where the external data lie; None = beside the model.
 
     Raises:
@@ -36,6 +37,7 @@ class ModelFiles:
         *,
         external: Sequence[str] = (),
         trace_model: Path | None = None,
+        cut_model: Path | None = None,
         folder: Path | None = None,
     ) -> None:
         fds: list[int] = []
@@ -49,6 +51,8 @@ class ModelFiles:
             fds.append(self.model_fd)
             self.trace_fd = NOTHING if trace_model is None else sealed_from_path(trace_model)
             fds.append(self.trace_fd)
+            self.cut_fd = NOTHING if cut_model is None else sealed_from_path(cut_model)
+            fds.append(self.cut_fd)
             if external:
                 paths = [_inside(folder or model.parent, name) for name in external]
                 self.external_fd, spans = sealed_from_paths("external", paths)

@@ -64,7 +64,7 @@ class Waiting:
         """Gives the process its model; to be called once.
 
         Args:
-          sources: descriptors of the model and, when there is one, of its probed copy.
+          sources: descriptors of the model, of its probed copy and of the cut one, as far as there are any.
           header: what else the process has to know.
         """
         sizes = post(self._mailbox, sources)

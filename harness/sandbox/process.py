@@ -37,6 +37,7 @@ class _Asked:
     since: float
     trace: bool
     alone: bool
+    cut: bool
     refused: str = ""
 
 
@@ -77,6 +78,7 @@ class Sandbox:
         limits: SandboxPolicy,
         external: Sequence[str] = (),
         trace_model: Path | None = None,
+        cut_model: Path | None = None,
         trace_tensors: tuple[str, ...] = (),
         python: Path | None = None,
         allow_weaker: bool = False,
@@ -90,6 +92,7 @@ class Sandbox:
           external: names of external data files relative to the model's folder, as pinned; no other
             file is ever given to the model.
           trace_model: a probed copy (`graphs.probe`), for batches that want a trace.
+          cut_model: a copy that computes nothing but these tensors.
           trace_tensors: tensors of the probed copy to return.
           python: interpreter of the version's own environment; None for the parent's.
           allow_weaker: go on when less isolation than required was obtained.
@@ -101,7 +104,9 @@ class Sandbox:
           UsageError: a file cannot be read, or the isolation is weaker than required.
           SandboxError: the interpreter does not start at all.
         """
-        with ModelFiles(model, external=external, trace_model=trace_model) as files:
+        with ModelFiles(
+            model, external=external, trace_model=trace_model, cut_model=cut_model
+        ) as files:
             start = Start(
                 files,
                 limits=limits,
@@ -154,7 +159,9 @@ class Sandbox:
         """Batches submitted and not collected."""
         return len(self._asked)
 
-    def submit(self, inputs: Feeds, rows: int, *, trace: bool, alone: bool = False) -> int:
+    def submit(
+        self, inputs: Feeds, rows: int, *, trace: bool, alone: bool = False, cut: bool = False
+    ) -> int:
         """Gives the child a batch and returns without waiting for it.
 
         Inputs that no model can be given (text with lone surrogates, an odd dtype) are not sent: the
@@ -165,6 +172,7 @@ class Sandbox:
           rows: model rows in the batch, ≥ 0.
           trace: also run the trace session.
           alone: let it answer alone, outputs and all; the model itself answers where it cannot.
+          cut: let it compute features only, no outputs, where it has a copy for that.
 
         Returns:
           The batch's number.
@@ -175,10 +183,10 @@ class Sandbox:
         if trace and not self._traced:
             raise GateError(self.name, "has no trace session", "Start it with trace_model.")
         self._seq += 1
-        asked = _Asked(self._seq, rows, time.perf_counter(), trace, trace and alone)
+        asked = _Asked(self._seq, rows, time.perf_counter(), trace, trace and alone, cut)
         try:
             described, buffers = columns.encoded(inputs)
-            said = {"rows": rows, "trace": trace, "alone": asked.alone}
+            said = {"rows": rows, "trace": trace, "alone": asked.alone, "cut": cut}
             text = header_text(said, {"tensors": described})
         except (TypeError, UnicodeEncodeError) as error:
             asked.refused = f"cannot be given to a model: {error}"

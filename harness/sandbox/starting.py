@@ -96,7 +96,7 @@ class Start:
         self._ready: tuple[Isolation, dict[str, str]] | None = None
         self._failure: LoadFailure | None = None
         self._pool = pool
-        self._trace_fd = files.trace_fd
+        self._copies = [fd for fd in (files.trace_fd, files.cut_fd) if fd != NOTHING]
         self._process = self._begun()
 
     def load(self) -> None:
@@ -114,9 +114,9 @@ class Start:
             versions = _versions_from(header)
             refuse_weaker(isolation, self.limits.require, allow_weaker=self._allow_weaker)
             files = self._files
-            sources = [fd for fd in (files.model_fd, self._trace_fd) if fd != NOTHING]
             self._process.load(
-                sources, {"trace_tensors": self._trace_tensors, "external": files.external}
+                [files.model_fd, *self._copies],
+                {"trace_tensors": self._trace_tensors, "external": files.external},
             )
             self._ready = isolation, versions
         except PIPE_ERRORS as error:
@@ -140,7 +140,7 @@ class Start:
             # The probed copy may be what ends the process; the version must not be blamed for it.
             self._trace_error = result.message
             self._ready = self._failure = None
-            self._trace_tensors, self._trace_fd = (), NOTHING
+            self._trace_tensors, self._copies = (), []
             self._process = self._begun()
             result = self._finished()
         return result

@@ -252,33 +252,42 @@ def reason(tmp_path, policy, *, floor=Floor(probed_alike=True), trace=True, n=50
 
 def test_nothing_read_short_runs_and_noisy_baselines_are_answered_by_production(tmp_path):
     assert "no features are read" in reason(tmp_path / "a", POLICY, trace=False)
-    assert "too short" in reason(tmp_path / "b", POLICY, n=20_000)
+    assert "too short" in reason(tmp_path / "b", POLICY, n=4096)
     assert "the baseline gave other bits" in reason(tmp_path / "c", POLICY, floor=Floor())
 
 
-def test_one_batch_in_sixteen_is_guarded_wherever_the_seed_puts_it():
-    batches = schedule([("newest", np.arange(400_000)), ("matured", np.arange(90_000))], 1024)
+def test_one_batch_in_so_many_is_guarded_wherever_the_seed_puts_it():
+    batches = schedule([("newest", np.arange(800_000)), ("matured", np.arange(90_000))], 1024)
     places: Counter[int] = Counter()
-    for seed in range(40):
-        marked = with_guards(batches, seed)
+    for seed in range(60):
+        marked = with_guards(batches, seed, alone=True)
         assert [replaced.index for replaced in marked] == [b.index for b in batches]
-        late = marked[32:]
+        late = marked[GUARD_EVERY:]
         for at in range(0, len(late) - GUARD_EVERY + 1, GUARD_EVERY):
             (guarded,) = [i for i, b in enumerate(late[at : at + GUARD_EVERY]) if not b.alone]
             places[guarded] += 1
         for window in ("newest", "matured"):
             assert not any(b.alone for b in [b for b in marked if b.window == window][:4])
-        assert with_guards(batches, seed) == marked
+        assert with_guards(batches, seed, alone=True) == marked
     assert set(places) == set(range(GUARD_EVERY))
     assert max(places.values()) < 2 * min(places.values())
 
 
 def test_a_short_last_group_is_guarded_too():
-    batches = [Batch(index=i, window="w", order=np.arange(1)) for i in range(4 + 16 * 3 + 1)]
-    marked = with_guards(batches, SEED)
-    assert sum(not b.alone for b in marked[48:]) == 1
+    batches = [Batch(index=i, window="w", order=np.arange(1)) for i in range(GUARD_EVERY * 3 + 1)]
+    marked = with_guards(batches, SEED, alone=True)
+    assert sum(not b.alone for b in marked[GUARD_EVERY * 3 :]) == 1
 
 
 def test_batches_without_features_are_not_marked():
     batches = [Batch(index=i, window="w", order=np.arange(1), trace=i < 8) for i in range(40)]
-    assert not any(b.alone for b in with_guards(batches, SEED)[8:])
+    assert not any(b.alone for b in with_guards(batches, SEED, alone=True)[8:])
+    assert not any(b.cut for b in with_guards(batches, SEED, alone=False)[8:])
+
+
+def test_where_production_answers_all_but_the_guarded_batches_give_features_only():
+    batches = schedule([("newest", np.arange(400_000))], 1024)
+    one, both = (with_guards(batches, SEED, alone=alone) for alone in (True, False))
+    assert [b.cut for b in both] == [b.alone for b in one]
+    assert not any(b.alone for b in both)
+    assert not any(b.cut for b in one)

@@ -72,9 +72,9 @@ def test_answers_arrive_as_they_were_whichever_way_they_went(answers):
         for number, outputs in enumerate(answers):
             for again in range(2):
                 at = 2 * number + again
-                if not wire.answers.sent(asked(at), outputs):
+                if not wire.answers.sent(asked(at), [*outputs], outputs.values()):
                     text, buffers = described(outputs)
-                    wire.answers.learn(b'{"rows":2}', outputs, text, buffers)
+                    wire.answers.learn(b'{"rows":2}', [*outputs], outputs.values(), text, buffers)
                     continue
                 text, got, tensors = wire.received()
                 assert got == at
@@ -90,14 +90,14 @@ def test_answers_arrive_as_they_were_whichever_way_they_went(answers):
 
 def learnt(wire, outputs):
     text, buffers = described(outputs)
-    wire.answers.learn(b'{"rows":2}', outputs, text, buffers)
+    wire.answers.learn(b'{"rows":2}', [*outputs], outputs.values(), text, buffers)
 
 
 def test_the_second_answer_goes_the_short_way_and_zeros_keep_their_sign(wire):
     outputs = {"y": np.float32([[-0.0, np.nan], [1, 2]])}
-    assert not wire.answers.sent(asked(1), outputs)
+    assert not wire.answers.sent(asked(1), [*outputs], outputs.values())
     learnt(wire, outputs)
-    assert wire.answers.sent(asked(2), outputs)
+    assert wire.answers.sent(asked(2), [*outputs], outputs.values())
     assert wire.received()[2]["y"].tobytes() == outputs["y"].tobytes()
 
 
@@ -112,14 +112,14 @@ def test_the_second_answer_goes_the_short_way_and_zeros_keep_their_sign(wire):
 )
 def test_an_answer_that_looks_otherwise_goes_the_long_way(wire, other):
     learnt(wire, {"y": np.zeros((2, 2), np.float32)})
-    assert not wire.answers.sent(asked(1), other)
+    assert not wire.answers.sent(asked(1), [*other], other.values())
 
 
 def test_requests_with_another_header_or_without_a_slot_go_the_long_way(wire):
     outputs = {"y": np.zeros((2, 2), np.float32)}
     learnt(wire, outputs)
-    assert not wire.answers.sent(asked(1, text=b'{"rows":3}'), outputs)
-    assert not wire.answers.sent(asked(1, flags=frames.IN_SLOT), outputs)
+    assert not wire.answers.sent(asked(1, text=b'{"rows":3}'), [*outputs], outputs.values())
+    assert not wire.answers.sent(asked(1, flags=frames.IN_SLOT), [*outputs], outputs.values())
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_requests_with_another_header_or_without_a_slot_go_the_long_way(wire):
 )
 def test_text_empty_large_and_many_outputs_are_never_usual(wire, outputs):
     learnt(wire, outputs)
-    assert not wire.answers.sent(asked(1), outputs)
+    assert not wire.answers.sent(asked(1), [*outputs], outputs.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ MAX_BUILD = 900
 _ARRAY = {np.ndarray}
 CAST_SUFFIX = "#float32"
 """A probed model returns tensor t as `t#float32` when numpy has no type for t."""
+PACKED = "harness.packed"
+"""Metadata of a probed model: {output: tensors of one length that it holds, one after the other}."""
 MAPS = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
 COMPARABLE = frozenset(
     f"tensor({name})"
@@ -169,6 +172,22 @@ class Returned(NamedTuple):
     """Their tensors, one value after the other."""
 
 
+class Features(NamedTuple):
+    """Tensors that a probed model returned."""
+
+    labels: list[tuple[str, ...]]
+    """Of each block: whose values it holds, one after the other."""
+    blocks: list[Array]
+
+    def arrays(self) -> dict[str, Array]:
+        """Each tensor by itself."""
+        found: dict[str, Array] = {}
+        for names, block in zip(self.labels, self.blocks, strict=True):
+            parts = [block] if len(names) == 1 else block.reshape(len(names), -1)
+            found |= zip(names, parts, strict=True)
+        return found
+
+
 def readable(kind: str) -> bool:
     """Whether a value of this type can be compared: a tensor, ZipMap's scores, or a nest of tensors."""
     return kind in COMPARABLE or kind in MAPS or nested.leaf_kind(kind) in COMPARABLE
@@ -213,31 +232,46 @@ class TraceSession:
         found = {o.name: o.type for o in self._session.get_outputs()}
         # A sequence has no row per input row, which is what features are compared by.
         usable = {n for n, kind in found.items() if kind in COMPARABLE or kind in MAPS}
-        self._sources = {
-            t: source for t in tensors for source in (t, t + CAST_SUFFIX) if source in usable
+        packs = json.loads(self._session.get_modelmeta().custom_metadata_map.get(PACKED, "{}"))
+        labels = {source: tuple(names) for source, names in packs.items() if source in usable}
+        packed = {name for names in labels.values() for name in names}
+        sources = {
+            t: source for t in tensors for source in (t, t + CAST_SUFFIX)
+            if source in {*usable, *packed}
+        }  # fmt: skip
+        self.missing = [t for t in tensors if t not in sources]
+        names = {source: t for t, source in sources.items()}
+        self._labels: dict[str, tuple[str, ...]] = {
+            s: (names[s],) for s in sources.values() if s in usable
         }
-        self.missing = [t for t in tensors if t not in self._sources]
+        self._labels |= {p: tuple(names.get(s, s) for s in parts) for p, parts in labels.items()}
         self._outputs = [n for n in outputs if n in usable]
         self.kinds = {n: found[n] for n in self._outputs}
         """The outputs that it returns, with onnxruntime's type names."""
-        self._wanted = {n: found[n] for n in (*self._sources.values(), *self._outputs)}
+        self._wanted = {n: found[n] for n in (*self._labels, *self._outputs)}
         self._names = list(self._wanted) or None
         places = {name: at for at, name in enumerate(self._wanted)}
-        self._feature_places = [(t, places[source]) for t, source in self._sources.items()]
+        self._blocks = [*self._labels.values()]
         self._output_places = [(n, places[n]) for n in self._outputs]
+        self._packs = [(at, len(label)) for at, label in enumerate(self._blocks) if len(label) > 1]
         self._tensors_alone = all(kind in COMPARABLE for kind in self._wanted.values())
 
-    def run(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], Returned]:
+    def run(self, feeds: dict[str, Array]) -> tuple[Features, Returned]:
         """Named tensors, and the outputs as this session computes them."""
         answers = self._session.run(self._names, feeds)
         if self._wanted and self._tensors_alone and _ARRAY.issuperset(map(type, answers)):
-            features = {t: answers[at] for t, at in self._feature_places}
-            return features, Returned({n: answers[at] for n, at in self._output_places}, {}, {}, [])
+            blocks = answers[: len(self._blocks)]
+            for at, count in self._packs:
+                if blocks[at].size % count:
+                    msg = f"{blocks[at].size} values are not {count} tensors of one length"
+                    raise ValueError(msg)
+            seen = Returned({n: answers[at] for n, at in self._output_places}, {}, {}, [])
+            return Features(self._blocks, blocks), seen
         seen = returned(self._wanted, answers if self._wanted else [])
-        arrays = seen.arrays
-        features = {t: arrays[source] for t, source in self._sources.items() if source in arrays}
-        outputs = {n: arrays[n] for n in self._outputs if n in arrays}
+        labels = {s: label for s, label in self._labels.items() if s in seen.arrays}
+        outputs = {n: seen.arrays[n] for n in self._outputs if n in seen.arrays}
         keys = {n: names for n, names in seen.keys.items() if n in outputs}
+        features = Features([*labels.values()], [seen.arrays[s] for s in labels])
         return features, Returned(outputs, keys, {}, [])
 
 

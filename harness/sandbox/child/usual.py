@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import select
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +27,8 @@ _NATIVE = frozenset(columns.NUMBERS.values())
 class _Answer(NamedTuple):
     """How numbers were sent."""
 
-    names: list[str]
-    """Of the arrays, in the header's order."""
+    names: list[Any]
+    """Of the arrays, in the header's order, with whatever else tells answers apart."""
     kinds: list[tuple[np.dtype[Any], tuple[int, ...]]]
     """Type and shape of each array."""
     text: bytes
@@ -53,21 +53,22 @@ class UsualAnswers:
         self._slots, self._answers = slots, answers
         self._known: dict[bytes, _Answer] = {}
 
-    def sent(self, frame: frames.Frame, outputs: Mapping[str, Array]) -> bool:
+    def sent(self, frame: frames.Frame, names: list[Any], arrays: Collection[Array]) -> bool:
         """Sends an answer that is like the last one; False when it is not, and nothing was sent.
 
         Args:
           frame: the request.
-          outputs: what the model returned.
+          names: of the arrays, with whatever else tells one answer from another.
+          arrays: what the model returned.
         """
         known = self._known.get(frame.text)
         prefix = frame.prefix
-        if known is None or not prefix.flags & frames.SLOT_FREE or known.names != [*outputs]:
+        if known is None or not prefix.flags & frames.SLOT_FREE or known.names != names:
             return False
         place = prefix.number % ring.SLOTS
         targets = known.targets.get(place) or self._laid_out(known, prefix.number, place)
         # What lies in a slot before its frame is sent says nothing: it need not be whole.
-        for target, array in zip(targets, outputs.values(), strict=True):
+        for target, array in zip(targets, arrays, strict=True):
             if array.shape != target.shape or array.dtype != target.dtype:
                 return False
             target[...] = array
@@ -76,31 +77,44 @@ class UsualAnswers:
         return True
 
     def learn(
-        self, asked: bytes, outputs: Mapping[str, Array], text: bytes, buffers: list[memoryview]
+        self,
+        asked: bytes,
+        names: list[Any],
+        arrays: Collection[Array],
+        text: bytes,
+        buffers: list[memoryview],
+        *,
+        packed: Collection[int] = (),
     ) -> None:
         """Remembers an answer that is a short frame and something in a slot.
 
         Args:
           asked: the request's header.
-          outputs: what the model returned, each with an axis.
+          names: as for `sent`.
+          arrays: what the model returned, each with an axis.
           text: the answer's header.
           buffers: its body, as `columns.encoded` lays it out.
+          packed: of each array, how many tensors of the header it holds; () = one each.
         """
-        arrays = outputs.values()
         size = sum(b.nbytes for b in buffers)
         short = frames.PREFIX.size + len(text) <= select.PIPE_BUF
         if not (0 < size <= self._slots.slot_bytes and short):
             return
         if not all(a.size and a.dtype in _NATIVE for a in arrays):
             return
+        spans = [-(-a.nbytes // columns.ALIGNMENT) * columns.ALIGNMENT for a in arrays]
+        if sum(spans) != size or any(
+            count > 1 and a.nbytes // count % columns.ALIGNMENT
+            for a, count in zip(arrays, packed, strict=bool(packed))
+        ):
+            return  # the tensors of an array lie apart from each other
         if len(self._known) >= _KEPT:
             self._known.clear()
-        padded = [-(-a.nbytes // columns.ALIGNMENT) * columns.ALIGNMENT for a in arrays]
         self._known[asked] = _Answer(
-            names=[*outputs],
+            names=names,
             kinds=[(a.dtype, a.shape) for a in arrays],
             text=text,
-            starts=list(itertools.accumulate([0, *padded[:-1]])),
+            starts=list(itertools.accumulate([0, *spans[:-1]])),
             size=size,
             targets={},
         )

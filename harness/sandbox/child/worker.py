@@ -8,6 +8,7 @@ second stage nothing can be imported.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import os
@@ -20,11 +21,11 @@ from harness.sandbox.child import frames, lockdown, ring
 if TYPE_CHECKING:
     from harness.sandbox.child import columns
     from harness.sandbox.child.columns import Array
-    from harness.sandbox.child.sessions import Returned, TraceSession, VerdictSession
+    from harness.sandbox.child.sessions import Features, Returned, TraceSession, VerdictSession
 
 MAX_MESSAGE = 2000
-_BARE = frozenset({"kind", "ok", "alone"})
-"""What an answer says that has tensors and nothing else to say."""
+_FEATURES, _BESIDE = _BETWEEN = (object(), object())
+"""Stand between the names of outputs, features and the trace session's outputs."""
 
 
 def main(arguments: list[str]) -> None:
@@ -129,7 +130,7 @@ def shown(error: Exception) -> str:
 
 
 def _models(mailbox: int, sizes: list[int]) -> list[bytes]:
-    """The model, and its probed copy when there is one; closes the mailbox."""
+    """The model, its probed copy and the cut one, as far as there are any; closes the mailbox."""
     try:
         ends = list(itertools.accumulate(sizes))
         return [os.pread(mailbox, n, end - n) for n, end in zip(sizes, ends, strict=True)]
@@ -137,10 +138,18 @@ def _models(mailbox: int, sizes: list[int]) -> list[bytes]:
         os.close(mailbox)
 
 
-def _loaded(
-    answers: int, mailbox: int, external_fd: int, load: frames.Header
-) -> tuple[VerdictSession, TraceSession | None] | None:
-    """Both sessions, announced by a hello frame; None when the model does not load.
+class _Sessions(NamedTuple):
+    """What answers."""
+
+    verdict: VerdictSession
+    trace: TraceSession | None
+    """The probed copy."""
+    cut: TraceSession | None
+    """The copy that computes features and nothing else."""
+
+
+def _loaded(answers: int, mailbox: int, external_fd: int, load: frames.Header) -> _Sessions | None:
+    """All sessions, announced by a hello frame; None when the model does not load.
 
     A probed copy that does not load is no fault of the model: the hello says so, and goes on.
     """
@@ -154,16 +163,20 @@ def _loaded(
         send(answers, {"kind": "hello", "ok": False, "error": shown(error)})
         return None
     hello = verdict.signature()
-    trace = None
+    trace = cut = None
     if models:
         outputs = [o["name"] for o in hello["outputs"]]
         try:
-            trace = sessions.TraceSession(models.pop(), files, load["trace_tensors"], outputs)
+            tensors = load["trace_tensors"]
+            trace = sessions.TraceSession(models.pop(0), files, tensors, outputs)
             hello["trace_missing"] = trace.missing
+            # Without it the probed copy gives the features in every batch.
+            with contextlib.suppress(*sessions.RUNTIME_ERRORS):
+                cut = sessions.TraceSession(models.pop(), files, tensors, ()) if models else None
         except sessions.RUNTIME_ERRORS as error:
             hello["trace_error"] = shown(error)
     send(answers, {"kind": "hello", "ok": True, **hello})
-    return verdict, trace
+    return _Sessions(verdict, trace, cut)
 
 
 class _Request(NamedTuple):
@@ -173,6 +186,8 @@ class _Request(NamedTuple):
     trace: bool
     alone: bool
     """The trace session is to answer alone."""
+    cut: bool
+    """The cut copy is to give the features, where there is one."""
     tensors: tuple[columns.Entry, ...]
 
 
@@ -181,7 +196,7 @@ def _request_from_text(text: bytes) -> _Request:
 
     header = frames.header_from_bytes(text)
     tensors = columns.layout(header["tensors"])[0]
-    return _Request(header["rows"], header["trace"], header["alone"], tensors)
+    return _Request(header["rows"], header["trace"], header["alone"], header["cut"], tensors)
 
 
 def _plain_header(outputs: str) -> bytes:
@@ -206,13 +221,13 @@ class _Server:
         answers: int,
         slots: ring.Ring,
         max_body: int,
-        loaded: tuple[VerdictSession, TraceSession | None],
+        loaded: _Sessions,
     ) -> None:
         from harness.sandbox.child import columns, usual
 
         self._reader, self._answers, self._slots = reader, answers, slots
         self._max_body = max_body
-        self._verdict, self._trace = loaded
+        self._verdict, self._trace, self._cut = loaded
         self._alike = self._trace is not None and self._trace.kinds == self._verdict.kinds
         self._request = frames.memo(_request_from_text)
         self._plain = frames.memo(_plain_header)
@@ -245,30 +260,26 @@ class _Server:
         feeds = self._values(request.tensors, body)
         traced = self._run_alone(feeds) if request.alone else None
         if traced is not None:
-            features, seen = traced
-            groups = {"outputs": seen.arrays, "features": features}
             said = {"kind": "answer", "ok": True, "alone": True}
-            return self._told(groups, seen.keys, said, frame, request.rows)
+            return self._told(traced[1], (traced[0], None), said, frame, request.rows)
         found = self._verdict.run(feeds)
         outputs = found.arrays
         bare = not (found.keys or found.forms or request.trace)
-        if bare and self._usual.sent(frame, outputs):
+        if bare and self._usual.sent(frame, [*outputs], outputs.values()):
             return None
         if bare and all(a.ndim for a in outputs.values()):
             described, buffers = self._encoded(outputs)
             text = self._plain(described)
-            self._usual.learn(frame.text, outputs, text, buffers)
+            self._usual.learn(frame.text, [*outputs], outputs.values(), text, buffers)
             return text, buffers
         answer: dict[str, Any] = {"kind": "answer", "ok": True}
-        groups = {"outputs": outputs}
+        traced = None
         if request.trace:
-            groups |= _traced(self._trace, feeds, answer)
-        if found.forms:
-            answer["forms"] = found.forms
-            groups["leaves"] = columns_of(found.leaves)
-        return self._told(groups, found.keys, answer, frame, request.rows)
+            trace = self._cut if request.cut and self._cut is not None else self._trace
+            traced = _traced(trace, feeds, answer)
+        return self._told(found, traced, answer, frame, request.rows)
 
-    def _run_alone(self, feeds: dict[str, Array]) -> tuple[dict[str, Array], Returned] | None:
+    def _run_alone(self, feeds: dict[str, Array]) -> tuple[Features, Returned] | None:
         """Features and outputs of the trace session; None when it has not all, or raises: the model answers."""
         from harness.sandbox.child import sessions
 
@@ -281,26 +292,46 @@ class _Server:
 
     def _told(
         self,
-        groups: dict[str, dict[str, Array]],
-        keys: dict[str, list[str]],
+        found: Returned,
+        traced: tuple[Features, Returned | None] | None,
         answer: dict[str, Any],
         frame: frames.Frame,
         rows: int,
     ) -> tuple[bytes, list[memoryview]] | None:
-        """What is to be sent of one or two runs; None when it has been sent."""
-        if keys:
-            answer["keys"] = keys
-        named = groups["outputs"] | groups.get("features", {})
-        named |= {f"trace_outputs/{n}": a for n, a in groups.get("trace_outputs", {}).items()}
-        if len(named) != sum(map(len, groups.values())):
-            # A feature that is an output, too, is sent twice.
-            named = {f"{g}/{n}": a for g, arrays in groups.items() for n, a in arrays.items()}
-        bare = answer.keys() <= _BARE
-        if bare and self._usual.sent(frame, named):
+        """What is to be sent; None when it has been sent.
+
+        Args:
+          found: the outputs.
+          traced: features, and the trace session's own outputs unless these are what was found.
+          answer: what else there is to say.
+          frame: the request.
+          rows: of the batch.
+        """
+        names: list[Any] = [*found.arrays]
+        arrays = [*found.arrays.values()]
+        if traced is not None:
+            features, beside = traced
+            names += [_FEATURES, *features.labels]
+            arrays += features.blocks
+            if beside is not None:
+                names += [_BESIDE, *beside.arrays]
+                arrays += beside.arrays.values()
+        bare = not (found.keys or found.forms or "trace_error" in answer)
+        if bare and self._usual.sent(frame, names, arrays):
             return None
+        groups = {"outputs": found.arrays}
+        if traced is not None:
+            groups["features"] = traced[0].arrays()
+            groups["trace_outputs"] = {} if traced[1] is None else traced[1].arrays
+        if found.keys:
+            answer["keys"] = found.keys
+        if found.forms:
+            answer["forms"] = found.forms
+            groups["leaves"] = columns_of(found.leaves)
         text, buffers = self._described(groups, rows, answer)
         if bare and "left_out" not in answer:
-            self._usual.learn(frame.text, named, text, buffers)
+            counts = [len(n) if isinstance(n, tuple) else 1 for n in names if n not in _BETWEEN]
+            self._usual.learn(frame.text, names, arrays, text, buffers, packed=counts)
         return text, buffers
 
     def _described(
@@ -351,19 +382,18 @@ def columns_of(leaves: list[Array]) -> dict[str, Array]:
 
 def _traced(
     trace: TraceSession | None, feeds: dict[str, Array], answer: dict[str, Any]
-) -> dict[str, dict[str, Array]]:
+) -> tuple[Features, Returned] | None:
     """A trace that raises, or was never loaded, takes nothing from the verdict: it is told apart."""
     from harness.sandbox.child import sessions
 
     if trace is None:
         answer["trace_error"] = "there is no trace session"
-        return {}
+        return None
     try:
-        features, outputs = trace.run(feeds)
+        return trace.run(feeds)
     except sessions.RUNTIME_ERRORS as error:
         answer["trace_error"] = shown(error)
-        return {}
-    return {"features": features, "trace_outputs": outputs.arrays}
+        return None
 
 
 if __name__ == "__main__":
