@@ -30,6 +30,7 @@ class FaithfulDiff:
 
     def __init__(self, floor: Floor) -> None:
         self._floors = floors_by_column(floor.outputs)
+        self._random = dict(floor.random)
         self._tallies: dict[str, TensorTally] = {}
         self._compared = 0
         self._mismatched = 0
@@ -42,7 +43,7 @@ class FaithfulDiff:
         ok = answered & np.asarray(baseline.outcome == Outcome.OK)
         mismatch = np.zeros(len(requests), dtype=np.bool_)
         self._failed += int((answered & ~ok).sum())
-        names = [name for name in baseline.outputs if name in requests.recorded]
+        names = [n for n in baseline.outputs if n in requests.recorded and n not in self._random]
         if not ok.any() or not names:
             self._note_one_sided(requests, baseline)
             return RequestMismatch(mismatch=mismatch, compared=np.zeros_like(ok))

@@ -34,6 +34,7 @@ from harness.diff.reports import (
     ParityVerdict,
     RequestMismatch,
     TensorReport,
+    by_random,
     sentences_about_uncompared,
 )
 from harness.diff.roots import Differing, follows
@@ -114,7 +115,15 @@ class FeatureDiff:
         expected_changes: Collection[str] = (),
         mapping: NameMapping | None = None,
     ) -> None:
-        self.match = match_features(baseline_graph, candidate_graph, mapping or NameMapping())
+        match = match_features(baseline_graph, candidate_graph, mapping or NameMapping())
+        random = dict(floor.random)
+        self.match = replace(
+            match,
+            raw=tuple(pair for pair in match.raw if pair[0] not in random),
+            fitted=tuple(pair for pair in match.fitted if pair[0] not in random),
+        )
+        self._random = {a: (RAW, random[a]) for a, _ in match.raw if a in random}
+        self._random |= {a: (FITTED, random[a]) for a, _ in match.fitted if a in random}
         floors = floors_by_column(floor.features)
         coarse = baseline_graph.coarse
         self._raw = [
@@ -168,7 +177,7 @@ class FeatureDiff:
         self._note_inputs(pair.requests.inputs, view)
         self._requests += int(ok.sum())
         self._mismatched += int(mismatch.sum())
-        whole = there and not self._without_partner()
+        whole = there and not self._without_partner() and not self._by_chance()
         return RequestMismatch(mismatch=mismatch, compared=ok if whole else np.zeros_like(ok))
 
     def _note_lost(self, before: Tensors, after: Tensors, requests: int) -> bool:
@@ -266,12 +275,21 @@ class FeatureDiff:
 
     def _unproven(self) -> tuple[tuple[str, str], ...]:
         alone = [(name, ONLY_BASELINE) for name in self._without_partner()]
+        alone += self._by_chance()
         lost = [
             (tally.name, self._why_lost(tally.name))
             for (_, tally), counts in zip(self._raw, self._counts, strict=True)
             if counts and tally.rows == 0 and self._answered
         ]
         return (*alone, *lost)
+
+    def _by_chance(self) -> list[tuple[str, str]]:
+        """(raw feature, why) of those that a random operator is before, and that are not expected to change."""
+        return [
+            (name, by_random(why))
+            for name, (kind, why) in self._random.items()
+            if kind == RAW and name not in self._expected
+        ]
 
     def _why_lost(self, name: str) -> str:
         """Why a matched feature has no row on both sides."""
@@ -292,7 +310,8 @@ class FeatureDiff:
             (self.match.baseline_only, ONLY_BASELINE),
             (self.match.candidate_only, ONLY_CANDIDATE),
         )
-        return [
+        random = [not_compared(n, kind, by_random(why)) for n, (kind, why) in self._random.items()]
+        return random + [
             not_compared(
                 name,
                 FITTED if name in self._only_fitted else RAW,

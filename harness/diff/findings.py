@@ -144,8 +144,7 @@ def findings_from_floor(floor: Floor) -> list[Finding]:
             ),
             remedy="Fix the seed or take random operators out; until then only larger differences show.",
         )
-        for column in (*floor.outputs, *floor.features)
-        if column.nondeterministic
+        for column in floor.noisy()
     ]
 
 

@@ -89,19 +89,30 @@ class Floor:
     requests run by themselves."""
     batch_rounding: bool = False
     """They change with the batch by rounding alone, within the tolerance: the figures are of batches."""
+    random: tuple[tuple[str, str], ...] = ()
+    """(output or feature, who makes it by chance) of either version: no two runs agree on these, so nothing
+    is compared there, and their noise excuses nothing."""
     probed_alike: bool = False
     """Reading features changed no bit of its answers; False also where none were read."""
 
     @property
     def silent(self) -> bool:
         """Whether nothing differed at all, bit for bit."""
-        return not any(c.largest or c.mismatch_share for c in (*self.outputs, *self.features))
+        return not any(c.largest or c.mismatch_share for c in self._steady())
 
     @property
     def rounding(self) -> bool:
         """Whether something differed, and nothing by more than rounding."""
-        columns = (*self.outputs, *self.features)
-        return not self.silent and not any(c.nondeterministic for c in columns)
+        return not self.silent and not any(c.nondeterministic for c in self._steady())
+
+    def _steady(self) -> list[ColumnFloor]:
+        """The columns that no random operator is before."""
+        random = dict(self.random)
+        return [c for c in (*self.outputs, *self.features) if c.tensor not in random]
+
+    def noisy(self) -> list[ColumnFloor]:
+        """Columns in which the baseline differs from itself, and no random operator says why."""
+        return [c for c in self._steady() if c.nondeterministic]
 
     def level(self, guardrail: str) -> float:
         """A guardrail's noise in its own unit; 0 where it was not measured."""
@@ -123,6 +134,7 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
         levels=tuple((str(name), float(level)) for name, level in value["levels"]),
         batch_dependent=bool(value.get("batch_dependent", False)),
         batch_rounding=bool(value.get("batch_rounding", False)),
+        random=tuple((str(name), str(why)) for name, why in value.get("random", ())),
         probed_alike=bool(value.get("probed_alike", False)),
     )
 
@@ -213,10 +225,14 @@ class FloorBuilder:
     Args:
       uncounted: tensors and columns that do not make a request differ, under the baseline's names:
         what the policy expects to change, what comes after fitted constants.
+      random: as `Floor.random`; these make none differ either.
     """
 
-    def __init__(self, uncounted: Collection[str] = ()) -> None:
-        self._uncounted = frozenset(uncounted)
+    def __init__(
+        self, uncounted: Collection[str] = (), random: Mapping[str, str] | None = None
+    ) -> None:
+        self._random = dict(random or {})
+        self._uncounted = frozenset(uncounted) | self._random.keys()
         self._held: list[PairBatch] = []
         self._held_rows = 0
         self._scales: dict[str, dict[str, dict[str, float]]] | None = None
@@ -245,6 +261,7 @@ class FloorBuilder:
             outputs=tuple(f for sums in self._outputs.values() for f in sums.floors()),
             features=tuple(f for sums in self._features.values() for f in sums.floors()),
             requests=self._requests,
+            random=tuple(self._random.items()),
             output_mismatch_share=self._unequal_outputs / max(self._requests, 1),
             feature_mismatch_share=self._unequal_features / max(self._traced, 1),
         )

@@ -26,6 +26,7 @@ class ObserverDiff:
 
     def __init__(self, floor: Floor) -> None:
         self._floors = floors_by_column(floor.outputs)
+        self._random = dict(floor.random)
         self._tallies: dict[tuple[str, str], TensorTally] = {}
         self._checked = 0
         self._mismatched = 0
@@ -39,7 +40,7 @@ class ObserverDiff:
             view = compared_rows(pair.requests, ok)
             mismatch = np.zeros(len(pair), dtype=np.bool_)
             for name in seen.outputs:
-                if name not in seen.trace_outputs:
+                if name not in seen.trace_outputs or name in self._random:
                     continue
                 marked = self._tally(side, name).update(
                     seen.outputs[name], seen.trace_outputs[name], view, _keys(seen, name)

@@ -10,7 +10,7 @@ from harness.core.observations import Outcome, PairBatch
 from harness.core.tensors import Bools
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
-from harness.diff.reports import OutputReport, RequestMismatch
+from harness.diff.reports import OutputReport, RequestMismatch, by_random
 from harness.diff.signature import SignatureMatch
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.tally import TensorTally, floors_by_column
@@ -37,9 +37,11 @@ class OutputDiff:
     ) -> None:
         floors = floors_by_column(floor.outputs)
         self._match = match
+        self._random = {n: why for n, why in floor.random if n in dict(match.outputs)}
         self._tallies = [
             (theirs, TensorTally(ours, "output", floors, expected_changes, coarse=ours in coarse))
             for ours, theirs in match.outputs
+            if ours not in self._random
         ]
         self._expected = frozenset(expected_changes)
         self._requests = 0
@@ -67,16 +69,19 @@ class OutputDiff:
         self._mismatched += int(mismatch.sum())
         return RequestMismatch(mismatch=mismatch, compared=ok if whole else np.zeros_like(ok))
 
-    def _unproven(self) -> tuple[str, ...]:
-        """Outputs of a kind that is not compared, and that are not expected to change."""
-        return tuple(n for n in self._match.not_compared if n not in self._expected)
+    def _unproven(self) -> tuple[tuple[str, str], ...]:
+        """(output, why) of what is not compared, and not expected to change."""
+        return tuple((n, why) for n, why in self._never() if n not in self._expected)
+
+    def _never(self) -> tuple[tuple[str, str], ...]:
+        """(output, why) of what is never compared."""
+        odd = [(name, "of a kind that is not compared") for name in self._match.not_compared]
+        return (*odd, *((name, by_random(why)) for name, why in self._random.items()))
 
     def finish(self) -> OutputReport:
         """The report so far."""
         reports = [report for _, tally in self._tallies for report in tally.reports()]
-        odd = [
-            f"output {name}: of a kind that is not compared" for name in self._match.not_compared
-        ]
+        odd = [f"output {name}: {why}" for name, why in self._never()]
         extra = [f"output {n}: only the candidate has it" for n in self._match.extra_outputs]
         return OutputReport(
             outputs=tuple(reports),
@@ -89,7 +94,7 @@ class OutputDiff:
                 for _, tally in self._tallies
                 for label, side in sorted(tally.one_sided_labels.items())
             ),
-            unproven=tuple((n, "of a kind that is not compared") for n in self._unproven()),
+            unproven=self._unproven(),
         )
 
     def state(self) -> State:

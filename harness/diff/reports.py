@@ -215,6 +215,15 @@ _NAMED = 4
 """Tensors spelled out in one sentence."""
 
 
+def by_random(who: str) -> str:
+    """Why a tensor is not compared that a random operator is before.
+
+    Args:
+      who: as `Floor.random` has it: `the baseline's RandomNormal → n`.
+    """
+    return f"random: computed from {who}"
+
+
 def sentences_about_uncompared(
     reports: Sequence[TensorReport], *, kind: bool = True
 ) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class ServedDiff:
     def __init__(self, floor: Floor, coarse: Collection[str] = ()) -> None:
         self._coarse = frozenset(coarse)
         self._floors = floors_by_column(floor.features)
+        self._random = dict(floor.random)
         self._tallies: dict[str, TensorTally] = {}
         self._requests = 0
         self._mismatched = 0
@@ -57,7 +58,7 @@ class ServedDiff:
             return
         self._unknown |= dict.fromkeys(n for n in logged if n not in baseline.features)
         compared, mismatch = (np.zeros(len(requests), dtype=np.bool_) for _ in range(2))
-        for name in (n for n in baseline.features if n in logged):
+        for name in (n for n in baseline.features if n in logged and n not in self._random):
             values, there = logged[name]
             ok: Bools = np.asarray(good & there)
             if not ok.any():

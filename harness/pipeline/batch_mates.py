@@ -9,7 +9,7 @@ digits, which the tolerance allows for, and running each request by itself would
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.core.observations import Observations, Outcome, PairBatch
@@ -96,7 +96,7 @@ def mixing_of(
     """
     if floor.batch_dependent:
         return Mixing(answers=("baseline",))
-    asked = [(leg.name, company(leg, batches, read)) for leg in legs]
+    asked = [(leg.name, company(leg, batches, read, dict(floor.random))) for leg in legs]
     rounding = [name for name, found in asked if found is Company.ROUNDING and not exact]
     return Mixing(
         answers=tuple(n for n, c in asked if c is not Company.NOTHING and n not in rounding),
@@ -120,7 +120,12 @@ def together(legs: Sequence[Leg], mixing: Sequence[str]) -> bool:
     return by_itself
 
 
-def company(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBatch]) -> Company:
+def company(
+    leg: Leg,
+    batches: Sequence[Batch],
+    read: Callable[[Ints], RequestBatch],
+    random: Mapping[str, str] | None = None,
+) -> Company:
     """Whether requests get other answers in a part of their batch, and the same ones when alone.
 
     A leg that runs each request by itself has no company to ask about. Batches that fail say nothing here; what fails is found in the replay. Answers that change from run
@@ -130,10 +135,12 @@ def company(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBa
       leg: a version, with nothing in flight.
       batches: the schedule; the first SINGLE_REQUESTS answered requests are compared.
       read: gives the requests at storage positions.
+      random: outputs that a random operator is before: they say nothing about company.
     """
     if leg.singly:
         return Company.NOTHING
-    apart, last = FloorBuilder(), None
+    random = random or {}
+    apart, last = FloorBuilder(random=random), None
     compared = failed = 0
     for batch in prefix(batches, FLOOR_REQUESTS):
         requests = read(batch.positions)
@@ -142,13 +149,13 @@ def company(leg: Leg, batches: Sequence[Batch], read: Callable[[Ints], RequestBa
         if whole is None or pieces is None:
             failed += 1
         else:
-            if not same_answers(pieces, whole):
+            if not same_answers(pieces, whole, random):
                 last = requests
                 apart.update(PairBatch(requests=requests, baseline=whole, candidate=pieces))
             compared += len(requests)
         if compared >= SINGLE_REQUESTS or failed >= _FAILURES:
             break
-    if last is None or not _steady_alone(leg, last):
+    if last is None or not _steady_alone(leg, last, random):
         return Company.NOTHING
     return Company.ROUNDING if apart.finish().rounding else Company.ANSWERS
 
@@ -164,18 +171,26 @@ def tried_in_parts(leg: Leg, parts: Sequence[RequestBatch]) -> Observations | No
     return joined(found)
 
 
-def same_answers(one: Observations, other: Observations) -> bool:
-    """Whether every request was answered both times, with the same bits."""
+def same_answers(one: Observations, other: Observations, but: Collection[str] = ()) -> bool:
+    """Whether every request was answered both times, with the same bits.
+
+    Args:
+      one: observations.
+      other: of the same requests.
+      but: outputs that do not count.
+    """
     return (
         bool((one.outcome == Outcome.OK).all() and (other.outcome == Outcome.OK).all())
         and one.keys == other.keys
         and set(one.outputs) == set(other.outputs)
-        and all(same_bits(a, other.outputs[name]) for name, a in one.outputs.items())
+        and all(
+            same_bits(a, other.outputs[name]) for name, a in one.outputs.items() if name not in but
+        )
     )
 
 
-def _steady_alone(leg: Leg, requests: RequestBatch) -> bool:
+def _steady_alone(leg: Leg, requests: RequestBatch, but: Collection[str]) -> bool:
     """Whether requests that run by themselves get the same answers twice."""
     singles = [rows_of(requests, i, i + 1) for i in range(min(len(requests), _SINGLES))]
     first, second = (tried_in_parts(leg, singles) for _ in range(2))
-    return first is not None and second is not None and same_answers(first, second)
+    return first is not None and second is not None and same_answers(first, second, but)

@@ -203,16 +203,19 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
     with open_legs(*setup.recipes, setup.recipes[0]) as legs:
         baseline, candidate, again = (_running(leg) for leg in legs)
         floor = measure_floor(
-            baseline, again, batches, window.read, trace=trace, heard=_heard(listener, "floor")
+            baseline,
+            again,
+            batches,
+            window.read,
+            trace=trace,
+            random=setup.random,
+            heard=_heard(listener, "floor"),
         )
         again.close()
         mixing = mixing_of(floor, (candidate,), batches, window.read, exact=False)
         by_itself = together((baseline, candidate), mixing.answers)
-        steady = tuple(pair for pair in setup.match.outputs if pair[0] not in setup.random)
-        outputs = OutputDiff(
-            replace(setup.match, outputs=steady), floor, (), setup.graphs[0].coarse
-        )
-        features = FeatureDiff(floor, *_steady(setup), (), setup.mapping)
+        outputs = OutputDiff(setup.match, floor, (), setup.graphs[0].coarse)
+        features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
         served = ServedDiff(floor, setup.graphs[0].coarse)
         only_new, only_old = CandidateFailures(), CandidateFailures()
         done = 0
@@ -290,7 +293,7 @@ def _result(
         *findings_from_features(features, 0.0),
         *findings_from_outputs(outputs, 0.0),
         *findings_from_chance(setup.random),
-        *(f for f in findings_from_floor(floor) if f.where.split("[")[0] not in setup.random),
+        *findings_from_floor(floor),
         *batch_findings(mixing),
         *findings_from_served(logged),
     ]
@@ -310,17 +313,14 @@ def _result(
     )
     counted = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}
     hidden = tuple(
-        f"{name}: computed from {why}, a random operator" for name, why in setup.random.items()
-    )
-    hidden += tuple(
         f"{column.name}: the baseline's own noise hides differences"
         for column in (*floor.outputs, *floor.features)
-        if column.unprovable and column.tensor in counted and column.tensor not in setup.random
+        if column.unprovable and column.tensor in counted - setup.random.keys()
     )
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),
         comparable=not golden[0].failure
-        and (apart or bool(outputs.requests and not ended and not hidden)),
+        and (apart or bool(outputs.requests and not ended and not hidden and not setup.random)),
         compared=outputs.requests,
         asked=asked,
         available=setup.window.info.count,
@@ -364,25 +364,10 @@ def _never_run(
     return (f"{counted(left)} that not both versions ran",) if ended and left else ()
 
 
-def _steady(setup: _Setup) -> tuple[ModelGraph, ModelGraph]:
-    """Both graphs without the declared features that are computed from a random operator."""
-    pairs = match_features(*setup.graphs, setup.mapping)
-    random = [p for p in (*pairs.raw, *pairs.fitted) if p[0] in setup.random]
-    old, new = (
-        replace(
-            graph,
-            features=tuple(n for n in graph.features if n not in {p[side] for p in random}),
-            fitted=tuple(n for n in graph.fitted if n not in {p[side] for p in random}),
-        )
-        for side, graph in enumerate(setup.graphs)
-    )
-    return old, new
-
-
 def _lacking(setup: _Setup, features: FeatureReport) -> list[str]:
     """Features that the old version computes and the new one does not show.
 
     What the old version's own trace does not return is no difference: it would differ from itself.
     """
     shown = setup.recipes[0].trace_tensors
-    return [name for name, _ in features.unproven if name in shown]
+    return [n for n, _ in features.unproven if n in shown and n not in setup.random]

@@ -22,7 +22,7 @@ from harness.diff.floor import Floor
 from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport
 from harness.diff.served import findings_from_served
 from harness.pipeline.batch_mates import Mixing
-from harness.pipeline.chance import by_chance, findings_from_chance
+from harness.pipeline.chance import findings_from_chance
 from harness.pipeline.evidence import RunningEvidence
 from harness.pipeline.probes import Answering, answering_words
 
@@ -81,7 +81,7 @@ def describe(
         *_fidelity_findings(faithful, recorded_by(baseline, window)),
         *findings_from_features(features, _parity_margin(policy, Scope.FEATURES)),
         *findings_from_outputs(outputs, _parity_margin(policy, Scope.OUTPUTS)),
-        *findings_from_chance(by_chance(evidence.terms.graphs, evidence.terms.match.outputs)),
+        *findings_from_chance(dict(floor.random)),
         *findings_from_floor(floor),
         *findings_from_observer(observer),
         *findings_from_served(served),

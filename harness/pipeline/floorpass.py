@@ -6,7 +6,7 @@ of measured either hides a fault or raises an alarm about nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness.core.observations import PairBatch
@@ -37,6 +37,7 @@ def floor_of_run(
     trace: bool,
     policy: Policy,
     fitted: Collection[str],
+    random: Mapping[str, str],
     heard: Callable[[int, int], None],
 ) -> Floor:
     """A run's noise floor, measured once: that of a noisy baseline is another one the next time.
@@ -52,13 +53,22 @@ def floor_of_run(
       policy: its guardrails' noise is measured in their own units; what it expects to change makes
         no request differ.
       fitted: tensors after fitted constants, which never make one differ.
+      random: outputs and features that are computed from a random operator, and from which.
       heard: told (done, total) requests.
     """
     if run.has(FLOOR_FILE):
         return floor_from_json(run.read_json(FLOOR_FILE))
     with second[0] as again:
         floor = measure_floor(
-            first, again, batches, read, trace=trace, policy=policy, fitted=fitted, heard=heard
+            first,
+            again,
+            batches,
+            read,
+            trace=trace,
+            policy=policy,
+            fitted=fitted,
+            random=random,
+            heard=heard,
         )
     run.write_json(FLOOR_FILE, floor)
     return floor
@@ -74,6 +84,7 @@ def measure_floor(
     heard: Callable[[int, int], None],
     policy: Policy | None = None,
     fitted: Collection[str] = (),
+    random: Mapping[str, str] | None = None,
 ) -> Floor:
     """Runs both baseline legs over the same requests and measures how far they differ.
 
@@ -92,15 +103,16 @@ def measure_floor(
       heard: told (done, total) requests.
       policy: as for `floor_of_run`; None where nothing is judged.
       fitted: as for `floor_of_run`.
+      random: as for `floor_of_run`; they say nothing about the batch either.
     """
     most = list(prefix(batches, FLOOR_REQUESTS))
-    in_pieces = _Measured(policy, fitted)
+    in_pieces = _Measured(policy, fitted, random)
     in_pieces.run(first, second, most, read, cuts, trace=trace, heard=heard)
     floor = in_pieces.floor()
     if floor.silent or _gave_up(first, second) or first.singly:
         return floor
     first.singly = second.singly = True
-    by_itself = _Measured(policy, fitted)
+    by_itself = _Measured(policy, fitted, random)
     few = list(prefix(batches, SINGLE_REQUESTS))
     by_itself.run(first, second, few, read, _whole, trace=trace, heard=lambda *_: None)
     alone = by_itself.floor()
@@ -125,10 +137,12 @@ def _varies(policy: Policy | None, floor: Floor) -> bool:
 class _Measured:
     """One pass of both legs over some batches."""
 
-    def __init__(self, policy: Policy | None, fitted: Collection[str]) -> None:
+    def __init__(
+        self, policy: Policy | None, fitted: Collection[str], random: Mapping[str, str] | None
+    ) -> None:
         guardrails = policy.guardrails if policy else ()
         expected = {name for g in guardrails for name in g.expected_changes}
-        self._builder = FloorBuilder(uncounted={*expected, *fitted})
+        self._builder = FloorBuilder({*expected, *fitted}, random)
         self._levels = NoiseLevels(policy)
         self._guard = ProbeGuard()
 

@@ -20,6 +20,7 @@ from harness.judge.plan import TestPlan
 from harness.pipeline.batch_mates import mixing_of_run, together
 from harness.pipeline.batching import largest_batch
 from harness.pipeline.carried import planned_tests
+from harness.pipeline.chance import by_chance
 from harness.pipeline.describe import describe
 from harness.pipeline.ending import Ran, ended, not_run, nothing_new
 from harness.pipeline.evidence import Terms
@@ -132,6 +133,7 @@ def _replayed(
 ) -> Outcome:
     policy = prepared.policy
     trace = all(r.trace_model is not None for r in recipes)
+    pairs = match_features(*graphs, policy.mapping)
     # The baseline a second time, for the floor, unless an interrupted run has measured it.
     again = () if prepared.run.has(FLOOR_FILE) else recipes[:1]
     import_mathematics()
@@ -148,6 +150,7 @@ def _replayed(
         floor = floor_of_run(
             prepared.run, baseline, second, prepared.batches, window.read, trace=trace,
             policy=policy, fitted=only_fitted(*graphs),
+            random=by_chance(graphs, (*match.outputs, *pairs.raw, *pairs.fitted)),
             heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
         )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)
@@ -195,7 +198,6 @@ def _replayed(
     described = describe(
         result.evidence, policy, prepared.baseline, window.info, untraced, answering
     )
-    pairs = match_features(*graphs, policy.mapping)
     described = with_graph(
         described,
         prepared,

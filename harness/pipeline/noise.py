@@ -139,7 +139,8 @@ def _hides(guardrail: Guardrail, terms: Terms) -> bool:
     """Whether a column that counts for parity has a tolerance that hides differences."""
     if guardrail.scope is None:
         return False
-    expected = set(expected_changes(terms.policy, guardrail.scope))
+    # What a random operator is before is not compared at all: it is missing, not hidden.
+    expected = {*expected_changes(terms.policy, guardrail.scope), *dict(terms.floor.random)}
     return any(
         column.unprovable and expected.isdisjoint({column.tensor, column.name})
         for column in _compared(guardrail.scope, terms)
