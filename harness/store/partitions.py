@@ -1,5 +1,6 @@
 """Recorded traffic in folders by model and hour: `model=…/date=…/hour=…/<writer>-<n>.parquet`.
 
+Hours have two digits, so that names stand in the order of time; those of one digit are read as well.
 The folders let other tools and `TrafficSelection` pass over files unread; what an exchange is, its
 columns alone say. Files for an object store are written into a local spool, uploaded when they are
 whole, and removed there; a spool that a killed writer left is uploaded by the next one of that name.
@@ -91,7 +92,7 @@ def partition_folder(model: str, ts_ns: int) -> PurePosixPath:
       ts_ns: when the request arrived, nanoseconds since the epoch.
     """
     at = datetime.fromtimestamp(ts_ns // 1_000_000_000, UTC)
-    return PurePosixPath(f"model={_folder_name(model)}/date={at:%Y-%m-%d}/hour={at.hour}")
+    return PurePosixPath(f"model={_folder_name(model)}/date={at:%Y-%m-%d}/hour={at:%H}")
 
 
 @functools.lru_cache(maxsize=256)

@@ -103,6 +103,22 @@ def test_a_selection_reads_only_the_model_and_the_time(bucket, tmp_path, local):
     ]
 
 
+def test_hours_have_two_digits_and_those_of_one_are_read(tmp_path):
+    hours = [exchange(i, ts_ns=START_NS + i * HOUR_NS, model="flights") for i in (7, 8, 12)]
+    with PartitionedWriter(tmp_path) as writer:
+        writer.write(hours)
+    day = tmp_path / "model=flights" / "date=2013-07-01"
+    assert sorted(p.name for p in day.iterdir()) == ["hour=07", "hour=08", "hour=12"]
+    assert list(TrafficSource.open([tmp_path]).exchanges()) == hours
+    (day / "hour=07").rename(day / "hour=7")
+    for name in ("hour=7", "hour=07"):
+        assert partition_of(PurePosixPath(f"model=flights/date=2013-07-01/{name}/x.parquet"))["hour"] == 7
+    asked = TrafficSelection(since_ns=START_NS + 7 * HOUR_NS, until_ns=START_NS + 8 * HOUR_NS)
+    source = TrafficSource.open([tmp_path], asked)
+    assert len(source.traffic_files) == 1
+    assert list(source.exchanges()) == hours[:1]
+
+
 def test_a_selection_of_nothing_is_an_error_and_no_empty_pass(tmp_path):
     with PartitionedWriter(tmp_path) as writer:
         writer.write(recorded(3))
