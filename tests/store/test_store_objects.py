@@ -112,7 +112,10 @@ def test_hours_have_two_digits_and_those_of_one_are_read(tmp_path):
     assert list(TrafficSource.open([tmp_path]).exchanges()) == hours
     (day / "hour=07").rename(day / "hour=7")
     for name in ("hour=7", "hour=07"):
-        assert partition_of(PurePosixPath(f"model=flights/date=2013-07-01/{name}/x.parquet"))["hour"] == 7
+        assert (
+            partition_of(PurePosixPath(f"model=flights/date=2013-07-01/{name}/x.parquet"))["hour"]
+            == 7
+        )
     asked = TrafficSelection(since_ns=START_NS + 7 * HOUR_NS, until_ns=START_NS + 8 * HOUR_NS)
     source = TrafficSource.open([tmp_path], asked)
     assert len(source.traffic_files) == 1

@@ -267,7 +267,9 @@ def _responses(
     found: list[Payload | None] = [None] * len(records)
     if not mapping.outputs:
         return found
-    answered = [i for i, code in enumerate(codes) if code == 0]
+    answered = [
+        i for i, code in enumerate(codes) if code == 0 and _has_answer(records[i], mapping.outputs)
+    ]
     tensors = _columns([records[i] for i in answered], mapping.outputs)
     for k, i in enumerate(answered):
         row = {n: a[k : k + 1] for n, a in tensors.items()}
@@ -277,6 +279,15 @@ def _responses(
             raise PayloadError(error.reason) from None
         found[i] = Payload(content=message, is_message=True)
     return found
+
+
+def _has_answer(record: Record, outputs: Sequence[TensorColumn]) -> bool:
+    """Whether any output has a value; an empty text may be one."""
+    return any(
+        value is not None and (value != "" or c.datatype == "BYTES")
+        for c in outputs
+        for value in (record.row.get(c.column),)
+    )
 
 
 def _columns(records: Sequence[Record], columns: Sequence[TensorColumn]) -> Tensors:
