@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ PEAK_RATIO, LARGE_RATIO = 0.3, 0.6
 STALLED_GROWTH_MB = 8.0
 """What an allocator may still take after the queue is full."""
 _STEADY, _MODERATE = 1000, 500
-_ROUNDS, _SECONDS = 5, 4
+_ROUNDS, _SECONDS = 3, 3
 _SMALL, _LARGE = 1024, 150_000
 _QUEUE = 16 << 20
 _SLACK = 40
@@ -78,8 +78,15 @@ class _Proxy:
         return found
 
 
-def bench_record() -> Figures:
+SECTIONS = ("steady", "added", "small", "large", "stalled")
+"""What can be measured by itself."""
+
+
+def bench_record(sections: Sequence[str] = SECTIONS) -> Figures:
     """Measures latency, loss, peak rates and memory.
+
+    Args:
+      sections: of SECTIONS.
 
     Raises:
       GateError: h2load is not installed, or a part does not start.
@@ -90,13 +97,14 @@ def bench_record() -> Figures:
         small, large = (_message(scratch, size) for size in (_SMALL, _LARGE))
         with _process("harness.bench.bytes_server", "serving on port") as (process, line):
             server = _Server(process.pid, int(line.split()[-1]))
-            figures = [
-                *_steady(server, small, scratch),
-                *_added(server, small, scratch),
-                *_peak(server, small, scratch, "1 KB", PEAK_RATIO),
-                *_peak(server, large, scratch, "150 KB", LARGE_RATIO),
-                *_stalled(server, small, scratch),
-            ]
+            measures: dict[str, Callable[[], list[Figure]]] = {
+                "steady": lambda: _steady(server, small, scratch),
+                "added": lambda: _added(server, small, scratch),
+                "small": lambda: _peak(server, small, scratch, "1 KB", PEAK_RATIO),
+                "large": lambda: _peak(server, large, scratch, "150 KB", LARGE_RATIO),
+                "stalled": lambda: _stalled(server, small, scratch),
+            }
+            figures = [f for name in SECTIONS if name in sections for f in measures[name]()]
     figures.append(
         Figure(
             name="load of the machine over the last minute", unit="processes",
@@ -213,10 +221,10 @@ def _stalled(server: _Server, small: _Message, scratch: Path) -> list[Figure]:
     with _proxy(server, scratch / "stalled", "--queue-bytes", str(_QUEUE >> 20) + "MiB") as proxy:
         writer = proxy.writer
         os.kill(writer, signal.SIGSTOP)
-        # 1 KB each way: the queue is full after half of these.
-        load(proxy.port, small.file, scratch, seconds=20, rate=_STEADY)
+        # 1 KB each way: the queue is full after two thirds of these.
+        load(proxy.port, small.file, scratch, seconds=12, rate=_STEADY)
         full = _rss_mb(proxy.process.pid)
-        seen = load(proxy.port, small.file, scratch, seconds=20, rate=_STEADY)
+        seen = load(proxy.port, small.file, scratch, seconds=15, rate=_STEADY)
         grown = _rss_mb(proxy.process.pid) - full
         os.kill(writer, signal.SIGCONT)
         totals = proxy.end()

@@ -127,12 +127,14 @@ def canary(runs: int, seed: int, as_json: bool) -> int:
 
 
 @command.command("record", short_help="Latency, loss and peak rate of the recording proxy.",
-                 epilog="Example: harness bench record")  # fmt: skip
+                 epilog="Example: harness bench record --only large")  # fmt: skip
+@click.option("--only", multiple=True, type=click.Choice(["steady", "added", "small", "large", "stalled"]),
+              help="Measure this alone; may be given several times.")  # fmt: skip
 @as_json_option
-def record(as_json: bool) -> int:
-    """What the recording proxy adds, loses and passes, with h2load (Debian: nghttp2-client); some minutes."""
-    from harness.bench.record import bench_record
+def record(only: tuple[str, ...], as_json: bool) -> int:
+    """What the recording proxy adds, loses and passes, with h2load (Debian: nghttp2-client); two minutes."""
+    from harness.bench.record import SECTIONS, bench_record
 
-    figures = bench_record()
+    figures = bench_record(only or SECTIONS)
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1

@@ -65,6 +65,8 @@ def _seconds(_: click.Context, parameter: click.Parameter, value: float) -> floa
 @click.option("--redact", type=click.Path(path_type=Path), callback=existing,
               help="Rules (YAML): what is dropped, hashed or rounded before anything is written.")  # fmt: skip
 @tls_options
+@click.option("--upstream-authority", default="", metavar="NAME",
+              help="Name that calls to the upstream carry, where an ingress routes by it (default: the client's).")  # fmt: skip
 @click.option(
     "--metrics", metavar="HOST:PORT", callback=address, help="Serve Prometheus metrics there."
 )
@@ -85,12 +87,16 @@ def command(listen: str, out: Place, redact: Path | None, as_json: bool, **more:
     Clients connect to --listen instead of the server and notice nothing. SIGTERM or Ctrl-C ends it:
     calls under way finish, everything is written, the totals are printed."""  # noqa: D209 - help text
     from harness.pipeline.recording import record_traffic
-    from harness.record.session import Started
+    from harness.record.session import Passes, Started
 
     options = _options(listen, out, more)
 
     def started(found: Started) -> None:
         click.echo(f"listening on {listen.rpartition(':')[0]}:{found.port}", err=True)
+        if found.passes is Passes.MESSAGES:
+            click.echo(
+                "passing messages, not bytes: the sides differ in TLS or in the name", err=True
+            )
         if found.recovered.recovered or found.recovered.lost:
             click.echo(
                 f"of the last recorder here: {found.recovered.recovered:,} exchanges recovered, "
@@ -115,7 +121,8 @@ def _options(listen: str, out: Place, given: dict[str, Any]) -> RecordOptions:
         listen=listen, upstream=given["upstream"], out=out, name=given["name"],
         spool=given["spool"], sample=given["sample"], seed=given["seed"],
         context=tuple(c.strip() for c in given["context"].split(",") if c.strip()),
-        tls=server_tls(given), upstream_tls=client_tls(given), metrics=given["metrics"] or "",
+        tls=server_tls(given), upstream_tls=client_tls(given),
+        upstream_authority=given["upstream_authority"], metrics=given["metrics"] or "",
         rotate_s=given["rotate_seconds"], rotate_bytes=given["rotate_bytes"],
         limits=QueueLimits(bytes=given["queue_bytes"], message_bytes=given["max_message"]),
         grace_s=given["grace"],

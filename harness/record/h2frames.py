@@ -22,6 +22,8 @@ _PRIORITY_BYTES = 5
 _PROMISED_BYTES = 4
 _TOLD_WHOLE = frozenset({HEADERS, RST_STREAM, PUSH_PROMISE, GOAWAY, CONTINUATION})
 
+_OF_HEADERS = frozenset({HEADERS, PUSH_PROMISE, CONTINUATION})
+
 
 class NotFollowedError(ValueError):
     """The bytes are no HTTP/2, or more than will be kept of it. They pass all the same."""
@@ -121,12 +123,21 @@ class FrameScanner:
         Returns:
           -1 where the chunk holds no border, or it cannot be said yet.
         """
-        if self._block_of or self._preface:
+        if self._preface:
             return -1
-        if self._left:
-            ends = self._left <= len(chunk) and self._kind not in (HEADERS, PUSH_PROMISE)
-            return self._left if ends else -1
-        return -1 if self._head else 0
+        within, at = bool(self._block_of), self._left
+        if at:
+            within = _goes_on(self._kind, self._flags)
+        elif self._head:
+            needed = HEAD_BYTES - len(self._head)
+            if needed > len(chunk):
+                return -1
+            size, kind, flags, _ = head_of(self._head + chunk[:needed])
+            within, at = _goes_on(kind, flags), needed + size
+        while within and at + HEAD_BYTES <= len(chunk):
+            size, kind, flags, _ = head_of(chunk, at)
+            within, at = _goes_on(kind, flags), at + HEAD_BYTES + size
+        return -1 if within or at > len(chunk) else at
 
     def _past_preface(self, chunk: bytes) -> int:
         found = chunk[: len(self._preface)]
@@ -213,3 +224,8 @@ class FrameScanner:
         if self._flags & END_HEADERS:
             stream, self._block_of = self._block_of, 0
             self._heard.headers(stream, bytes(self._block), last=self._block_last)
+
+
+def _goes_on(kind: int, flags: int) -> bool:
+    """Whether the frame's block of headers goes on in the next one."""
+    return kind in _OF_HEADERS and not flags & END_HEADERS

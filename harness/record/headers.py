@@ -131,10 +131,15 @@ def _metadata(fields: Fields) -> Pairs:
         if name.startswith(":") or name in _NOT_METADATA:
             continue
         if name.endswith("-bin"):
-            found.extend((name, _binary(part)) for part in value.split(b","))
+            found.extend((name, one) for one in _binaries(value))
         else:
             found.append((name, _text(value)))
     return tuple(found)
+
+
+def _binaries(value: bytes) -> list[bytes]:
+    """As text, several may be joined by commas; a null byte says that it is no text but the bytes."""
+    return [value[1:]] if value[:1] == b"\0" else [_binary(part) for part in value.split(b",")]
 
 
 def _binary(text: bytes) -> bytes:

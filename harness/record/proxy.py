@@ -45,6 +45,7 @@ class Proxy:
       upstreams: all that `route` may choose; closed with the proxy. The health service says
         NOT_SERVING while the first of them cannot be reached.
       tls: None = plain text.
+      reached: whether the first upstream can be reached, where somebody else knows it better.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class Proxy:
         *,
         upstreams: Sequence[Upstream],
         tls: ServerTls | None = None,
+        reached: Callable[[], bool] | None = None,
     ) -> None:
         self._upstreams = tuple(upstreams)
         self._tls = tls
+        self._reached = reached or (lambda: not self._upstreams[0].failing)
         self._draining = False
         self._streams = InferStreams(route, taps)
         self._handlers = _Handlers(route, taps, self._streams, health.Health(self._serving))
@@ -113,7 +116,7 @@ class Proxy:
             await upstream.close()
 
     def _serving(self) -> bool:
-        return not self._draining and not self._upstreams[0].failing
+        return not self._draining and self._reached()
 
 
 class _UnderWay:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.core.calls import Tap
 from harness.core.errors import UsageError
 from harness.core.places import ObjectPlace, Place
 from harness.core.recording import Recorded, RecordingTotals, RedactionRule
+from harness.record.listening import most_connections
 from harness.record.metrics import CallMetrics, Exposition, serve_metrics
 from harness.record.proxy import Proxy
 from harness.record.recorder import QueueLimits, Recorder, Recovered
+from harness.record.relay import Relay
 from harness.record.sampling import Sampler
 from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
@@ -51,6 +55,8 @@ class RecordOptions:
     """Towards clients; None = plain text."""
     upstream_tls: ClientTls | None = None
     """Towards the upstream; None = plain text."""
+    upstream_authority: str = ""
+    """Name that calls to the upstream carry, for servers that are routed by it; "" = the client's."""
     metrics: str = ""
     """host:port of the metrics; "" = none."""
     rotate_s: float = 300.0
@@ -65,6 +71,15 @@ class RecordOptions:
     """At the end: how long calls under way, and then the writer, may take."""
 
 
+class Passes(enum.StrEnum):
+    """What a proxy passes."""
+
+    BYTES = "bytes"
+    """Connections as they are, by `relay.Relay`."""
+    MESSAGES = "messages"
+    """Calls, by `proxy.Proxy`: where a connection's bytes would not fit the other side."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A recording that serves."""
@@ -75,6 +90,8 @@ class Started:
     """What it found of an earlier one."""
     writer_pid: int
     """Of the writer's process."""
+    passes: Passes
+    """What is passed between clients and upstream."""
 
 
 def record(
@@ -108,14 +125,16 @@ async def _recorded(options: RecordOptions, started: Callable[[Started], None]) 
         _writer_options(options), Sampler(options.sample, options.seed), options.limits
     )
     calls = CallMetrics()
-    upstream = Upstream(options.upstream, tls=options.upstream_tls)
-    proxy = Proxy(lambda *_: upstream, [recorder, calls], upstreams=[upstream], tls=options.tls)
+    passes = passes_of(options)
+    proxy = _proxy(options, passes, recorder, calls)
     shown = Exposition(calls, recorder.totals, lambda: recorder.waiting, lambda: recorder.healthy)
     end_metrics = serve_metrics(shown, options.metrics) if options.metrics else None
     try:
         recovered = await recorder.start()
         port = await proxy.start(options.listen)
-        started(Started(port=port, recovered=recovered, writer_pid=recorder.writer_pid))
+        started(
+            Started(port=port, recovered=recovered, writer_pid=recorder.writer_pid, passes=passes)
+        )
         await ended.wait()
     finally:
         await proxy.stop(options.grace_s)
@@ -124,6 +143,31 @@ async def _recorded(options: RecordOptions, started: Callable[[Started], None]) 
         if end_metrics is not None:
             await asyncio.to_thread(end_metrics)
     return totals
+
+
+def passes_of(options: RecordOptions) -> Passes:
+    """What is passed: bytes, unless they would carry a scheme or a name that is wrong on the other side."""
+    alike = (options.tls is None) == (options.upstream_tls is None)
+    return Passes.BYTES if alike and not options.upstream_authority else Passes.MESSAGES
+
+
+def _proxy(
+    options: RecordOptions, passes: Passes, recorder: Recorder, calls: CallMetrics
+) -> Proxy | Relay:
+    named = options.upstream_authority
+    upstream = Upstream(
+        options.upstream, tls=options.upstream_tls,
+        options=(("grpc.default_authority", named),) if named else (),
+    )  # fmt: skip
+    taps: list[Tap] = [recorder, calls]
+    if passes is Passes.MESSAGES:
+        return Proxy(lambda *_: upstream, taps, upstreams=[upstream], tls=options.tls)
+    limits = options.limits
+    return Relay(
+        upstream, taps, tls=options.tls, message_bytes=limits.message_bytes,
+        held_bytes=limits.bytes + 2 * limits.message_bytes, most=most_connections(),
+        count=recorder.fault,
+    )  # fmt: skip
 
 
 def _writer_options(options: RecordOptions) -> WriterOptions:

@@ -34,6 +34,21 @@ class ServerTls:
             [(_read(self.key), _read(self.cert))], ca, require_client_auth=ca is not None
         )
 
+    def context(self) -> ssl.SSLContext:
+        """The same for a socket that speaks HTTP/2.
+
+        Raises:
+          UsageError: a file cannot be read or used, or the key is not the certificate's.
+        """
+        _check_pair(self.cert, self.key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert, self.key, password="")
+        context.set_alpn_protocols(["h2"])
+        if self.ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            _trust(context, self.ca)
+        return context
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTls:
@@ -65,6 +80,22 @@ class ClientTls:
         ca, key, cert = (None if p is None else _read(p) for p in (self.ca, self.key, self.cert))
         return grpc.ssl_channel_credentials(ca, key, cert)
 
+    def context(self) -> ssl.SSLContext:
+        """The same for a socket that speaks HTTP/2.
+
+        Raises:
+          UsageError: a file cannot be read or used, or a certificate has no key or another's.
+        """
+        self.credentials()  # refuses what cannot be
+        context = ssl.create_default_context()
+        if self.ca is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            _trust(context, self.ca)
+        if self.cert is not None and self.key is not None:
+            context.load_cert_chain(self.cert, self.key, password="")
+        context.set_alpn_protocols(["h2"])
+        return context
+
 
 def _check_pair(cert: Path, key: Path) -> None:
     """Grpc would only say that the port cannot be listened on."""
@@ -79,6 +110,16 @@ def _check_pair(cert: Path, key: Path) -> None:
             str(key),
             f"is not the usable private key of the certificate {cert}: {error.reason or error}",
             "Name the key that belongs to it, without a password.",
+        ) from error
+
+
+def _trust(context: ssl.SSLContext, ca: Path) -> None:
+    _read(ca)
+    try:
+        context.load_verify_locations(ca)
+    except ssl.SSLError as error:
+        raise UsageError(
+            str(ca), f"holds no usable certificate: {error.reason or error}", "Name a PEM file."
         ) from error
 
 

@@ -50,6 +50,7 @@ class Upstream:
     ) -> None:
         self.target = target
         self.name = name or target
+        self.tls = tls
         # A retry would be a request that the client never sent.
         given = [*UNLIMITED, ("grpc.enable_retries", 0), *options]
         if tls is not None and tls.server_name:

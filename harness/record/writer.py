@@ -216,9 +216,12 @@ def _run_alone(options: WriterOptions, calls: socket.socket, counts: Counts) -> 
         _say(calls, error=str(error))
         return 4
     _say(calls, recovered=recovered, lost=lost)
-    wait_s = min(options.flush_s, options.rotate_s, 1.0) / 2
+    wait_ms = 1000 * min(options.flush_s, options.rotate_s, 1.0) / 2
+    # Not select: where the proxy has many connections the socket's number is above what it takes.
+    coming = select.poll()
+    coming.register(calls, select.POLLIN)
     while True:
-        if select.select([calls], [], [], wait_s)[0]:
+        if coming.poll(wait_ms):
             received = calls.recv(_READ_BYTES)
             if not received:
                 break

@@ -54,3 +54,11 @@ def test_the_benchmark_runs():
     found = {f.name: f for f in bench_record().figures}
     assert found["requests at that rate lost, altered or not accounted for"].kept
     assert found["memory the proxy gains with a stalled disk"].kept
+
+
+def test_every_section_can_be_measured_alone():
+    from harness.bench.record import SECTIONS
+    from harness.cli.bench import record
+
+    (only,) = [p for p in record.params if p.name == "only"]
+    assert tuple(only.type.choices) == SECTIONS

@@ -4,8 +4,12 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import Counter
+
+import uvloop
 
 from harness.record.proxy import Proxy
+from harness.record.relay import Relay
 from harness.record.upstream import Upstream
 
 
@@ -34,17 +38,34 @@ class Running:
         return asyncio.run_coroutine_threadsafe(self.proxy.stop(grace_s), self._loop)
 
 
+def relay(upstream, taps, tls=None, **options):
+    """A relay before one upstream."""
+    counts = Counter()
+    given = {"message_bytes": 64 << 20, "held_bytes": 256 << 20, "most": 1000, **options}
+    made = Relay(
+        upstream, taps, tls=tls, count=lambda counter, by: counts.update({counter: by}), **given
+    )
+    made.counts = counts
+    return made
+
+
 @contextlib.contextmanager
-def proxied(*targets, taps=(), route=None, tls=None, upstream_tls=None):
-    """A proxy before these upstreams, named up0, up1 …; yields it, running."""
-    loop = asyncio.new_event_loop()
+def proxied(*targets, taps=(), route=None, tls=None, upstream_tls=None, relayed=False, **options):
+    """A proxy before these upstreams, named up0, up1 …; yields it, running.
+
+    With `relayed` it passes bytes, else messages."""
+    loop = uvloop.new_event_loop() if relayed else asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def started():
         upstreams = [Upstream(t, name=f"up{i}", tls=upstream_tls) for i, t in enumerate(targets)]
         chosen = route(upstreams) if route else lambda *_: upstreams[0]
-        proxy = Proxy(chosen, taps, upstreams=upstreams, tls=tls)
+        proxy = (
+            relay(upstreams[0], taps, tls, **options)
+            if relayed
+            else Proxy(chosen, taps, upstreams=upstreams, tls=tls)
+        )
         await proxy.start("localhost:0" if tls else "127.0.0.1:0")
         return proxy
 

@@ -7,7 +7,7 @@ import socket
 import grpc
 import pytest
 from peers import INFER, outcome, peer
-from proxies import proxied
+from proxies import Kept, proxied
 from recordings import adds_up, recorded, recording, request
 
 from harness.core.errors import UsageError
@@ -76,20 +76,37 @@ def ask_securely(address, pem, *, with_certificate):
         return channel.unary_unary(INFER)(b"x", timeout=5)
 
 
-def test_clients_and_upstreams_may_speak_tls(server, pem):
+@pytest.mark.parametrize("relayed", [False, True])
+def test_clients_and_upstreams_may_speak_tls(server, pem, relayed):
     shown = ServerTls(cert=pem["proxy_cert"], key=pem["proxy_key"])
     with proxied(server, tls=shown) as inner:
         upstream = inner.address.replace("127.0.0.1", "localhost")
         trusts = ClientTls(ca=pem["ca"])
-        with proxied(upstream, upstream_tls=trusts) as outer:
+        with proxied(upstream, upstream_tls=trusts, relayed=relayed) as outer:
             assert outcome(outer.address, b"x")["response"] == b"x"
-        with proxied(upstream, upstream_tls=ClientTls(ca=pem["client_cert"])) as stranger:
+        with proxied(
+            upstream, upstream_tls=ClientTls(ca=pem["client_cert"]), relayed=relayed
+        ) as stranger:
             assert outcome(stranger.address, b"x")["code"] is grpc.StatusCode.UNAVAILABLE
 
 
-def test_clients_without_a_certificate_are_refused_where_one_is_asked_for(server, pem):
+def test_bytes_pass_between_two_sides_of_tls(server, pem):
     shown = ServerTls(cert=pem["proxy_cert"], key=pem["proxy_key"], ca=pem["ca"])
-    with proxied(server, tls=shown) as running:
+    trusts = ClientTls(ca=pem["ca"], cert=pem["client_cert"], key=pem["client_key"])
+    kept = Kept()
+    with proxied(server, tls=shown) as inner:
+        upstream = inner.address.replace("127.0.0.1", "localhost")
+        with proxied(
+            upstream, tls=shown, upstream_tls=trusts, relayed=True, taps=[kept]
+        ) as running:
+            assert ask_securely(running.address, pem, with_certificate=True) == b"x"
+            assert [c.request for c in kept.wait(1)] == [b"x"]
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_clients_without_a_certificate_are_refused_where_one_is_asked_for(server, pem, relayed):
+    shown = ServerTls(cert=pem["proxy_cert"], key=pem["proxy_key"], ca=pem["ca"])
+    with proxied(server, tls=shown, relayed=relayed) as running:
         assert ask_securely(running.address, pem, with_certificate=True) == b"x"
         with pytest.raises(grpc.RpcError):
             ask_securely(running.address, pem, with_certificate=False)
@@ -99,6 +116,9 @@ def test_a_file_that_is_no_pem_is_a_usage_error(tmp_path, pem):
     (tmp_path / "x").write_text("no certificate")
     with pytest.raises(UsageError, match="is no PEM file"):
         ClientTls(ca=tmp_path / "x").credentials()
+    (tmp_path / "y").write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+    with pytest.raises(UsageError, match="holds no usable certificate"):
+        ClientTls(ca=tmp_path / "y").context()
     with pytest.raises(UsageError, match="needs its private key"):
         ClientTls(cert=pem["client_cert"]).credentials()
 
@@ -107,6 +127,8 @@ def test_a_key_of_another_certificate_is_a_usage_error(pem):
     for made in (ServerTls, ClientTls):
         with pytest.raises(UsageError, match="private key of the certificate"):
             made(cert=pem["proxy_cert"], key=pem["client_key"]).credentials()
+        with pytest.raises(UsageError, match="private key of the certificate"):
+            made(cert=pem["proxy_cert"], key=pem["client_key"]).context()
 
 
 def test_streamed_pairs_are_recorded(server, tmp_path):

@@ -125,6 +125,19 @@ def test_a_call_is_told_whole():
 
 
 @pytest.mark.parametrize(
+    ("said", "values"),
+    [
+        (b"AP8=", [b"\x00\xff"]), (b"AP8", [b"\x00\xff"]), (b"AP8,AA==", [b"\x00\xff", b"\x00"]),
+        (b"\x00\x01,\xfe", [b"\x01,\xfe"]), (b"", [b""]), (b"!", [b"!"]),
+    ],
+)  # fmt: skip
+def test_binary_metadata_comes_as_bytes(said, values):
+    sent, answered = one_call(fields=[("key-bin", said)])
+    (told,) = followed(sent, answered).calls
+    assert list(told.metadata) == [("key-bin", value) for value in values]
+
+
+@pytest.mark.parametrize(
     ("code", "text", "details"),
     [(5, "no such model", "no such model"), (13, "%C3%BC %0A50%25", "ü \n50%"), (14, "", "")],
 )

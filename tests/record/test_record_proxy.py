@@ -27,9 +27,15 @@ def kept():
     return Kept()
 
 
+@pytest.fixture(params=[False, True], ids=["messages", "bytes"])
+def relayed(request):
+    """Whether bytes pass, or messages."""
+    return request.param
+
+
 @pytest.fixture
-def proxy(server, kept):
-    with proxied(server, taps=[kept]) as running:
+def proxy(server, kept, relayed):
+    with proxied(server, taps=[kept], relayed=relayed) as running:
         yield running
 
 
@@ -110,8 +116,8 @@ def test_a_failure_is_told_with_its_details(proxy, kept):
     assert told.response == b""
 
 
-def test_without_an_upstream_clients_get_unavailable_and_it_is_told(kept):
-    with proxied("127.0.0.1:1", taps=[kept]) as running:
+def test_without_an_upstream_clients_get_unavailable_and_it_is_told(kept, relayed):
+    with proxied("127.0.0.1:1", taps=[kept], relayed=relayed) as running:
         assert outcome(running.address, b"x")["code"] is grpc.StatusCode.UNAVAILABLE
         (told,) = kept.wait(1)
     assert told.code == 14
@@ -252,8 +258,8 @@ def checked(address, request=b""):
     return outcome(address, request, method=f"/{health.NAME}/Check")
 
 
-def test_health_says_serving_until_the_proxy_stops(server):
-    with proxied(server) as running:
+def test_health_says_serving_until_the_proxy_stops(server, relayed):
+    with proxied(server, relayed=relayed) as running:
         assert checked(running.address)["response"] == health.SERVING
         with grpc.insecure_channel(running.address) as channel:
             watch = channel.unary_stream(f"/{health.NAME}/Watch")(b"", timeout=10)
@@ -264,8 +270,8 @@ def test_health_says_serving_until_the_proxy_stops(server):
             stopping.result(10)
 
 
-def test_health_says_not_serving_without_the_upstream():
-    with proxied("127.0.0.1:1") as running:
+def test_health_says_not_serving_without_the_upstream(relayed):
+    with proxied("127.0.0.1:1", relayed=relayed) as running:
         outcome(running.address, b"x")
         assert checked(running.address)["response"] == health.NOT_SERVING
 
@@ -293,8 +299,8 @@ def test_a_port_that_is_taken_is_a_usage_error(server):
         asyncio.run(start())
 
 
-def test_calls_under_way_end_before_the_proxy_stops(server):
-    with proxied(server) as running:
+def test_calls_under_way_end_before_the_proxy_stops(server, relayed):
+    with proxied(server, relayed=relayed) as running:
         seen = []
         asking = threading.Thread(target=lambda: seen.append(outcome(running.address, b"sleep=1;")))
         asking.start()
@@ -304,10 +310,10 @@ def test_calls_under_way_end_before_the_proxy_stops(server):
     assert seen[0]["response"] == b"sleep=1;"
 
 
-def test_calls_that_the_end_cancels_are_told_before_it(server):
+def test_calls_that_the_end_cancels_are_told_before_it(server, relayed):
     kept = Kept()
     with (
-        proxied(server, taps=[kept]) as running,
+        proxied(server, taps=[kept], relayed=relayed) as running,
         grpc.insecure_channel(running.address) as channel,
     ):
         calls = [channel.unary_unary(INFER).future(b"sleep=3;") for _ in range(8)]

@@ -1,0 +1,255 @@
+"""A client's connection joined with one of its own to the upstream: bytes pass both ways as they are.
+
+Each chunk is written first and heard after. A side that does not take what it is sent stops the reading
+of the other, so a slow peer costs memory of one buffer only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+
+from harness.record.following import Following
+from harness.record.h2frames import ACK, GOAWAY, HEAD_BYTES, SETTINGS, frame, head_of
+
+_BUFFER_BYTES = 512 << 10
+"""Waits for a side that takes nothing, before the other is no longer read."""
+_FLUSH_S = 30.0
+"""A side that has gone: how long the other may take what was sent before."""
+_ON_THE_WAY_S = 0.1
+"""What a client sends before it hears that no more is served."""
+_LOOK_S = 0.05
+_ANY_STREAM = 0x7FFFFFFF
+
+
+class AckCut:
+    """Takes the client's acknowledgement of settings that no upstream sent out of its bytes.
+
+    Args:
+      due: whether there is one to come.
+    """
+
+    def __init__(self, *, due: bool) -> None:
+        self.done = not due
+        self._left = 0
+        self._head = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What the upstream gets of a chunk, which begins where the last one ended."""
+        if self.done:
+            return chunk
+        if self._head:
+            chunk, self._head = self._head + chunk, b""
+        at, end = min(self._left, len(chunk)), len(chunk)
+        self._left -= at
+        while at < end:
+            if end - at < HEAD_BYTES:
+                self._head = chunk[at:]
+                return chunk[:at]
+            size, kind, flags, _ = head_of(chunk, at)
+            if kind == SETTINGS and flags & ACK:
+                self.done = True
+                return chunk[:at] + chunk[at + HEAD_BYTES :]
+            self._left = max(0, at + HEAD_BYTES + size - end)
+            at = min(end, at + HEAD_BYTES + size)
+        return chunk
+
+
+class Link:
+    """Two connections that are one.
+
+    Args:
+      client: towards the client, read by nobody else from now on.
+      upstream: towards who serves it, likewise.
+      following: hears what passes; None = nobody does.
+      acks: cuts what the upstream must not get.
+      ended: called once, when both have gone.
+    """
+
+    def __init__(
+        self, client: asyncio.Transport, upstream: asyncio.Transport, following: Following | None,
+        acks: AckCut, ended: Callable[[Link], None],
+    ) -> None:  # fmt: skip
+        self._loop = asyncio.get_running_loop()
+        self._client = client
+        self._upstream = upstream
+        self._following = following
+        self._ended = ended
+        self._left: list[asyncio.Transport] = []
+        """Sides that send no more, the first to say so first."""
+        self._lost = 0
+        self._flushing: asyncio.TimerHandle | None = None
+        self._told = False
+        self.going_away = b""
+        """A frame that waits for a border in what the upstream sends."""
+        sent = None if following is None else following.sent
+        answered = None if following is None else following.answered
+        for transport, protocol in (
+            (client, _ClientEnd(self, client, upstream, sent, acks)),
+            (upstream, _UpstreamEnd(self, upstream, client, answered)),
+        ):
+            transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+            transport.set_protocol(protocol)
+
+    def begin(self, sent: bytes, answered: bytes, *, given: int = 0) -> None:
+        """Passes what came before they were joined, and goes on.
+
+        Args:
+          sent: by the client, from its first byte; without what the upstream must not get.
+          answered: by the upstream, from its first byte.
+          given: bytes of `sent` that the upstream has.
+        """
+        for transport in (self._client, self._upstream):
+            if not transport.is_closing():
+                transport.resume_reading()
+        _write(self._upstream, sent[given:])
+        _write(self._client, answered)
+        if self._following is not None:
+            self._following.sent(sent)
+            self._following.answered(answered)
+
+    def half_closed(self, by: asyncio.Transport) -> None:
+        """A side sends no more."""
+        self._left.append(by)
+        other = self._other(by)
+        if other in self._left:
+            self._client.close()
+            self._upstream.close()
+        elif other.can_write_eof() and not other.is_closing():
+            other.write_eof()
+
+    def lost(self, transport: asyncio.Transport, error: Exception | None) -> None:
+        """A side has gone."""
+        self._lost += 1
+        if self._lost > 1:
+            if self._flushing is not None:
+                self._flushing.cancel()
+            self._ended(self)
+            return
+        first = self._left[0] if self._left else transport
+        self._tell(by_client=first is self._client)
+        other = self._other(transport)
+        if error is not None and transport is self._client:
+            other.abort()  # nobody waits for an answer
+            return
+        other.close()
+        self._flushing = self._loop.call_later(_FLUSH_S, other.abort)
+
+    def drain(self) -> None:
+        """Asks the client for no more calls, and closes when those under way have ended."""
+        following = self._following
+        if following is None or self._lost:
+            return  # who serves it says so itself, or it is ending
+        if not following.blind:
+            self._say_going_away(_ANY_STREAM)
+        self._loop.call_later(_ON_THE_WAY_S, self._close_when_idle)
+
+    def cut(self) -> None:
+        """Ends it, whatever is under way."""
+        self._tell(by_client=True)
+        self._upstream.abort()
+        self._client.close()
+
+    def with_going_away(self, chunk: bytes) -> bytes:
+        """An upstream's chunk with the frame that waits, where it holds a border."""
+        if self._following is None or self._following.blind:
+            return chunk
+        at = self._following.answers.border_in(chunk)
+        if at < 0:
+            return chunk
+        said, self.going_away = self.going_away, b""
+        return chunk[:at] + said + chunk[at:]
+
+    def _other(self, of: asyncio.Transport) -> asyncio.Transport:
+        return self._upstream if of is self._client else self._client
+
+    def _tell(self, *, by_client: bool) -> None:
+        if self._following is None or self._told:
+            return
+        self._told = True
+        if by_client:
+            self._following.client_lost()
+        else:
+            self._following.upstream_lost()
+
+    def _say_going_away(self, last: int) -> None:
+        said = frame(GOAWAY, 0, 0, struct.pack(">II", last, 0))
+        if self._following is not None and self._following.answers.at_border:
+            _write(self._client, said)
+        else:
+            self.going_away = said
+
+    def _close_when_idle(self) -> None:
+        following = self._following
+        if self._lost or following is None:
+            return
+        if following.open or self.going_away or following.blind:
+            self._loop.call_later(_LOOK_S, self._close_when_idle)
+            return
+        # Nothing newer than this was passed on: clients may ask again elsewhere.
+        self._say_going_away(following.last)
+        self._upstream.close()
+        self._client.close()
+
+
+class _End(asyncio.Protocol):
+    """Reads one side and writes to the other."""
+
+    def __init__(
+        self, link: Link, reads: asyncio.Transport, to: asyncio.Transport,
+        heard: Callable[[bytes], None] | None,
+    ) -> None:  # fmt: skip
+        self._link = link
+        self._reads = reads
+        self._to = to
+        self._heard = heard
+        self._plain = reads.get_extra_info("ssl_object") is None
+
+    def pause_writing(self) -> None:
+        """Our side takes nothing: what would go to it is not read."""
+        if not self._to.is_closing():
+            self._to.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Our side takes what it is sent."""
+        if not self._to.is_closing():
+            self._to.resume_reading()
+
+    def eof_received(self) -> bool:
+        """Our side sends no more; TLS cannot stay half open."""
+        self._link.half_closed(self._reads)
+        return self._plain
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Our side has gone."""
+        self._link.lost(self._reads, exc)
+
+
+class _ClientEnd(_End):
+    def __init__(
+        self, link: Link, reads: asyncio.Transport, to: asyncio.Transport,
+        heard: Callable[[bytes], None] | None, acks: AckCut,
+    ) -> None:  # fmt: skip
+        super().__init__(link, reads, to, heard)
+        self._acks = acks
+
+    def data_received(self, data: bytes) -> None:
+        if not self._acks.done:
+            data = self._acks.feed(data)
+        _write(self._to, data)
+        if self._heard is not None:
+            self._heard(data)
+
+
+class _UpstreamEnd(_End):
+    def data_received(self, data: bytes) -> None:
+        _write(self._to, self._link.with_going_away(data) if self._link.going_away else data)
+        if self._heard is not None:
+            self._heard(data)
+
+
+def _write(to: asyncio.Transport, data: bytes) -> None:
+    """Writes, unless the side has gone: uvloop would raise."""
+    if not to.is_closing():
+        to.write(data)

@@ -1,0 +1,330 @@
+"""Bytes that pass: as they are, whoever sends them, and whatever the other side does."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from h2made import (
+    BEGIN,
+    Side,
+    client,
+    end,
+    message,
+    request_fields,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from peers import INFER, OPTIONS, outcome, peer
+from proxies import Kept, proxied, relay
+from recordings import adds_up, reasons, recording, request, until
+
+from harness.core.recording import Recorded
+from harness.record import health
+from harness.record.h2frames import (
+    ACK,
+    CONTINUATION,
+    GOAWAY,
+    HEAD_BYTES,
+    HEADERS,
+    SETTINGS,
+    frame,
+    head_of,
+)
+from harness.record.link import AckCut
+from harness.record.session import Passes, RecordOptions, passes_of
+from harness.record.tls import ClientTls, ServerTls
+from harness.record.upstream import Upstream
+
+ACKED = frame(SETTINGS, ACK, 0, b"")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with peer() as address:
+        yield address
+
+
+@pytest.fixture
+def kept():
+    return Kept()
+
+
+@contextlib.contextmanager
+def upstream_of_bytes(*answers):
+    """A server that takes one connection and answers what it reads with these, in turn.
+
+    Yields its address and the list of what it read."""
+    read = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                connection, _ = listening.accept()
+                with connection:
+                    for answer in answers:
+                        read.append(connection.recv(1 << 20))
+                        connection.sendall(answer)
+                    while more := connection.recv(1 << 20):
+                        read.append(more)
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}", read
+        listening.close()
+        serving.join(10)
+
+
+def connected(running):
+    host, port = running.address.split(":")
+    made = socket.create_connection((host, int(port)))
+    made.settimeout(10)
+    return made
+
+
+def exactly(connection, count):
+    found = b""
+    while len(found) < count:
+        more = connection.recv(count - len(found))
+        assert more, found
+        found += more
+    return found
+
+
+def a_call():
+    """Both sides of one call: the client's greeting, its call, the server's settings, its answer."""
+    asks, answers = client(), Side()
+    greeting, settings = asks.take(), answers.take()
+    asks.headers(1, request_fields()).data(1, message(b"r"), last=True)
+    answers.headers(1, BEGIN).data(1, message(b"a")).headers(1, end(), last=True)
+    return greeting, asks.take(), settings, answers.take()
+
+
+def test_bytes_of_a_client_that_does_not_wait_pass_as_they_are(kept):
+    greeting, call, settings, answer = a_call()
+    with (
+        upstream_of_bytes(settings, answer) as (address, read),
+        proxied(address, taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        assert exactly(asking, len(settings + answer)) == settings + answer
+        assert b"".join(read) == greeting + call
+        assert [(c.request, c.response) for c in kept.wait(1)] == [(b"r", b"a")]
+
+
+def test_a_client_that_waits_gets_settings_and_their_acknowledgement_stays_here(kept):
+    greeting, call, _, answer = a_call()
+    settings = frame(SETTINGS, 0, 0, struct.pack(">HIHI", 3, 77, 4, 70_000))
+    with (
+        upstream_of_bytes(settings, answer) as (address, read),
+        proxied(address, taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting)
+        first = frame(SETTINGS, 0, 0, struct.pack(">HI", 3, 77))
+        assert exactly(asking, len(first)) == first
+        asking.sendall(call + ACKED[:4])
+        assert exactly(asking, len(settings + answer)) == settings + answer
+        asking.sendall(ACKED[4:] + ACKED + b"")
+        until(lambda: b"".join(read) == greeting + call + ACKED)
+        assert len(kept.wait(1)) == 1
+
+
+@given(st.lists(st.binary(max_size=30), max_size=6), st.integers(0, 6), st.integers(1, 40))
+def test_only_the_first_acknowledgement_is_cut(payloads, at, step):
+    frames = [frame(8, ACK, 1, p) for p in payloads]
+    given = b"".join([*frames[:at], ACKED, *frames[at:], ACKED])
+    cut = AckCut(due=True)
+    passed = b"".join(cut.feed(given[i : i + step]) for i in range(0, len(given), step))
+    assert passed == b"".join([*frames, ACKED])
+
+
+def test_what_is_no_http2_passes_unfollowed_and_is_counted(kept):
+    with (
+        upstream_of_bytes(b"HTTP/1.1 200 OK\r\n\r\n") as (address, read),
+        proxied(address, taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert exactly(asking, 19) == b"HTTP/1.1 200 OK\r\n\r\n"
+        assert read == [b"GET / HTTP/1.1\r\n\r\n"]
+        assert running.proxy.counts == {Recorded.BLIND: 1, Recorded.SEEN: 0, Recorded.UNFOLLOWED: 0}
+
+
+def test_a_connection_that_begins_with_health_is_served_and_told_once(server, kept):
+    with proxied(server, taps=[kept], relayed=True) as running:
+        with grpc.insecure_channel(running.address, options=OPTIONS) as channel:
+            assert channel.unary_unary(f"/{health.NAME}/Check")(b"", timeout=10) == health.SERVING
+            assert channel.unary_unary(INFER)(b"x", timeout=10) == b"x"
+        with grpc.insecure_channel(running.address, options=[*OPTIONS, ("n", 1)]) as channel:
+            assert channel.unary_unary(INFER)(b"y", timeout=10) == b"y"
+            assert channel.unary_unary(f"/{health.NAME}/Check")(b"up", timeout=10) == b"up"
+        assert sorted(c.request for c in kept.wait(2)) == [b"x", b"y"]
+
+
+def test_an_upstream_that_comes_back_is_used(kept):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with proxied(address, taps=[kept], relayed=True) as running:
+        assert outcome(running.address, b"x")["code"] is grpc.StatusCode.UNAVAILABLE
+        sent, call, settings, answer = a_call()
+        port = int(address.split(":")[1])
+        with (
+            socket.create_server(("127.0.0.1", port)) as listening,
+            connected(running) as asking,
+        ):
+            asking.sendall(sent + call)
+            connection, _ = listening.accept()
+            connection.sendall(settings + answer)
+            assert exactly(asking, len(settings + answer)) == settings + answer
+            connection.close()
+    assert [c.code for c in kept.wait(2)] == [14, 0]
+
+
+def test_an_upstream_that_says_nothing_is_no_upstream(kept, monkeypatch):
+    monkeypatch.setattr("harness.record.relay._CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with proxied(address, taps=[kept], relayed=True) as running:
+            assert outcome(running.address, b"x", timeout=2)["code"] in (
+                grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED,
+            )  # fmt: skip
+            assert len(kept.wait(1)) == 1
+
+
+def test_an_upstream_that_goes_fails_its_calls(kept):
+    greeting, call, settings, _ = a_call()
+    with (
+        upstream_of_bytes(settings) as (address, read),
+        proxied(address, taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        until(lambda: len(b"".join(read)) == len(greeting + call))
+        assert exactly(asking, len(settings)) == settings
+        asking.shutdown(socket.SHUT_WR)
+        assert asking.recv(1) == b""
+    (told,) = kept.wait(1)
+    assert (told.code, told.cancelled) == (1, True)
+
+
+@pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_compressed_calls_are_told_as_they_were(server, kept, algorithm):
+    with proxied(server, taps=[kept], relayed=True) as running:
+        with grpc.insecure_channel(running.address, compression=algorithm) as channel:
+            assert channel.unary_unary(INFER)(b"x" * 5000, timeout=10) == b"x" * 5000
+        assert [(c.request, c.unkept) for c in kept.wait(1)] == [(b"x" * 5000, None)]
+
+
+def frames_of(content):
+    at = 0
+    while at < len(content):
+        size, kind, _, _ = head_of(content, at)
+        yield kind, content[at + HEAD_BYTES : at + HEAD_BYTES + size]
+        at += HEAD_BYTES + size
+
+
+def test_the_end_waits_for_calls_as_long_as_it_may_and_then_cuts_them(kept):
+    greeting, call, settings, answer = a_call()
+    with (
+        upstream_of_bytes(settings + answer[:20]) as (address, _),
+        proxied(address, taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        exactly(asking, len(settings) + 20)
+        stopping = running.stop(0.8)
+        time.sleep(0.4)
+        assert not stopping.done()
+        with pytest.raises(ConnectionRefusedError):
+            connected(running)
+        stopping.result(10)
+        assert [c.cancelled for c in kept.wait(1)] == [True]
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 7))
+def test_a_client_is_told_that_no_more_is_served_between_two_frames(kept, cut):
+    greeting, call, settings, _ = a_call()
+    answers = Side()
+    answers.take()
+    answers.headers(1, BEGIN, cuts=(5, 9)).data(1, message(b"a" * 9)).headers(1, end(), last=True)
+    answer = answers.take()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with proxied(address, taps=[kept], relayed=True) as running, connected(running) as asking:
+            asking.sendall(greeting + call)
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(settings + answer[:cut])
+                exactly(asking, len(settings) + cut)
+                stopping = running.stop(10.0)
+                time.sleep(0.1)
+                connection.sendall(answer[cut:])
+                seen = b""
+                while more := asking.recv(1 << 16):
+                    seen += more
+            stopping.result(10)
+    frames = list(frames_of(answer[:cut] + seen))
+    assert [p for k, p in frames if k != GOAWAY] == [p for _, p in frames_of(answer)]
+    kinds = [k for k, _ in frames]
+    assert kinds[kinds.index(HEADERS) + 1] == CONTINUATION
+    away = [struct.unpack(">II", p) for k, p in frames if k == GOAWAY]
+    assert away == [(0x7FFFFFFF, 0), (1, 0)]
+    assert [(c.request, c.response, c.code) for c in kept.wait(1)] == [(b"r", b"a" * 9, 0)]
+
+
+def test_connections_beyond_the_limit_are_refused_and_counted(server):
+    with proxied(server, relayed=True, most=3) as running:
+        held = [connected(running) for _ in range(5)]
+        until(lambda: running.proxy.counts[Recorded.REFUSED] == 2)
+        for one in held:
+            one.close()
+        until(lambda: outcome(running.address, b"x").get("response") == b"x")
+
+
+def test_an_end_before_the_beginning_touches_nothing(tmp_path, monkeypatch, server):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+
+    async def ended():
+        await relay(Upstream(server), []).stop(0.1)
+
+    asyncio.run(ended())
+    assert (tmp_path / "file").exists()
+
+
+def test_a_side_that_takes_nothing_costs_no_memory(server, tmp_path):
+    """100 MB pass while the client does not read: they wait at the server and the client."""
+    with recording(server, tmp_path / "traffic") as running:
+        assert running.ask([request(0)]) == 1
+        before = _peak_mb(running.child.pid)
+        big = b"big" + bytes(100_000_000)
+        assert outcome(running.address, big, timeout=60)["response"] == big
+        assert _peak_mb(running.child.pid) - before < 20
+        totals = running.end()
+    assert reasons(totals) == {"a message was larger than --max-message": 1}
+    assert adds_up(totals)
+
+
+def _peak_mb(pid):
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+
+def test_bytes_pass_where_both_sides_are_alike(tmp_path):
+    shown, trusts = ServerTls(cert=tmp_path, key=tmp_path), ClientTls()
+
+    def passed(**more):
+        options = RecordOptions(listen="a:1", upstream="b:1", out=tmp_path, **more)
+        return passes_of(options)
+
+    assert passed() is passed(tls=shown, upstream_tls=trusts) is Passes.BYTES
+    assert passed(tls=shown) is passed(upstream_tls=trusts) is Passes.MESSAGES
+    assert passed(upstream_authority="models.example") is Passes.MESSAGES
