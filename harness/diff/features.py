@@ -188,13 +188,14 @@ class FeatureDiff:
         return not missing[self._counts].any()
 
     def _note_inputs(self, inputs: Tensors, view: ComparedRows) -> None:
-        """Keeps the beginning of number inputs of one column: a scaler may act on one directly."""
+        """Keeps the beginning of inputs of one column: a feature may hold one, or a scaler act on one."""
         declared = {name for name, _ in self.match.raw}
-        for name, values in inputs.items() if self._fitted else ():
+        for name, values in inputs.items():
             column = values.ndim == 1 or values.shape[1:] == (1,)
-            if column and values.dtype.kind in "iuf" and name not in declared:
+            if column and name not in declared:
                 tally = self._inputs.setdefault(name, TensorTally(name, INPUT, {}, ()))
-                tally.update(values, values, view)
+                if tally.sample.wants_more():
+                    tally.update(values, values, view)
 
     def _note_order(self, seq: Ints, view: ComparedRows) -> None:
         """Keeps the sampled beginning's place in time, for staleness."""
@@ -239,7 +240,11 @@ class FeatureDiff:
         reports = tally.reports(vocabularies)
         if not tally.flat or reports[0].relation != RelationKind.OTHER:
             return reports
-        relation = self._stale(tally) or other_column(tally, [t for _, t in self._raw])
+        relation = (
+            self._stale(tally)
+            or other_column(tally, [t for _, t in self._raw])
+            or other_column(tally, [*self._inputs.values()])
+        )
         return reports if relation is None else [_renamed(reports[0], relation)]
 
     def _stale(self, tally: TensorTally) -> Relation | None:

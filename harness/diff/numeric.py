@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.core.tensors import Array, Floats, Ints
+from harness.core.tensors import Array, Floats
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, plus, shown
 from harness.diff.units import AFFINE, FACTORS, HOURS, PERIODS, known_factor, known_offset
 
@@ -27,9 +27,6 @@ _INTEGER_RANGE = 100.0
 _DECIMALS = 5
 _STEPS = {10.0: "tens", 100.0: "hundreds", 1000.0: "thousands"}
 _CLUSTERS = 6
-_LAGS = 50
-_CHECKED = 30
-"""Rows that must have a predecessor in the sample before staleness is named."""
 _HALF = 2.0 * float(np.finfo(np.float16).eps)
 _SAME = 1e-9
 _NEARLY = 0.05
@@ -227,37 +224,6 @@ def affine(pairs: Pairs) -> Relation | None:
     if share < ENOUGH or rise <= _FLAT * float(np.median(pairs.slack)):
         return None
     return _affine(slope, intercept, share, "")
-
-
-def stale(pairs: Pairs) -> Relation | None:
-    """The value of the row k places earlier in time; needs the order of rows and most neighbours."""
-    if pairs.order is None or pairs.distinct() < _CONFIRMED_TWO:
-        return None
-    by_time = np.argsort(pairs.order, kind="stable")
-    order, before = pairs.order[by_time], pairs.baseline[by_time]
-    for lag in (*range(1, _LAGS + 1), *_longer_lag(pairs, pairs.order, order, before)):
-        at = np.searchsorted(order, pairs.order - lag)
-        at = np.minimum(at, len(order) - 1)
-        there = (order[at] == pairs.order - lag) & pairs.differs
-        if there.sum() < max(_CHECKED, pairs.count // 2):
-            continue
-        hit = np.abs(pairs.candidate - before[at]) <= pairs.slack
-        share = float(hit[there].mean())
-        if share >= ENOUGH:
-            rows = "row" if lag == 1 else "rows"
-            text = f"candidate = the baseline's value {lag} {rows} earlier (stale copy?)"
-            return Relation(kind=RelationKind.STALE, value=float(lag), share=share, text=text)
-    return None
-
-
-def _longer_lag(pairs: Pairs, place: Ints, order: Ints, before: Floats) -> tuple[int, ...]:
-    """The most frequent distance in time to the row whose value the candidate has, beyond `_LAGS`."""
-    by_value = np.argsort(before, kind="stable")
-    at = np.minimum(np.searchsorted(before[by_value], pairs.candidate), len(before) - 1)
-    found = by_value[at]
-    same = pairs.differs & (before[found] == pairs.candidate)
-    lags, counts = np.unique((place - order[found])[same], return_counts=True)
-    return (int(lags[counts.argmax()]),) if len(lags) and lags[counts.argmax()] > _LAGS else ()
 
 
 def loosely_equal(pairs: Pairs) -> Relation | None:

@@ -9,11 +9,13 @@ wrap-around rows wreck it) and relations over more than one column (see `diff.ro
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.diff.bounded import bounded
 from harness.diff.codes import name_words, permuted
 from harness.diff.distance import (
     Comparison,
@@ -23,6 +25,7 @@ from harness.diff.distance import (
     robust_scale,
 )
 from harness.diff.fills import clipped, filled
+from harness.diff.holds import held, stale
 from harness.diff.numeric import (
     affine,
     cyclic,
@@ -31,7 +34,6 @@ from harness.diff.numeric import (
     scaled,
     shifted,
     sign,
-    stale,
     two_shifts,
 )
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
@@ -48,6 +50,8 @@ RULES: tuple[Rule, ...] = (
     clipped,
     permuted,
     two_shifts,
+    bounded,
+    held,
     stale,
     loosely_equal,
 )
@@ -88,12 +92,31 @@ def name_relation(
         tolerance = computed_tolerance(baseline.dtype, candidate.dtype)
     match comparison(baseline.dtype, candidate.dtype):
         case Comparison.WORDS:
-            return name_words(baseline, candidate)
+            return _name_words(baseline, candidate, order)
         case Comparison.IMPOSSIBLE:
             text = f"numbers on one side, words on the other ({baseline.dtype} → {candidate.dtype})"
             return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
         case Comparison.FLOAT | Comparison.EXACT:
             return _name_numbers(baseline, candidate, tolerance, scale, vocabularies, order)
+
+
+def _name_words(baseline: Array, candidate: Array, order: Ints | None) -> Relation:
+    """As numbers where no rule of words fits: only whether two are the same word counts then."""
+    found = name_words(baseline, candidate)
+    if found.kind is not RelationKind.OTHER or order is None:
+        return found
+    words, codes = np.unique(np.concatenate([baseline, candidate]).astype(str), return_inverse=True)
+    before, after = np.split(codes.astype(np.int64), 2)
+    pairs = Pairs.of(
+        before,
+        after,
+        before != after,
+        (0.0, float(len(words))),
+        vocabularies=(None, None),
+        order=order,
+    )
+    pairs = dataclasses.replace(pairs, slack=np.zeros(len(before)), gap=0.0)
+    return next((r for rule in (held, stale) if (r := rule(pairs)) is not None), found)
 
 
 def _name_numbers(

@@ -40,7 +40,8 @@ def other_column(tally: TensorTally, others: Sequence[TensorTally]) -> Relation 
         missed = compare_rows(values[:, None], after[:, None], tolerance, scale).mismatch[:, 0]
         share = 1.0 - float(missed[differs].mean())
         if share >= ENOUGH:
-            text = f"candidate = the baseline's {other.name} (columns swapped?)"
+            whose = "input" if other.kind == "input" else "baseline's"
+            text = f"candidate = the {whose} {other.name} (columns swapped?)"
             return Relation(kind=RelationKind.OTHER_COLUMN, value=None, share=share, text=text)
     return None
 
