@@ -60,6 +60,17 @@ def leg_findings(
                 remedy="A model whose process dies now and then will do so in production, too.",
             )
         )
+    if counters.undeclared:
+        shown = "; ".join(f"output {name[:100]} is {words}" for name, words in counters.undeclared)
+        found.append(
+            Finding(
+                kind=f"{role}_undeclared_shape",
+                severity=Severity.WARNING,
+                where=role,
+                what=f"answers contradict the version's own signature: {shown}",
+                remedy="Export it with the shapes that it returns: a client that reads the declared ones fails.",
+            )
+        )
     harm = severity if failures else Severity.WARNING
     return [*found, *_limits(role, counters, harm), *_poison(role, notes, harm)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from harness.core.observations import Cause
@@ -59,6 +60,8 @@ class LegCounters:
     """Ids of requests that fail by themselves, the first 1,000."""
     poison_count: int
     """How many there are."""
+    undeclared: tuple[tuple[str, str], ...]
+    """(output, how the shape that it came in contradicts the signature), the first MAX_KEPT."""
 
 
 @dataclass(slots=True)
@@ -77,6 +80,7 @@ class Tally:
     fault_s: float = 0.0
     poison: list[str] = field(default_factory=list)
     poison_count: int = 0
+    undeclared: dict[str, str] = field(default_factory=dict)
     costly: int = 0
     """Requests that by themselves cost a process."""
     kept: list[Quarantined] = field(default_factory=list)
@@ -93,6 +97,12 @@ class Tally:
         if self.taken + len(self.kept) < MAX_KEPT:
             self.kept.append(item)
 
+    def contradictions(self, found: Sequence[tuple[str, str]]) -> None:
+        """Takes outputs whose shape contradicts the signature; the first word on each stays."""
+        for name, words in found:
+            if len(self.undeclared) < MAX_KEPT:
+                self.undeclared.setdefault(name, words)
+
     def take(self) -> list[Quarantined]:
         """Hands out the requests that are kept."""
         items, self.kept = self.kept, []
@@ -102,4 +112,5 @@ class Tally:
     def counters(self) -> LegCounters:
         """What happened so far."""
         values = {f.name: getattr(self, f.name) for f in fields(LegCounters)}
-        return LegCounters(**{**values, "poison": tuple(self.poison)})
+        lists = {"poison": tuple(self.poison), "undeclared": tuple(self.undeclared.items())}
+        return LegCounters(**{**values, **lists})

@@ -244,6 +244,7 @@ class Leg:
     def _answered(self, entry: _Pending, answer: BatchAnswer) -> Observations:
         self._shapes.learn(answer)
         self._speed.learn(answer, len(entry.batch))
+        self._tally.contradictions(answer.undeclared)
         if entry.trace and answer.trace_error:
             self._tally.trace_faults += 1
         return observations_from_answer(entry.batch, answer, self._shapes)
@@ -253,6 +254,7 @@ class Leg:
     ) -> Observations:
         for _, answer in parts:
             self._shapes.learn(answer)
+            self._tally.contradictions(answer.undeclared)
         return observations_from_parts(entry.batch, parts, faults, self._shapes, trace=entry.trace)
 
     def _recovered(self, entry: _Pending, fault: BatchFault) -> Observations:

@@ -104,6 +104,8 @@ class BatchAnswer:
     """The trace session answered alone: outputs and features are of one run."""
     left_out: tuple[str, ...] = field(default=())
     """Tensors with no row per input row."""
+    undeclared: tuple[tuple[str, str], ...] = field(default=())
+    """(output, how its shape contradicts the signature)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +218,8 @@ class _Said(NamedTuple):
     left_out: tuple[str, ...] = ()
     trace_error: str = ""
     alone: bool = False
+    undeclared: tuple[tuple[str, str], ...] = ()
+    """(output, how its shape contradicts the signature)."""
 
 
 def _said(text: bytes) -> _Said:
@@ -309,6 +313,7 @@ class Answers:
             trace_error=said.trace_error,
             alone=said.alone,
             left_out=said.left_out,
+            undeclared=said.undeclared,
         )
 
     def _check(self, text: bytes, rows: int) -> _Said:
@@ -322,6 +327,7 @@ class Answers:
                 if entry.shape[:1] != (rows,):
                     msg = f"traced tensor {entry.name[:_MOST_SHOWN]!r} has the shape {entry.shape} for {rows} rows"
                     raise FrameError(msg)
+            said = said._replace(undeclared=_undeclared(said.groups[0], self._hello))
         if len(text) <= _KEPT_BYTES:
             if len(self._checked) >= _KEPT:
                 self._checked.clear()
@@ -363,6 +369,34 @@ def _expect_declared(said: _Said, hello: Hello) -> None:
         if columns.DTYPES[entry.dtype] != dtype or not entry.shape:
             msg = f"output {name[:_MOST_SHOWN]!r} came as {entry.dtype} {entry.shape}, declared as {datatype[:_MOST_SHOWN]}"
             raise FrameError(msg)
+
+
+def _undeclared(outputs: Sequence[columns.Entry], hello: Hello) -> tuple[tuple[str, str], ...]:
+    """Outputs whose rank or fixed lengths are not what the model declares.
+
+    No broken protocol: onnxruntime only warns of it, and production serves such a model all the same.
+    """
+    declared = {
+        s.name: s.shape
+        for s in hello.signature.outputs
+        if s.name not in hello.loose and s.datatype in NUMPY_DTYPES
+    }
+    found = []
+    for entry in outputs:
+        expected, given = declared.get(entry.name), entry.shape[1:]
+        if expected is None or (
+            len(expected) == len(given)
+            and all(d in (None, n) for d, n in zip(expected, given, strict=True))
+        ):
+            continue
+        words = f"declared as {_shape_words(expected)} and came as {_shape_words(given)}"
+        found.append((entry.name, words))
+    return tuple(found)
+
+
+def _shape_words(trailing: Sequence[int | None]) -> str:
+    """A shape for people: `(rows, ?, 3)`."""
+    return f"({', '.join(['rows', *('?' if d is None else str(d) for d in trailing)])})"
 
 
 def _expect_keys(said: _Said, hello: Hello) -> None:

@@ -199,3 +199,22 @@ def test_the_boosted_twin_differs_from_the_logistic_one_only_after_the_features(
     assert ran.code == 1
     assert told["compared"]["output_mismatches"] > 0
     assert told["compared"]["feature_mismatches"] == 0
+
+
+def test_a_shape_that_a_version_does_not_keep_is_a_finding_of_that_version(harness, tmp_path):
+    def model(path, declared):
+        x = onnx.helper.make_tensor_value_info("x", 1, ["N", "F"])
+        y = onnx.helper.make_tensor_value_info("y", 1, ["N", declared])
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y])
+        opset = [onnx.helper.make_opsetid("", 15)]
+        onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+        return path
+
+    np.savez(tmp_path / "in.npz", x=np.ones((N, 4), np.float32))
+    old, new = model(tmp_path / "old.onnx", "F"), model(tmp_path / "new.onnx", 3)
+    ran = harness("compare", old, new, "-i", tmp_path / "in.npz", "--json")
+    (finding,) = [
+        f for f in json.loads(ran.out)["findings"] if f["kind"].endswith("_undeclared_shape")
+    ]
+    assert (finding["kind"], finding["where"]) == ("candidate_undeclared_shape", "candidate")
+    assert "output y is declared as (rows, 3) and came as (rows, 4)" in finding["what"]
