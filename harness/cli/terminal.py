@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 _LOG_EVERY_S = 5.0
 
 
+def _tell(stage: str, note: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(f"{stage}: {note}", err=True)
+
+
 class ProgressBar:
     """Draws progress on stderr: a bar on a terminal, a line every few seconds in a log."""
 
@@ -27,6 +34,7 @@ class ProgressBar:
         self._bar: tqdm[Any] | None = None
         self._said = 0.0
         self._since = 0.0
+        self._later = threading.Timer(0.0, _tell)
 
     def __enter__(self) -> Self:
         """Starts drawing."""
@@ -42,6 +50,7 @@ class ProgressBar:
         self._close()
 
     def _close(self) -> None:
+        self._later.cancel()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -74,10 +83,14 @@ class ProgressBar:
 
     def _log(self, event: Progress) -> None:
         now = time.perf_counter()
+        self._later.cancel()
         if event.stage != self._stage:
             self._stage, self._since, self._said = event.stage, now, now
             if event.note:
-                click.echo(f"{event.stage}: {event.note}", err=True)
+                # Told only where it takes long: a stage that begins may have nothing to say for minutes.
+                self._later = threading.Timer(_LOG_EVERY_S, _tell, (event.stage, event.note))
+                self._later.daemon = True
+                self._later.start()
             return
         if now - self._said >= _LOG_EVERY_S and event.done:
             self._said = now
