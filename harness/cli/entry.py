@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from harness.core.errors import HarnessError, UsageError, nearest
+from harness.core.plain_text import printable
 
 EXIT_USAGE = 2
 EXIT_FAILED = 4
@@ -84,7 +85,7 @@ def cli() -> None:
 def _say(text: str) -> None:
     """Writes to stderr; that nobody reads it must not change the exit code."""
     with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
 
 def _internal(error: BaseException, arguments: list[str]) -> int:

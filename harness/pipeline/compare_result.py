@@ -10,6 +10,7 @@ from typing import Any
 from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
 from harness.core.models import PinnedModel
+from harness.core.plain_text import printable
 from harness.core.policies import SandboxPolicy
 from harness.pipeline.graph_pass import (
     GraphLook,
@@ -78,8 +79,9 @@ class CompareResult:
         ]
         for what in ("outputs", "features"):
             differ = counts.get(f"{what[:-1]}_mismatches", 0)
-            equal = _equal_tensors(self.intermediates.get(what, []))
-            lines.append(f"  {what}: {equal}; {differ:,} requests differ")
+            columns = self.intermediates.get(what, [])
+            equal, others = _equal_tensors(columns), _others(columns)
+            lines.append(f"  {what}: {equal}; {differ:,} requests differ{others}")
         lines.append(f"  {self.graph.to_text()}")
         for finding in self.findings:
             lines += [f"- {finding.what}", f"    {finding.remedy}"]
@@ -90,7 +92,8 @@ class CompareResult:
         # The findings say it without the kind of tensor: once is enough.
         told = tuple(part for f in self.findings for part in f.what.split("; "))
         lines += [f"  not compared: {t}" for t in self.not_compared if not t.endswith(told)]
-        return "\n".join(lines)
+        # Names of tensors are whatever a model's author chose.
+        return printable("\n".join(lines))
 
 
 def _equal_tensors(columns: Sequence[dict[str, Any]]) -> str:
@@ -102,3 +105,23 @@ def _equal_tensors(columns: Sequence[dict[str, Any]]) -> str:
     equal = sum(column["verdict"] == "equal" for column in columns)
     text = f"{sum(tensors.values())} of {len(tensors)} tensors equal"
     return text if len(columns) == len(tensors) else f"{text} ({equal} of {len(columns)} columns)"
+
+
+def _others(columns: Sequence[dict[str, Any]]) -> str:
+    """Tensors that are neither equal nor different: beside EQUAL they would read as a contradiction."""
+    found: dict[str, dict[str, None]] = {}
+    for column in columns:
+        if column["verdict"] in _OTHER_WORDS:
+            found.setdefault(column["verdict"], {})[column["name"].split("[")[0]] = None
+    return "".join(f"; {_OTHER_WORDS[why]}: {_named(list(names))}" for why, names in found.items())
+
+
+_OTHER_WORDS = {
+    "expected": "expected to change", "refitted": "fitted anew", "not_compared": "not compared",
+}  # fmt: skip
+_MOST_NAMED = 3
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"

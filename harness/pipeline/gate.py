@@ -16,6 +16,7 @@ from harness.core.errors import UsageError
 from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
 from harness.core.places import Place, absolute
+from harness.core.plain_text import printable
 from harness.core.policies import Mode
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.decide.decision import SOUND_HOLDS
@@ -67,7 +68,7 @@ class GateResult:
 
     def to_text(self) -> str:
         """The command's last screen."""
-        return write_reports(self.run, "terminal")
+        return printable(write_reports(self.run, "terminal"))
 
     def to_json(self) -> str:
         """decision.json, with the run folder and the exit code."""

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from harness.core.plain_text import printable
 from harness.report.compare_page import ComparisonView
 from harness.report.live_page import LiveView
 from harness.report.views import ReportView, Section
@@ -82,6 +83,8 @@ def _template(name: str) -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        # Names in it are whatever a model's author chose; what is markup already is ours.
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     return environment.get_template(name)
 

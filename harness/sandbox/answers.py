@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.core.observations import Cause, Outcome
+from harness.core.plain_text import printable
 from harness.core.tensors import NESTED, NUMPY_DTYPES, Signature, Tensors, TensorSpec
-from harness.sandbox.channel import printable
 from harness.sandbox.child import columns, nested
 from harness.sandbox.child.frames import Frame, FrameError, Header, header_from_bytes
 from harness.sandbox.nested_values import Forms, expect_declared, forms_from, nested_from

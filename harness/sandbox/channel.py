@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import select
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 
+from harness.core.plain_text import printable
 from harness.sandbox.child import frames
 from harness.sandbox.child.ring import Ring, fill
 
 PIPE_BYTES = 1 << 20
 STDERR_TAIL = 4096
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-_UNSEEN = {"Cf", "Zl", "Zp"}
 _STDERR_READS = 16
 """Reads at a time, so that a child that floods its standard error holds nobody up."""
 
@@ -41,17 +36,6 @@ def widened(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     except PermissionError:
         return
-
-
-def printable(text: str) -> str:
-    """Text from a child without terminal colours, control characters and half characters; lines stay.
-
-    What is not seen but turns or breaks a line (U+202E, U+2028) is written as its number.
-    """
-    plain = _SURROGATE.sub("\ufffd", _CONTROL.sub("", _COLOUR.sub("", text)))
-    if plain.isascii():
-        return plain
-    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in _UNSEEN else c for c in plain)
 
 
 class Channel:

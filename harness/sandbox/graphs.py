@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
 from harness.core.models import ModelGraph
+from harness.core.plain_text import printable
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Signature
 from harness.sandbox.answers import (
@@ -28,7 +29,6 @@ from harness.sandbox.answers import (
     texts_from,
 )
 from harness.sandbox.bundle import GRAPHS
-from harness.sandbox.channel import printable
 from harness.sandbox.child.columns import is_unicode
 from harness.sandbox.child.frames import FrameError, Header, header_from_bytes
 from harness.sandbox.child_process import ChildProcess

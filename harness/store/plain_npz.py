@@ -7,7 +7,9 @@ Layout: the .npy format 1.0 to 3.0 (numpy's own description, NEP 1) in a zip arc
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import re
 import struct
 import zipfile
@@ -21,6 +23,8 @@ from harness.core.tensors import Array, Tensors
 LIMIT_BYTES = 256 << 20
 """Of the file, and of all its arrays together."""
 _MOST_MEMBERS = 10_000
+_MOST_DIRECTORY = 4 << 20
+"""Bytes of the archive's directory: each entry takes twenty times its own as an object."""
 _LONGEST_NAME = 10_000
 _MOST_TEXTS = 1 << 22
 _LONGEST_HEADER = 10_000
@@ -38,37 +42,64 @@ _LAST_CHARACTER = 0x10FFFF
 _HALVES = (0xD800, 0xDFFF)
 
 
-def read_plain_npz(path: Path) -> Tensors:
+def read_plain_npz(path: Path, *, own: bool = False) -> Tensors:
     """Every array of the file; numbers, truth values and text only.
 
     Args:
       path: the file.
+      own: the user's own, which may be as large as the user likes.
 
     Raises:
       ValueError: it is damaged, too large, or holds something else; the text says what.
       OSError: it cannot be read.
     """
-    if path.stat().st_size > LIMIT_BYTES:
+    if not own and path.stat().st_size > LIMIT_BYTES:
         msg = f"it is larger than {LIMIT_BYTES >> 20} MiB"
         raise ValueError(msg)
     try:
-        with zipfile.ZipFile(path) as packed:
+        with _Archive(path) as file, zipfile.ZipFile(file) as packed:
+            file.opened = True
             members = packed.infolist()
-            _check_members(members)
+            _check_members(members, own=own)
             return {
-                m.filename.removesuffix(_SUFFIX): _array(packed.read(m), m.filename)
+                m.filename.removesuffix(_SUFFIX): _array(packed.read(m), m.filename, own=own)
                 for m in members
             }
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as error:
         raise ValueError(str(error) or "it is damaged") from None
 
 
-def _check_members(members: list[zipfile.ZipInfo]) -> None:
+class _Archive(io.FileIO):
+    """A file of which no more than a directory of usual size is read while the archive is being opened.
+
+    `zipfile` reads as much of a directory as the archive's end record says, and makes an object an entry,
+    before anybody can count them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.opened = False
+        """The directory has been read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As a file's; raises ValueError where that is more than a directory takes."""
+        wanted = (
+            size
+            if size is not None and size >= 0
+            else os.fstat(self.fileno()).st_size - self.tell()
+        )
+        if not self.opened and wanted > _MOST_DIRECTORY:
+            msg = f"its directory takes {wanted:,} bytes, more than {_MOST_DIRECTORY:,}"
+            raise ValueError(msg)
+        return super().read(-1 if size is None else size) or b""
+
+
+def _check_members(members: list[zipfile.ZipInfo], *, own: bool) -> None:
     """Raises ValueError unless each can be unpacked within the limit."""
     if len(members) > _MOST_MEMBERS:
         msg = f"it holds {len(members):,} arrays, more than {_MOST_MEMBERS:,}"
         raise ValueError(msg)
-    if sum(m.file_size for m in members) > LIMIT_BYTES:
+    if not own and sum(m.file_size for m in members) > LIMIT_BYTES:
         msg = f"unpacked it is larger than {LIMIT_BYTES >> 20} MiB"
         raise ValueError(msg)
     names = {m.filename for m in members}
@@ -86,7 +117,7 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
             raise ValueError(msg)
 
 
-def _array(content: bytes, name: str) -> Array:
+def _array(content: bytes, name: str, *, own: bool) -> Array:
     """One member as an array; raises ValueError where its header claims what is not there."""
     shown = name.removesuffix(_SUFFIX)[:100]
     form = _LENGTHS.get(content[6:8])
@@ -105,7 +136,7 @@ def _array(content: bytes, name: str) -> Array:
     except TypeError as error:
         raise ValueError(str(error)) from None
     if dtype.kind not in "biufU" or not dtype.itemsize:
-        msg = f"array '{shown}' has type {dtype}"
+        msg = f"array '{shown}' has numpy type {dtype}"
         raise ValueError(msg)
     shape = tuple(int(size) for size in header[3].split(",") if size.strip())
     count, there = math.prod(shape), len(content) - start - length
@@ -113,15 +144,15 @@ def _array(content: bytes, name: str) -> Array:
         msg = f"array '{shown}' claims {count:,} values of {dtype} and has {there:,} bytes"
         raise ValueError(msg)
     values = np.frombuffer(content, dtype, count, start + length)
-    _check_text(values, shown)
+    _check_text(values, shown, own=own)
     return values.reshape(shape, order="F" if header[2] == "True" else "C")
 
 
-def _check_text(values: Array, shown: str) -> None:
+def _check_text(values: Array, shown: str, *, own: bool) -> None:
     """Raises ValueError for text that Python cannot hold or write."""
     if values.dtype.kind != "U" or not values.size:
         return
-    if values.size > _MOST_TEXTS:
+    if not own and values.size > _MOST_TEXTS:
         msg = f"array '{shown}' holds {values.size:,} texts, more than {_MOST_TEXTS:,}"
         raise ValueError(msg)
     points = values.view(np.dtype(np.uint32).newbyteorder(values.dtype.byteorder))

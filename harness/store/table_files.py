@@ -23,14 +23,15 @@ from harness.core.traffic import LOGGED
 from harness.store.blocks import CONTEXT
 from harness.store.casting import RaggedError, array_from_json, cast_lossless, datatype_of_json
 from harness.store.files import damage_is_a_traffic_error
+from harness.store.plain_npz import read_plain_npz
 
 TIME, ID = "ts_ns", "request_id"
 _SIDE = (CONTEXT, LOGGED)
 PIECE_ROWS = 1024
 _SHOWN = 40
 """Characters of a refused value that the message shows."""
-_NUMPYS = {b"PK", b"\x93N"}
-"""First bytes of what np.savez and np.save write; numpy takes anything else for a pickle."""
+_ARCHIVE, _BARE = b"PK", b"\x93N"
+"""First bytes of what np.savez and np.save write."""
 
 Specs = Mapping[str, TensorSpec]
 
@@ -158,25 +159,26 @@ def _npz(path: Path, specs: Specs | None) -> Iterator[Piece]:
 
 
 def _npz_arrays(path: Path) -> Tensors:
-    arrays: Tensors | None = None
-    _check_is_numpys(path)
+    _check_is_archive(path)
     try:
-        with path.open("rb") as opened:
-            saved = np.load(opened, allow_pickle=False)
-            if isinstance(saved, np.lib.npyio.NpzFile):
-                arrays = {name: saved[name] for name in saved.files}
-    except Exception as error:  # noqa: BLE001 - zipfile, zlib, header parser: many kinds of damage
-        if "allow_pickle" in str(error):
+        arrays = read_plain_npz(path, own=True)
+    except MemoryError:
+        raise TrafficError(
+            str(path),
+            "does not fit into memory",
+            "Give its requests as Parquet, or in several files.",
+        ) from None
+    except ValueError as error:
+        if str(error).endswith("numpy type object"):
             raise TrafficError(
                 str(path),
                 "an array holds Python objects, which are not read from files",
                 "Save strings as a U array: values.astype(str).",
             ) from None
         raise TrafficError(
-            str(path), f"cannot be read as .npz: {error}", "The file is damaged or no .npz."
-        ) from None
-    if arrays is None:
-        raise TrafficError(str(path), "holds one bare array", "Save it with np.savez, by name.")
+            str(path), f"cannot be read as .npz: {error}",
+            "Write it with np.savez: numbers, booleans or strings (U), one array an input.",
+        ) from None  # fmt: skip
     for name, values in arrays.items():
         if values.dtype.kind == "U":
             arrays[name] = values.astype(object)
@@ -189,10 +191,12 @@ def _npz_arrays(path: Path) -> Tensors:
     return arrays
 
 
-def _check_is_numpys(path: Path) -> None:
+def _check_is_archive(path: Path) -> None:
     with path.open("rb") as opened:
         start = opened.read(2)
-    if start not in _NUMPYS:
+    if start == _BARE:
+        raise TrafficError(str(path), "holds one bare array", "Save it with np.savez, by name.")
+    if start != _ARCHIVE:
         raise TrafficError(
             str(path), "is no .npz file", "Write it with np.savez, one array an input."
         )

@@ -218,3 +218,40 @@ def test_a_shape_that_a_version_does_not_keep_is_a_finding_of_that_version(harne
     ]
     assert (finding["kind"], finding["where"]) == ("candidate_undeclared_shape", "candidate")
     assert "output y is declared as (rows, 3) and came as (rows, 4)" in finding["what"]
+
+
+def test_a_tensor_that_could_not_be_compared_is_named_beside_the_equal_ones(harness, tmp_path):
+    x = onnx.helper.make_tensor_value_info("x", 1, ["N"])
+    y = onnx.helper.make_tensor_value_info("y", 1, ["N"])
+    z = onnx.helper.make_tensor_value_info("z", 1, [])
+    nodes = [
+        onnx.helper.make_node("Neg", ["x"], ["y"]),
+        onnx.helper.make_node("ReduceMax", ["x"], ["z"], keepdims=0),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y, z])
+    opset = [onnx.helper.make_opsetid("", 15)]
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    np.savez(tmp_path / "in.npz", x=np.ones(N, np.float32))
+    ran = harness("compare", path, path, "-i", tmp_path / "in.npz", "-q")
+    assert "outputs: 1 of 2 tensors equal; 0 requests differ; not compared: z" in ran.out
+
+
+def test_a_name_that_turns_the_line_is_written_as_numbers(harness, tmp_path):
+    name = "y\u202egnp\u2028\x1b[31m"
+    x = onnx.helper.make_tensor_value_info("x", 1, ["N"])
+    y = onnx.helper.make_tensor_value_info(name, 1, ["N"])
+    for op in ("Neg", "Abs"):
+        graph = onnx.helper.make_graph([onnx.helper.make_node(op, ["x"], [name])], "g", [x], [y])
+        opset = [onnx.helper.make_opsetid("", 15)]
+        model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+        onnx.save(model, tmp_path / f"{op}.onnx")
+    np.savez(tmp_path / "in.npz", x=np.ones(N, np.float32))
+    page = tmp_path / "page.html"
+    ran = harness(
+        "compare", tmp_path / "Neg.onnx", tmp_path / "Abs.onnx", "-i", tmp_path / "in.npz",
+        "--html", page, "-q",
+    )  # fmt: skip
+    assert (ran.code, "y\\u202egnp\\u2028" in ran.out) == (1, True)
+    for text in (ran.out, page.read_text()):
+        assert not {"\u202e", "\u2028", "\x1b"} & set(text)

@@ -55,8 +55,8 @@ HOSTILE = {
     "unary": (npy("-" * 9000 + "1"), {}, "does not describe a plain array"),
     "nested": (npy("(" * 2000 + ")" * 2000), {}, "does not describe a plain array"),
     "negative": (npy("(-5,)"), {}, "does not describe a plain array"),
-    "objects": (npy("(1,)", "|O", bytes(8)), {}, "has type object"),
-    "no width": (npy(f"({1 << 33},)", "<U0"), {}, "has type <U0"),
+    "objects": (npy("(1,)", "|O", bytes(8)), {}, "has numpy type object"),
+    "no width": (npy(f"({1 << 33},)", "<U0"), {}, "has numpy type <U0"),
     "no type": (npy("(1,)", "<x3", bytes(8)), {}, "cannot be read"),
     "half character": (npy("(1,)", "<U1", struct.pack("<I", 0xD800)), {}, "no Unicode"),
     "no character": (npy("(1,)", "<U1", struct.pack("<I", 0x7FFFFFFF)), {}, "no Unicode"),
@@ -115,3 +115,23 @@ def test_whatever_numpy_writes_is_read_as_numpy_reads_it(tmp_path_factory, value
     assert found.dtype == expected.dtype
     assert found.shape == expected.shape
     assert found.tobytes() == expected.tobytes()
+
+
+def test_a_directory_of_too_many_entries_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "golden.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        for i in range(60_000):
+            file.writestr(zipfile.ZipInfo(f"{i:050}.npy"), b"")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="its directory takes"):
+        read_plain_npz(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10
+
+
+def test_a_users_own_file_may_be_larger_than_somebody_elses(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.store.plain_npz.LIMIT_BYTES", 64)
+    path = tmp_path / "in.npz"
+    np.savez(path, x=np.arange(100.0))
+    with pytest.raises(ValueError, match="larger than"):
+        read_plain_npz(path)
+    assert read_plain_npz(path, own=True)["x"].tolist() == list(range(100))

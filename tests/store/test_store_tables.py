@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -384,3 +385,21 @@ def test_rows_are_the_same_bytes_as_requests_one_by_one():
     assert requests_from_rows("m", columns, ids) == [
         request_bytes("m", {n: c[i : i + 1] for n, c in columns.items()}, ids[i]) for i in range(3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("descr", "value", "said"),
+    [
+        ("<U1", b"\x00\x00\x11\x00", "no Unicode"),
+        ("<U1", b"\x00\xd8\x00\x00", "no Unicode"),
+        ("<f8", b"", "claims 1 values of float64 and has 0 bytes"),
+    ],
+)
+def test_npz_with_values_that_are_none_is_named(tmp_path, descr, value, said):
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (1,), }}\n".encode()
+    path = tmp_path / "t.npz"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr(
+            "x.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + value
+        )
+    assert said in refused(path)
