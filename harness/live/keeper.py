@@ -81,7 +81,7 @@ class Keeper:
           notes: as for `turn`.
         """
         if isinstance(trouble, OSError | HarnessError):
-            what = trouble.strerror if isinstance(trouble, OSError) else str(trouble)
+            what = trouble.strerror if isinstance(trouble, OSError) else trouble.what
             self._canary.stop("state_not_saved", what or type(trouble).__name__)
         else:
             self._canary.stop(JUDGE_FAILED, f"{type(trouble).__name__}: {trouble}")

@@ -217,8 +217,11 @@ def main() -> int:
                 keep_bytes=options.keep_bytes, deadline_s=options.deadline_s,
                 redaction=Redaction(options.rules, bytes.fromhex(options.key)),
             )  # fmt: skip
-        except (HarnessError, OSError) as error:
-            _say(calls, error=str(error))
+        except HarnessError as error:
+            _say(calls, error=error.what, where=error.where, remedy=error.remedy)
+            return 2
+        except OSError as error:
+            _say(calls, error=f"cannot be written: {error.strerror}")
             return 2
         (Path(options.out) / REPORT).unlink(missing_ok=True)
         _say(calls, ready=True)

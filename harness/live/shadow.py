@@ -163,7 +163,8 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
     if "error" in said:
         ours.close()
         await asyncio.to_thread(process.wait)
-        raise UsageError(f"--out {options.out}", str(said["error"]), "Correct the command.")
+        where = str(said.get("where", f"--out {options.out}"))
+        raise UsageError(where, str(said["error"]), str(said.get("remedy", "Name another folder.")))
     mirror.outbox = Outbox(loop, ours, most_bytes=options.queue_bytes, most=_MOST)
     upstream = Upstream(options.baseline, name="baseline", tls=options.upstream_tls)
     calls = CallMetrics()

@@ -23,6 +23,7 @@ from harness.decide.fitness import one_decides
 from harness.pipeline.evidence import RunningEvidence, Terms
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
+from harness.pipeline.read_back import read_back
 from harness.replay.leg_counters import LegCounters
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
@@ -160,9 +161,10 @@ class _Book:
         saved = self._run.load_state()
         if saved is not None:
             self._chunk, arrays, meta = saved
-            self.evidence = RunningEvidence.restored(terms, arrays, meta["evidence"])
-            self.next_batch = int(meta["next_batch"])
-            self._flaky = int(meta["flaky"])
+            with read_back(self._run.path, "saved evidence"):
+                self.evidence = RunningEvidence.restored(terms, arrays, meta["evidence"])
+                self.next_batch = int(meta["next_batch"])
+                self._flaky = int(meta["flaky"])
 
     def flaky(self) -> int:
         """Batches that the candidate passed only the second time, before an interruption as after it."""

@@ -31,6 +31,7 @@ from harness.pipeline.environment import environment, package_version
 from harness.pipeline.gate_units import GateUnits, planning_requests, unit_codes
 from harness.pipeline.opening import Seen, graph_of, look_at
 from harness.pipeline.progress import Listener, Progress
+from harness.pipeline.read_back import read_back
 from harness.pipeline.request import GateRequest
 from harness.pipeline.run_traffic import fix_traffic, load_order, window_counts
 from harness.pipeline.runtimes import Runtimes, check_same, runtimes, saved_runtimes
@@ -222,22 +223,24 @@ def restore(
       UsageError: something that the run depends on has changed.
     """
     manifest = run.read_json("manifest.json")
-    request = GateRequest.from_json(manifest["request"])
-    policy = _same_policy(run, manifest)
-    baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
-    anchor = _pinned(manifest["anchor"]) if "anchor" in manifest else None
+    with read_back(run.path, "manifest.json"):
+        request = GateRequest.from_json(manifest["request"])
+        policy = _same_policy(run, manifest)
+        baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
+        anchor = _pinned(manifest["anchor"]) if "anchor" in manifest else None
+        seed, attempt = int(manifest["seed"]), int(manifest["attempt"])
+        carried = _carried(run, manifest)
     if at_hand is None:
         models = (baseline, candidate, *([anchor] if anchor else []))
         found = runtimes(models, listener)
-        check_same(found, manifest)
+        with read_back(run.path, "manifest.json"):
+            check_same(found, manifest)
         seen = look_at(
             models, policy.sandbox, run.path / "models" / _PROBES,
             [r.python for r in found], allow_weaker=request.allow_lower_isolation,
         )  # fmt: skip
     else:
         seen, found = at_hand
-    seed = int(manifest["seed"])
-    carried = _carried(run, manifest)
     window: SealedWindow | None = None
     orders: list[tuple[str, StoredOrder]] = []
     batches: tuple[Batch, ...] = ()
@@ -246,20 +249,22 @@ def restore(
     counts: dict[str, WindowCounts] = {}
     units: GateUnits | None = None
     if "window" in manifest:
-        window = _window_of_run(manifest, request, seen[0])
-        orders, label = load_order(run, manifest["order_sha256"], len(window))
+        with read_back(run.path, "window"):
+            window = _window_of_run(manifest, request, seen[0])
+        with read_back(run.path, "order of the requests"):
+            orders, label = load_order(run, manifest["order_sha256"], len(window))
+            size, selection = int(manifest["batch_requests"]), manifest["selection"]
         unit = unit_codes(policy, window)
         units = None if unit is None else GateUnits.of(unit, dict(orders))
         n0 = {w: 0 if carried else planning_requests(policy, order, unit) for w, order in orders}
-        size = int(manifest["batch_requests"])
         planning = tuple(schedule([(name, order[: n0[name]]) for name, order in orders], size))
         orders = [(name, order[n0[name] :]) for name, order in orders]
         batches = tuple(schedule(orders, size))
-        counts = window_counts(policy, window, dict(orders), manifest["selection"], unit)
+        counts = window_counts(policy, window, dict(orders), selection, unit)
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,
         candidate=candidate, baseline_seen=seen[0], candidate_seen=seen[1], runtimes=found, window=window,
-        orders=tuple(orders), batches=batches, planning=planning, label=label, counts=counts, units=units, seed=seed, attempt=int(manifest["attempt"]),
+        orders=tuple(orders), batches=batches, planning=planning, label=label, counts=counts, units=units, seed=seed, attempt=attempt,
         level=int(manifest.get("level", manifest["attempt"])), carried=carried,
         anchor=anchor, anchor_seen=seen[2] if anchor else None,
     )  # fmt: skip

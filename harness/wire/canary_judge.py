@@ -173,5 +173,5 @@ def _parsed(kind: Any, message: bytes) -> Any:  # noqa: ANN401 - generated messa
     try:
         return kind.FromString(message)
     except DecodeError:
-        msg = f"not a {kind.DESCRIPTOR.name}"
+        msg = f"these bytes are no {kind.DESCRIPTOR.name} message of harness.v1"
         raise MessageError(msg) from None

@@ -170,6 +170,9 @@ def test_what_cannot_be_judged_is_refused_and_leaves_no_trace(judge):
         with pytest.raises(grpc.RpcError) as refused:
             list(one.observe(iter([batch])))
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.RpcError) as refused:
+        list(one.channel.stream_stream("/harness.v1.CanaryJudge/Observe")(iter([b"noise\xff"])))
+    assert refused.value.details() == "these bytes are no Observations message of harness.v1"
     (again,) = one.observe(iter([good]))  # a repetition changes nothing
     assert (again.units, again.next_batch) == (before.units, 1)
     assert dict(again.counts) == {"repeated_batches": 1}

@@ -8,7 +8,7 @@ import time
 import grpc
 import numpy as np
 import pytest
-from live_peers import decided, free_address, metrics_of, model, shadow
+from live_peers import child, decided, free_address, metrics_of, model, shadow
 
 from harness.store.traffic import TrafficSource
 from harness.wire import MODEL_INFER
@@ -200,6 +200,17 @@ def test_a_mirror_that_was_stopped_holds_up_the_end_for_ten_seconds_and_what_it_
     assert seen["harness_shadow_mirrored_total",] == 70
     assert seen["harness_shadow_not_mirrored_total", "queue_full"] == 0
     assert seen["harness_requests_total", "OK", MODEL_INFER] == 70
+
+
+def test_a_folder_of_something_else_is_refused_in_plain_words(tmp_path):
+    (tmp_path / "note").write_text("x")
+    command = ["-m", "harness", "shadow", "--listen", "127.0.0.1:0", "--baseline", "127.0.0.1:1",
+               "--candidate", "127.0.0.1:1", "--out", tmp_path]  # fmt: skip
+    with child(*command) as process:
+        code, _, err = process.wait()
+    assert (code, "Traceback" in err, ".." in err) == (2, False, False)
+    assert err.count(str(tmp_path)) == 1
+    assert err.split()[-4:] == ["Name", "a", "new", "folder."]
 
 
 @pytest.mark.long

@@ -290,6 +290,27 @@ def test_a_run_without_manifest_is_not_resumed(prepared, harness):
     assert "new folder" in ran.err
 
 
+@pytest.mark.parametrize("part", ["request", "seed", "order_sha256", "selection", "candidate"])
+def test_a_run_of_an_older_form_is_refused_and_says_what_it_lacks(prepared, harness, part):
+    run = copy_of(prepared, f"older-{part}")
+    manifest = read(run, "manifest")
+    del manifest[part]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    ran = harness("gate", "--resume", run)
+    assert (ran.code, "Traceback" in ran.err) == (2, False)
+    assert f"'{part}' is missing" in ran.err
+    assert "start a new one" in ran.err
+
+
+def test_evidence_of_an_older_form_is_refused(prepared, harness):
+    run = copy_of(prepared, "older-state")
+    with RunFolder.open(run, write=True) as folder:
+        folder.save_state(0, {}, {"next_batch": 1})
+    ran = harness("gate", "--resume", run)
+    assert (ran.code, "Traceback" in ran.err) == (2, False)
+    assert "saved evidence is not what this version of harness writes" in ran.err
+
+
 def test_a_second_process_on_one_run_is_refused(prepared, harness):
     run = copy_of(prepared, "two")
     with RunFolder.open(run, write=True):
