@@ -129,7 +129,8 @@ def _said(standing: Standing, *, as_json: bool) -> str:
 
     if as_json:
         return json.dumps(jsonable(standing), indent=2)
-    return f"{standing.decision.value}: {standing.explanation}"
+    lines = [f"{standing.decision.value}: {standing.explanation}"]
+    return "\n".join([*lines, *(f"  not measured: {note}" for note in standing.notes)])
 
 
 def _show(event: dict[str, Any], *, as_json: bool) -> None:

@@ -198,3 +198,5 @@ class Standing:
     """(guardrail, natural log of its promotion e-value where promotion looked last)."""
     counts: tuple[tuple[str, int], ...] = ()
     """(what, how many) of everything that entered nothing, and of what was lost."""
+    notes: tuple[str, ...] = ()
+    """At the end: what was not measured or not compared, each as a sentence."""

@@ -7,6 +7,7 @@ ends in HOLD with all traffic on the baseline.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from harness.core.errors import HarnessError
 from harness.core.live import Standing
@@ -103,7 +104,7 @@ class Keeper:
                 self._folder.tell("stop", self.standing)
                 self._save(notes)
         self._folder.close()
-        return self.standing
+        return replace(self.standing, notes=self._notes(notes))
 
     def _look_at_the_clock(self) -> None:
         """Says once when the machine's clock has left ours; nothing depends on it."""

@@ -235,30 +235,40 @@ class _Served:
         self._proxy = Proxy(watcher.route, taps, upstreams=upstreams, tls=options.tls)
         self._judge = JudgeServer(lambda: (watcher.standing, 0), None)
         self._stop = asyncio.Event()
+        self._end_metrics: Callable[[], None] | None = None
 
     async def until_the_end(self, told: Callable[[str], None]) -> Standing:
         """Starts everything, waits, and stops it in order."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        turns: asyncio.Task[None] | None = None
+        try:
+            told(await self._started())
+            turns = asyncio.create_task(self._turns(told))
+            await self._stop.wait()
+        finally:
+            await self._proxy.stop(_GRACE_S)
+            await self._judge.stop()
+            if turns is not None:
+                await turns
+            if self._end_metrics is not None:
+                await asyncio.to_thread(self._end_metrics)
+        return await asyncio.to_thread(self._watcher.close)
+
+    async def _started(self) -> str:
+        """Listens everywhere; what is told of it."""
         port = await self._proxy.start(self._options.listen)
         said = f"canary: serving on port {port}"
         if self._options.judge_listen:
             said += f", judge on port {await self._judge.start(self._options.judge_listen)}"
-        shown = CanaryExposition(lambda: self._watcher.standing, self._calls)
-        end_metrics = serve_metrics(shown, self._options.metrics) if self._options.metrics else None
-        told(said)
-        turns = asyncio.create_task(self._turns(told))
-        await self._stop.wait()
-        await self._proxy.stop(_GRACE_S)
-        await self._judge.stop()
-        await turns
-        if end_metrics is not None:
-            await asyncio.to_thread(end_metrics)
-        return await asyncio.to_thread(self._watcher.close)
+        if self._options.metrics:
+            shown = CanaryExposition(lambda: self._watcher.standing, self._calls)
+            self._end_metrics = serve_metrics(shown, self._options.metrics)
+        return said
 
     async def _turns(self, told: Callable[[str], None]) -> None:
-        said = False
+        said = nameless = False
         while not self._stop.is_set():
             try:
                 await asyncio.to_thread(self._watcher.turn)
@@ -266,6 +276,15 @@ class _Served:
                 traceback.print_exception(trouble)
                 self._watcher.give_up(trouble)
             standing = self._watcher.standing
+            if (
+                not nameless
+                and not standing.n_requests
+                and dict(standing.counts).get("without_unit")
+            ):
+                nameless = True
+                told(
+                    "canary: requests name no unit as the policy says: the baseline answers them, and nothing is judged"
+                )
             if standing.final and not said:
                 said = True
                 told(f"canary: {standing.decision.value}: {standing.explanation}")

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 
 import grpc
@@ -183,6 +184,40 @@ def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_pa
         ] == "state_not_saved"
         code, _, err = proxy.stop()
     assert (code, "cannot be saved" in err, "Traceback" in err) == (3, True, False)
+
+
+def test_clients_that_name_no_unit_are_said_at_once_and_what_was_not_measured_at_the_end(
+    tmp_path, policy
+):
+    with model("none", 1) as baseline:
+        with canary(policy, tmp_path / "a", baseline, baseline) as (proxy, address):
+            client = Client(address)
+            assert {client.ask("")[0] for _ in range(7)} == {"OK"}
+            assert "nothing is judged" in proxy.line(proxy.process.stderr, "name no unit")
+            code, shown, _ = proxy.stop()
+        assert code == 3
+        assert "  not measured: 7 requests named no unit" in shown
+        policy.write_text(POLICY.replace("output: probability", "output: other"))
+        with canary(policy, tmp_path / "b", baseline, baseline) as (proxy, address):
+            Client(address).ask_until(lambda: False, most=60)
+            code, shown, _ = proxy.stop()
+    for arm in ("baseline", "candidate"):
+        assert f"requests to the {arm} had an answer without the measured output" in shown
+
+
+@pytest.mark.parametrize("option", ["--listen", "--judge-listen", "--metrics"])
+def test_an_address_that_is_taken_is_said_in_plain_words(tmp_path, policy, option):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        given = {"--listen": "127.0.0.1:0", option: f"127.0.0.1:{taken.getsockname()[1]}"}
+        command = ["-m", "harness", "canary", "--baseline", "127.0.0.1:9", "--candidate", "127.0.0.1:9",
+                   "--policy", policy, "--out", tmp_path / "out"]  # fmt: skip
+        with child(*command, *(word for pair in given.items() for word in pair)) as process:
+            code, _, err = process.wait()
+    assert (code, "Traceback" in err, "never awaited" in err) == (2, False, False), err
+    assert f"{option} 127.0.0.1" in err
+    assert "cannot be listened on" in err
 
 
 @pytest.mark.long
