@@ -25,7 +25,7 @@ _IMPORT_EXAMPLE = """Example: harness labels import outcomes.csv --to traffic --
 A mapping:
   version: 1
   request_id: id
-  label: {column: outcome, values: {late: 1, punctual: 0}}   # values: only for words
+  label: {column: outcome, values: {late: 1, punctual: 0}}   # values: only for words; quote 'yes', 'no', numbers
   event_time: {column: asked, unit: ms}          # optional: else as the traffic says
   label_time: {column: landed, unit: iso}        # optional: else the arrival
   ingestion_time: {column: loaded, unit: iso}    # optional: else the file's time of change

@@ -64,7 +64,12 @@ class Section:
         self._values: dict[str, yaml.Node] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag != f"{_TAG}str":
-                raise self._error(key, path, f"has the key {_shown(key)}, which is no word")
+                remedy = (
+                    f"Quote it: '{key.value}'."
+                    if isinstance(key, yaml.ScalarNode)
+                    else "Write a word."
+                )
+                raise self._error(key, path, f"has the key {_shown(key)}, which is no word", remedy)
             if key.value in self._keys:
                 first = self._keys[key.value].start_mark.line + 1
                 raise self._error(

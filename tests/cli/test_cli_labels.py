@@ -136,3 +136,84 @@ def test_a_worse_loss_is_rolled_back(gate, tmp_path):
     code, decision, _ = gate(tiny_traffic(tmp_path / "traffic", labels=True), candidate=worse)
     assert code == 1
     assert decision["reason"] == "guardrail_failed"
+
+
+BODIES = """
+version: 1
+inputs: [{name: x, datatype: FP32}]
+outputs: [{name: probability, datatype: FP32}, {name: label, datatype: INT64}]
+"""
+OUTCOMES = """
+version: 1
+request_id: id
+label: {column: outcome, values: {'yes': 1, 'no': 0}}
+event_time: {column: asked, unit: s}
+label_time: {column: happened, unit: s}
+ingestion_time: {column: loaded, unit: s}
+"""
+
+
+def captured(folder, x):
+    """SageMaker's capture of the tiny model: values without names or types."""
+    path = folder / "tiny" / "v1" / "2020" / "09" / "13" / "12" / "x.jsonl"
+    path.parent.mkdir(parents=True)
+    lines = []
+    for i, value in enumerate(x.tolist()):
+        p = float(np.float32(1 / (1 + np.exp(-np.float32(value)))))
+        answer = json.dumps({"predictions": [{"probability": p, "label": int(p >= 0.5)}]})
+        at = np.datetime64(TINY_START_NS // 10**9 + i, "s")
+        lines.append({
+            "captureData": {"endpointInput": {"data": repr(value), "encoding": "CSV"},
+                            "endpointOutput": {"data": answer, "encoding": "JSON"}},
+            "eventMetadata": {"eventId": f"t-{i}", "inferenceTime": f"{at}Z"},
+        })  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def ground_truth(folder, x):
+    """Its labels, collected in the hour of the requests; arrived at its end."""
+    path = folder / "2020" / "09" / "13" / "12" / "y.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(
+        json.dumps({"groundTruthData": {"data": str(int(v > 0)), "encoding": "CSV"},
+                    "eventMetadata": {"eventId": f"t-{i}"}}) + "\n"
+        for i, v in enumerate(x.tolist())
+    ))  # fmt: skip
+    return [folder, "--format", "sagemaker"]
+
+
+def outcomes(folder, x):
+    """Labels as a table with all three times: the label arrives ten minutes after its event."""
+    folder.mkdir()
+    (folder / "m.yaml").write_text(OUTCOMES)
+    start = TINY_START_NS // 10**9
+    rows = [f"t-{i},{'yes' if v > 0 else 'no'},{start + i},{start + i + 60},{start + i + 660}"
+            for i, v in enumerate(x.tolist())]  # fmt: skip
+    (folder / "o.csv").write_text("\n".join(["id,outcome,asked,happened,loaded", *rows]))
+    return [folder / "o.csv", "--mapping", folder / "m.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "maturity", "code"),
+    [(ground_truth, "1h", 0), (outcomes, "11m", 0), (outcomes, "10m", 3)],
+)
+def test_imported_captures_and_labels_are_judged_by_their_arrival(
+    labels, maturity, code, gate, harness, tmp_path
+):
+    x = np.random.default_rng(7).normal(size=600).astype(np.float32)
+    (tmp_path / "bodies.yaml").write_text(BODIES)
+    traffic, window = tmp_path / "traffic", tmp_path / "window"
+    for words in (
+        ["traffic", "import", "sagemaker", captured(tmp_path / "logs", x), "--to", traffic, "-q",
+         "--mapping", tmp_path / "bodies.yaml"],
+        ["labels", "import", *labels(tmp_path / "truth", x), "--to", traffic],
+        ["traffic", "seal", traffic, "--out", window, "-q"],
+    ):  # fmt: skip
+        assert harness(*words).code == 0
+    ended = gate(window, "--labels", traffic / "labels", maturity=maturity)
+    assert ended[0] == code
+    if code:
+        assert_nothing_to_judge_the_loss_by(ended, "600 exchanges: label later than the maturity")
+    else:
+        assert ended[1]["windows"]["matured"]["judged"] > 300

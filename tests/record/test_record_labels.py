@@ -144,6 +144,7 @@ def test_labels_go_beside_traffic_in_an_object_store(bucket, tmp_path):
         ("version: 1\nrequest_id: id\nlabel: {colum: y}\n", "(?i)did you mean 'column'"),
         ("version: 1\nrequest_id: id\nlabel: {column: y}\nevent_time: {column: e, unit: hours}\n", "unit: is 'hours'"),
         ("version: 1\nlabel: {column: y}\n", "request_id: is missing"),
+        ("version: 1\nrequest_id: id\nlabel: {column: y, values: {yes: 1}}\n", "Quote it: 'yes'"),
     ],
 )  # fmt: skip
 def test_wrong_mappings_say_what_is_right(text, said, tmp_path):
