@@ -1,12 +1,14 @@
 """Recorders' totals beside the traffic that they wrote: `<recorder>.totals.json`.
 
-A full disk takes no new totals. Where the recorder's own folder lies below the traffic, its mapped
-counters are read beside them, which go on counting.
+Room for the next totals is taken with the first ones, in a hidden file beside them, so that a disk that
+fills up later takes them, too. Where the recorder's own folder lies below the traffic, its mapped counters
+are read beside them, which are newer.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,8 @@ from harness.store.places import files_below, is_file, stream, write_whole
 ENDING = ".totals.json"
 NOT_PUBLISHED = "in no published file: the recorder still runs, or was ended before it could write"
 _PARTITION = "="
+_ROOM_BYTES = 8192
+"""Totals take some hundred; JSON may end in spaces."""
 
 
 def write_totals(out: Place, totals: RecordingTotals) -> None:
@@ -34,8 +38,43 @@ def write_totals(out: Place, totals: RecordingTotals) -> None:
     Raises:
       OSError, TrafficError: they cannot be written.
     """
-    text = json.dumps(jsonable(totals), indent=2) + "\n"
-    write_whole(out / f"{totals.writer}{ENDING}", text.encode())
+    content = (json.dumps(jsonable(totals), indent=2) + "\n").encode()
+    place = out / f"{totals.writer}{ENDING}"
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _write_in_room(place, content)
+    else:
+        write_whole(place, content)
+
+
+def _write_in_room(place: Path, content: bytes) -> None:
+    """Replaces a file without needing new blocks: it and the file that waits beside it change places."""
+    spare, kept = place.with_name(f".{place.name}.spare"), place.with_name(f".{place.name}.kept")
+    size = _ROOM_BYTES * (1 + len(content) // _ROOM_BYTES)
+    if kept.exists():  # of a kill between the steps below
+        if spare.exists():
+            kept.unlink()
+        else:
+            kept.rename(spare)
+    _write_over(spare, content.ljust(size))
+    if place.exists():
+        kept.hardlink_to(place)
+        spare.rename(place)
+        kept.rename(spare)
+    else:
+        spare.rename(place)
+        _write_over(spare, b" " * size)
+
+
+def _write_over(path: Path, content: bytes) -> None:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.posix_fallocate(handle, 0, len(content))
+        os.pwrite(handle, content, 0)
+        os.ftruncate(handle, len(content))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_totals(paths: Sequence[Place]) -> tuple[RecordingTotals, ...]:

@@ -2,7 +2,12 @@
 
 import asyncio
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -450,6 +455,67 @@ def test_totals_are_the_counters_where_those_are_newer(tmp_path):
     counts.set(Recorded.SEEN, 3)
     assert read_totals([tmp_path])[0].seen == 7
     counts.close()
+
+
+_FULL = """
+import os, sys
+from pathlib import Path
+from harness.core.recording import SHARE_UNIT, Recorded, totals_from_counts
+from harness.store.totals import read_totals, write_totals
+
+disk = Path(sys.argv[1])
+of = dict.fromkeys(Recorded, 0)
+write_totals(disk, totals_from_counts(of, writer="w", sample=0.5))
+with (disk / "filled").open("wb", buffering=0) as filled:
+    try:
+        while filled.write(bytes(512)):
+            pass
+    except OSError as error:
+        print(error.strerror)
+for seen in (7, 8, 9):
+    write_totals(disk, totals_from_counts(of | {Recorded.SEEN: seen}, writer="w", sample=0.5))
+    print(read_totals([disk])[0].seen)
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare"), reason="only root can mount a small disk"
+)
+def test_a_disk_that_filled_up_takes_new_totals(tmp_path):
+    mounted = f"mount -t tmpfs -o size=64k none {tmp_path} && exec {sys.executable} - {tmp_path}"
+    ran = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mounted], input=_FULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "permitted" in ran.stderr or "denied" in ran.stderr:
+        pytest.skip("mounts are not permitted here")
+    assert ran.stdout.split("\n")[:-1] == ["No space left on device", "7", "8", "9"], ran.stderr
+
+
+def test_a_kill_while_totals_are_written_leaves_the_old_or_the_new(tmp_path, monkeypatch):
+    counts = dict.fromkeys(Recorded, 0)
+    for seen in range(12):
+        steps = iter(range(seen % 6))
+
+        def step(do, steps=steps):
+            def stepped(*arguments, **options):
+                if next(steps, None) is None:
+                    raise KeyboardInterrupt
+                return do(*arguments, **options)
+
+            return stepped
+
+        with monkeypatch.context() as killing, suppress(KeyboardInterrupt):
+            if seen:
+                killing.setattr(Path, "rename", step(Path.rename))
+                killing.setattr(Path, "hardlink_to", step(Path.hardlink_to))
+                killing.setattr(os, "pwrite", step(os.pwrite))
+            write_totals(
+                tmp_path,
+                totals_from_counts(counts | {Recorded.SEEN: seen + 1}, writer="w", sample=0.5),
+            )
+        assert 1 <= read_totals([tmp_path])[0].seen <= seen + 1
+    write_totals(tmp_path, totals_from_counts(counts | {Recorded.SEEN: 99}, writer="w", sample=0.5))
+    assert read_totals([tmp_path])[0].seen == 99
 
 
 def test_counts_are_shared_and_survive(tmp_path):
