@@ -38,7 +38,8 @@ A mapping:
 @click.option("--format", "kind", default="table", show_default=True, help="table or sagemaker.")
 @click.option(
     "--mapping", type=click.Path(path_type=Path), callback=existing,
-    help="A YAML file that says what the columns are (default: those of label files here).",
+    help="A YAML file that says what the columns are (default: request_id, label, event_ts_ns, "
+    "label_event_ts_ns, ingestion_ts_ns).",
 )  # fmt: skip
 @click.option(
     "--as-of", metavar="TIME", help="Count what lies later as in the future (default: now)."

@@ -126,6 +126,19 @@ def seal(
     return 0
 
 
+def _known_format(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Says what a format is before a missing SOURCE is: most often the format was left out."""
+    from harness.core.errors import UsageError, nearest
+    from harness.pipeline.imports import FORMATS
+
+    if value not in FORMATS:
+        raise UsageError(
+            value, f"is no format ({nearest(value, FORMATS)})",
+            "Write harness traffic import FORMAT SOURCE --to TRAFFIC.",
+        )  # fmt: skip
+    return value
+
+
 _IMPORT_EXAMPLES = """Example: harness traffic import table requests.csv --to traffic --mapping mapping.yaml
 
 \b
@@ -156,7 +169,7 @@ For other formats it has version, inputs and outputs only: `column` is the body'
     short_help="Logs of KServe, SageMaker, Databricks/MLflow, Seldon or plain tables → traffic.",
     epilog=_IMPORT_EXAMPLES,
 )
-@click.argument("kind", metavar="FORMAT")
+@click.argument("kind", metavar="FORMAT", callback=_known_format)
 @click.argument("source", type=PLACE)
 @click.option(
     "--to",

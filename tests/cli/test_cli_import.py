@@ -116,6 +116,7 @@ def test_a_wrong_mapping_is_a_usage_error_that_says_what_is_right(old, new, said
     ("words", "said"),
     [
         (["kserv", "x"], "did you mean 'kserve'"),
+        (["x.jsonl"], "x.jsonl: is no format (known: databricks, kserve"),
         (["kserve", "is-not-there"], "no such file or folder"),
         (["table", "."], "needs a mapping"),
         (["seldon", "gs://bucket/x"], "no place this can read"),

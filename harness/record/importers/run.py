@@ -162,7 +162,7 @@ def run_import(
         raise TrafficError(
             str(target.to), f"none of the {report.records:,} records could be used"
             + "".join(f", e.g. {e.rstrip('.')}" for e in (*report.files_cut, *report.examples)[:1]),
-            "Check the format; the records are listed in the quarantine file.",
+            f"Check the format and the mapping; all of them are listed in {report.quarantine}.",
         )  # fmt: skip
     return report
 

@@ -401,7 +401,7 @@ def check_columns(where: str, names: Sequence[str], needed: Sequence[str]) -> No
         if name not in names:
             raise TrafficError(
                 where, f"no column '{name}' ({nearest(name, names)})",
-                "Check that the file is of the format named, or correct the mapping.",
+                "Check that the file is of the format named, or that the mapping names its columns.",
             )  # fmt: skip
 
 
