@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.tensors import Array, Bools, Floats, Ints
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
 
@@ -70,7 +71,9 @@ def _renamed(baseline: Array, candidate: Array, differs: Bools) -> Relation:
     _, now = np.unique(candidate.astype(str), return_inverse=True)
     found = _bijection(was, now.astype(np.float64), differs)
     if found is None:
-        text = f"{len(set(baseline[differs].tolist()))} words differ, with no rule"
+        several = len(set(baseline[differs].tolist()))
+        verb = "differs" if several == 1 else "differ"
+        text = f"{counted(several, 'word')} {verb}, with no rule"
         return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
     first = {str(b): str(c) for b, c in zip(baseline[differs], candidate[differs], strict=True)}
     some = ", ".join(f"{b} → {first[b]}" for b in words.tolist() if b in first and first[b] != b)

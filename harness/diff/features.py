@@ -29,6 +29,7 @@ from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.refits import gained, refits, without_gained
 from harness.diff.relations import name_relation
 from harness.diff.reports import (
+    NO_ROWS,
     FeatureReport,
     Follow,
     ParityVerdict,
@@ -308,7 +309,7 @@ class FeatureDiff:
             case False, True:
                 return "the candidate's trace does not return it"
             case _:
-                return "no rows were compared"
+                return NO_ROWS
 
     def _one_sided(self) -> list[TensorReport]:
         sides = (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.diff.floor import Floor
 from harness.diff.pairs import RelationKind
 from harness.diff.reports import (
+    NO_ROWS,
     FaithfulReport,
     FeatureReport,
     ObserverReport,
@@ -140,7 +142,7 @@ def findings_from_floor(floor: Floor) -> list[Finding]:
             where=column.name,
             what=(
                 f"{column.name}: the baseline differs from itself by up to {column.largest:.4g} "
-                f"(unequal in {_percent(column.mismatch_share)} of {column.rows:,} rows)"
+                f"(unequal in {_percent(column.mismatch_share)} of {counted(column.rows, 'row')})"
             ),
             remedy="Fix the seed or take random operators out; until then only larger differences show.",
         )
@@ -185,7 +187,7 @@ def _zero_filled(reports: list[TensorReport]) -> list[Finding]:
         columns.sort(key=lambda r: -r.mismatched_requests)
         parts = [sentence(r, named=not r.about) for r in columns[:_SHOWN]]
         if len(columns) > _SHOWN:
-            parts.append(f"and {len(columns) - _SHOWN} more columns")
+            parts.append(f"and {counted(len(columns) - _SHOWN, 'more column')}")
         found.append(
             Finding(
                 kind="filled_with_zero",
@@ -223,7 +225,7 @@ def _refitted(report: FeatureReport) -> list[Finding]:
     parts = []
     if changed:
         parts.append(
-            f"{len(changed)} columns of {some} changed with fitted constants (imputation, scaling)"
+            f"{counted(len(changed), 'column')} of {some} changed with fitted constants (imputation, scaling)"
         )
     if constants:
         listed = ", ".join(
@@ -231,9 +233,8 @@ def _refitted(report: FeatureReport) -> list[Finding]:
             for r in constants[:_SHOWN]
         )
         more = len(constants) - _SHOWN
-        plural = "s" if len(constants) > 1 else ""
         parts.append(
-            f"refitted: {len(constants)} constant{plural} ({listed}{f' and {more} more' if more > 0 else ''})"
+            f"refitted: {counted(len(constants), 'constant')} ({listed}{f' and {more} more' if more > 0 else ''})"
         )
     return [
         Finding(
@@ -295,12 +296,15 @@ def _uncompared(report: FeatureReport) -> list[Finding]:
         ]
     lost = [r for r in report.features if r.verdict is ParityVerdict.NOT_COMPARED]
     unproven = {name for name, _ in report.unproven}
+    empty = [r for r in lost if r.text == NO_ROWS]
+    lost = [r for r in lost if r.text != NO_ROWS]
     raw = [r for r in lost if r.name not in unproven and r.kind == "raw"]
     fitted = [r for r in lost if r.kind == "fitted"]
     parts = (
         ([r for r in lost if r.name in unproven], Severity.WARNING, _UNPROVEN_REMEDY),
         (raw, Severity.WARNING, _LOST_REMEDY),
         (fitted, Severity.INFO, _LOST_REMEDY),
+        (empty, Severity.WARNING, "Give requests with rows that both versions answer."),
     )
     return [
         Finding(
@@ -331,7 +335,7 @@ def sentence(report: TensorReport, *, named: bool = True) -> str:
     """Which tensor, in which way, in how many requests."""
     share = _percent(report.mismatched_requests / max(report.requests, 1))
     name = f"{report.name}: " if named else ""
-    return f"{name}{report.text}, in {share} of {report.requests:,} requests"
+    return f"{name}{report.text}, in {share} of {counted(report.requests)}"
 
 
 def _percent(share: float) -> str:

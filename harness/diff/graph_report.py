@@ -204,8 +204,8 @@ def _proven(report: GraphReport, first: FirstDivergence) -> list[str]:
         own = alone.get(joint.output) or (joint if len(joint.tensors) == 1 else None)
         if own is not None and own.restored:
             said.append(
-                f"with the baseline's values fed in there, {own.output} is equal in all "
-                f"{own.rows:,} rows: this is the whole cause"
+                f"with the baseline's values fed in there, {own.output} is equal in "
+                f"{_every(own.rows)}: this is the whole cause"
             )
         elif len(joint.tensors) > 1:
             said.append(_fed_together(first, joint, own, unfed))
@@ -229,6 +229,8 @@ def _fed_alone(proof: PatchProof, unfed: int) -> str:
 def _fed_together(
     first: FirstDivergence, joint: PatchProof, own: PatchProof | None, unfed: int
 ) -> str:
+    if own is None and first.divergence.baseline != joint.tensors[0]:
+        return _told_before(joint, unfed)
     others = [name for name in joint.tensors if name != first.divergence.baseline]
     with_them = f"with the baseline's values fed in there and at {_some(others)} together"
     alone = (
@@ -238,7 +240,7 @@ def _fed_together(
     )
     if joint.restored:
         return (
-            f"{with_them}, {joint.output} is equal in all {joint.rows:,} rows: together these are "
+            f"{with_them}, {joint.output} is equal in {_every(joint.rows)}: together these are "
             f"the whole cause ({alone})"
         )
     why = _not_fed(unfed) or "there is another cause"
@@ -246,6 +248,17 @@ def _fed_together(
         f"{with_them}, {joint.after:,} instead of {joint.before:,} rows of {joint.output} differ: "
         f"{why} ({alone})"
     )
+
+
+def _told_before(joint: PatchProof, unfed: int) -> str:
+    """The same proof as that of the first tensor that was fed, which tells it."""
+    outcome = f"{joint.output} is equal" if joint.restored else f"{joint.output} still differs"
+    why = "" if joint.restored else f": {_not_fed(unfed) or 'there is another cause'}"
+    return f"fed together with {joint.tensors[0]} and the others told there, {outcome}{why}"
+
+
+def _every(rows: int) -> str:
+    return f"all {rows:,} rows" if rows != 1 else "its only row"
 
 
 def _not_fed(count: int) -> str:

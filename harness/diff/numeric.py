@@ -27,6 +27,10 @@ _INTEGER_RANGE = 100.0
 _DECIMALS = 5
 _STEPS = {10.0: "tens", 100.0: "hundreds", 1000.0: "thousands"}
 _CLUSTERS = 6
+_WHOLE_SHIFT = 0.125
+"""A shift this part of the slack from a whole number is that number: two roundings of float32."""
+_CLEARLY = 2.0
+"""A line that misses this many times less than another is the one that is meant."""
 _HALF = 2.0 * float(np.finfo(np.float16).eps)
 _SAME = 1e-9
 _NEARLY = 0.05
@@ -174,11 +178,27 @@ def shifted(pairs: Pairs) -> Relation | None:
     share = pairs.explained(pairs.baseline + shift, np.maximum(pairs.slack, _ulp(pairs)))
     if share < ENOUGH:
         return None
-    return Relation(
-        kind=RelationKind.SHIFTED,
-        value=shift,
-        share=share,
-        text=_with_meaning(f"candidate = baseline {plus(shift)}", known_offset(shift)),
+    missed, factor, missed_by_factor = _against_factor(pairs, shift)
+    if _CLEARLY * missed_by_factor < missed:
+        return None  # times a constant says it better
+    text = _with_meaning(f"candidate = baseline {plus(shift)}", known_offset(shift))
+    if missed_by_factor < _CLEARLY * missed:
+        text += f", or × {factor:.9g}: these values do not tell which"
+    return Relation(kind=RelationKind.SHIFTED, value=shift, share=share, text=text)
+
+
+def _against_factor(pairs: Pairs, shift: float) -> tuple[float, float, float]:
+    """(how far a shift misses, the factor that would stand for it, how far that misses), means of the rows."""
+    rows = pairs.differs & np.isfinite(pairs.delta) & (pairs.baseline != 0)
+    before, after = pairs.baseline[rows], pairs.candidate[rows]
+    with np.errstate(over="ignore", invalid="ignore"):
+        factor = float((before * after).sum() / (before * before).sum()) if len(before) else np.nan
+    if not np.isfinite(factor):
+        return 0.0, 1.0, np.inf
+    return (
+        float(np.abs(pairs.delta[rows] - shift).mean()),
+        factor,
+        float(np.abs(after - factor * before).mean()),
     )
 
 
@@ -248,7 +268,7 @@ def _clusters(pairs: Pairs) -> list[tuple[float, int]]:
     parts = np.split(delta, np.flatnonzero(np.diff(delta) > width) + 1)
     for part in sorted(parts, key=len, reverse=True)[:_CLUSTERS]:
         centre = float(np.median(part))
-        if abs(centre - round(centre)) <= width:
+        if abs(centre - round(centre)) <= _WHOLE_SHIFT * width:
             centre = float(round(centre))
         found.append((centre, int((np.abs(part - centre) <= width).sum())))
     found.sort(key=lambda c: -c[1])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.tensors import Array, Floats
 from harness.diff.pairs import shown
 from harness.diff.reports import Refit
@@ -136,8 +137,8 @@ def _vocabularies(pairs: Sequence[tuple[str, str]], words: tuple[Words, Words]) 
         some = ", ".join(more[:_WORDS]) + (" …" if len(more) > _WORDS else "")
         found.append(
             Refit(
-                tensor=ours, feature=ours, role=VOCABULARY, baseline=f"{counts[0]} words",
-                candidate=f"{counts[1]} words, new: {some}", suspicious="",
+                tensor=ours, feature=ours, role=VOCABULARY, baseline=counted(counts[0], "word"),
+                candidate=f"{counted(counts[1], 'word')}, new: {some}", suspicious="",
             )
         )  # fmt: skip
     return found

@@ -211,6 +211,8 @@ class ObserverReport:
     """One sentence for the reader."""
 
 
+NO_ROWS = "no rows were compared"
+"""Why a tensor has no verdict that both versions could have returned."""
 _NAMED = 4
 """Tensors spelled out in one sentence."""
 

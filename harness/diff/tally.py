@@ -19,7 +19,7 @@ from harness.diff.floor import ColumnFloor
 from harness.diff.nested import LaidOut, laid_out
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.relations import name_relation
-from harness.diff.reports import Example, ParityVerdict, TensorReport
+from harness.diff.reports import NO_ROWS, Example, ParityVerdict, TensorReport
 from harness.diff.sample import RowSample
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 
@@ -225,7 +225,7 @@ class TensorTally:
     def reports(self, vocabularies: Vocabularies = (None, None)) -> list[TensorReport]:
         """One report a column, with the relation named from the sample."""
         if self.rows == 0 or not self.labels:
-            return [not_compared(self.name, self.kind, "no rows were compared")]
+            return [not_compared(self.name, self.kind, NO_ROWS)]
         return [self._report(i, vocabularies) for i in range(len(self.labels))]
 
     def _report(self, index: int, vocabularies: Vocabularies) -> TensorReport:

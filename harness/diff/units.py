@@ -16,33 +16,34 @@ class Known:
     """In words, for the reader."""
 
 
-def _both(factor: float, small: str, large: str) -> tuple[Known, Known]:
+def _both(factor: float, *units: tuple[str, str]) -> tuple[Known, Known]:
+    """A factor and its inverse; `units` are (large, small) ones that are so far apart."""
     return (
-        Known(value=factor, meaning=f"{small} → {large}"),
-        Known(value=1.0 / factor, meaning=f"{large} → {small}"),
+        Known(value=factor, meaning=", or ".join(f"{a} → {b}" for a, b in units)),
+        Known(value=1.0 / factor, meaning=", or ".join(f"{b} → {a}" for a, b in units)),
     )
 
 
 FACTORS: tuple[Known, ...] = (
-    *_both(1.609344, "miles", "kilometres"),
-    *_both(1.852, "nautical miles", "kilometres"),
-    *_both(0.3048, "feet", "metres"),
-    *_both(2.54, "inches", "centimetres"),
-    *_both(25.4, "inches", "millimetres"),
-    *_both(0.45359237, "pounds", "kilograms"),
-    *_both(0.44704, "miles per hour", "metres per second"),
-    *_both(1.15077945, "knots", "miles per hour"),
-    *_both(0.51444444, "knots", "metres per second"),
-    *_both(33.8638867, "inches of mercury", "hectopascals"),
-    *_both(math.pi / 180.0, "degrees", "radians"),
-    *_both(60.0, "minutes", "seconds, or hours → minutes"),
-    *_both(3600.0, "hours", "seconds"),
-    *_both(1440.0, "days", "minutes"),
-    *_both(86400.0, "days", "seconds"),
-    *_both(24.0, "days", "hours"),
-    *_both(100.0, "fraction", "per cent"),
-    *_both(1000.0, "a unit", "its thousandth, such as seconds → milliseconds"),
-    *_both(1e6, "a unit", "its millionth, such as seconds → microseconds"),
+    *_both(1.609344, ("miles", "kilometres")),
+    *_both(1.852, ("nautical miles", "kilometres")),
+    *_both(0.3048, ("feet", "metres")),
+    *_both(2.54, ("inches", "centimetres")),
+    *_both(25.4, ("inches", "millimetres")),
+    *_both(0.45359237, ("pounds", "kilograms")),
+    *_both(0.44704, ("miles per hour", "metres per second")),
+    *_both(1.15077945, ("knots", "miles per hour")),
+    *_both(0.51444444, ("knots", "metres per second")),
+    *_both(33.8638867, ("inches of mercury", "hectopascals")),
+    *_both(math.pi / 180.0, ("degrees", "radians")),
+    *_both(60.0, ("minutes", "seconds"), ("hours", "minutes")),
+    *_both(3600.0, ("hours", "seconds")),
+    *_both(1440.0, ("days", "minutes")),
+    *_both(86400.0, ("days", "seconds")),
+    *_both(24.0, ("days", "hours")),
+    *_both(100.0, ("fraction", "per cent")),
+    *_both(1000.0, ("seconds", "milliseconds"), ("kilometres", "metres"), ("tonnes", "kilograms")),
+    *_both(1e6, ("seconds", "microseconds"), ("millions", "ones")),
 )
 
 AFFINE: tuple[tuple[float, float, str], ...] = (

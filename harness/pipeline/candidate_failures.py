@@ -30,6 +30,8 @@ class CandidateFailures:
     """Requests that the baseline fails."""
     both: int = 0
     """Of these: the candidate fails, too."""
+    both_said: str = ""
+    """What the baseline said about the first of these."""
 
     def update(self, pair: PairBatch) -> None:
         """Takes one batch."""
@@ -39,7 +41,10 @@ class CandidateFailures:
         base_failed = run & (base != Outcome.OK)
         cand_failed = run & (cand != Outcome.OK)
         self.baseline += int(base_failed.sum())
-        self.both += int((base_failed & cand_failed).sum())
+        twice = base_failed & cand_failed
+        self.both += int(twice.sum())
+        if not self.both_said:
+            self.both_said = next((text for i, text in pair.baseline.messages if twice[i]), "")
         alone = cand_failed & ~base_failed
         for code, count in zip(*np.unique(cand[alone], return_counts=True), strict=True):
             self.kinds[Outcome(int(code)).name] += int(count)
@@ -60,7 +65,7 @@ class CandidateFailures:
         """Plain JSON values."""
         return {
             "kinds": dict(self.kinds), "ids": list(self.ids), "messages": list(self.messages),
-            "baseline": self.baseline, "both": self.both,
+            "baseline": self.baseline, "both": self.both, "both_said": self.both_said,
         }  # fmt: skip
 
     @classmethod
@@ -68,7 +73,7 @@ class CandidateFailures:
         """Goes on from `state()`."""
         return cls(
             kinds=Counter(state["kinds"]), ids=list(state["ids"]), messages=list(state["messages"]),
-            baseline=state["baseline"], both=state["both"],
+            baseline=state["baseline"], both=state["both"], both_said=state["both_said"],
         )  # fmt: skip
 
 

@@ -24,8 +24,15 @@ from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import Mixing, mixing_of, together
-from harness.pipeline.candidate_failures import NAN, CandidateFailures
+from harness.pipeline.candidate_failures import CandidateFailures
 from harness.pipeline.chance import by_chance, findings_from_chance
+from harness.pipeline.comparable import (
+    candidate_stopped,
+    check_requests,
+    never_run,
+    rows_compared,
+    without_rows,
+)
 from harness.pipeline.compare_result import LIMITS, CompareResult
 from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
@@ -37,7 +44,7 @@ from harness.pipeline.graph_pass import (
     check_mapped_tensors,
     look_into,
 )
-from harness.pipeline.leg_findings import leg_findings
+from harness.pipeline.leg_findings import leg_findings, rejected_by_both
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.prepare import BATCH_REQUESTS
 from harness.pipeline.progress import Listener, Progress, silent
@@ -106,6 +113,7 @@ def compare_models(
         window = open_traffic(
             list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")
         )  # fmt: skip
+        check_requests(window, inputs)
         recipes = (
             leg_recipe(
                 "baseline", pinned[0], old_seen.probe, limits=LIMITS, python=pythons[0],
@@ -296,31 +304,35 @@ def _result(
         *findings_from_floor(floor),
         *batch_findings(mixing),
         *findings_from_served(logged),
+        *without_rows(outputs),
     ]
     for role, failed, leg in zip(("candidate", "baseline"), failures, reversed(legs), strict=True):
         findings += leg_findings(
             role, leg.counters(), dict(failed.kinds), failed.ids, failed.messages
         )
+    findings += rejected_by_both(failures[0].both, failures[0].both_said)
     ended = tuple(f"{leg.name} stopped answering: {leg.ended}" for leg in legs if leg.ended)
     both = failures[0].both
     apart = bool(
         differ
         or sum(f.count() for f in failures)
-        or _candidate_stopped(legs, failures[0])
+        or candidate_stopped(legs, failures[0])
         or legs[1].counters().flaky
         or golden[1].failure
         or (outputs.requests and _lacking(setup, features))
     )
-    counted = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}
+    judged = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}
     hidden = tuple(
         f"{column.name}: the baseline's own noise hides differences"
         for column in (*floor.outputs, *floor.features)
-        if column.unprovable and column.tensor in counted - setup.random.keys()
+        if column.unprovable and column.tensor in judged - setup.random.keys()
     )
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),
         comparable=not golden[0].failure
-        and (apart or bool(outputs.requests and not ended and not hidden and not setup.random)),
+        and (
+            apart or bool(rows_compared(outputs) and not ended and not hidden and not setup.random)
+        ),
         compared=outputs.requests,
         asked=asked,
         available=setup.window.info.count,
@@ -336,32 +348,13 @@ def _result(
             *logged.not_compared,
             *(u for r in setup.recipes for u in r.untraced),
             *ended,
-            *_never_run(ended, asked, outputs.requests, failures[0]),
+            *never_run(ended, asked, outputs.requests, failures[0]),
             *hidden,
             *(() if features.requests else ("no feature inside the models was compared",)),
             *(text for check in golden for text in check.not_compared()),
-            *((f"{both} requests that both versions reject",) if both else ()),
+            *((f"{counted(both)} that both versions reject",) if both else ()),
         ),
     )
-
-
-def _candidate_stopped(legs: tuple[Leg, Leg], failures: CandidateFailures) -> bool:
-    """Whether the candidate gives no more answers where the baseline goes on.
-
-    A cap that is reached says nothing where both fail the same requests: the baseline, which has run some
-    of them for the floor before, reaches its own first, and either may when the machine is slow.
-    """
-    baseline, candidate = legs
-    return bool(candidate.ended and not baseline.ended and not failures.both)
-
-
-def _never_run(
-    ended: Sequence[str], asked: int, compared: int, failures: CandidateFailures
-) -> tuple[str, ...]:
-    """How many requests a version that had stopped never ran, as a sentence."""
-    alone = failures.count() - failures.kinds[NAN]
-    left = asked - compared - failures.baseline - alone
-    return (f"{counted(left)} that not both versions ran",) if ended and left else ()
 
 
 def _lacking(setup: _Setup, features: FeatureReport) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.errors import ResolveError, UsageError, nearest
 from harness.core.findings import Finding, Severity
 from harness.core.models import PinnedModel
@@ -64,7 +65,7 @@ class GoldenCheck:
             return [
                 Finding(
                     kind="golden_rows_reproduced", severity=Severity.INFO, where=self.role,
-                    what=f"the {self.role} reproduces its {self.rows} golden rows in all {self.tensors} tensors",
+                    what=f"the {self.role} reproduces its {counted(self.rows, 'golden row')} in {counted(self.tensors, 'tensor')}",
                     remedy="Nothing to do.",
                 )
             ]  # fmt: skip
@@ -289,7 +290,7 @@ def _difference(name: str, logged: Array, now: Array) -> str:
         before[:, column], after[:, column], tolerance=ROUNDING, scale=scale
     ).text.replace("candidate", "now").replace("baseline", "then")  # fmt: skip
     return (
-        f"{name} differs in {int(wrong.any(axis=1).sum())} of {len(before)} rows, first in row {row}: "
+        f"{name} differs in {int(wrong.any(axis=1).sum())} of {counted(len(before), 'row')}, first in row {row}: "
         f"{before[row, column]} then, {after[row, column]} now ({relation}; "
         f"{ROUNDING:.1%} of a column's scale is allowed)"
     )

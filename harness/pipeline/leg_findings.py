@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.replay.leg_counters import LegCounters
 from harness.store.quarantine import Note
@@ -31,19 +32,23 @@ def leg_findings(
       notes: the run's quarantine.
     """
     severity = Severity.HARM if role == "candidate" else Severity.WARNING
+    other = "baseline" if role == "candidate" else "candidate"
     words = {
-        "CRASH": ("crash", "its process dies"),
-        "TIMEOUT": ("timeout", "no answer came before the deadline"),
-        "ERROR": ("error", "the runtime refuses the request"),
-        "INVALID": ("invalid", "the answer has another shape or breaks the protocol"),
-        "NAN": ("nan", "an output is not a number where the other version's is"),
+        "CRASH": ("crash", f"the {role}'s process dies"),
+        "TIMEOUT": ("timeout", f"no answer of the {role} came before the deadline"),
+        "ERROR": ("error", f"the {role}'s runtime refuses what the {other} answers"),
+        "INVALID": (
+            "invalid",
+            f"the {role}'s answer has another shape than it declares or breaks the protocol",
+        ),
+        "NAN": ("nan", f"an output of the {role} is not a number where the {other}'s is"),
     }
     found = [
         Finding(
             kind=f"{role}_{words[kind][0]}",
             severity=severity,
             where=role,
-            what=f"{count} requests: {words[kind][1]}{_said(messages)}",
+            what=f"{counted(count)}: {words[kind][1]}{_said(messages)}",
             remedy="Run one of these requests by itself and look at the operator that the message names.",
             requests=tuple(ids[:5]),
         )
@@ -56,7 +61,8 @@ def leg_findings(
                 kind=f"{role}_flaky",
                 severity=severity,
                 where=role,
-                what=f"{counters.flaky} batches failed once and passed unchanged the second time",
+                what=f"{counted(counters.flaky, 'batch', 'batches')} failed once in the {role}'s process "
+                "and passed unchanged the second time",
                 remedy="A model whose process dies now and then will do so in production, too.",
             )
         )
@@ -84,8 +90,8 @@ def _limits(role: str, counters: LegCounters, severity: Severity) -> list[Findin
                 kind="memory_limit",
                 severity=severity,
                 where=role,
-                what=f"{counters.memory_limit} requests need more memory than the policy's "
-                "sandbox.memory, each by itself",
+                what=f"the {role} needs more memory than the policy's sandbox.memory for "
+                f"{counted(counters.memory_limit)}, each by itself",
                 remedy="Give production's memory as sandbox.memory; when that is what it has, this "
                 "version would end there.",
             )
@@ -96,8 +102,8 @@ def _limits(role: str, counters: LegCounters, severity: Severity) -> list[Findin
                 kind="host_starved",
                 severity=Severity.WARNING,
                 where=role,
-                what=f"{counters.host_starved} tries passed their deadline because this machine gave "
-                "the process no processor: they count neither for nor against the version",
+                what=f"{counted(counters.host_starved, 'try', 'tries')} passed the deadline because this "
+                f"machine gave the {role}'s process no processor: that counts neither for nor against it",
                 remedy="Run the gate when the machine is less busy, or give it processors of its own.",
             )
         )
@@ -113,7 +119,8 @@ def _poison(role: str, notes: Sequence[Note], severity: Severity) -> list[Findin
             kind="poison_request",
             severity=Severity.INFO if note.request_id in others else severity,
             where=role,
-            what=f"request {note.request_id} fails by itself ({note.kind}): {note.message[:300]}"
+            what=f"request {note.request_id} fails by itself in the {role} ({note.kind}): "
+            f"{note.message[:300]}"
             f"{_last_words(note)}",
             remedy=_repeat(note),
             requests=(note.request_id,),
@@ -134,3 +141,22 @@ def _repeat(note: Note) -> str:
 
 def _said(messages: Sequence[str]) -> str:
     return f' ("{messages[0][:200]}")' if messages else ""
+
+
+def rejected_by_both(count: int, said: str) -> list[Finding]:
+    """Requests that neither version answers: nothing is known of them.
+
+    Args:
+      count: of such requests.
+      said: what the baseline said about the first of them.
+    """
+    if not count:
+        return []
+    return [
+        Finding(
+            kind="both_reject", severity=Severity.WARNING, where="inputs",
+            what=f"both versions reject {counted(count)}{_said([said] if said else [])}: nothing is compared there",
+            remedy="Give inputs that the models take, as the message says (types, shapes, values), or leave"
+            " these requests out; where production answers them, look at what is done to them before the model.",
+        )
+    ]  # fmt: skip

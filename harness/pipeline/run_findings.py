@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.decide.facts import Facts
 from harness.replay.latency import LatencyLog
@@ -43,7 +44,7 @@ def baseline_failures(count: int) -> list[Finding]:
     return [
         Finding(
             kind="baseline_fails", severity=Severity.WARNING, where="baseline",
-            what=f"{count} requests fail in the replayed baseline",
+            what=f"the replayed baseline fails {counted(count)}",
             remedy="Look whether they failed in production, too; they carry no evidence about outputs.",
         )
     ]  # fmt: skip

@@ -118,7 +118,7 @@ def test_a_quarantined_request_fails_the_same_way_in_a_comparison(gate, harness,
     (file,) = {f["remedy"].split("RUN/")[1] for f in kinds["poison_request"][:1]}
     ran = harness("compare", tmp_path / "baseline.onnx", bad, "-i", tmp_path / "run" / file, "-q")
     assert ran.code == 1
-    assert "1 requests: its process dies" in ran.out
+    assert "1 request: the candidate's process dies" in ran.out
 
 
 def test_a_baseline_that_fails_as_well_is_no_harm(gate, tmp_path):

@@ -147,3 +147,28 @@ def test_requests_that_no_version_answers_have_nothing_in_common(harness, tmp_pa
     ran = harness("compare", tmp_path / "picky.onnx", tmp_path / "picky.onnx", "-i", wrong, "-q")
     assert ran.code == 2
     assert "not looked into: no request with rows was answered by both versions" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("side", "code", "said"),
+    [
+        ("both", 2, "both versions reject 7 requests ("),
+        ("old", 1, "7 requests: the baseline's runtime refuses what the candidate answers ("),
+        ("new", 1, "7 requests: the candidate's runtime refuses what the baseline answers ("),
+    ],
+)
+def test_who_refuses_is_said_with_the_runtimes_words(side, code, said, harness, tmp_path):
+    texts = {"picky": PICKY, "free": PICKY.replace("{1000}", "{-1}")}
+    for name, text in texts.items():
+        onnx.save(parser.parse_model(text), str(tmp_path / f"{name}.onnx"))
+    pair = {"both": ("picky", "picky"), "old": ("picky", "free"), "new": ("free", "picky")}[side]
+    files = [tmp_path / f"{name}.onnx" for name in pair]
+    ran = harness(*PLAIN, *files, "-i", npz(tmp_path, x=np.ones(7, np.float32)), "-q")
+    assert ran.code == code
+    assert said in ran.out
+    assert "reshape" in ran.out.lower()
+
+
+def test_an_empty_batch_has_a_remedy(model, harness, tmp_path):
+    ran = harness(*PLAIN, model, model, "-i", npz(tmp_path, x=np.empty(0, np.float32)), "-q")
+    assert_refused(ran, "hold no request", "at least one row")

@@ -333,3 +333,34 @@ def test_a_second_in_nanoseconds_is_a_shift_and_no_rounding():
 def test_rounding_in_the_last_digits_of_float64_is_none():
     values = np.random.default_rng(8).uniform(1, 2, 500)
     assert name_relation(values, values * (1 + 3e-16)).kind == Kind.EQUAL
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_small_factor_is_no_offset_and_a_small_offset_no_factor(dtype):
+    values = np.random.default_rng(9).uniform(9e5, 1.1e6, 500).astype(dtype)
+    scaled = name_relation(values, (values * dtype(1.000003)).astype(dtype))
+    assert scaled.kind == Kind.SCALED
+    assert scaled.value == pytest.approx(1.000003, rel=1e-7)
+    shifted = name_relation(values, (values + dtype(3.0)).astype(dtype))
+    assert (shifted.kind, shifted.text) == (Kind.SHIFTED, "candidate = baseline + 3")
+
+
+def test_an_offset_that_a_factor_explains_as_well_says_so():
+    values = np.random.default_rng(0).uniform(40, 41, 500).astype(np.float32)
+    found = name_relation(values, values * np.float32(1.000003))
+    assert found.text.endswith("these values do not tell which")
+    assert "or × 1.000003" in found.text or "or × 1.00000" in found.text
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (60.0, "minutes → seconds, or hours → minutes"),
+        (1 / 60, "seconds → minutes, or minutes → hours"),
+        (1000.0, "seconds → milliseconds, or kilometres → metres, or tonnes → kilograms"),
+        (0.001, "milliseconds → seconds, or metres → kilometres, or kilograms → tonnes"),
+    ],
+)
+def test_a_unit_reads_in_its_direction(factor, words):
+    values = np.random.default_rng(9).uniform(1, 900, 500)
+    assert f"({words}?)" in name_relation(values, values * factor).text
