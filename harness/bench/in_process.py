@@ -6,12 +6,12 @@ whose bytes the parent does not parse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core.tensors import Tensors
+from harness.core.tensors import Array, Nested
 from harness.pipeline.graph_opening import Runner, Version
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graph_values import graph_from_description, pairs_from
@@ -85,11 +85,15 @@ class _Session:
         self._kinds = {n: kind for n, kind in kinds.items() if sessions.readable(kind)}
         self.tensors = tuple(self._kinds)
 
-    def run(self, feeds: Tensors, wanted: Sequence[str]) -> Traced:
+    def run(self, feeds: Mapping[str, Array | Nested], wanted: Sequence[str]) -> Traced:
         from harness.sandbox.child import sessions
 
         kinds = {n: self._kinds[n] for n in wanted if n in self._kinds}
-        fed = {n: a for n, a in feeds.items() if n in self._inputs}
+        fed = {
+            n: list(a.leaves) if isinstance(a, Nested) else a
+            for n, a in feeds.items()
+            if n in self._inputs
+        }
         try:
             values = self._session.run(list(kinds), fed) if kinds else []
         except sessions.RUNTIME_ERRORS as error:

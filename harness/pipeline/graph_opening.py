@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from harness.core.policies import SandboxPolicy
-from harness.core.tensors import Array, Tensors
+from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.tracing import Edit, Edited, Traced, Tracer, edit
@@ -27,7 +27,7 @@ class Runner(Protocol):
     tensors: tuple[str, ...]
     """Everything that it can return."""
 
-    def run(self, feeds: Tensors, wanted: Sequence[str]) -> Traced:
+    def run(self, feeds: Mapping[str, Array | Nested], wanted: Sequence[str]) -> Traced:
         """Runs the copy once, as `sandbox.tracing.Tracer.run`."""
 
     def close(self) -> None:

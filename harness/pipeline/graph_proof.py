@@ -251,12 +251,9 @@ class Closer:
         returned = {copy.returned(t): t for t in tensors}
         found: list[Values] = []
         for place, batch in enumerate(self._used):
-            feeds = laid.version.feeds(batch)
+            feeds: Values = {**laid.version.feeds(batch)}
             for theirs, ours in swaps.items():
                 given, own = self._ours[place][ours], self._theirs[place].get(theirs)
-                if isinstance(given, Nested) or isinstance(own, Nested):
-                    msg = "a sequence cannot be fed"
-                    raise GraphPassError(msg)
                 feeds[theirs + PATCH_SUFFIX] = _fitting(given, own)
             answer = runner.run(feeds, list(returned))
             if answer.failure:
@@ -271,8 +268,13 @@ def _column(values: Sequence[Values], name: str) -> Array | None:
     return joined(parts) if parts else None
 
 
-def _fitting(values: Array, own: Array | None) -> Array:
-    """The baseline's values in the shape and type of the candidate's tensor."""
+def _fitting(values: Array | Nested, own: Array | Nested | None) -> Array | Nested:
+    """The baseline's values in the shape and type of the candidate's tensor; a sequence as it is."""
+    if isinstance(values, Nested) and isinstance(own, Nested):
+        return values
+    if isinstance(values, Nested) or isinstance(own, Nested):
+        msg = "a sequence on one side is a tensor on the other"
+        raise GraphPassError(msg)
     if own is None or own.size != values.size:
         return values
     return values.reshape(own.shape).astype(own.dtype, copy=False)

@@ -22,6 +22,7 @@ PATCH_SUFFIX = "#patched"
 SKETCH_SUFFIX = "#sketch"
 """Smallest, largest, length, and up to SAMPLE elements of a tensor, as one vector: `t#sketch`."""
 SAMPLE = 64
+_SEQUENCE = "seq("
 _SLICE_WITH_STEPS = 10
 _IDENTITY_OF_SEQUENCES = 14
 _END = 2**62
@@ -88,13 +89,15 @@ def patched(model: onnx.ModelProto, tensors: Sequence[str], files: Files) -> lis
 
     Args:
       model: changed in place.
-      tensors: computed tensors of the main graph.
+      tensors: computed tensors and sequences of the main graph.
       files: external data.
 
     Returns:
-      Those that can be fed.
+      Those that can be fed: no maps and no optionals.
     """
     import onnx
+
+    from harness.sandbox.child import nested
 
     computed = {o for n in model.graph.node for o in n.output if o}
     wanted = [t for t in tensors if t in computed]
@@ -107,11 +110,17 @@ def patched(model: onnx.ModelProto, tensors: Sequence[str], files: Files) -> lis
     del model.graph.output[before:]
     to = {}
     for name in wanted:
-        kind = onnx_type(types[name])
+        listed = types[name].startswith(_SEQUENCE)
+        kind = onnx_type(nested.leaf_kind(types[name]) if listed else types[name])
         if kind is None:
             continue
         to[name] = name + PATCH_SUFFIX
-        model.graph.input.append(onnx.helper.make_tensor_value_info(to[name], kind, None))
+        made = (
+            onnx.helper.make_tensor_sequence_value_info
+            if listed
+            else onnx.helper.make_tensor_value_info
+        )
+        model.graph.input.append(made(to[name], kind, None))
     for node in model.graph.node:
         _renamed(node, to)
     return list(to)

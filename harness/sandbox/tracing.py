@@ -6,7 +6,7 @@ both in processes of their own. Nothing of either answer is trusted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -233,22 +233,29 @@ class Tracer:
             child.close()
             raise
 
-    def run(self, feeds: Tensors, wanted: Sequence[str]) -> Traced:
+    def run(self, feeds: Mapping[str, Array | Nested], wanted: Sequence[str]) -> Traced:
         """Runs the copy once.
 
         Args:
-          feeds: inputs by name; patched tensors by `name#patched`. Others are ignored.
+          feeds: inputs by name; patched tensors and sequences by `name#patched`. Others are ignored.
           wanted: what to return, of `tensors`.
         """
         if self._dead:
             return Traced(tensors={}, keys={}, failure=self._dead)
         self._seq += 1
         try:
-            described, buffers = columns.encoded(feeds)
+            described, buffers = columns.encoded(
+                {n: a for n, a in feeds.items() if not isinstance(a, Nested)}
+            )
+            lists = {n: a for n, a in feeds.items() if isinstance(a, Nested)}
+            parts = [leaf for value in lists.values() for leaf in value.leaves]
+            leaves_described, more = columns.encoded({str(i): a for i, a in enumerate(parts)})
         except (TypeError, UnicodeEncodeError) as error:
             return Traced(tensors={}, keys={}, failure=f"cannot be given to a model: {error}")
-        asked = {"seq": self._seq, "wanted": list(wanted)}
-        self._child.channel.send(header_text(asked, {"tensors": described}), buffers)
+        forms = {name: value.form for name, value in lists.items()}
+        asked = {"seq": self._seq, "wanted": list(wanted), "forms": forms}
+        text = header_text(asked, {"tensors": described, "leaves": leaves_described})
+        self._child.channel.send(text, [*buffers, *more])
         try:
             frame = received(self._child, self._limits.batch_deadline_s)
             header = frame.header
@@ -260,8 +267,8 @@ class Tracer:
                 return Traced(tensors={}, keys={}, failure=reason_from(header.get("error")))
             entries, at = columns.layout(header.get("tensors"))
             leaves, end = columns.layout(header.get("leaves"), at)
-            forms = forms_from(header.get("forms"), leaves)
-            names = [*(e.name for e in entries), *dict(forms)]
+            told = forms_from(header.get("forms"), leaves)
+            names = [*(e.name for e in entries), *dict(told)]
             if end != frame.body.nbytes or len({*names} & {*wanted}) != len(names):
                 msg = "the answer holds something else than was asked for"
                 raise FrameError(msg)
@@ -269,7 +276,7 @@ class Tracer:
             return Traced(
                 tensors=tensors,
                 keys=keys_from(header.get("keys"), tensors),
-                nested=nested_from(forms, columns.values(leaves, frame.body).values()),
+                nested=nested_from(told, columns.values(leaves, frame.body).values()),
             )
         except PIPE_ERRORS as error:
             _, self._dead = self._child.explain(error)

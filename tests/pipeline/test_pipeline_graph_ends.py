@@ -7,6 +7,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from harness.bench.operators import Pairs
 from harness.diff.frontier import ChangeKind
 from harness.diff.graph_report import GraphReport, TensorVerdict, findings_from_graph
+from harness.pipeline.graph_opening import Sandboxed
 
 FLOAT = TensorProto.FLOAT
 FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3) - 2}
@@ -152,3 +153,54 @@ def test_a_branch_that_makes_a_sequence_is_looked_into_where_sequences_cannot_be
 
     assert firsts(compared(of("Neg"), of("Neg"))) == []
     assert firsts(compared(of("Neg"), of("Abs"))) == ["both.then.made"]
+
+
+def listed(pair: list[str], *, words: bool = False) -> ModelProto:
+    """Two tensors in a sequence, and a difference that their order decides."""
+    kind = {"to": TensorProto.STRING} if words else {"to": FLOAT}
+    steps = [
+        node("Abs", ["x"], "a"),
+        node("Neg", ["x"], "b"),
+        node("Cast", ["a"], "c", **kind),
+        node("Cast", ["b"], "d", **kind),
+        node("SequenceConstruct", pair, "both"),
+        node("SequenceAt", ["both", "first"], "one"),
+        node("Cast", ["one"], "back", to=FLOAT),
+        node("Add", ["back", "x"], "y"),
+    ]
+    made = model(steps)
+    made.graph.initializer.append(numpy_helper.from_array(np.int64(0), "first"))
+    return made
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("sandboxed", [False, True])
+def test_a_sequence_on_the_frontier_is_proven_by_patching(tmp_path, words, sandboxed):
+    opener = Sandboxed() if sandboxed else None
+    old, new = listed(["c", "d"], words=words), listed(["d", "c"], words=words)
+    report = Pairs(tmp_path, opener).compared(old, new, FEEDS)
+    assert firsts(report) == ["both"]
+    (proof,) = report.proofs
+    assert (proof.tensors, proof.before > 0, proof.after) == (("both",), True, 0)
+    assert not any("patching" in text for text in report.not_compared)
+
+
+def test_a_sequence_that_has_become_empty_is_proven_too(compared):
+    def of(*erased: str) -> ModelProto:
+        """y = x plus the number of parts."""
+        made = model([
+            node("SequenceConstruct", ["x"], "s0"),
+            node("SequenceErase" if erased else "SequenceInsert", ["s0", *(erased or ("x",))], "s1"),
+            node("SequenceLength", ["s1"], "n"),
+            node("Cast", ["n"], "f", to=FLOAT),
+            node("Add", ["f", "x"], "y"),
+        ])  # fmt: skip
+        made.graph.initializer.append(numpy_helper.from_array(np.int64(0), "first"))
+        return made
+
+    for old, new in ((of(), of("first")), (of("first"), of())):
+        report = compared(old, new)
+        assert firsts(report) == ["s1"]
+        (proof,) = report.proofs
+        assert proof.before > 0
+        assert proof.after == 0

@@ -7,7 +7,9 @@ claim a structure that its model does not return.
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,3 +62,14 @@ def taken_apart(value: Any) -> tuple[str, list[Array]]:  # noqa: ANN401 - what o
     return f"[{'t' * len(leaves)}]" if isinstance(value, list) else "t", list(
         map(np.asarray, leaves)
     )
+
+
+def put_together(forms: Mapping[str, str], leaves: Iterable[Array]) -> dict[str, list[Array]]:
+    """Sequences as onnxruntime takes them.
+
+    Args:
+      forms: name → form of a sequence.
+      leaves: the tensors of all of them, in order.
+    """
+    left = iter(leaves)
+    return {name: list(itertools.islice(left, form.count("t"))) for name, form in forms.items()}

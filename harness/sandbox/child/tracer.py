@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     """
     requests, answers, model_fd, external_fd = (int(a) for a in arguments)
     reader, config, layers = worker.begun(requests)
-    from harness.sandbox.child import columns, external, sessions
+    from harness.sandbox.child import columns, external, nested, sessions
 
     worker.locked(reader, answers, config["parent"], layers)
     try:
@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> None:
         request = frame.header
         answer: dict[str, Any] = {"kind": "traced", "seq": request["seq"], "ok": True}
         try:
-            feeds = columns.values(columns.layout(request["tensors"])[0], frame.body)
+            given, at = columns.layout(request["tensors"])
+            parts = columns.values(columns.layout(request["leaves"], at)[0], frame.body)
+            feeds: dict[str, Any] = columns.values(given, frame.body)
+            feeds |= nested.put_together(request["forms"], parts.values())
             wanted = {n: usable[n] for n in request["wanted"] if n in usable}
             fed = {n: a for n, a in feeds.items() if n in inputs}
             values = session.run(list(wanted), fed) if wanted else []
