@@ -159,13 +159,14 @@ def _cpu_s(sandbox: Sandbox, inputs: Tensors, way: _Way) -> float:
 
 
 def _run(sandbox: Sandbox, inputs: Tensors, count: int, way: _Way) -> None:
-    for index in range(count + IN_FLIGHT):
+    ahead = IN_FLIGHT - 1
+    for index in range(count + ahead):
         if index < count:
             usual = not way.guard_every or index % way.guard_every != 0
             sandbox.submit(
                 inputs, _BATCH, trace=way.trace, alone=way.alone and usual, cut=way.cut and usual
             )
-        if index >= IN_FLIGHT:
+        if index >= ahead:
             answer = sandbox.collect()
             if not isinstance(answer, BatchAnswer):
                 raise GateError("bench parity", answer.message, "Run harness doctor.")

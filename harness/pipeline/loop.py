@@ -1,15 +1,18 @@
 """The replay loop: both versions batch by batch, evidence after each, checkpoints in between.
 
-A checkpoint is a chunk of the pairs table and the state of the evidence after it. Ctrl-C and SIGTERM
-write one and leave; a kill loses at most what came after the last one. Going on from a checkpoint
-repeats nothing and gives the verdict that an uninterrupted run gives, because the order, the batch
-borders and the looks are those of the run folder.
+A checkpoint is a chunk of the pairs table and the state of the evidence after it; where chunks follow
+each other within a second, some share one state. Ctrl-C and SIGTERM write one and leave; a kill loses at
+most a second and what came after the last chunk. Going on from a checkpoint repeats nothing and gives the
+verdict that an uninterrupted run gives, because the order, the batch borders and the looks are those of
+the run folder.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +37,8 @@ from harness.store.pairs import TableWriter
 CHECKPOINT_BATCHES = 8
 _CHECKPOINT_REQUESTS = 32_768
 """A chunk is in memory when it is read again."""
+STATE_S = 1.0
+"""A state is two megabytes, however few requests came since the last one: not worth its time more often."""
 _ENOUGH_FAILURES = 20
 
 
@@ -94,6 +99,8 @@ def replay(
             book.enter(batch, evidence.update(batch, pair, label, again, ends=ends))
             _save_quarantined(prepared, legs)
             done += len(pair)
+            # Before the next batch is read: it would be one more in memory.
+            del pair, again
             listener(Progress(stage="replay", done=done, total=total, note=stop.note()))
             if asked:
                 book.checkpoint()
@@ -136,6 +143,7 @@ def _pairs(
         if _gave_up(legs) and not _any_run(pair):
             return
         yield batch, pair
+        del pair
 
 
 def _save_quarantined(prepared: Prepared, legs: tuple[Leg, Leg]) -> None:
@@ -154,6 +162,8 @@ class _Book:
         self._chunk = 0
         self._writer: TableWriter | None = None
         self._batches = self._requests = 0
+        self._saved_at = -math.inf
+        self._saved_chunk = 0
         self.next_batch = 0
         self.evidence = RunningEvidence(terms)
         if prepared.carried is not None:
@@ -161,6 +171,7 @@ class _Book:
         saved = self._run.load_state()
         if saved is not None:
             self._chunk, arrays, meta = saved
+            self._saved_chunk = self._chunk
             with read_back(self._run.path, "saved evidence"):
                 self.evidence = RunningEvidence.restored(terms, arrays, meta["evidence"])
                 self.next_batch = int(meta["next_batch"])
@@ -179,19 +190,28 @@ class _Book:
         self._batches += 1
         self._requests += len(batch)
         if self._batches >= CHECKPOINT_BATCHES or self._requests >= _CHECKPOINT_REQUESTS:
-            self.checkpoint()
+            self._end_chunk()
+            if time.perf_counter() - self._saved_at >= STATE_S:
+                self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Ends the chunk, then writes the state after it; a kill in between repeats the chunk."""
+        """Ends the chunk, then writes the state after it; a kill in between repeats what has no state."""
+        self._end_chunk()
+        if self._saved_chunk == self._chunk:
+            return
+        self._saved_chunk = self._chunk
+        self._saved_at = time.perf_counter()
+        arrays, meta = self.evidence.state()
+        state = {"evidence": meta, "next_batch": self.next_batch, "flaky": self.flaky()}
+        self._run.save_state(self._chunk, arrays, state)
+
+    def _end_chunk(self) -> None:
         if self._writer is None:
             return
         self._writer.close()
         self._writer = None
         self._batches = self._requests = 0
         self._chunk += 1
-        arrays, meta = self.evidence.state()
-        state = {"evidence": meta, "next_batch": self.next_batch, "flaky": self.flaky()}
-        self._run.save_state(self._chunk, arrays, state)
 
 
 class _Stop:

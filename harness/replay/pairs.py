@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.core.observations import PairBatch
 from harness.core.traffic import RequestBatch
@@ -13,6 +13,10 @@ from harness.replay.order import Batch
 
 IN_FLIGHT = 3
 """Batches given to both legs before the first answer is awaited."""
+_LEAST_IN_FLIGHT = 2
+"""So that a version computes while its last answer is looked at."""
+_MOST_REQUESTS = 16_384
+"""In flight, where that is more than the least: large batches take long, and each is memory."""
 
 
 def replay_pairs(
@@ -28,7 +32,7 @@ def replay_pairs(
     Args:
       baseline: the old version's leg.
       candidate: the new version's leg.
-      batches: what to replay, read lazily, so that no more than IN_FLIGHT batches are in memory.
+      batches: what to replay, read lazily, so that no more than IN_FLIGHT batches are in memory besides the yielded one.
       trace: also return feature tensors, of the batches that ask for them.
       anchor: the leg of a third version; only its outputs are asked for.
 
@@ -40,7 +44,7 @@ def replay_pairs(
     old, new = asked_by(baseline), asked_by(candidate)
     third = None if anchor is None else asked_by(anchor)
     while True:
-        while len(waiting) < IN_FLIGHT and (item := next(source, None)) is not None:
+        while _room(waiting) and (item := next(source, None)) is not None:
             wanted = trace and item[0].trace
             for leg in (old, new):
                 leg.submit(item[1], trace=wanted, alone=item[0].alone, cut=item[0].cut)
@@ -50,12 +54,20 @@ def replay_pairs(
         if not waiting:
             return
         batch, requests = waiting.popleft()
-        yield (
-            batch,
-            PairBatch(
-                requests=requests,
-                baseline=old.collect(),
-                candidate=new.collect(),
-                anchor=None if third is None else third.collect(),
-            ),
+        pair = PairBatch(
+            requests=requests,
+            baseline=old.collect(),
+            candidate=new.collect(),
+            anchor=None if third is None else third.collect(),
         )
+        yield batch, pair
+        # Before the next batch is read: it would be one more in memory.
+        del requests, pair
+
+
+def _room(waiting: Sequence[tuple[Batch, RequestBatch]]) -> bool:
+    """Whether one more batch, as large as the last, may be in flight."""
+    if len(waiting) < _LEAST_IN_FLIGHT:
+        return True
+    held = sum(len(requests) for _, requests in waiting)
+    return len(waiting) < IN_FLIGHT and held + len(waiting[-1][1]) <= _MOST_REQUESTS

@@ -13,9 +13,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +27,8 @@ MOST_WORDS = 65_536
 """A string column with more different values is stored plainly,"""
 MOST_WORD_BYTES = 16 << 20
 """and so is one whose different values are longer than this together."""
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 INPUT, RECORDED, CONTEXT = "in:", "out:", "cx:"
 PLAIN_COLUMNS = ("seq", "request_id", "ts_ns", "rows", "answered")
@@ -191,7 +194,7 @@ def _string_bytes(values: pa.Array) -> bytes:
 
 
 class Blocks:
-    """Some blocks' columns as one; strings of dictionary columns as codes.
+    """Some requests' columns; strings of dictionary columns as codes. Arrays are not to be written to.
 
     Args:
       blocks: as `BlockReader.read` gives them, in storage order.
@@ -200,25 +203,18 @@ class Blocks:
 
     def __init__(self, blocks: Sequence[pa.RecordBatch], words: dict[str, Strings]) -> None:
         # One column over many blocks costs what one over one block does: the calls, not the bytes.
-        self._table = pa.Table.from_batches(blocks).combine_chunks()
+        self._columns = pa.concat_batches(blocks)
         self._words = words
-        self.rows: Ints = self._plain("rows").to_numpy()
-        """Model rows of each request, shape (b,)."""
 
-    def starts(self) -> Ints:
-        """First model row of each request, shape (b,)."""
-        return np.asarray(np.cumsum(self.rows) - self.rows, np.int64)
-
-    def request_id(self, requests: Ints) -> Strings:
-        """Ids of these requests, shape (m,)."""
-        taken: Strings = (
-            self._plain("request_id").take(pa.array(requests)).to_numpy(zero_copy_only=False)
-        )
-        return taken
+    def taken(self, requests: Ints) -> Blocks:
+        """These requests in this order, shape (m,), each in the blocks; nothing else stays in memory."""
+        # All columns in one call; positions were checked.
+        columns = pc.take(self._columns, pa.array(requests), boundscheck=False)
+        return Blocks([columns], self._words)
 
     def values(self, name: str, spec: TensorSpec | None = None) -> Array:
-        """A tensor or context column: values (R, *trailing), or int32 codes of that shape."""
-        column = self._plain(name)
+        """A column of requests (m,), a tensor (R, *trailing), or int32 codes of that shape."""
+        column = self._columns.column(name)
         if pa.types.is_large_list(column.type):
             column = column.flatten()
         if pa.types.is_dictionary(column.type):
@@ -229,10 +225,52 @@ class Blocks:
         trailing = () if spec is None else tuple(d or 0 for d in spec.shape)
         return values.reshape(-1, *trailing) if trailing else values
 
-    def _plain(self, name: str) -> Any:  # noqa: ANN401 - pyarrow has no types
-        """A column as one array."""
-        column = self._table.column(name)
-        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+class Taken:
+    """Requests out of several groups of blocks, in the order in which they were asked for.
+
+    Args:
+      parts: where requests come in that order, and their columns.
+      count: requests in all.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Ints | slice, Blocks]], count: int) -> None:
+        self._parts = parts
+        self._count = count
+        self.rows = self.of_requests("rows", np.empty(0, np.int64))
+        """Model rows of each request, shape (count,)."""
+        self._starts = np.cumsum(self.rows) - self.rows
+
+    def of_requests(self, name: str, none: npt.NDArray[Kind]) -> npt.NDArray[Kind]:
+        """A column with one value a request.
+
+        Args:
+          name: of the column, with its prefix.
+          none: the column of no requests.
+        """
+        if len(self._parts) == 1:
+            return self._parts[0][1].values(name).astype(none.dtype, copy=False)
+        found = np.empty(self._count, none.dtype)
+        for at, blocks in self._parts:
+            found[at] = blocks.values(name)
+        return found
+
+    def of_rows(self, name: str, none: Array, spec: TensorSpec) -> Array:
+        """A tensor; `none` as above, shape (0, *trailing)."""
+        if len(self._parts) == 1:
+            return self._parts[0][1].values(name, spec)
+        found = np.empty((int(self.rows.sum()), *none.shape[1:]), none.dtype)
+        for at, blocks in self._parts:
+            found[_row_indices(self._starts[at], self.rows[at])] = blocks.values(name, spec)
+        return found
+
+
+def _row_indices(starts: Ints, rows: Ints) -> Ints:
+    """start, start+1, … for each request, one after another."""
+    if len(rows) and rows.min() == rows.max() == 1:
+        return starts
+    begun = np.cumsum(rows) - rows
+    return np.repeat(starts - begun, rows) + np.arange(int(rows.sum()))
 
 
 def _is_coded(kind: pa.DataType) -> bool:

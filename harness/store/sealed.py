@@ -38,6 +38,7 @@ from harness.store.blocks import (
     RECORDED,
     BlockReader,
     Blocks,
+    Taken,
 )
 from harness.store.exchanges import SCHEMA, exchanges_from_batch
 from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_of_file
@@ -213,43 +214,32 @@ class SealedWindow:
         if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
             msg = f"storage positions must be in [0, {len(self)})"
             raise IndexError(msg)
-        rows = self._rows(positions)
-        starts = np.cumsum(rows) - rows
-        total = int(rows.sum())
-        request_id = np.empty(len(positions), object)
-        plain = {name: np.empty(len(positions), np.int64) for name in ("seq", "ts_ns")}
-        answered = np.empty(len(positions), np.bool_)
-        tensors = {name: self._room(name, total, spec) for name, spec in self._tensors.items()}
+        # Only the wanted requests of a group stay, before the next group's blocks are read.
+        taken = Taken(
+            [
+                (at, Blocks([self._block(n) for n in numbers], self._words).taken(inside))
+                for at, inside, numbers in self._groups(positions)
+            ],
+            len(positions),
+        )
+        tensors = {
+            name: taken.of_rows(name, self._room(name, spec), spec)
+            for name, spec in self._tensors.items()
+        }
         context = {
-            name: self._room(name, len(positions))
+            name: taken.of_requests(name, self._room(name))
             for name in (CONTEXT + c for c in self.info.context)
         }
-        for taken, inside, numbers in self._groups(positions):
-            blocks = Blocks([self._block(number) for number in numbers], self._words)
-            request_id[taken] = blocks.request_id(inside)
-            for name, numbered in plain.items():
-                numbered[taken] = blocks.values(name)[inside]
-            answered[taken] = blocks.values("answered")[inside]
-            for name, out in context.items():
-                out[taken] = blocks.values(name)[inside]
-            source = _row_indices(blocks.starts()[inside], blocks.rows[inside])
-            target = (
-                taken
-                if total == len(rows) == len(source)
-                else _row_indices(starts[taken], rows[taken])
-            )
-            for name, out in tensors.items():
-                out[target] = blocks.values(name, self._tensors[name])[source]
         coded, words = self._coded(tensors), self._coded(context)
         decoded = {n: coded[n].text() if n in coded else a for n, a in tensors.items()}
         return RequestBatch(
-            seq=plain["seq"],
-            request_id=request_id,
-            ts_ns=plain["ts_ns"],
-            rows=rows,
+            seq=taken.of_requests("seq", np.empty(0, np.int64)),
+            request_id=taken.of_requests("request_id", np.empty(0, object)),
+            ts_ns=taken.of_requests("ts_ns", np.empty(0, np.int64)),
+            rows=taken.rows,
             inputs={s.name: decoded[INPUT + s.name] for s in self.info.inputs},
             recorded={s.name: decoded[RECORDED + s.name] for s in self.info.recorded},
-            answered=answered,
+            answered=taken.of_requests("answered", np.empty(0, np.bool_)),
             context={
                 c: words[CONTEXT + c].text()
                 if CONTEXT + c in words
@@ -263,14 +253,6 @@ class SealedWindow:
                 c: words[CONTEXT + c] for c in self.info.context if CONTEXT + c in words
             },
         )
-
-    def _rows(self, positions: Ints) -> Ints:
-        """Model rows of these requests, shape (m,)."""
-        rows = np.empty(len(positions), np.int64)
-        for taken, inside, numbers in self._groups(positions):
-            stored = [self._block(number).column("rows").to_numpy() for number in numbers]
-            rows[taken] = np.concatenate(stored)[inside]
-        return rows
 
     def _groups(self, positions: Ints) -> Iterator[tuple[Ints | slice, Ints, list[int]]]:
         """Positions by the blocks they lie in, as many blocks at once as are kept in memory.
@@ -291,11 +273,11 @@ class SealedWindow:
             inside = (nth[taken] - at) * BLOCK_REQUESTS + positions[taken] % BLOCK_REQUESTS
             yield taken, inside, some
 
-    def _room(self, name: str, size: int, spec: TensorSpec | None = None) -> Array:
-        """An array for a column's values, or for the codes of its words."""
+    def _room(self, name: str, spec: TensorSpec | None = None) -> Array:
+        """No values of a column, or no codes of its words."""
         trailing = () if spec is None else tuple(d or 0 for d in spec.shape)
         kind = NUMPY_DTYPES["BYTES" if spec is None else spec.datatype]
-        return np.empty((size, *trailing), np.int32 if self._reader.is_coded(name) else kind)
+        return np.empty((0, *trailing), np.int32 if self._reader.is_coded(name) else kind)
 
     def _coded(self, tensors: Tensors) -> dict[str, CodedText]:
         """The string columns that came as codes."""
@@ -437,11 +419,3 @@ def _window_info(fields: dict[str, Any]) -> WindowInfo:
         not_recorded=tuple((word, value) for word, value in fields.get("not_recorded", ())),
         beside_sample=fields.get("beside_sample", 0),
     )
-
-
-def _row_indices(starts: Ints, rows: Ints) -> Ints:
-    """start, start+1, … for each request, one after another."""
-    if len(rows) and rows.min() == rows.max() == 1:
-        return starts
-    begun = np.cumsum(rows) - rows
-    return np.repeat(starts - begun, rows) + np.arange(int(rows.sum()))

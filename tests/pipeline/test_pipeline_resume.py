@@ -23,8 +23,11 @@ SEED = 20130701
 BATCH = 128
 INTERRUPTED = """
 import os, sys
+from harness.pipeline import loop
 from harness.pipeline.gate import resume_gate
 from pathlib import Path
+
+loop.STATE_S = float(sys.argv[5])
 
 run, stage, after, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 sent = []
@@ -81,10 +84,13 @@ def copy_of(prepared, name):
     return Path(shutil.copytree(prepared, prepared.parent / name))
 
 
-def interrupted(run, stage, after, number):
-    """The exit status of a process that was interrupted while it went on with the run."""
+def interrupted(run, stage, after, number, *, state_s=0.0):
+    """The exit status of a process that was interrupted while it went on with the run.
+
+    Every chunk has a state of its own, unless they are to be further apart.
+    """
     ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, run, stage, str(after), str(int(number))],
+        [sys.executable, "-c", INTERRUPTED, run, stage, str(after), str(int(number)), str(state_s)],
         capture_output=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert not (run / "decision.json").exists()
@@ -267,6 +273,15 @@ def wait_for(path, process):
     while not path.exists() and process.poll() is None and time.perf_counter() < until:
         time.sleep(0.005)
     assert path.exists()
+
+
+def test_chunks_that_share_a_state_come_again_after_a_kill(prepared, uninterrupted):
+    run = copy_of(prepared, "shared-state")
+    assert interrupted(run, "replay", 18 * BATCH, signal.SIGKILL, state_s=3600.0) == -signal.SIGKILL
+    assert sorted(p.name for p in (run / "pairs").glob("0*")) == ["00000.parquet", "00001.parquet"]
+    assert RunFolder.open(run).pairs_chunks() == (0,)
+    resume_gate(run)
+    assert_same_outcome(run, uninterrupted)
 
 
 def test_a_finished_run_is_not_resumed(uninterrupted, harness):

@@ -14,8 +14,8 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 
-SLOTS = 4
-"""Batches in flight that can lie here."""
+SLOTS = 3
+"""Batches in flight that can lie here. All are used in turn: each is memory and cache."""
 SLOT_BYTES = 16 << 20
 """Of a batch of 65,536 rows with 64 float32 columns."""
 
