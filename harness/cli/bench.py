@@ -17,12 +17,12 @@ def command() -> None:
 @command.command("gate", short_help="Gate throughput against bare onnxruntime; memory; profile.",
                  epilog="Example: harness bench gate --model logistic --requests 200000")  # fmt: skip
 @click.option("--model", "models", type=click.Choice(["logistic", "boosted", "heavy"]), multiple=True,
-              default=("logistic", "boosted", "heavy"), show_default=True,
-              help="What is replayed against itself: about 1.3 µs, 5 µs and 5 ms a row; may be repeated.")  # fmt: skip
+              help="What is replayed against itself: about 1.3 µs, 5 µs and 5 ms a row; may be repeated; all by default.")  # fmt: skip
 @click.option("--requests", type=click.IntRange(min=2048), default=None,
               help="Requests in the window, in place of a million (heavy: 2,048).")  # fmt: skip
 @click.option("--memory", is_flag=True,
-              help="Also compare the parent's peak memory at 100,000 and a million requests.")  # fmt: skip
+              help="Also compare the parent's peak memory at 100,000 and a million requests; done by itself "
+                   "where neither --model nor --requests is given.")  # fmt: skip
 @click.option("--long", is_flag=True, help="With --memory: ten million, too.")
 @cache_option
 @as_json_option
@@ -30,8 +30,11 @@ def gate(models: tuple[str, ...], requests: int | None, memory: bool, long: bool
          cache: Path | None, as_json: bool) -> int:  # fmt: skip
     """Throughput of a whole gate as a ratio to bare InferenceSession.run of the same batches."""
     from harness.bench.gate import bench_gate
+    from harness.bench.gate_models import WEIGHTS
 
-    figures = bench_gate(models, requests=requests, memory=memory, long=long, cache_dir=cache)
+    every = not models and requests is None
+    figures = bench_gate(models or tuple(WEIGHTS), requests=requests, memory=memory or every,
+                         long=long, cache_dir=cache)  # fmt: skip
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
 
