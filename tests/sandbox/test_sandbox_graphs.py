@@ -112,6 +112,25 @@ def test_a_probe_says_what_it_cannot_return(tmp_path):
     assert [name for name, _ in result.skipped] == ["missing", "x"]
 
 
+def test_a_map_is_no_feature_because_its_classes_are_not_told(tmp_path):
+    path = models.saved(
+        tmp_path / "m.onnx",
+        [
+            models.node(
+                "ZipMap", ["x"], ["m"], domain="ai.onnx.ml", classlabels_strings=["a", "b"]
+            ),
+            models.node("Neg", ["x"], ["n"]),
+            models.node("Exp", ["n"], ["y"]),
+        ],
+        [models.tensor("x", TensorProto.FLOAT, 2)],
+        [models.tensor("y", TensorProto.FLOAT, 2)],
+    )
+    result = probed(path, ["m", "n"], tmp_path / "probed.onnx")
+    assert result.exposed == ("n",)
+    assert [name for name, _ in result.skipped] == ["m"]
+    assert "another order" in result.skipped[0][1]
+
+
 def test_bfloat16_is_returned_as_float32(tmp_path):
     kind = TensorProto.FLOAT
     path = models.saved(
