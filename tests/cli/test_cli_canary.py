@@ -89,7 +89,7 @@ def test_a_folder_of_another_canary_is_refused(harness, policy, tmp_path):
     assert (ran.code, "another candidate" in ran.err) == (2, True)
 
 
-def test_a_report_of_a_canary_is_told_where_to_look(harness, policy, tmp_path):
+def test_a_report_of_a_canary_is_its_page_and_nothing_else(harness, policy, tmp_path):
     from harness.live.folder import CanaryFolder, Identity
     from harness.live.policy import read_live_policy
 
@@ -97,7 +97,10 @@ def test_a_report_of_a_canary_is_told_where_to_look(harness, policy, tmp_path):
     asked = Identity.of(live, seed="s", baseline="b", candidate="c")
     CanaryFolder.start(tmp_path / "out", live, asked, POLICY)[0].close()
     ran = harness("report", tmp_path / "out")
-    assert (ran.code, "canary --follow" in ran.err) == (2, True)
+    assert (ran.code, ran.out.strip()) == (0, str(tmp_path / "out" / "report.html"))
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+    ran = harness("report", tmp_path / "out", "--format", "terminal")
+    assert (ran.code, "decision.json" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
