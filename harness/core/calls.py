@@ -22,6 +22,8 @@ class Unkept:
     """Size of the request that passed, as far as it is known."""
     response_bytes: int
     """Size of the answer that passed, as far as it is known."""
+    request_id: bytes
+    """The request's own id, which the sample goes by; empty = it has none, or it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

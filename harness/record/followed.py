@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.core.calls import Call, Metadata, Tap, Unkept
+from harness.core.calls import Call, Metadata, Tap
 from harness.core.recording import Recorded
 from harness.core.traffic import OK_CODE
 from harness.record.headers import RequestHead
-from harness.record.messages import Message, Messages, Room
+from harness.record.messages import Message, Messages, Room, unkept
 from harness.record.outcomes import without_answer
 from harness.record.pairs import Pairs, PairTeller
 from harness.record.unary import DEADLINE_EXCEEDED, client_gone
@@ -131,16 +131,15 @@ class UnaryCall(FollowedCall):
             answer = _NO_ANSWER
         if request is None:
             request = _NO_REQUEST
-        why = request.why or answer.why
+        missing = unkept(request, answer)
         told = Call(
             ts_ns=self._arrived.ts_ns,
             latency_ns=time.perf_counter_ns() - self._arrived.steady_ns,
             method=self.head.method, code=code, details=details,
-            request=b"" if why else request.content, response=b"" if why else answer.content,
+            request=b"" if missing else request.content,
+            response=b"" if missing else answer.content,
             metadata=self.head.metadata, trailing=trailing, upstream=self.observer.upstream,
-            cancelled=gone, unkept=Unkept(
-                why=why, request_bytes=request.size, response_bytes=answer.size
-            ) if why else None,
+            cancelled=gone, unkept=missing,
         )  # fmt: skip
         self.release()
         for tap in self.observer.taps:

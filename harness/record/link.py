@@ -80,7 +80,6 @@ class Link:
         """Sides that send no more, the first to say so first."""
         self._lost = 0
         self._flushing: asyncio.TimerHandle | None = None
-        self._told = False
         self.going_away = b""
         """A frame that waits for a border in what the upstream sends."""
         sent = None if following is None else following.sent
@@ -113,6 +112,10 @@ class Link:
         """A side sends no more."""
         self._left.append(by)
         other = self._other(by)
+        if by is self._upstream:
+            # Nothing more is answered. What the client still sends is read, so that it gets what was.
+            self._tell(by_client=self._left[0] is self._client)
+            self._flush(other)
         if other in self._left:
             self._client.close()
             self._upstream.close()
@@ -134,7 +137,7 @@ class Link:
             other.abort()  # nobody waits for an answer
             return
         other.close()
-        self._flushing = self._loop.call_later(_FLUSH_S, other.abort)
+        self._flush(other)
 
     def drain(self) -> None:
         """Asks the client for no more calls, and closes when those under way have ended."""
@@ -161,13 +164,17 @@ class Link:
         said, self.going_away = self.going_away, b""
         return chunk[:at] + said + chunk[at:]
 
+    def _flush(self, to: asyncio.Transport) -> None:
+        """Gives a side some time to take what was sent to it."""
+        if self._flushing is None:
+            self._flushing = self._loop.call_later(_FLUSH_S, to.abort)
+
     def _other(self, of: asyncio.Transport) -> asyncio.Transport:
         return self._upstream if of is self._client else self._client
 
     def _tell(self, *, by_client: bool) -> None:
-        if self._following is None or self._told:
+        if self._following is None:
             return
-        self._told = True
         if by_client:
             self._following.client_lost()
         else:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, replace
 
+from harness.core.calls import Unkept
 from harness.core.recording import Recorded
+from harness.wire.scan import REQUEST_ID, bytes_field
 
 _HEAD_BYTES = 5
 _PART_BYTES = 64
@@ -51,9 +53,14 @@ class Message:
     why: Recorded | None = None
     """Why it is not kept."""
 
+    @property
+    def request_id(self) -> bytes:
+        """Of a request, or of an answer: the id that it carries, also where it is not kept whole."""
+        return bytes_field(self.content, REQUEST_ID, cut=self.why is not None) or b""
+
     def without_room(self) -> Message:
         """The same, not kept."""
-        return Message(b"", self.size, self.why or Recorded.NO_ROOM)
+        return Message(self.content[:_PREFIX_BYTES], self.size, self.why or Recorded.NO_ROOM)
 
     def holding(self, content: bytes) -> Message:
         """The same with a part of its content."""
@@ -171,3 +178,14 @@ def _decompressed(content: bytes, encoding: str, most: int) -> Message:
     if not inflating.eof:
         return Message(b"", size, Recorded.NOT_DECODED)
     return Message(found, size)
+
+
+def unkept(request: Message, answer: Message) -> Unkept | None:
+    """Why the messages of a call are not kept; None = they are."""
+    why = request.why or answer.why
+    if why is None:
+        return None
+    return Unkept(
+        why=why, request_bytes=request.size, response_bytes=answer.size,
+        request_id=request.request_id,
+    )  # fmt: skip

@@ -14,10 +14,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.core.calls import Call, Metadata, Tap, Unkept
+from harness.core.calls import Call, Metadata, Tap
 from harness.core.clock import now_ns
 from harness.core.traffic import OK_CODE
-from harness.record.messages import Message, Room
+from harness.record.messages import Message, Room, unkept
 from harness.wire import MODEL_STREAM_INFER
 from harness.wire.scan import REQUEST_ID, STREAM_ERROR, STREAM_RESPONSE, bytes_field
 
@@ -82,10 +82,10 @@ class Pairs:
     def sent(self, request: Message) -> None:
         """A request goes to the upstream."""
         number = next(self._numbers)
-        request_id = bytes_field(request.content, REQUEST_ID, cut=bool(request.why)) or b""
-        if not self._teller.room.take(len(request.content)):
-            request = request.without_room()
+        request_id = request.request_id
         held = len(request.content)
+        if not self._teller.room.take(held):
+            request, held = request.without_room(), 0
         self._waiting[number] = (
             request_id,
             _Waiting(now_ns(), time.perf_counter_ns(), request, held),
@@ -150,15 +150,14 @@ class Pairs:
         gone: bool = False,
     ) -> None:  # fmt: skip
         request, answer = waiting.request, response or Message(b"", 0)
-        why = request.why or answer.why
+        missing = unkept(request, answer)
         self._teller.tell(
             Call(
                 ts_ns=waiting.ts_ns, latency_ns=time.perf_counter_ns() - waiting.start_ns,
                 method=MODEL_STREAM_INFER, code=code, details=details,
-                request=b"" if why else request.content, response=b"" if why else answer.content,
+                request=b"" if missing else request.content,
+                response=b"" if missing else answer.content,
                 metadata=self._metadata, trailing=(), upstream=self._upstream, cancelled=gone,
-                stream=self._stream, unkept=Unkept(
-                    why=why, request_bytes=request.size, response_bytes=answer.size
-                ) if why else None,
+                stream=self._stream, unkept=missing,
             )
         )  # fmt: skip

@@ -99,10 +99,12 @@ class Recorder:
         failed = call.code != OK_CODE
         if failed:
             counts.add(Recorded.FAILED)
-        if call.unkept is not None:
+        if call.unkept is None:
+            self._keep(call, failed=failed)
+        elif failed or self._sampler.keeps_id(call.unkept.request_id):
             counts.add(call.unkept.why)
         else:
-            self._keep(call, failed=failed)
+            counts.add(Recorded.SAMPLED_OUT)
 
     def _keep(self, call: Call, *, failed: bool) -> None:
         """Hands the call on, if it is to be and can be."""

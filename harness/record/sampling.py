@@ -38,8 +38,12 @@ class Sampler:
         Args:
           request: serialized ModelInferRequest, or anything.
         """
+        return self._all or self.keeps_id(bytes_field(request, REQUEST_ID) or b"")
+
+    def keeps_id(self, request_id: bytes) -> bool:
+        """The same, for a request of which no more than its id is at hand; empty = it has none."""
         if self._all:
             return True
-        drawn = bytes_field(request, REQUEST_ID) or b"#%d" % next(self._numbers)
+        drawn = request_id or b"#%d" % next(self._numbers)
         digest = blake2b(drawn, digest_size=8, key=self._key).digest()
         return int.from_bytes(digest, "little") < self._below

@@ -255,6 +255,13 @@ def test_large_messages_are_counted_and_not_kept():
     assert heard.room.used == 0
 
 
+def test_the_id_of_a_large_request_is_told():
+    large = pb.ModelInferRequest(model_name="m", id="r7", raw_input_contents=[bytes(9000)])
+    sent, answered = one_call(large.SerializeToString())
+    (told,) = followed(sent, answered, Heard(message_bytes=5000)).calls
+    assert told.unkept.request_id == b"r7"
+
+
 def test_calls_that_hold_too_much_together_are_counted():
     heard = Heard(room=5000)
     following = heard.follow()
@@ -357,6 +364,24 @@ def test_a_streamed_request_that_is_too_large_finds_its_answer_and_is_counted():
     told = [(c.code, c.unkept and c.unkept.why, c.request) for c in heard.calls]
     assert told == [(0, Recorded.TOO_LARGE, b""), (0, None, infer(0))]
     assert heard.teller.unpaired == 0
+
+
+def test_streamed_requests_that_wait_without_room_are_counted():
+    held = [
+        pb.ModelInferRequest(model_name="m", id=f"r{i}", raw_input_contents=[bytes(3000)])
+        for i in range(3)
+    ]
+    sent = client().headers(1, request_fields(MODEL_STREAM_INFER, ("grpc-encoding", "gzip")))
+    for one in held:
+        sent.data(1, message(gzip.compress(one.SerializeToString()), compressed=True))
+    answered = Side().headers(1, BEGIN)
+    for i in (2, 1, 0):
+        answered.data(1, message(streamed_answer(i)))
+    answered.headers(1, end(), last=True)
+    heard = followed(sent.bytes, answered.bytes, Heard(room=6500))
+    told = [c.unkept and c.unkept.why for c in heard.calls]
+    assert told == [Recorded.NO_ROOM, None, None]
+    assert (heard.teller.unpaired, heard.room.used) == (0, 0)
 
 
 def test_a_known_block_means_something_else_once_the_table_has_changed():

@@ -407,3 +407,15 @@ def test_a_client_that_goes_away_is_recorded(server, tmp_path):
         running.end()
     (found,) = recorded(out)
     assert (found.request_id, found.code) == ("sleep=2;", 4)
+
+
+def test_large_requests_count_in_the_sample_as_others_do(server, tmp_path):
+    out = tmp_path / "traffic"
+    with recording(server, out, "--sample", "0.5", "--max-message", "100KB") as running:
+        running.ask([request(i, text="x" * 150_000 * (i % 2)) for i in range(80)])
+        totals = running.end()
+    large = reasons(totals)["a message was larger than --max-message"]
+    assert 8 < large < 32
+    assert 8 < totals["written"] < 32
+    assert totals["sampled_out"] == 80 - large - totals["written"]
+    assert adds_up(totals)

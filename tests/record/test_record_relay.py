@@ -199,7 +199,7 @@ def test_an_upstream_that_says_nothing_is_no_upstream(kept, monkeypatch):
             assert len(kept.wait(1)) == 1
 
 
-def test_an_upstream_that_goes_fails_its_calls(kept):
+def test_a_client_that_goes_takes_its_calls_back(kept):
     greeting, call, settings, _ = a_call()
     with (
         upstream_of_bytes(settings) as (address, read),
@@ -213,6 +213,42 @@ def test_an_upstream_that_goes_fails_its_calls(kept):
         assert asking.recv(1) == b""
     (told,) = kept.wait(1)
     assert (told.code, told.cancelled) == (1, True)
+
+
+def test_an_upstream_that_goes_fails_its_calls(kept):
+    greeting, call, settings, answer = a_call()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with proxied(address, taps=[kept], relayed=True) as running, connected(running) as asking:
+            asking.sendall(greeting + call)
+            connection, _ = listening.accept()
+            exactly(connection, len(greeting))
+            connection.sendall(settings)
+            exactly(connection, len(call))
+            connection.sendall(answer[:9])
+            connection.close()
+            assert exactly(asking, len(settings) + 9) == settings + answer[:9]
+            assert asking.recv(1) == b""
+            (told,) = kept.wait(1)
+    assert (told.code, told.cancelled, told.request) == (14, False, b"r")
+
+
+def test_what_the_upstream_does_not_take_is_not_read_from_the_client(kept):
+    greeting, call, settings, _ = a_call()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with proxied(address, taps=[kept], relayed=True) as running, connected(running) as asking:
+            asking.sendall(greeting + call)
+            connection, _ = listening.accept()
+            connection.sendall(settings)
+            exactly(asking, len(settings))
+            asking.settimeout(1.0)
+            taken, flood = 0, frame(0, 0, 3, bytes(16_000)) * 60
+            with contextlib.suppress(TimeoutError):
+                while taken < 200_000_000:
+                    taken += asking.send(flood)
+            connection.close()
+    assert taken < 50_000_000
 
 
 @pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
@@ -300,8 +336,7 @@ def test_an_end_before_the_beginning_touches_nothing(tmp_path, monkeypatch, serv
     assert (tmp_path / "file").exists()
 
 
-def test_a_side_that_takes_nothing_costs_no_memory(server, tmp_path):
-    """100 MB pass while the client does not read: they wait at the server and the client."""
+def test_100_mb_pass_in_flat_memory(server, tmp_path):
     with recording(server, tmp_path / "traffic") as running:
         assert running.ask([request(0)]) == 1
         before = _peak_mb(running.child.pid)
