@@ -41,7 +41,7 @@ def baseline_loads(case: Case) -> Answer | None:
         return None
     return hold(
         "baseline_does_not_load",
-        f"The baseline does not load: {why}. Nothing can be compared, so nothing is decided.",
+        f"The baseline does not load: {why.rstrip('.')}. Nothing can be compared, so nothing is decided.",
         "Give the gate the version that serves now, with the requirements it was built with.",
     )
 
@@ -54,7 +54,7 @@ def candidate_loads(case: Case) -> Answer | None:
     return Answer(
         decision=Decision.ROLLBACK,
         reason="candidate_does_not_load",
-        explanation=f"The candidate does not load: {why}. It could not serve a single request.",
+        explanation=f"The candidate does not load: {why.rstrip('.')}. It could not serve a single request.",
         next="Repair the model file or its requirements and register a new version.",
     )
 
@@ -67,7 +67,7 @@ def anchor_loads(case: Case) -> Answer | None:
     users = [g.name for g in case.policy.guardrails if g.against is Against.ANCHOR]
     return hold(
         "anchor_does_not_load",
-        f"The anchor does not load: {why}. {listed(users)} cannot be judged without it.",
+        f"The anchor does not load: {why.rstrip('.')}. {listed(users)} cannot be judged without it.",
         "Name another version as `anchor:`, or its requirements as it was built with.",
         users[0] if users else "",
     )

@@ -162,7 +162,9 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
 def _loaded(model: PinnedModel, role: str, seen: Looked | LoadFailure) -> Looked:
     if isinstance(seen, LoadFailure):
         raise UsageError(
-            f"{role} model {model.given}", f"does not load: {seen.message}", _remedy(seen.message)
+            f"{role} model {model.given}",
+            f"does not load: {seen.message.rstrip('.')}",
+            _remedy(seen.message),
         )
     return seen
 
@@ -277,7 +279,9 @@ def _with_graph(
 def _running(leg: Leg) -> Leg:
     if leg.load_failure is not None:
         message = leg.load_failure.message
-        raise UsageError(f"{leg.name} model", f"does not load: {message}", _remedy(message))
+        raise UsageError(
+            f"{leg.name} model", f"does not load: {message.rstrip('.')}", _remedy(message)
+        )
     return leg
 
 

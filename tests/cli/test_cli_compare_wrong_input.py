@@ -172,3 +172,10 @@ def test_who_refuses_is_said_with_the_runtimes_words(side, code, said, harness, 
 def test_an_empty_batch_has_a_remedy(model, harness, tmp_path):
     ran = harness(*PLAIN, model, model, "-i", npz(tmp_path, x=np.empty(0, np.float32)), "-q")
     assert_refused(ran, "hold no request", "at least one row")
+
+
+def test_a_message_of_the_runtime_ends_with_one_full_stop(model, harness, tmp_path):
+    (tmp_path / "junk.onnx").write_bytes(b"\x08\x07junk")
+    ran = harness(*PLAIN, model, tmp_path / "junk.onnx", "-i", npz(tmp_path, x=np.ones(3)))
+    assert ran.code == 2
+    assert ".." not in ran.err.replace("...", "")
