@@ -30,7 +30,9 @@ _NAMESPACE_SETTINGS = {
     ),
 }
 """Setting → (value that closes the way, what to do)."""
-_LIMITS = ("rlimit_as", "rlimit_nofile", "rlimit_fsize", "rlimit_core", "rlimit_cpu", "no_files")
+_LIMITS = (
+    "rlimit_as", "rlimit_nofile", "rlimit_fsize", "rlimit_core", "rlimit_cpu", "rlimit_nproc", "no_files",
+)  # fmt: skip
 _PRIVILEGES = ("no_new_privs", "no_capabilities", "other_user", "not_dumpable", "one_thread")
 
 

@@ -192,6 +192,7 @@ def _seen_from_outside(pid: int) -> dict[str, str]:
         ("rlimit_fsize", "Max file size"),
         ("rlimit_core", "Max core file size"),
         ("rlimit_cpu", "Max cpu time"),
+        ("rlimit_nproc", "Max processes"),
     ):
         line = next((text for text in limits.splitlines() if text.startswith(title)), "")
         seen[name] = "/proc shows it unlimited" if "unlimited" in line else ""

@@ -153,3 +153,28 @@ def test_a_process_with_capabilities_has_no_more_than_limits():
     said = ALL_LAYERS | {"no_capabilities": "some are left"}
     tried = dict.fromkeys(SELF_TESTS, "EPERM")
     assert isolation_from_child(said, tried, NOBODY_HERE).tier == "S0"
+
+
+@pytest.mark.parametrize("user", [(), ("user",)], ids=["as_is", "unprivileged"])
+def test_no_process_is_started_even_without_a_filter_of_system_calls(tmp_path, user):
+    found = isolation(tmp_path, *user, "no-seccomp")
+    assert {layer.name: layer.on for layer in found.layers}["rlimit_nproc"]
+    assert {test.name: test.answer for test in found.self_tests}["fork"] == "EAGAIN"
+
+
+def test_the_limit_of_processes_is_the_childs_alone(tmp_path):
+    """A second child of the same user starts, and runs, beside one that may start nothing."""
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    with_limit = Sandbox.start(
+        models.identity(folders[0] / "m.onnx"), name="c", limits=SandboxPolicy(),
+        allow_weaker=True, python=emulation.interpreter(folders[0], "user", "no-seccomp"),
+    )  # fmt: skip
+    assert isinstance(with_limit, Sandbox), with_limit
+    with with_limit:
+        limits = Path(f"/proc/{with_limit.pid}/limits").read_text()
+        assert [line.split()[2:4] for line in limits.splitlines() if "Max processes" in line] == [
+            ["0", "0"]
+        ]
+        assert isolation(folders[1], "user").tier == "S3"

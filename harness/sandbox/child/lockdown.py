@@ -85,6 +85,9 @@ def stage_b(parent: int, layers: Layers) -> dict[str, str]:
     if not layers["parent_death_signal"]:
         _try(layers, "parent_death_signal", _parent_death_signal, parent)
     _try(layers, "seccomp", _refuse_calls)
+    if layers["seccomp"]:
+        # The filter tells processes from threads, which this limit cannot; without one it is what is left.
+        _try(layers, "rlimit_nproc", _no_processes)
     answers = selftests.answers(parent)
     if layers["seccomp"]:
         layers["seccomp_kill"] = "needs the system call filter"
@@ -178,6 +181,16 @@ def _no_capabilities() -> str:
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)
     return "" if not any(kernel.capabilities()) else "some are left"
+
+
+def _no_processes() -> str:
+    """Neither a process nor a thread any more: at zero it does not matter what else the user runs.
+
+    The limit is this process's alone; nobody else's processes are held to it.
+    """
+    found = _limit(resource.RLIMIT_NPROC, 0)
+    answer = selftests.fork_answer()
+    return found or ("" if answer == "EAGAIN" else f"a process could be started ({answer})")
 
 
 def _open_nothing() -> str:

@@ -62,6 +62,11 @@ def open_answer(path: str) -> str:
     return _answer(lambda: os.close(os.open(path, os.O_RDONLY)))
 
 
+def fork_answer() -> str:
+    """What starting a process says."""
+    return _answer(_fork)
+
+
 def further_filter_answer() -> str:
     """What asking the kernel about another filter says: refused once the last one is in place."""
     number = NUMBERS[kernel.machine()]["seccomp"]
