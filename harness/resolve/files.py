@@ -228,6 +228,8 @@ def _copy_files(model: Path, home: Path, where: str) -> Path:
 
     The copy has one name whatever the source is called, so that equal content is one copy.
     """
+    # Before its names are read: a file of holes costs nothing to make and its whole size to look through.
+    _refuse_too_large([model], where)
     external = external_data_names(model)
     copied = home / (MODEL_FILE if MODEL_FILE not in external else f"_{MODEL_FILE}")
     _refuse_too_large([model, *(model.parent / n for n in external)], where)

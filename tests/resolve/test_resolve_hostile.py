@@ -93,6 +93,21 @@ def test_external_data_of_holes_are_not_copied(make_model, tmp_path, size, said)
     assert not list((tmp_path / "pins").rglob("w.bin"))
 
 
+@pytest.mark.parametrize("size", [6 << 30, 50 << 30])
+def test_a_model_of_holes_is_refused_before_it_is_looked_through(
+    make_model, tmp_path, monkeypatch, size
+):
+    def looked_through(_):
+        pytest.fail("every byte that the file claims was read")
+
+    monkeypatch.setattr(files, "external_data_names", looked_through)
+    model = make_model("m.onnx")
+    with model.open("r+b") as file:
+        file.truncate(size)
+    with pytest.raises(ResolveError, match=r"the rest are holes|are read"):
+        pin(str(model), tmp_path / "pins")
+
+
 def test_a_model_and_its_data_may_take_so_much_and_no_more(make_model, tmp_path, monkeypatch):
     model = with_external_data(make_model("m.onnx"))
     both = model.stat().st_size + model.with_name("w.bin").stat().st_size
