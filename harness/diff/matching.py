@@ -131,11 +131,14 @@ class _Matching:
                 for name, partner in zip(names, partners, strict=True):
                     self._take(name, partner, Tier.IDENTICAL)
         constants = _grouped((c.name for c in self._new.constants), theirs.__getitem__)
-        for constant in self._old.constants:
-            equal = constants.get(ours[constant.name])
-            if equal:
-                self._anchors[constant.name] = equal[0]
-                self._fresh.append((constant.name, equal[0]))
+        for key, names in _grouped((c.name for c in self._old.constants), ours.__getitem__).items():
+            equal = constants.get(key, [])
+            for name in names if equal else ():
+                partner = name if name in equal else equal[0]
+                self._anchors[name] = partner
+                # Of two equal constants one may have been altered: which, its value does not say.
+                if name == partner or len(names) == len(equal) or len(equal) > 1:
+                    self._fresh.append((name, partner))
 
     def _repeated(self) -> None:
         """What one side computes more often than the other: the rest stands for any of its like.

@@ -204,3 +204,23 @@ def test_a_sequence_that_has_become_empty_is_proven_too(compared):
         (proof,) = report.proofs
         assert proof.before > 0
         assert proof.after == 0
+
+
+def test_of_two_equal_constants_the_altered_one_is_the_first_to_part(compared):
+    def shrunk(bias: float) -> ModelProto:
+        return model([
+            node("Constant", [], "l", value_float=1.5),
+            node("CastLike", ["l", "x"], "limit"),
+            node("Constant", [], "b", value_float=bias),
+            node("CastLike", ["b", "x"], "bias"),
+            node("Neg", ["limit"], "below"),
+            node("Less", ["x", "below"], "low"),
+            node("Add", ["x", "bias"], "more"),
+            node("Sub", ["x", "bias"], "less"),
+            node("Less", ["limit", "x"], "high"),
+            node("Where", ["high", "less", "x"], "upper"),
+            node("Where", ["low", "more", "upper"], "y"),
+        ])  # fmt: skip
+
+    assert firsts(compared(shrunk(1.5), shrunk(3.4))) == ["bias"]
+    assert firsts(compared(shrunk(3.4), shrunk(1.5))) == ["bias"]
