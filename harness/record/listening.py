@@ -22,6 +22,15 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def not_listened_on(address: str) -> UsageError:
+    """What is said where an address cannot be listened on."""
+    return UsageError(
+        f"--listen {address}",
+        "the address cannot be listened on",
+        "Name a free port of this machine, as HOST:PORT.",
+    )
+
+
 def listening_sockets(address: str) -> list[socket.socket]:
     """Sockets that listen on every address of a name, on one port.
 
@@ -49,11 +58,7 @@ def listening_sockets(address: str) -> list[socket.socket]:
                 found.append(one)
                 port = one.getsockname()[1]
         except (OSError, UnicodeError) as error:
-            raise UsageError(
-                f"--listen {address}",
-                "the address cannot be listened on",
-                "Name a free port of this machine, as HOST:PORT.",
-            ) from error
+            raise not_listened_on(address) from error
         opened.pop_all()
         return found
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from harness.core.traffic import OK_CODE
 from harness.record.headers import ResponseHead
+from harness.record.unary import CANCELLED
 
-CANCELLED, UNKNOWN, INTERNAL, UNAVAILABLE = 1, 2, 13, 14
+UNKNOWN, INTERNAL, UNAVAILABLE = 2, 13, 14
 """gRPC's status codes of these names."""
 _PERMISSION_DENIED, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAUTHENTICATED = 7, 8, 12, 16
 _HTTP_OK = 200

@@ -18,6 +18,7 @@ from harness.core.calls import Call, Metadata, Tap
 from harness.core.clock import now_ns
 from harness.core.traffic import OK_CODE
 from harness.record.messages import Message, Room, unkept
+from harness.record.outcomes import UNKNOWN
 from harness.wire import MODEL_STREAM_INFER
 from harness.wire.scan import REQUEST_ID, STREAM_ERROR, STREAM_RESPONSE, bytes_field
 
@@ -25,8 +26,6 @@ MOST_WAITING = 1024
 MOST_WAITING_BYTES = 64 << 20
 """Of one stream's requests that are remembered until they are answered; older ones are forgotten, and
 then count among the unpaired."""
-_UNKNOWN = 2
-"""gRPC's status code of that name."""
 
 
 class PairTeller:
@@ -108,14 +107,14 @@ class Pairs:
             return
         waiting = self._take(number)
         if error:
-            self._tell(waiting, _UNKNOWN, error.decode("utf-8", "replace"))
+            self._tell(waiting, UNKNOWN, error.decode("utf-8", "replace"))
         else:
             self._tell(waiting, OK_CODE, "", answer.holding(response or b""))
 
     def ended(self, code: int, details: str, *, gone: bool) -> None:
         """The stream is over; whoever waits gets no answer."""
         if code == OK_CODE:
-            code, details = _UNKNOWN, "the stream ended without an answer"
+            code, details = UNKNOWN, "the stream ended without an answer"
         for number in list(self._waiting):
             self._tell(self._take(number), code, details, gone=gone)
 

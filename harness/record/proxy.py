@@ -23,8 +23,8 @@ import grpc
 import grpc.aio
 
 from harness.core.calls import Tap
-from harness.core.errors import UsageError
 from harness.record import health, unary
+from harness.record.listening import not_listened_on
 from harness.record.passing import pass_through
 from harness.record.streams import InferStreams
 from harness.record.tls import ServerTls
@@ -93,11 +93,7 @@ class Proxy:
                 else self._server.add_secure_port(listen, self._tls.credentials())
             )
         except RuntimeError as error:
-            raise UsageError(
-                f"--listen {listen}",
-                "the address cannot be listened on",
-                "Name a free port of this machine, as HOST:PORT.",
-            ) from error
+            raise not_listened_on(listen) from error
         await self._server.start()
         return self.port
 

@@ -10,6 +10,7 @@ would be wrong, and `proxy.Proxy` passes messages instead.
 That proxy is also here, on a socket that only this user can reach: it serves connections whose first call
 is one of grpc.health.v1, and those that come while the upstream cannot be reached, so that their failures
 are answered and recorded. A health call on a connection that began with another call is the upstream's.
+It says NOT_SERVING while the last attempt to reach the upstream failed; its own connection is one.
 """
 
 from __future__ import annotations

@@ -15,6 +15,15 @@ def test_the_id_is_what_protobuf_reads(name, request_id, raws):
     assert (found or b"").decode() == request_id
 
 
+@given(st.text(min_size=1, max_size=30), st.binary(max_size=500), st.integers(0, 40))
+def test_of_a_message_that_is_cut_there_is_what_stands_before(request_id, raw, at):
+    head = pb.ModelInferRequest(model_name="m", id=request_id).SerializeToString()
+    whole = head + pb.ModelInferRequest(raw_input_contents=[raw]).SerializeToString()
+    assert bytes_field(whole[: len(head) + at], REQUEST_ID, cut=True) == request_id.encode()
+    begins = bytes_field(whole[:at], REQUEST_ID, cut=True) or b""
+    assert request_id.encode().startswith(begins)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_give_an_answer(message):
     found = bytes_field(message, REQUEST_ID)
