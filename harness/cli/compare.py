@@ -78,6 +78,7 @@ def command(
     2 not comparable or wrong usage, 4 the comparison itself failed.
     """
     from harness.cli.terminal import ProgressBar
+    from harness.core.interruption import stop_if_interrupted
     from harness.core.policies import GraphPolicy
     from harness.pipeline.compare import compare_models
 
@@ -90,6 +91,7 @@ def command(
             registry_uri=registry,
             cache_dir=cache, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip
+    stop_if_interrupted()
     if html is not None:
         html.write_text(result.to_html(), encoding="utf-8")
     click.echo(result.to_json() if as_json else result.to_text())

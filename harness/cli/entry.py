@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from harness.core.errors import HarnessError, UsageError, nearest
+from harness.core.interruption import stop_at_once
 from harness.core.plain_text import printable
 
 EXIT_USAGE = 2
@@ -147,7 +148,10 @@ def run(arguments: list[str] | None = None) -> int:
 def main() -> None:
     """The `harness` program."""
     # SIGTERM as Ctrl-C: what is open is closed, and the exit code is 4.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, stop_at_once)
+    # A shell sets SIG_IGN for what runs in its background.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop_at_once)
     # Arrow's own allocator keeps what it was given: 14 MB more for a gate, and more with each million
     # requests. Read when pyarrow is imported, so it is a matter of the program and not of the library.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core.clock import iso, now_ns, ts_ns_from_iso
 from harness.core.errors import UsageError
 from harness.core.findings import Finding
+from harness.core.interruption import stop_if_interrupted
 from harness.core.jsonable import jsonable
 from harness.core.places import Place, absolute
 from harness.core.plain_text import printable
@@ -201,6 +202,7 @@ def _note_resume(error: BaseException, path: Path) -> None:
 
 
 def _finish(run: RunFolder, outcome: Outcome, started: float) -> GateResult:
+    stop_if_interrupted()
     digest = publish(run, outcome)
     _close_attempt(run, _state_after(outcome))
     return GateResult(

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from harness.core.interruption import interrupted
 from harness.core.observations import Outcome, PairBatch
 from harness.core.tensors import Columns
 from harness.core.traffic import RequestBatch
@@ -91,6 +92,8 @@ def replay(
     total = sum(len(b) for b in prepared.batches)
     done = total - sum(len(b) for b in ahead)
     with _stoppable() as asked:
+        if interrupted():
+            raise Interrupted
         todo = () if stop.reached() else ahead
         for batch, pair in _pairs(prepared, legs, todo, trace=trace, anchor=anchor):
             again = None if second is None else repeated(second, pair.requests)
@@ -126,7 +129,7 @@ def import_mathematics() -> None:
     """
     with _stoppable() as asked:
         importlib.import_module("scipy.special")
-    if asked:
+    if asked or interrupted():
         raise Interrupted
 
 

@@ -268,6 +268,40 @@ def test_ctrl_c_on_the_command_exits_4_and_can_be_resumed(
     assert_same_outcome(run, uninterrupted)
 
 
+_SWALLOWED = """
+import os, signal, sys, weakref
+from harness import cli
+import harness.pipeline.gate
+
+class Gone: pass
+
+def restored(*given, restore=harness.pipeline.gate.restore):
+    gone = Gone()
+    heard = weakref.ref(gone, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    del gone  # what the handler raises in a weak reference's callback is dropped
+    return restore(*given)
+
+harness.pipeline.gate.restore = restored
+sys.argv = ["harness", "gate", "--resume", sys.argv[1]]
+cli.main()
+"""
+
+
+def test_an_interruption_that_python_swallowed_is_heard_before_the_verdict(
+    prepared, uninterrupted, harness
+):
+    run = copy_of(prepared, "swallowed")
+    ran = subprocess.run(
+        [sys.executable, "-c", _SWALLOWED, str(run)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Exception ignored in" in ran.stderr
+    assert ran.returncode == 4
+    assert f"harness gate --resume {run}" in ran.stderr
+    assert harness("gate", "--resume", run, "-q").code == 3
+    assert_same_outcome(run, uninterrupted)
+
+
 def wait_for(path, process):
     until = time.perf_counter() + 30
     while not path.exists() and process.poll() is None and time.perf_counter() < until:
