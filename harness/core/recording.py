@@ -126,13 +126,16 @@ class Recorded(enum.IntEnum):
     NO_ROOM = 27
     """Calls under way held too much together."""
     INCOMPLETE = 28
+    """Never arrived whole, so no server could answer; not among SEEN."""
     NOT_DECODED = 29
     UNFOLLOWED = 30
-    """Under way when their connection could not be followed any more."""
+    """On connections of HTTP/2 that could not be followed: those under way then, one at the least."""
     BLIND = 31
-    """Connections that pass and cannot be followed: nobody knows how many requests they carry."""
+    """Connections of HTTP/2 that could not be followed to their end."""
     REFUSED = 32
     """Connections beyond the process's limit of open files."""
+    NOT_HTTP2 = 33
+    """Connections that can carry no call of gRPC."""
 
 
 SHARE_UNIT = 10**12
@@ -161,9 +164,8 @@ NOT_RECORDED = {
     Recorded.SET_ASIDE: "set aside in the recorder's folder: their files could not be published",
     Recorded.ENDED_BEFORE: "the recorder ended before the writer could take them",
     Recorded.NO_ROOM: "calls under way held more than --queue-bytes and --max-message allow",
-    Recorded.INCOMPLETE: "the request never arrived whole",
     Recorded.NOT_DECODED: "a message was compressed in a way that could not be undone",
-    Recorded.UNFOLLOWED: "their connection could not be followed any more",
+    Recorded.UNFOLLOWED: "their connection could not be followed any more (what it carried later is not known)",
 }
 """Counter → reason, as totals and reports say it."""
 
@@ -174,7 +176,9 @@ FAULTS = {
     Recorded.CLOCK_STEPS: "steps of the wall clock",
     Recorded.UNPAIRED: "streamed answers that belong to no waiting request",
     Recorded.RULES_UNUSED: "redaction rules that no request had a value for",
-    Recorded.BLIND: "connections that could not be followed: what passed on them is not recorded",
+    Recorded.BLIND: "connections that could not be followed to their end: what passed later is not recorded",
+    Recorded.NOT_HTTP2: "connections that were no HTTP/2",
+    Recorded.INCOMPLETE: "requests that never arrived whole",
     Recorded.REFUSED: "connections refused, too many were open",
 }
 """Counter → fault that is told."""

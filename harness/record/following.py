@@ -90,10 +90,15 @@ class Following:
 
     def _give_up(self) -> None:
         self.blind = True
-        self._observer.count(Recorded.BLIND, 1)
-        requests = sum(call.unfollowed() for call in self._taken())
-        self._observer.count(Recorded.SEEN, requests)
-        self._observer.count(Recorded.UNFOLLOWED, requests)
+        count = self._observer.count
+        if not self._sent.past_preface:
+            count(Recorded.NOT_HTTP2, 1)
+            return
+        # It may carry any number of requests: one at the least, so that the totals say of a loss.
+        requests = max(1, sum(call.unfollowed() for call in self._taken()))
+        count(Recorded.BLIND, 1)
+        count(Recorded.SEEN, requests)
+        count(Recorded.UNFOLLOWED, requests)
 
     def _taken(self) -> list[FollowedCall]:
         found = [call for call in self.open.values() if call is not None]

@@ -117,6 +117,11 @@ class FrameScanner:
         """Whether a frame of somebody else's may be put in here."""
         return not (self._left or self._head or self._block_of or self._preface)
 
+    @property
+    def past_preface(self) -> bool:
+        """Whether what comes before the first frame has come."""
+        return not self._preface
+
     def border_in(self, chunk: bytes) -> int:
         """Where in the next chunk a frame of somebody else's may be put in.
 

@@ -95,6 +95,9 @@ class Recorder:
         if call.method not in RECORDED_METHODS:
             return
         counts = self._counts
+        if call.unkept is not None and call.unkept.why is Recorded.INCOMPLETE:
+            counts.add(Recorded.INCOMPLETE)
+            return
         counts.add(Recorded.SEEN)
         failed = call.code != OK_CODE
         if failed:

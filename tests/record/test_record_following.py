@@ -297,7 +297,6 @@ def test_other_services_are_not_told():
 @pytest.mark.parametrize(
     "sent",
     [
-        b"GET / HTTP/1.1\r\n\r\n",
         client().bytes + frame(1, 4, 1, b"\xff\xff\xff\xff"),
         client().bytes + frame(1, 4, 1, b"\xfe"),
         client().bytes + frame(1, 0, 1, b"") + frame(0, 0, 1, b""),
@@ -312,16 +311,27 @@ def test_what_is_not_understood_is_counted_once_and_followed_no_more(sent):
         following.sent(sent)
         following.answered(b"whatever")
     assert following.blind
-    assert heard.counts[Recorded.BLIND] == 1
+    assert heard.counts == {Recorded.BLIND: 1, Recorded.SEEN: 1, Recorded.UNFOLLOWED: 1}
     assert heard.calls == []
+
+
+def test_what_is_no_http2_is_counted_apart():
+    heard = Heard()
+    following = heard.follow()
+    following.sent(b"GET / HTTP/1.1\r\n\r\n")
+    following.answered(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert (following.blind, heard.counts) == (True, {Recorded.NOT_HTTP2: 1})
 
 
 def test_requests_under_way_are_counted_when_their_connection_is_not_understood():
     heard = Heard()
     following = heard.follow()
-    following.sent(one_call()[0])
+    sent = client()
+    for stream in (1, 3):
+        sent.headers(stream, request_fields()).data(stream, message(b"r"), last=True)
+    following.sent(sent.bytes)
     following.answered(b"HTTP/1.1 400 Bad Request")
-    assert heard.counts == {Recorded.BLIND: 1, Recorded.SEEN: 1, Recorded.UNFOLLOWED: 1}
+    assert heard.counts == {Recorded.BLIND: 1, Recorded.SEEN: 2, Recorded.UNFOLLOWED: 2}
     assert (following.open, heard.room.used) == ({}, 0)
 
 

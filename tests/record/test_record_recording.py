@@ -419,3 +419,20 @@ def test_large_requests_count_in_the_sample_as_others_do(server, tmp_path):
     assert 8 < totals["written"] < 32
     assert totals["sampled_out"] == 80 - large - totals["written"]
     assert adds_up(totals)
+
+
+def test_a_request_that_never_arrives_whole_is_noticed_and_is_none_that_was_lost(server, tmp_path):
+    import socket
+
+    from h2made import client, message, request_fields
+
+    with recording(server, tmp_path / "traffic") as running:
+        host, port = running.address.split(":")
+        with socket.create_connection((host, int(port))) as asking:
+            part = message(request(1))[:-1]
+            asking.sendall(client().headers(1, request_fields()).data(1, part).bytes)
+            assert asking.recv(9)
+        assert running.ask([request(2)]) == 1
+        totals = running.end()
+    assert (totals["seen"], totals["written"], totals["not_recorded"]) == (1, 1, [])
+    assert dict(map(tuple, totals["faults"])) == {"requests that never arrived whole": 1}

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from h2made import (
     BEGIN,
+    SETTINGS_FRAME,
     Side,
     client,
     end,
@@ -154,7 +155,7 @@ def test_what_is_no_http2_passes_unfollowed_and_is_counted(kept):
         asking.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert exactly(asking, 19) == b"HTTP/1.1 200 OK\r\n\r\n"
         assert read == [b"GET / HTTP/1.1\r\n\r\n"]
-        assert running.proxy.counts == {Recorded.BLIND: 1, Recorded.SEEN: 0, Recorded.UNFOLLOWED: 0}
+        assert running.proxy.counts == {Recorded.NOT_HTTP2: 1}
 
 
 def test_a_connection_that_begins_with_health_is_served_and_told_once(server, kept):
@@ -363,3 +364,14 @@ def test_bytes_pass_where_both_sides_are_alike(tmp_path):
     assert passed() is passed(tls=shown, upstream_tls=trusts) is Passes.BYTES
     assert passed(tls=shown) is passed(upstream_tls=trusts) is Passes.MESSAGES
     assert passed(upstream_authority="models.example") is Passes.MESSAGES
+
+
+def test_the_upstream_s_name_is_what_the_option_says(tmp_path):
+    with (
+        upstream_of_bytes(SETTINGS_FRAME) as (address, read),
+        recording(address, tmp_path / "t", "--upstream-authority", "models.example") as running,
+    ):
+        assert running.child.stdout.readline().startswith(b"passing messages, not bytes")
+        outcome(running.address, b"x", timeout=1)
+        assert b"models.example" in b"".join(read)
+        running.end()
