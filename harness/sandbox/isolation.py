@@ -32,7 +32,7 @@ _BASE = (
 )
 """Without these there is no tier at all."""
 REFUSED = ("EACCES", "EPERM")
-"""Answers of a self-test that show a lock; anything else counts as let through."""
+"""Answers of a self-test that show a lock; anything else counts as let through, but for `_refused`."""
 SELF_TESTS = (
     "read a system file",
     "look at a system file",
@@ -126,8 +126,9 @@ def isolation_from_child(said: Mapping[str, str], tried: Mapping[str, str], pid:
                 or ("tried, and seen from outside" if name in seen else "tried or read back"),
             )
         )
+    on = {layer.name for layer in layers if layer.on}
     tests = tuple(
-        SelfTest(name=name, refused=answer in REFUSED, answer=answer)
+        SelfTest(name=name, refused=_refused(name, answer, on), answer=answer)
         for name, answer in tried.items()
     )
     return Isolation(tier=_tier(layers, tests), layers=tuple(layers), self_tests=tests)
@@ -153,6 +154,15 @@ def refuse_weaker(found: Isolation, required: str, *, allow_weaker: bool) -> Non
         "the policy, or allow a weaker sandbox explicitly for models you trust: every page of the "
         "report will say so.",
     )
+
+
+def _refused(name: str, answer: str, on: set[str]) -> bool:
+    """Whether an answer shows a lock.
+
+    A limit of no processes says EAGAIN. So does a machine that is short of them for a moment: it is a
+    refusal only where that limit holds.
+    """
+    return answer in REFUSED or (name == "fork" and answer == "EAGAIN" and "rlimit_nproc" in on)
 
 
 def _tier(layers: list[Layer], tests: tuple[SelfTest, ...]) -> str:

@@ -61,10 +61,11 @@ def test_the_tier_is_what_the_machine_allows(tmp_path, user, lacking, tier, off)
     # Only root can empty the bounding set outside a user namespace, and no tier depends on it.
     assert {m.split(":")[0] for m in found.missing()} - {"no_bounding_set"} == off
     assert sorted(test.name for test in found.self_tests) == sorted(SELF_TESTS)
-    expected = {"S3": set(SELF_TESTS), "S2": set(SELF_TESTS), "S1": FILES, "S0": set()}[tier]
+    everything = set(SELF_TESTS)
+    expected = {"S3": everything, "S2": everything, "S1": FILES | {"fork"}, "S0": {"fork"}}[tier]
     assert refused(found) >= expected
     if tier == "S0":
-        assert not refused(found) & (FILES | {"TCP socket", "UDP socket", "fork"})
+        assert not refused(found) & (FILES | {"TCP socket", "UDP socket", "run a program"})
 
 
 def test_a_child_of_root_is_not_root(tmp_path):
@@ -159,7 +160,22 @@ def test_a_process_with_capabilities_has_no_more_than_limits():
 def test_no_process_is_started_even_without_a_filter_of_system_calls(tmp_path, user):
     found = isolation(tmp_path, *user, "no-seccomp")
     assert {layer.name: layer.on for layer in found.layers}["rlimit_nproc"]
-    assert {test.name: test.answer for test in found.self_tests}["fork"] == "EAGAIN"
+    (fork,) = (test for test in found.self_tests if test.name == "fork")
+    assert (fork.answer, fork.refused) == ("EAGAIN", True)
+
+
+@pytest.mark.parametrize("said", [{}, {"rlimit_nproc": "reads back (-1, -1)"}])
+@pytest.mark.parametrize("name", SELF_TESTS)
+def test_a_machine_short_of_something_has_refused_nothing(said, name):
+    found = isolation_from_child(ALL_LAYERS | said, {name: "EAGAIN"}, NOBODY_HERE)
+    assert refused(found) == set()
+
+
+def test_a_limit_of_no_processes_refuses_processes_only():
+    tried = dict.fromkeys(SELF_TESTS, "EAGAIN")
+    assert refused(isolation_from_child(ALL_LAYERS | {"rlimit_nproc": ""}, tried, NOBODY_HERE)) == {
+        "fork"
+    }
 
 
 def test_the_limit_of_processes_is_the_childs_alone(tmp_path):
