@@ -1,7 +1,7 @@
 """A connection that passes, followed: its bytes in both directions → calls for the taps.
 
-It hears every chunk after it was passed, and never raises: a connection that it does not understand
-still passes, is followed no more, and is counted.
+It never raises: a connection that it does not understand still passes, is followed no more, and is
+counted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A client's connection joined with one of its own to the upstream: bytes pass both ways as they are.
 
-Each chunk is written first and heard after. A side that does not take what it is sent stops the reading
-of the other, so a slow peer costs memory of one buffer only.
+What a client sends is written first and heard after. An answer is heard first: whatever a client has got
+is counted then, even if the next moment kills us. A side that does not take what it is sent stops the
+reading of the other, so a slow peer costs memory of one buffer only.
 """
 
 from __future__ import annotations
@@ -103,10 +104,10 @@ class Link:
             if not transport.is_closing():
                 transport.resume_reading()
         _write(self._upstream, sent[given:])
-        _write(self._client, answered)
         if self._following is not None:
             self._following.sent(sent)
             self._following.answered(answered)
+        _write(self._client, answered)
 
     def half_closed(self, by: asyncio.Transport) -> None:
         """A side sends no more."""
@@ -251,9 +252,11 @@ class _ClientEnd(_End):
 
 class _UpstreamEnd(_End):
     def data_received(self, data: bytes) -> None:
-        _write(self._to, self._link.with_going_away(data) if self._link.going_away else data)
+        # The border is looked for where the chunk begins, before it is heard.
+        passed = self._link.with_going_away(data) if self._link.going_away else data
         if self._heard is not None:
             self._heard(data)
+        _write(self._to, passed)
 
 
 def _write(to: asyncio.Transport, data: bytes) -> None:
