@@ -64,7 +64,7 @@ def some_flights(shared_folder: Path) -> Path:
     from harness.store.traffic import TrafficSource, TrafficWriter
 
     folder = shared_folder / "some-flights"
-    with _once(folder) as missing:
+    with once(folder) as missing:
         if missing:
             chosen = list(islice(TrafficSource.open([FLIGHTS]).exchanges(), 0, None, EVERY))
             with TrafficWriter(folder) as writer:
@@ -98,7 +98,7 @@ def flights_registry(shared_folder: Path, registry_template: Path) -> str:
     uri = f"sqlite:///{folder / 'registry.db'}"
     about = yaml.safe_load((MODELS / "models.yaml").read_text())["versions"]
     cutoffs = {v["name"]: v["training_cutoff"] for v in about}
-    with _once(folder) as missing:
+    with once(folder) as missing:
         if missing:
             folder.mkdir()
             shutil.copyfile(registry_template, folder / "registry.db")
@@ -113,7 +113,7 @@ def flights_registry(shared_folder: Path, registry_template: Path) -> str:
 
 
 @contextmanager
-def _once(target: Path) -> Iterator[bool]:
+def once(target: Path) -> Iterator[bool]:
     """Holds a lock beside the target and says whether it still has to be made."""
     with target.with_name(f"{target.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import shutil
-import stat
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from pathlib import Path
 
 import hostile_models as hostile
 import numpy as np
 import psutil
 import pytest
-from gates import REFACTOR, ROOT, tiny_model, tiny_traffic
+from attack_gates import resources
+from attacks import BREAKING
+from gates import REFACTOR, tiny_model, tiny_traffic
 from hostile_worker import hostile_worker
 
 from harness.pipeline import opening
@@ -26,25 +20,9 @@ from harness.sandbox import deadlines
 
 AS_OF = "2020-12-01T00:00:00Z"
 N = 600
-WATCH = "memory-watchdog"
 POISONED = (17, 401)
 GROWTH_BYTES = 96 << 20
 """Imports of a first gate and buffers of the allocator, far below what the candidates ask for."""
-
-
-def resources() -> tuple[list[str], set[int], set[str]]:
-    """Descriptors, children and threads of this process."""
-    gc.collect()
-    until = time.perf_counter() + 2  # the memory watch ends a moment after its last process
-    while WATCH in _threads() and time.perf_counter() < until:
-        time.sleep(0.01)
-    links = [str(p.readlink()) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]
-    children = {c.pid for c in psutil.Process().children(recursive=True)}
-    return sorted(x for x in links if "/proc/" not in x), children, _threads()
-
-
-def _threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate()}
 
 
 @pytest.fixture
@@ -149,41 +127,13 @@ def taken_over(tmp_path, monkeypatch):
     return take_over
 
 
-@pytest.mark.parametrize(
-    ("lines", "kind"),
-    [
-        ("os.write(fd, os.urandom(1 << 16)); time.sleep(60)", "invalid"),
-        ("honest(self, header, buffers, asked._replace(number=99))", "invalid"),
-        ("os.write(fd, frames.PREFIX.pack(frames.MAGIC, 9, 9, asked.number, 0)); time.sleep(60)", "timeout"),
-        ("time.sleep(60)", "timeout"),
-        ("while True:\n    os.write(2, b'noise' * 1000)", "timeout"),
-        ("os._exit(0)", "crash"),
-        ("os.write(fd, frames.PREFIX.pack(frames.MAGIC, 9, 9, asked.number, 0)); os._exit(3)", "crash"),
-        ("os.close(fd); time.sleep(60)", "crash"),
-        ("os.abort()", "crash"),
-        ("os.ftruncate(ring, 0)", "crash"),
-        ("os.ftruncate(ring, 1 << 40)", "crash"),
-    ],
-    ids=["garbage", "sequence", "cut", "ignores", "noise", "exits", "dies", "closes",
-         "aborts", "shrinks", "grows"],
-)  # fmt: skip
-def test_a_child_that_breaks_the_rules_is_rolled_back(gate, taken_over, tmp_path, lines, kind):
-    taken_over(lines)
+@pytest.mark.parametrize("attack", BREAKING, ids=lambda attack: attack.name)
+def test_a_child_that_breaks_the_rules_is_not_promoted(gate, taken_over, tmp_path, attack):
+    taken_over(attack.lines, after=attack.after)
     code, decision, kinds, _ = gate(tmp_path / "candidate.onnx")
-    assert (code, decision["reason"]) == (1, "candidate_fails")
-    assert f"candidate_{kind}" in kinds
-
-
-@pytest.mark.parametrize(
-    ("lines", "after"),
-    [("os.abort()", 1), ("while True:\n    honest(self, header, buffers, asked)", 0)],
-    ids=["aborts", "flood"],
-)
-def test_a_child_that_fails_now_and_then_is_not_promoted(gate, taken_over, tmp_path, lines, after):
-    taken_over(lines, after=after)
-    code, decision, kinds, _ = gate(tmp_path / "candidate.onnx")
-    assert (code, decision["reason"]) == (3, "flaky_candidate")
-    assert list(kinds) == ["candidate_flaky"]
+    assert (code, decision["reason"]) == (attack.code, attack.reason)
+    assert attack.kind in kinds
+    assert (list(kinds) == ["candidate_flaky"]) == (attack.reason == "flaky_candidate")
 
 
 @pytest.mark.parametrize(
@@ -210,64 +160,3 @@ def test_a_child_that_hangs_at_its_start_ends_at_the_start_deadline(
     code, decision, _, seconds = gate(tmp_path / "candidate.onnx")
     assert (code, decision["reason"]) == (1, "candidate_does_not_load")
     assert seconds < 30
-
-
-AS_NOBODY = """
-set -e
-hidden="$1" shown="$2" inner="$3"; shift 3
-if [ -n "$hidden" ]; then
-  mkdir -p "$shown/$inner"
-  mount --bind "$hidden/$inner" "$shown/$inner"
-  mount --rbind "$shown" "$hidden"
-fi
-exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs "$@"
-"""
-"""An interpreter that only root can reach is shown to everybody, in a mount namespace of its own."""
-
-
-def hidden_part() -> tuple[str, str]:
-    """The folder on the interpreter's path that others may not enter, and what lies in it."""
-    path = Path(sys.base_prefix).resolve()
-    for folder in reversed(path.parents):
-        if not folder.stat().st_mode & stat.S_IXOTH:
-            return str(folder), path.relative_to(folder).parts[0]
-    return "", ""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")),
-    reason="only root can become somebody else",
-)
-@pytest.mark.parametrize("harm", ["CRASH", "HUNGRY"])
-def test_an_unprivileged_user_gets_the_same_answer(harm):
-    hidden, inner = hidden_part()
-    if hidden and any(str(p).startswith(hidden) for p in (ROOT, Path(sys.prefix))):
-        pytest.skip("the repository itself can be reached by root alone")
-    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o777)
-        bad = hostile.hostile_model(
-            folder / "candidate.onnx", getattr(hostile, harm), hostile.POISON
-        )
-        good = tiny_model(folder / "baseline.onnx")
-        x = np.random.default_rng(5).uniform(-3, 3, N)
-        x[::20] = 5.0
-        traffic = tiny_traffic(folder / "traffic", values=x)
-        policy = folder / "policy.yaml"
-        policy.write_text(json.dumps(REFACTOR))
-        gate = [
-            sys.executable, "-c", "from harness.cli import main; main()", "gate", good, bad,
-            "--traffic", traffic, "--policy", policy, "--as-of", AS_OF, "--out", folder / "run",
-            "--cache", folder / "cache", "-q",
-        ]  # fmt: skip
-        ran = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", AS_NOBODY, "sh", hidden, folder / "shown", inner, *gate],
-            cwd=ROOT, check=False, timeout=300, capture_output=True, text=True,
-            env={"PATH": os.environ["PATH"], "HOME": scratch, "HARNESS_STATE_DIR": f"{scratch}/state",
-                 "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert ran.returncode == 1, ran.stderr
-        assert (folder / "run" / "decision.json").stat().st_uid == 65534
-        decision = json.loads((folder / "run" / "decision.json").read_text())
-        assert decision["reason"] == "candidate_fails"
