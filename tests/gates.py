@@ -238,6 +238,24 @@ def tiny_model(
     return path
 
 
+def reaching(path: Path, location: str) -> None:
+    """Gives a tiny model a constant that lies elsewhere, and an output that shows it."""
+    import onnx
+
+    model = onnx.load(str(path))
+    weights = onnx.helper.make_tensor("outside", onnx.TensorProto.FLOAT, [4], [0.0] * 4)
+    weights.ClearField("float_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": "0", "length": "16"}.items():
+        weights.external_data.add(key=key, value=value)
+    model.graph.initializer.append(weights)
+    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["outside"], ["leak"], keepdims=0))
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("leak", onnx.TensorProto.FLOAT, [])
+    )
+    path.write_bytes(model.SerializeToString())
+
+
 def tiny_traffic(
     folder: Path,
     n: int = 600,

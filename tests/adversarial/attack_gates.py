@@ -24,10 +24,9 @@ from typing import Any
 
 import hostile_models as hostile
 import numpy as np
-import onnx
 import psutil
 from attacks import ATTACKS, HIDDEN, Attack
-from gates import REFACTOR, tiny_model, tiny_traffic
+from gates import REFACTOR, reaching, tiny_model, tiny_traffic
 from hostile_worker import hostile_worker
 
 from harness.cli.entry import run
@@ -61,22 +60,6 @@ def resources() -> tuple[list[str], set[int], set[str]]:
 def threads() -> set[str]:
     """Names of this process's threads."""
     return {thread.name for thread in threading.enumerate()}
-
-
-def reach(path: Path, location: str) -> None:
-    """Gives a model a constant that lies elsewhere, and answers that show it."""
-    model = onnx.load(str(path))
-    weights = onnx.helper.make_tensor("outside", onnx.TensorProto.FLOAT, [4], [0.0] * 4)
-    weights.ClearField("float_data")
-    weights.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in {"location": location, "offset": "0", "length": "16"}.items():
-        weights.external_data.add(key=key, value=value)
-    model.graph.initializer.append(weights)
-    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["outside"], ["leak"], keepdims=0))
-    model.graph.output.append(
-        onnx.helper.make_tensor_value_info("leak", onnx.TensorProto.FLOAT, [])
-    )
-    path.write_bytes(model.SerializeToString())
 
 
 class Trap:
@@ -131,7 +114,7 @@ def taken_over(attack: Attack, folder: Path, trap: Trap) -> Iterator[Path]:
     # Another file with the baseline's answers: only what it does can speak against it.
     tiny_model(path, cutoff="2020-01-02T00:00:00Z")
     if attack.location:
-        reach(path, trap.filled(attack.location))
+        reaching(path, trap.filled(attack.location))
         (folder / "link").symlink_to(trap.folder / "secret")
     if not attack.lines:
         yield path

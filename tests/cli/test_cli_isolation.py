@@ -9,9 +9,8 @@ import tempfile
 from pathlib import Path
 
 import emulation
-import onnx
 import pytest
-from gates import REFACTOR, tiny_model, tiny_traffic
+from gates import REFACTOR, reaching, tiny_model, tiny_traffic
 
 REPOSITORY = Path(__file__).parents[2]
 AS_OF = "2020-12-01T00:00:00Z"
@@ -61,22 +60,6 @@ GATE = (
     "--as-of", AS_OF, "--out", "run", "-q",
 )  # fmt: skip
 COMPARE = ("compare", "baseline.onnx", "candidate.onnx", "--inputs", "traffic", "-q")
-
-
-def reaching(path: Path, location: str) -> None:
-    """The tiny model with a constant that lies elsewhere."""
-    model = onnx.load(str(path))
-    weights = onnx.helper.make_tensor("outside", onnx.TensorProto.FLOAT, [4], [0.0] * 4)
-    weights.ClearField("float_data")
-    weights.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in {"location": location, "offset": "0", "length": "16"}.items():
-        weights.external_data.add(key=key, value=value)
-    model.graph.initializer.append(weights)
-    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["outside"], ["leak"], keepdims=0))
-    model.graph.output.append(
-        onnx.helper.make_tensor_value_info("leak", onnx.TensorProto.FLOAT, [])
-    )
-    path.write_bytes(model.SerializeToString())
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../../../../../../etc/passwd", "link"])
