@@ -8,6 +8,7 @@ called from another thread than everything else, and is quick.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -32,6 +33,8 @@ from harness.live.split import Split, name_of
 UNWATCHED_NS = 60_000_000_000
 """Nobody has looked at the evidence for so long: no further user is exposed until somebody does."""
 
+_MOST_VERSIONS = 1_000
+"""Arms' versions kept: clients may name whatever they like."""
 _GOES_ON = "undecided"
 _ENDINGS = {
     "budget_spent": "The budget of {what} is spent and neither harm nor its absence is proven: "
@@ -62,7 +65,7 @@ class Entry:
     label_offset: int
     """Bytes of the label file whose labels are in it or in one before."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Arm → the version that it first answered with."""
+    """Arm and what was asked (see `Canary.saw_versions`) → the version that it first answered with."""
     down_ns: int = 0
     """Before it nothing was served for so long, which is no stay."""
     unheard: bool = False
@@ -145,18 +148,26 @@ class Canary:
         """Takes a request back that enters nothing; see `Intake.left_out`."""
         self._intake.left_out(seq, reason)
 
-    def saw_versions(self, candidate: bool, versions: Iterable[str]) -> None:
+    def saw_versions(
+        self, candidate: bool, versions: Iterable[str], asked: tuple[str, str] = ("", "")
+    ) -> None:
         """Holds an arm to the first version that it answered with: another one is another question.
 
         Args:
           candidate: the arm.
-          versions: that its answers say they are of.
+          versions: that its answers say they are of; "" = one says none, and a change stays unseen.
+          asked: (model, version) that their requests named: other models have versions of their own.
         """
         arm = "candidate" if candidate else "baseline"
+        key = json.dumps([arm, *asked])
         for version in sorted(versions):
-            first = self._versions.setdefault(arm, version)
+            if not version or (key not in self._versions and len(self._versions) >= _MOST_VERSIONS):
+                self.count(f"{arm}_version_unsaid" if not version else "versions_untold")
+                continue
+            first = self._versions.setdefault(key, version)
             if version != first:
-                self.stop("version_changed", f"the {arm} was {first} and is {version}")
+                of = f" for model {asked[0]}" if asked[0] else ""
+                self.stop("version_changed", f"the {arm} was {first} and is {version}{of}")
 
     def resumed(self, now_ns: int) -> None:
         """Goes on after a stop, if there was one: see `Entry.down_ns` and `Entry.unheard`."""

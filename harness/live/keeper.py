@@ -158,6 +158,11 @@ _OF_AN_ARM = {
 }
 _NOTES = {
     **_OF_AN_ARM,
+    **{
+        f"{arm}_version_unsaid": f"the {arm} does not say which version answers: a change of it would not be seen"
+        for arm in ("baseline", "candidate")
+    },
+    "versions_untold": "too many models were asked for: of some nobody sees a change of version",
     "other_outputs": f"{{n:,}} requests {WITHOUT_VALUE['other_outputs']}",
     "without_unit": "{n:,} requests named no unit: the baseline answered them, and they are not judged",
     "not_split": "{n:,} calls other than ModelInfer, streams among them, went to the baseline",

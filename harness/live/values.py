@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.core.errors import GateError, HarnessError
 from harness.core.live import Live, LiveGuardrail, LiveKind, LiveMetric
@@ -15,6 +16,7 @@ from harness.core.tensors import Bools, Floats, Ints, Strings, Tensors
 from harness.core.traffic import RequestBatch
 from harness.judge.answers import decisions, positives, scores
 from harness.judge.metrics import nan_rows, request_means
+from harness.live.forms import Fit, Forms
 from harness.live.layouts import NO_LAYOUT, Answered, Decoded, Layouts
 from harness.wire.facts import outputs_asked
 
@@ -45,6 +47,9 @@ class Measured:
 
 WITHOUT_VALUE = {
     "failed": "failed",
+    "broken_form": "had an answer of another form than was asked for, or than the baseline ever gives, "
+    "and count as failed",
+    "unknown_form": "were answered before the baseline had shown what an answer to such a request looks like",
     "other_form": "had an answer of a form that is not measured",
     "without_output": "had an answer without the measured output, which was asked for",
     "nan": "had NaN, or a score outside of 0 and 1, in its answer",
@@ -58,11 +63,15 @@ class Measurer:
 
     Args:
       live: the policy's live section.
+      forms: what both versions' answers are held to, in common; None = its own.
+      candidate: whose answers they are.
     """
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, forms: Forms | None = None, *, candidate: bool = False) -> None:
         self._live = live
         self._layouts = Layouts()
+        self._forms = Forms() if forms is None else forms
+        self._candidate = candidate
 
     def measure(self, answered: Sequence[Answered]) -> Measured:
         """Values of each answer.
@@ -72,10 +81,12 @@ class Measurer:
         """
         rails = self._live.guardrails
         answers = self._layouts.sort(answered)
-        ok: Bools = answers.layout >= NO_LAYOUT
-        found = {g.name: _without_outputs(g, ok, answered) for g in rails}
+        fits = self._forms.fit(answered, answers, candidate=self._candidate)
+        broken, unknown = fits == Fit.BROKEN, fits == Fit.UNKNOWN
+        came: Bools = answers.layout >= NO_LAYOUT
+        found = {g.name: _without_outputs(g, came & ~broken, answered) for g in rails}
         left_out = other_outputs(self._live, [a.request for a in answered])
-        without = np.zeros(len(answered), np.bool_)
+        without, no_one = np.zeros((2, len(answered)), np.bool_)
         unfit: dict[str, str] = {}
         for decoded in answers.decoded.values():
             at = decoded.at
@@ -86,30 +97,33 @@ class Measurer:
                     values = _of_outputs(rail, self._live.decision, pair)
                 except HarnessError as problem:
                     # Not what the policy's decision reads: nothing can be measured, which is no pass.
-                    wanted = enters(left_out, rail.name, at)
+                    wanted = enters(left_out, rail.name, at) & (fits[at] == Fit.FITS)
                     without[at[wanted]] = True
                     if wanted.any():
                         unfit[rail.name] = problem.what
                     continue
                 if values is not None:
                     found[rail.name][at] = values
-        for name, silent in left_out.items():
-            found[name][silent] = np.nan
+        for rail in rails:
+            found[rail.name][left_out.get(rail.name, no_one)] = np.nan
+            _leave_unmeasured(rail, found[rail.name], broken, unknown)
         losses = {g.name for g in rails if g.metric is LiveMetric.LOSS}
         return Measured(
             values={name: column for name, column in found.items() if name not in losses},
             answers={name: column for name, column in found.items() if name in losses},
             left_out=left_out,
             unfit=tuple(unfit.items()),
-            counts=self._counts(answers.layout, found, left_out, without),
+            counts=self._counts(answers.layout, fits, found, left_out, without),
             n=len(answered),
         )
 
     def _counts(
-        self, layout: Ints, found: dict[str, Floats], left_out: dict[str, Bools], without: Bools
-    ) -> dict[str, int]:
+        self, layout: Ints, fits: NDArray[np.int8], found: dict[str, Floats],
+        left_out: dict[str, Bools], without: Bools,
+    ) -> dict[str, int]:  # fmt: skip
         n = len(layout)
-        ok, other = layout >= NO_LAYOUT, layout == NO_LAYOUT
+        came, fit = layout >= NO_LAYOUT, fits == Fit.FITS
+        ok, other = came & fit, (layout == NO_LAYOUT) & fit
         nan = np.zeros(n, np.bool_)
         for rail in self._live.guardrails:
             if rail.metric is LiveMetric.NAN:
@@ -119,7 +133,9 @@ class Measurer:
                 nan |= np.isnan(found[rail.name]) & ~silent
         others = np.any(list(left_out.values()), axis=0) if left_out else np.zeros(n, np.bool_)
         by_reason = {
-            "failed": ~ok,
+            "failed": ~came,
+            "broken_form": came & (fits == Fit.BROKEN),
+            "unknown_form": came & (fits == Fit.UNKNOWN),
             "other_form": other,
             "without_output": ok & ~other & without,
             "nan": ok & ~other & ~without & nan,
@@ -217,6 +233,15 @@ def _without_outputs(rail: LiveGuardrail, ok: Bools, answered: Sequence[Answered
         seconds = np.array([a.latency_s for a in answered], np.float64)
         return latency_values(rail, np.where(ok, seconds, np.nan))
     return np.full(len(ok), np.nan)
+
+
+def _leave_unmeasured(rail: LiveGuardrail, values: Floats, broken: Bools, unknown: Bools) -> None:
+    """Takes values back that say nothing of what a client got, in place."""
+    if rail.kind is LiveKind.ERRORS:
+        return
+    if rail.metric is not LiveMetric.FAILURE:
+        values[broken] = np.nan
+    values[unknown] = np.nan
 
 
 def _of_outputs(rail: LiveGuardrail, rule: DecisionRule | None, pair: PairBatch) -> Floats | None:

@@ -16,15 +16,17 @@ from harness.live.arms import Arm, ForgivingArm, judged
 from harness.live.arrivals import Arrival
 from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
+from harness.live.forms import Forms
 from harness.live.keeper import JUDGE_FAILED, Keeper
 from harness.live.label_file import LabelFile
 from harness.live.layouts import Answered
 from harness.live.steady_clock import SteadyClock
 from harness.live.unit_key import unit_of
 from harness.live.values import Measurer
+from harness.live.versions import versions_by_asked
 from harness.record.upstream import Callee, Upstream
 from harness.wire import MODEL_INFER
-from harness.wire.scan import MODEL_NAME, MODEL_VERSION, bytes_field
+from harness.wire.scan import MODEL_NAME, bytes_field
 
 _MOST_BYTES = 256 << 20
 """Requests and answers that wait to be measured; beyond it they enter as not observed."""
@@ -60,7 +62,8 @@ class Watcher:
         self._clock = clock
         self._labels = labels
         self._model = model.encode()
-        self._measurers = {arm: Measurer(live) for arm in (False, True)}
+        forms = Forms()
+        self._measurers = {arm: Measurer(live, forms, candidate=arm) for arm in (False, True)}
         self._told: deque[tuple[bool, int, Answered | None]] = deque()
         # Each is written by one thread only; what waits is their difference.
         self._told_bytes = self._taken_bytes = 0
@@ -178,7 +181,7 @@ class Watcher:
         for arm, (seqs, answers) in come.items():
             if not seqs:
                 continue
-            self._canary.saw_versions(arm, _versions(answers))
+            self._see_versions(arm, answers)
             found = self._measurers[arm].measure(answers)
             self._unfit |= dict(found.unfit)
             if arm and found.answered:
@@ -192,6 +195,10 @@ class Watcher:
                 silent = frozenset(name for name, at in found.left_out.items() if at[i])
                 self._canary.answered(seq, values, kept, silent)
 
+    def _see_versions(self, arm: bool, answers: list[Answered]) -> None:
+        for asked, versions in versions_by_asked(answers).items():
+            self._canary.saw_versions(arm, versions, asked)
+
     def notes(self) -> tuple[str, ...]:
         """What was not compared, each as a sentence."""
         said = [
@@ -202,9 +209,3 @@ class Watcher:
         if self._labels and self._labels.trouble:
             said.append(self._labels.trouble)
         return tuple(said)
-
-
-def _versions(answers: list[Answered]) -> set[str]:
-    """Versions that answers say they are of; those that say none are left out."""
-    found = {bytes_field(a.response, MODEL_VERSION) for a in answers}
-    return {version.decode("utf-8", "replace") for version in found if version}

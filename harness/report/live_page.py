@@ -49,6 +49,8 @@ _JUDGED_SHADOW = {
 }
 _REASONS = (
     ("failed", "Failed"),
+    ("broken_form", "Broken in form"),
+    ("unknown_form", "Before the baseline's form"),
     ("other_form", "Form not measured"),
     ("without_output", "Without the measured output"),
     ("nan", "NaN"),

@@ -28,6 +28,10 @@ class RequestFacts:
     """Top-level parameters as text: sequence ids, priorities and whatever clients add."""
     shared_memory: bool
     """Whether a tensor is in memory that server and client share and never crosses the wire."""
+    outputs: tuple[str, ...] = ()
+    """Outputs that it names; () = it takes all there are."""
+    rows: int | None = None
+    """First dimension of every input; None where they differ, or there is none."""
 
 
 def request_facts(serialized: bytes) -> RequestFacts:
@@ -47,7 +51,15 @@ def request_facts(serialized: bytes) -> RequestFacts:
         request_id=message.id,
         parameters={name: parameter_text(p) for name, p in message.parameters.items()},
         shared_memory=any(_SHARED_MEMORY in tensor.parameters for tensor in message.inputs),
+        outputs=tuple(output.name for output in message.outputs),
+        rows=_rows(message),
     )
+
+
+def _rows(message: Any) -> int | None:  # noqa: ANN401 - generated message classes
+    found = {tensor.shape[0] if tensor.shape else None for tensor in message.inputs}
+    rows = found.pop() if len(found) == 1 else None
+    return None if rows is None else int(rows)
 
 
 def outputs_asked(serialized: bytes) -> tuple[str, ...]:
