@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,13 @@ def size(_: click.Context, parameter: click.Parameter, value: str) -> int:
             f"{parameter.opts[-1]} {value}", "is no size", "Write it like 256MiB or 2GiB."
         )
     return found
+
+
+def finite(_: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Refuses NaN and infinity, which fit no range and no wait."""
+    if not math.isfinite(value):
+        raise UsageError(f"{parameter.opts[-1]} {value:g}", "is no number", "Write it like 2.5.")
+    return value
 
 
 def address(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import address, as_json_option, creatable, existing, size
+from harness.cli.options import address, as_json_option, creatable, existing, finite, size
 from harness.cli.tls import client_tls, server_tls, tls_options
 
 
@@ -50,6 +50,7 @@ from harness.cli.tls import client_tls, server_tls, tls_options
 @click.option(
     "--sample",
     type=float,
+    callback=finite,
     default=1.0,
     show_default=True,
     help="Share of the requests that is mirrored.",
@@ -58,7 +59,7 @@ from harness.cli.tls import client_tls, server_tls, tls_options
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=8, show_default=True,
               help="Requests that the candidate works on at once.")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=0.001), default=2.0, show_default=True,
-              metavar="SECONDS", help="The candidate has so long for each.")  # fmt: skip
+              metavar="SECONDS", callback=finite, help="The candidate has so long for each.")  # fmt: skip
 @click.option("--queue-bytes", default="64MiB", show_default=True, callback=size,
               help="What may wait for the candidate; the rest is dropped and counted.")  # fmt: skip
 @click.option("--max-message", default="16MiB", show_default=True, callback=size,
@@ -86,6 +87,7 @@ def command(
 
     Ends on SIGTERM or Ctrl-C. Exit codes: without a policy 0 equal, 1 different, 2 nothing compared or
     usage; with one 0 PROMOTE, 1 ROLLBACK, 2 usage, 3 HOLD or no verdict yet; 4 the shadow itself failed.
+    A start on the folder of an earlier one goes on from its counts.
     """
     from harness.live.shadow import ShadowOptions, serve_shadow
     from harness.pipeline.redaction import read_redaction

@@ -51,6 +51,13 @@ _ENDINGS = {
     "shown is not known, and traffic goes to the baseline. Start a new canary in another folder.",
 }
 
+_OF_A_SHADOW = (
+    (", and traffic goes to the baseline", ""),
+    (": traffic goes to the baseline", ""),
+    ("canary", "shadow"),
+)
+"""What an ending says of traffic where nobody is split, and what stands there then."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -295,7 +302,22 @@ class Canary:
           reason: one of those that end a canary by themselves: budget_spent, state_damaged …
           what: completes its sentence.
         """
-        self._end(Decision.HOLD, reason, _ENDINGS[reason].format(what=what))
+        said = _ENDINGS[reason]
+        if not any(self._live.steps):
+            for of_a_split, instead in _OF_A_SHADOW:
+                said = said.replace(of_a_split, instead)
+        self._end(Decision.HOLD, reason, said.format(what=what))
+
+    def retract(self, reason: str, what: str) -> None:
+        """As `stop`, and a promotion no longer stands, either: where nobody is split it is a word only.
+
+        Args:
+          reason: see `stop`.
+          what: see `stop`.
+        """
+        if self._ending is not None and self._ending[0] is Decision.PROMOTE:
+            self._ending = None
+        self.stop(reason, what)
 
     def _end(self, decision: Decision, reason: str, explanation: str) -> None:
         if self._ending is None:

@@ -22,10 +22,10 @@ from harness.diff.floor import FloorBuilder
 from harness.diff.outputs import OutputDiff
 from harness.diff.reports import OutputReport
 from harness.diff.signature import SignatureMatch, check_signatures
-from harness.live.layouts import NO_LAYOUT, Answered, Decoded, Layouts, outcomes
+from harness.live.layouts import NO_LAYOUT, UNREADABLE, Answered, Decoded, Layouts, outcomes
 from harness.live.values import observations, paired
 from harness.wire.contents import objects_from_strings
-from harness.wire.scan import REQUEST_ID, bytes_field
+from harness.wire.scan import MODEL_NAME, REQUEST_ID, bytes_field
 
 _T = TypeVar("_T")
 FIRST = 256
@@ -81,6 +81,8 @@ class LiveDiff:
         """Requests that only the baseline answers, or that the candidate answers in another form."""
         self.left_out = 0
         """Requests that both answer, in a form that is not compared."""
+        self.misnamed = 0
+        """Answers under another id or model name than the other version's, taken for failures."""
 
     @property
     def ready(self) -> bool:
@@ -100,6 +102,7 @@ class LiveDiff:
         )
         answers = (self._layouts[0].sort(both[0]), self._layouts[1].sort(both[1]))
         layout = (answers[0].layout, answers[1].layout)
+        self._refuse_misnamed(mirrored, layout)
         ok = (layout[0] >= NO_LAYOUT, layout[1] >= NO_LAYOUT)
         have = (layout[0] >= 0) & (layout[1] >= 0)
         left_out = ok[0] & ok[1] & ~have
@@ -178,6 +181,20 @@ class LiveDiff:
             self._diffs[key] = OutputDiff(match, floor.finish(), (), coarse)
         return pair
 
+    def _refuse_misnamed(self, mirrored: Sequence[Mirrored], layout: tuple[Ints, Ints]) -> None:
+        """Takes an answer under another name than the other version's for one to another request.
+
+        Servers that leave the id out are compared as they are, where both do.
+        """
+        for i in np.flatnonzero((layout[0] >= NO_LAYOUT) & (layout[1] >= NO_LAYOUT)).tolist():
+            one = mirrored[i]
+            old, new = _named_as(one.call.response), _named_as(one.candidate.response)
+            if old != new:
+                # Whoever has not the request's name is wrong; the baseline only where it alone is.
+                wrong = 0 if new == _named_as(one.call.request) else 1
+                layout[wrong][i] = UNREADABLE
+                self.misnamed += 1
+
     def _without_outputs(self, old: Ints, new: Ints) -> PairBatch:
         """Requests of which there is nothing to compare, with the columns that others have."""
         observed = []
@@ -201,6 +218,11 @@ class LiveDiff:
 
 def _once(found: Iterable[_T]) -> tuple[_T, ...]:
     return tuple(dict.fromkeys(found))
+
+
+def _named_as(message: bytes) -> tuple[bytes, bytes]:
+    """(id, model name) of a request or an answer."""
+    return bytes_field(message, REQUEST_ID) or b"", bytes_field(message, MODEL_NAME) or b""
 
 
 def _named(pair: PairBatch, ids: Strings) -> PairBatch:

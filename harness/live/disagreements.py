@@ -40,7 +40,10 @@ class Disagreements:
             TrafficWriter(out / FOLDER / arm) for arm in ("baseline", "candidate")
         )
         # Compressed files of former starts count for what they take.
-        self._bytes = sum(f.stat().st_size for f in (out / FOLDER).rglob("*.parquet"))
+        found = [f.stat().st_size for f in (out / FOLDER).rglob("*.parquet")]
+        self._bytes = sum(found)
+        self.before = bool(found)
+        """Some are there from former starts."""
         self._most_bytes = most_bytes
         self.kept = 0
         """In this start."""

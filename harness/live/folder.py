@@ -72,11 +72,15 @@ class Identity:
     """Or shadow."""
     model: str = ""
     """The only one that is split; "" = whatever is asked for."""
+    sample: str = ""
+    """Share of the requests that is mirrored; "" = all are split."""
+    deadline: str = ""
+    """The candidate of a shadow has so long for each."""
 
     @classmethod
     def of(
         cls, live: Live, *, seed: str, baseline: str, candidate: str, kind: str = "canary",
-        model: str = "",
+        model: str = "", sample: str = "", deadline: str = "",
     ) -> Self:  # fmt: skip
         """From the policy and the options."""
         return cls(
@@ -86,6 +90,8 @@ class Identity:
             candidate=candidate,
             kind=kind,
             model=model,
+            sample=sample,
+            deadline=deadline,
         )
 
 

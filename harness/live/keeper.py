@@ -47,7 +47,7 @@ class Keeper:
         self._state_due_ns = 0
         self._jumped = False
         self._last_told = 0
-        self._said_end = False
+        self._said_end = ""
 
     def turn(self, notes: tuple[str, ...]) -> None:
         """Judges what has ended since the last turn.
@@ -127,13 +127,13 @@ class Keeper:
         self._last_told = now.n_closed
 
     def _finish(self, notes: tuple[str, ...]) -> None:
-        """Says once that it ended, where that did not come of a batch."""
+        """Says once that it ended, where that did not come of a batch, or ended otherwise."""
         self.standing = self._canary.standing()
-        if not self._said_end:
+        if self._said_end != self.standing.reason:
             self._ended(notes)
 
     def _ended(self, notes: tuple[str, ...]) -> None:
-        self._said_end = True
+        self._said_end = self.standing.reason
         self._folder.tell("decision", self.standing)
         self._folder.publish(self.standing, self._canary.evidence(), self._notes(notes))
         self._folder.save(self._canary)

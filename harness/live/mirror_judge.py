@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from harness.core.calls import Call
 from harness.core.errors import HarnessError, UsageError
 from harness.core.live import Live, LiveGuardrail, LiveKind, LiveMetric, Standing
+from harness.core.traffic import OK_CODE
 from harness.diff.reports import ParityVerdict, TensorReport
 from harness.live.canary import Canary
 from harness.live.diffing import FIRST, LiveDiff, Mirrored
 from harness.live.disagreements import Disagreements
+from harness.live.earlier import COUNTED, Earlier
 from harness.live.folder import CanaryFolder, Identity
 from harness.live.keeper import Keeper
 from harness.live.paired_values import paired_values
 from harness.live.policy import read_live_policy
+from harness.live.seen_versions import Versions
 from harness.live.steady_clock import SteadyClock
 from harness.live.unit_key import unit_of
 from harness.live.values import other_outputs
@@ -28,6 +32,8 @@ _HELD_TURNS = 20
 """First answers wait for so many turns at most until scales are fixed."""
 _HELD_BYTES = 64 << 20
 _PUBLISH_TURNS = 20
+REPORT = "mirror.json"
+"""In the shadow's folder; the next start goes on from it."""
 _MARGIN_S = 5.0
 """From the candidate's deadline until its silence is taken for an end of its own."""
 
@@ -47,12 +53,14 @@ REPORTING = Live(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorReport:
-    """What a shadow has seen in this start."""
+    """What a shadow has seen on its folder, in this start and in those before."""
 
     whole: bool = False
     """It is the last word: all that was taken in is in it."""
     taken: int = 0
     """Requests that are in the counts below."""
+    taken_before: int = 0
+    """Of these: in earlier starts."""
     compared: int = 0
     """Requests that both versions answered, all of it compared."""
     differ: int = 0
@@ -69,8 +77,16 @@ class MirrorReport:
     """In `disagreements/`."""
     disagreements_not_kept: int = 0
     """For want of space."""
+    disagreements_before: bool = False
+    """There were disagreements in the folder when this start began."""
     outputs: tuple[TensorReport, ...] = ()
-    """Per output column."""
+    """Per output column, of this start."""
+    outputs_before: tuple[dict[str, Any], ...] = ()
+    """The same of earlier starts."""
+    versions: tuple[tuple[str, str, str, str], ...] = ()
+    """(arm, model, asked version, answered version) that were seen first."""
+    version_changes: tuple[str, ...] = ()
+    """What another version came for, each as words."""
     not_compared: tuple[str, ...] = ()
     """Each as a sentence."""
     standing: Standing | None = None
@@ -101,6 +117,7 @@ class MirrorJudge:
         kept: Disagreements,
         *,
         decides: bool,
+        earlier: Earlier,
     ) -> None:
         self._live = live
         self._canary = canary
@@ -108,6 +125,8 @@ class MirrorJudge:
         self._keeper = Keeper(canary, folder, self._clock)
         self._kept = kept
         self._decides = decides
+        self._earlier = earlier
+        self._versions = Versions(earlier.versions, earlier.changes)
         self._diff = LiveDiff()
         self._turns = _Turns()
         self._unfit: dict[str, str] = {}
@@ -126,6 +145,8 @@ class MirrorJudge:
         keep_bytes: int,
         deadline_s: float,
         redaction: Redaction,
+        model: str = "",
+        sample: float = 1.0,
     ) -> MirrorJudge:
         """Makes the folder, or continues what is in it.
 
@@ -137,15 +158,17 @@ class MirrorJudge:
             what = "the live section has steps, and a shadow splits nothing"
             raise UsageError(str(policy), what, "Leave out `steps`, or use `harness canary`.")
         identity = Identity.of(
-            live, seed=seed, baseline=baseline, candidate=candidate, kind="shadow"
-        )
+            live, seed=seed, baseline=baseline, candidate=candidate, kind="shadow", model=model,
+            sample=f"{sample:g}", deadline=f"{deadline_s:g} s",
+        )  # fmt: skip
         text = "" if policy is None else policy.read_text(encoding="utf-8")
         # Nobody is split: every unit is in one arm, which paired tests do not look at.
         patience_s = max(live.patience_s, deadline_s + _MARGIN_S)
         unsplit = replace(live, steps=(0.0,), patience_s=patience_s)
         folder, canary = CanaryFolder.start(out, unsplit, identity, text)
         kept = Disagreements(out, keep_bytes, redaction)
-        return cls(live, canary, folder, kept, decides=policy is not None)
+        earlier = Earlier.read(out / REPORT)
+        return cls(live, canary, folder, kept, decides=policy is not None, earlier=earlier)
 
     def arrived(self, call: Call) -> int | None:
         """Takes a request in; its number, or None where it is compared and not judged."""
@@ -190,6 +213,7 @@ class MirrorJudge:
         mirrored = [one for _, one in held]
         diffed = self._diff.update(mirrored)
         self._n_taken += len(held)
+        self._look_at_versions(mirrored)
         left_out = other_outputs(self._live, [one.call.request for one in mirrored])
         values, enter, unfit = paired_values(self._live, diffed, left_out)
         self._unfit |= unfit
@@ -206,11 +230,34 @@ class MirrorJudge:
                 self._canary.left_out(seq, "neither_answered")
         self._kept.add([mirrored[i] for i in np.flatnonzero(diffed.disagrees()).tolist()])
 
+    def _look_at_versions(self, mirrored: list[Mirrored]) -> None:
+        for one in mirrored:
+            asked = one.call.request
+            if one.call.code == OK_CODE:
+                self._versions.saw("baseline", asked, one.call.response)
+            if one.candidate.code == OK_CODE:
+                self._versions.saw("candidate", asked, one.candidate.response)
+        if self._versions.changes:
+            self._canary.retract("version_changed", self._versions.changes[0])
+
     def _notes(self) -> tuple[str, ...]:
         """What was not compared, each as a sentence."""
+        return tuple(dict.fromkeys((*self._earlier.notes, *self._notes_of_this_start())))
+
+    def _notes_of_this_start(self) -> tuple[str, ...]:
         said = [f"guardrail {name} was not measured: {why}" for name, why in self._unfit.items()]
         if self._diff.unlike:
             said.append(f"the candidate's answers have another form: {self._diff.unlike}")
+        if self._diff.misnamed:
+            said.append(
+                f"{self._diff.misnamed:,} answers bear another id or model name than the other "
+                "version's: they count as failed"
+            )
+        said += [f"a version was changed meanwhile: {what}" for what in self._versions.changes]
+        if self._versions.untold:
+            said.append(
+                f"{self._versions.untold:,} answers name no version: a change there is not noticed"
+            )
         if self._diff.left_out:
             said.append(
                 f"{self._diff.left_out:,} requests: both answers have a form that is not compared"
@@ -236,17 +283,23 @@ class MirrorJudge:
           whole: nothing more comes.
         """
         report = self._diff.finish()
+        before = {name: self._earlier.counts.get(name, 0) for name in COUNTED}
         return MirrorReport(
             whole=whole,
-            taken=self._n_taken,
-            compared=report.requests if report else 0,
-            differ=report.mismatched_requests if report else 0,
-            candidate_failed=self._diff.candidate_failed,
-            baseline_failed=self._diff.baseline_failed,
-            both_failed=self._diff.both_failed,
-            left_out=self._diff.left_out,
-            disagreements_kept=self._kept.kept,
-            disagreements_not_kept=self._kept.not_kept,
+            taken=before["taken"] + self._n_taken,
+            taken_before=before["taken"],
+            compared=before["compared"] + (report.requests if report else 0),
+            differ=before["differ"] + (report.mismatched_requests if report else 0),
+            candidate_failed=before["candidate_failed"] + self._diff.candidate_failed,
+            baseline_failed=before["baseline_failed"] + self._diff.baseline_failed,
+            both_failed=before["both_failed"] + self._diff.both_failed,
+            left_out=before["left_out"] + self._diff.left_out,
+            disagreements_kept=before["disagreements_kept"] + self._kept.kept,
+            disagreements_not_kept=before["disagreements_not_kept"] + self._kept.not_kept,
+            disagreements_before=self._kept.before,
+            outputs_before=self._earlier.outputs,
+            versions=self._versions.known(),
+            version_changes=tuple(self._versions.changes),
             outputs=tuple(o for o in report.outputs if o.verdict is not ParityVerdict.EQUAL)
             if report
             else (),

@@ -28,8 +28,9 @@ from harness.core.errors import HarnessError
 from harness.core.jsonable import jsonable
 from harness.core.recording import RedactionRule
 from harness.live.diffing import Mirrored
+from harness.live.folder import seed_in
 from harness.live.layouts import Answered
-from harness.live.mirror_judge import MirrorJudge, MirrorReport
+from harness.live.mirror_judge import REPORT, MirrorJudge, MirrorReport
 from harness.record.frames import FrameReader
 from harness.record.redaction import Redaction, rules_from_json
 from harness.record.tls import ClientTls
@@ -37,10 +38,10 @@ from harness.record.upstream import Upstream
 from harness.store.files import write_atomically
 
 _READ_BYTES = 1 << 20
-REPORT = "mirror.json"
 _REPORT_S = 2.0
 """So often what has been seen is written down: a process that is killed leaves it behind."""
 _NICE = 10
+_LAST_WORD_S = 1.0
 _MOST_BYTES = 256 << 20
 """Requests and answers that wait to be compared; beyond it nothing more is asked."""
 
@@ -57,6 +58,10 @@ class MirrorOptions:
     """Its version or digest."""
     baseline: str
     """host:port; for the manifest."""
+    model: str
+    """The only one that is mirrored; for the manifest."""
+    sample: float
+    """Share of the requests that is mirrored; for the manifest."""
     policy: str
     """File; "" = none: differences are counted and nothing is decided."""
     seed: str
@@ -209,12 +214,14 @@ def main() -> int:
     options = MirrorOptions(**{**told, "rules": rules_from_json(told["rules"])})
     with socket.socket(fileno=int(sys.argv[1])) as calls:
         calls.setblocking(False)
+        begun = bool(seed_in(Path(options.out)))
         try:
             judge = MirrorJudge.start(
                 Path(options.out), Path(options.policy) if options.policy else None,
                 seed=options.seed, baseline=options.baseline,
                 candidate=f"{options.candidate} {options.candidate_id}".strip(),
                 keep_bytes=options.keep_bytes, deadline_s=options.deadline_s,
+                model=options.model, sample=options.sample,
                 redaction=Redaction(options.rules, bytes.fromhex(options.key)),
             )  # fmt: skip
         except HarnessError as error:
@@ -223,14 +230,32 @@ def main() -> int:
         except OSError as error:
             _say(calls, error=f"cannot be written: {error.strerror}")
             return 2
-        (Path(options.out) / REPORT).unlink(missing_ok=True)
-        _say(calls, ready=True)
+        _begin_report(options.out, judge.report(whole=False) if begun else None)
+        _say(calls, ready=True, begun=begun)
 
         async def run() -> MirrorReport:
             return await _Mirror(options, judge).run(calls)
 
-        write_report(options.out, asyncio.run(run()))
+        report = asyncio.run(run())
+        try:
+            write_report(options.out, report)
+        except OSError as error:
+            # Without room the last word goes to whoever started this process.
+            calls.settimeout(_LAST_WORD_S)
+            with suppress(OSError):
+                _say(calls, unsaved=error.strerror or "", report=jsonable(report))
     return 0
+
+
+def _begin_report(out: str, report: MirrorReport | None) -> None:
+    """Leaves what earlier starts have seen, or nothing in a first one; no older last word stays."""
+    try:
+        if report is not None:
+            write_report(out, report)
+            return
+    except OSError as error:
+        sys.stderr.write(f"shadow: {Path(out) / REPORT} cannot be written: {error.strerror}\n")
+    (Path(out) / REPORT).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
 from harness.core.recording import RedactionRule
 from harness.live.metrics import ShadowExposition
-from harness.live.mirror_process import REPORT, MirrorOptions
-from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
+from harness.live.mirror_judge import REPORT
+from harness.live.mirror_process import MirrorOptions
+from harness.live.shadow_result import NOT_MIRRORED, RESULT, Before, ShadowResult
 from harness.record.beside import start_beside
 from harness.record.frames import frame_from_call
 from harness.record.metrics import CallMetrics, serve_metrics
@@ -29,6 +30,7 @@ from harness.record.proxy import Proxy
 from harness.record.sampling import Sampler
 from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
+from harness.store.files import write_atomically
 from harness.wire import MODEL_INFER
 from harness.wire.scan import MODEL_NAME, bytes_field
 
@@ -45,6 +47,8 @@ _COMPARE_S = 30.0
 """and for so long beside the candidate's deadline."""
 _MOST = 50_000
 _LOOK_S = 0.2
+_PART = 1 << 16
+_SIGN_OF_LIFE = b"."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +175,7 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
     taps: list[Tap] = [mirror, calls] if options.metrics else [mirror]
     proxy = Proxy(lambda *_: upstream, taps, upstreams=[upstream], tls=options.tls)
     outbox = mirror.outbox
+    before = Before.read(options.out / RESULT) if said["begun"] else Before()
     shown = ShadowExposition(
         calls, lambda: (mirror.mirrored, mirror.not_mirrored), lambda: (len(outbox), outbox.bytes),
         options.out / REPORT,
@@ -178,7 +183,10 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
     end_metrics = None
     try:
         end_metrics = serve_metrics(shown, options.metrics) if options.metrics else None
-        told(f"shadow: serving on port {await proxy.start(options.listen)}")
+        port = await proxy.start(options.listen)
+        # From here on a start that leaves no last word leaves none of the one before, either.
+        (options.out / RESULT).unlink(missing_ok=True)
+        told(f"shadow: serving on port {port}")
         while not ended.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), _LOOK_S)
@@ -193,14 +201,25 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
         report = await _end(options, mirror, end)
         if end_metrics is not None:
             await asyncio.to_thread(end_metrics)
-    lost = 0 if report.get("whole") else mirror.mirrored - report.get("taken", 0)
-    result = ShadowResult(
-        mirrored=mirror.mirrored, not_mirrored=mirror.not_mirrored, report=report, lost=lost,
-        killed=end.killed,
-    )  # fmt: skip
+    result = _result(before, mirror, report, end)
     with suppress(OSError):
-        (options.out / "shadow.json").write_text(result.to_json())
+        # Where it is missing, the next start says so.
+        write_atomically(options.out / RESULT, result.to_json().encode())
     return result
+
+
+def _result(before: Before, mirror: Mirror, report: dict[str, Any], end: MirrorEnd) -> ShadowResult:
+    """This start's account on top of those before."""
+    taken = report["taken"] - report["taken_before"] if report else 0
+    lost = 0 if report.get("whole") else mirror.mirrored - taken
+    not_mirrored = {
+        why: n + before.not_mirrored.get(why, 0) for why, n in mirror.not_mirrored.items()
+    }
+    mirrored = mirror.mirrored + max(before.mirrored, report.get("taken_before", 0))
+    return ShadowResult(
+        mirrored=mirrored, not_mirrored=not_mirrored, report=report,
+        lost=lost + before.lost, killed=end.killed, cut=before.cut, unsaved=end.unsaved,
+    )  # fmt: skip
 
 
 async def _end(options: ShadowOptions, mirror: Mirror, end: MirrorEnd) -> dict[str, Any]:
@@ -212,7 +231,7 @@ async def _end(options: ShadowOptions, mirror: Mirror, end: MirrorEnd) -> dict[s
         mirror.not_mirrored["queue_full"] += left
     await asyncio.to_thread(end.wait)
     try:
-        found: dict[str, Any] = json.loads((options.out / REPORT).read_text())
+        found: dict[str, Any] = end.report or json.loads((options.out / REPORT).read_text())
     except (OSError, ValueError):
         return {}
     mirror.mirrored -= found["not_asked"]
@@ -236,8 +255,13 @@ class MirrorEnd:
         self._ours = ours
         self._deadline_s = deadline_s
         self._began_s = time.perf_counter()
+        self._heard = b""
         self.killed = False
         """It gave no sign of life, or had far more to do than there was time for."""
+        self.unsaved = ""
+        """Why it could not write its report; "" = it could."""
+        self.report: dict[str, Any] = {}
+        """The report that it could not write."""
 
     def left_s(self, until_s: float) -> float:
         """Seconds until so long after the beginning, at least 0."""
@@ -255,14 +279,33 @@ class MirrorEnd:
                 self._process.terminate()
                 self._listen()
             self._process.wait()
+            self._read_last_word()
+
+    def _read_last_word(self) -> None:
+        """What it said where it could not be written; nothing where all went well."""
+        while True:
+            try:
+                part = self._ours.recv(_PART)
+            except OSError:
+                break
+            if not part:
+                break
+            self._heard += part
+        try:
+            said = json.loads(self._heard.lstrip(_SIGN_OF_LIFE))
+        except ValueError:
+            return
+        self.unsaved, self.report = said["unsaved"], said["report"]
 
     def _listen(self) -> None:
         """Until the process closes its end; kills it where it is silent, or takes too long."""
         until_s = time.perf_counter() + self._deadline_s + _COMPARE_S
         while time.perf_counter() < until_s:
             try:
-                if not self._ours.recv(4096):
+                part = self._ours.recv(_PART)
+                if not part:
                     return
+                self._heard += part
             except TimeoutError:
                 break
             except OSError:
@@ -277,6 +320,7 @@ def _for_process(options: ShadowOptions) -> str:
         baseline=options.baseline, policy="" if options.policy is None else str(options.policy),
         seed=str(options.seed), concurrency=options.concurrency, deadline_s=options.deadline_s,
         answer_bytes=options.message_bytes, keep_bytes=options.keep_bytes, look_s=options.look_s,
+        model=options.model, sample=options.sample,
         tls=None if options.upstream_tls is None else jsonable(options.upstream_tls),
         rules=options.rules, key=options.key.hex(),
     ).to_json()  # fmt: skip

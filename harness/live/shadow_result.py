@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
 
 NOT_MIRRORED = {
     "sampled_out": "not in the sample",
@@ -23,11 +25,40 @@ _TOO_LITTLE = 2
 _BROKEN = 4
 _LEAST_COMPARED = 0.95
 """Of the requests that both versions answer; with fewer nothing is called equal."""
+RESULT = "shadow.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What the starts before have told at their ends."""
+
+    mirrored: int = 0
+    """Requests that the candidate was shown."""
+    not_mirrored: Mapping[str, int] = field(default_factory=dict)
+    """`NOT_MIRRORED` → how many."""
+    lost: int = 0
+    """See `ShadowResult.lost`."""
+    cut: int = 0
+    """Starts that ended without their last word, or whose mirror was lost."""
+
+    @classmethod
+    def read(cls, result: Path) -> Self:
+        """Reads the result of the start before; where there is none, that one was cut."""
+        try:
+            found = json.loads(result.read_bytes())
+            return cls(
+                mirrored=int(found["mirrored"]),
+                not_mirrored={why: int(found["not_mirrored"][why]) for why in NOT_MIRRORED},
+                lost=int(found["lost"]),
+                cut=int(found["cut"]) + (found["exit_code"] == _BROKEN),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(cut=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowResult:
-    """What a shadow has seen in one start."""
+    """What a shadow has seen on its folder: in this start and in those before."""
 
     mirrored: int
     """Requests that the candidate was shown."""
@@ -39,6 +70,10 @@ class ShadowResult:
     """Requests that the mirror's process had when it ended too early, and that are in no count."""
     killed: bool = False
     """It did not end by itself when it was to."""
+    cut: int = 0
+    """Earlier starts that ended without their last word: what they had in hand is in no count."""
+    unsaved: str = ""
+    """Why the mirror's report could not be written at the end; "" = it was."""
 
     @property
     def exit_code(self) -> int:
@@ -48,8 +83,10 @@ class ShadowResult:
         if self.report["standing"] is not None:
             return _DECIDED[self.report["standing"]["decision"]]
         alone = self.report["candidate_failed"] + self.report["baseline_failed"]
-        if self.report["differ"] or alone:
+        if self.report["differ"] or alone or self.report["disagreements_before"]:
             return 1
+        if self.cut or self.lost or self.report["version_changes"]:
+            return _TOO_LITTLE
         compared = self.report["compared"]
         both = compared + self.report["left_out"]
         return 0 if compared and compared >= _LEAST_COMPARED * both else 2
@@ -58,7 +95,7 @@ class ShadowResult:
         """Everything as JSON."""
         told = {
             "mirrored": self.mirrored, "not_mirrored": self.not_mirrored, "lost": self.lost,
-            "killed": self.killed, **self.report,
+            "killed": self.killed, "cut": self.cut, "unsaved": self.unsaved, **self.report,
         }  # fmt: skip
         return json.dumps({**told, "exit_code": self.exit_code}, indent=2)
 
@@ -71,6 +108,11 @@ class ShadowResult:
             lines.append(
                 f"  {self.lost:,} lost with the mirror's process: neither compared nor judged"
             )
+        if self.cut:
+            lines.append(
+                f"  {self.cut:,} earlier starts on this folder ended without their last word: what they "
+                "had in hand is not compared"
+            )
         if not self.report:
             return "\n".join(lines)
         found = self.report
@@ -81,7 +123,11 @@ class ShadowResult:
             lines.append(f"  {told.format(*one_sided)}")
         kept = (found["disagreements_kept"], found["disagreements_not_kept"])
         lines.append("  {:,} disagreements kept with both answers, {:,} not kept".format(*kept))
+        if found["disagreements_before"]:
+            lines.append("  disagreements of earlier starts are among them")
         lines += [f"- {column['name']}: {column['text']}" for column in found["outputs"]]
+        before = found["outputs_before"]
+        lines += [f"- {column['name']}, in an earlier start: {column['text']}" for column in before]
         lines += [f"  not compared: {note}" for note in found["not_compared"]]
         return "\n".join(lines)
 
@@ -89,6 +135,10 @@ class ShadowResult:
         """Why it says nothing about the versions; "" = it does."""
         if self.killed:
             return "the mirror's process did not end and was killed; production was served all the time"
+        if self.unsaved:
+            return (
+                f"the report cannot be written ({self.unsaved}); production was served all the time"
+            )
         if not self.report.get("whole"):
             return "the mirror's process ended by itself; production was served all the time"
         return str(self.report["failed"])
@@ -98,8 +148,11 @@ class ShadowResult:
         if broken:
             return f"BROKEN: {broken}"
         standing = self.report["standing"]
+        changes = self.report["version_changes"]
         if standing is not None:
             return f"{standing['decision']}: {standing['explanation']}"
+        if self.exit_code == _TOO_LITTLE and changes:
+            return f"TWO VERSIONS COMPARED: {changes[0]}"
         if self.exit_code == _TOO_LITTLE and self.report["compared"]:
             return "TOO LITTLE COMPARED"
         return _ANSWERS[self.exit_code]

@@ -40,7 +40,10 @@ _SHADOWS = {
     2: (Tone.WAIT, "TOO LITTLE COMPARED", "Too little was compared to say that they are equal."),
     4: (Tone.BAD, "BROKEN", "The comparison itself failed; production was served all the time."),
 }
-_BROKEN = 4
+_TOO_LITTLE, _BROKEN = 2, 4
+_TWO_VERSIONS = (
+    Tone.WAIT, "TWO VERSIONS COMPARED", "A version was changed meanwhile: the counts are about neither.",
+)  # fmt: skip
 _MIRRORED = (Tone.INFO, "COMPARING", "The shadow goes on, or was ended before its last word.")
 _JUDGED_SHADOW = {
     "PROMOTE": "The candidate answers like the baseline, within every margin.",
@@ -161,6 +164,8 @@ def _shadow_answer(last: Doc, mirrored: Doc) -> tuple[Tone, str, str]:
         if word not in _ANSWERS or not last.at("final").flag(default=False):
             return _GOING_ON
         return _ANSWERS[word][0], word, _JUDGED_SHADOW[word]
+    if code == _TOO_LITTLE and mirrored.at("version_changes").items():
+        return _TWO_VERSIONS
     return _MIRRORED if code is None else _SHADOWS.get(code, _MIRRORED)
 
 
@@ -257,7 +262,7 @@ def _arms(last: Doc) -> Section:
 
 
 def _differences(mirrored: Doc) -> Section:
-    outputs = mirrored.at("outputs").items()
+    outputs = (*mirrored.at("outputs").items(), *mirrored.at("outputs_before").items())
     rows = tuple(
         (
             Cell(text=column.at("name").text("unnamed"), mono=True),
@@ -270,7 +275,12 @@ def _differences(mirrored: Doc) -> Section:
     others = [(name, n) for name, n in mirrored.at("not_mirrored").fields() if n.whole()]
     kept = count(mirrored.at("disagreements_kept").whole() or 0)
     unkept = count(mirrored.at("disagreements_not_kept").whole() or 0)
-    lost = mirrored.at("lost").whole() or 0
+    lost, cut = mirrored.at("lost").whole() or 0, mirrored.at("cut").whole() or 0
+    notes = [f"{count(lost)} requests were lost with the mirror's process."] if lost else []
+    if cut:
+        notes.append(
+            f"{count(cut)} earlier starts ended without their last word: what they had in hand is not compared."
+        )
     return Section(
         anchor="differences",
         title="Disagreements",
@@ -288,7 +298,7 @@ def _differences(mirrored: Doc) -> Section:
             ),
             _counted("Requests that were not shown to the candidate", others),
         ),
-        notes=(f"{count(lost)} requests were lost with the mirror's process.",) if lost else (),
+        notes=tuple(notes),
     )  # fmt: skip
 
 

@@ -8,15 +8,18 @@ import pytest
 
 from harness.core.calls import Call
 from harness.core.errors import UsageError
+from harness.core.jsonable import jsonable
 from harness.core.recording import Redact, Redacted, RedactionRule
+from harness.core.verdicts import Decision
 from harness.decide.policy import live_from_yaml
 from harness.live.diffing import LiveDiff, Mirrored
 from harness.live.disagreements import Disagreements
 from harness.live.layouts import Answered
-from harness.live.mirror_judge import MirrorJudge
+from harness.live.mirror_judge import MirrorJudge, MirrorReport
+from harness.live.mirror_process import write_report
 from harness.live.paired_values import paired_values
 from harness.live.shadow import Mirror
-from harness.live.shadow_result import NOT_MIRRORED, ShadowResult
+from harness.live.shadow_result import NOT_MIRRORED, Before, ShadowResult
 from harness.record.redaction import Redaction
 from harness.record.sampling import Sampler
 from harness.store.traffic import TrafficSource
@@ -241,8 +244,9 @@ def test_disagreements_are_redacted_before_they_are_written_and_credentials_neve
 
 
 def start(tmp_path, text, **changes):
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(text)
+    policy = None if text is None else tmp_path / "policy.yaml"
+    if policy:
+        policy.write_text(text)
     options = {
         "seed": "0",
         "baseline": "b",
@@ -329,6 +333,7 @@ REPORT = {
     "compared": 5, "differ": 0, "candidate_failed": 0, "baseline_failed": 0, "both_failed": 0, "left_out": 0,
     "disagreements_kept": 0, "disagreements_not_kept": 0, "outputs": [], "not_compared": [],
     "standing": None, "failed": "", "not_asked": 0, "whole": True, "taken": 5,
+    "taken_before": 0, "disagreements_before": False, "outputs_before": [], "version_changes": [],
 }  # fmt: skip
 
 
@@ -356,3 +361,129 @@ def test_the_exit_code_says_what_the_first_line_says(changes, code, word):
     assert (result.exit_code, result.to_text().splitlines()[0]) == (code, word)
     broken = ShadowResult(mirrored=5, not_mirrored=counts, report={})
     assert broken.exit_code == 4
+
+
+def served(i=0, version="1", score=0.4, request_id="", model="m"):
+    """Both answers to a request, the candidate's as told."""
+    new = response_bytes(model, version, {"p": np.array([[score]], np.float32)}, request_id)
+    return Mirrored(call(i, answer(0.4)), Answered(new, 0, 0.001))
+
+
+def fed(tmp_path, pairs, text=None, **changes):
+    """One start of a shadow: its report as its process leaves it."""
+    judge = start(tmp_path, text, **{"keep_bytes": 1 << 20, **changes})
+    for pair in pairs:
+        judge.turn([(judge.arrived(pair.call), pair)])
+    report = judge.close()
+    write_report(str(tmp_path / "out"), report)
+    return report
+
+
+def result(report, **changes):
+    counts = dict.fromkeys(NOT_MIRRORED, 0)
+    return ShadowResult(mirrored=9, not_mirrored=counts, report=jsonable(report), **changes)
+
+
+def test_a_later_start_goes_on_from_what_an_earlier_one_saw(tmp_path):
+    first = fed(tmp_path, [served(i, score=0.9) for i in range(4)])
+    assert (first.compared, first.differ) == (4, 4)
+    again = fed(tmp_path, [served(i) for i in range(10, 13)])
+    assert (again.taken, again.taken_before, again.compared, again.differ) == (7, 4, 7, 4)
+    assert again.disagreements_kept == 4
+    assert result(again).to_text().startswith("DIFFERENT")
+    assert "in an earlier start" in result(again).to_text()
+
+
+def test_nothing_is_equal_over_a_folder_that_holds_disagreements_whatever_was_written(tmp_path):
+    fed(tmp_path, [served(i, score=0.9) for i in range(4)])
+    (tmp_path / "out" / "mirror.json").write_text("{")
+    again = fed(tmp_path, [served(i) for i in range(10, 13)])
+    assert (again.compared, again.differ, result(again).exit_code) == (3, 0, 1)
+
+
+def test_nothing_is_equal_where_an_earlier_start_left_no_account(tmp_path):
+    report = fed(tmp_path, [served()])
+    assert result(report).exit_code == 0
+    found = result(report, cut=1)
+    assert (found.exit_code, found.to_text().splitlines()[0]) == (2, "TOO LITTLE COMPARED")
+    assert "1 earlier starts" in found.to_text()
+    assert result(report, lost=1).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "cut"),
+    [
+        (None, 1),
+        ("{", 1),
+        ({"exit_code": 0}, 0),
+        ({"exit_code": 4}, 1),
+        ({"exit_code": 1, "cut": 2}, 2),
+    ],
+)
+def test_the_account_of_the_start_before_is_whole_or_counted_as_cut(tmp_path, written, cut):
+    path = tmp_path / "shadow.json"
+    if written is not None:
+        whole = json.loads(result(MirrorReport()).to_json()) | {"lost": 3}
+        text = written if isinstance(written, str) else json.dumps(whole | written)
+        path.write_text(text)
+    found = Before.read(path)
+    assert found.cut == cut
+    assert (found.mirrored, found.lost) == ((0, 0) if not isinstance(written, dict) else (9, 3))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_two_versions_are_never_equal_without_a_word(tmp_path, restart):
+    pairs = [served(i) for i in range(3)], [served(i, version="2") for i in range(3, 6)]
+    if restart:
+        fed(tmp_path, pairs[0])
+        report = fed(tmp_path, pairs[1])
+    else:
+        report = fed(tmp_path, [*pairs[0], *pairs[1]])
+    assert report.version_changes == ("the candidate was 1 and is 2",)
+    found = result(report)
+    assert (found.exit_code, found.to_text().splitlines()[0]) == (
+        2, "TWO VERSIONS COMPARED: the candidate was 1 and is 2",
+    )  # fmt: skip
+    assert "a version was changed meanwhile" in "; ".join(decision(tmp_path))
+
+
+def test_a_promotion_is_taken_back_when_another_version_answers(tmp_path):
+    easy = POLICY.replace("margin: 0.05}", "margin: 0.9}").replace("margin: 0.1}", "margin: 0.9}")
+    pairs = [served(i) for i in range(300)]
+    assert fed(tmp_path, pairs, easy).standing.decision is Decision.PROMOTE
+    report = fed(tmp_path, [served(400, version="2")], easy)
+    assert (report.standing.decision, report.standing.reason) == (Decision.HOLD, "version_changed")
+    assert "traffic" not in report.standing.explanation
+    assert "Start a new shadow" in report.standing.explanation
+    kept = json.loads((tmp_path / "out" / "decision.json").read_text())
+    assert (kept["decision"], kept["reason"]) == ("HOLD", "version_changed")
+
+
+def test_versions_that_were_asked_for_are_no_change(tmp_path):
+    pairs = []
+    for i, version in enumerate(["", "2", "", "2"]):
+        message = open_inference_pb2.ModelInferRequest(model_name="m", model_version=version)
+        one = served(i, version=version or "1")
+        asked = replace(one.call, request=message.SerializeToString())
+        pairs.append(replace(one, call=asked))
+    report = fed(tmp_path, pairs)
+    assert (report.version_changes, result(report).exit_code) == ((), 0)
+
+
+def test_an_answer_that_names_no_version_is_said_so(tmp_path):
+    report = fed(tmp_path, [served(version="")])
+    assert "1 answers name no version" in "; ".join(report.not_compared)
+
+
+@pytest.mark.parametrize("wrong", [{"request_id": "another"}, {"model": "other"}])
+def test_an_answer_under_another_name_is_a_disagreement(tmp_path, wrong):
+    report = fed(tmp_path, [served(0), served(1, **wrong)])
+    assert (report.compared, report.candidate_failed, result(report).exit_code) == (1, 1, 1)
+    assert "another id or model name" in "; ".join(report.not_compared)
+
+
+@pytest.mark.parametrize("changes", [{"model": "m"}, {"sample": 0.5}, {"deadline_s": 3.0}])
+def test_a_restart_that_mirrors_otherwise_is_refused(tmp_path, changes):
+    start(tmp_path, None).close()
+    with pytest.raises(UsageError, match=f"another {next(iter(changes)).removesuffix('_s')}"):
+        start(tmp_path, None, **changes)

@@ -254,3 +254,49 @@ def test_with_a_policy_it_is_judged(tmp_path, baseline, candidate, code):
                 break
         found, result = ended(process)
     assert (found, result["standing"]["final"]) == (code, True)
+
+
+def test_a_shadow_that_was_killed_leaves_what_it_saw_to_the_next_start(tmp_path, baseline):
+    asked = requests(60)
+    with model("moved") as candidate:
+        with shadow(tmp_path / "out", baseline, candidate) as (process, address):
+            ask(address, asked)
+            report = tmp_path / "out" / "mirror.json"
+            until = time.perf_counter() + 20
+            while not report.exists() or json.loads(report.read_text())["taken"] < 60:
+                assert time.perf_counter() < until
+                time.sleep(0.1)
+            process.process.kill()
+            process.process.wait()
+            while not json.loads(report.read_text())["whole"]:  # its mirror ends by itself
+                assert time.perf_counter() < until
+                time.sleep(0.1)
+        with shadow(tmp_path / "out", baseline, candidate, "--json") as (process, address):
+            code, result = ended(process)
+    assert (code, result["cut"], result["compared"]) == (1, 1, 60)
+    assert result["differ"] > 0
+
+
+def test_a_shadow_without_room_for_its_report_says_so(tmp_path, baseline):
+    out = tmp_path / "out"
+    with shadow(out, baseline, baseline) as (process, address):
+        ask(address, requests(5))
+        (out / "mirror.json").unlink(missing_ok=True)
+        (
+            out / "mirror.json"
+        ).mkdir()  # what comes from writing there is an OSError, as from a full disk
+        (out / "mirror.json" / "full").touch()
+        code, said, err = process.stop()
+    assert code == 4
+    assert said.startswith("BROKEN: the report cannot be written (")
+    assert "5 compared, 0 differ" in said
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_deadline_has_an_end(tmp_path, value):
+    command = ["-m", "harness", "shadow", "--listen", "127.0.0.1:0", "--baseline", "127.0.0.1:1",
+               "--candidate", "127.0.0.1:2", "--out", tmp_path / "o", "--deadline", value]  # fmt: skip
+    with child(*command) as process:
+        code, _, err = process.wait()
+    assert (code, f"--deadline {value}" in err) == (2, True)
