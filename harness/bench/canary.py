@@ -2,7 +2,10 @@
 
 Whole canaries in process: users who come back, each with a level of their own; the split, the intake,
 labels that come later, the ramp and the judge are the product's. Harmless is meant twice: the same
-model again, and one that is exactly at every margin at once, which is where the error rate is α.
+model again, and candidates exactly at margins, which is where the error rate is α: at all margins but that
+of NaN at once, and at that of NaN alone. Together, failures and NaN would leave more of the candidate's
+requests without a value than the ramp puts up with: it would stand still whatever the tests say, and
+"promoted at the margin" could not fail. So each has fewer of them than that, failures of before included.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ _START_NS = 10**18
 _USERS = 6_000
 _LABEL_AFTER_S = 20.0
 _MOST = 8_000
-_ERRORS_BEFORE = 0.02
+_ERRORS_BEFORE = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +57,20 @@ class Harm:
     """Of the mean loss of what is answered; a failure costs 1, and so does NaN."""
 
 
-_FAILED_MARGIN, _NAN_MARGIN, _LOSS_MARGIN, _LOSS_BEFORE = 0.04, 0.03, 0.06, 0.4
+_FAILED_MARGIN, _NAN_MARGIN, _LOSS_MARGIN, _LOSS_BEFORE = 0.03, 0.03, 0.06, 0.4
 MARGINS = Harm(
-    name="exactly at every margin",
+    name="exactly at every margin but NaN's",
     score=0.05,
     rate=0.08,
     slow=0.08,
     failed=_FAILED_MARGIN,
-    nan=_NAN_MARGIN,
     # What has no score costs 1 and is part of the mean that the margin is about.
-    loss=(_LOSS_MARGIN - (_FAILED_MARGIN + _NAN_MARGIN) * (1.0 - _LOSS_BEFORE))
-    / (1.0 - _ERRORS_BEFORE - _FAILED_MARGIN - _NAN_MARGIN),
+    loss=(_LOSS_MARGIN - _FAILED_MARGIN * (1.0 - _LOSS_BEFORE))
+    / (1.0 - _ERRORS_BEFORE - _FAILED_MARGIN),
 )
-HARMLESS = (Harm(name="the same model"), MARGINS)
+NAN_MARGIN = Harm(name="exactly at NaN's margin", nan=_NAN_MARGIN)
+AT_MARGINS = (MARGINS, NAN_MARGIN)
+HARMLESS = (Harm(name="the same model"), *AT_MARGINS)
 HARMS = (
     Harm(name="rate", rate=0.35),
     Harm(name="score", score=0.2),
@@ -78,7 +82,7 @@ HARMS = (
 
 
 def live_of_bench() -> Live:
-    """Six gating guardrails with margins `MARGINS`, and error counts that report."""
+    """Six gating guardrails with the margins of `AT_MARGINS`, and error counts that report."""
 
     def shift(name: str, metric: LiveMetric, margin: float, variance: float) -> LiveGuardrail:
         return LiveGuardrail(
@@ -95,8 +99,8 @@ def live_of_bench() -> Live:
             shift("score", LiveMetric.SCORE, MARGINS.score, 0.02),
             shift("rate", LiveMetric.RATE, MARGINS.rate, 0.2),
             shift("slow", LiveMetric.LATENCY, MARGINS.slow, 0.1),
-            shift("failed", LiveMetric.FAILURE, MARGINS.failed, 0.03),
-            shift("nan", LiveMetric.NAN, MARGINS.nan, 0.02),
+            shift("failed", LiveMetric.FAILURE, _FAILED_MARGIN, 0.03),
+            shift("nan", LiveMetric.NAN, _NAN_MARGIN, 0.02),
             loss,
             LiveGuardrail(name="errors", kind=LiveKind.ERRORS, margin=4.0, gating=False),
         ),
@@ -207,7 +211,7 @@ def bench_canary(runs: int = RUNS, seed: int = 6) -> Figures:
             Figure(name=f"rolled back: {harm.name}", value=rolled, unit=f"of {runs}", limit=bound,
                    note=f"α {_ALPHA:g}; {promoted} promoted")
         )  # fmt: skip
-        if harm is MARGINS:
+        if harm in AT_MARGINS:
             figures.append(
                 Figure(name=f"promoted: {harm.name}", value=promoted, unit=f"of {runs}", limit=bound,
                        note=f"α {_ALPHA:g}")

@@ -11,8 +11,10 @@ from harness.cli.options import (
     allow_lower_isolation_option,
     cache_option,
     existing,
+    quiet_option,
     registry_option,
 )
+from harness.cli.terminal import ProgressBar
 from harness.core.places import Place
 
 
@@ -41,6 +43,7 @@ def command() -> None:
 @allow_lower_isolation_option
 @registry_option
 @cache_option
+@quiet_option
 def make(
     model: str,
     inputs: tuple[Place, ...],
@@ -50,13 +53,15 @@ def make(
     allow_lower_isolation: bool,
     registry: str | None,
     cache: Path | None,
+    quiet: bool,
 ) -> int:
     """Run MODEL over the inputs and log what it takes, computes and answers."""
     from harness.pipeline.golden import make_golden
 
-    place = make_golden(
-        model, inputs=inputs, out=out, log_to=log_to, rows=rows, registry_uri=registry, cache_dir=cache,
-        allow_lower_isolation=allow_lower_isolation,
-    )  # fmt: skip
+    with ProgressBar(quiet=quiet) as progress:
+        place = make_golden(
+            model, inputs=inputs, out=out, log_to=log_to, rows=rows, registry_uri=registry,
+            cache_dir=cache, allow_lower_isolation=allow_lower_isolation, listener=progress,
+        )  # fmt: skip
     click.echo(f"{place}: golden rows of {model}")
     return 0

@@ -27,6 +27,7 @@ from harness.diff.relations import name_relation
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.describe import ROUNDING
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
+from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.runtimes import runtimes
 from harness.replay.composition import asked_by
 from harness.resolve.golden import GOLDEN_FILE, golden_place
@@ -123,6 +124,7 @@ def make_golden(
     registry_uri: str | None = None,
     cache_dir: Path | None = None,
     allow_lower_isolation: bool = False,
+    listener: Listener = silent,
 ) -> str:
     """Runs a version over some rows and logs inputs, features and outputs with it.
 
@@ -135,6 +137,7 @@ def make_golden(
       registry_uri: MLflow registry, for references.
       cache_dir: where sealed windows are kept.
       allow_lower_isolation: run below the tier that policies require by default.
+      listener: hears progress.
 
     Returns:
       The file, or the registered version.
@@ -153,7 +156,7 @@ def make_golden(
             _check_same(pinned, pin(log_to, folder / "models", registry_uri=registry_uri))
         found = _rows(
             pinned, inputs, folder, rows=rows, cache_dir=cache_dir or default_cache_dir(),
-            allow_weaker=allow_lower_isolation,
+            allow_weaker=allow_lower_isolation, listener=listener,
         )  # fmt: skip
         write_golden(path, found)
         return log_golden(path, log_to, registry_uri=registry_uri) if log_to else str(path)
@@ -195,10 +198,12 @@ def _rows(
     rows: int,
     cache_dir: Path,
     allow_weaker: bool,
+    listener: Listener,
 ) -> GoldenRows:
     """The first rows of the inputs through a version."""
     limits, model = SandboxPolicy(), pinned.given
-    (runtime,) = runtimes([pinned], lambda _: None)
+    (runtime,) = runtimes([pinned], listener)
+    listener(Progress(stage="load", done=0, total=0, note="loading the version"))
     (seen,) = look_at(
         [pinned], limits, scratch / "probes", [runtime.python], allow_weaker=allow_weaker
     )
@@ -214,7 +219,9 @@ def _rows(
         raise UsageError(str(inputs[0]), "holds no request", "Give rows to log.")
     given = window.read(np.arange(count, dtype=np.int64)).inputs
     taken = {s.name: given[s.name] for s in seen.graph.signature.inputs}
+    listener(Progress(stage="log", done=0, total=count))
     found = _answers(recipe, taken, model)
+    listener(Progress(stage="log", done=count, total=count))
     if failed := _failed(found):
         raise UsageError(model, f"cannot be logged: {failed}", "Give rows that it answers.")
     outputs = {n: v for n, v in found.outputs.items() if not holds_nested(v)}

@@ -69,21 +69,33 @@ class Closer:
           pairs: baseline's tensor → candidate's.
           floor: of tensors that were not compared before.
         """
+        found = self.each(list(pairs.items()), floor)
+        return {ours: trace for (ours, _), trace in found.items()}
+
+    def each(
+        self, pairs: Sequence[tuple[str, str]], floor: float
+    ) -> dict[tuple[str, str], TensorTrace]:
+        """Compares pairs of tensors, of which one may be in several, by their whole values.
+
+        Args:
+          pairs: (baseline's tensor, candidate's).
+          floor: of tensors that were not compared before.
+        """
         found = {
-            name: TensorTrace(
+            (name, partner): TensorTrace(
                 fine=name not in self._laid[0].graph.coarse,
                 floor=self._traces[name].floor if name in self._traces else floor,
             )
-            for name in pairs
+            for name, partner in pairs
         }
-        ours = self._run(0, list(found))
-        theirs = self._run(1, [pairs[name] for name in found])
+        ours = self._run(0, list(dict.fromkeys(name for name, _ in pairs)))
+        theirs = self._run(1, list(dict.fromkeys(name for _, name in pairs)))
         for batch, before, after in zip(self._used, ours, theirs, strict=True):
-            for name, trace in found.items():
-                if name in before and pairs[name] in after:
+            for (name, other), trace in found.items():
+                if name in before and other in after:
                     rows = int(batch.rows.sum())
-                    trace.update(before[name], after[pairs[name]], rows=rows)
-        return {name: trace for name, trace in found.items() if trace.compared}
+                    trace.update(before[name], after[other], rows=rows)
+        return {pair: trace for pair, trace in found.items() if trace.compared}
 
     def look(self, found: Sequence[Divergence]) -> None:
         """Fetches the values of the frontier, of its first MOST_PATCHED tensors.

@@ -15,19 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.graphs import Node
 from harness.core.policies import GraphPolicy
 from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.frontier import Divergence, Regions
-from harness.diff.graph_hashes import without_aliases
 from harness.diff.graph_match import GraphMatch
-from harness.diff.graph_report import (
-    GraphReport,
-    TensorState,
-    TensorVerdict,
-)
+from harness.diff.graph_report import GraphReport, TensorVerdict
 from harness.diff.matching import match_graphs
+from harness.diff.regroup import Regrouping, first_free
 from harness.diff.signature import SignatureMatch
 from harness.diff.whole import TensorTrace, fingerprint
 from harness.pipeline.graph_choice import (
@@ -48,10 +43,13 @@ from harness.pipeline.graph_opening import (
     joined,
 )
 from harness.pipeline.graph_proof import Closer
+from harness.pipeline.graph_states import tensor_states
 from harness.sandbox.tracing import Edit, Edited, Traced
 
 _MOST_LOOKS = 4
 """Times that whole values may move a frontier that sketches, or some of the tensors, showed."""
+_MOST_CHUNKS = 8
+"""Times that a look at split or fused constants runs both versions again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,10 +269,16 @@ class _Tracing:
             else list(zip(self._copies, self._tracers, strict=False)),
         )  # fmt: skip
         found = self._frontier(divergent, closer)
+        for _ in range(_MOST_LOOKS):
+            if not self._regroup(found, divergent, closer):
+                break
+            found = self._frontier(divergent, closer)
         closer.look(found)
         firsts = tuple(closer.first(d) for d in found)
         together = closer.together()
-        states = self._states()
+        states = tensor_states(
+            self._old.graph, self._match, self._traces, random, sampled=self._chosen is not None
+        )
         compared = [s for s in states if s.verdict is not TensorVerdict.NOT_COMPARED]
         return GraphReport(
             requests=self._requests,
@@ -317,6 +321,41 @@ class _Tracing:
             divergent |= {n for n, t in whole.items() if t.differs} - self._random().keys()
         return found
 
+    def _regroup(self, found: Sequence[Divergence], divergent: set[str], closer: Closer) -> bool:
+        """Gives frontier tensors whose constants were split or fused the partners of equal values.
+
+        Returns:
+          Whether any pair changed; the frontier is another then.
+        """
+        waiting = [(d.baseline, d.candidate) for d in found]
+        before = self._match
+        each = max(1.0, self._batch_bytes * len(self._used) / max(len(self._traces), 1))
+        at_once = max(1, min(MOST_ABOUT, int(self._wanted.memory_bytes / each)))
+        floor = max((self._traces[d.baseline].floor for d in found), default=0.0)
+        for _ in range(_MOST_LOOKS):
+            grouping = Regrouping(self._old.graph, self._new.graph, self._match, self._outputs)
+            tried = grouping.instead(waiting, divergent)
+            options = list(dict.fromkeys(option for many in tried.values() for option in many))
+            equal = {
+                pair: trace
+                for start in range(0, min(len(options), _MOST_CHUNKS * at_once), at_once)
+                for pair, trace in closer.each(options[start : start + at_once], floor).items()
+                if not trace.differs
+            }
+            chosen = first_free(tried, equal)
+            if not chosen:
+                break
+            was = {p.baseline: p.candidate for p in self._match.pairs}
+            self._match = grouping.paired(chosen)
+            now = {p.baseline: p.candidate for p in self._match.pairs}
+            waiting = [(name, theirs) for name, theirs in was.items() if name not in now]
+            for name in [n for n, theirs in was.items() if theirs != now.get(n)]:
+                self._traces.pop(name, None)
+                divergent.discard(name)
+            by_partner = {pair[1]: equal[pair] for pair in chosen.values()}
+            self._traces |= {n: by_partner[b] for n, b in now.items() if was.get(n) != b}
+        return self._match is not before
+
     def _about(self, found: Sequence[Divergence], regions: Regions) -> set[str]:
         """Matched tensors at and before the first differences that are to be looked at whole."""
         about: set[str] = set()
@@ -336,45 +375,6 @@ class _Tracing:
         partners = {p.baseline: p.candidate for p in self._match.pairs}
         after = {a: theirs[b] for a, b in partners.items() if b in theirs}
         return after | {name: why for name, why in ours.items() if name in partners}
-
-    def _states(self) -> tuple[TensorState, ...]:
-        by_name, alone = self._match.by_baseline(), set(self._match.baseline_only)
-        random = self._random()
-        known = {*self._old.graph.inputs, *self._old.graph.observable()}
-        _, copies = without_aliases(self._old.graph)
-        unseen = "was not returned by both versions"
-        if self._chosen is not None:
-            unseen = "was not looked at: the graph is large"
-        states = []
-        for name in self._old.graph.observable():
-            pair, trace = by_name.get(name), self._traces.get(name)
-            if pair is None and name not in alone:
-                continue  # a mere copy of an input or a constant
-            node = self._old.graph.producer(name)
-            state = TensorState(
-                baseline=name,
-                candidate=pair.candidate if pair else "",
-                operator=node.op if node else "",
-                reads=_reads(node, copies, known) if node else (),
-                tier=pair.tier.value if pair else "",
-                verdict=TensorVerdict.NOT_COMPARED,
-                why="has no partner" if pair is None else unseen,
-            )
-            if name in random:
-                state = replace(
-                    state,
-                    why=f"nondeterministic: computed from {random[name]}",
-                    floor=trace.floor if trace else 0.0,
-                )
-            elif trace is not None:
-                state = replace(
-                    state,
-                    verdict=TensorVerdict.DIFFERS if trace.differs else TensorVerdict.EQUAL,
-                    rows=trace.rows, differing=trace.differing, relative=trace.relative,
-                    absolute=trace.absolute, floor=trace.floor, why=trace.unlike,
-                )  # fmt: skip
-            states.append(state)
-        return tuple(states)
 
     def _not_compared(self) -> tuple[str, ...]:
         said = list(self._skipped)
@@ -396,12 +396,6 @@ class _Tracing:
             n, why = len(self._failures), self._failures[0].rstrip(".")
             said.append(f"{n} batch{'' if n == 1 else 'es'} could not be traced: {why}")
         return tuple(said)
-
-
-def _reads(node: Node, copies: Mapping[str, str], known: set[str]) -> tuple[str, ...]:
-    """Inputs and computed tensors that a node reads, copies under the name of what they copy."""
-    origins = (copies.get(source, source) for source in node.sources())
-    return tuple(dict.fromkeys(origin for origin in origins if origin in known))
 
 
 def _in_order(ours: str, theirs: str, before: Traced, after: Traced) -> Array | Nested | None:

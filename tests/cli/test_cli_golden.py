@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gates import REFACTOR, tiny_model, tiny_traffic
 
+from harness.cli import terminal
 from harness.pipeline.registry import register
 
 
@@ -39,6 +40,15 @@ def gate(harness, old, new, traffic, write_policy, out):
         "gate", old, new, "-t", traffic, "-p", write_policy(REFACTOR), "-o", out, "--json"
     )
     return ran.code, json.loads(ran.out) if ran.out else {}, ran.err
+
+
+@pytest.mark.parametrize(("options", "told"), [((), True), (("-q",), False)])
+def test_making_them_draws_progress_unless_it_is_to_be_quiet(
+    options, told, model, traffic, harness, monkeypatch
+):
+    monkeypatch.setattr(terminal, "_LOG_EVERY_S", 0.001)
+    ran = harness("golden", "make", model, "-i", traffic, *options)
+    assert (ran.code, bool(ran.err)) == (0, told)
 
 
 def test_a_version_reproduces_the_rows_that_were_made_from_it(golden, model, traffic, harness):

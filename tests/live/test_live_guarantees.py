@@ -1,11 +1,13 @@
 """Whole canaries by simulation: α holds at the margins, and every planted harm is rolled back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from canaries import POLICY, SECOND, START, live
 from scipy.stats import binom
 
-from harness.bench.canary import HARMS, MARGINS, live_of_bench, run_canary
+from harness.bench.canary import AT_MARGINS, HARMS, live_of_bench, run_canary
 from harness.core.verdicts import Decision
 from harness.live.canary import Canary
 
@@ -20,10 +22,18 @@ def tolerated(runs):
     return binom.ppf(0.9999, runs, 0.05)
 
 
-def test_a_candidate_exactly_at_every_margin_is_seldom_rolled_back_or_promoted():
-    found = answers(MARGINS, 6, 2_000)
-    assert found.count(Decision.ROLLBACK) <= tolerated(6)
-    assert found.count(Decision.PROMOTE) <= tolerated(6)
+@pytest.mark.parametrize("harm", AT_MARGINS, ids=lambda harm: harm.name)
+def test_a_candidate_exactly_at_margins_is_seldom_rolled_back_or_promoted(harm):
+    found = answers(harm, 4, 2_000)
+    assert found.count(Decision.ROLLBACK) <= tolerated(4)
+    assert found.count(Decision.PROMOTE) <= tolerated(4)
+
+
+@pytest.mark.parametrize("harm", AT_MARGINS, ids=lambda harm: harm.name)
+def test_only_the_tests_keep_a_candidate_at_margins_from_being_promoted(harm):
+    wider = [replace(g, margin=g.margin + 0.15) if g.gating else g for g in LIVE.guardrails]
+    live_with_wider = replace(LIVE, guardrails=tuple(wider))
+    assert run_canary(live_with_wider, harm, 100).decision is Decision.PROMOTE
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)

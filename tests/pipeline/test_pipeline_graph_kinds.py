@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from regrouped_models import regrouped
 from test_pipeline_graph_rewrites import FEEDS, FLOAT, SEEDS, K, report
 
 from harness.bench.in_process import InProcess
@@ -228,6 +229,20 @@ def test_rewriting_never_makes_a_divergence_whatever_the_nodes():
 
     holds()
     assert set(seen) == set(KINDS)
+
+
+def test_splitting_and_fusing_constants_never_makes_a_divergence_whatever_the_nodes():
+    @settings(max_examples=EXAMPLES // 2, deadline=None)
+    @given(SEEDS, SEEDS)
+    def holds(seed, other):
+        _, whole = drawn(seed)
+        parts = rewritten(regrouped(whole, other), other)
+        for old, new in ((whole, parts), (parts, whole)):
+            found = report(old, new, InProcess())
+            assert found.divergences == ()
+            assert not found.outputs_differ
+
+    holds()
 
 
 def test_an_altered_node_is_located_whatever_its_kind():

@@ -1,0 +1,73 @@
+"""What became of every tensor of the baseline's graph, as the report keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.core.graphs import Graph, Node
+from harness.diff.graph_hashes import without_aliases
+from harness.diff.graph_match import GraphMatch
+from harness.diff.graph_report import TensorState, TensorVerdict
+from harness.diff.whole import TensorTrace
+
+
+def tensor_states(
+    graph: Graph,
+    match: GraphMatch,
+    traces: Mapping[str, TensorTrace],
+    random: Mapping[str, str],
+    *,
+    sampled: bool,
+) -> tuple[TensorState, ...]:
+    """States in topological order; mere copies of inputs and constants are left out.
+
+    Args:
+      graph: the baseline's.
+      match: its tensors' partners.
+      traces: baseline's tensor → how its values compare.
+      random: baseline's tensor → the random operator that it is computed from.
+      sampled: only some tensors were looked at.
+    """
+    by_name, alone = match.by_baseline(), set(match.baseline_only)
+    known = {*graph.inputs, *graph.observable()}
+    _, copies = without_aliases(graph)
+    unseen = "was not returned by both versions"
+    if sampled:
+        unseen = "was not looked at: the graph is large"
+    states = []
+    for name in graph.observable():
+        pair, trace = by_name.get(name), traces.get(name)
+        if pair is None and name not in alone:
+            continue  # a mere copy of an input or a constant
+        node = graph.producer(name)
+        state = TensorState(
+            baseline=name,
+            candidate=pair.candidate if pair else "",
+            operator=node.op if node else "",
+            reads=_reads(node, copies, known) if node else (),
+            tier=pair.tier.value if pair else "",
+            verdict=TensorVerdict.NOT_COMPARED,
+            why="has no partner" if pair is None else unseen,
+        )
+        if name in random:
+            state = replace(
+                state,
+                why=f"nondeterministic: computed from {random[name]}",
+                floor=trace.floor if trace else 0.0,
+            )
+        elif trace is not None:
+            state = replace(
+                state,
+                verdict=TensorVerdict.DIFFERS if trace.differs else TensorVerdict.EQUAL,
+                rows=trace.rows, differing=trace.differing, relative=trace.relative,
+                absolute=trace.absolute, floor=trace.floor, why=trace.unlike,
+            )  # fmt: skip
+        states.append(state)
+    return tuple(states)
+
+
+def _reads(node: Node, copies: Mapping[str, str], known: set[str]) -> tuple[str, ...]:
+    """Inputs and computed tensors that a node reads, copies under the name of what they copy."""
+    origins = (copies.get(source, source) for source in node.sources())
+    return tuple(dict.fromkeys(origin for origin in origins if origin in known))
