@@ -4,7 +4,8 @@
 both first steps look the same and are paired, though their values differ; what the other version makes of
 the next step is equal again. So a pair that rests on looks alone and differs gives way, where one side
 goes on from it, by operators whose tensors have no equal partner either, to a tensor with the other side's
-very values. Who reads the tensor that loses its partner is compared as before: if a reader differs by it,
+very values. Where graphs repeat themselves such a pair may also be crosswise: what is made by the same
+operator from the right partners is tried first. Who reads the tensor that loses its partner is compared as before: if a reader differs by it,
 the graphs part there.
 """
 
@@ -69,12 +70,29 @@ class Regrouping:
             fixed = a in self._ends[0] or b in self._ends[1] or self._tiers.get(a) in _SURE
             if fixed or a in self._old_copies:
                 continue
-            later = [(a, name) for name in self._after(1, b, divergent)]
+            later = [
+                (a, name) for name in (*self._beside(a, divergent), *self._after(1, b, divergent))
+            ]
             free = self._of_new.get(b, a) == a
             earlier = [(name, b) for name in self._after(0, a, divergent)] if free else []
             if later or earlier:
                 found[ours, theirs] = (*later, *earlier)
         return found
+
+    def _beside(self, tensor: str, divergent: Collection[str]) -> list[str]:
+        """What the candidate makes by the same operator from the partners of what this one is made from."""
+        made_by = self._old.producer(tensor)
+        if made_by is None:
+            return []
+        partners = {ours: name for name, ours in self._of_new.items()}
+        place = made_by.outputs.index(tensor)
+        found = {
+            node.outputs[place]: None
+            for source in made_by.sources()
+            for node in self._new.consumers(partners.get(source, ""))
+            if node.op == made_by.op and len(node.outputs) > place
+        }
+        return [n for n in found if n and self._loose(1, n, divergent)][:_MOST_STEPS]
 
     def _after(self, side: int, tensor: str, divergent: Collection[str]) -> list[str]:
         """What is made from a tensor, through tensors without an equal partner, and has none itself."""
@@ -144,11 +162,16 @@ def first_free(
     """
     chosen: dict[tuple[str, str], tuple[str, str]] = {}
     taken: tuple[set[str], set[str]] = (set(), set())
-    for pair, options in tried.items():
-        for ours, theirs in options:
-            if (ours, theirs) in equal and ours not in taken[0] and theirs not in taken[1]:
-                chosen[pair] = ours, theirs
-                taken[0].add(ours)
-                taken[1].add(theirs)
-                break
+    # Where the same values stand in several places, the nearest has the better claim.
+    by_nearness = sorted(
+        (rank, place, pair, option)
+        for place, (pair, options) in enumerate(tried.items())
+        for rank, option in enumerate(options)
+        if option in equal
+    )
+    for _, _, pair, (ours, theirs) in by_nearness:
+        if pair not in chosen and ours not in taken[0] and theirs not in taken[1]:
+            chosen[pair] = ours, theirs
+            taken[0].add(ours)
+            taken[1].add(theirs)
     return chosen

@@ -236,6 +236,9 @@ def test_splitting_and_fusing_constants_never_makes_a_divergence_whatever_the_no
     @given(SEEDS, SEEDS)
     def holds(seed, other):
         _, whole = drawn(seed)
+        # To and fro between sequences changes no value: with several of them the same values stand in
+        # several places, and which is whose partner cannot be told by values.
+        assume(sum(n.op_type == "SplitToSequence" for n in whole.graph.node) < 2)
         parts = rewritten(regrouped(whole, other), other)
         for old, new in ((whole, parts), (parts, whole)):
             found = report(old, new, InProcess())
