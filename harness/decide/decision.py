@@ -34,6 +34,7 @@ from harness.decide.fitness import (
     probes_change_nothing,
     replay_is_faithful,
     run_is_whole,
+    shapes_are_kept,
     traffic_is_whole,
     unfit,
 )
@@ -285,6 +286,7 @@ _RULES: tuple[Callable[[Case], Answer | None], ...] = (
     _harm_is_not_proven,
     parity_is_whole,
     run_is_whole,
+    shapes_are_kept,
     candidate_is_steady,
     _windows_are_filled,
     _slices_are_sound,

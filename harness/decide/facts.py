@@ -137,6 +137,8 @@ class Facts:
     "" = they do not, or production's were judged."""
     outputs_not_compared: tuple[tuple[str, str], ...] = ()
     """(output of the baseline, why no row of it was compared), expected changes left out."""
+    outputs_reshaped: tuple[tuple[str, str], ...] = ()
+    """(output of the baseline, how the candidate's shape or form is another), expected changes left out."""
     features_not_compared: tuple[tuple[str, str], ...] = ()
     """The same for the features that the baseline computes from raw fields."""
     interrupted: bool = False

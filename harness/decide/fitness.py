@@ -235,6 +235,21 @@ def parity_is_whole(case: Case) -> Answer | None:
     return None
 
 
+def shapes_are_kept(case: Case) -> Answer | None:
+    """Clients read an output's shape, whatever a retrain may do to its values."""
+    changed = case.facts.outputs_reshaped
+    if not changed:
+        return None
+    shown = "; ".join(f"{name}: {how}" for name, how in changed[:3])
+    more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""  # noqa: PLR2004 - those shown
+    return hold(
+        "output_shape_changed",
+        f"Clients would get outputs of another shape or form: {shown}{more}.",
+        "Give the candidate the baseline's shapes, or, when the clients are ready for it, list the outputs "
+        "under expected_changes of a guardrail about outputs.",
+    )
+
+
 def run_is_whole(case: Case) -> Answer | None:
     """A run that ended before its time has no answer."""
     if case.facts.interrupted:

@@ -7,6 +7,7 @@ embeddings: a column each would say nothing to a reader).
 
 from __future__ import annotations
 
+import enum
 import math
 from dataclasses import dataclass
 
@@ -18,6 +19,17 @@ from harness.core.traffic import RequestBatch
 WIDE = 64
 """Largest number of columns that are judged one by one."""
 Keys = tuple[str, ...]
+
+
+class Alike(enum.Enum):
+    """Which trailing shapes hold the same columns."""
+
+    SAME = "same"
+    """The same shape and no other: outputs, whose shape clients read."""
+    COLUMN = "column"
+    """(rows) and (rows, 1), too, which is told: what stands inside a model."""
+    SIZE = "size"
+    """Any of one size: recordings, which may have been written flat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +46,8 @@ class Aligned:
     """Judged as a whole."""
     unlike: str = ""
     """Why the shapes cannot be compared; then every row differs and K = 0."""
+    reshaped: str = ""
+    """How the shapes differ where the columns are compared all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,33 +117,61 @@ def aligned(
     candidate: Array,
     keys: tuple[Keys | None, Keys | None] = (None, None),
     known: Keys = (),
+    alike: Alike = Alike.SIZE,
 ) -> Aligned:
     """Brings two tensors to the same columns.
 
     Args:
       baseline: shape (R, *trailing).
-      candidate: shape (R, *trailing); trailing shapes of equal size are equal enough.
+      candidate: shape (R, *trailing).
       keys: class names of a ZipMap output, both sides; None for other tensors.
       known: class names met in earlier batches, which keep their places.
+      alike: which trailing shapes are equal enough.
 
     Returns:
       Matrices over the union of columns; a class that one side lacks is NaN there.
     """
     before, after = _flat(baseline), _flat(candidate)
+    reshaped = ""
     if keys[0] is not None and keys[1] is not None:
         labels = tuple(dict.fromkeys((*known, *keys[0], *keys[1])))
         before, after = _placed(before, keys[0], labels), _placed(after, keys[1], labels)
-    elif before.shape[1] != after.shape[1]:
+    elif not _fit(baseline.shape[1:], candidate.shape[1:], alike):
         return _unlike(baseline, candidate)
     else:
         labels = keys[0] or keys[1] or _labels(baseline)
+        if alike is Alike.COLUMN and baseline.ndim != candidate.ndim:
+            reshaped = _became(baseline, candidate)
     wide = before.shape[1] > WIDE
-    return Aligned(labels=("",) if wide else labels, baseline=before, candidate=after, wide=wide)
+    return Aligned(
+        labels=("",) if wide else labels,
+        baseline=before,
+        candidate=after,
+        wide=wide,
+        reshaped=reshaped,
+    )
 
 
 def column_name(tensor: str, label: str) -> str:
     """As shown to a user: `imputed[3]`, or the tensor's own name."""
     return f"{tensor}[{label}]" if label else tensor
+
+
+def _fit(before: tuple[int, ...], after: tuple[int, ...], alike: Alike) -> bool:
+    if before == after or alike is Alike.SAME:
+        return before == after
+    one = math.prod(before) == math.prod(after)
+    return one and (alike is Alike.SIZE or {before, after} == {(), (1,)})
+
+
+def _became(baseline: Array, candidate: Array) -> str:
+    """How the shape changed, in words."""
+    return f"the shape {shown_shape(baseline)} became {shown_shape(candidate)}"
+
+
+def shown_shape(tensor: Array) -> str:
+    """Shape of a tensor by rows: (rows, 2, 3)."""
+    return f"({', '.join(['rows', *map(str, tensor.shape[1:])])})"
 
 
 def _flat(tensor: Array) -> Array:
@@ -151,11 +193,10 @@ def _placed(matrix: Array, keys: Keys, labels: Keys) -> Array:
 
 def _unlike(baseline: Array, candidate: Array) -> Aligned:
     nothing = np.empty((len(baseline), 0))
-    shapes = (list(baseline.shape[1:]), list(candidate.shape[1:]))
     return Aligned(
         labels=("",),
         baseline=nothing,
         candidate=nothing,
         wide=False,
-        unlike=f"the shape per row was {shapes[0]} and is {shapes[1]}",
+        unlike=_became(baseline, candidate),
     )

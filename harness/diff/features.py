@@ -22,7 +22,7 @@ from harness.core.models import ModelGraph
 from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Mapping as NameMapping
 from harness.core.tensors import Bools, Ints, Tensors
-from harness.diff.columns import ComparedRows, compared_rows
+from harness.diff.columns import Alike, ComparedRows, compared_rows
 from harness.diff.fitted import explained_columns
 from harness.diff.floor import Floor
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
@@ -128,11 +128,16 @@ class FeatureDiff:
         floors = floors_by_column(floor.features)
         coarse = baseline_graph.coarse
         self._raw = [
-            (b, TensorTally(a, RAW, floors, expected_changes, coarse=a in coarse))
+            (
+                b,
+                TensorTally(
+                    a, RAW, floors, expected_changes, coarse=a in coarse, alike=Alike.COLUMN
+                ),
+            )
             for a, b in self.match.raw
         ]
         self._fitted = [
-            (b, TensorTally(a, FITTED, floors, (), coarse=a in coarse))
+            (b, TensorTally(a, FITTED, floors, (), coarse=a in coarse, alike=Alike.COLUMN))
             for a, b in self.match.fitted
         ]
         self._inputs: dict[str, TensorTally] = {}
@@ -226,6 +231,9 @@ class FeatureDiff:
             not_compared=sentences_about_uncompared(reports),
             unknown_expected=self._unknown(reports),
             unproven=self._unproven(),
+            reshaped=tuple(
+                (tally.name, tally.reshaped) for _, tally in self._raw if tally.reshaped
+            ),
             refits=refits(
                 [tally for _, tally in self._fitted],
                 [*(tally for _, tally in self._raw), *self._inputs.values()],

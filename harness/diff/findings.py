@@ -41,6 +41,10 @@ _UNPROVEN_REMEDY = (
     "graph computes, map that name under mapping.tensors, or list the feature under expected_changes."
 )
 _LOST_REMEDY = "Declare the same features in both versions' metadata, or map their names."
+_RESHAPED_REMEDY = (
+    "Clients read the shape: give the candidate the baseline's, or, when they are ready for it, list the "
+    "output under expected_changes of a guardrail about outputs."
+)
 _OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
 
 
@@ -60,6 +64,7 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
     found += _zero_filled([r for r in report.features if _is_zero_fill(r)])
     found += _suspicious(report)
     found += _refitted(report)
+    found += [_reshaped(name, how) for name, how in report.reshaped]
     found += [_expected(r) for r in report.features if r.verdict is ParityVerdict.EXPECTED]
     found += [
         Finding(
@@ -92,6 +97,7 @@ def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Fi
         )
         for name in report.one_sided_classes
     ]
+    reshaped = {name for name, _ in report.reshaped}
     for output in report.outputs:
         if output.verdict is ParityVerdict.EXPECTED:
             found.append(_expected(output))
@@ -99,10 +105,14 @@ def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Fi
             found.append(
                 Finding(
                     kind="output_changed",
-                    severity=_severity(output, margin, quiet=Severity.INFO),
+                    severity=_severity(
+                        output,
+                        margin,
+                        quiet=Severity.WARNING if _tensor(output) in reshaped else Severity.INFO,
+                    ),
                     where=output.name,
                     what=sentence(output),
-                    remedy=remedy_for(output),
+                    remedy=_RESHAPED_REMEDY if _tensor(output) in reshaped else remedy_for(output),
                     relation=output.relation,
                     value=output.value,
                     requests=output.examples,
@@ -245,6 +255,16 @@ def _refitted(report: FeatureReport) -> list[Finding]:
             remedy="Expected after a retrain; judged by its effect on the loss.",
         )
     ]
+
+
+def _reshaped(name: str, how: str) -> Finding:
+    return Finding(
+        kind="feature_reshaped",
+        severity=Severity.WARNING,
+        where=name,
+        what=f"{name}: {how}; its values were compared as one column",
+        remedy="Inside a model this changes nothing unless what reads the feature minds its shape.",
+    )
 
 
 def _suspicious(report: FeatureReport) -> list[Finding]:

@@ -156,6 +156,8 @@ class _ColumnSums:
         self._scales = scales
         self._uncounted = uncounted
         self._rows = 0
+        self._unlike_rows = 0
+        self._wide = False
         self._base = 0.0
         self._scale: Floats = np.zeros(0)
         self._counted: Bools = np.zeros(0, dtype=np.bool_)
@@ -165,35 +167,42 @@ class _ColumnSums:
 
     def add(self, pair: Aligned) -> Bools:
         """Adds rows; returns which of them count as different, shape (R,)."""
-        self._grow(pair.labels)
+        self._grow(pair)
         self._rows += len(pair.baseline)
         if pair.unlike:
             self._unequal = self._unequal + len(pair.baseline)
+            self._unlike_rows += len(pair.baseline)
             return np.full(len(pair.baseline), bool(self._counted.any()))
         self._base = base_tolerance(pair.baseline.dtype, pair.candidate.dtype)
-        difference = compare_rows(pair.baseline, pair.candidate, self._base, self._scale)
+        whole, width = pair.wide or self._wide, pair.baseline.shape[1]
+        scale = self._scale[:1] if whole else self._scale[:width]
+        difference = compare_rows(pair.baseline, pair.candidate, self._base, scale)
         cells: Bools = difference.mismatch
         absolute, relative = difference.absolute, difference.relative
-        if pair.wide:
+        if whole:
             cells = np.asarray(cells.any(axis=1, keepdims=True))
             absolute = absolute.max(axis=1, keepdims=True, initial=0.0)
             relative = relative.max(axis=1, keepdims=True, initial=0.0)
+        # A later batch may have fewer columns.
+        wider = ((0, 0), (0, len(self.labels) - cells.shape[1]))
+        cells = np.pad(cells, wider)
+        absolute, relative = np.pad(absolute, wider), np.pad(relative, wider)
         self._largest = np.maximum(self._largest, absolute.max(axis=0, initial=0.0))
         self._relative = np.maximum(self._relative, relative.max(axis=0, initial=0.0))
         self._unequal = self._unequal + cells.sum(axis=0, dtype=np.int64)
         return np.asarray(cells[:, self._counted].any(axis=1), dtype=np.bool_)
 
-    def _grow(self, labels: Keys) -> None:
-        if labels == self.labels:
+    def _grow(self, pair: Aligned) -> None:
+        labels, more = pair.labels, len(pair.labels) - len(self.labels)
+        if self.labels and (more <= 0 or self._wide):
             return
-        more = len(labels) - len(self.labels)
-        self.labels = labels
+        self.labels, self._wide = labels, pair.wide
         self._scale = np.array([self._scales.get(label, 0.0) for label in labels])
         names = [{self._tensor, column_name(self._tensor, label)} for label in labels]
         self._counted = np.array([found.isdisjoint(self._uncounted) for found in names])
         self._largest = np.pad(self._largest, (0, more))
         self._relative = np.pad(self._relative, (0, more))
-        self._unequal = np.pad(self._unequal, (0, more))
+        self._unequal = np.pad(self._unequal, (0, more), constant_values=self._unlike_rows)
 
     def floors(self) -> list[ColumnFloor]:
         """The figures as values."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.core.observations import Outcome, PairBatch
 from harness.core.tensors import Bools
-from harness.diff.columns import compared_rows
+from harness.diff.columns import Alike, compared_rows
 from harness.diff.floor import Floor
 from harness.diff.reports import OutputReport, RequestMismatch, by_random
 from harness.diff.signature import SignatureMatch
@@ -39,10 +39,16 @@ class OutputDiff:
         self._match = match
         self._random = {n: why for n, why in floor.random if n in dict(match.outputs)}
         self._tallies = [
-            (theirs, TensorTally(ours, "output", floors, expected_changes, coarse=ours in coarse))
+            (
+                theirs,
+                TensorTally(
+                    ours, "output", floors, expected_changes,
+                    coarse=ours in coarse, alike=Alike.SAME,
+                ),
+            )
             for ours, theirs in match.outputs
             if ours not in self._random
-        ]
+        ]  # fmt: skip
         self._expected = frozenset(expected_changes)
         self._requests = 0
         self._mismatched = 0
@@ -95,6 +101,11 @@ class OutputDiff:
                 for label, side in sorted(tally.one_sided_labels.items())
             ),
             unproven=self._unproven(),
+            reshaped=tuple(
+                (tally.name, tally.unlike)
+                for _, tally in self._tallies
+                if tally.unlike and tally.name not in self._expected
+            ),
         )
 
     def state(self) -> State:

@@ -104,6 +104,8 @@ class OutputReport:
     """Classes of ZipMap outputs that only one side names: output[class] (baseline|candidate only)."""
     unproven: tuple[tuple[str, str], ...] = ()
     """(baseline's output, why no row of it was compared), expected changes left out."""
+    reshaped: tuple[tuple[str, str], ...] = ()
+    """(baseline's output, how its shape or form changed), expected changes left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +161,8 @@ class FeatureReport:
     features' parity is not proven, whatever the others say."""
     refits: tuple[Refit, ...] = ()
     """Fitted constants that changed, as far as the values show them."""
+    reshaped: tuple[tuple[str, str], ...] = ()
+    """(feature, how its shape changed although its values were compared)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

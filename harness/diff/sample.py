@@ -118,7 +118,11 @@ def _stacked(chunks: list[Array]) -> Array:
         [
             chunk
             if chunk.shape[1] == width
-            else np.pad(chunk, ((0, 0), (0, width - chunk.shape[1])), constant_values=np.nan)
+            else np.pad(
+                chunk.astype(np.float64) if chunk.dtype.kind in "biu" else chunk,
+                ((0, 0), (0, width - chunk.shape[1])),
+                constant_values=np.nan,
+            )
             for chunk in chunks
         ]
     )

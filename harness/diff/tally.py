@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.errors import GateError
 from harness.core.tensors import Array, Bools, Floats, Ints, holds_nested, same_bits
-from harness.diff.columns import Aligned, ComparedRows, Keys, aligned, column_name
+from harness.diff.columns import Aligned, Alike, ComparedRows, Keys, aligned, column_name
 from harness.diff.distance import (
     RowDifference,
     compare_rows,
@@ -42,6 +43,7 @@ class TensorTally:
         without a floor is measured against each row's own magnitude.
       expected: tensor or column names whose differences are not counted.
       coarse: what it holds as float64 has float32's digits only.
+      alike: which trailing shapes of the two sides are equal enough.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TensorTally:
         expected: Collection[str],
         *,
         coarse: bool = False,
+        alike: Alike = Alike.SIZE,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -66,7 +69,10 @@ class TensorTally:
         self._coarse = coarse
         self._all_count = True
         self._base = 0.0
+        self._alike = alike
         self._unlike = ""
+        self._unlike_requests = 0
+        self._reshaped = ""
         self._wide = False
         self._tolerance: Floats = np.zeros(0)
         self._scale: Floats = np.zeros(0)
@@ -110,7 +116,8 @@ class TensorTally:
         same = keys[0] == keys[1] and same_bits(baseline, candidate)
         if same and self.labels and not self.sample.wants_more():
             return None
-        pair = aligned(ours, view.take(candidate), keys, () if keys[0] is None else self.labels)
+        known = () if keys[0] is None else self.labels
+        pair = aligned(ours, view.take(candidate), keys, known, self._alike)
         self._grow(pair, baseline.dtype, candidate.dtype)
         if same:
             self.sample.add_equal(pair.baseline)
@@ -147,6 +154,8 @@ class TensorTally:
         self._by_column = self._by_column + view.count_by_column(cells)
         marked = view.owners(rows)
         self.mismatched += int(marked.sum())
+        if pair.unlike:
+            self._unlike_requests += int(marked.sum())
         self._keep_examples(pair, cells, view)
         if self._all_count:
             return marked
@@ -155,7 +164,8 @@ class TensorTally:
 
     def _difference(self, pair: Aligned) -> RowDifference:
         if pair.unlike:
-            shape = (len(pair.baseline), 1)
+            # No column of it is known to be equal.
+            shape = (len(pair.baseline), len(self.labels))
             nothing = np.zeros(shape)
             return RowDifference(
                 mismatch=np.ones(shape, dtype=np.bool_),
@@ -163,24 +173,30 @@ class TensorTally:
                 absolute=nothing,
                 relative=nothing,
             )
-        difference = compare_rows(pair.baseline, pair.candidate, self._tolerance, self._scale)
-        if not pair.wide:
-            return difference
+        width, known = pair.baseline.shape[1], len(self.labels)
+        if not pair.wide and not self._wide:
+            # The shape of a later batch may have fewer columns, on both sides.
+            measures = self._tolerance[:width], self._scale[:width]
+            return _padded(compare_rows(pair.baseline, pair.candidate, *measures), known - width)
+        difference = compare_rows(
+            pair.baseline, pair.candidate, self._tolerance[:1], self._scale[:1]
+        )
         return RowDifference(
-            mismatch=np.asarray(difference.mismatch.any(axis=1, keepdims=True)),
-            masked=np.asarray(difference.masked.any(axis=1, keepdims=True)),
-            absolute=difference.absolute.max(axis=1, keepdims=True, initial=0.0),
-            relative=difference.relative.max(axis=1, keepdims=True, initial=0.0),
+            mismatch=difference.mismatch.any(axis=1, keepdims=True).repeat(known, axis=1),
+            masked=difference.masked.any(axis=1, keepdims=True).repeat(known, axis=1),
+            absolute=difference.absolute.max(axis=1, keepdims=True, initial=0.0).repeat(known, 1),
+            relative=difference.relative.max(axis=1, keepdims=True, initial=0.0).repeat(known, 1),
         )
 
     def _grow(
         self, pair: Aligned, before: np.dtype[np.generic], after: np.dtype[np.generic]
     ) -> None:
-        if pair.unlike:
-            self._unlike = pair.unlike
-        if self.labels and len(pair.labels) == len(self.labels):
-            return
+        self._unlike = self._unlike or pair.unlike
+        self._reshaped = self._reshaped or pair.reshaped
         more = len(pair.labels) - len(self.labels)
+        if self.labels and (more <= 0 or self._wide):
+            return
+        unlike = self._unlike_requests
         self.labels = pair.labels
         self._wide = pair.wide
         self._base = computed_tolerance(before, after, coarse=self._coarse)
@@ -188,7 +204,7 @@ class TensorTally:
         self._max_abs = np.pad(self._max_abs, (0, more))
         self._max_rel = np.pad(self._max_rel, (0, more))
         self._one_sided = np.pad(self._one_sided, (0, more))
-        self._by_column = np.pad(self._by_column, (0, more))
+        self._by_column = np.pad(self._by_column, (0, more), constant_values=unlike)
 
     def _set_measures(self) -> None:
         """Tolerance and scale are fixed by the floor, before any row is seen."""
@@ -216,7 +232,7 @@ class TensorTally:
                 continue
             row = int(np.argmax(cells[:, column]))
             request = str(view.ids[view.owner[row]])
-            if pair.unlike or pair.wide:
+            if pair.unlike or pair.wide or self._wide:
                 self._examples[label] = [request, None, None]
             else:
                 before, after = pair.baseline[row, column], pair.candidate[row, column]
@@ -263,9 +279,14 @@ class TensorTally:
 
     def _relation(self, index: int, vocabularies: Vocabularies) -> Relation:
         if self._unlike:
-            return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=self._unlike)
+            text = self._unlike
+            if self._unlike_requests < self._by_column[index]:
+                text += f" for {counted(self._unlike_requests)}"
+            return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
         if self._by_column[index] == 0:
             text = "candidate = baseline"
+            if self._reshaped:
+                text += f", though {self._reshaped}"
             return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text=text)
         before, after = self.sample.flat() if self._wide else self.sample.column(index)
         tolerance, scale = self.measure(index)
@@ -276,6 +297,16 @@ class TensorTally:
             text = "none of the sampled rows differs in this column"
             return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
         return relation
+
+    @property
+    def unlike(self) -> str:
+        """How a shape changed so that values could not be compared; "" = none did."""
+        return self._unlike
+
+    @property
+    def reshaped(self) -> str:
+        """How a shape changed although the values were compared; "" = none did."""
+        return self._reshaped
 
     @property
     def flat(self) -> bool:
@@ -305,6 +336,8 @@ class TensorTally:
             "one_sided_labels": self.one_sided_labels,
             "base": self._base,
             "unlike": self._unlike,
+            "unlike_requests": self._unlike_requests,
+            "reshaped": self._reshaped,
             "wide": self._wide,
             "examples": self._examples,
             "ids": self._ids,
@@ -325,6 +358,7 @@ class TensorTally:
         self.labels = tuple(head["labels"])
         self.one_sided_labels = head["one_sided_labels"]
         self._base, self._unlike, self._wide = head["base"], head["unlike"], head["wide"]
+        self._unlike_requests, self._reshaped = head["unlike_requests"], head["reshaped"]
         self._examples, self._ids = head["examples"], head["ids"]
         self._max_abs = state["max_abs"].astype(np.float64)
         self._max_rel = state["max_rel"].astype(np.float64)
@@ -332,6 +366,19 @@ class TensorTally:
         self._by_column = state["by_column"].astype(np.int64)
         self.sample = RowSample.from_state(inside("sample", state))
         self._set_measures()
+
+
+def _padded(found: RowDifference, more: int) -> RowDifference:
+    """With columns that these rows do not have, in which nothing differs."""
+    if not more:
+        return found
+    wider = ((0, 0), (0, more))
+    return RowDifference(
+        mismatch=np.pad(found.mismatch, wider),
+        masked=np.pad(found.masked, wider),
+        absolute=np.pad(found.absolute, wider),
+        relative=np.pad(found.relative, wider),
+    )
 
 
 def not_compared(name: str, kind: str, why: str) -> TensorReport:

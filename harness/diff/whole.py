@@ -95,6 +95,7 @@ def apart_whole(
     rows: int,
     tolerance: float,
     fine: bool = False,
+    output: bool = False,
 ) -> Apart:
     """As `apart`; of sequences and optionals the forms, then all their values as one column.
 
@@ -104,6 +105,7 @@ def apart_whole(
       rows: of the batch.
       tolerance: relative, ≥ 0; never below what the types allow.
       fine: as for `apart`.
+      output: clients read them, so another shape is another answer.
     """
     if isinstance(baseline, Nested) and isinstance(candidate, Nested):
         why = unlike(baseline, candidate)
@@ -113,7 +115,11 @@ def apart_whole(
         return apart(*flat, rows=_NO_ROWS, tolerance=tolerance, fine=fine)
     if isinstance(baseline, Nested) or isinstance(candidate, Nested):
         return _unlike(1, "a sequence or an optional on one side only")
-    return apart(baseline, candidate, rows=rows, tolerance=tolerance, fine=fine)
+    found = apart(baseline, candidate, rows=rows, tolerance=tolerance, fine=fine)
+    if output and baseline.shape != candidate.shape and not found.unlike:
+        why = f"shape {_shape(baseline)} against {_shape(candidate)}"
+        return _unlike(len(found.rows), why)
+    return found
 
 
 def scales(baseline: Array, rows: int) -> Floats:
@@ -132,6 +138,8 @@ class TensorTrace:
 
     fine: bool = False
     """Where it is float64, all digits count: no float32 arithmetic is before the baseline's."""
+    output: bool = False
+    """Clients read it: another shape is another answer."""
     compared: int = 0
     """Batches with values on both sides."""
     rows: int = 0
@@ -180,7 +188,12 @@ class TensorTrace:
     def update(self, baseline: Array | Nested, candidate: Array | Nested, *, rows: int) -> None:
         """Takes one batch of both versions."""
         found = apart_whole(
-            baseline, candidate, rows=rows, tolerance=self.tolerance, fine=self.fine
+            baseline,
+            candidate,
+            rows=rows,
+            tolerance=self.tolerance,
+            fine=self.fine,
+            output=self.output,
         )
         before = self.rows
         shapes = [v.shape for v in (baseline, candidate) if not isinstance(v, Nested)]

@@ -149,6 +149,7 @@ class LiveDiff:
             not_compared=_once(note for report in found for note in report.not_compared),
             one_sided_classes=_once(c for report in found for c in report.one_sided_classes),
             unproven=_once(column for report in found for column in report.unproven),
+            reshaped=_once(column for report in found for column in report.reshaped),
         )
 
     @property

@@ -42,6 +42,8 @@ class Described:
     not_compared: tuple[str, ...]
     unproven: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]
     """(name, why) of the baseline's outputs and features of which nothing was compared."""
+    reshaped: tuple[tuple[str, str], ...]
+    """(output of the baseline, how the candidate's shape or form is another)."""
     unfaithful: str
     """How the replayed baseline differs from the same version's recorded answers, when that is more
     than rounding of another processor; "" otherwise."""
@@ -108,6 +110,7 @@ def describe(
         findings=tuple(findings),
         not_compared=not_compared,
         unproven=(outputs.unproven, features.unproven),
+        reshaped=outputs.reshaped,
         unfaithful=_unfaithful(faithful, recorded_by(baseline, window)),
     )
 

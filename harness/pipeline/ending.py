@@ -199,6 +199,7 @@ def _facts(run: Ran, *, one_value: bool) -> Facts:
         legs_ended_early=tuple((leg, why) for leg, why in ended),
         floor_above_margin=floor_above_margin(run.terms),
         outputs_not_compared=run.described.unproven[0],
+        outputs_reshaped=run.described.reshaped,
         features_not_compared=run.described.unproven[1],
         attempt=prepared.attempt,
         exhausted=result.finished,

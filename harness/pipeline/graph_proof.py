@@ -85,6 +85,7 @@ class Closer:
             (name, partner): TensorTrace(
                 fine=name not in self._laid[0].graph.coarse,
                 floor=self._traces[name].floor if name in self._traces else floor,
+                output=name in dict(self._outputs),
             )
             for name, partner in pairs
         }
@@ -220,6 +221,7 @@ class Closer:
                     rows=int(batch.rows.sum()),
                     tolerance=trace.tolerance,
                     fine=trace.fine,
+                    output=True,
                 ).rows
                 for found in (plain, patched)
             ]

@@ -232,7 +232,10 @@ class _Tracing:
 
     def _trace(self, name: str) -> TensorTrace:
         """An empty one; sketches are made of float32."""
-        return TensorTrace(fine=not self._sketch and name not in self._old.graph.coarse)
+        return TensorTrace(
+            fine=not self._sketch and name not in self._old.graph.coarse,
+            output=name in self._outputs,
+        )
 
     def _run(self, which: int, feeds: Tensors) -> Traced:
         tracer = self._tracers[which]

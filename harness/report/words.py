@@ -31,6 +31,7 @@ REASONS = {
     "traffic_integrity": "too much of the recorded traffic could not be read",
     "labels_incomplete": "too few of the requests that should have a label have one",
     "features_not_compared": "a feature that the baseline declares was not compared",
+    "output_shape_changed": "clients would get an output of another shape",
     "outputs_not_compared": "an output of the baseline was not compared",
     "empty_window": "a window that a guardrail needs is empty",
     "too_few_requests": "a window that a guardrail needs has too few requests",

@@ -118,7 +118,7 @@ def test_a_class_on_one_side_is_a_mismatch_and_listed():
 def test_another_shape_makes_every_row_differ_and_says_so():
     mismatch, report = diffed({"p": np.ones((4, 2))}, {"p": np.ones((4, 3))})
     assert mismatch.all()
-    assert "the shape per row was [2] and is [3]" in report.outputs[0].text
+    assert "the shape (rows, 2) became (rows, 3)" in report.outputs[0].text
 
 
 def test_a_wide_output_is_judged_as_a_whole():
