@@ -90,19 +90,24 @@ def _say(text: str) -> None:
 
 
 def _internal(error: BaseException, arguments: list[str]) -> int:
-    """Keeps the traceback in a file and says where; the command failed, no model did."""
+    """Keeps the traceback in a file, where one can be made, and says where; the command failed, no model did."""
     if os.environ.get("HARNESS_DEBUG"):
         traceback.print_exception(error)
-    handle, name = tempfile.mkstemp(prefix="harness-failure-", suffix=".txt")
-    with os.fdopen(handle, "w") as file:
-        traceback.print_exception(error, file=file)
+    try:
+        handle, name = tempfile.mkstemp(prefix="harness-failure-", suffix=".txt")
+        with os.fdopen(handle, "w") as file:
+            traceback.print_exception(error, file=file)
+        kept = f"in {name}"
+    except OSError:  # a full disk may be what made it fail
+        _say("".join(traceback.format_exception(error)))
+        kept = "above"
     what, so = "the gate itself", "No verdict was reached. "
     command = " ".join(arguments[:2])
     if command.startswith(_WITHOUT_VERDICT):
         what, so = f"harness {command}", ""
     _say(
         f"harness: {what} failed: {type(error).__name__}: {error}\n"
-        f"{so}The traceback is in {name}; please report it."
+        f"{so}The traceback is {kept}; please report it."
     )
     return EXIT_FAILED
 

@@ -46,6 +46,7 @@ class Proxy:
         NOT_SERVING while the first of them cannot be reached.
       tls: None = plain text.
       reached: whether the first upstream can be reached, where somebody else knows it better.
+      serves: whether to serve a client, as grpc names its address; None = all. Health is told to all.
     """
 
     def __init__(
@@ -56,13 +57,16 @@ class Proxy:
         upstreams: Sequence[Upstream],
         tls: ServerTls | None = None,
         reached: Callable[[], bool] | None = None,
+        serves: Callable[[str], bool] | None = None,
     ) -> None:
         self._upstreams = tuple(upstreams)
         self._tls = tls
         self._reached = reached or (lambda: not self._upstreams[0].failing)
         self._draining = False
         self._streams = InferStreams(route, taps)
-        self._handlers = _Handlers(route, taps, self._streams, health.Health(self._serving))
+        self._handlers = _Handlers(
+            route, taps, self._streams, health.Health(self._serving), _UnderWay(serves)
+        )
         self._server: Any = None
         self.port = 0
 
@@ -116,15 +120,22 @@ class Proxy:
 
 
 class _UnderWay:
-    """Counts the calls that are under way."""
+    """Counts the calls that are under way, and lets in whom we serve.
 
-    def __init__(self) -> None:
+    Args:
+      serves: whom; None = all.
+    """
+
+    def __init__(self, serves: Callable[[str], bool] | None) -> None:
+        self._serves = serves
         self._count = 0
 
     def counted(self, handle: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
         """A handler whose calls are counted."""
 
         async def handled(request: Any, context: Any) -> Any:  # noqa: ANN401 - grpc has no types
+            if self._serves is not None and not self._serves(context.peer()):
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a client of this proxy")
             self._count += 1
             try:
                 return await handle(request, context)
@@ -150,10 +161,11 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
         taps: Sequence[Tap],
         streams: InferStreams,
         own_health: health.Health,
+        under_way: _UnderWay,
     ) -> None:
         self._route = route
         self._taps = tuple(taps)
-        self.under_way = _UnderWay()
+        self.under_way = under_way
         self._known: dict[str, Any] = {
             **own_health.handlers(),
             MODEL_STREAM_INFER: grpc.stream_stream_rpc_method_handler(
@@ -172,7 +184,9 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
                 self.under_way.counted(unary.handler(method, self._route, self._taps))
             )
             if method.startswith(_PREFIX)
-            else grpc.stream_stream_rpc_method_handler(pass_through(method, self._route))
+            else grpc.stream_stream_rpc_method_handler(
+                self.under_way.counted(pass_through(method, self._route))
+            )
         )
         if len(self._known) < METHODS_KEPT:
             self._known[method] = handler

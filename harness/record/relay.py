@@ -7,9 +7,9 @@ So messages, compression, header order, flow control, pings, errors and `user-ag
 `:authority` and `:scheme` are the client's, too: where one side has TLS and the other has not, they
 would be wrong, and `proxy.Proxy` passes messages instead.
 
-That proxy is also here, on a socket that only this user can reach: it serves connections whose first call
-is one of grpc.health.v1, and those that come while the upstream cannot be reached, so that their failures
-are answered and recorded. A health call on a connection that began with another call is the upstream's.
+That proxy is also here, on an abstract socket, which needs no disk: it serves our own connections alone,
+which are made for clients whose first call is one of grpc.health.v1, and for those that come while the
+upstream cannot be reached, so that their failures are answered and recorded. A health call on a connection that began with another call is the upstream's.
 It says NOT_SERVING while the last attempt to reach the upstream failed; its own connection is one.
 """
 
@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
+import secrets
+import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
 
 from harness.core.calls import Tap
 from harness.core.recording import Recorded
@@ -46,7 +46,7 @@ _FIRST_CALL_S = 10.0
 """A client that has not asked by then is the upstream's."""
 _CUT_WITHIN_S = 2.0
 _LOOK_S = 0.01
-_LONGEST_SOCKET_PATH = 100
+_NAME_BYTES = 16
 
 
 class Relay:
@@ -76,12 +76,14 @@ class Relay:
             message_bytes=message_bytes, upstream=upstream.name, count=count,
         )  # fmt: skip
         self._proxy = Proxy(
-            lambda *_: upstream, taps, upstreams=[upstream], reached=lambda: self._reached
-        )
+            lambda *_: upstream, taps, upstreams=[upstream], reached=lambda: self._reached,
+            serves=self._is_own,
+        )  # fmt: skip
         self._reached = True
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        """Holds the socket of the proxy in here; made by `start`."""
-        self._own_address = ""
+        self._own_name = _made_up_name()
+        """Of the socket of the proxy in here. Any user of this machine can list such names."""
+        self._own_ends: dict[str, asyncio.Transport] = {}
+        """Name → our end of a connection to it: no other can have the name while that is open."""
         self._servers: list[asyncio.Server] = []
         self._tasks: dict[ClientOpening, asyncio.Task[None]] = {}
         self._links: set[Link] = set()
@@ -107,9 +109,7 @@ class Relay:
         context = None if self._tls is None else self._tls.context()
         sockets = listening_sockets(listen)
         self.port = sockets[0].getsockname()[1]
-        self._folder = _private_folder()
-        self._own_address = str(Path(self._folder.name) / "proxy")
-        await self._proxy.start(f"unix:{self._own_address}")
+        await self._proxy.start(f"unix-abstract:{self._own_name}")
         loop = asyncio.get_running_loop()
         for one in sockets:
             self._servers.append(
@@ -135,8 +135,6 @@ class Relay:
         for link in list(self._links):
             link.cut()
         await self._gone(_CUT_WITHIN_S)
-        if self._folder is not None:
-            self._folder.cleanup()
 
     async def _gone(self, within_s: float) -> None:
         """Waits until no connection is open, so long at most."""
@@ -224,14 +222,24 @@ class Relay:
     async def _own(self, client: ClientOpening) -> UpstreamOpening:
         """A connection to the proxy in here."""
         loop = asyncio.get_running_loop()
-        _, client.dialled = await loop.create_unix_connection(UpstreamOpening, self._own_address)
+        name = _made_up_name()
+        with ExitStack() as closing:
+            end = closing.enter_context(socket.socket(socket.AF_UNIX))
+            end.setblocking(False)
+            end.bind(f"\0{name}")
+            await loop.sock_connect(end, f"\0{self._own_name}")
+            transport, client.dialled = await loop.create_unix_connection(UpstreamOpening, sock=end)
+            closing.pop_all()
+        for gone in [n for n, t in self._own_ends.items() if t.is_closing()]:
+            del self._own_ends[gone]
+        self._own_ends[name] = transport
         return client.dialled
 
+    def _is_own(self, peer: str) -> bool:
+        """Whether who calls the proxy in here, as grpc names it, is an end of ours."""
+        end = self._own_ends.get(peer.removeprefix("unix-abstract:"))
+        return end is not None and not end.is_closing()
 
-def _private_folder() -> tempfile.TemporaryDirectory[str]:
-    """Of this user only; sockets need short paths."""
-    made = tempfile.TemporaryDirectory(prefix="harness-")
-    if len(made.name) <= _LONGEST_SOCKET_PATH:
-        return made
-    made.cleanup()
-    return tempfile.TemporaryDirectory(prefix="harness-", dir="/tmp")
+
+def _made_up_name() -> str:
+    return f"harness-{secrets.token_hex(_NAME_BYTES)}"

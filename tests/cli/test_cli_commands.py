@@ -139,6 +139,18 @@ def test_an_internal_error_exits_4_and_keeps_the_traceback(error, harness, monke
     assert "Traceback" in kept.read_text()
 
 
+def test_an_internal_error_is_told_where_no_file_can_be_made(harness, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("harness.pipeline.traffic.show_traffic", broken)
+    monkeypatch.setattr("tempfile.mkstemp", broken)
+    ran = harness("traffic", "show", FLIGHTS)
+    assert ran.code == 4
+    assert "Traceback" in ran.err
+    assert "The traceback is above" in ran.err
+
+
 @pytest.mark.parametrize("error", [SystemExit(1), SystemExit("words"), GeneratorExit()])
 def test_not_even_an_exit_inside_is_taken_for_a_verdict(error, harness, monkeypatch):
     def leaving(*_, **__):

@@ -53,10 +53,10 @@ class Recording:
 
 
 @contextlib.contextmanager
-def recording(upstream, out, *options):
+def recording(upstream, out, *options, **environment):
     with process(
         "-m", "harness", "record", "--listen", "127.0.0.1:0", "--upstream", upstream,
-        "--out", out, "--json", *options, says="listening on",
+        "--out", out, "--json", *options, says="listening on", **environment,
     ) as (child, line):  # fmt: skip
         yield Recording(child, line.split()[-1], out)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -41,6 +42,7 @@ from harness.record.link import AckCut
 from harness.record.session import Passes, RecordOptions, passes_of
 from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
+from harness.wire import MODEL_STREAM_INFER
 
 ACKED = frame(SETTINGS, ACK, 0, b"")
 
@@ -167,6 +169,33 @@ def test_a_connection_that_begins_with_health_is_served_and_told_once(server, ke
             assert channel.unary_unary(INFER)(b"y", timeout=10) == b"y"
             assert channel.unary_unary(f"/{health.NAME}/Check")(b"up", timeout=10) == b"up"
         assert sorted(c.request for c in kept.wait(2)) == [b"x", b"y"]
+
+
+def test_it_needs_no_folder_for_what_passes_by(server, tmp_path):
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    with recording(server, tmp_path / "t", TMPDIR=str(temp)) as running:
+        assert list(temp.iterdir()) == []
+        assert outcome(running.address, b"", method=f"/{health.NAME}/Check")["response"]
+        running.end()
+
+
+@pytest.mark.parametrize("method", [INFER, "/other.Service/Call", MODEL_STREAM_INFER])
+def test_the_proxy_in_here_serves_nobody_else(server, kept, method):
+    with proxied(server, taps=[kept], relayed=True) as running:
+        listed = Path("/proc/net/unix").read_text()
+        (name,) = {
+            n for n in re.findall(r"@(harness-\w+)", listed) if n in str(vars(running.proxy))
+        }
+        with grpc.insecure_channel(f"unix-abstract:{name}") as stranger:
+            call = stranger.stream_stream(method)(iter([b"x"]), timeout=10)
+            with pytest.raises(grpc.RpcError) as refused:
+                list(call)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        with grpc.insecure_channel(running.address, options=OPTIONS) as channel:
+            channel.unary_unary(f"/{health.NAME}/Check")(b"", timeout=10)
+            assert channel.unary_unary(INFER)(b"y", timeout=10) == b"y"
+        assert [c.request for c in kept.wait(1)] == [b"y"]
 
 
 def test_an_upstream_that_comes_back_is_used(kept):
