@@ -44,7 +44,8 @@ def check_batch(
         _check_possible(where, batch.requests)
     for guardrail in carried:
         values = batch.requests.values[guardrail.name]
-        within_bounds(values, np.isnan(values), guardrail.bounds)
+        its = f"{where}, guardrail {guardrail.name}"
+        within_bounds(its, values, np.isnan(values), guardrail.bounds)
     labelled = {g.name: g for g in plan.guardrails if g.label_maturity_s is not None}
     for name, labels in batch.labels.items():
         if name not in labelled:
@@ -97,4 +98,5 @@ def _check_labels(where: str, labels: Labels, guardrail: LiveGuardrail) -> None:
         raise TrafficError(where, "label columns of different lengths", "Give one row a label.")
     if np.isnan(labels.value).any():
         raise TrafficError(where, "a label is NaN", "Leave out what is not known yet.")
-    within_bounds(labels.value, np.zeros(len(labels.value), np.bool_), guardrail.bounds)
+    its = f"{where}, labels of guardrail {guardrail.name}"
+    within_bounds(its, labels.value, np.zeros(len(labels.value), np.bool_), guardrail.bounds)

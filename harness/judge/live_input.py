@@ -19,7 +19,7 @@ from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch
 
 _LATEST_NS = 2**62
-"""Beyond it (the year 2116) an age could no longer be added."""
+"""Farther from 1970 (before 1824, after 2116) an age could no longer be added."""
 
 _NUMBERS = "biuf"
 
@@ -135,7 +135,7 @@ def _times(where: str, name: str, given: Any) -> Ints:  # noqa: ANN401 - whateve
         remedy = "Give whole nanoseconds since 1970, or datetime64; a float cannot hold them."
         raise TrafficError(where, what, remedy)
     if int(column.max()) >= _LATEST_NS or int(column.min()) <= -_LATEST_NS:
-        what = f"{name} holds an instant beyond the year 2116"
+        what = f"{name} holds an instant beyond the years 1824 to 2116"
         raise TrafficError(where, what, "Give nanoseconds since 1970.")
     return column.astype(np.int64)
 
@@ -146,7 +146,7 @@ def _nanoseconds(where: str, name: str, column: Array) -> Ints:
     # A coarse unit reaches further than nanoseconds do: what wraps round does not come back.
     wrong = np.isnat(column) | (fine.astype(column.dtype) != column) | (abs(whole) >= _LATEST_NS)
     if wrong.any():
-        what = f"{name} holds an instant that is missing or beyond the year 2116"
+        what = f"{name} holds an instant that is missing or beyond the years 1824 to 2116"
         raise TrafficError(where, what, "Give the time of each.")
     return np.asarray(whole, np.int64)
 

@@ -179,10 +179,11 @@ def size_weighted_draws(
     return Values(x=means.x[drawn], failed=means.failed[drawn], left_out=values.left_out)
 
 
-def within_bounds(x: Floats, failed: Bools, bounds: tuple[float, float]) -> None:
+def within_bounds(where: str, x: Floats, failed: Bools, bounds: tuple[float, float]) -> None:
     """Refuses values on which the test's validity could not be staked.
 
     Args:
+      where: what they are of, for the error.
       x: observations, NaN = does not enter, shape (n,).
       failed: shape (n,).
       bounds: mathematical (lo, hi).
@@ -194,7 +195,7 @@ def within_bounds(x: Floats, failed: Bools, bounds: tuple[float, float]) -> None
     lo, hi = bounds
     if np.any((known < lo) | (known > hi)):
         what = f"a value is outside [{lo:g}, {hi:g}]"
-        raise TrafficError("value", what, "The test is valid only within true bounds.")
+        raise TrafficError(where, what, "The test is valid only within true bounds.")
 
 
 def _mapped(code: Ints, n_units: int) -> UnitMap:

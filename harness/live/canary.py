@@ -28,6 +28,7 @@ from harness.live.intake import Intake
 from harness.live.labels import Label, LabelBook
 from harness.live.policy import live_plan
 from harness.live.ramp import Ascent
+from harness.live.sent_batches import SentBatches
 from harness.live.split import Split, name_of
 
 UNWATCHED_NS = 60_000_000_000
@@ -77,6 +78,8 @@ class Entry:
     """Before it nothing was served for so long, which is no stay."""
     unheard: bool = False
     """The candidate has not answered since the last start: nothing goes up."""
+    digest: str = ""
+    """Of a batch that somebody sent: a repetition is known by it; "" = it was made here."""
 
 
 class Canary:
@@ -108,6 +111,7 @@ class Canary:
         self._arms = (0, 0)
         self._until_ns = 0
         self._looked_ns: int | None = None
+        self._sent = SentBatches()
         self._ending: tuple[Decision, str, str] | None = None
 
     # Routing
@@ -257,10 +261,13 @@ class Canary:
         if self._ending is not None:
             return self.standing()
         batch = entry.batch
-        self._answer = self._judge.update(batch)
         if batch.number < self._number:
+            self._sent.check(batch.number, entry.digest, self._number)
+            self.count("repeated_batches")
             return self.standing()
+        self._answer = self._judge.update(batch)
         self._number = batch.number + 1
+        self._sent.add(batch.number, entry.digest)
         self._versions = {**entry.versions, **self._versions}
         self._until_ns = batch.until_ns
         self._intake.entered(entry.seq, batch.until_ns if entry.seq else 0)
@@ -415,6 +422,7 @@ class Canary:
             "arms": list(self._arms),
             "counts": self.counts,
             "versions": self._versions,
+            "sent": self._sent.state(),
             "ending": None if self._ending is None else [self._ending[0].value, *self._ending[1:]],
         }
         return sealed(self._plan, body)
@@ -450,6 +458,7 @@ class Canary:
         canary._number, canary._until_ns = int(body["number"]), int(body["until_ns"])
         canary._arms = (int(body["arms"][0]), int(body["arms"][1]))
         canary.counts, canary._versions = body["counts"], dict(body["versions"])
+        canary._sent.restore(body["sent"])
         if body["ending"] is not None:
             decision, reason, explanation = body["ending"]
             canary._ending = Decision(decision), reason, explanation

@@ -41,7 +41,7 @@ from harness.store.files import sha256_of_file, write_atomically
 from harness.store.runs import RunFolder
 
 EVENTS = "events.jsonl"
-FORM = 2
+FORM = 3
 """Of state and journal; one of another form is not gone on with."""
 _MANIFEST, _STATE, _ARRIVALS = "manifest.json", "state.json", "arrivals.bin"
 _BOOT = ".boot"
@@ -190,12 +190,14 @@ class CanaryFolder:
             else Canary.from_state(state, self._live, seed, put)
         )
         for entry, counts in self._entries():
-            if entry.batch.number < canary.next_batch:
-                continue
-            # A batch that is missing is refused by the judge.
-            canary.judge(entry)
-            canary.counts = counts
-            self.since_state += 1
+            if entry.batch.number >= canary.next_batch:
+                # A batch that is missing is refused by the judge.
+                canary.judge(entry)
+                self.since_state += 1
+            # An older line than the state, or one of a repetition, has counts only.
+            canary.counts = {
+                name: max(n, counts.get(name, 0)) for name, n in (counts | canary.counts).items()
+            }
         unsaved = self.arrivals.after(canary.entered_seq)
         canary.lost(unsaved, unsaved[-1].seq if unsaved else canary.entered_seq)
         return canary
@@ -378,6 +380,7 @@ def _line_from_entry(entry: Entry, counts: dict[str, int]) -> bytes:
             "versions": entry.versions,
             "down_ns": entry.down_ns,
             "unheard": entry.unheard,
+            "digest": entry.digest,
             "counts": counts,
         }
     )
@@ -416,6 +419,7 @@ def _entry_from_line(name: str, line: bytes) -> tuple[Entry, dict[str, int]]:
     entry = Entry(
         batch=batch, seq=found["seq"], answers=answers, label_offset=found["label_offset"],
         versions=found["versions"], down_ns=found["down_ns"], unheard=found["unheard"],
+        digest=found["digest"],
     )  # fmt: skip
     return entry, dict(found["counts"])
 

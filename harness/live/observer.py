@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
 from harness.core.errors import GateError, TrafficError
+from harness.core.jsonable import sha256
 from harness.core.live import Standing
 from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch
@@ -47,11 +49,15 @@ class Observer:
         before, due = self.standing, self._canary.next_batch
         if not before.final and sent.number == due:
             self._check_shares(sent)
-        entry = Entry(batch=_batch(sent), seq=0, answers={}, label_offset=0)
+        batch = _batch(sent)
+        entry = Entry(batch=batch, seq=0, answers={}, label_offset=0, digest=sha256(batch))
         self.standing = self._canary.judge(entry)
-        if not before.final and self._canary.next_batch > due:
+        if not before.final:
             try:
-                self._keep(entry, before)
+                if self._canary.next_batch > due:
+                    self._keep(entry, before)
+                else:
+                    self._keep_repetition(entry)
             except OSError as error:
                 self._canary.stop("state_not_saved", error.strerror or "")
                 self.standing = self._canary.standing()
@@ -93,6 +99,12 @@ class Observer:
         if self._folder.since_state >= _STATE_EVERY:
             self._save()
 
+    def _keep_repetition(self, entry: Entry) -> None:
+        """Its count, without what is in the journal before."""
+        batch = entry.batch
+        nothing = replace(batch, requests=_nothing(batch.requests), labels={})
+        self._folder.append(replace(entry, batch=nothing), self._canary.counts)
+
     def _save(self) -> None:
         self._folder.publish(self.standing, self._canary.evidence(), ())
         self._folder.save(self._canary)
@@ -122,4 +134,16 @@ def _batch(sent: ObservedColumns) -> LiveBatch:
             name: Labels(unit=found.unit, value=found.value, ts_ns=found.ts_ns)
             for name, found in sent.labels.items()
         },
+    )
+
+
+def _nothing(requests: Requests) -> Requests:
+    """The same columns, without rows."""
+    none = slice(0, 0)
+    return Requests(
+        ts_ns=requests.ts_ns[none],
+        unit=requests.unit[none],
+        candidate=requests.candidate[none],
+        propensity=requests.propensity[none],
+        values={name: column[none] for name, column in requests.values.items()},
     )

@@ -203,3 +203,47 @@ def test_a_full_disk_is_hold(judge, tmp_path):
     now = next(iter(one.watch(one.messages["WatchRequest"]())))
     assert (now.final, now.reason, now.share) == (True, "state_not_saved", 0.0)
     assert one.process.stop()[0] == 3
+
+
+def test_a_second_sender_is_refused_where_its_number_is_taken_by_another_batch(judge):
+    one, rng = judge(), np.random.default_rng(6)
+    mine, theirs = one.batch(rng, 0, 0.1, 0.0), one.batch(rng, 0, 0.1, 0.5)
+    list(one.observe(iter([mine])))
+    with pytest.raises(grpc.RpcError) as refused:
+        list(one.observe(iter([theirs])))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "batch 0" in refused.value.details()
+    assert "judged before with other content" in refused.value.details()
+    (again,) = one.observe(iter([mine]))
+    assert (again.requests, dict(again.counts)) == (100, {"repeated_batches": 1})
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_repetition_is_known_and_counted_after_a_kill(judge, saved):
+    one, rng = judge(), np.random.default_rng(7)
+    batches = [one.batch(rng, number, 0.1, 0.0) for number in range(2)]
+    list(one.observe(iter([*batches, batches[0]])))
+    if saved:
+        one.process.stop()
+    else:
+        one.process.process.kill()
+        one.process.wait()
+    other = judge()
+    (again,) = other.observe(iter([batches[1]]))
+    assert (again.next_batch, again.requests) == (2, 200)
+    assert dict(again.counts) == {"repeated_batches": 2}
+    with pytest.raises(grpc.RpcError) as refused:
+        list(other.observe(iter([other.batch(rng, 1, 0.1, 0.0)])))
+    assert "judged before with other content" in refused.value.details()
+
+
+def test_a_refused_value_is_named_by_its_batch_and_guardrail(judge):
+    one, rng = judge(), np.random.default_rng(8)
+    far = one.batch(rng, 0, 0.1, 0.0)
+    far.values["score"].value[3] = 7.0
+    with pytest.raises(grpc.RpcError) as refused:
+        list(one.observe(iter([far])))
+    assert "batch 0, guardrail score" in refused.value.details()
+    with pytest.raises(grpc.RpcError) as refused:
+        list(one.observe(iter([one.batch(rng, 0, 0.1, 0.0, until_ns=-(2**63))])))
+    assert "beyond the years 1824 to 2116" in refused.value.details()
