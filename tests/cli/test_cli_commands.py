@@ -139,16 +139,16 @@ def test_an_internal_error_exits_4_and_keeps_the_traceback(error, harness, monke
     assert "Traceback" in kept.read_text()
 
 
-def test_an_internal_error_is_told_where_no_file_can_be_made(harness, monkeypatch):
+def test_an_internal_error_is_told_where_no_file_can_be_made(capfd, monkeypatch):
     def broken(*_, **__):
         raise OSError(28, "disk full")
 
     monkeypatch.setattr("harness.pipeline.traffic.show_traffic", broken)
     monkeypatch.setattr("tempfile.mkstemp", broken)
-    ran = harness("traffic", "show", FLIGHTS)
-    assert ran.code == 4
-    assert "Traceback" in ran.err
-    assert "The traceback is above" in ran.err
+    assert entry.run(["traffic", "show", str(FLIGHTS)]) == 4
+    said = capfd.readouterr().err
+    assert "Traceback" in said
+    assert "The traceback is above" in said
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), SystemExit("words"), GeneratorExit()])
