@@ -29,7 +29,7 @@ from harness.resolve import tags as tag_names
 from harness.resolve.files import METADATA_FILE, copy_model, model_source
 from harness.resolve.golden import GOLDEN_FILE, golden_place
 from harness.resolve.mlflow_client import connect, explained, quiet, shown, sqlite_path
-from harness.resolve.requirements import REQUIREMENTS_FILE
+from harness.resolve.requirements import REQUIREMENTS_FILE, checked_requirements
 
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -95,7 +95,8 @@ def register(
     create_database(registry_uri)
     source = model_source(model, str(model))
     if requirements:
-        recorded = dataclasses.replace(source.recorded, requirements=requirements)
+        kept = checked_requirements(requirements, str(model))
+        recorded = dataclasses.replace(source.recorded, requirements=kept)
         source = dataclasses.replace(source, recorded=recorded)
     with quiet(), tempfile.TemporaryDirectory(prefix=".register-", dir=database.parent) as scratch:
         copied, content = copy_model(source, Path(scratch), str(model))

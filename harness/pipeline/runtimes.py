@@ -20,7 +20,8 @@ from harness.pipeline.assets import default_environments_dir
 from harness.pipeline.opening import ANCHOR, ROLES
 from harness.pipeline.progress import Listener, Progress
 from harness.resolve.digest import model_content
-from harness.resolve.runtime import NEEDED, runtime_wish
+from harness.resolve.requirement_line import NEEDED
+from harness.resolve.runtime import runtime_wish
 from harness.sandbox.environments import environment_for
 
 _LEGS = (*ROLES, ANCHOR)
@@ -37,6 +38,8 @@ class LegRuntime:
     """(name, version) of onnxruntime and numpy there."""
     unmet: tuple[str, ...] = ()
     """What the version pins and the running environment has not."""
+    not_pinned: tuple[str, ...] = ()
+    """Of onnxruntime and numpy, what the version pins to no single version."""
     left_out: tuple[str, ...] = ()
     """Recorded packages that a graph does not need."""
     notes: tuple[str, ...] = ()
@@ -48,6 +51,7 @@ class LegRuntime:
             "own_environment": self.python is not None,
             "packages": dict(self.packages),
             "because_of": list(self.unmet),
+            "not_pinned": list(self.not_pinned),
             "left_out": list(self.left_out),
             "notes": list(self.notes),
         }
@@ -113,12 +117,13 @@ def environment_findings(
     if not changed:
         return []
     told = ", ".join(f"{part} {old[part]} → {new[part]}" for part in changed)
+    pins = "; ".join(filter(None, map(_unpinned, ROLES, models)))
     found = [
         Finding(
             kind="environment_differs",
             severity=Severity.INFO,
             where="runtime",
-            what=f"the versions run in different environments, as they pin them: {told}",
+            what=f"the versions run in different environments: {told}{f' ({pins})' if pins else ''}",
             remedy="A difference between their answers may come from there. To tell, gate the candidate's "
             "model with the baseline's requirements.",
         )
@@ -138,6 +143,12 @@ def environment_findings(
     return found
 
 
+def _unpinned(role: str, model: PinnedModel) -> str:
+    """What a version leaves open, in words; "" when it pins all that it runs in."""
+    names = runtime_wish(model, running_packages()).not_pinned
+    return f"not pinned by the {role}: {', '.join(names)}" if names else ""
+
+
 def _runtime(model: PinnedModel, listener: Listener) -> LegRuntime:
     running = running_packages()
     wish = runtime_wish(model, running)
@@ -154,8 +165,9 @@ def _runtime(model: PinnedModel, listener: Listener) -> LegRuntime:
         )
         python, packages = environment.interpreter, environment.packages
     return LegRuntime(
-        python=python, packages=packages, unmet=wish.unmet, left_out=wish.left_out, notes=wish.notes
-    )
+        python=python, packages=packages, unmet=wish.unmet, not_pinned=wish.not_pinned,
+        left_out=wish.left_out, notes=wish.notes,
+    )  # fmt: skip
 
 
 def same_bytes(models: Sequence[PinnedModel]) -> bool:

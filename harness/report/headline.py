@@ -238,9 +238,11 @@ def _ran_in(runtime: Doc) -> tuple[Fact, ...]:
     why = tuple(item.text() for item in runtime.at("because_of").items())
     own = f"; an environment of its own, because it pins {listed(why)}" if why else ""
     shown = ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
+    open_ = listed(tuple(item.text() for item in runtime.at("not_pinned").items()))
+    loose = (f"not pinned: {open_}",) if open_ else ()
     notes = tuple(item.text() for item in runtime.at("notes").items())
     left_out = tuple(item.text() for item in runtime.at("left_out").items())
-    facts = [Fact(label="Ran in", value="; ".join((f"{shown}{own}", *notes)))]
+    facts = [Fact(label="Ran in", value="; ".join((f"{shown}{own}", *loose, *notes)))]
     if left_out:
         names = listed(left_out, _MOST_REQUIREMENTS)
         facts.append(Fact(label="Not needed to run it", value=names, mono=True))

@@ -7,6 +7,7 @@ quadratic time: MLflow writes none of them, so all are refused.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,24 @@ _REMEDY = "Log the model again."
 
 
 def text_from_file(path: Path, where: str) -> str | None:
-    """A small text file; None when there is none.
+    """A small text file, without the mark that some editors begin it with; None when there is none.
 
     Args:
       path: the file.
       where: how errors name the model.
 
     Raises:
-      ResolveError: it is larger than 1 MiB or no text.
+      ResolveError: it is no plain file, larger than 1 MiB, or no text.
     """
     if not path.is_file():
+        # A pipe, a folder or a link to nothing would be a record that nobody reads.
+        if os.path.lexists(path):
+            raise ResolveError(where, f"{path.name} is there and is no plain file", _REMEDY)
         return None
     if path.stat().st_size > _LIMIT_BYTES:
         raise ResolveError(where, f"{path.name} is larger than 1 MiB", _REMEDY)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ResolveError(where, f"{path.name} is no text", _REMEDY) from error
 

@@ -1,19 +1,26 @@
 """What a version says it needs to run: pip requirements and the Python it was made with.
 
-MLflow writes the same thing three times. `requirements.txt` is what it installs, so it comes first;
-`conda.yaml` is read where that file is missing, and `python_env.yaml` (or conda's `python=`) names
-the Python. A plain `model.onnx` records nothing, unless `model.requirements.txt` lies beside it.
+MLflow writes the same thing three times. `requirements.txt` is what it installs, so it comes first.
+What `conda.yaml` and `python_env.yaml` say beyond it of onnxruntime and numpy counts, too: a version
+is refused where they contradict each other (`runtime`), and no pin is lost because it stands in one
+of them only. A plain `model.onnx` records nothing, unless `model.requirements.txt` lies beside it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from harness.core.errors import ResolveError
-from harness.resolve.recorded_files import text_from_file, yaml_from_file
+from harness.resolve.conda_specs import conda_file
+from harness.resolve.recorded_files import yaml_from_file
+from harness.resolve.requirement_files import RequirementFiles
+from harness.resolve.requirement_line import requirement_from_line, seen
 
 REQUIREMENTS_FILE = "requirements.txt"
 _CONDA_FILE = "conda.yaml"
@@ -21,11 +28,11 @@ _PYTHON_FILE = "python_env.yaml"
 _MOST_LINES = 2000
 _LONGEST_LINE = 1000
 """Characters of a requirement without its hashes."""
+_LONGEST_SHOWN = 40
 _REMEDY = "Correct the version's requirements and log the model again."
 _MLFLOW_OWN = {"mlflow", "mlflow-skinny", "mlflow-tracing"}
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 _PYTHON = re.compile(r"^\d+\.\d+(\.\d+)?$")
-_CONDA_PYTHON = re.compile(r"^python\s*={1,2}\s*([\d.]+)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +53,45 @@ def recorded_in_folder(folder: Path, where: str) -> Recorded:
       where: how errors name it.
 
     Raises:
-      ResolveError: a file is there and cannot be read.
+      ResolveError: a file is there and cannot be read, or may name a runtime in words that cannot.
     """
-    conda = _dependencies(folder / _CONDA_FILE, where)
-    given = text_from_file(folder / REQUIREMENTS_FILE, where)
-    if given is None:
-        pip = [d.get("pip") for d in conda if isinstance(d, dict)]
-        given = "\n".join(str(line) for lines in pip if isinstance(lines, list) for line in lines)
-    python = _mapping(folder / _PYTHON_FILE, where).get("python")
-    versions = [python, *(m[1] for d in conda if (m := _CONDA_PYTHON.match(str(d))))]
+    files = RequirementFiles(folder=folder, where=where)
+    conda = conda_file(yaml_from_file(folder / _CONDA_FILE, where), where)
+    environment = _mapping(folder / _PYTHON_FILE, where)
+    installed = [
+        str(line)
+        for key in ("build_dependencies", "dependencies")
+        for line in _listed(environment, key, where)
+    ]
+    first = checked_requirements(files.lines(folder / REQUIREMENTS_FILE) or (), where)
+    others = (
+        *conda.runtime,
+        *files.lines_of_text(conda.pip, folder / _CONDA_FILE),
+        *files.lines_of_text("\n".join(installed), folder / _PYTHON_FILE),
+    )
+    known = set(first)
+    more = checked_requirements((x for x in dict.fromkeys(others) if x not in known), where)
+    if first:
+        more = tuple(line for line in more if requirement_from_line(line, where).concerns_leg)
+    versions = [environment.get("python"), *conda.pythons]
     return Recorded(
-        requirements=_recorded(given, where),
+        requirements=(*first, *more),
         python=next((v for v in map(str, versions) if _PYTHON.match(v)), ""),
     )
+
+
+def _mapping(path: Path, where: str) -> dict[str, Any]:
+    found = yaml_from_file(path, where)
+    if not isinstance(found, dict | None):
+        raise ResolveError(where, f"{path.name} holds no mapping", _REMEDY)
+    return found or {}
+
+
+def _listed(environment: dict[str, Any], key: str, where: str) -> list[Any]:
+    found = environment.get(key)
+    if not isinstance(found, list | None):
+        raise ResolveError(where, f"{_PYTHON_FILE} has no list of {key}", _REMEDY)
+    return found or []
 
 
 def recorded_beside(model: Path, where: str) -> Recorded:
@@ -69,51 +102,35 @@ def recorded_beside(model: Path, where: str) -> Recorded:
       where: how errors name it.
 
     Raises:
-      ResolveError: the file is there and cannot be read.
+      ResolveError: as `recorded_in_folder`.
     """
-    given = text_from_file(model.with_suffix(f".{REQUIREMENTS_FILE}"), where)
-    return Recorded(requirements=_recorded(given or "", where))
+    files = RequirementFiles(folder=model.parent, where=where)
+    given = files.lines(model.with_suffix(f".{REQUIREMENTS_FILE}"))
+    return Recorded(requirements=checked_requirements(given or (), where))
 
 
-def requirements_from_text(text: str) -> tuple[str, ...]:
-    """Reads requirements.txt: comments, options and mlflow itself are left out.
+def checked_requirements(lines: Iterable[str], where: str) -> tuple[str, ...]:
+    """The lines without mlflow itself, once all of them are understood.
 
     mlflow adds itself to every model it logs; a sandbox that only runs the graph has no use for it.
-    A line that ends in a backslash goes on in the next one: that is how hashes are written.
+
+    Args:
+      lines: pip requirement lines.
+      where: how errors name the version.
+
+    Raises:
+      ResolveError: there are too many, one is too long, or one may name a runtime and cannot be read.
     """
-    joined = re.sub(r"\s*\\\r?\n\s*", " ", text)
-    lines = (line.split(" #", 1)[0].strip() for line in joined.splitlines())
     kept = []
     for line in lines:
         name = _NAME.match(line)
-        if name and name[0].lower().replace("_", "-") not in _MLFLOW_OWN:
+        if name is None or canonicalize_name(name[0]) not in _MLFLOW_OWN:
             kept.append(line)
-    return tuple(kept)
-
-
-def _mapping(path: Path, where: str) -> dict[str, Any]:
-    """A YAML file's mapping; empty when there is no file, or something else in it."""
-    found = yaml_from_file(path, where)
-    return found if isinstance(found, dict) else {}
-
-
-def _dependencies(path: Path, where: str) -> list[Any]:
-    """The list of dependencies in a conda file."""
-    found = _mapping(path, where).get("dependencies")
-    return found if isinstance(found, list) else []
-
-
-def _recorded(text: str, where: str) -> tuple[str, ...]:
-    """The requirements in a text, once there are so few and so short that each can be parsed."""
-    lines = requirements_from_text(text)
-    if len(lines) > _MOST_LINES:
+    if len(kept) > _MOST_LINES:
         raise ResolveError(where, f"it records more than {_MOST_LINES:,} requirements", _REMEDY)
-    for line in lines:
+    for line in kept:
         if len(line.split(" --hash", 1)[0]) > _LONGEST_LINE:
-            start = "".join(filter(str.isprintable, line[:40]))
-            raise ResolveError(
-                where,
-                f"the requirement '{start}…' is longer than {_LONGEST_LINE:,} characters",
-                _REMEDY,
-            )
-    return lines
+            what = f"the requirement '{seen(line[:_LONGEST_SHOWN])}…' is longer than {_LONGEST_LINE:,} characters"
+            raise ResolveError(where, what, _REMEDY)
+        requirement_from_line(line, where)
+    return tuple(kept)

@@ -8,29 +8,23 @@ choice where the running Python has no wheel of the pinned versions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from harness.core.errors import ResolveError
 from harness.core.models import PinnedModel
+from harness.resolve.requirement_line import (
+    ARRAYS,
+    GPU_BUILD,
+    NEEDED,
+    RUNTIME,
+    requirement_from_line,
+)
 
-RUNTIME, ARRAYS = "onnxruntime", "numpy"
-NEEDED = (RUNTIME, ARRAYS)
-"""What a leg's process imports besides the standard library."""
-_OTHER_BUILDS = {"onnxruntime-gpu"}
 _FIRST_WITH_NUMPY_2 = Version("1.19.0")
-_UNREADABLE = (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName, RecursionError)
-"""What reading a line raises; the last for parentheses in parentheses."""
-_HASH = re.compile(r"\s--hash[= ]")
-"""Begins each hash of a line."""
-_SHA256 = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +35,8 @@ class RuntimeWish:
     """Requirements that the running environment does not meet, as recorded; empty = it will do."""
     requirements: tuple[str, ...]
     """One line for each of NEEDED: what an environment of its own must hold."""
+    not_pinned: tuple[str, ...]
+    """Of NEEDED, those that no requirement pins to one version."""
     left_out: tuple[str, ...]
     """Names of recorded packages that no graph needs."""
     notes: tuple[str, ...]
@@ -55,20 +51,22 @@ def runtime_wish(model: PinnedModel, running: Mapping[str, str]) -> RuntimeWish:
       running: version of each of NEEDED in this process's environment.
 
     Raises:
-      ResolveError: a requirement on onnxruntime or numpy cannot be read, or names an address.
+      ResolveError: the requirements contradict each other, or one may be about onnxruntime or numpy
+        and cannot be read.
     """
     asked = {name: _Asked() for name in NEEDED}
     left_out: list[str] = []
     notes: list[str] = []
     for line in model.requirements:
-        read = _requirement(line, model)
-        if read is None:
+        found = requirement_from_line(line, model.uri)
+        if not found.applies:
             continue
-        found, hashes = read
-        name = canonicalize_name(found.name)
-        if name in _OTHER_BUILDS:
-            notes.append(f"{found} is run as {RUNTIME}, the CPU build of the same version")
-            name, hashes = canonicalize_name(RUNTIME), set()
+        name, hashes = found.package, found.hashes
+        if name == GPU_BUILD:
+            notes.append(
+                f"{name}{found.specifier} is run as {RUNTIME}, the CPU build of the same version"
+            )
+            name, hashes = RUNTIME, frozenset()
         if name in asked:
             asked[name].specifier &= found.specifier
             asked[name].hashes |= hashes
@@ -85,6 +83,7 @@ def runtime_wish(model: PinnedModel, running: Mapping[str, str]) -> RuntimeWish:
             _line(RUNTIME, asked[RUNTIME], running[RUNTIME]),
             _line(ARRAYS, asked[ARRAYS], running[ARRAYS], old=_is_old(asked[RUNTIME].specifier)),
         ),
+        not_pinned=tuple(name for name, a in asked.items() if _pinned(a.specifier) is None),
         left_out=tuple(dict.fromkeys(left_out)),
         notes=tuple(notes),
     )
@@ -97,7 +96,8 @@ def _refuse_contradictions(asked: Mapping[str, _Asked], model: PinnedModel) -> N
             raise ResolveError(
                 model.uri,
                 f"its requirements contradict each other: {name}{wanted.specifier}",
-                f"Keep one pin of {name} and register the version again.",
+                f"Keep one pin of {name}, the same in requirements.txt, conda.yaml and what they name, and register"
+                " the version again.",
             )
 
 
@@ -107,45 +107,6 @@ class _Asked:
 
     specifier: SpecifierSet = field(default_factory=SpecifierSet)
     hashes: set[str] = field(default_factory=set)
-
-
-def _requirement(line: str, model: PinnedModel) -> tuple[Requirement, set[str]] | None:
-    """A line as a requirement and its hashes; None when it is none that concerns a leg.
-
-    What is installed is written anew from the parts read here: nothing else of a line reaches the
-    installer, which would obey an option that stands in it.
-    """
-    plain, *hashes = _HASH.split(line)
-    try:
-        found = Requirement(plain)
-        name = canonicalize_name(found.name)
-        if found.marker is not None and not found.marker.evaluate({"extra": ""}):
-            return None
-    except _UNREADABLE as error:
-        if not canonicalize_name(line.strip()).startswith(NEEDED):
-            return None
-        raise _unreadable(line, model) from error
-    if name not in {*NEEDED, *_OTHER_BUILDS}:
-        return found, set()
-    if found.url:
-        raise ResolveError(
-            model.uri,
-            f"the requirement '{found.name}' names an address instead of a version",
-            "Runtimes come from the package index only: pin a version, like onnxruntime==1.26.0.",
-        )
-    given = {h.strip() for h in hashes}
-    if not all(map(_SHA256.fullmatch, given)) or any(s.operator == "===" for s in found.specifier):
-        raise _unreadable(line, model)
-    return found, given
-
-
-def _unreadable(line: str, model: PinnedModel) -> ResolveError:
-    return ResolveError(
-        model.uri,
-        f"the requirement '{''.join(filter(str.isprintable, line))[:100]}' cannot be read",
-        "Write it like onnxruntime==1.26.0, with --hash=sha256:… and 64 digits or without, and log the"
-        " model again.",
-    )
 
 
 def _line(name: str, asked: _Asked, running: str, *, old: bool = False) -> str:

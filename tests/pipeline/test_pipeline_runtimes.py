@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from gates import MODELS, REFACTOR, ROOT, tiny_model, tiny_traffic
 
 from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.findings import Severity
-from harness.core.policies import SandboxPolicy
+from harness.core.policies import GraphPolicy, SandboxPolicy
 from harness.pipeline.compare import compare_models
 from harness.pipeline.gate import run_gate
 from harness.pipeline.opening import LegRecipe, look_at, open_legs
@@ -95,6 +96,8 @@ def test_a_gate_says_what_each_version_ran_in(tiny, tmp_path, write_policy, wind
     assert new["packages"]["onnxruntime"] == OTHER
     assert new["because_of"] == [f"onnxruntime=={OTHER}"]
     assert new["left_out"] == ["scikit-learn"]
+    assert (old["not_pinned"], new["not_pinned"]) == (["onnxruntime", "numpy"], ["numpy"])
+    assert "not pinned: numpy" in (result.run / "report.html").read_text()
     found = {f.kind: f for f in result.findings}
     told = f"onnxruntime {RUNNING['onnxruntime']} → {OTHER}"
     assert told in found["environment_differs"].what
@@ -119,6 +122,44 @@ def test_compare_names_the_runtime_where_the_bytes_are_equal(some_flights, windo
         "probability": "equal",
         "label": "differs",
     }
+
+
+FORMS = {
+    "a byte order mark": {"requirements.txt": f"\ufeffonnxruntime=={OTHER}\nnumpy==2.4.6\n"},
+    "a constraint": {
+        "requirements.txt": "-c constraints.txt\nonnxruntime\nnumpy==2.4.6\n",
+        "constraints.txt": f"onnxruntime=={OTHER}\n",
+    },
+    "conda": {
+        "requirements.txt": "numpy==2.4.6\n",
+        "conda.yaml": f"dependencies:\n- python=3.11\n- onnxruntime={OTHER}\n",
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_other_runtime_is_found_however_it_is_pinned(form, some_flights, windows, tmp_path):
+    folder = ROOT / "scenarios" / "runtime-difference"
+    candidate = tmp_path / "candidate"
+    shutil.copytree(folder / "candidate", candidate)
+    for name, text in FORMS[form].items():
+        (candidate / name).write_text(text)
+    result = compare_models(
+        str(folder / "baseline"), str(candidate), inputs=[some_flights], limit=200,
+        looked_into=GraphPolicy(requests=0), cache_dir=windows,
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert result.findings[0].kind == "same_bytes_other_runtime"
+
+
+def test_what_a_version_leaves_open_is_told_as_not_pinned(tiny, tmp_path):
+    other = pinned(tmp_path / "other", tiny, f"onnxruntime=={OTHER}", "numpy==2.4.6")
+    models = [pin(reference, tmp_path / "pins") for reference in (str(tiny), other)]
+    versions = {"baseline": {"onnxruntime": "1"}, "candidate": {"onnxruntime": "2"}}
+    found = environment_findings(models, versions, differ=False)
+    assert found[0].what.endswith(
+        "onnxruntime 1 → 2 (not pinned by the baseline: onnxruntime, numpy)"
+    )
 
 
 def test_the_scenarios_two_models_are_the_forest():
