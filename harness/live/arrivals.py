@@ -24,6 +24,10 @@ CAPACITY = 1 << 17
 """Arrivals kept: those not yet in the journal must fit, or they are lost without a name."""
 
 
+FILE_BYTES = CAPACITY * _SLOT.size
+"""Size of a whole file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """One request that was split."""

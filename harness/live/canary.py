@@ -326,6 +326,10 @@ class Canary:
             self._ending = None
         self.stop(reason, what)
 
+    def keep(self, decision: Decision, reason: str, explanation: str) -> None:
+        """Ends as it had ended before this start, where the evidence itself is gone."""
+        self._end(decision, reason, explanation)
+
     def _end(self, decision: Decision, reason: str, explanation: str) -> None:
         if self._ending is None:
             self._ending = decision, reason, explanation

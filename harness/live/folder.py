@@ -9,47 +9,55 @@
     evidence.json, decision.json   as in a run folder
 
 A kill loses at most what had not reached the journal, and the arrivals name it. A power cut may lose
-arrivals since the last look, too: the restart says that it happened. A damaged file is
-told from another policy, seed or version: the one ends in HOLD with all traffic on the baseline, the
-other is a user's mistake and is refused.
+arrivals since the last look, too: the restart says that it happened. A damaged or missing file is
+told from another policy, seed or version: the one ends in HOLD (or stays at the ROLLBACK that was told)
+with all traffic on the baseline, the other is a user's mistake and is refused. So that a missing file
+shows, all but evidence and decision are there from the start.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from harness.core.clock import iso, now_ns
-from harness.core.errors import GateError, HarnessError, UsageError
-from harness.core.jsonable import canonical, jsonable, sha256
+from harness.core.errors import HarnessError, UsageError
+from harness.core.jsonable import jsonable, sha256
 from harness.core.live import Live, Standing
-from harness.core.tensors import Floats
-from harness.core.verdicts import DecisionRecord, Evidence
-from harness.judge.exposures import Requests
-from harness.judge.live_plan import Labels, LiveBatch
+from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.live.arrivals import Arrivals
 from harness.live.canary import Canary, Entry
+from harness.live.folder_files import (
+    ARRIVALS,
+    BOOT,
+    DECISION,
+    ENDED,
+    EVENTS,
+    JOURNALS,
+    MANIFEST,
+    POLICY,
+    STATE,
+    begun,
+    missing_files,
+    told_end,
+)
+from harness.live.journal import entry_from_line, line_from_entry
 from harness.store.files import sha256_of_file, write_atomically
 from harness.store.runs import RunFolder
 
-EVENTS = "events.jsonl"
 FORM = 3
 """Of state and journal; one of another form is not gone on with."""
-_MANIFEST, _STATE, _ARRIVALS = "manifest.json", "state.json", "arrivals.bin"
-_BOOT = ".boot"
-_ENDED = ".ended"
-"""What `.boot` is called once a canary has ended without room to say so: a new name needs none."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _JOURNAL = "journal-{:012d}.jsonl"
-_CHECK_DIGITS = 8
+_WITHOUT_ROOM = (
+    "The evidence could not be saved in an earlier start: traffic stays with the baseline. "
+    "Make room, then start anew in another folder."
+)
 _COMPACT = (
     "name", "metric", "slice", "window", "margin", "direction", "gating", "verdict", "reason", "n",
     "e_promote", "e_rollback", "lower", "upper",
@@ -102,12 +110,14 @@ class CanaryFolder:
         self._run = run
         self._identity = identity
         self._live = live
-        self.arrivals = Arrivals(run.path / _ARRIVALS)
+        self.arrivals = Arrivals(run.path / ARRIVALS)
         self._journal: Path | None = None
         self.heard: Callable[[dict[str, Any]], None] = lambda _: None
         """Hears of every event that is told, in this process."""
         self.since_state = 0
         """Batches in the journal that the saved state does not have."""
+        self._verdict_stays = False
+        """Evidence was lost after the verdict: what is left of it is not written over."""
 
     @property
     def path(self) -> Path:
@@ -133,16 +143,17 @@ class CanaryFolder:
           UsageError: another policy, seed or version than the folder's.
           GateError: it cannot be written.
         """
-        if (path / _MANIFEST).exists():
+        if (path / MANIFEST).exists() or begun(path):
             return cls._continued(path, live, identity)
         run = RunFolder.create(path)
         try:
-            run.write_text("policy.yaml", policy_text)
+            run.write_text(POLICY, policy_text)
             folder = cls(run, identity, live)
-            write_atomically(run.path / _BOOT, _boot())
+            write_atomically(run.path / BOOT, _boot())
             canary = Canary(live, identity.seed, folder.arrivals.put)
-            run.write_json(_MANIFEST, {"form": FORM, **jsonable(identity)})
+            folder.save(canary)
             folder.tell("start", _began(canary))
+            run.write_json(MANIFEST, {"form": FORM, **jsonable(identity)})
         except BaseException:
             run.close()
             raise
@@ -150,27 +161,19 @@ class CanaryFolder:
 
     @classmethod
     def _continued(cls, path: Path, live: Live, identity: Identity) -> tuple[CanaryFolder, Canary]:
-        run = RunFolder.open(path, write=True)
+        missing = missing_files(path)
+        run = RunFolder.open(path, write=True, mend=begun(path))
         try:
-            _same(run, identity)
-            kept_boot = _read_boot(path)
-            had_arrivals = (path / _ARRIVALS).exists()
+            if MANIFEST not in missing:
+                _same(run, identity)
+            rebooted = (path / BOOT).exists() and _boot() != _read_boot(path)
             folder = cls(run, identity, live)
-            try:
-                if not had_arrivals:
-                    raise GateError(_ARRIVALS, "is missing", "Start anew.")
-                canary = folder._restored()
-            except (HarnessError, ValueError, KeyError, TypeError, OSError) as damage:
-                canary = Canary(live, identity.seed, folder.arrivals.put)
-                what = damage.what if isinstance(damage, HarnessError) else str(damage)
-                canary.stop("state_damaged", what)
-            if _boot() != kept_boot:
+            canary = folder._found(missing)
+            if rebooted and not canary.ended:
                 # Arrivals since the last look were in memory only: nobody knows how many.
                 canary.count("reboots")
-            if (path / _ENDED).exists():
-                canary.stop("state_not_saved", "it had ended so before this start")
             try:
-                write_atomically(path / _BOOT, _boot())
+                write_atomically(path / BOOT, _boot())
                 folder.tell("restart", _began(canary))
             except OSError as error:
                 # The baseline needs no disk: production is answered, and nothing is judged.
@@ -181,14 +184,33 @@ class CanaryFolder:
             raise
         return folder, canary
 
+    def _found(self, missing: list[str]) -> Canary:
+        """The canary as it was; where that cannot be known, one that has ended."""
+        told = told_end(self.path)
+        what = f"{missing[0]} is missing or damaged" if missing else ""
+        try:
+            canary = self._restored()
+        except (HarnessError, ValueError, KeyError, TypeError, AttributeError, OSError) as damage:
+            what = what or (damage.what if isinstance(damage, HarnessError) else str(damage))
+            canary = Canary(self._live, self._identity.seed, self.arrivals.put)
+        if (self.path / ENDED).exists():
+            canary.keep(Decision.HOLD, "state_not_saved", _WITHOUT_ROOM)
+        if canary.ended and not canary.standing_arm:
+            return canary
+        if told is not None and not canary.ended:
+            what = what or "a verdict was told that it does not have"
+        if what:
+            canary = Canary(self._live, self._identity.seed, self.arrivals.put)
+            if told is not None and told[0] is not Decision.PROMOTE:
+                self._verdict_stays = True
+                canary.keep(*told)
+            else:
+                canary.stop("state_damaged", what)
+        return canary
+
     def _restored(self) -> Canary:
-        state = json.loads((self.path / _STATE).read_bytes()) if self._run.has(_STATE) else None
-        seed, put = self._identity.seed, self.arrivals.put
-        canary = (
-            Canary(self._live, seed, put)
-            if state is None
-            else Canary.from_state(state, self._live, seed, put)
-        )
+        state = json.loads((self.path / STATE).read_bytes())
+        canary = Canary.from_state(state, self._live, self._identity.seed, self.arrivals.put)
         for entry, counts in self._entries():
             if entry.batch.number >= canary.next_batch:
                 # A batch that is missing is refused by the judge.
@@ -198,12 +220,13 @@ class CanaryFolder:
             canary.counts = {
                 name: max(n, counts.get(name, 0)) for name, n in (counts | canary.counts).items()
             }
-        unsaved = self.arrivals.after(canary.entered_seq)
-        canary.lost(unsaved, unsaved[-1].seq if unsaved else canary.entered_seq)
+        if not canary.ended:
+            unsaved = self.arrivals.after(canary.entered_seq)
+            canary.lost(unsaved, unsaved[-1].seq if unsaved else canary.entered_seq)
         return canary
 
     def _entries(self) -> Iterator[tuple[Entry, dict[str, int]]]:
-        for path in sorted(self.path.glob("journal-*.jsonl")):
+        for path in sorted(self.path.glob(JOURNALS)):
             content = path.read_bytes()
             *lines, half = content.split(b"\n")
             if half:
@@ -211,7 +234,7 @@ class CanaryFolder:
                 # requests are among the arrivals. The next batch may come into the same file.
                 os.truncate(path, len(content) - len(half))
             for line in lines:
-                yield _entry_from_line(path.name, line)
+                yield entry_from_line(path.name, line)
 
     def append(self, entry: Entry, counts: dict[str, int]) -> None:
         """Adds a batch to the journal.
@@ -222,7 +245,7 @@ class CanaryFolder:
         if self._journal is None:
             self._journal = self.path / _JOURNAL.format(entry.batch.number)
         with self._journal.open("ab") as file:
-            file.write(_line_from_entry(entry, counts))
+            file.write(line_from_entry(entry, counts))
             file.flush()
             os.fsync(file.fileno())
         self.arrivals.sync()
@@ -234,16 +257,21 @@ class CanaryFolder:
         Raises:
           OSError: it cannot be written.
         """
-        self._run.write_text(_STATE, json.dumps(canary.state()))
-        self._journal = None
+        if self._verdict_stays:
+            return
+        journal = self.path / _JOURNAL.format(canary.next_batch)
+        journal.touch()
+        self._run.write_text(STATE, json.dumps(canary.state()))
+        self._journal = journal
         self.since_state = 0
-        for path in self.path.glob("journal-*.jsonl"):
-            path.unlink()
+        for path in self.path.glob(JOURNALS):
+            if path != journal:
+                path.unlink()
 
     def end_without_room(self) -> None:
         """Keeps that this canary has ended where nothing more can be written: a restart is HOLD, too."""
         with suppress(OSError):
-            (self.path / _BOOT).replace(self.path / _ENDED)
+            (self.path / BOOT).replace(self.path / ENDED)
 
     def tell(self, event: str, standing: Standing) -> None:
         """Appends to what others follow.
@@ -269,6 +297,8 @@ class CanaryFolder:
         Raises:
           OSError: they cannot be written.
         """
+        if self._verdict_stays:
+            return
         self._run.write_json(
             "evidence.json",
             {
@@ -295,7 +325,7 @@ class CanaryFolder:
         digest = sha256_of_file(self.path / "evidence.json")
         rows = jsonable(evidence)
         self._run.write_json(
-            "decision.json",
+            DECISION,
             {
                 **jsonable(record),
                 "final": standing.final,
@@ -329,7 +359,7 @@ def _boot() -> bytes:
 
 def _read_boot(path: Path) -> bytes:
     try:
-        return (path / _BOOT).read_bytes()
+        return (path / BOOT).read_bytes()
     except OSError:
         return b""
 
@@ -337,7 +367,7 @@ def _read_boot(path: Path) -> bytes:
 def seed_in(path: Path) -> str:
     """The seed of the canary in a folder; "" when there is none."""
     try:
-        return str(json.loads((path / _MANIFEST).read_bytes())["seed"])
+        return str(json.loads((path / MANIFEST).read_bytes())["seed"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -348,7 +378,7 @@ def _same(run: RunFolder, identity: Identity) -> None:
     Raises:
       UsageError: names what differs.
     """
-    kept = run.read_json(_MANIFEST)
+    kept = run.read_json(MANIFEST)
     if not isinstance(kept, dict) or kept.get("kind") != identity.kind:
         raise UsageError(str(run.path), "holds another kind of run", "Name another folder.")
     if kept.get("form") != FORM:
@@ -364,66 +394,3 @@ def _same(run: RunFolder, identity: Identity) -> None:
                 str(run.path), f"was begun with another {what}{shown}",
                 "Evidence cannot be carried over: give the same again, or name another folder.",
             )  # fmt: skip
-
-
-def _line_from_entry(entry: Entry, counts: dict[str, int]) -> bytes:
-    batch = entry.batch
-    body = canonical(
-        {
-            "number": batch.number,
-            "until_ns": batch.until_ns,
-            "requests": batch.requests,
-            "labels": batch.labels,
-            "seq": entry.seq,
-            "answers": entry.answers,
-            "label_offset": entry.label_offset,
-            "versions": entry.versions,
-            "down_ns": entry.down_ns,
-            "unheard": entry.unheard,
-            "digest": entry.digest,
-            "counts": counts,
-        }
-    )
-    return f"{zlib.crc32(body):08x} ".encode() + body + b"\n"
-
-
-def _entry_from_line(name: str, line: bytes) -> tuple[Entry, dict[str, int]]:
-    body = line[_CHECK_DIGITS + 1 :]
-    if line[:_CHECK_DIGITS] != f"{zlib.crc32(body):08x}".encode():
-        raise GateError(name, "a batch was damaged", "Start anew.")
-    found: dict[str, Any] = json.loads(body)
-    requests = found["requests"]
-    batch = LiveBatch(
-        number=found["number"],
-        until_ns=found["until_ns"],
-        requests=Requests(
-            ts_ns=np.array(requests["ts_ns"], np.int64),
-            unit=np.array(requests["unit"], object),
-            candidate=np.array(requests["candidate"], np.bool_),
-            propensity=_floats(requests["propensity"]),
-            values={name: _floats(column) for name, column in requests["values"].items()},
-            left_out={
-                name: np.array(column, np.bool_) for name, column in requests["left_out"].items()
-            },
-        ),
-        labels={
-            name: Labels(
-                unit=np.array(labels["unit"], object),
-                value=_floats(labels["value"]),
-                ts_ns=np.array(labels["ts_ns"], np.int64),
-            )
-            for name, labels in found["labels"].items()
-        },
-    )
-    answers = {name: _floats(column) for name, column in found["answers"].items()}
-    entry = Entry(
-        batch=batch, seq=found["seq"], answers=answers, label_offset=found["label_offset"],
-        versions=found["versions"], down_ns=found["down_ns"], unheard=found["unheard"],
-        digest=found["digest"],
-    )  # fmt: skip
-    return entry, dict(found["counts"])
-
-
-def _floats(column: list[Any]) -> Floats:
-    # "NaN" is how JSON keeps one; float() reads it.
-    return np.array([float(value) for value in column], np.float64)

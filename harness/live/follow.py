@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
-from harness.live.folder import EVENTS
+from harness.live.folder_files import EVENTS
 
 _CERTAIN = 20.0
 """A log e-value shown in words beyond it says nothing more."""

@@ -77,17 +77,20 @@ class RunFolder:
         return cls(path, lock)
 
     @classmethod
-    def open(cls, path: Path, *, write: bool = False) -> RunFolder:
+    def open(cls, path: Path, *, write: bool = False, mend: bool = False) -> RunFolder:
         """Opens a run folder.
 
         Args:
           path: the folder.
           write: lock it and drop what a killed writer left unfinished.
+          mend: write the mark of a run folder where it is missing; the caller knows that it is one.
 
         Raises:
           UsageError: no run there, of another version, or another process is writing it.
         """
         try:
+            if mend and not (path / _MARKER).exists():
+                write_atomically(path / _MARKER, _FORMAT)
             marker = (path / _MARKER).read_bytes()
         except OSError:
             raise UsageError(

@@ -1,7 +1,9 @@
 """What a canary keeps on disk: killed anywhere it goes on; what cannot be believed is HOLD."""
 
 import json
+import os
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from canaries import POLICY, Traffic, live
 from harness.core.errors import GateError, UsageError
 from harness.core.verdicts import Decision
 from harness.live.arrivals import Arrival, Arrivals
-from harness.live.folder import EVENTS, CanaryFolder, Identity
+from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder_files import EVENTS
 from harness.live.follow import follow, text_of
 
 LIVE = live()
@@ -133,6 +136,75 @@ def lose_a_batch(path):
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[1:]))
 
 
+FILES = (
+    "state.json", "arrivals.bin", "manifest.json", "events.jsonl", "policy.yaml", ".boot", "journal-*",
+)  # fmt: skip
+
+
+def lose(name, path):
+    for file in path.glob(name):
+        file.unlink()
+
+
+@pytest.mark.parametrize("name", ["state.json", "manifest.json", "events.jsonl", "arrivals.bin"])
+def test_a_rollback_stays_whatever_file_is_lost_after_it(tmp_path, name):
+    traffic = Traffic(6, harm=0.4)
+    folder, watched = start(tmp_path / "c")
+    while not watched.ended:
+        turns(folder, watched, traffic, 1)
+    standing = watched.standing()
+    folder.tell("decision", standing)
+    folder.publish(standing, watched.evidence(), ())
+    folder.save(watched)
+    kept = (tmp_path / "c" / "evidence.json").read_bytes()
+    folder.close()
+    lose(name, tmp_path / "c")
+    for _ in range(2):
+        folder, watched = start(tmp_path / "c")
+        told = watched.standing()
+        assert (told.decision, told.reason) == (Decision.ROLLBACK, standing.reason)
+        assert not watched.standing_arm
+        folder.publish(told, watched.evidence(), ())
+        folder.close()
+    if name == "state.json":  # nothing is written over what is left
+        assert (tmp_path / "c" / "evidence.json").read_bytes() == kept
+
+
+def test_a_promotion_whose_evidence_is_lost_is_hold(tmp_path):
+    folder, watched = start(tmp_path / "c")
+    watched.keep(Decision.PROMOTE, "all_guardrails_pass", "x")
+    folder.tell("decision", watched.standing())
+    folder.save(watched)
+    folder.close()
+    lose("state.json", tmp_path / "c")
+    folder, watched = start(tmp_path / "c")
+    assert (watched.standing().reason, watched.standing_arm) == ("state_damaged", False)
+    folder.close()
+
+
+def test_an_end_that_was_told_and_not_saved_is_an_end(tmp_path):
+    folder, watched = start(tmp_path / "c")
+    watched.stop("version_changed", "x")
+    folder.tell("decision", watched.standing())
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert watched.ended
+    folder.close()
+
+
+def test_a_restart_after_the_end_says_nothing_of_requests_that_were_lost(tmp_path):
+    traffic = Traffic(6, harm=0.4)
+    folder, watched = start(tmp_path / "c")
+    turns(folder, watched, traffic, 1)
+    for _ in range(5):
+        traffic.request(watched)
+    watched.stop("budget_spent", "x")
+    folder.save(watched)
+    folder.end_without_room()
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert dict(watched.standing().counts) == {}
+    folder.close()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -140,8 +212,12 @@ def lose_a_batch(path):
         damage_journal,
         lose_a_batch,
         lambda path: (path / "state.json").write_text('{"plan"'),
-        lambda path: (path / "state.json").unlink(),
-        lambda path: (path / "arrivals.bin").unlink(),
+        lambda path: (path / "state.json").write_text("null"),
+        lambda path: (path / "state.json").write_text("[]"),
+        lambda path: (path / "manifest.json").write_text(""),
+        lambda path: (path / "manifest.json").write_text("[]"),
+        lambda path: os.truncate(path / "arrivals.bin", 100),
+        *(partial(lose, name) for name in FILES),
     ],
 )
 def test_damaged_evidence_is_hold_with_all_traffic_on_the_baseline(tmp_path, damage):

@@ -196,6 +196,7 @@ def test_a_share_that_is_not_in_force_is_refused_and_both_are_named(judge):
 
 def test_a_full_disk_is_hold(judge, tmp_path):
     one, rng = judge(), np.random.default_rng(4)
+    (one.out / "journal-000000000000.jsonl").unlink()
     (one.out / "journal-000000000000.jsonl").symlink_to("/dev/full")
     with pytest.raises(grpc.RpcError) as failed:
         list(one.observe(iter([one.batch(rng, 0, 0.1, 0.0)])))

@@ -175,6 +175,7 @@ def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_pa
     ):
         client = Client(address)
         watched = watch(proxy.said)
+        (out / "journal-000000000000.jsonl").unlink()
         (out / "journal-000000000000.jsonl").symlink_to("/dev/full")
         client.ask_until(lambda: decided(out), most=400)
         assert (decided(out)["decision"], decided(out)["reason"]) == ("HOLD", "state_not_saved")

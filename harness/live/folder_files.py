@@ -1,0 +1,78 @@
+"""The files of a canary's folder, and what is left of them where some are gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from harness.core.verdicts import Decision
+from harness.live.arrivals import FILE_BYTES
+
+EVENTS = "events.jsonl"
+MANIFEST, STATE, ARRIVALS = "manifest.json", "state.json", "arrivals.bin"
+POLICY, DECISION = "policy.yaml", "decision.json"
+JOURNALS = "journal-*.jsonl"
+BOOT = ".boot"
+ENDED = ".ended"
+"""What `.boot` is called once a canary has ended without room to say so: a new name needs none."""
+
+_FINAL = b'"final": true'
+
+
+def begun(path: Path) -> bool:
+    """Whether a folder holds, or held, what only a canary or a shadow writes."""
+    return any((path / name).exists() for name in (ARRIVALS, STATE, EVENTS))
+
+
+def missing_files(path: Path) -> list[str]:
+    """Files of a folder that was begun which are not there, or not whole as far as their size tells."""
+    if not begun(path):
+        return []
+    found = [] if _is_mapping(path / MANIFEST) else [MANIFEST]
+    found += [name for name in (STATE, EVENTS, POLICY) if not (path / name).exists()]
+    arrivals = path / ARRIVALS
+    if not arrivals.exists() or arrivals.stat().st_size != FILE_BYTES:
+        found.append(ARRIVALS)
+    if not any((path / name).exists() for name in (BOOT, ENDED)):
+        found.append(BOOT)
+    if not any(path.glob(JOURNALS)):
+        found.append("the journal")
+    return found
+
+
+def _is_mapping(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_bytes()), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def told_end(path: Path) -> tuple[Decision, str, str] | None:
+    """The verdict that followers were told: (decision, reason, explanation).
+
+    Args:
+      path: the folder.
+
+    Returns:
+      None where none was told, or nothing of it can be read.
+    """
+    for text in (*_final_events(path / EVENTS), *_whole(path / DECISION)):
+        with suppress(ValueError, KeyError, TypeError):
+            found = json.loads(text)
+            if found["final"]:
+                return Decision(found["decision"]), found["reason"], found["explanation"]
+    return None
+
+
+def _final_events(file: Path) -> Iterator[bytes]:
+    # Only a regular file has an end.
+    if file.is_file():
+        with file.open("rb") as lines:
+            yield from (line for line in lines if _FINAL in line)
+
+
+def _whole(file: Path) -> Iterator[bytes]:
+    if file.is_file():
+        yield file.read_bytes()
