@@ -78,7 +78,8 @@ def look_at(
       allow_weaker: go on below the required isolation.
 
     Raises:
-      UsageError: the isolation is weaker than required, a pinned file cannot be read, or its metadata cannot: what a version says about
+      UsageError: the isolation is weaker than required, a pinned file cannot be read, our look into its graph
+        fails where onnxruntime loads it, or its metadata cannot be read: what a version says about
         itself is its author's mistake, and no verdict about what it answers.
     """
     seen = look(
@@ -99,6 +100,13 @@ def look_at(
     for model, found in zip(models, seen, strict=True):
         if isinstance(found, LoadFailure) and found.kind == "metadata":
             raise UsageError(f"model {model.given}", found.message, found.remedy)
+        if isinstance(found, LoadFailure) and found.kind == "look":
+            raise UsageError(
+                f"model {model.given}",
+                f"onnxruntime loads it, and our own look into its graph failed ({found.message})",
+                "That is a limit of this program and says nothing about the version: export it with its "
+                "functions inlined, or raise sandbox.memory.",
+            )
     return tuple(seen)
 
 

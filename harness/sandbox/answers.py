@@ -55,7 +55,7 @@ class LoadFailure:
     """A version that cannot be run, as an observation."""
 
     kind: str
-    """load (onnxruntime refused it), metadata (cannot be read), crash (also: an interpreter without the
+    """load (onnxruntime refused it), look (ours at the graph failed), metadata (cannot be read), crash (also: an interpreter without the
     packages), timeout or invalid (broke the protocol)."""
     message: str
     """What happened, in one or two sentences."""

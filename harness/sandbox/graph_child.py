@@ -50,12 +50,15 @@ def main(arguments: list[str]) -> None:
 
     worker.locked(reader, answers, config["parent"], layers)
     refusals: tuple[type[Exception], ...] = (DecodeError, *sessions.RUNTIME_ERRORS)
+    ours = False
     try:
         data = worker.bytes_from_fd(model_fd)
         files = external.files_from_fd(external_fd, config["external"])
         # onnxruntime first: its word on what a model is counts, and onnx parses almost anything. A
         # version with a runtime of its own is asked there.
         session = sessions.open_session(data, files, optimise=True) if config["session"] else None
+        # From here on a failure is this look's own: onnxruntime has taken the model.
+        ours = True
         model = onnx.load_model_from_string(data)
         answer = inspected(model, session)
         del session, data
@@ -71,7 +74,8 @@ def main(arguments: list[str]) -> None:
             answer, probed = probed_model(model, files, wanted)
             _tell(answers, answer, probed)
     except refusals as error:
-        worker.send(answers, {"kind": "graph", "ok": False, "error": worker.shown(error)})
+        said = {"kind": "graph", "ok": False, "error": worker.shown(error), "ours": ours}
+        worker.send(answers, said)
 
 
 def _tell(answers: int, answer: Mapping[str, Any], content: bytes = b"") -> None:

@@ -7,7 +7,7 @@ be told counts as float32's, which is the wider tolerance. Runs in a sandboxed c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -136,10 +136,19 @@ def doubles_from_singles(model: onnx.ModelProto) -> list[str]:
         if value.type.tensor_type.elem_type:
             known.kinds[value.name] = value.type.tensor_type.elem_type
     _constants(model.graph, known)
-    _walk(model.graph.node, known, functions, frozenset())
+    # Functions that call functions: a chain of them is as long as one likes, our stack is not.
+    walks = [_walk(model.graph.node, known, functions, frozenset())]
+    while walks:
+        inner = next(walks[-1], None)
+        if inner is None:
+            walks.pop()
+        else:
+            walks.append(inner)
     return [n for n in known.coarse if known.kinds.get(n, _UNKNOWN) in (_UNKNOWN, _DOUBLE)]
 
 
+Walk = Iterator["Walk"]
+"""A walk that gives out those which are to be made before it goes on."""
 Functions = dict[tuple[str, str], "onnx.FunctionProto"]
 
 
@@ -153,14 +162,14 @@ def _walk(
     known: _Known,
     functions: Functions,
     within: frozenset[tuple[str, str]],
-) -> None:
+) -> Walk:
     for node in nodes:
         body = functions.get((node.domain, node.op_type))
         inner = [*bodies(node)]
         if body is not None and (node.domain, node.op_type) not in within:
-            _call(node, body, known, functions, within)
+            yield _call(node, body, known, functions, within)
         elif inner:
-            _enter(node, inner, known, functions, within)
+            yield _enter(node, inner, known, functions, within)
         else:
             _one(node, known)
 
@@ -229,7 +238,7 @@ def _enter(
     known: _Known,
     functions: Functions,
     within: frozenset[tuple[str, str]],
-) -> None:
+) -> Walk:
     """If, Loop, Scan: coarse where anything before it or any result of a body is.
 
     Any result: what a Loop carries over may make the others so the next time round.
@@ -241,7 +250,7 @@ def _enter(
         own.kinds |= {i.name: i.type.tensor_type.elem_type for i in body.input}
         own.coarse -= {i.name for i in body.input}
         _constants(body, own)
-        _walk(body.node, own, functions, within)
+        yield _walk(body.node, own, functions, within)
         # A Loop's first result is its condition; the last ones of all are the node's outputs.
         results = [o.name for o in body.output][-len(node.output) :]
         for name, result in zip(node.output, results, strict=False):
@@ -258,14 +267,14 @@ def _call(
     known: _Known,
     functions: Functions,
     within: frozenset[tuple[str, str]],
-) -> None:
+) -> Walk:
     """A function of the model: its parameters are what the node reads."""
     given = list(zip(body.input, node.input, strict=False))
     own = _Known(
         kinds={ours: known.kinds.get(theirs, _UNKNOWN) for ours, theirs in given},
         coarse={ours for ours, theirs in given if theirs in known.coarse},
     )
-    _walk(body.node, own, functions, within | {(node.domain, node.op_type)})
+    yield _walk(body.node, own, functions, within | {(node.domain, node.op_type)})
     for ours, theirs in zip(body.output, node.output, strict=False):
         known.kinds[theirs] = own.kinds.get(ours, _UNKNOWN)
         if ours in own.coarse:

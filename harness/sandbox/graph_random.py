@@ -92,13 +92,30 @@ class RandomNodes:
 
     def _called(self, node: onnx.NodeProto) -> str:
         key = (node.domain, node.op_type)
-        function = self._functions.get(key)
-        if function is None:
+        if key not in self._functions:
             return ""
-        if key not in self._known:
-            self._known[key] = ""  # a function that calls itself adds nothing to what it has
-            self._known[key] = next(filter(None, map(self.operator, function.node)), "")
+        self._learn(key)
         return self._known[key]
+
+    def _learn(self, key: tuple[str, str]) -> None:
+        """Looks into a function and those that it calls; a loop, for chains are as long as one likes."""
+        waiting = [key] if key not in self._known else []
+        begun: set[tuple[str, str]] = set()
+        while waiting:
+            now = waiting[-1]
+            nodes = [*_every(self._functions[now].node)]
+            called = [(n.domain, n.op_type) for n in nodes]
+            begun.add(now)
+            # A function that calls itself adds nothing to what it has.
+            first = [k for k in called if k in self._functions and k not in {*self._known, *begun}]
+            if first:
+                waiting += dict.fromkeys(first)
+                continue
+            found = (
+                self._known.get(k, "") or self._own(n) for k, n in zip(called, nodes, strict=True)
+            )
+            self._known.setdefault(now, next(filter(None, found), ""))
+            waiting.pop()
 
 
 def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

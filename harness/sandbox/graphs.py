@@ -319,7 +319,8 @@ def received_graph(
         header = frame.header
         expect_kind(header, "graph")
         if header.get("ok") is not True:
-            failure = LoadFailure(kind="load", message=reason_from(header.get("error")))
+            kind = "look" if header.get("ours") is True else "load"
+            failure = LoadFailure(kind=kind, message=reason_from(header.get("error")))
             return with_limit(failure, limits)
         told = header.get("told")
         if type(told) is not int or not 0 <= told <= frame.body.nbytes:

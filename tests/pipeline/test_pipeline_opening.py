@@ -173,3 +173,14 @@ def test_a_leg_that_loses_its_process_gets_the_one_that_waits(tmp_path):
         there = {p.pid for p in psutil.Process().children()}
     assert spare in there
     assert len(there) == 2
+
+
+def test_a_look_of_ours_that_fails_blames_no_version(tmp_path):
+    # onnxruntime takes a name that is no text; onnx cannot read it.
+    path = tiny_model(tmp_path / "m.onnx")
+    path.write_bytes(path.read_bytes().replace(b"doubled", b"dou\xffled"))
+    with pytest.raises(
+        UsageError, match=r"onnxruntime loads it, and our own look .* failed"
+    ) as told:
+        look_at([pinned(path)], LIMITS, tmp_path / "probes")
+    assert "says nothing about the version" in told.value.remedy

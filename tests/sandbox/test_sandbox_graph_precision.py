@@ -56,3 +56,14 @@ def test_a_branch_is_looked_into():
     )
     assert coarse(F, *branches) == {"y"}
     assert coarse(D, *branches) == set()
+
+
+@pytest.mark.parametrize("first", ["Cast<to = 11>(a)", "Identity(a)"])
+def test_a_chain_of_functions_longer_than_the_stack_is_walked(first):
+    heads = '<domain: "own", opset_import: ["" : 15, "own" : 1]>\n'
+    links = [first, *(f"own.f{i}(a)" for i in range(1199))]
+    functions = "\n".join(
+        f"{heads}f{i} (a) => (b) {{ b = {link} }}" for i, link in enumerate(links)
+    )
+    lines = ["s = ReduceSum(x)", "y = own.f1199(s)"]
+    assert coarse(F, *lines, functions=functions) == ({"y"} if "Cast" in first else set())
