@@ -126,7 +126,7 @@ class Recorded(enum.IntEnum):
     NO_ROOM = 27
     """Calls under way held too much together."""
     INCOMPLETE = 28
-    """Never arrived whole, so no server could answer; not among SEEN."""
+    """Their client broke off before they were whole; not among SEEN."""
     NOT_DECODED = 29
     UNFOLLOWED = 30
     """On connections of HTTP/2 that could not be followed: those under way then, one at the least."""
@@ -136,6 +136,10 @@ class Recorded(enum.IntEnum):
     """Connections beyond the process's limit of open files."""
     NOT_HTTP2 = 33
     """Connections that can carry no call of gRPC."""
+    CUT_SHORT = 34
+    """Failed before they were whole: servers refuse a large message, or a caller, by its beginning."""
+    NOT_PROCESSED = 35
+    """Refused by an upstream that had not begun with them; not among SEEN, as clients repeat them."""
 
 
 SHARE_UNIT = 10**12
@@ -165,7 +169,8 @@ NOT_RECORDED = {
     Recorded.ENDED_BEFORE: "the recorder ended before the writer could take them",
     Recorded.NO_ROOM: "calls under way held more than --queue-bytes and --max-message allow",
     Recorded.NOT_DECODED: "a message was compressed in a way that could not be undone",
-    Recorded.UNFOLLOWED: "their connection could not be followed any more (what it carried later is not known)",
+    Recorded.UNFOLLOWED: "under way on a connection that could not be followed to its end",
+    Recorded.CUT_SHORT: "the server answered before the request was whole",
 }
 """Counter → reason, as totals and reports say it."""
 
@@ -176,9 +181,10 @@ FAULTS = {
     Recorded.CLOCK_STEPS: "steps of the wall clock",
     Recorded.UNPAIRED: "streamed answers that belong to no waiting request",
     Recorded.RULES_UNUSED: "redaction rules that no request had a value for",
-    Recorded.BLIND: "connections that could not be followed to their end: what passed later is not recorded",
+    Recorded.BLIND: "connections whose later requests are not known",
     Recorded.NOT_HTTP2: "connections that were no HTTP/2",
-    Recorded.INCOMPLETE: "requests that never arrived whole",
+    Recorded.INCOMPLETE: "requests whose client broke off before they were whole",
+    Recorded.NOT_PROCESSED: "calls not processed by the upstream, which clients repeat by themselves",
     Recorded.REFUSED: "connections refused, too many were open",
 }
 """Counter → fault that is told."""

@@ -82,6 +82,10 @@ class FollowedCall(ABC):
     def unfollowed(self) -> int:
         """Nobody will hear of it; how many requests that are."""
 
+    @abstractmethod
+    def not_processed(self) -> None:
+        """The server had not begun with it, and says so: clients repeat such calls by themselves."""
+
     def gone(self) -> None:
         """The client took it back, or went."""
         self.over(*client_gone(self.head.timeout_s, self.begun.steady_ns), (), gone=True)
@@ -130,7 +134,7 @@ class UnaryCall(FollowedCall):
         if answer is None or code != OK_CODE:
             answer = _NO_ANSWER
         if request is None:
-            request = _NO_REQUEST
+            request = _NO_REQUEST if gone else self.requests.unfinished()
         missing = unkept(request, answer)
         told = Call(
             ts_ns=self._arrived.ts_ns,
@@ -149,6 +153,11 @@ class UnaryCall(FollowedCall):
         """See FollowedCall."""
         self.release()
         return 1
+
+    def not_processed(self) -> None:
+        """See FollowedCall."""
+        self.release()
+        self.observer.count(Recorded.NOT_PROCESSED, 1)
 
 
 _NO_REQUEST = Message(b"", 0, Recorded.INCOMPLETE)
@@ -185,6 +194,10 @@ class StreamedCalls(FollowedCall):
 
     def over(self, code: int, details: str, trailing: Metadata, *, gone: bool = False) -> None:  # noqa: ARG002 - they are the stream's
         """See FollowedCall."""
+        if self.requests.begun and gone:
+            self.observer.count(Recorded.INCOMPLETE, 1)
+        elif self.requests.begun:
+            self._pairs.sent(self.requests.unfinished())
         self.release()
         self._pairs.ended(code, details, gone=gone)
 
@@ -194,3 +207,7 @@ class StreamedCalls(FollowedCall):
         waiting = self._pairs.waiting
         self._pairs.forget()
         return waiting
+
+    def not_processed(self) -> None:
+        """See FollowedCall."""
+        self.observer.count(Recorded.NOT_PROCESSED, self.unfollowed())

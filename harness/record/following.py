@@ -18,7 +18,7 @@ from harness.record.followed import FollowedCall, Moment, Observer, StreamedCall
 from harness.record.h2frames import PREFACE, FrameScanner, NotFollowedError
 from harness.record.headers import HeaderBlocks, ResponseHead, request_head, response_head
 from harness.record.outcomes import (
-    NOT_SERVED,
+    REFUSED_STREAM,
     UPSTREAM_LOST,
     outcome_of_end,
     outcome_of_reset,
@@ -187,14 +187,18 @@ class _Answered:
 
     def reset(self, stream: int, code: int) -> None:
         call = self._open.pop(stream, None)
-        if call is not None:
+        if call is None:
+            return
+        if code == REFUSED_STREAM:
+            call.not_processed()
+        else:
             call.broken(*outcome_of_reset(code))
 
     def goaway(self, last: int) -> None:
         for stream in [s for s in self._open if s > last]:
             call = self._open.pop(stream)
             if call is not None:
-                call.over(*NOT_SERVED, ())
+                call.not_processed()
 
     def _over(self, stream: int, head: ResponseHead | None) -> None:
         call = self._open.pop(stream, None)

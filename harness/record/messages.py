@@ -121,6 +121,18 @@ class Messages:
                 found.append(self._whole())
         return found
 
+    @property
+    def begun(self) -> bool:
+        """Whether a message has begun and is not whole."""
+        return self._left >= 0 or bool(self._head)
+
+    def unfinished(self) -> Message:
+        """What has come of a message that is not whole."""
+        if self._left < 0:
+            return Message(b"", 0, Recorded.CUT_SHORT)
+        begun = b"" if self._compressed else b"".join(self._parts[:1])[:_PREFIX_BYTES]
+        return Message(begun, self._size, self._why or Recorded.CUT_SHORT)
+
     def released(self) -> None:
         """Gives back the room of every message found up to now."""
         self._room.give(self._held - self._held_by_part)

@@ -10,7 +10,7 @@ import grpc
 
 from harness.core.calls import Call
 from harness.core.errors import UsageError
-from harness.core.recording import RecordingTotals
+from harness.core.recording import Recorded, RecordingTotals
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -36,6 +36,8 @@ class CallMetrics:
 
     def offer(self, call: Call) -> None:
         """See `core.calls.Tap`."""
+        if call.unkept is not None and call.unkept.why is Recorded.INCOMPLETE:
+            return  # no request: the recorder counts it apart, too
         key = (call.method, call.code)
         if key not in self.requests and len(self.requests) >= _MOST_SERIES:
             key = ("other", call.code)

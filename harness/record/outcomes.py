@@ -10,18 +10,18 @@ UNKNOWN, INTERNAL, UNAVAILABLE = 2, 13, 14
 """gRPC's status codes of these names."""
 _PERMISSION_DENIED, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAUTHENTICATED = 7, 8, 12, 16
 _HTTP_OK = 200
+REFUSED_STREAM = 0x7
+"""HTTP/2's error of a call that the server has not begun with."""
 _OF_HTTP = {
     400: INTERNAL, 401: _UNAUTHENTICATED, 403: _PERMISSION_DENIED, 404: _UNIMPLEMENTED,
     429: UNAVAILABLE, 502: UNAVAILABLE, 503: UNAVAILABLE, 504: UNAVAILABLE,
 }  # fmt: skip
 _OF_RESET = {
-    0x7: UNAVAILABLE,  # REFUSED_STREAM
     0x8: CANCELLED,
     0xB: _RESOURCE_EXHAUSTED,  # ENHANCE_YOUR_CALM
     0xC: _PERMISSION_DENIED,  # INADEQUATE_SECURITY
 }
 UPSTREAM_LOST = UNAVAILABLE, "the connection to the upstream was lost"
-NOT_SERVED = UNAVAILABLE, "the upstream was going away and did not serve the call"
 
 
 def outcome_of_end(head: ResponseHead | None, http_status: int) -> tuple[int, str]:

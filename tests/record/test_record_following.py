@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.core.recording import Recorded
 from harness.record.h2frames import frame
 from harness.record.headers import HeaderBlocks
+from harness.record.metrics import CallMetrics
 from harness.wire import MODEL_STREAM_INFER, SERVICE
 from harness.wire.gen import open_inference_pb2 as pb
 
@@ -165,7 +166,7 @@ def test_ok_without_an_answer_is_a_failure():
     assert told.code == 13
 
 
-@pytest.mark.parametrize(("error", "code"), [(0x7, 14), (0x8, 1), (0xB, 8), (0x2, 13), (0, 13)])
+@pytest.mark.parametrize(("error", "code"), [(0x8, 1), (0xB, 8), (0x2, 13), (0, 13)])
 def test_a_call_that_the_server_breaks_off(error, code):
     sent, _ = one_call()
     (told,) = followed(sent, Side().headers(1, BEGIN).reset(1, error).bytes).calls
@@ -213,7 +214,8 @@ def test_calls_that_a_server_on_its_way_out_does_not_serve():
         sent.headers(stream, request_fields()).data(stream, message(b"r"), last=True)
     answered = Side().goaway(1).headers(1, BEGIN).data(1, message(b"a"))
     heard = followed(sent.bytes, answered.headers(1, end(), last=True).bytes)
-    assert [(c.code, c.response) for c in heard.calls] == [(14, b""), (0, b"a")]
+    assert [(c.code, c.response) for c in heard.calls] == [(0, b"a")]
+    assert heard.counts == {Recorded.NOT_PROCESSED: 1}
 
 
 @pytest.mark.parametrize(
@@ -280,11 +282,65 @@ def test_calls_that_hold_too_much_together_are_counted():
     assert heard.room.used == 0
 
 
-def test_a_request_that_never_arrived_whole_is_counted():
-    sent = client().headers(1, request_fields()).data(1, message(b"whole")[:-1]).bytes
+LARGE = pb.ModelInferRequest(model_name="m", id="r7", raw_input_contents=[bytes(9000)])
+
+
+@pytest.mark.parametrize(
+    ("came", "why", "known"),
+    [
+        (b"", Recorded.CUT_SHORT, (0, b"")),
+        (message(b"whole")[:3], Recorded.CUT_SHORT, (0, b"")),
+        (message(LARGE.SerializeToString())[:100], Recorded.CUT_SHORT, (9000, b"r7")),
+        (message(bytes(20_000))[:100], Recorded.TOO_LARGE, (20_000, b"")),
+    ],
+)
+def test_a_request_that_is_refused_before_it_is_whole_has_failed(came, why, known):
+    sent = client().headers(1, request_fields()).data(1, came).bytes
     answered = Side().headers(1, [*BEGIN, *end(8, "too large")], last=True).bytes
-    (told,) = followed(sent, answered).calls
-    assert (told.code, told.unkept.why) == (8, Recorded.INCOMPLETE)
+    (told,) = followed(sent, answered, Heard(message_bytes=10_000)).calls
+    assert (told.code, told.cancelled, told.unkept.why) == (8, False, why)
+    size, request_id = told.unkept.request_bytes, told.unkept.request_id
+    assert (size // 1000 * 1000, request_id) == known
+
+
+def test_a_request_whose_client_broke_off_before_it_was_whole_is_none():
+    heard, metrics = Heard(), CallMetrics()
+    following = heard.follow()
+    following.sent(client().headers(1, request_fields()).data(1, message(b"whole")[:-1]).bytes)
+    following.sent(frame(3, 0, 1, b"\0\0\0\x08"))
+    (told,) = heard.calls
+    assert (told.cancelled, told.unkept.why) == (True, Recorded.INCOMPLETE)
+    metrics.offer(told)
+    assert metrics.requests == {}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_streamed_request_that_is_not_whole_at_the_end_is_not_forgotten(gone):
+    sent = client().headers(1, request_fields(MODEL_STREAM_INFER))
+    sent.data(1, message(infer(0)) + message(LARGE.SerializeToString())[:100])
+    answered = Side().headers(1, BEGIN).headers(1, end(8, "too large"), last=True)
+    heard = Heard()
+    following = heard.follow()
+    following.sent(sent.bytes)
+    if gone:
+        following.client_lost()
+        assert heard.counts == {Recorded.INCOMPLETE: 1}
+    else:
+        following.answered(answered.bytes)
+    whys = [c.unkept and c.unkept.why for c in heard.calls]
+    assert whys == ([None] if gone else [None, Recorded.CUT_SHORT])
+    assert heard.room.used == 0
+
+
+def test_calls_that_were_not_processed_are_no_failures():
+    for refusing in (Side().reset(1, 7), Side().goaway(0)):
+        heard = followed(one_call()[0], refusing.bytes)
+        assert (heard.calls, heard.counts) == ([], {Recorded.NOT_PROCESSED: 1})
+        streamed = client().headers(1, request_fields(MODEL_STREAM_INFER))
+        streamed.data(1, message(infer(0)) + message(infer(1)))
+        heard = followed(streamed.bytes, refusing.bytes)
+        assert (heard.calls, heard.counts) == ([], {Recorded.NOT_PROCESSED: 2})
+        assert heard.room.used == 0
 
 
 def test_other_services_are_not_told():

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ from peers import outcome, peer
 from recordings import adds_up, reasons, recorded, recording, request, until
 
 from harness.store.spool import spooled
+from harness.wire import SERVICE
 from harness.wire.messages import request_bytes
 
 
@@ -435,4 +437,24 @@ def test_a_request_that_never_arrives_whole_is_noticed_and_is_none_that_was_lost
         assert running.ask([request(2)]) == 1
         totals = running.end()
     assert (totals["seen"], totals["written"], totals["not_recorded"]) == (1, 1, [])
-    assert dict(map(tuple, totals["faults"])) == {"requests that never arrived whole": 1}
+    assert dict(map(tuple, totals["faults"])) == {
+        "requests whose client broke off before they were whole": 1
+    }
+
+
+def test_requests_that_a_server_refuses_by_their_size_have_failed(tmp_path):
+    """A server as gRPC makes it takes 4 MB, and says so as soon as it has read the size."""
+    echoes = grpc.unary_unary_rpc_method_handler(lambda asked, _: asked)
+    handlers = grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": echoes})
+    refusing = grpc.server(ThreadPoolExecutor(4), handlers=[handlers])
+    port = refusing.add_insecure_port("127.0.0.1:0")
+    refusing.start()
+    with recording(f"127.0.0.1:{port}", tmp_path / "t", "--max-message", "8MiB") as running:
+        for size in (6 << 20, 32 << 20, 32 << 20, 32 << 20):
+            found = outcome(running.address, bytes(size))
+            assert found["code"] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        totals = running.end()
+    refusing.stop(0)
+    assert (totals["seen"], totals["failed"]) == (4, 4)
+    assert reasons(totals)["a message was larger than --max-message"] == 3
+    assert adds_up(totals)
