@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.options import address, as_json_option, creatable, existing
+from harness.cli.printing import Printer
 from harness.cli.tls import client_tls, server_tls, tls_options
 
 if TYPE_CHECKING:
@@ -23,6 +25,13 @@ Follow it: harness canary --follow canary
 
 Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy.yaml --out canary
 """
+
+
+def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
+    # NaN is in no range, and click lets it through.
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds.")
+    return value
 
 
 @click.command("canary", short_help="Split live traffic, judge as it goes, roll back by itself.",
@@ -59,7 +68,7 @@ Somebody else splits: harness canary --judge-listen 0.0.0.0:9001 --policy policy
               help="Serve harness.v1.CanaryJudge (protos/canary_judge.proto): Watch, and without --listen Observe.")  # fmt: skip
 @click.option("--metrics", metavar="HOST:PORT", default="", callback=address,
               help="Serve Prometheus metrics there.")  # fmt: skip
-@click.option("--look-every", type=click.FloatRange(min=0.01, max=60.0), default=0.5, show_default=True,
+@click.option("--look-every", type=click.FloatRange(min=0.01, max=60.0), callback=_finite, default=0.5, show_default=True,
               metavar="SECONDS", help="Between two looks at the evidence.")  # fmt: skip
 @click.option("--exit-when-decided", is_flag=True,
               help="End with the verdict (default: serve on, from the version that it chose).")  # fmt: skip
@@ -98,16 +107,20 @@ def command(
     def told(line: str) -> None:
         click.echo(line, err=True)
 
+    printer = Printer(lambda n: _dropped(n, as_json=as_json))
+
     def heard(event: dict[str, Any]) -> None:
         if follow is not None:
-            _show(event, as_json=as_json)
+            printer.line(_shown(event, as_json=as_json))
 
     standing = (
         serve_canary(options, told, heard=heard) if listen else serve_judge(options, told, heard)
     )
     # Who follows in JSON has it in the last event.
     if not (follow and as_json):
-        click.echo(_said(standing, as_json=as_json))
+        printer.line(_said(standing, as_json=as_json))
+    if unread := printer.close():
+        told(f"canary: {unread:,} lines were not printed: nobody reads them")
     return EXIT_CODES[standing.decision]
 
 
@@ -122,6 +135,12 @@ def _check(
         raise click.UsageError("Give --listen to serve clients, or --judge-listen to judge only.")
     if listen and not all(versions):
         raise click.UsageError("--listen needs --baseline and --candidate.")
+    if listen and versions[0] == versions[1]:
+        click.echo(
+            f"canary: --baseline and --candidate are the same address ({versions[0]}): one version is "
+            "compared with itself",
+            err=True,
+        )
 
 
 def _said(standing: Standing, *, as_json: bool) -> str:
@@ -133,10 +152,16 @@ def _said(standing: Standing, *, as_json: bool) -> str:
     return "\n".join([*lines, *(f"  not measured: {note}" for note in standing.notes)])
 
 
-def _show(event: dict[str, Any], *, as_json: bool) -> None:
+def _shown(event: dict[str, Any], *, as_json: bool) -> str:
     from harness.live.follow import text_of
 
-    click.echo(json.dumps(event, ensure_ascii=False) if as_json else text_of(event))
+    return json.dumps(event, ensure_ascii=False) if as_json else text_of(event)
+
+
+def _dropped(lines: int, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"event": "dropped", "lines": lines})
+    return f"… {lines:,} lines were dropped here: they were not read in time"
 
 
 def _follow(path: Path, *, as_json: bool) -> int:
@@ -152,5 +177,5 @@ def _follow(path: Path, *, as_json: bool) -> int:
 
     last: dict[str, Any] = {}
     for last in follow(path, wait):
-        _show(last, as_json=as_json)
+        click.echo(_shown(last, as_json=as_json))
     return EXIT_CODES[Decision(str(last["decision"]))]
