@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
-from harness.pipeline.batch_mates import same_answers, tried_in_parts
+from harness.pipeline.company import same_answers, tried_in_parts
 from harness.pipeline.tracing import FIRST_TRACED, first_traced
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, Batch

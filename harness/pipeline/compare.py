@@ -222,7 +222,9 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             heard=_heard(listener, "floor"),
         )
         again.close()
-        mixing = mixing_of(floor, (candidate,), batches, window.read, exact=False)
+        mixing = mixing_of(
+            floor, (baseline, candidate), batches, window.read, exact=False, seed=ORDER_SEED
+        )
         by_itself = together((baseline, candidate), mixing.answers)
         outputs = OutputDiff(setup.match, floor, (), setup.graphs[0].coarse)
         features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
@@ -345,6 +347,7 @@ def _result(
         intermediates=intermediates_json(outputs, features, None, floor)
         | {"served": jsonable(logged)},
         graph=GraphLook(),
+        alone=mixing.alone,
         isolation=weakest(leg.first.isolation for leg in legs if leg.first),
         not_compared=(
             *outputs.not_compared,
@@ -355,6 +358,7 @@ def _result(
             *never_run(ended, asked, outputs.requests, failures[0]),
             *hidden,
             *(() if features.requests else ("no feature inside the models was compared",)),
+            *(one.to_text() for one in mixing.alone if not one.requests),
             *(text for check in golden for text in check.not_compared()),
             *((f"{counted(both)} that both versions reject",) if both else ()),
         ),

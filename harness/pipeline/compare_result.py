@@ -12,6 +12,7 @@ from harness.core.jsonable import jsonable
 from harness.core.models import PinnedModel
 from harness.core.plain_text import printable
 from harness.core.policies import SandboxPolicy
+from harness.pipeline.alone import Alone
 from harness.pipeline.graph_pass import (
     GraphLook,
 )
@@ -42,6 +43,8 @@ class CompareResult:
     """As in a run folder's intermediates.json."""
     graph: GraphLook
     """Every tensor of both graphs, on a few requests: where they part. It decides nothing."""
+    alone: tuple[Alone, ...]
+    """What requests got when they ran alone, beside their batches; empty where all of them did."""
     not_compared: tuple[str, ...]
     isolation: Isolation
     """Of the process with the least."""
@@ -83,6 +86,7 @@ class CompareResult:
             equal, others = _equal_tensors(columns), _others(columns)
             lines.append(f"  {what}: {equal}; {differ:,} requests differ{others}")
         lines.append(f"  {self.graph.to_text()}")
+        lines += [f"  {one.to_text()}" for one in self.alone if one.requests]
         for finding in self.findings:
             lines += [f"- {finding.what}", f"    {finding.remedy}"]
         if is_weaker(self.isolation, LIMITS.require):

@@ -213,7 +213,7 @@ def batch_findings(mixing: Mixing) -> list[Finding]:
             kind="batch_rounding", severity=Severity.INFO, where=role,
             what=f"last digits of the {role}'s answers change with the batch that a request is in: rounding,"
             " which is within the tolerance, so requests shared batches",
-            remedy="Nothing needs to be done; `preset: refactor` replays each request by itself.",
+            remedy="Nothing needs to be done.",
         )
         for role in mixing.rounding
     ]  # fmt: skip

@@ -156,11 +156,13 @@ def _replayed(
         manifest["floor_sha256"] = sha256(floor)
         others = (candidate, *more[: len(third)])
         mixing = mixing_of_run(
-            prepared.run, floor, others, prepared.batches, window.read, exact=is_exact(policy)
-        )
+            prepared.run, floor, (baseline, *others), prepared.batches, window.read,
+            exact=is_exact(policy), seed=prepared.seed,
+        )  # fmt: skip
         by_itself = together((baseline, *others), mixing.answers)
         manifest["limits"] = jsonable(policy.sandbox)
         manifest["composition"] = "recorded" if by_itself else "coalesced"
+        manifest["alone"] = [jsonable(one) | {"said": one.to_text()} for one in mixing.alone]
         terms = Terms(
             policy=policy,
             plan=plan,

@@ -12,11 +12,12 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from harness.core.observations import Observations, Outcome
-from harness.core.tensors import Array, Tensors
+from harness.core.tensors import Array, Ints, Tensors
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import in_key_order
 from harness.replay.legs import Leg
@@ -90,6 +91,34 @@ def rows_of(batch: RequestBatch, start: int, stop: int) -> RequestBatch:
         coded={name: coded[low:high] for name, coded in batch.coded.items()},
         coded_context={name: c[start:stop] for name, c in batch.coded_context.items()},
     )
+
+
+def requests_at(
+    batch: RequestBatch, observations: Observations, at: Ints
+) -> tuple[RequestBatch, Observations]:
+    """Some requests of a batch, with what they were answered in it; features are left out.
+
+    Args:
+      batch: requests.
+      observations: of all of them.
+      at: which, ascending, shape (k,).
+    """
+    ends = np.cumsum(batch.rows)
+    rows = np.concatenate([np.arange(ends[i] - batch.rows[i], ends[i]) for i in at.tolist()])
+    some = replace(
+        batch, seq=batch.seq[at], request_id=batch.request_id[at], ts_ns=batch.ts_ns[at],
+        rows=batch.rows[at], answered=batch.answered[at],
+        inputs={name: tensor[rows] for name, tensor in batch.inputs.items()},
+        recorded={name: tensor[rows] for name, tensor in batch.recorded.items()},
+        context={name: column[at] for name, column in batch.context.items()},
+        coded={}, coded_context={},
+    )  # fmt: skip
+    return some, Observations(
+        outcome=observations.outcome[at],
+        outputs={name: tensor[rows] for name, tensor in observations.outputs.items()},
+        features={}, trace_outputs={}, latency_s=observations.latency_s[at],
+        keys=observations.keys,
+    )  # fmt: skip
 
 
 def joined(pieces: Sequence[Observations]) -> Observations:

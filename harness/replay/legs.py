@@ -147,7 +147,9 @@ class Leg:
             return self._recovered(entry, result)
         return self._answered(entry, result)
 
-    def tried(self, batch: RequestBatch, *, trace: bool = False) -> Observations | None:
+    def tried(
+        self, batch: RequestBatch, *, trace: bool = False, usual: bool = True
+    ) -> Observations | None:
         """Answers that no verdict rests on; None where the batch fails, twice if that ends the process.
 
         Nothing is searched or quarantined and no cap is touched but that of restarts: the replay finds
@@ -156,6 +158,7 @@ class Leg:
         Args:
           batch: requests; nothing else is in flight.
           trace: also return feature tensors.
+          usual: a batch as the replay has them, whose time tells how long one takes.
 
         Raises:
           SignatureError: the traffic lacks an input of the version.
@@ -168,7 +171,7 @@ class Leg:
             starved = result.cause is Cause.HOST_STARVED
             self._tally.flaky += isinstance(again, BatchAnswer) and not starved
             result = again if starved else None
-        return self._answered(entry, result) if isinstance(result, BatchAnswer) else None
+        return self._answered(entry, result, usual) if isinstance(result, BatchAnswer) else None
 
     @property
     def mean_s(self) -> float:
@@ -241,9 +244,10 @@ class Leg:
         for entry in self._pending:
             entry.sent = entry.sent and entry.result is not None
 
-    def _answered(self, entry: _Pending, answer: BatchAnswer) -> Observations:
+    def _answered(self, entry: _Pending, answer: BatchAnswer, usual: bool = True) -> Observations:
         self._shapes.learn(answer)
-        self._speed.learn(answer, len(entry.batch))
+        if usual:
+            self._speed.learn(answer, len(entry.batch))
         self._tally.contradictions(answer.undeclared)
         if entry.trace and answer.trace_error:
             self._tally.trace_faults += 1

@@ -229,7 +229,12 @@ def _of_a_gate(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
         Fact(
             label="Composition",
             value=_COMPOSITIONS.get(manifest.at("composition").text(), "unknown"),
-            note="as the baseline against itself, in other batches, allowed",
+            note="; ".join(
+                [
+                    "as the baseline against itself, in other batches, allowed",
+                    *(one.at("said").text(limit=LONG) for one in manifest.at("alone").items()),
+                ]
+            ),
         ),
         Fact(
             label="Attempt",

@@ -11,7 +11,9 @@ from onnx import TensorProto, helper, save_model
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
-from harness.pipeline.batch_mates import Company, company
+from harness.core.verdicts import Decision
+from harness.pipeline.alone import run_alone, unusual
+from harness.pipeline.company import Company, company
 from harness.pipeline.compare import compare_models
 from harness.pipeline.floorpass import SINGLE_REQUESTS, measure_floor
 from harness.pipeline.gate import run_gate
@@ -331,3 +333,103 @@ def test_the_second_leg_cuts_batches_of_every_size(n):
     assert [b for _, b in pieces[:-1]] == [a for a, _ in pieces[1:]]
     assert pieces[-1][1] == n
     assert len(pieces) > 1 or n == 1
+
+
+def switching(path, k):
+    """y = x, or x × k where no row of the batch holds a NaN: then another branch is taken."""
+    from onnx import parser
+
+    then = "then_branch = c () => (float[N, 2] a) { z = Constant<value = float {0}>() a = Where(nan, z, x) }"
+    other = f"else_branch = d () => (float[N, 2] b) {{ k = Constant<value = float {{{k}}}>() b = Mul(x, k) }}"
+    text = (
+        '<ir_version: 8, opset_import: ["" : 15]> g (float[N, 2] x) => (float[N, 2] y) {'
+        " nan = IsNaN(x) n = Cast<to = 1>(nan) most = ReduceMax<keepdims = 0>(n) any = Cast<to = 9>(most)"
+        f" y = If(any) <{then}, {other}> }}"
+    )
+    save_model(parser.parse_model(text), str(path))
+    return path
+
+
+def with_some_nan(positions):
+    """One row a request; a fifth of them hold a NaN."""
+    requests = read(positions)
+    x = np.stack([positions % 97, positions % 89], axis=1).astype(np.float32)
+    x[positions % 5 == 0, 1] = np.nan
+    requests.inputs["x"] = x
+    return replace(requests, rows=np.ones(len(positions), np.int64))
+
+
+@pytest.mark.parametrize(("k", "differ"), [(1.0, Company.NOTHING), (2.0, Company.ANSWERS)])
+def test_a_branch_that_every_batch_takes_and_most_requests_do_not_is_seen(tmp_path, k, differ):
+    recipe = LegRecipe(
+        role="candidate", model=switching(tmp_path / "m.onnx", k), limits=LIMITS, allow_weaker=True
+    )
+    with open_legs(recipe) as (leg,):
+        assert company(leg, batches(1500), with_some_nan) is Company.NOTHING
+        found = run_alone(leg, batches(1500), with_some_nan, np.random.default_rng(1))
+    assert (found.differ, found.requests) == (differ, 984)
+
+
+def test_a_gate_judges_what_requests_get_alone(tmp_path):
+    old, new = (str(switching(tmp_path / f"m{k}.onnx", k)) for k in (1, 2))
+    np.savez(tmp_path / "t.npz", x=with_some_nan(np.arange(1500)).inputs["x"])
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\npreset: refactor\ndrop: [features]\nsandbox: {require: S0}\n")
+    result = run_gate(
+        old, new, traffic=[tmp_path / "t.npz"], policy=policy,
+        out=tmp_path / "run", cache_dir=tmp_path / "cache", state_dir=tmp_path / "state",
+    )  # fmt: skip
+    assert result.decision is Decision.ROLLBACK
+    assert "requests run alone" in (tmp_path / "run" / "report.html").read_text()
+    compared = compare_models(
+        old, new, inputs=[tmp_path / "t.npz"],
+        cache_dir=tmp_path / "cache", allow_lower_isolation=True,
+    )  # fmt: skip
+    assert compared.exit_code == 1
+    assert "answered otherwise than in their batches" in compared.to_text()
+
+
+def test_the_sample_is_spread_over_the_whole_schedule_and_finds_the_few_unusual(tmp_path):
+    asked = []
+
+    def noted(positions):
+        asked.extend(positions.tolist())
+        requests = with_some_nan(positions)
+        x = np.ones_like(requests.inputs["x"])
+        x[positions % 300 == 7, 0] = np.inf
+        requests.inputs["x"] = x
+        return requests
+
+    recipe = LegRecipe(
+        role="candidate", model=plain(tmp_path / "m.onnx"), limits=LIMITS, allow_weaker=True
+    )
+    with open_legs(recipe) as (leg,):
+        found = run_alone(leg, batches(30_000), noted, np.random.default_rng(1))
+    assert (min(asked), max(asked)) == (0, 29_999)
+    assert found.requests == 1024
+    assert found.escaping == pytest.approx(0.0029, abs=1e-4)
+    odd = unusual(noted(np.arange(600)))
+    assert np.flatnonzero(odd).tolist() == [7, 307]
+
+
+def test_a_request_that_only_its_batch_answers_gets_another_answer_alone(tmp_path):
+    """Adds zero made of the second row: a request of one row fails by itself."""
+    path = model(
+        tmp_path / "m.onnx",
+        ("Constant", [], ["at"], {"value_ints": [1]}),
+        ("Gather", ["x", "at"], ["second"], {"axis": 0}),
+        ("Mul", ["second", "second"], ["s"], {}),
+        ("Sub", ["s", "s"], ["zero"], {}),
+        ("Add", ["x", "zero"], ["y"], {}),
+    )
+    recipe = LegRecipe(role="candidate", model=path, limits=LIMITS, allow_weaker=True)
+
+    def ones(positions):
+        requests = with_some_nan(positions)
+        requests.inputs["x"] = np.ones_like(requests.inputs["x"])
+        return requests
+
+    with open_legs(recipe) as (leg,):
+        assert company(leg, batches(1500), ones) is Company.NOTHING
+        found = run_alone(leg, batches(1500), ones, np.random.default_rng(1))
+    assert found.differ is Company.ANSWERS

@@ -1,0 +1,113 @@
+"""What the requests that share a batch change in each other's answers, by cutting batches into parts.
+
+Rounding is told apart: sums in another order change last digits, which the tolerance allows for, and
+running each request by itself would cost many times as much.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from harness.core.observations import Observations, Outcome, PairBatch
+from harness.core.tensors import Ints, same_bits
+from harness.core.traffic import RequestBatch
+from harness.diff.floor import FloorBuilder
+from harness.pipeline.floorpass import FLOOR_REQUESTS, SINGLE_REQUESTS, prefix
+from harness.replay.composition import cuts, joined, rows_of
+from harness.replay.legs import Leg
+from harness.replay.order import Batch
+
+_SINGLES = 64
+"""Requests that are run by themselves, twice, to tell company from chance."""
+_FAILURES = 3
+"""Batches that may fail before nothing more is asked: each may cost a deadline and a process."""
+
+
+class Company(enum.StrEnum):
+    """What the requests that share a batch change in each other's answers."""
+
+    NOTHING = "nothing"
+    """No bit; or too much failed to tell."""
+    ROUNDING = "rounding"
+    """Last digits, within the tolerance that a quiet version has."""
+    ANSWERS = "answers"
+    """More than that."""
+
+
+def company(
+    leg: Leg,
+    batches: Sequence[Batch],
+    read: Callable[[Ints], RequestBatch],
+    random: Mapping[str, str] | None = None,
+) -> Company:
+    """Whether requests get other answers in a part of their batch, and the same ones when alone.
+
+    A leg that runs each request by itself has no company to ask about. Batches that fail say nothing here; what fails is found in the replay. Answers that change from run
+    to run are noise, and no mixing.
+
+    Args:
+      leg: a version, with nothing in flight.
+      batches: the schedule; the first SINGLE_REQUESTS answered requests are compared.
+      read: gives the requests at storage positions.
+      random: outputs that a random operator is before: they say nothing about company.
+    """
+    if leg.singly:
+        return Company.NOTHING
+    random = random or {}
+    apart, last = FloorBuilder(random=random), None
+    compared = failed = 0
+    for batch in prefix(batches, FLOOR_REQUESTS):
+        requests = read(batch.positions)
+        parts = [rows_of(requests, start, stop) for start, stop in cuts(len(requests))]
+        whole, pieces = leg.tried(requests), tried_in_parts(leg, parts)
+        if whole is None or pieces is None:
+            failed += 1
+        else:
+            if not same_answers(pieces, whole, random):
+                last = requests
+                apart.update(PairBatch(requests=requests, baseline=whole, candidate=pieces))
+            compared += len(requests)
+        if compared >= SINGLE_REQUESTS or failed >= _FAILURES:
+            break
+    if last is None or not steady_alone(leg, last, random):
+        return Company.NOTHING
+    return Company.ROUNDING if apart.finish().rounding else Company.ANSWERS
+
+
+def tried_in_parts(
+    leg: Leg, parts: Sequence[RequestBatch], *, usual: bool = True
+) -> Observations | None:
+    """Consecutive requests, batch by batch, as one; None as soon as one fails; `usual` as in `Leg.tried`."""
+    found = []
+    for part in parts:
+        answers = leg.tried(part, usual=usual)
+        if answers is None:
+            return None
+        found.append(answers)
+    return joined(found)
+
+
+def same_answers(one: Observations, other: Observations, but: Collection[str] = ()) -> bool:
+    """Whether every request was answered both times, with the same bits.
+
+    Args:
+      one: observations.
+      other: of the same requests.
+      but: outputs that do not count.
+    """
+    return (
+        bool((one.outcome == Outcome.OK).all() and (other.outcome == Outcome.OK).all())
+        and one.keys == other.keys
+        and set(one.outputs) == set(other.outputs)
+        and all(
+            same_bits(a, other.outputs[name]) for name, a in one.outputs.items() if name not in but
+        )
+    )
+
+
+def steady_alone(leg: Leg, requests: RequestBatch, but: Collection[str]) -> bool:
+    """Whether requests that run by themselves get the same answers twice."""
+    singles = [rows_of(requests, i, i + 1) for i in range(min(len(requests), _SINGLES))]
+    first, second = (tried_in_parts(leg, singles, usual=False) for _ in range(2))
+    return first is not None and second is not None and same_answers(first, second, but)
