@@ -15,6 +15,13 @@ rounding of a sigmoid or softmax is relative to its large values: with the sums 
 to 94 and 85 % of the rows of a sharp softmax differed, 5 % with the largest |value|); all values
 instead of the distinct ones (a stand-in such as −2⁶³ in most rows became the scale of the others);
 units in the last place (useless near zero).
+
+Where a column spans decades, S alone would let its small values become anything. So a row differs, too,
+when |Δ| is beyond a part of max(|b|, |c|) that rounding does not reach (`_LARGE`) and beyond
+tolerance × T, T being `typical_scale`: S, but at most 100 medians; of a value that becomes exactly 0, or
+was, at most one median. Rounding of a softmax or an exponential is a small part of each value, so that T may
+be far below S for these alone. What is below that too, and yet a large part of the value, is counted
+as `small`: nothing says whether it is rounding (1 − p is rounded by 6e-8, whatever p is) or another model.
 Integers, booleans and strings: equal or not. NaN and ±inf must stand in the same places.
 """
 
@@ -43,6 +50,17 @@ _HIGH = 0.9
 """Quantile of them that is taken for granted: rarer large values may be outliers."""
 _FAR = 1000.0
 """Times that a magnitude is larger than the one before it, or than `_HIGH`, and is an outlier."""
+_MEDIANS = 100.0
+"""Medians that a column's scale may have for differences that are a large part of the value."""
+_LARGE = 1e-3
+"""Part of a value that is large: a thousand float32 tolerances."""
+_TOLERANCES = 100.0
+"""Tolerances that are large, too: float16 and noise leave fewer digits."""
+_TINY = float(np.finfo(np.float32).tiny)
+"""Below, float32 has no normal numbers, and processors may make them 0."""
+SMALL_SHARE = 0.01
+"""Share of rows with `small` differences beyond which a column is not comparable. Sums in another order
+have them in about 1e-4 of the rows: the values that happen to be near zero."""
 
 
 class Comparison(enum.Enum):
@@ -70,6 +88,8 @@ class RowDifference:
     """|candidate − baseline|, shape (R, k); 0 where masked, 1 for unequal words."""
     relative: Floats
     """`absolute` relative to the scale, shape (R, k); inf when both scale and row are 0."""
+    small: Bools
+    """No mismatch, and yet a large part of the value, beyond the noise, shape (R, k)."""
 
 
 def comparison(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> Comparison:
@@ -134,10 +154,7 @@ def robust_scale(values: Array) -> float:
     Returns:
       ≥ 0; 0 for words and for columns without a finite value besides 0.
     """
-    if values.dtype == object:
-        return 0.0
-    size = np.abs(values.astype(np.float64))
-    size = np.unique(size[np.isfinite(size) & (size > 0)])
+    size = _magnitudes(values)
     if not len(size):
         return 0.0
     last = len(size) - 1
@@ -148,8 +165,37 @@ def robust_scale(values: Array) -> float:
     return min(float(size[min(int(_BULK * last), end)]), _FAR * float(size[int(_HIGH * last)]))
 
 
+def typical_scale(values: Array) -> float:
+    """The scale T of a column: `robust_scale`, but at most 100 medians of its magnitudes.
+
+    Args:
+      values: of one column, any shape and dtype.
+
+    Returns:
+      Not above `robust_scale`.
+    """
+    size = _magnitudes(values)
+    if not len(size):
+        return 0.0
+    return min(robust_scale(values), _MEDIANS * float(size[(len(size) - 1) // 2]))
+
+
+def _magnitudes(values: Array) -> Floats:
+    """The distinct magnitudes that are neither 0 nor infinite, ascending; none for words."""
+    if values.dtype == object:
+        return np.zeros(0)
+    size = np.abs(values.astype(np.float64))
+    return np.unique(size[np.isfinite(size) & (size > 0)])
+
+
 def compare_rows(
-    baseline: Array, candidate: Array, tolerance: Floats | float, scale: Floats | float
+    baseline: Array,
+    candidate: Array,
+    tolerance: Floats | float,
+    scale: Floats | float,
+    *,
+    typical: Floats | float = np.inf,
+    noise: Floats | float = 0.0,
 ) -> RowDifference:
     """Compares two matrices cell by cell.
 
@@ -159,13 +205,15 @@ def compare_rows(
       tolerance: relative, ≥ 0, scalar or shape (k,); only used for floats; float64 cells that
         float32 holds exactly get at least `FLOAT_TOLERANCE`.
       scale: the columns' `robust_scale`, ≥ 0, scalar or shape (k,).
+      typical: the columns' `typical_scale`, the same; what is above the scale is the scale.
+      noise: relative to the scale: what the baseline's own noise explains, the same.
 
     Returns:
       Mismatches, NaN masks and distances, each of shape (R, k).
     """
     match comparison(baseline.dtype, candidate.dtype):
         case Comparison.FLOAT:
-            return _floats(baseline, candidate, tolerance, scale)
+            return _floats(baseline, candidate, tolerance, (scale, typical, noise))
         case Comparison.EXACT:
             return _exact(baseline, candidate, scale)
         case Comparison.WORDS:
@@ -174,8 +222,12 @@ def compare_rows(
             return _all_or_nothing(np.ones(baseline.shape, dtype=np.bool_))
 
 
+_Measures = tuple[Floats | float, Floats | float, Floats | float]
+"""(scale, typical scale, noise) of the columns."""
+
+
 def _floats(
-    baseline: Array, candidate: Array, tolerance: Floats | float, scale: Floats | float
+    baseline: Array, candidate: Array, tolerance: Floats | float, measures: _Measures
 ) -> RowDifference:
     before = baseline.astype(np.float64)
     after = candidate.astype(np.float64)
@@ -183,17 +235,51 @@ def _floats(
     finite = np.isfinite(before) & np.isfinite(after)
     with np.errstate(over="ignore", invalid="ignore"):
         absolute = np.where(finite & ~same, np.abs(after - before), 0.0)
-    relative = _relative(absolute, before, after, scale)
+    relative = _relative(absolute, before, after, measures[0])
     masked = ~finite & ~same
-    beyond = relative > tolerance
-    if _doubles(baseline.dtype, candidate.dtype) and beyond.any():
-        beyond &= ~((relative <= FLOAT_TOLERANCE) & single_precision(before, after))
+    allowed = tolerance
+    if _doubles(baseline.dtype, candidate.dtype) and (relative > tolerance).any():
+        single = single_precision(before, after)
+        allowed = np.where(single, np.fmax(tolerance, FLOAT_TOLERANCE), tolerance)
+    beyond = relative > allowed
+    small = np.zeros(beyond.shape, dtype=np.bool_)
+    within = (absolute > 0) & ~beyond
+    if within.any():
+        small, changed = _large_parts(within, (before, after, absolute), allowed, measures)
+        beyond |= changed
     return RowDifference(
-        mismatch=masked | beyond,
-        masked=masked,
-        absolute=absolute,
-        relative=relative,
+        mismatch=masked | beyond, masked=masked, absolute=absolute, relative=relative, small=small
     )
+
+
+def _large_parts(
+    within: Bools,
+    cells: tuple[Floats, Floats, Floats],
+    tolerance: Floats | float,
+    measures: _Measures,
+) -> tuple[Bools, Bools]:
+    """(differences too small to judge, differences all the same) of what is within the tolerance.
+
+    Args:
+      within: cells that differ, within the tolerance, shape (R, k).
+      cells: baseline, candidate and |Δ|, of that shape.
+      tolerance: relative, scalar or of a shape that fits.
+      measures: of the columns.
+    """
+    before, after, absolute = cells
+    own = np.fmax(np.abs(before), np.abs(after))
+    scale, typical, noise = measures
+    with np.errstate(over="ignore", invalid="ignore"):
+        large = (
+            within & (own >= _TINY) & (absolute > np.fmax(_LARGE, _TOLERANCES * tolerance) * own)
+        )
+        if not large.any():
+            return large, large
+        large &= absolute > np.fmax(scale, np.fmin(np.abs(before), np.abs(after))) * noise
+        part = np.where((before == 0) | (after == 0), 1.0 / _MEDIANS, 1.0)
+        heavy = np.less(typical, scale)
+        changed = large & heavy & (absolute > part * tolerance * np.fmin(typical, scale))
+    return large & ~changed, changed
 
 
 def _exact(baseline: Array, candidate: Array, scale: Floats | float) -> RowDifference:
@@ -208,6 +294,7 @@ def _exact(baseline: Array, candidate: Array, scale: Floats | float) -> RowDiffe
         masked=np.zeros(mismatch.shape, dtype=np.bool_),
         absolute=absolute,
         relative=_relative(absolute, before, after, scale),
+        small=np.zeros(mismatch.shape, dtype=np.bool_),
     )
 
 
@@ -218,6 +305,7 @@ def _all_or_nothing(mismatch: Bools) -> RowDifference:
         masked=np.zeros(mismatch.shape, dtype=np.bool_),
         absolute=cost,
         relative=cost,
+        small=np.zeros(mismatch.shape, dtype=np.bool_),
     )
 
 

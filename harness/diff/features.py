@@ -295,7 +295,8 @@ class FeatureDiff:
             for (_, tally), counts in zip(self._raw, self._counts, strict=True)
             if counts and tally.rows == 0 and self._answered
         ]
-        return (*alone, *lost)
+        small = [column for _, tally in self._raw for column in tally.small_columns()]
+        return (*alone, *lost, *small)
 
     def _by_chance(self) -> list[tuple[str, str]]:
         """(raw feature, why) of those that a random operator is before, and that are not expected to change."""

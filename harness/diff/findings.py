@@ -45,6 +45,10 @@ _RESHAPED_REMEDY = (
     "Clients read the shape: give the candidate the baseline's, or, when they are ready for it, list the "
     "output under expected_changes of a guardrail about outputs."
 )
+_SMALL_REMEDY = (
+    "Look at the requests with the smallest answers: rounding changes few of them by so much. What is meant "
+    "to change belongs under expected_changes; a score in its logarithm is compared at every size."
+)
 _OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
 
 
@@ -76,7 +80,7 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
         )
         for name in report.unknown_expected
     ]
-    return found + _uncompared(report)
+    return found + _small(report.features) + _uncompared(report)
 
 
 def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Finding]:
@@ -118,7 +122,22 @@ def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Fi
                     requests=output.examples,
                 )
             )
-    return found
+    return found + _small(report.outputs)
+
+
+def _small(reports: tuple[TensorReport, ...]) -> list[Finding]:
+    """Columns that no tolerance proves equal: their small values moved, and the large ones set it."""
+    return [
+        Finding(
+            kind="small_values",
+            severity=Severity.WARNING,
+            where=report.name,
+            what=f"{report.name}: {report.text}",
+            remedy=_SMALL_REMEDY,
+        )
+        for report in reports
+        if report.verdict is ParityVerdict.SMALL_VALUES
+    ]
 
 
 def findings_from_faithful(report: FaithfulReport) -> list[Finding]:

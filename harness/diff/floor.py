@@ -29,7 +29,13 @@ from harness.diff.columns import (
     column_name,
     compared_rows,
 )
-from harness.diff.distance import FLOOR_FACTOR, base_tolerance, compare_rows, robust_scale
+from harness.diff.distance import (
+    FLOOR_FACTOR,
+    base_tolerance,
+    compare_rows,
+    robust_scale,
+    typical_scale,
+)
 from harness.diff.nested import laid_out
 from harness.diff.sample import LIMIT, thinned
 
@@ -61,10 +67,17 @@ class ColumnFloor:
     """The column differs from run to run by more than rounding."""
     unprovable: bool
     """So much so that the tolerance for the candidate is beyond `SWALLOWED`."""
+    typical: float = np.inf
+    """`typical_scale` of the first rows."""
+
+    @property
+    def noise(self) -> float:
+        """Relative difference that the baseline's own noise explains: 8 × floor."""
+        return FLOOR_FACTOR * self.relative
 
     def tolerance(self, base: float) -> float:
         """Relative tolerance for the candidate: max(8 × floor, base)."""
-        return max(FLOOR_FACTOR * self.relative, base)
+        return max(self.noise, base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +152,21 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
     )
 
 
+_Scales = tuple[float, float]
+"""(`robust_scale`, `typical_scale`) of a column."""
+
+
 class _ColumnSums:
     """Running figures of one tensor's columns.
 
     Args:
       tensor: the baseline's name.
-      scales: column label → scale, fixed before the first row; a class met later has none.
+      scales: column label → its scales, fixed before the first row; a class met later has none.
       uncounted: tensor and column names that do not make a request differ.
     """
 
     def __init__(
-        self, tensor: str, scales: Mapping[str, float], uncounted: Collection[str]
+        self, tensor: str, scales: Mapping[str, _Scales], uncounted: Collection[str]
     ) -> None:
         self.labels: Keys = ()
         self._tensor = tensor
@@ -160,6 +177,7 @@ class _ColumnSums:
         self._wide = False
         self._base = 0.0
         self._scale: Floats = np.zeros(0)
+        self._typical: Floats = np.zeros(0)
         self._counted: Bools = np.zeros(0, dtype=np.bool_)
         self._largest: Floats = np.zeros(0)
         self._relative: Floats = np.zeros(0)
@@ -175,8 +193,14 @@ class _ColumnSums:
             return np.full(len(pair.baseline), bool(self._counted.any()))
         self._base = base_tolerance(pair.baseline.dtype, pair.candidate.dtype)
         whole, width = pair.wide or self._wide, pair.baseline.shape[1]
-        scale = self._scale[:1] if whole else self._scale[:width]
-        difference = compare_rows(pair.baseline, pair.candidate, self._base, scale)
+        part = slice(1 if whole else width)
+        difference = compare_rows(
+            pair.baseline,
+            pair.candidate,
+            self._base,
+            self._scale[part],
+            typical=self._typical[part],
+        )
         cells: Bools = difference.mismatch
         absolute, relative = difference.absolute, difference.relative
         if whole:
@@ -197,9 +221,10 @@ class _ColumnSums:
         if self.labels and (more <= 0 or self._wide):
             return
         self.labels, self._wide = labels, pair.wide
-        self._scale = np.array([self._scales.get(label, 0.0) for label in labels])
+        found = [self._scales.get(label, (0.0, 0.0)) for label in labels]
+        self._scale, self._typical = np.array(found).reshape(-1, 2).T
         names = [{self._tensor, column_name(self._tensor, label)} for label in labels]
-        self._counted = np.array([found.isdisjoint(self._uncounted) for found in names])
+        self._counted = np.array([own.isdisjoint(self._uncounted) for own in names])
         self._largest = np.pad(self._largest, (0, more))
         self._relative = np.pad(self._relative, (0, more))
         self._unequal = np.pad(self._unequal, (0, more), constant_values=self._unlike_rows)
@@ -218,6 +243,7 @@ class _ColumnSums:
             largest=float(self._largest[index]),
             relative=relative,
             scale=float(self._scale[index]),
+            typical=float(self._typical[index]),
             rows=self._rows,
             mismatch_share=float(self._unequal[index]) / max(self._rows, 1),
             nondeterministic=noisy,
@@ -244,7 +270,7 @@ class FloorBuilder:
         self._uncounted = frozenset(uncounted) | self._random.keys()
         self._held: list[PairBatch] = []
         self._held_rows = 0
-        self._scales: dict[str, dict[str, dict[str, float]]] | None = None
+        self._scales: dict[str, dict[str, dict[str, _Scales]]] | None = None
         self._outputs: dict[str, _ColumnSums] = {}
         self._features: dict[str, _ColumnSums] = {}
         self._requests = 0
@@ -284,7 +310,7 @@ class FloorBuilder:
             _keep(values["features"], first.features, {}, view)
         scales = {
             group: {
-                name: {label: robust_scale(_first(parts)) for label, parts in columns.items()}
+                name: {label: _scales(_first(parts)) for label, parts in columns.items()}
                 for name, columns in tensors.items()
             }
             for group, tensors in values.items()
@@ -294,7 +320,7 @@ class FloorBuilder:
         for pair in held:
             self._add(pair, scales)
 
-    def _add(self, pair: PairBatch, scales: dict[str, dict[str, dict[str, float]]]) -> None:
+    def _add(self, pair: PairBatch, scales: dict[str, dict[str, dict[str, _Scales]]]) -> None:
         first, second = pair.baseline, pair.candidate
         ok = _answered(pair)
         view = compared_rows(pair.requests, ok)
@@ -319,7 +345,7 @@ class FloorBuilder:
         tensors: tuple[Tensors, Tensors],
         keys: tuple[dict[str, Keys], dict[str, Keys]],
         view: ComparedRows,
-        scales: Mapping[str, Mapping[str, float]],
+        scales: Mapping[str, Mapping[str, _Scales]],
     ) -> int:
         """Adds one batch of tensors; returns how many requests count as different."""
         first, second = tensors
@@ -344,6 +370,10 @@ class FloorBuilder:
             )
             marked |= view.owners(sums[name].add(pair))
         return int(marked.sum())
+
+
+def _scales(values: Array) -> _Scales:
+    return robust_scale(values), typical_scale(values)
 
 
 _Columns = dict[str, defaultdict[str, list[Array]]]

@@ -100,7 +100,7 @@ class OutputDiff:
                 for _, tally in self._tallies
                 for label, side in sorted(tally.one_sided_labels.items())
             ),
-            unproven=self._unproven(),
+            unproven=(*self._unproven(), *(c for _, t in self._tallies for c in t.small_columns())),
             reshaped=tuple(
                 (tally.name, tally.unlike)
                 for _, tally in self._tallies

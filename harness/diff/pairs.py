@@ -20,6 +20,8 @@ _LEAST = 1e-12
 was more than a second of a time since 1970, so that a shift by one was told as rounding.)"""
 _DISTINCT = 1e-9
 """Values nearer than this, relative to the larger, confirm a relation only once."""
+_SPAN = 100.0
+"""Where a column spans decades, the part of its typical scale to which rules are held."""
 MANY = 16
 """More distinct values than any rule asks for."""
 Vocabularies = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
@@ -109,8 +111,13 @@ class Pairs:
         *,
         vocabularies: Vocabularies,
         order: Ints | None,
+        typical: float = np.inf,
     ) -> Pairs:
-        """Prepares two numeric columns of shape (r,); `measure` = (relative tolerance, scale)."""
+        """Prepares two numeric columns of shape (r,); `measure` = (relative tolerance, scale).
+
+        Where `typical` (a `typical_scale`) is below the scale, the column spans decades, and its large
+        values say nothing about how far small ones may miss.
+        """
         tolerance, scale = measure
         before, after = baseline.astype(np.float64), candidate.astype(np.float64)
         whole = baseline.dtype.kind in "iub" and candidate.dtype.kind in "iub"
@@ -118,6 +125,8 @@ class Pairs:
             delta = _exact_delta(baseline, candidate) if whole else after - before
         size = np.abs(after[np.isfinite(after)])
         reach = max(scale, float(np.quantile(size, ENOUGH)) if len(size) else 0.0)
+        if typical < scale:
+            reach = typical / _SPAN
         own = np.fmax(np.abs(before), np.abs(after))
         relative = np.full(len(before), tolerance)
         if tolerance < FLOAT_TOLERANCE and not whole:

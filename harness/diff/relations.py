@@ -23,6 +23,7 @@ from harness.diff.distance import (
     comparison,
     computed_tolerance,
     robust_scale,
+    typical_scale,
 )
 from harness.diff.fills import clipped, filled
 from harness.diff.holds import held, stale
@@ -131,12 +132,21 @@ def _name_numbers(
         scale = robust_scale(baseline)
     if comparison(baseline.dtype, candidate.dtype) is Comparison.EXACT:
         tolerance = 0.0
-    difference = compare_rows(baseline[:, None], candidate[:, None], tolerance, scale)
+    typical = typical_scale(baseline)
+    difference = compare_rows(
+        baseline[:, None], candidate[:, None], tolerance, scale, typical=typical
+    )
     differs, masked = difference.mismatch[:, 0], difference.masked[:, 0]
     if not differs.any():
         return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text="candidate = baseline")
     pairs = Pairs.of(
-        baseline, candidate, differs, (tolerance, scale), vocabularies=vocabularies, order=order
+        baseline,
+        candidate,
+        differs,
+        (tolerance, scale),
+        vocabularies=vocabularies,
+        order=order,
+        typical=typical,
     )
     share = float(masked[differs].mean())
     if 1.0 - ENOUGH < share < ENOUGH:

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.core.counted import counted
 from harness.core.tensors import Bools
 
 
@@ -20,6 +21,9 @@ class ParityVerdict(enum.StrEnum):
     """Differs and was listed under expected_changes: not counted."""
     REFITTED = "refitted"
     """Differs after fitted constants: not counted."""
+    SMALL_VALUES = "small_values"
+    """Nothing beyond tolerance, but too many values far below it differ by large parts of themselves.
+    Never parity."""
     NOT_COMPARED = "not_compared"
     """No rows, or only one side has it. Never parity."""
 
@@ -84,6 +88,8 @@ class TensorReport:
     """The first differing value in test order."""
     examples: tuple[str, ...]
     """Ids of the first differing requests of the whole tensor, at most 5."""
+    small_rows: int = 0
+    """Rows that differ within the tolerance, and by a large part of the value itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +234,24 @@ def by_random(who: str) -> str:
       who: as `Floor.random` has it: `the baseline's RandomNormal → n`.
     """
     return f"random: computed from {who}"
+
+
+def small_words(small: int, rows: int) -> str:
+    """What is said of differences within the tolerance that are large parts of their values.
+
+    Args:
+      small: rows with such a value.
+      rows: compared.
+    """
+    return (
+        f"small values are not comparable: {small:,} of {counted(rows, 'row')} differ by more than 0.1 % "
+        "of the value, within a tolerance that the column's large values set"
+    )
+
+
+def sentences_about_small(reports: Sequence[TensorReport]) -> tuple[str, ...]:
+    """Columns whose small values are not comparable, each with the count."""
+    return tuple(f"{r.name}: {r.text}" for r in reports if r.verdict is ParityVerdict.SMALL_VALUES)
 
 
 def sentences_about_uncompared(

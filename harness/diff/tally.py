@@ -12,6 +12,7 @@ from harness.core.errors import GateError
 from harness.core.tensors import Array, Bools, Floats, Ints, holds_nested, same_bits
 from harness.diff.columns import Aligned, Alike, ComparedRows, Keys, aligned, column_name
 from harness.diff.distance import (
+    SMALL_SHARE,
     RowDifference,
     compare_rows,
     computed_tolerance,
@@ -20,7 +21,7 @@ from harness.diff.floor import ColumnFloor
 from harness.diff.nested import LaidOut, laid_out
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.relations import name_relation
-from harness.diff.reports import NO_ROWS, Example, ParityVerdict, TensorReport
+from harness.diff.reports import NO_ROWS, Example, ParityVerdict, TensorReport, small_words
 from harness.diff.sample import RowSample
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 
@@ -76,6 +77,9 @@ class TensorTally:
         self._wide = False
         self._tolerance: Floats = np.zeros(0)
         self._scale: Floats = np.zeros(0)
+        self._typical: Floats = np.zeros(0)
+        self._noise: Floats = np.zeros(0)
+        self._small: Floats = np.zeros(0)
         self._counted: Bools = np.zeros(0, dtype=np.bool_)
         self._max_abs: Floats = np.zeros(0)
         self._max_rel: Floats = np.zeros(0)
@@ -145,6 +149,7 @@ class TensorTally:
         cells = difference.mismatch
         self._max_abs = np.maximum(self._max_abs, difference.absolute.max(axis=0, initial=0.0))
         self._max_rel = np.maximum(self._max_rel, difference.relative.max(axis=0, initial=0.0))
+        self._small = self._small + self._small_shares(difference.small)
         self._one_sided = self._one_sided + difference.masked.sum(axis=0, dtype=np.int64)
         rows = np.asarray(cells.any(axis=1), dtype=np.bool_)
         if not pair.unlike:
@@ -172,20 +177,28 @@ class TensorTally:
                 masked=np.zeros(shape, dtype=np.bool_),
                 absolute=nothing,
                 relative=nothing,
+                small=np.zeros(shape, dtype=np.bool_),
             )
         width, known = pair.baseline.shape[1], len(self.labels)
-        if not pair.wide and not self._wide:
-            # The shape of a later batch may have fewer columns, on both sides.
-            measures = self._tolerance[:width], self._scale[:width]
-            return _padded(compare_rows(pair.baseline, pair.candidate, *measures), known - width)
+        whole = pair.wide or self._wide
+        # The shape of a later batch may have fewer columns, on both sides.
+        part = slice(1 if whole else width)
         difference = compare_rows(
-            pair.baseline, pair.candidate, self._tolerance[:1], self._scale[:1]
+            pair.baseline,
+            pair.candidate,
+            self._tolerance[part],
+            self._scale[part],
+            typical=self._typical[part],
+            noise=self._noise[part],
         )
+        if not whole:
+            return _padded(difference, known - width)
         return RowDifference(
             mismatch=difference.mismatch.any(axis=1, keepdims=True).repeat(known, axis=1),
             masked=difference.masked.any(axis=1, keepdims=True).repeat(known, axis=1),
             absolute=difference.absolute.max(axis=1, keepdims=True, initial=0.0).repeat(known, 1),
             relative=difference.relative.max(axis=1, keepdims=True, initial=0.0).repeat(known, 1),
+            small=difference.small,
         )
 
     def _grow(
@@ -203,6 +216,7 @@ class TensorTally:
         self._set_measures()
         self._max_abs = np.pad(self._max_abs, (0, more))
         self._max_rel = np.pad(self._max_rel, (0, more))
+        self._small = np.pad(self._small, (0, more))
         self._one_sided = np.pad(self._one_sided, (0, more))
         self._by_column = np.pad(self._by_column, (0, more), constant_values=unlike)
 
@@ -212,6 +226,8 @@ class TensorTally:
         tolerance = [f.tolerance(self._base) if f and self._base else self._base for f in floors]
         self._tolerance = np.array(tolerance, dtype=np.float64)
         self._scale = np.array([f.scale if f else 0.0 for f in floors], dtype=np.float64)
+        self._typical = np.array([f.typical if f else 0.0 for f in floors], dtype=np.float64)
+        self._noise = np.array([f.noise if f else 0.0 for f in floors], dtype=np.float64)
         named = [{self.name, column_name(self.name, label)} for label in self.labels]
         self._counted = np.array([names.isdisjoint(self._expected) for names in named])
         self._all_count = bool(self._counted.all())
@@ -260,18 +276,58 @@ class TensorTally:
             max_abs=float(self._max_abs[index]),
             max_rel=float(self._max_rel[index]),
             tolerance=float(self._tolerance[index]),
-            verdict=self._verdict(mismatched, counted=bool(self._counted[index])),
+            verdict=self._verdict(
+                mismatched, counted=bool(self._counted[index]), small=self._beyond_small(index)
+            ),
             relation=relation.kind.value,
             value=relation.value,
-            text=relation.text,
+            text=relation.text if mismatched else self._equal_words(index, relation),
+            small_rows=self._small_rows(index),
             example=None
             if example is None
             else Example(request_id=example[0], baseline=example[1], candidate=example[2]),
             examples=tuple(self._ids),
         )
 
-    def _verdict(self, mismatched: int, *, counted: bool) -> ParityVerdict:
+    def _small_shares(self, small: Bools) -> Floats:
+        """Rows by column; of what is judged as a whole shares of rows: hardly one has no value near zero."""
+        if small.shape[1] == len(self._small):
+            columns: Floats = np.asarray(small.sum(axis=0), dtype=np.float64)
+            return columns
+        return np.full(len(self._small), float(small.mean(axis=1).sum()) if small.size else 0.0)
+
+    def _small_rows(self, index: int) -> int:
+        return int(np.ceil(self._small[index]))
+
+    def _beyond_small(self, index: int) -> bool:
+        return bool(self._small[index] > SMALL_SHARE * self.rows)
+
+    def _small_words(self, index: int) -> str:
+        return small_words(self._small_rows(index), self.rows)
+
+    def _equal_words(self, index: int, relation: Relation) -> str:
+        small = self._small_rows(index)
+        if self._beyond_small(index):
+            return self._small_words(index)
+        if not small:
+            return relation.text
+        return (
+            f"{relation.text}; {counted(small, 'value')} within the tolerance "
+            "differ by more than 0.1 % of themselves"
+        )
+
+    def small_columns(self) -> tuple[tuple[str, str], ...]:
+        """(column, why) of those that count, and are not comparable for their small values."""
+        return tuple(
+            (column_name(self.name, label), self._small_words(i))
+            for i, label in enumerate(self.labels)
+            if self._counted[i] and self._beyond_small(i)
+        )
+
+    def _verdict(self, mismatched: int, *, counted: bool, small: bool) -> ParityVerdict:
         if mismatched == 0:
+            if small and counted and self.kind != "fitted":
+                return ParityVerdict.SMALL_VALUES
             return ParityVerdict.EQUAL
         if self.kind == "fitted":
             return ParityVerdict.REFITTED
@@ -346,6 +402,7 @@ class TensorTally:
             "head": bytes_from_value(head),
             "max_abs": self._max_abs,
             "max_rel": self._max_rel,
+            "small": self._small,
             "one_sided": self._one_sided,
             "by_column": self._by_column,
         } | under("sample", self.sample.state())
@@ -362,6 +419,7 @@ class TensorTally:
         self._examples, self._ids = head["examples"], head["ids"]
         self._max_abs = state["max_abs"].astype(np.float64)
         self._max_rel = state["max_rel"].astype(np.float64)
+        self._small = state["small"].astype(np.float64)
         self._one_sided = state["one_sided"].astype(np.int64)
         self._by_column = state["by_column"].astype(np.int64)
         self.sample = RowSample.from_state(inside("sample", state))
@@ -378,6 +436,7 @@ def _padded(found: RowDifference, more: int) -> RowDifference:
         masked=np.pad(found.masked, wider),
         absolute=np.pad(found.absolute, wider),
         relative=np.pad(found.relative, wider),
+        small=np.pad(found.small, wider),
     )
 
 

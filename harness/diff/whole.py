@@ -8,6 +8,7 @@ baseline that answers otherwise for halves (its answer depends on the batch) kee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ from harness.diff.distance import (
     comparison,
     computed_tolerance,
     robust_scale,
+    typical_scale,
 )
 from harness.diff.nested import unlike
 
@@ -78,7 +80,12 @@ def apart(
     after = candidate.reshape(before.shape)
     base = computed_tolerance(baseline.dtype, candidate.dtype, coarse=not fine)
     found = compare_rows(
-        before, after, max(tolerance, base), scales(baseline, rows) if scale is None else scale
+        before,
+        after,
+        max(tolerance, base),
+        scales(baseline, rows) if scale is None else scale,
+        typical=scales(baseline, rows, typical_scale) if scale is None else np.inf,
+        noise=tolerance,
     )
     differs = np.asarray(found.mismatch.any(axis=1), dtype=np.bool_)
     return Apart(
@@ -122,14 +129,14 @@ def apart_whole(
     return found
 
 
-def scales(baseline: Array, rows: int) -> Floats:
+def scales(baseline: Array, rows: int, scale: Callable[[Array], float] = robust_scale) -> Floats:
     """Scale per column of a tensor as `apart` sees it; of a wide or shapeless one a single scale."""
     matrix = _matrix(baseline, rows)
     if baseline.dtype == object:
         return np.zeros(1)
     if matrix.shape[1] > _COLUMNS:
-        return np.array([robust_scale(matrix)])
-    return np.array([robust_scale(matrix[:, i]) for i in range(matrix.shape[1])])
+        return np.array([scale(matrix)])
+    return np.array([scale(matrix[:, i]) for i in range(matrix.shape[1])])
 
 
 @dataclass(slots=True)

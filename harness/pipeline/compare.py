@@ -19,7 +19,7 @@ from harness.diff.features import FeatureDiff, match_features
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
 from harness.diff.floor import Floor
 from harness.diff.outputs import OutputDiff
-from harness.diff.reports import FeatureReport
+from harness.diff.reports import FeatureReport, sentences_about_small
 from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.pipeline.assets import default_cache_dir
@@ -333,6 +333,7 @@ def _result(
         for column in (*floor.outputs, *floor.features)
         if column.unprovable and column.tensor in judged - setup.random.keys()
     )
+    hidden += sentences_about_small((*outputs.outputs, *features.features))
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),
         comparable=not golden[0].failure
@@ -371,4 +372,7 @@ def _lacking(setup: _Setup, features: FeatureReport) -> list[str]:
     What the old version's own trace does not return is no difference: it would differ from itself.
     """
     shown = setup.recipes[0].trace_tensors
-    return [n for n, _ in features.unproven if n in shown and n not in setup.random]
+    there = {r.name for r in features.features if r.rows}
+    return [
+        n for n, _ in features.unproven if n in shown and n not in setup.random and n not in there
+    ]

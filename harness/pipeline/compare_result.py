@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.core.counted import counted
 from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
 from harness.core.models import PinnedModel
@@ -83,7 +84,7 @@ class CompareResult:
         for what in ("outputs", "features"):
             differ = counts.get(f"{what[:-1]}_mismatches", 0)
             columns = self.intermediates.get(what, [])
-            equal, others = _equal_tensors(columns), _others(columns)
+            equal, others = _equal_tensors(columns), _others(columns) + _small(columns)
             lines.append(f"  {what}: {equal}; {differ:,} requests differ{others}")
         lines.append(f"  {self.graph.to_text()}")
         lines += [f"  {one.to_text()}" for one in self.alone if one.requests]
@@ -120,8 +121,19 @@ def _others(columns: Sequence[dict[str, Any]]) -> str:
     return "".join(f"; {_OTHER_WORDS[why]}: {_named(list(names))}" for why, names in found.items())
 
 
+def _small(columns: Sequence[dict[str, Any]]) -> str:
+    """What the tolerance covers although it is a large part of the value: equal is not said without it."""
+    rows = sum(column.get("small_rows", 0) for column in columns)
+    if not rows:
+        return ""
+    return (
+        f"; {counted(rows, 'value')} within the tolerance differ by more than 0.1 % of themselves"
+    )
+
+
 _OTHER_WORDS = {
     "expected": "expected to change", "refitted": "fitted anew", "not_compared": "not compared",
+    "small_values": "small values not comparable",
 }  # fmt: skip
 _MOST_NAMED = 3
 

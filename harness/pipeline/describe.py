@@ -19,7 +19,7 @@ from harness.diff.findings import (
     findings_from_outputs,
 )
 from harness.diff.floor import Floor
-from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport
+from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport, sentences_about_small
 from harness.diff.served import findings_from_served
 from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.chance import findings_from_chance
@@ -92,6 +92,7 @@ def describe(
         *outputs.not_compared,
         *features.not_compared,
         *served.not_compared,
+        *sentences_about_small((*outputs.outputs, *features.features)),
         *untraced,
         *(() if features.requests else ("no feature inside the models was compared",)),
     )

@@ -22,7 +22,7 @@ from harness.core.places import Place
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Tensors, holds_nested
 from harness.core.traffic import RequestBatch
-from harness.diff.distance import compare_rows, robust_scale
+from harness.diff.distance import compare_rows, robust_scale, typical_scale
 from harness.diff.relations import name_relation
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.describe import ROUNDING
@@ -289,7 +289,8 @@ def _difference(name: str, logged: Array, now: Array) -> str:
         return f"{name} has the shape {list(now.shape)}, it had {list(logged.shape)}"
     before, after = logged.reshape(len(logged), -1), now.reshape(len(now), -1)
     scale = robust_scale(before)
-    wrong = compare_rows(before, after, ROUNDING, scale).mismatch
+    typical = typical_scale(before)
+    wrong = compare_rows(before, after, ROUNDING, scale, typical=typical).mismatch
     if not wrong.any():
         return ""
     row, column = (int(i) for i in np.argwhere(wrong)[0])

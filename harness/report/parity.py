@@ -14,6 +14,7 @@ _VERDICTS = {
     "differs": (Tone.BAD, "differs"),
     "expected": (Tone.INFO, "expected change"),
     "refitted": (Tone.INFO, "refitted"),
+    "small_values": (Tone.WAIT, "small values not comparable"),
     "not_compared": (Tone.WAIT, "not compared"),
     "equal": (Tone.GOOD, "equal"),
 }

@@ -255,3 +255,22 @@ def test_a_name_that_turns_the_line_is_written_as_numbers(harness, tmp_path):
     assert (ran.code, "y\\u202egnp\\u2028" in ran.out) == (1, True)
     for text in (ran.out, page.read_text()):
         assert not {"\u202e", "\u2028", "\x1b"} & set(text)
+
+
+ABOVE = """<ir_version: 8, opset_import: ["": 17]>
+above (float[n] x) => (float[n] y) <float cut = {{{cut}}}, float nought = {{0}}>
+{{ small = Less(x, cut)
+   y = Where(small, nought, x) }}"""
+
+
+@pytest.mark.parametrize(("sigma", "below", "answer"), [(4, 0.005, 1), (8, 5e-7, 2)])
+def test_small_answers_of_a_heavy_tail_that_become_zero_are_never_equal(
+    sigma, below, answer, harness, tmp_path
+):
+    values = np.exp(np.random.default_rng(9).normal(size=600) * sigma).astype(np.float32)
+    for name, cut in (("old", 0), ("new", below)):
+        onnx.save(onnx.parser.parse_model(ABOVE.format(cut=cut)), tmp_path / f"{name}.onnx")
+    models = (tmp_path / "old.onnx", tmp_path / "new.onnx")
+    ran = harness(*PLAIN, *models, "-i", inputs("npz", tmp_path, values))
+    assert ran.code == answer
+    assert ("small values are not comparable" in ran.out) == (answer == 2)

@@ -7,9 +7,11 @@ from hypothesis.extra import numpy as hnp
 from harness.core.tensors import same_bits
 from harness.diff.distance import (
     HALF_TOLERANCE,
+    SMALL_SHARE,
     base_tolerance,
     compare_rows,
     robust_scale,
+    typical_scale,
 )
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
@@ -149,3 +151,68 @@ def test_the_scale_is_finite_and_never_beyond_the_largest_value(values):
 def test_words_and_zeros_have_no_scale():
     assert robust_scale(np.array(["a"], dtype=object)) == 0.0
     assert robust_scale(np.zeros(4)) == 0.0
+
+
+def heavy(sigma, seed=9, rows=4096):
+    return np.exp(np.random.default_rng(seed).normal(0, sigma, (rows, 1))).astype(np.float32)
+
+
+def compared(before, after):
+    return compare_rows(before, after, 1e-6, robust_scale(before), typical=typical_scale(before))
+
+
+@given(st.floats(1, 8), st.floats(0.02, 0.5), st.integers(0, 99), st.sampled_from([0.0, 0.5, -1.0]))
+def test_small_values_of_a_heavy_tail_that_become_others_do_not_pass(sigma, share, seed, factor):
+    before = heavy(sigma, seed)
+    below = before < np.quantile(before, share)
+    found = compared(before, np.where(below, before * np.float32(factor), before))
+    np.testing.assert_array_equal(found.mismatch | found.small, below)
+
+
+@given(st.floats(1, 8), st.integers(0, 99))
+def test_a_half_of_a_heavy_tail_that_becomes_zero_differs(sigma, seed):
+    before = heavy(sigma, seed)
+    below = before < np.median(before)
+    found = compared(before, np.where(below, np.float32(0), before))
+    assert found.mismatch.sum() > 0.5 * below.sum()
+    assert not (found.mismatch & ~below).any()
+
+
+@given(st.floats(0.5, 6), st.integers(0, 99))
+def test_sums_of_heavy_tails_in_another_order_stay_equal(sigma, seed):
+    rng = np.random.default_rng(seed)
+    parts = rng.choice([-1.0, 1.0], (2048, 12)) * np.exp(rng.normal(0, sigma, (2048, 12)))
+    parts = parts.astype(np.float32)
+    before, after = np.zeros((2048, 1), np.float32), np.zeros((2048, 1), np.float32)
+    for i in range(12):
+        before[:, 0] += parts[:, i]
+        after[:, 0] += parts[:, 11 - i]
+    found = compared(before, after)
+    assert not found.mismatch.any()
+    assert found.small.mean() < SMALL_SHARE
+
+
+@pytest.mark.parametrize("spread", [5.0, 15.0, 40.0])
+def test_a_softmax_of_shifted_scores_has_no_small_differences(spread):
+    rng = np.random.default_rng(1)
+    scores = rng.normal(0, spread, (2048, 10)).astype(np.float32)
+    first, second = (
+        np.exp(scores - shift)
+        for shift in (
+            scores.max(1, keepdims=True),
+            scores[:, :1].clip(scores.max(1, keepdims=True) - 3),
+        )
+    )
+    before, after = (e / e.sum(axis=1, keepdims=True) for e in (first, second))
+    for b, a in zip(before.T[:, :, None], after.T[:, :, None], strict=True):
+        assert not compared(b, a).small.any()
+
+
+def test_noise_of_the_baseline_explains_a_zero():
+    before = heavy(6.0)
+    after = np.where(before < 0.01, np.float32(0), before)
+    scale = robust_scale(before)
+    found = compare_rows(
+        before, after, 1e-6, scale, typical=typical_scale(before), noise=0.02 / scale
+    )
+    assert not (found.mismatch | found.small).any()

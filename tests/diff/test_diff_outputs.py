@@ -157,3 +157,29 @@ def test_a_wrong_number_of_rows_is_the_gates_own_fault():
     )
     with pytest.raises(GateError, match="3 and 2 rows"):
         OutputDiff(match("p"), Floor()).update(pair)
+
+
+TAIL = np.exp(np.random.default_rng(9).normal(size=2000) * 8).astype(np.float32)
+
+
+@pytest.mark.parametrize("below", [1e-7, 9e-7])
+def test_small_values_that_moved_in_many_rows_are_not_comparable(below):
+    mismatch, report = diffed({"p": TAIL}, {"p": np.where(below > TAIL, np.float32(0), TAIL)})
+    assert not mismatch.any()
+    assert report.outputs[0].verdict is ParityVerdict.SMALL_VALUES
+    assert report.outputs[0].small_rows == (below > TAIL).sum()
+    assert [name for name, _ in report.unproven] == ["p"]
+
+
+def test_few_small_values_that_moved_are_counted_and_equal():
+    few = np.where(np.sort(TAIL)[5] > TAIL, np.float32(0), TAIL)
+    report = diffed({"p": TAIL}, {"p": few})[1]
+    assert report.outputs[0].verdict is ParityVerdict.EQUAL
+    assert report.outputs[0].small_rows == 5
+    assert "5 values within the tolerance" in report.outputs[0].text
+
+
+def test_a_column_that_becomes_zero_differs_although_another_one_is_large():
+    both = np.stack([TAIL, np.float32(1e9) * TAIL], axis=1)
+    gone = both * np.array([0, 1], np.float32)
+    assert diffed({"p": both}, {"p": gone})[1].mismatched_requests > 0.9 * len(TAIL)

@@ -364,3 +364,10 @@ def test_an_offset_that_a_factor_explains_as_well_says_so():
 def test_a_unit_reads_in_its_direction(factor, words):
     values = np.random.default_rng(9).uniform(1, 900, 500)
     assert f"({words}?)" in name_relation(values, values * factor).text
+
+
+@pytest.mark.parametrize("sigma", [3, 4, 6, 8])
+def test_small_values_of_a_heavy_tail_that_become_zero_are_told_as_zero(sigma):
+    before = np.exp(np.random.default_rng(9).normal(size=3000) * sigma).astype(np.float32)
+    after = np.where(before < 0.005, np.float32(0), before)
+    assert name_relation(before, after).kind is Kind.FILLED_WITH_ZERO
