@@ -36,7 +36,7 @@ from harness.sandbox.one_node import ONE_NODE
 from harness.sandbox.process import Sandbox
 from harness.sandbox.starting import DESCRIPTION
 
-FORMAT = "harness-environment/2"
+FORMAT = "harness-environment/3"
 _BYTE_CODE = "__pycache__"
 _NAME_LENGTH = 32
 _PARTS = ("bin", "lib", "pyvenv.cfg")
@@ -57,7 +57,7 @@ class Environment:
     packages: tuple[tuple[str, str], ...]
     """(name, version) of what is installed, sorted."""
     size_bytes: int
-    """Of its files; links in the package cache may share them."""
+    """Of its files, which are its own."""
 
     @property
     def interpreter(self) -> Path:

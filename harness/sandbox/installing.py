@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.sandbox.wheel_records import altered_packages
+
 TIME_LIMIT_S = 900
 """For one run of uv: two wheels of 20 MB each over a slow line."""
 _KEPT_OUT = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"}
@@ -76,6 +78,7 @@ def install(requirements: Sequence[str], folder: Path, python: str) -> None:
     """Makes a virtual environment and installs wheels, without what they depend on.
 
     What uv has in its cache is tried first, so that no network is needed for what was there before.
+    Every installed file is compared with its wheel's digests: uv's cache may have been damaged.
 
     Args:
       requirements: pip requirement lines, perhaps with hashes.
@@ -83,7 +86,7 @@ def install(requirements: Sequence[str], folder: Path, python: str) -> None:
       python: minor version; this process's own interpreter is taken where it is that.
 
     Raises:
-      InstallError: uv could not do it.
+      InstallError: uv could not do it, or a file is not as its wheel says.
     """
     uv = uv_program()
     own = f"{sys.version_info.major}.{sys.version_info.minor}" == python
@@ -99,8 +102,9 @@ def install(requirements: Sequence[str], folder: Path, python: str) -> None:
     lines.write_text("".join(f"{line}\n" for line in requirements))
     command = (
         "pip", "install", "--no-deps", "--only-binary", ":all:",
-        # Symbolic links into uv's cache would lead out of what the sandbox may read.
-        "--link-mode", "hardlink",
+        # A link into uv's cache would be one file with every other environment: what damages it in
+        # one place would damage all. (Where the file system can, a copy shares its blocks.)
+        "--link-mode", "copy",
         "--python", str(folder / "bin" / "python"), "--requirement", str(lines),
     )  # fmt: skip
     try:
@@ -110,7 +114,65 @@ def install(requirements: Sequence[str], folder: Path, python: str) -> None:
         _keep_packages_only(folder, before)
         _run(uv, *command, at=folder.parent)
     _keep_packages_only(folder, before)
+    altered = _altered(folder)
+    if altered:
+        _clean_and_install_again(uv, altered, command, folder)
+        _keep_packages_only(folder, before)
+        _refuse_altered(_altered(folder))
     _compile(folder)
+
+
+def _altered(folder: Path) -> dict[str, str]:
+    """Packages with a file that is not as in their wheel, and that file."""
+    return {
+        package: file
+        for site in _site_folders(folder)
+        for package, file in altered_packages(site).items()
+    }
+
+
+def _clean_and_install_again(
+    uv: Path, altered: dict[str, str], command: Sequence[str], folder: Path
+) -> None:
+    """Has uv forget the wheels that it once unpacked and that are damaged now, and fetch them anew.
+
+    The packages are removed here: uv would remove what RECORD lists, which is not to be trusted now.
+    """
+    names = [name for name in altered if name] or _names(folder)
+    for site in _site_folders(folder):
+        shutil.rmtree(site)
+        site.mkdir()
+    try:
+        _run(uv, "cache", "clean", *names, at=folder.parent)
+        _run(uv, *command, at=folder.parent)
+    except InstallError as error:
+        raise InstallError(
+            f"what uv's cache holds of {' and '.join(names)} is damaged, and it could not be had anew: "
+            f"{error.what}",
+            error.remedy,
+        ) from error
+
+
+def _refuse_altered(altered: dict[str, str]) -> None:
+    if altered:
+        raise InstallError(
+            f"{next(iter(altered.values()))} is not as its wheel's RECORD says, also when fetched anew",
+            "Pin a version of the official wheels, and check the disk and the index that uv is set to.",
+        )
+
+
+def _site_folders(folder: Path) -> list[Path]:
+    """Where an environment's packages lie."""
+    return [path for path in folder.glob("lib*/*/site-packages") if not path.parent.is_symlink()]
+
+
+def _names(folder: Path) -> list[str]:
+    """Names of the installed packages."""
+    return sorted(
+        info.name.partition("-")[0]
+        for site in _site_folders(folder)
+        for info in site.glob("*.dist-info")
+    )
 
 
 def _startup_files(folder: Path) -> list[Path]:

@@ -123,16 +123,21 @@ def test_only_the_named_packages_are_installed(cache):
     }
 
 
+def test_no_file_of_it_is_also_elsewhere(cache):
+    # What damages uv's cache or another environment must not damage this one, nor the other way.
+    (home,) = (path for path in cache.iterdir() if path.is_dir())
+    files = [path for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert {path.stat().st_nlink for path in files} == {1}
+
+
 def test_byte_code_is_there_from_the_start(cache):
     package = next(cache.glob("*/lib/*/site-packages/onnxruntime"))
     assert list(package.glob("__pycache__/__init__.*.pyc"))
 
 
 def rewritten(path, change):
-    """Written anew: the package cache may share the old file."""
-    data = path.read_bytes()
-    path.unlink()
-    path.write_bytes(change(data))
+    """Written in place, as damage comes; the environments here are copies of the one that was built."""
+    path.write_bytes(change(path.read_bytes()))
 
 
 def relinked(path, target):

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def wheel(tmp_path, monkeypatch):
         record = "".join(
             f"{name},sha256={digest(data)},{len(data)}\n" for name, data in files.items()
         )
-        files[f"{INFO}/RECORD"] = f"{record}{INFO}/RECORD,,\n".encode()
+        files.setdefault(f"{INFO}/RECORD", f"{record}{INFO}/RECORD,,\n".encode())
         with zipfile.ZipFile(folder / "onnxruntime-7.7.7-py3-none-any.whl", "w") as archive:
             for name, data in files.items():
                 archive.writestr(name, data)
@@ -131,3 +132,66 @@ def test_packages_are_found_as_the_interpreter_itself_finds_them(shared, tmp_pat
         subprocess.run([python, "-I", "-c", own], capture_output=True, check=True, text=True).stdout
     )
     assert (found, prefix) == (expected, itself)
+
+
+def packages_of(environment):
+    return next(environment.glob("lib/*/site-packages"))
+
+
+def written_in_place(path):
+    """The same file with other bytes: whoever links to it sees them."""
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(b"#" * len(data))
+
+
+def unpacked(tmp_path):
+    """The module as it lies in uv's cache."""
+    (found,) = (tmp_path / "uv-cache").glob("archive-v0/*/onnxruntime/__init__.py")
+    return found
+
+
+def test_an_environment_shares_no_file_with_uvs_cache(wheel, tmp_path):
+    wheel(**{"onnxruntime/__init__.py": b"whole = 1\n"})
+    install(PINS, tmp_path / "environment", RUNNING)
+    written_in_place(packages_of(tmp_path / "environment") / "onnxruntime" / "__init__.py")
+    assert unpacked(tmp_path).read_bytes() == b"whole = 1\n"
+
+
+@pytest.mark.parametrize("kind", ["altered", "gone", "added", "record"])
+def test_what_is_damaged_in_uvs_cache_is_fetched_anew(kind, wheel, tmp_path):
+    wheel(**{"onnxruntime/__init__.py": b"whole = 1\n", "onnxruntime/more.py": b"more = 1\n"})
+    install(PINS, tmp_path / "first", RUNNING)
+    module = unpacked(tmp_path)
+    if kind == "altered":
+        written_in_place(module)
+    elif kind == "gone":
+        module.with_name("more.py").unlink()
+    elif kind == "record":
+        written_in_place(module.parents[1] / INFO / "RECORD")
+    else:
+        module.with_name("other.py").write_text("")
+    install(PINS, tmp_path / "second", RUNNING)
+    found = packages_of(tmp_path / "second") / "onnxruntime"
+    assert (found / "__init__.py").read_bytes() == b"whole = 1\n"
+    assert {path.name for path in found.glob("*.py")} == {"__init__.py", "more.py"}
+    assert unpacked(tmp_path).read_bytes() == b"whole = 1\n"
+
+
+def test_what_is_damaged_and_cannot_be_had_anew_is_refused(wheel, tmp_path):
+    wheel(**{"onnxruntime/__init__.py": b"whole = 1\n"})
+    install(PINS, tmp_path / "first", RUNNING)
+    written_in_place(unpacked(tmp_path))
+    # uv takes what it unpacked while the wheel's time is the same, and so sees this only then.
+    source = next((tmp_path / "wheels").iterdir())
+    before = source.stat()
+    source.write_bytes(b"no wheel")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InstallError, match="holds of onnxruntime is damaged, and it could not"):
+        install(PINS, tmp_path / "second", RUNNING)
+
+
+def test_a_wheel_that_is_not_as_its_record_says_is_refused(wheel, tmp_path):
+    wheel(**{f"{INFO}/RECORD": f"onnxruntime/__init__.py,sha256={digest(b'x')},1\n".encode()})
+    with pytest.raises(InstallError, match=r"is not as its wheel's RECORD says, also when fetched"):
+        install(PINS, tmp_path / "environment", RUNNING)
