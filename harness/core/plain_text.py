@@ -20,3 +20,11 @@ def printable(text: str) -> str:
     if plain.isascii():
         return plain
     return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c) in _UNSEEN else c for c in plain)
+
+
+def one_line(text: str) -> str:
+    """As `printable`, in one line: names of tensors are whatever a model's author chose.
+
+    A line break is written as its number, so that no name begins a line of ours.
+    """
+    return printable(text.replace("\n", "\\u000a"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.core.plain_text import one_line
+
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -143,11 +145,12 @@ class TensorSpec:
     """Trailing shape without the batch axis; None for a free dimension."""
 
     def shown(self) -> str:
-        """As shown to a user: name FP32[?, 3], or name seq(tensor(float))."""
+        """As shown to a user, in one line: name FP32[?, 3], or name seq(tensor(float))."""
+        name = one_line(self.name)
         if self.datatype.startswith(NESTED):
-            return f"{self.name} {self.datatype.removeprefix(NESTED)}"
+            return f"{name} {self.datatype.removeprefix(NESTED)}"
         dims = ", ".join("?" if d is None else str(d) for d in (None, *self.shape))
-        return f"{self.name} {self.datatype}[{dims}]"
+        return f"{name} {self.datatype}[{dims}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

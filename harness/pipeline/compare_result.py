@@ -11,7 +11,7 @@ from harness.core.counted import counted
 from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
 from harness.core.models import PinnedModel
-from harness.core.plain_text import printable
+from harness.core.plain_text import one_line
 from harness.core.policies import SandboxPolicy
 from harness.pipeline.alone import Alone
 from harness.pipeline.graph_pass import (
@@ -96,9 +96,12 @@ class CompareResult:
             )
         # The findings say it without the kind of tensor: once is enough.
         told = tuple(part for f in self.findings for part in f.what.split("; "))
-        lines += [f"  not compared: {t}" for t in self.not_compared if not t.endswith(told)]
-        # Names of tensors are whatever a model's author chose.
-        return printable("\n".join(lines))
+        left_out = [t for t in self.not_compared if not t.endswith(told)]
+        if not self.graph.report and self.graph.why:
+            # Said above, in a line of its own.
+            left_out = [t for t in left_out if not t.endswith(self.graph.why)]
+        lines += [f"  not compared: {_shortened(t)}" for t in left_out]
+        return "\n".join(map(one_line, lines))
 
 
 def _equal_tensors(columns: Sequence[dict[str, Any]]) -> str:
@@ -136,6 +139,17 @@ _OTHER_WORDS = {
     "small_values": "small values not comparable",
 }  # fmt: skip
 _MOST_NAMED = 3
+_MOST_LISTED = 20
+
+
+def _shortened(text: str) -> str:
+    """A sentence about very many tensors by its first ones; the JSON has them all."""
+    names = text.split(", ")
+    more = len(names) - _MOST_LISTED
+    if more <= 1:
+        return text
+    _, colon, why = names[-1].rpartition(": ")
+    return f"{', '.join(names[:_MOST_LISTED])} and {more:,} more{colon}{why}"
 
 
 def _named(names: Sequence[str]) -> str:
