@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 
 from harness.core.jsonable import jsonable
@@ -24,12 +25,16 @@ class Figure:
     """Whether the limit is an upper one."""
     note: str = ""
     """How it was measured, in a few words."""
+    spoiled: str = ""
+    """Why other work on the machine makes the value worth nothing; "" = it does not."""
 
     @property
     def kept(self) -> bool:
-        """Whether the limit holds."""
+        """Whether the limit holds; of a spoiled value that is not known, and so not kept."""
         if self.limit is None:
             return True
+        if self.spoiled:
+            return False
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
 
@@ -59,12 +64,26 @@ class Figures:
         lines = [self.title]
         for f in self.figures:
             sign = "≤" if f.at_most else "≥"
-            limit = (
-                ""
-                if f.limit is None
-                else f"  {sign} {f.limit:,g} {'kept' if f.kept else 'NOT KEPT'}"
-            )
-            note = f"  ({f.note})" if f.note else ""
+            word = "not measurable beside other work" if f.spoiled else "NOT KEPT"
+            limit = "" if f.limit is None else f"  {sign} {f.limit:,g} {'kept' if f.kept else word}"
+            notes = "; ".join(filter(None, (f.spoiled, f.note)))
+            note = f"  ({notes})" if notes else ""
             lines.append(f"  {f.name:<{width}}  {f.value:>12,.4g} {f.unit}{limit}{note}")
         lines += [f"  not measured  {reason}" for reason in self.left_out]
         return "\n".join(lines)
+
+
+def load_figure() -> Figure:
+    """How busy the machine is; ask before measuring, so that the benchmark's own work is not in it."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    busy = "busy: measure again on a machine of your own" if load > _BUSY * processors else "calm"
+    return Figure(
+        name="load average before it",
+        value=load,
+        unit="processes",
+        note=f"{processors} processors; {busy}",
+    )
+
+
+_BUSY = 0.5
+"""Load average for each processor above which seconds by the clock say little."""

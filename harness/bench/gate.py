@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.bench.figures import Figure, Figures
+from harness.bench.figures import Figure, Figures, load_figure
 from harness.bench.gate_models import WEIGHTS, Weight, write_model
 from harness.bench.gate_run import MODULES
 from harness.bench.repeated import write_repeated
@@ -40,6 +40,12 @@ SMALL, LARGE, LARGEST = 100_000, 1_000_000, 10_000_000
 _MILLION = 1_000_000
 _MANY = 200_000
 _TIMES = 2
+_MOST_RATIO = 1.05
+"""No gate is quicker than what it does: more than this is other work beside the bare runs."""
+_MOST_SPREAD = 1.2
+"""Slowest bare run over the quickest of the same batches."""
+_NEAR_NOTHING = 0.02
+"""Share of the whole by which a part that is next to nothing may come out below zero."""
 _US = 1e6
 _OUTPUTS = """\
 version: 1
@@ -101,7 +107,7 @@ def bench_gate(
     """
     traffic = assets_root() / "scenarios" / "traffic" / "flights"
     recorded = open_traffic([traffic], cache_dir or default_cache_dir(), None, None)
-    figures: list[Figure] = []
+    figures: list[Figure] = [load_figure()]
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as scratch:
         bench = _Bench(recorded=recorded, folder=Path(scratch))
         for name in models:
@@ -128,6 +134,8 @@ class Took:
     """The same batches in bare onnxruntime, both versions at once: the slower one's time."""
     bare_s: float
     """Processor time of both."""
+    spread: float = 1.0
+    """Slowest bare run over the quickest, by the clock."""
 
     @property
     def cpu_s(self) -> float:
@@ -144,7 +152,25 @@ class Took:
             children_s=self.children_s - short.children_s,
             bare_wall_s=self.bare_wall_s - short.bare_wall_s,
             bare_s=self.bare_s - short.bare_s,
+            spread=max(self.spread, short.spread),
         )
+
+    def spoiled(self) -> tuple[str, str]:
+        """Why its ratio by the clock, and that of processor times, are worth nothing; "" = they are not."""
+        bad = []
+        for bare, gate, parts in (
+            (self.bare_wall_s, self.replay_s, (self.waiting_s,)),
+            (self.bare_s, self.cpu_s, (*self.parent_s.values(), self.children_s)),
+        ):
+            if min(bare, gate) <= 0 or min(parts) < -_NEAR_NOTHING * gate:
+                bad.append("a longer run took less")
+            elif bare > _MOST_RATIO * gate:
+                bad.append("quicker than the models alone")
+            else:
+                bad.append("")
+        if self.spread > _MOST_SPREAD and not bad[0]:
+            bad[0] = f"bare runs of the same batches vary by {self.spread - 1:.0%}"
+        return bad[0], bad[1]
 
     def once(self, more: Took) -> tuple[float, float]:
         """Seconds, and seconds of processor time, that do not come with further requests."""
@@ -163,6 +189,7 @@ def _weighed(bench: _Bench, weight: Weight, requests: int | None) -> list[Figure
     fewer = n // 4 if n >= _MANY else n // 2
     more = whole.more_than(_took(bench, model, fewer)[1])
     name, once = weight.name, whole.once(more)
+    by_clock, by_processor = more.spoiled()
     figures = [
         Figure(name=f"{name}: onnxruntime, a row", value=more.bare_s / 2 / more.requests * _US, unit="µs",
                note=f"meant to be ≥ {weight.about_us:g}; {n:,} requests less {fewer:,}, in batches up to {gate['batch']:,}"),
@@ -170,9 +197,11 @@ def _weighed(bench: _Bench, weight: Weight, requests: int | None) -> list[Figure
                unit="requests/s", note="bare session.run, one process a version"),
         Figure(name=f"{name}: gate", value=more.requests / more.replay_s, unit="requests/s"),
         Figure(name=f"{name}: ratio", value=more.bare_wall_s / more.replay_s, unit="×", at_most=False,
-               limit=weight.ratio, note="what comes with every further request; fixed cost apart"),
+               limit=weight.ratio, note="what comes with every further request; fixed cost apart",
+               spoiled=by_clock),
         Figure(name=f"{name}: ratio of processor time", value=more.bare_s / more.cpu_s, unit="×", at_most=False,
-               limit=weight.ratio, note="no gate can be faster; other load changes it little"),
+               limit=weight.ratio, note="no gate can be faster; other load changes it little",
+               spoiled=by_processor),
         Figure(name=f"{name}: fixed cost of the replay", value=once[0], unit="s",
                note=f"{once[1]:.2f} s of processor time: features of the first requests, first looks"),
         Figure(name=f"{name}: ratio with the fixed cost", value=whole.bare_wall_s / whole.replay_s, unit="×",
@@ -217,6 +246,7 @@ def _took(
         waiting_s=sum(quickest["wait_s"].values()),
         children_s=least["children_cpu_s"],
         bare_wall_s=min(wall_s for wall_s, _ in bare),
+        spread=max(wall_s for wall_s, _ in bare) / min(wall_s for wall_s, _ in bare),
         bare_s=min(cpu_s for _, cpu_s in bare),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.bench.figures import Figure, Figures
+from harness.bench.figures import Figure, Figures, load_figure
 from harness.bench.throughput import answered, batch, throughput
 from harness.core.errors import GateError
 from harness.core.policies import SandboxPolicy
@@ -37,6 +37,7 @@ _ECHOES = ((1, 400), (64, 400), (1024, 400), (65_536, 20))
 
 def bench_sandbox() -> Figures:
     """Measures throughput, round trips and starts."""
+    load = load_figure()
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as scratch:
         net, echo = Path(scratch) / "net.onnx", Path(scratch) / "echo.onnx"
         net.write_bytes(_model(layers=4))
@@ -45,6 +46,7 @@ def bench_sandbox() -> Figures:
             *_throughputs(net),
             *_echoes(echo),
             *_starts(echo),
+            load,
         ]
     return Figures(title="What the sandbox costs", figures=tuple(figures))
 

@@ -107,3 +107,27 @@ def test_what_comes_once_is_told_apart_from_what_comes_with_every_request():
     assert more.parent_s == pytest.approx({"judge": 1.2, "read": 0.6})
     assert (more.waiting_s, more.cpu_s) == pytest.approx((0.0, 4.8))
     assert whole.once(more) == pytest.approx((3.0, 3.0))
+
+
+def slope(**changes):
+    usual = {
+        "requests": 1000, "replay_s": 2.0, "parent_s": {"judge": 0.5, "read": 0.1},
+        "waiting_s": 0.1, "children_s": 1.5, "bare_wall_s": 1.4, "bare_s": 1.5,
+    }  # fmt: skip
+    return Took(**usual | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_clock", "by_processor"),
+    [
+        ({}, "", ""),
+        ({"bare_wall_s": 4.126}, "quicker than the models alone", ""),
+        ({"bare_s": 2.5}, "", "quicker than the models alone"),
+        ({"replay_s": -0.2}, "a longer run took less", ""),
+        ({"parent_s": {"judge": 0.8, "read": -0.3}}, "", "a longer run took less"),
+        ({"parent_s": {"judge": 0.5, "read": -0.001}}, "", ""),
+        ({"spread": 1.3}, "bare runs of the same batches vary by 30%", ""),
+    ],
+)
+def test_a_ratio_that_other_work_makes_is_told_apart(changes, by_clock, by_processor):
+    assert slope(**changes).spoiled() == (by_clock, by_processor)
