@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from harness.core.errors import PolicyError, TrafficError
-from harness.core.tensors import Array, Floats, Ints
+from harness.core.tensors import Array, Bools, Floats, Ints
 from harness.judge.exposures import Units
 
 _Row = tuple[int, bool, float, float | None]
@@ -46,18 +46,26 @@ class Cohorts:
         self._open: dict[str, _Row] = {}
         self._until_ns: int | None = None
         self.ignored: dict[str, int] = {}
-        """Labels that did not count, by reason: late_or_unknown, second_label."""
+        """Labels that did not count, by reason: late_or_unknown, second_label, and of these contradicting."""
+        self._silent: set[str] = set()
+        self._doubtful: set[str] = set()
         self.unlabelled: list[int] = [0, 0]
         """Units that matured without a label, (baseline's arm, candidate's)."""
         self.labelled: list[int] = [0, 0]
         """Units that matured with one."""
+        self.contradicted: list[int] = [0, 0]
+        """Of these: a later label said otherwise."""
 
-    def expose(self, units: Units) -> None:
+    def expose(self, units: Units, silent: Bools | None = None) -> None:
         """Opens units.
 
         Args:
           units: first seen now, later than all before.
+          silent: those of which no label is awaited, as their first request asked for other outputs,
+            shape (n,); None = none of them.
         """
+        if silent is not None:
+            self._silent |= {units.unit[i] for i in np.flatnonzero(silent).tolist()}
         rows = zip(
             units.unit,
             units.first_ns.tolist(),
@@ -104,6 +112,9 @@ class Cohorts:
             self._ignore("late_or_unknown")
         elif label is not None:
             self._ignore("second_label")
+            if y != label:
+                self._ignore("contradicting")
+                self._doubtful.add(name)
         else:
             self._open[name] = (first_ns, candidate, propensity, y)
 
@@ -118,13 +129,20 @@ class Cohorts:
           guardrail: name under which the values are returned.
 
         Returns:
-          Units with their labels' values; those without a label are counted and left out.
+          Units with their labels' values; those without a label are counted and left out, those of
+          which none was awaited only left out.
         """
         done = self._due(until_ns)
         for name, _ in done:
             del self._open[name]
-        for _, (_, candidate, _, label) in done:
-            (self.unlabelled if label is None else self.labelled)[candidate] += 1
+        for name, (_, candidate, _, label) in done:
+            if label is not None:
+                self.labelled[candidate] += 1
+                self.contradicted[candidate] += name in self._doubtful
+            elif name not in self._silent:
+                self.unlabelled[candidate] += 1
+            self._silent.discard(name)
+            self._doubtful.discard(name)
         return _labelled(done, guardrail)
 
     def due(self, until_ns: int, guardrail: str) -> Units:
@@ -146,6 +164,9 @@ class Cohorts:
             "ignored": dict(self.ignored),
             "unlabelled": list(self.unlabelled),
             "labelled": list(self.labelled),
+            "contradicted": list(self.contradicted),
+            "silent": sorted(self._silent),
+            "doubtful": sorted(self._doubtful),
         }
 
     def restore(self, state: dict[str, Any]) -> Self:
@@ -153,6 +174,8 @@ class Cohorts:
         self._open = {name: (first, arm, pi, y) for name, first, arm, pi, y in state["open"]}
         self.ignored = dict(state["ignored"])
         self.unlabelled, self.labelled = list(state["unlabelled"]), list(state["labelled"])
+        self.contradicted = list(state["contradicted"])
+        self._silent, self._doubtful = set(state["silent"]), set(state["doubtful"])
         return self
 
 

@@ -57,7 +57,7 @@ class Units:
     values: dict[str, Floats]
     """Per guardrail: mean over the unit's requests, NaN = one of them failed; empty when opened."""
     absent: dict[str, Bools] = field(default_factory=dict)
-    """Per guardrail: units none of whose requests says anything of it; empty when opened."""
+    """Per guardrail: units none of whose requests says anything of it; when opened, whose first one."""
 
     def present(self, name: str) -> Self:
         """Those that enter a guardrail's test."""
@@ -132,6 +132,7 @@ class Exposures:
             candidate=requests.candidate[at],
             propensity=requests.propensity[at],
             values={},
+            absent={name: silent[at] for name, silent in requests.left_out.items()},
         )
         self._grow(opened)
         self._count_in(requests, rows - self._closed)

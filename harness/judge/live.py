@@ -128,7 +128,7 @@ class LiveJudge:
         if self._start_ns is not None:
             self._silences.add(requests.ts_ns, self._start_ns)
         for name, cohort in self._cohorts.items():
-            cohort.expose(opened)
+            cohort.expose(opened, opened.absent.get(name))
             labels = batch.labels.get(name)
             if labels is not None:
                 cohort.label(labels.unit, labels.value, labels.ts_ns)
@@ -289,6 +289,19 @@ class LiveJudge:
             ignored=ignored,
         )
 
+    def labelled(self) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+        """Gating guardrail that takes labels → its units, of the baseline's arm and of the candidate's.
+
+        Returns:
+          Of each arm (units that matured, of these with a label that no other one contradicts).
+        """
+        gating = {g.name for g in self._plan.guardrails if g.gating}
+        return {
+            name: (_with_label(cohort, 0), _with_label(cohort, 1))
+            for name, cohort in self._cohorts.items()
+            if name in gating
+        }
+
     def _counted(self, gating: list[str]) -> CyclesSeen:
         looks = [self._cycles[name] for name in gating]
         return CyclesSeen(
@@ -369,3 +382,8 @@ class LiveJudge:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _with_label(cohort: Cohorts, arm: int) -> tuple[int, int]:
+    labelled = cohort.labelled[arm]
+    return labelled + cohort.unlabelled[arm], labelled - cohort.contradicted[arm]

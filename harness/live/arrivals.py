@@ -20,6 +20,8 @@ from harness.core.errors import GateError
 
 _SLOT = struct.Struct("<QqQdiI")
 """seq, ts_ns, unit, share, step, candidate."""
+_FARTHEST = 1 << 32
+"""Numbers so far behind the journal were never given."""
 CAPACITY = 1 << 17
 """Arrivals kept: those not yet in the journal must fit, or they are lost without a name."""
 
@@ -84,8 +86,13 @@ class Arrivals:
 
         Args:
           seq: the last one that is in the journal.
+
+        Raises:
+          GateError: a record that was never written so.
         """
         found = [a for a in self._all() if a.seq > seq]
+        if any(a.seq > seq + _FARTHEST for a in found):
+            raise GateError("arrivals.bin", "an arrival was damaged", "Start anew.")
         return sorted(found, key=lambda arrival: arrival.seq)
 
     def _all(self) -> Iterator[Arrival]:

@@ -23,9 +23,9 @@ from harness.judge.live import LiveJudge
 from harness.judge.live_plan import LiveAnswer, LiveBatch
 from harness.judge.live_state import sealed, unsealed
 from harness.live.arrivals import Arrival
-from harness.live.coverage import Coverage
+from harness.live.coverage import Coverage, labels_missing
 from harness.live.intake import Intake
-from harness.live.labels import Label, LabelBook
+from harness.live.labels import NOT_TAKEN, Label, LabelBook
 from harness.live.policy import live_plan
 from harness.live.ramp import Ascent
 from harness.live.sent_batches import SentBatches
@@ -290,7 +290,7 @@ class Canary:
         """What an answer means for the next request."""
         now_ns, ascent = self._until_ns, self._ascent
         promoted = answer.decision is Decision.PROMOTE
-        enough = heard and not self._coverage.missing()
+        enough = heard and not self._unmeasured()
         if answer.decision is Decision.ROLLBACK:
             self._end(Decision.ROLLBACK, answer.reason, answer.explanation)
         elif not promoted and answer.reason != _GOES_ON:
@@ -339,11 +339,12 @@ class Canary:
     @property
     def counts(self) -> dict[str, int]:
         """What entered nothing, or entered as failed, by reason."""
-        return dict(self._intake.counts)
+        return self._intake.counts | self._labels.counts
 
     @counts.setter
     def counts(self, counts: Mapping[str, int]) -> None:
-        self._intake.counts = dict(counts)
+        self._intake.counts = {name: n for name, n in counts.items() if name not in NOT_TAKEN}
+        self._labels.counts = {name: n for name, n in counts.items() if name in NOT_TAKEN}
 
     @property
     def next_batch(self) -> int:
@@ -375,7 +376,7 @@ class Canary:
         answer, step = self._answer, self._ascent.step
         going_on = " ".join([answer.explanation, *self._still_missing()])
         decision, reason, explanation = self._ending or (Decision.HOLD, _GOES_ON, going_on)
-        counts = dict(answer.ignored) | self._labels.counts | self.counts
+        counts = dict(answer.ignored) | self.counts
         return Standing(
             ts_ns=self._until_ns,
             decision=decision,
@@ -404,7 +405,11 @@ class Canary:
                 f"Not promoted yet: the ramp is at step {self._ascent.step + 1} of {steps}."
             )
             said += self._ascent.missing(self._until_ns)
-        return said + self._coverage.missing()
+        return said + self._unmeasured()
+
+    def _unmeasured(self) -> list[str]:
+        """What too little is known of for another step, each as a sentence."""
+        return self._coverage.missing() + labels_missing(self._judge.labelled())
 
     def evidence(self) -> tuple[Evidence, ...]:
         """What every guardrail has shown."""

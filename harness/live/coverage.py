@@ -6,6 +6,7 @@ whose answers are never measured would neither be proven harmless nor harmful, w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,20 @@ class Coverage:
         for kept, counts in (("all", self._all), ("with_value", self._with_value)):
             for name in self._names:
                 counts[name] = [int(n) for n in state[kept][name]]
+
+
+def labels_missing(labelled: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> list[str]:
+    """Arms too few of whose units have a label that can be believed, each as a sentence.
+
+    Labels that are missing may well differ from those that are there.
+
+    Args:
+      labelled: see `judge.live.LiveJudge.labelled`.
+    """
+    return [
+        f"Guardrail {name} has one undisputed label for only {good:,} of {mature:,} units of the "
+        f"{_ARMS[arm]} that are old enough ({LEAST:.0%} are needed): no more traffic goes to the candidate."
+        for name, arms in labelled.items()
+        for arm, (mature, good) in enumerate(arms)
+        if good < LEAST * mature
+    ]

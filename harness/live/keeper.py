@@ -13,6 +13,7 @@ from harness.core.errors import HarnessError
 from harness.core.live import Standing
 from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
+from harness.live.labels import NOT_TAKEN
 from harness.live.steady_clock import SteadyClock
 from harness.live.values import WITHOUT_VALUE
 
@@ -146,9 +147,13 @@ class Keeper:
         self._state_due_ns = now_ns + _STATE_COST * (now_ns - began_ns)
 
     def _notes(self, more: tuple[str, ...]) -> tuple[str, ...]:
-        counts = dict(self.standing.counts)
-        said = [text.format(n=counts[name]) for name, text in _NOTES.items() if counts.get(name)]
-        return (*said, *more)
+        return (*notes_of(self.standing), *more)
+
+
+def notes_of(standing: Standing) -> tuple[str, ...]:
+    """What is counted and entered nothing, or entered as failed, each as a sentence."""
+    counts = dict(standing.counts)
+    return tuple(text.format(n=counts[name]) for name, text in _NOTES.items() if counts.get(name))
 
 
 _OF_AN_ARM = {
@@ -172,5 +177,14 @@ _NOTES = {
     "lost_at_a_restart": "{n:,} requests were lost when the process ended; they count as failed",
     "lost_without_a_trace": "{n:,} requests were lost when the process ended, without a trace",
     "reboots": "the machine was started again {n:,} times: requests since the last look before are unknown",
+    "neither_answered": "{n:,} requests that neither version answers enter nothing",
+    "answered_late": "{n:,} answers came after their request had been counted as failed",
+    "after_maturity": "{n:,} requests came of units that had entered the tests already: they enter nothing",
+    "arm_changed": "{n:,} requests went to another arm than their unit's first one: they enter nothing",
+    **NOT_TAKEN,
+    "label_late_or_unknown": "{n:,} labels came too late, or before or without their unit: they enter nothing",
+    "label_second_label": "{n:,} labels came for units that had one: the first one counts",
+    "label_contradicting": "{n:,} labels contradict an earlier one of their unit, which no longer counts as labelled",
+    "repeated_batches": "{n:,} batches came again and changed nothing",
     "unwatched": "{n:,} requests came while nobody judged and were answered by the baseline",
 }

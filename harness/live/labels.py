@@ -18,6 +18,14 @@ from harness.core.live import LiveGuardrail, LiveMetric
 from harness.core.policies import Loss
 from harness.judge.live_plan import Labels
 
+NOT_TAKEN = {
+    "label_for_no_guardrail": "{n:,} labels name a guardrail that takes none, and were not taken",
+    "label_outside_its_range": "{n:,} labels are outside of what they may be, and were not taken",
+    "label_of_no_open_unit": "{n:,} labels name no unit that was seen and is young enough, and were not taken",
+    "label_of_other_outputs": "{n:,} labels are of units that asked for other outputs, and were not taken",
+}
+"""Why a label was not taken, as a sentence."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:

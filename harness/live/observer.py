@@ -14,6 +14,7 @@ from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch
 from harness.live.canary import Canary, Entry
 from harness.live.folder import CanaryFolder
+from harness.live.keeper import notes_of
 from harness.wire.canary_judge import ObservedColumns
 
 _STATE_EVERY = 50
@@ -106,7 +107,7 @@ class Observer:
         self._folder.append(replace(entry, batch=nothing), self._canary.counts)
 
     def _save(self) -> None:
-        self._folder.publish(self.standing, self._canary.evidence(), ())
+        self._folder.publish(self.standing, self._canary.evidence(), notes_of(self.standing))
         self._folder.save(self._canary)
 
     def close(self) -> Standing:
@@ -116,7 +117,7 @@ class Observer:
                 self._folder.tell("stop", self.standing)
             self._save()
         self._folder.close()
-        return self.standing
+        return replace(self.standing, notes=notes_of(self.standing))
 
 
 def _batch(sent: ObservedColumns) -> LiveBatch:

@@ -71,6 +71,26 @@ def test_the_first_label_is_the_one():
     assert cohort.mature(10 * SECOND, "loss").values["loss"].tolist() == [0.1]
 
 
+def test_a_unit_whose_labels_differ_is_labelled_and_contradicted_also_after_a_restart():
+    cohort = Cohorts(10.0)
+    cohort.expose(exposed(["a", "b"], [0, 0], [True, False]))
+    label(cohort, ["a", "b", "a", "b"], [0.1, 0.5, 0.9, 0.5], [1, 1, 2, 2])
+    cohort = Cohorts(10.0).restore(json.loads(json.dumps(cohort.state())))
+    assert cohort.ignored == {"second_label": 2, "contradicting": 1}
+    cohort.mature(10 * SECOND, "loss")
+    assert (cohort.labelled, cohort.contradicted) == ([1, 1], [0, 1])
+    again = Cohorts(10.0).restore(json.loads(json.dumps(cohort.state())))
+    assert again.contradicted == [0, 1]
+
+
+def test_of_a_unit_that_asked_for_other_outputs_no_label_is_missed():
+    cohort = Cohorts(10.0)
+    cohort.expose(exposed(["a", "b"], [0, 0]), np.array([True, False]))
+    cohort = Cohorts(10.0).restore(json.loads(json.dumps(cohort.state())))
+    cohort.mature(10 * SECOND, "loss")
+    assert cohort.unlabelled == [1, 0]
+
+
 def test_saved_cohorts_go_on_identically():
     one = Cohorts(10.0)
     one.expose(exposed(["a", "b"], [0, 2]))

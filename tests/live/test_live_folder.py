@@ -84,6 +84,18 @@ def test_what_was_under_way_at_a_kill_enters_as_failed_under_its_name(tmp_path):
     assert dict(standing.counts) == {"lost_at_a_restart": 7, "after_maturity": 1}
 
 
+@pytest.mark.parametrize("seq", [2**64 - 22, 2**40])
+def test_an_arrival_that_was_never_written_so_is_damage(tmp_path, seq):
+    kept = Arrivals(tmp_path / "a", capacity=8)
+    kept.put(Arrival(1, 1, 1, 0.5, 0, False))
+    kept.close()
+    content = bytearray((tmp_path / "a").read_bytes())
+    content[40:48] = seq.to_bytes(8, "little")
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(GateError, match="damaged"):
+        Arrivals(tmp_path / "a", capacity=8).after(0)
+
+
 def test_what_was_lost_without_a_trace_is_hold(tmp_path):
     traffic = Traffic(3)
     folder, watched = start(tmp_path / "c")

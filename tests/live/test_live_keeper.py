@@ -1,14 +1,16 @@
 """Turns: what is told when, what a jump of the clock and a failure change."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from canaries import POLICY, Traffic, live
 
 from harness.live.folder import CanaryFolder, Identity
 from harness.live.follow import follow
-from harness.live.keeper import Keeper
+from harness.live.keeper import Keeper, notes_of
 from harness.live.label_file import LabelFile
+from harness.live.labels import NOT_TAKEN, Label
 from harness.live.steady_clock import SteadyClock
 
 
@@ -139,3 +141,28 @@ def test_a_label_file_that_is_cut_or_gone_is_told_and_goes_on(tmp_path):
     path.unlink()
     assert labels.read(3) == []
     assert "cannot be read" in labels.trouble
+
+
+def test_every_count_has_a_sentence(kept):
+    _, canary, _, _, _ = kept
+    named = [
+        *(f"label_{why}" for why in ("late_or_unknown", "second_label", "contradicting")), *NOT_TAKEN,
+        "arm_changed", "after_maturity", "repeated_batches", "answered_late", "neither_answered",
+    ]  # fmt: skip
+    standing = replace(canary.standing(), counts=tuple((name, 7) for name in named))
+    found = notes_of(standing)
+    assert len(found) == len(named)
+    assert all(note.startswith("7 ") for note in found)
+
+
+def test_labels_that_were_not_taken_are_counted_over_a_kill(kept):
+    traffic, canary, folder, _, keeper = kept
+    canary.labelled(Label(unit="u", value=1.0, ts_ns=traffic.now_ns, guardrail="none"))
+    traffic.answered(canary, 5)
+    keeper.turn(())
+    assert dict(keeper.standing.counts) == {"label_for_no_guardrail": 1}
+    folder.close()  # nothing is saved
+    asked = Identity.of(live(), seed="s", baseline="b", candidate="c")
+    again, canary = CanaryFolder.start(folder.path, live(), asked, POLICY)
+    again.close()
+    assert canary.counts == {"label_for_no_guardrail": 1}
