@@ -41,9 +41,10 @@ class Call:
     details: str
     """What the server said of a failure."""
     request: bytes
-    """The request message; of a streamed pair, its ModelInferRequest."""
+    """The request message; of a streamed pair, its ModelInferRequest. Compressed as `packing` says."""
     response: bytes
-    """The response message, empty on failure; of a streamed pair, its ModelInferResponse."""
+    """The response message, empty on failure; of a streamed pair, its ModelInferResponse, or where it
+    is compressed the whole ModelStreamInferResponse."""
     metadata: Metadata
     """What the client sent, without what gRPC itself adds."""
     trailing: Metadata
@@ -56,6 +57,8 @@ class Call:
     """Same for all pairs of one stream, unique in this process; "" = a unary call."""
     unkept: Unkept | None = None
     """Set where the messages were not kept on the way: request and response are empty then."""
+    packing: tuple[str, str] = ("", "")
+    """Compression of request and response, gzip or deflate; "" = they are as they are."""
 
 
 class Tap(Protocol):

@@ -140,6 +140,12 @@ class Recorded(enum.IntEnum):
     """Failed before they were whole: servers refuse a large message, or a caller, by its beginning."""
     NOT_PROCESSED = 35
     """Refused by an upstream that had not begun with them; not among SEEN, as clients repeat them."""
+    INFLATED_TOO_LARGE = 36
+    NOT_INFLATED = 37
+    FORGOTTEN = 38
+    """Streamed, and too many waited for their answers."""
+    UNCERTAIN = 39
+    """Streamed without ids, on a stream that gave more answers than requests."""
 
 
 SHARE_UNIT = 10**12
@@ -153,6 +159,8 @@ AFTER_HANDING = (
     Recorded.UNWRITABLE,
     Recorded.LOST,
     Recorded.SET_ASIDE,
+    Recorded.INFLATED_TOO_LARGE,
+    Recorded.NOT_INFLATED,
 )
 """Where requests that were handed to the writer's process end, besides in a file."""
 
@@ -171,6 +179,10 @@ NOT_RECORDED = {
     Recorded.NOT_DECODED: "a message was compressed in a way that could not be undone",
     Recorded.UNFOLLOWED: "under way on a connection that could not be followed to its end",
     Recorded.CUT_SHORT: "the server answered before the request was whole",
+    Recorded.INFLATED_TOO_LARGE: "a compressed message held more than --max-message",
+    Recorded.NOT_INFLATED: "a message was not compressed as it said",
+    Recorded.FORGOTTEN: "streamed requests that waited for an answer with too many others",
+    Recorded.UNCERTAIN: "streamed answers without an id, after one too many: whose they are is not known",
 }
 """Counter → reason, as totals and reports say it."""
 

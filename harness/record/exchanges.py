@@ -12,6 +12,7 @@ from harness.core.recording import BESIDE_SAMPLE, Recorded
 from harness.core.tensors import Tensors
 from harness.core.traffic import Exchange
 from harness.record.frames import Framed
+from harness.record.packing import PackingError, unpacked
 from harness.record.redaction import Redaction
 from harness.store.counts import Counts
 from harness.wire.contents import MessageError
@@ -33,6 +34,7 @@ class ExchangeMaker:
       counts: where it counts.
       details: whether what the server said of a failure may be written: servers like to repeat the
         value that they did not like, and no redaction rule would find it there.
+      message_bytes: a compressed message that holds more may not be written.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class ExchangeMaker:
         made_up: str,
         counts: Counts,
         details: bool = True,
+        message_bytes: int = 16 << 20,
     ) -> None:
         self._redaction = redaction
         self._details = details
+        self._message_bytes = message_bytes
         self._context = tuple(context)
         self._made_up = made_up
         self._counts = counts
@@ -55,7 +59,11 @@ class ExchangeMaker:
 
     def make(self, framed: Framed) -> Exchange | None:
         """The exchange, or None when it may not be written."""
-        call = framed.call
+        try:
+            call = unpacked(framed.call, self._message_bytes)
+        except PackingError as error:
+            self._counts.add(error.why)
+            return None
         try:
             facts = request_facts(call.request)
         except MessageError:

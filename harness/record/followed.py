@@ -144,6 +144,7 @@ class UnaryCall(FollowedCall):
             response=b"" if missing else answer.content,
             metadata=self.head.metadata, trailing=trailing, upstream=self.observer.upstream,
             cancelled=gone, unkept=missing,
+            packing=("", "") if missing else (request.packing, answer.packing),
         )  # fmt: skip
         self.release()
         for tap in self.observer.taps:

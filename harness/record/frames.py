@@ -35,7 +35,7 @@ def frame_from_call(call: Call, *, kept_as_failed: bool) -> list[bytes]:
     text = json.dumps(
         (
             call.method, call.details, _texts(call.metadata), _texts(call.trailing), call.upstream,
-            call.stream,
+            call.stream, call.packing,
         )
     ).encode()  # fmt: skip
     flags = _CANCELLED * call.cancelled | _KEPT_AS_FAILED * kept_as_failed
@@ -74,12 +74,12 @@ class FrameReader:
 
 def _framed(head: tuple[int, ...], body: bytes) -> Framed:
     text, request, _, ts_ns, latency_ns, code, flags = head
-    method, details, metadata, trailing, upstream, stream = json.loads(body[:text])
+    method, details, metadata, trailing, upstream, stream, packing = json.loads(body[:text])
     call = Call(
         ts_ns=ts_ns, latency_ns=latency_ns, method=method, code=code, details=details,
         request=body[text : text + request], response=body[text + request :],
         metadata=_values(metadata), trailing=_values(trailing), upstream=upstream,
-        cancelled=bool(flags & _CANCELLED), stream=stream,
+        cancelled=bool(flags & _CANCELLED), stream=stream, packing=(packing[0], packing[1]),
     )  # fmt: skip
     return Framed(call, bool(flags & _KEPT_AS_FAILED))
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.core.calls import Unkept
 from harness.core.recording import Recorded
+from harness.record.packing import BEGINNING_BYTES, ENCODINGS, beginning
 from harness.wire.scan import REQUEST_ID, bytes_field
 
 _HEAD_BYTES = 5
+_ID_WITHIN_BYTES = 512
+"""Kept of a request that waits without its content."""
 _PART_BYTES = 64
 """What a part costs beside its own bytes: a peer may send single ones."""
-_PREFIX_BYTES = 4096
-"""Kept of a message that is not kept: the id of a request stands before its tensors."""
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
 class Room:
@@ -47,24 +46,29 @@ class Message:
     """One message as it passed."""
 
     content: bytes
-    """Decompressed; where it is not kept, what it began with."""
+    """As it passed; where it is not kept, what it began with, decompressed."""
     size: int
     """In bytes, as it passed."""
     why: Recorded | None = None
     """Why it is not kept."""
+    packing: str = ""
+    """How the content is compressed; "" = it is not."""
+
+    def field(self, number: int) -> bytes | None:
+        """A field, or what is at hand of it, where the message is not kept whole or is compressed."""
+        if self.packing:
+            return bytes_field(beginning(self.content, self.packing), number, cut=True)
+        return bytes_field(self.content, number, cut=self.why is not None)
 
     @property
     def request_id(self) -> bytes:
-        """Of a request, or of an answer: the id that it carries, also where it is not kept whole."""
-        return bytes_field(self.content, REQUEST_ID, cut=self.why is not None) or b""
+        """Of a request: the id that it carries."""
+        return self.field(REQUEST_ID) or b""
 
-    def without_room(self) -> Message:
-        """The same, not kept."""
-        return Message(self.content[:_PREFIX_BYTES], self.size, self.why or Recorded.NO_ROOM)
-
-    def holding(self, content: bytes) -> Message:
-        """The same with a part of its content."""
-        return replace(self, content=content)
+    def not_kept(self, why: Recorded) -> Message:
+        """The same without its content."""
+        begins = beginning(self.content, self.packing)[:_ID_WITHIN_BYTES]
+        return Message(begins, self.size, self.why or why)
 
 
 class Messages:
@@ -130,8 +134,7 @@ class Messages:
         """What has come of a message that is not whole."""
         if self._left < 0:
             return Message(b"", 0, Recorded.CUT_SHORT)
-        begun = b"" if self._compressed else b"".join(self._parts[:1])[:_PREFIX_BYTES]
-        return Message(begun, self._size, self._why or Recorded.CUT_SHORT)
+        return Message(self._beginning(), self._size, self._why or Recorded.CUT_SHORT)
 
     def released(self) -> None:
         """Gives back the room of every message found up to now."""
@@ -160,36 +163,26 @@ class Messages:
         if self._why is None:
             self._why = Recorded.NO_ROOM
         if not self._parts:
-            self._parts.append(part[:_PREFIX_BYTES])
+            self._parts.append(part[:BEGINNING_BYTES])
 
     def _whole(self) -> Message:
-        parts, self._parts, self._left = self._parts, [], -1
-        self._held_by_part = 0
-        if self._why is not None:
-            return Message(
-                b"" if self._compressed else parts[0][:_PREFIX_BYTES], self._size, self._why
-            )
-        content = b"".join(parts)
+        self._left, self._held_by_part = -1, 0
+        if self._compressed and self.encoding not in ENCODINGS:
+            found = Message(b"", self._size, Recorded.NOT_DECODED)
+        elif self._why is not None:
+            found = Message(self._beginning(), self._size, self._why)
+        else:
+            packing = self.encoding if self._compressed else ""
+            found = Message(b"".join(self._parts), self._size, packing=packing)
+        self._parts = []
+        return found
+
+    def _beginning(self) -> bytes:
+        """Of the present message, decompressed."""
         if not self._compressed:
-            return Message(content, self._size)
-        return _decompressed(content, self.encoding, self._most)
-
-
-def _decompressed(content: bytes, encoding: str, most: int) -> Message:
-    size = len(content)
-    bits = _WINDOW_BITS.get(encoding)
-    if bits is None:
-        return Message(b"", size, Recorded.NOT_DECODED)
-    inflating = zlib.decompressobj(bits)
-    try:
-        found = inflating.decompress(content, most + 1)
-    except zlib.error:
-        return Message(b"", size, Recorded.NOT_DECODED)
-    if len(found) > most:
-        return Message(b"", size, Recorded.TOO_LARGE)
-    if not inflating.eof:
-        return Message(b"", size, Recorded.NOT_DECODED)
-    return Message(found, size)
+            return b"".join(self._parts[:1])[:BEGINNING_BYTES]
+        known = self.encoding in ENCODINGS
+        return beginning(b"".join(self._parts[:1]), self.encoding) if known else b""
 
 
 def unkept(request: Message, answer: Message) -> Unkept | None:

@@ -3,7 +3,8 @@
 An answer carries the id of its request; without one it belongs to the oldest request that waits. Errors
 of single requests come in-band, as an answer with a message and the stream goes on. What is left without
 an answer when the stream ends is told as failed with the stream's own status. A model may also give
-several answers to a request ("decoupled"): the first is told, the others are counted.
+several answers to a request ("decoupled"): the first is told, the others are counted. Without ids nobody
+can tell which those are: once there was an answer too many, what has no id is counted and not recorded.
 """
 
 from __future__ import annotations
@@ -11,35 +12,42 @@ from __future__ import annotations
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from harness.core.calls import Call, Metadata, Tap
 from harness.core.clock import now_ns
+from harness.core.recording import Recorded
 from harness.core.traffic import OK_CODE
 from harness.record.messages import Message, Room, unkept
 from harness.record.outcomes import UNKNOWN
 from harness.wire import MODEL_STREAM_INFER
 from harness.wire.scan import REQUEST_ID, STREAM_ERROR, STREAM_RESPONSE, bytes_field
 
-MOST_WAITING = 1024
+MOST_WAITING = 8192
 MOST_WAITING_BYTES = 64 << 20
 """Of one stream's requests that are remembered until they are answered; older ones are forgotten, and
-then count among the unpaired."""
+counted so. They are kept without their content first."""
+_WAITING_BYTES = 512
+"""What a request that waits costs beside its content."""
 
 
 class PairTeller:
-    """Tells the taps of each pair, and counts what belongs to none.
+    """Tells the taps of each pair, and counts what no tap hears of.
 
     Args:
       taps: hear of each pair.
       room: for the requests that wait, of all streams together; None = each stream has its own only.
+      count: counts; None = nobody wants to know.
     """
 
-    def __init__(self, taps: Sequence[Tap], room: Room | None = None) -> None:
+    def __init__(
+        self, taps: Sequence[Tap], room: Room | None = None,
+        count: Callable[[Recorded, int], None] | None = None,
+    ) -> None:  # fmt: skip
         self._taps = tuple(taps)
         self.room = room or Room(None)
-        self.unpaired = 0
+        self.count = count or (lambda *_: None)
 
     def tell(self, call: Call) -> None:
         """Tells the taps."""
@@ -77,39 +85,51 @@ class Pairs:
         self._by_id: dict[bytes, list[int]] = {}
         self._numbers = itertools.count()
         self._bytes = 0
+        self._forgotten = 0
+        """Requests that were forgotten, the oldest ones, and whose answers have not come."""
+        self._uncertain = False
+        """Whether an answer without an id came too many: earlier ones may have had the wrong request."""
 
     def sent(self, request: Message) -> None:
         """A request goes to the upstream."""
         number = next(self._numbers)
         request_id = request.request_id
-        held = len(request.content)
-        if not self._teller.room.take(held):
-            request, held = request.without_room(), 0
+        held = self._taken(len(request.content))
+        if held is None:
+            request = request.not_kept(Recorded.NO_ROOM)
+            held = self._taken(len(request.content))
+        while self._waiting and (held is None or len(self._waiting) >= MOST_WAITING):
+            self._take(next(iter(self._waiting)))
+            self._forgot()
+            held = self._taken(len(request.content)) if held is None else held
+        if held is None:
+            self._forgot()
+            return
         self._waiting[number] = (
             request_id,
             _Waiting(now_ns(), time.perf_counter_ns(), request, held),
         )
-        self._bytes += held
         if request_id:
             self._by_id.setdefault(request_id, []).append(number)
-        while len(self._waiting) > MOST_WAITING or self._bytes > MOST_WAITING_BYTES:
-            self._take(next(iter(self._waiting)))
-            self._teller.unpaired += 1
 
     def answered(self, answer: Message) -> None:
         """An answer goes to the client."""
-        message, cut = answer.content, bool(answer.why)
-        response = bytes_field(message, STREAM_RESPONSE, cut=cut)
-        error = bytes_field(message, STREAM_ERROR, cut=cut)
-        number = self._number_of(bytes_field(response or b"", REQUEST_ID, cut=cut) or b"")
+        cut = bool(answer.why or answer.packing)
+        response = answer.field(STREAM_RESPONSE) or b""
+        answer_id = bytes_field(response, REQUEST_ID, cut=cut) or b""
+        number = self._number_of(answer_id)
         if number is None:
-            self._teller.unpaired += 1
+            self._unpaired(answer_id)
             return
+        error = answer.field(STREAM_ERROR)
         waiting = self._take(number)
+        if self._uncertain and not answer_id:
+            waiting = replace(waiting, request=waiting.request.not_kept(Recorded.UNCERTAIN))
         if error:
             self._tell(waiting, UNKNOWN, error.decode("utf-8", "replace"))
         else:
-            self._tell(waiting, OK_CODE, "", answer.holding(response or b""))
+            held = answer if answer.packing else replace(answer, content=response)
+            self._tell(waiting, OK_CODE, "", held)
 
     def ended(self, code: int, details: str, *, gone: bool) -> None:
         """The stream is over; whoever waits gets no answer."""
@@ -132,7 +152,28 @@ class Pairs:
         if answer_id:
             numbers = self._by_id.get(answer_id)
             return numbers[0] if numbers else None
-        return next(iter(self._waiting), None)
+        return None if self._forgotten else next(iter(self._waiting), None)
+
+    def _unpaired(self, answer_id: bytes) -> None:
+        """An answer to a request that was forgotten and counted, or to none."""
+        if self._forgotten:
+            self._forgotten -= 1
+            return
+        self._uncertain |= not answer_id
+        self._teller.count(Recorded.UNPAIRED, 1)
+
+    def _forgot(self) -> None:
+        self._forgotten += 1
+        self._teller.count(Recorded.SEEN, 1)
+        self._teller.count(Recorded.FORGOTTEN, 1)
+
+    def _taken(self, content: int) -> int | None:
+        """Takes what a request costs of the stream's room and of the common one; None = there is none."""
+        cost = content + _WAITING_BYTES
+        if self._bytes + cost > MOST_WAITING_BYTES or not self._teller.room.take(cost):
+            return None
+        self._bytes += cost
+        return cost
 
     def _take(self, number: int) -> _Waiting:
         request_id, waiting = self._waiting.pop(number)
@@ -158,5 +199,6 @@ class Pairs:
                 response=b"" if missing else answer.content,
                 metadata=self._metadata, trailing=(), upstream=self._upstream, cancelled=gone,
                 stream=self._stream, unkept=missing,
+                packing=("", "") if missing else (request.packing, answer.packing),
             )
         )  # fmt: skip

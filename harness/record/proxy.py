@@ -23,6 +23,7 @@ import grpc
 import grpc.aio
 
 from harness.core.calls import Tap
+from harness.core.recording import Recorded
 from harness.record import health, unary
 from harness.record.listening import not_listened_on
 from harness.record.passing import pass_through
@@ -47,6 +48,7 @@ class Proxy:
       tls: None = plain text.
       reached: whether the first upstream can be reached, where somebody else knows it better.
       serves: whether to serve a client, as grpc names its address; None = all. Health is told to all.
+      count: counts what no tap hears of; None = nobody wants to know.
     """
 
     def __init__(
@@ -58,22 +60,18 @@ class Proxy:
         tls: ServerTls | None = None,
         reached: Callable[[], bool] | None = None,
         serves: Callable[[str], bool] | None = None,
+        count: Callable[[Recorded, int], None] | None = None,
     ) -> None:
         self._upstreams = tuple(upstreams)
         self._tls = tls
         self._reached = reached or (lambda: not self._upstreams[0].failing)
         self._draining = False
-        self._streams = InferStreams(route, taps)
+        streams = InferStreams(route, taps, count)
         self._handlers = _Handlers(
-            route, taps, self._streams, health.Health(self._serving), _UnderWay(serves)
+            route, taps, streams, health.Health(self._serving), _UnderWay(serves)
         )
         self._server: Any = None
         self.port = 0
-
-    @property
-    def unpaired(self) -> int:
-        """Streamed answers that belong to no request, which no tap hears of."""
-        return self._streams.unpaired
 
     async def start(self, listen: str) -> int:
         """Begins to serve.

@@ -112,7 +112,7 @@ class Recorder:
     def _keep(self, call: Call, *, failed: bool) -> None:
         """Hands the call on, if it is to be and can be."""
         counts = self._counts
-        sampled = self._sampler.keeps(call.request)
+        sampled = self._sampler.keeps(call.request, call.packing[0])
         if not sampled and not failed:
             counts.add(Recorded.SAMPLED_OUT)
         elif max(len(call.request), len(call.response)) > self._limits.message_bytes:

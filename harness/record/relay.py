@@ -72,12 +72,12 @@ class Relay:
         self._most = most
         room = Room(held_bytes)
         self._observer = Observer(
-            taps=tuple(taps), teller=PairTeller(taps, room), room=room,
+            taps=tuple(taps), teller=PairTeller(taps, room, count), room=room,
             message_bytes=message_bytes, upstream=upstream.name, count=count,
         )  # fmt: skip
         self._proxy = Proxy(
             lambda *_: upstream, taps, upstreams=[upstream], reached=lambda: self._reached,
-            serves=self._is_own,
+            serves=self._is_own, count=count,
         )  # fmt: skip
         self._reached = True
         self._own_name = _made_up_name()
@@ -88,11 +88,6 @@ class Relay:
         self._tasks: dict[ClientOpening, asyncio.Task[None]] = {}
         self._links: set[Link] = set()
         self.port = 0
-
-    @property
-    def unpaired(self) -> int:
-        """Streamed answers that belong to no request, which no tap hears of."""
-        return self._observer.teller.unpaired + self._proxy.unpaired
 
     async def start(self, listen: str) -> int:
         """Begins to serve.

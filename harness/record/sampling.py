@@ -6,6 +6,7 @@ import itertools
 from hashlib import blake2b
 
 from harness.core.errors import UsageError
+from harness.record.packing import beginning
 from harness.wire.scan import REQUEST_ID, bytes_field
 
 _WHOLE = 2**64
@@ -32,12 +33,16 @@ class Sampler:
         self._key = str(seed).encode()[:64]
         self._numbers = itertools.count()
 
-    def keeps(self, request: bytes) -> bool:
+    def keeps(self, request: bytes, packing: str = "") -> bool:
         """Whether the sample has this request.
 
         Args:
           request: serialized ModelInferRequest, or anything.
+          packing: how it is compressed.
         """
+        if packing and not self._all:
+            begins = beginning(request, packing)
+            return self.keeps_id(bytes_field(begins, REQUEST_ID, cut=True) or b"")
         return self._all or self.keeps_id(bytes_field(request, REQUEST_ID) or b"")
 
     def keeps_id(self, request_id: bytes) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.core.calls import Tap
 from harness.core.errors import UsageError
 from harness.core.places import ObjectPlace, Place
-from harness.core.recording import Recorded, RecordingTotals, RedactionRule
+from harness.core.recording import RecordingTotals, RedactionRule
 from harness.record.listening import most_connections
 from harness.record.metrics import CallMetrics, Exposition, serve_metrics
 from harness.record.proxy import Proxy
@@ -138,7 +138,6 @@ async def _recorded(options: RecordOptions, started: Callable[[Started], None]) 
         await ended.wait()
     finally:
         await proxy.stop(options.grace_s)
-        recorder.fault(Recorded.UNPAIRED, proxy.unpaired)
         totals = await recorder.stop(options.grace_s)
         if end_metrics is not None:
             await asyncio.to_thread(end_metrics)
@@ -161,7 +160,9 @@ def _proxy(
     )  # fmt: skip
     taps: list[Tap] = [recorder, calls]
     if passes is Passes.MESSAGES:
-        return Proxy(lambda *_: upstream, taps, upstreams=[upstream], tls=options.tls)
+        return Proxy(
+            lambda *_: upstream, taps, upstreams=[upstream], tls=options.tls, count=recorder.fault
+        )
     limits = options.limits
     return Relay(
         upstream, taps, tls=options.tls, message_bytes=limits.message_bytes,
@@ -184,4 +185,5 @@ def _writer_options(options: RecordOptions) -> WriterOptions:
         spool=str(folder.absolute()), name=options.name, rotate_s=options.rotate_s,
         rotate_bytes=options.rotate_bytes, flush_s=options.flush_s, context=options.context,
         rules=options.rules, key=options.key.hex(), details=options.details, sample=options.sample,
+        message_bytes=options.limits.message_bytes,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from harness.core.calls import Tap
+from harness.core.recording import Recorded
 from harness.record.messages import Message
 from harness.record.pairs import Pairs, PairTeller
 from harness.record.passing import passed
@@ -23,17 +24,15 @@ class InferStreams:
     Args:
       route: chooses the upstream by the first message.
       taps: hear of each pair.
+      count: counts what they do not hear of.
     """
 
-    def __init__(self, route: Route, taps: Sequence[Tap]) -> None:
+    def __init__(
+        self, route: Route, taps: Sequence[Tap], count: Callable[[Recorded, int], None] | None
+    ) -> None:
         self._route = route
-        self._teller = PairTeller(taps)
+        self._teller = PairTeller(taps, count=count)
         self._numbers = itertools.count(1)
-
-    @property
-    def unpaired(self) -> int:
-        """Answers that belong to no request."""
-        return self._teller.unpaired
 
     async def handler(self, requests: AsyncIterator[bytes], context: Any) -> None:  # noqa: ANN401
         """Passes one stream."""

@@ -73,6 +73,8 @@ class WriterOptions:
     """Whether what servers say of failures is written though there are rules."""
     sample: float
     """Share that the sample keeps; for the totals."""
+    message_bytes: int
+    """A compressed message that holds more is not written."""
 
     def to_json(self) -> str:
         """As the process reads it."""
@@ -104,6 +106,7 @@ class Writer:
         self._maker = ExchangeMaker(
             self._redaction, options.context, made_up=f"{options.name}-{time.time_ns():x}-",
             counts=counts, details=options.details or not options.rules,
+            message_bytes=options.message_bytes,
         )  # fmt: skip
         self._rows: list[Exchange] = []
         self._bytes = 0

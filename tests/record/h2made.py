@@ -35,7 +35,7 @@ class Heard:
         self.calls = []
         self.counts = {}
         self.room = Room(room)
-        self.teller = PairTeller([self], self.room)
+        self.teller = PairTeller([self], self.room, self.count)
         self.observer = Observer(
             taps=[self], teller=self.teller, room=self.room, message_bytes=message_bytes,
             upstream="up", count=self.count,

@@ -49,6 +49,14 @@ def relay(upstream, taps, tls=None, **options):
     return made
 
 
+def counting_proxy(route, taps, **options):
+    """A proxy of messages."""
+    counts = Counter()
+    made = Proxy(route, taps, count=lambda counter, by: counts.update({counter: by}), **options)
+    made.counts = counts
+    return made
+
+
 @contextlib.contextmanager
 def proxied(*targets, taps=(), route=None, tls=None, upstream_tls=None, relayed=False, **options):
     """A proxy before these upstreams, named up0, up1 …; yields it, running.
@@ -64,7 +72,7 @@ def proxied(*targets, taps=(), route=None, tls=None, upstream_tls=None, relayed=
         proxy = (
             relay(upstreams[0], taps, tls, **options)
             if relayed
-            else Proxy(chosen, taps, upstreams=upstreams, tls=tls)
+            else counting_proxy(chosen, taps, upstreams=upstreams, tls=tls)
         )
         await proxy.start("localhost:0" if tls else "127.0.0.1:0")
         return proxy

@@ -2,6 +2,7 @@
 
 import gzip
 import time
+import tracemalloc
 import zlib
 
 import hpack
@@ -11,9 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.recording import Recorded
+from harness.record.exchanges import ExchangeMaker
+from harness.record.frames import Framed
 from harness.record.h2frames import frame
 from harness.record.headers import HeaderBlocks
 from harness.record.metrics import CallMetrics
+from harness.record.packing import unpacked
+from harness.record.redaction import Redaction
+from harness.store.counts import Counts
 from harness.wire import MODEL_STREAM_INFER, SERVICE
 from harness.wire.gen import open_inference_pb2 as pb
 
@@ -228,24 +234,135 @@ def test_compressed_messages_are_told_as_they_were(encoding, packed):
     sent.data(1, message(packed, compressed=True), last=True)
     answered = Side().headers(1, [*BEGIN, said]).data(1, message(packed, compressed=True))
     (told,) = followed(sent.bytes, answered.headers(1, end(), last=True).bytes).calls
-    assert (told.request, told.response, told.unkept) == (b"message" * 9, b"message" * 9, None)
+    assert (told.request, told.response, told.packing) == (packed, packed, (encoding, encoding))
+    unpacked_ = unpacked(told, 63)
+    assert (unpacked_.request, unpacked_.response) == (b"message" * 9, b"message" * 9)
+    assert (told.unkept, unpacked_.packing) == (None, ("", ""))
 
 
 @pytest.mark.parametrize(
-    ("encoding", "packed", "why"),
+    ("packed", "why"),
     [
-        ("snappy", b"??", Recorded.NOT_DECODED),
-        ("gzip", b"no gzip", Recorded.NOT_DECODED),
-        ("gzip", gzip.compress(b"x" * 99)[:-9], Recorded.NOT_DECODED),
-        ("gzip", gzip.compress(bytes(50_000_000)), Recorded.TOO_LARGE),
+        (b"no gzip", Recorded.NOT_INFLATED),
+        (gzip.compress(b"x" * 99)[:-9], Recorded.NOT_INFLATED),
+        (gzip.compress(bytes(50_000_000)), Recorded.INFLATED_TOO_LARGE),
     ],
 )
-def test_what_cannot_be_decompressed_is_counted(encoding, packed, why):
-    sent = client().headers(1, [*request_fields(), ("grpc-encoding", encoding)])
+def test_what_cannot_be_decompressed_is_told_by_who_tries(packed, why, tmp_path):
+    sent = client().headers(1, [*request_fields(), ("grpc-encoding", "gzip")])
     sent.data(1, message(packed, compressed=True), last=True)
-    _, answered = one_call()
-    (told,) = followed(sent.bytes, answered).calls
-    assert (told.code, told.request, told.unkept.why) == (0, b"", why)
+    (told,) = followed(sent.bytes, one_call()[1]).calls
+    counts = Counts(tmp_path / "counts")
+    maker = ExchangeMaker(
+        Redaction([], b""), [], made_up="u-", counts=counts, message_bytes=49_000_000
+    )
+    assert maker.make(Framed(told, kept_as_failed=False)) is None
+    assert counts[why] == 1
+
+
+def test_a_compression_that_is_not_known_is_counted():
+    sent = client().headers(1, [*request_fields(), ("grpc-encoding", "snappy")])
+    sent.data(1, message(b"??", compressed=True), last=True)
+    (told,) = followed(sent.bytes, one_call()[1]).calls
+    assert (told.code, told.request, told.unkept.why) == (0, b"", Recorded.NOT_DECODED)
+
+
+def test_compressed_messages_hold_no_more_than_they_have_on_the_wire():
+    zeros = pb.ModelInferRequest(model_name="m", id="r7", raw_input_contents=[bytes(15 << 20)])
+    packed = message(gzip.compress(zeros.SerializeToString()), compressed=True)
+    heard = Heard(message_bytes=16 << 20, room=1 << 20)
+    following = heard.follow()
+    said = [*request_fields(), ("grpc-encoding", "gzip")]
+    following.sent(client().headers(1, said).data(1, packed[:9]).bytes)
+    held = []
+    tracemalloc.start()
+    for _ in range(20):
+        held.append(heard.follow())
+        sent = client().headers(1, said)
+        for at in range(0, len(packed), 16_000):
+            sent.data(1, packed[at : at + 16_000])
+        held[-1].sent(sent.bytes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(packed) * 10 < heard.room.used + len(packed) * 10 < 2 << 20
+    assert peak < 4 << 20
+
+
+def test_compressed_streams_are_paired_and_told():
+    said = ("grpc-encoding", "gzip")
+    sent = client().headers(1, request_fields(MODEL_STREAM_INFER, said))
+    answered = Side().headers(1, [*BEGIN, said])
+    for side, contents in (
+        (sent, [infer(0), infer(1)]),
+        (answered, [streamed_answer(1), streamed_answer(0)]),
+    ):
+        for content in contents:
+            side.data(1, message(gzip.compress(content), compressed=True))
+    answered.headers(1, end(), last=True)
+    calls = [unpacked(c, 1000) for c in followed(sent.bytes, answered.bytes).calls]
+    ids = [pb.ModelInferResponse.FromString(c.response).id for c in calls]
+    assert [c.request for c in calls] == [infer(1), infer(0)]
+    assert ids == ["r1", "r0"]
+
+
+def many_streamed(count, *, ids=True, answers=None, heard=None, order=1, size=0):
+    """A stream whose requests all come before the first answer."""
+    heard = heard or Heard()
+    following = heard.follow()
+    sent, answered = client().headers(1, request_fields(MODEL_STREAM_INFER)), Side()
+    following.sent(sent.take())
+    for i in range(count):
+        one = pb.ModelInferRequest(model_name="m", id=f"r{i}" if ids else "")
+        one.raw_input_contents.append(bytes(size))
+        following.sent(Side.data(sent, 1, message(one.SerializeToString())).take())
+    answered.headers(1, BEGIN)
+    for i in list(range(count if answers is None else answers))[::order]:
+        answer = streamed_answer(i) if ids else b"\x12\x03\x0a\x01m"
+        answered.data(1, message(answer))
+    following.answered(answered.headers(1, end(), last=True).bytes)
+    assert heard.room.used == 0
+    return heard
+
+
+def test_three_thousand_streamed_requests_may_wait():
+    heard = many_streamed(3000)
+    assert [c.unkept for c in heard.calls] == [None] * 3000
+    assert heard.counts == {}
+
+
+@pytest.mark.parametrize(("ids", "order"), [(True, 1), (True, -1), (False, 1)])
+def test_streamed_requests_that_are_forgotten_are_seen_and_counted_once(monkeypatch, ids, order):
+    monkeypatch.setattr("harness.record.pairs.MOST_WAITING", 100)
+    heard = many_streamed(130, ids=ids, order=order)
+    assert heard.counts == {Recorded.SEEN: 30, Recorded.FORGOTTEN: 30}
+    kept = [pb.ModelInferRequest.FromString(c.request).id for c in heard.calls]
+    assert kept == ([f"r{i}" for i in range(30, 130)][::order] if ids else [""] * 100)
+
+
+def test_what_one_stream_may_hold_is_bounded_and_all_of_it_is_told(monkeypatch):
+    monkeypatch.setattr("harness.record.pairs.MOST_WAITING_BYTES", 100_000)
+    heard = many_streamed(40, size=5000)
+    whys = [c.unkept and c.unkept.why for c in heard.calls]
+    assert whys.count(None) > 10
+    assert whys.count(None) + whys.count(Recorded.NO_ROOM) + heard.counts[Recorded.SEEN] == 40
+    assert heard.counts[Recorded.SEEN] == heard.counts[Recorded.FORGOTTEN]
+
+
+def test_pairs_without_ids_are_not_recorded_once_an_answer_came_too_many():
+    heard = Heard()
+    following = heard.follow()
+    sent = client().headers(1, request_fields(MODEL_STREAM_INFER))
+    answered = Side().headers(1, BEGIN)
+    for answers in (1, 2, 1):
+        following.sent(sent.data(1, message(b"\x0a\x01m")).take())
+        for _ in range(answers):
+            answered.data(1, message(b"\x12\x03\x0a\x01m"))
+        following.answered(answered.take())
+    following.sent(sent.data(1, message(infer(3))).take())
+    following.answered(answered.data(1, message(streamed_answer(3))).take())
+    whys = [c.unkept and c.unkept.why for c in heard.calls]
+    assert whys == [None, None, Recorded.UNCERTAIN, None]
+    assert heard.counts == {Recorded.UNPAIRED: 1}
 
 
 def test_large_messages_are_counted_and_not_kept():
@@ -429,7 +546,7 @@ def test_a_streamed_request_that_is_too_large_finds_its_answer_and_is_counted():
     heard = followed(sent.bytes, answered.bytes, Heard(message_bytes=5000))
     told = [(c.code, c.unkept and c.unkept.why, c.request) for c in heard.calls]
     assert told == [(0, Recorded.TOO_LARGE, b""), (0, None, infer(0))]
-    assert heard.teller.unpaired == 0
+    assert heard.counts == {}
 
 
 def test_streamed_requests_that_wait_without_room_are_counted():
@@ -437,17 +554,17 @@ def test_streamed_requests_that_wait_without_room_are_counted():
         pb.ModelInferRequest(model_name="m", id=f"r{i}", raw_input_contents=[bytes(3000)])
         for i in range(3)
     ]
-    sent = client().headers(1, request_fields(MODEL_STREAM_INFER, ("grpc-encoding", "gzip")))
+    sent = client().headers(1, request_fields(MODEL_STREAM_INFER))
     for one in held:
-        sent.data(1, message(gzip.compress(one.SerializeToString()), compressed=True))
+        sent.data(1, message(one.SerializeToString()))
     answered = Side().headers(1, BEGIN)
     for i in (2, 1, 0):
         answered.data(1, message(streamed_answer(i)))
     answered.headers(1, end(), last=True)
-    heard = followed(sent.bytes, answered.bytes, Heard(room=6500))
+    heard = followed(sent.bytes, answered.bytes, Heard(room=10_300))
     told = [c.unkept and c.unkept.why for c in heard.calls]
     assert told == [Recorded.NO_ROOM, None, None]
-    assert (heard.teller.unpaired, heard.room.used) == (0, 0)
+    assert (heard.counts, heard.room.used) == ({}, 0)
 
 
 def test_a_known_block_means_something_else_once_the_table_has_changed():

@@ -11,6 +11,7 @@ from peers import INFER, OPTIONS, outcome, pairs, peer
 from proxies import Kept, proxied
 
 from harness.core.errors import UsageError
+from harness.core.recording import Recorded
 from harness.record import health
 from harness.wire import MODEL_STREAM_INFER, SERVICE
 from harness.wire.gen import open_inference_pb2 as pb
@@ -234,7 +235,7 @@ def test_a_stream_that_breaks_fails_those_who_wait(proxy, kept):
 
 def test_a_second_answer_to_one_request_passes_and_is_counted(proxy, kept):
     assert told_of(proxy, kept, 1, ["twice"]) == [("r0", "r0", 0)]
-    assert proxy.proxy.unpaired == 1
+    assert proxy.proxy.counts == {Recorded.UNPAIRED: 1}
 
 
 def test_idle_streams_do_not_stop_others(proxy):

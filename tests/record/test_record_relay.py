@@ -39,6 +39,7 @@ from harness.record.h2frames import (
     head_of,
 )
 from harness.record.link import AckCut
+from harness.record.packing import unpacked
 from harness.record.session import Passes, RecordOptions, passes_of
 from harness.record.tls import ClientTls, ServerTls
 from harness.record.upstream import Upstream
@@ -286,7 +287,10 @@ def test_compressed_calls_are_told_as_they_were(server, kept, algorithm):
     with proxied(server, taps=[kept], relayed=True) as running:
         with grpc.insecure_channel(running.address, compression=algorithm) as channel:
             assert channel.unary_unary(INFER)(b"x" * 5000, timeout=10) == b"x" * 5000
-        assert [(c.request, c.unkept) for c in kept.wait(1)] == [(b"x" * 5000, None)]
+        (told,) = kept.wait(1)
+        assert told.packing[0] == algorithm.name.lower()
+        assert len(told.request) < 5000
+        assert (unpacked(told, 5000).request, told.unkept) == (b"x" * 5000, None)
 
 
 def frames_of(content):
