@@ -80,7 +80,7 @@ class Ramp:
     stay_s: float = 0.0
     """Least time at a step."""
     stay_requests: int = 0
-    """Least requests at a step, both arms together."""
+    """Least requests at a step that enter the tests (a unit enters once), both arms together."""
     budget_s: float | None = None
     """Without a verdict by then: HOLD; None = no end."""
     budget_requests: int | None = None

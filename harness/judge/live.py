@@ -64,6 +64,8 @@ class LiveJudge:
         self._silences = Silences(self._cycle, plan.quiet_s)
         self._cycles = {name: CycleLooks() for name in self._tests}
         self._promote_at = dict.fromkeys(self._tests, -math.inf)
+        self.opened: Units | None = None
+        """Units first seen in the last batch; None before one, and after a restart."""
         self._start_ns: int | None = None
         self._until_ns: int | None = None
         self._next = 0
@@ -123,6 +125,7 @@ class LiveJudge:
         self._until_ns = batch.until_ns
         blocks, requests = self._plan.block_s, batch.requests
         opened = self._exposures.add(in_blocks(requests, blocks) if blocks else requests)
+        self.opened = opened
         if self._start_ns is None and len(opened.unit):
             self._start_ns = int(opened.first_ns[0])
         if self._start_ns is not None:

@@ -28,6 +28,7 @@ from harness.live.intake import Intake
 from harness.live.labels import NOT_TAKEN, Label, LabelBook
 from harness.live.policy import live_plan
 from harness.live.ramp import Ascent
+from harness.live.returning import Returning
 from harness.live.sent_batches import SentBatches
 from harness.live.split import Split, name_of
 
@@ -99,6 +100,7 @@ class Canary:
         self._split = Split(seed)
         self._ascent = Ascent(live.steps, live.ramp)
         self._coverage = Coverage(live)
+        self._returning = Returning(live)
         self._judge = LiveJudge(self._plan)
         self._answer = self._judge.answer()
         self._labels = LabelBook(live.guardrails)
@@ -278,7 +280,11 @@ class Canary:
         new = int(np.count_nonzero(batch.requests.candidate))
         self._arms = (self._arms[0] + n - new, self._arms[1] + new)
         self._coverage.add(batch.requests)
-        at_step = int(np.count_nonzero(batch.requests.propensity == self._ascent.share))
+        opened = self._judge.opened
+        at_step = 0
+        if opened is not None:
+            self._returning.add(batch.requests, opened)
+            at_step = int(np.count_nonzero(opened.propensity == self._ascent.share))
         self._ascent.count(n, at_step, batch.until_ns)
         if entry.down_ns:
             self._ascent.resume(batch.until_ns, entry.down_ns)
@@ -290,7 +296,7 @@ class Canary:
         """What an answer means for the next request."""
         now_ns, ascent = self._until_ns, self._ascent
         promoted = answer.decision is Decision.PROMOTE
-        enough = heard and not self._unmeasured()
+        enough = heard and not self._held_up()
         if answer.decision is Decision.ROLLBACK:
             self._end(Decision.ROLLBACK, answer.reason, answer.explanation)
         elif not promoted and answer.reason != _GOES_ON:
@@ -405,11 +411,15 @@ class Canary:
                 f"Not promoted yet: the ramp is at step {self._ascent.step + 1} of {steps}."
             )
             said += self._ascent.missing(self._until_ns)
-        return said + self._unmeasured()
+        return said + self._returning.none_new() + self._held_up()
 
-    def _unmeasured(self) -> list[str]:
-        """What too little is known of for another step, each as a sentence."""
-        return self._coverage.missing() + labels_missing(self._judge.labelled())
+    def _held_up(self) -> list[str]:
+        """What must be known, or better, for another step, each as a sentence."""
+        return [
+            *self._coverage.missing(),
+            *labels_missing(self._judge.labelled()),
+            *self._returning.missing(),
+        ]
 
     def evidence(self) -> tuple[Evidence, ...]:
         """What every guardrail has shown."""
@@ -424,6 +434,7 @@ class Canary:
             "labels": self._labels.state(),
             "ascent": self._ascent.state(),
             "coverage": self._coverage.state(),
+            "returning": self._returning.state(),
             "number": self._number,
             "entered_seq": self.entered_seq,
             "last_ns": self.last_ns,
@@ -462,6 +473,7 @@ class Canary:
         canary._labels.restore(body["labels"])
         canary._ascent.restore(body["ascent"])
         canary._coverage.restore(body["coverage"])
+        canary._returning.restore(body["returning"])
         canary._intake.at(canary._ascent.step, canary._ascent.share)
         canary._intake.entered(int(body["entered_seq"]), int(body["last_ns"]))
         canary._number, canary._until_ns = int(body["number"]), int(body["until_ns"])

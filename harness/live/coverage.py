@@ -29,6 +29,8 @@ class Coverage:
     """
 
     def __init__(self, live: Live) -> None:
+        # A shadow has one arm, with a share of 0.
+        self._split = any(live.steps)
         self._names = [g.name for g in live.guardrails if g.gating and g.label_maturity_s is None]
         self._all = {name: [0, 0] for name in self._names}
         self._with_value = {name: [0, 0] for name in self._names}
@@ -51,12 +53,23 @@ class Coverage:
     def missing(self) -> list[str]:
         """Arms of which too little is measured, each as a sentence; none = enough is."""
         return [
-            f"Guardrail {name} has a value for only {counts[arm]:,} of {self._all[name][arm]:,} requests of "
-            f"the {_ARMS[arm]} ({LEAST:.0%} are needed): no more traffic goes to the candidate."
+            self._said(name, arm)
             for name, counts in self._with_value.items()
             for arm in (0, 1)
-            if counts[arm] < LEAST * self._all[name][arm]
+            if counts[arm] < LEAST * self._all[name][arm] or (self._split and not counts[arm])
         ]
+
+    def _said(self, name: str, arm: int) -> str:
+        there, of = self._with_value[name][arm], self._all[name][arm]
+        if not of:
+            return (
+                f"Guardrail {name} has no value of the {_ARMS[arm]} yet: no more traffic goes to the "
+                "candidate."
+            )
+        return (
+            f"Guardrail {name} has a value for only {there:,} of {of:,} requests of "
+            f"the {_ARMS[arm]} ({LEAST:.0%} are needed): no more traffic goes to the candidate."
+        )
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `restore` continues."""

@@ -39,7 +39,7 @@ class Ascent:
 
         Args:
           requests: how many, of any step.
-          at_step: how many of them were split by the step in force.
+          at_step: how many units first came in them and were split by the step in force.
           now_ns: the instant up to which all have entered.
         """
         if self._start_ns is None and requests:
@@ -48,7 +48,7 @@ class Ascent:
         self._at_step += at_step
 
     def stayed(self, now_ns: int) -> bool:
-        """Whether the step has had its least time and requests."""
+        """Whether the step has had its least time and requests, each of a unit that enters the tests."""
         if self._since_ns is None:
             return False
         return self._stayed_s(now_ns) >= self._ramp.stay_s and (
@@ -73,7 +73,7 @@ class Ascent:
         said = []
         left = self._ramp.stay_requests - self._at_step
         if left > 0:
-            said.append(f"The step still needs {left:,} requests.")
+            said.append(f"The step still needs {left:,} requests of new units.")
         left_s = self._ramp.stay_s - self._stayed_s(now_ns)
         if left_s > 0.0:
             said.append(f"The step still needs {left_s:.3g} s.")
