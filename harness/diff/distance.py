@@ -76,6 +76,10 @@ class Comparison(enum.Enum):
     """Strings against numbers: every row differs."""
 
 
+_CELLS = 1 << 18
+"""Compared at a time in rows that are judged as a whole."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowDifference:
     """How R rows of k columns differ."""
@@ -224,6 +228,45 @@ def compare_rows(
 
 _Measures = tuple[Floats | float, Floats | float, Floats | float]
 """(scale, typical scale, noise) of the columns."""
+
+
+def compare_whole(
+    baseline: Array,
+    candidate: Array,
+    tolerance: Floats | float,
+    scale: Floats | float,
+    **measures: Floats,
+) -> RowDifference:
+    """As `compare_rows` with measures of shape (1,), a row as a whole: shape (R, 1), but for `small`.
+
+    In blocks of rows: what is computed on the way takes several times the tensors' own memory.
+    """
+    rows = max(_CELLS // max(baseline.shape[1], 1), 1)
+    parts = [
+        _whole(
+            compare_rows(
+                baseline[to - rows : to], candidate[to - rows : to], tolerance, scale, **measures
+            )
+        )
+        for to in range(rows, max(len(baseline), 1) + rows, rows)
+    ]
+    return RowDifference(
+        mismatch=np.concatenate([p.mismatch for p in parts]),
+        masked=np.concatenate([p.masked for p in parts]),
+        absolute=np.concatenate([p.absolute for p in parts]),
+        relative=np.concatenate([p.relative for p in parts]),
+        small=np.concatenate([p.small for p in parts]),
+    )
+
+
+def _whole(found: RowDifference) -> RowDifference:
+    return RowDifference(
+        mismatch=np.asarray(found.mismatch.any(axis=1, keepdims=True)),
+        masked=np.asarray(found.masked.any(axis=1, keepdims=True)),
+        absolute=found.absolute.max(axis=1, keepdims=True, initial=0.0),
+        relative=found.relative.max(axis=1, keepdims=True, initial=0.0),
+        small=found.small,
+    )
 
 
 def _floats(

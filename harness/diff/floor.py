@@ -33,6 +33,7 @@ from harness.diff.distance import (
     FLOOR_FACTOR,
     base_tolerance,
     compare_rows,
+    compare_whole,
     robust_scale,
     typical_scale,
 )
@@ -194,7 +195,8 @@ class _ColumnSums:
         self._base = base_tolerance(pair.baseline.dtype, pair.candidate.dtype)
         whole, width = pair.wide or self._wide, pair.baseline.shape[1]
         part = slice(1 if whole else width)
-        difference = compare_rows(
+        compare = compare_whole if whole else compare_rows
+        difference = compare(
             pair.baseline,
             pair.candidate,
             self._base,

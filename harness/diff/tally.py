@@ -15,6 +15,7 @@ from harness.diff.distance import (
     SMALL_SHARE,
     RowDifference,
     compare_rows,
+    compare_whole,
     computed_tolerance,
 )
 from harness.diff.floor import ColumnFloor
@@ -183,7 +184,8 @@ class TensorTally:
         whole = pair.wide or self._wide
         # The shape of a later batch may have fewer columns, on both sides.
         part = slice(1 if whole else width)
-        difference = compare_rows(
+        compare = compare_whole if whole else compare_rows
+        difference = compare(
             pair.baseline,
             pair.candidate,
             self._tolerance[part],

@@ -1,10 +1,13 @@
 """Shapes are part of an answer: another one differs, whatever the values are."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from diff_streams import graph, observed, requests
 
 from harness.core.observations import PairBatch
+from harness.diff.distance import compare_whole
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_outputs
 from harness.diff.floor import Floor, FloorBuilder
@@ -109,3 +112,16 @@ def test_a_feature_that_becomes_a_column_is_equal_and_told():
 def test_a_feature_of_another_matrix_shape_differs():
     diff = FeatureDiff(Floor(), graph(("f",), ()), graph(("f",), ()))
     assert diff.update(batch(0, baseline=values(2, 3), candidate=values(3, 2))).mismatch.all()
+
+
+def test_rows_that_are_judged_as_a_whole_take_little_memory():
+    old = np.zeros((64, 200_000), dtype=np.float32)
+    new = old.copy()
+    new[[3, 40, 63], [7, 199_999, 0]] = [1.0, np.nan, 2.0]
+    tracemalloc.start()
+    found = compare_whole(old, new, 1e-6, 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.flatnonzero(found.mismatch[:, 0]).tolist() == [3, 40, 63]
+    assert (found.absolute[63, 0], found.masked[40, 0]) == (2.0, True)
+    assert peak < 2 * old.nbytes  # in one go it is ten times as much
