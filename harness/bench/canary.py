@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,17 +194,21 @@ def _outcomes(
     return values, between(_LOSS_BEFORE, harm.loss)
 
 
-def bench_canary(runs: int = RUNS, seed: int = 6) -> Figures:
+def bench_canary(
+    runs: int = RUNS, seed: int = 6, told: Callable[[str], None] = lambda _: None
+) -> Figures:
     """Rollbacks of harmless candidates, rollbacks of harmful ones and their cost.
 
     Args:
       runs: canaries of each kind.
       seed: of the first one.
+      told: hears what begins.
     """
     live = live_of_bench()
     figures = []
     bound = float(binom.ppf(_SURE, runs, _ALPHA))
     for harm in HARMLESS:
+        told(f"{runs:,} canaries: {harm.name}")
         found = [run_canary(live, harm, seed + i) for i in range(runs)]
         rolled = sum(ran.decision is Decision.ROLLBACK for ran in found)
         promoted = sum(ran.decision is Decision.PROMOTE for ran in found)
@@ -217,6 +222,7 @@ def bench_canary(runs: int = RUNS, seed: int = 6) -> Figures:
                        note=f"α {_ALPHA:g}")
             )  # fmt: skip
     for harm in HARMS:
+        told(f"{runs:,} canaries: {harm.name}")
         found = [run_canary(live, harm, seed + i) for i in range(runs)]
         rolled_back = [ran for ran in found if ran.decision is Decision.ROLLBACK]
         exposed: Floats = np.array([float(ran.exposed) for ran in rolled_back] or [math.inf])

@@ -124,7 +124,7 @@ def canary(runs: int, seed: int, as_json: bool) -> int:
     """Whole canaries in process: harmless ones, and one planted harm of each kind."""
     from harness.bench.canary import bench_canary
 
-    figures = bench_canary(runs, seed)
+    figures = bench_canary(runs, seed, lambda line: click.echo(line, err=True))
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
 

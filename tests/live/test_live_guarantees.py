@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from canaries import POLICY, SECOND, START, live
+from canaries import POLICY, SECOND, START, Traffic, live
 from scipy.stats import binom
 
 from harness.bench.canary import AT_MARGINS, HARMS, live_of_bench, run_canary
@@ -34,6 +34,27 @@ def test_only_the_tests_keep_a_candidate_at_margins_from_being_promoted(harm):
     wider = [replace(g, margin=g.margin + 0.15) if g.gating else g for g in LIVE.guardrails]
     live_with_wider = replace(LIVE, guardrails=tuple(wider))
     assert run_canary(live_with_wider, harm, 100).decision is Decision.PROMOTE
+
+
+def one_guardrail(harm, seed, batches=10, n=100):
+    """The answer of a canary with one gating guardrail, its candidate's score higher by `harm`."""
+    traffic, watched = Traffic(seed, harm), Canary(live(POLICY), str(seed))
+    standing = watched.standing()
+    for _ in range(batches):
+        if not standing.final:
+            standing = traffic.turn(watched, n)
+    return standing.decision
+
+
+def test_of_forty_canaries_at_their_margin_no_more_than_alpha_allows_are_answered():
+    found = [one_guardrail(0.1, seed) for seed in range(40)]
+    assert found.count(Decision.ROLLBACK) <= tolerated(40)
+    assert found.count(Decision.PROMOTE) <= tolerated(40)
+
+
+@pytest.mark.parametrize(("harm", "decision"), [(0.0, Decision.PROMOTE), (0.3, Decision.ROLLBACK)])
+def test_as_many_requests_answer_canaries_away_from_their_margin(harm, decision):
+    assert [one_guardrail(harm, seed) for seed in range(4)] == [decision] * 4
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
