@@ -209,8 +209,11 @@ def _one_request_a_row(where: str, inputs: Tensors, specs: Specs | None) -> Tens
         if len(lengths) == 1 and lengths != {()}:
             return inputs
         return {n: a[np.newaxis] for n, a in inputs.items()}
-    if all(a.ndim == len(specs[n].shape) for n, a in inputs.items()):
+    if all(
+        a.ndim == len(specs[n].shape) and not _flat(a.shape, specs[n]) for n, a in inputs.items()
+    ):
         inputs = {n: a[np.newaxis] for n, a in inputs.items()}
+    inputs = {n: a[:, np.newaxis] if _flat(a.shape, specs[n]) else a for n, a in inputs.items()}
     for name, values in inputs.items():
         _check_shape(where, name, values.shape[1:] if values.ndim else None, specs[name])
     if len({len(a) for a in inputs.values()}) > 1:
@@ -221,6 +224,14 @@ def _one_request_a_row(where: str, inputs: Tensors, specs: Specs | None) -> Tens
             "Give every input one row a request.",
         )
     return inputs
+
+
+def _flat(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    """Whether values are (N,) where rows of one value, (N, 1), are meant: converters declare these.
+
+    Lists of any length are told apart: there (N,) are the values of one row.
+    """
+    return len(shape) == 1 and spec.shape == (1,)
 
 
 def _check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: TensorSpec) -> None:
@@ -279,7 +290,9 @@ def _column_values(
     values: Array = column.to_numpy(zero_copy_only=False)
     if spec is None:
         return values
-    _check_shape(where, name, (), spec)
+    if _flat(values.shape, spec):
+        values = values[:, np.newaxis]
+    _check_shape(where, name, values.shape[1:], spec)
     return cast_lossless(where, name, values, spec.datatype)
 
 
@@ -315,6 +328,8 @@ def _nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> A
     """Scalars and nested lists: one row each where the depth is the input's, else several rows."""
     try:
         joined = array_from_json(where, name, values, spec.datatype)
+        if _flat(joined.shape, spec):
+            return joined[:, np.newaxis]
         if joined.ndim == len(spec.shape) + 1:
             _check_shape(where, name, joined.shape[1:], spec)
             return joined
@@ -328,9 +343,12 @@ def _nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> A
             raise TrafficError(
                 where, f"column '{name}' has lists of different lengths in one request", "Pad them."
             ) from None
-        one_row = np.ndim(array) == len(spec.shape)
-        rows = np.asarray(array)[np.newaxis] if one_row else array
-        _check_shape(where, name, rows.shape[1:], spec)
+        rows = np.asarray(array, object if spec.datatype == "BYTES" else None)
+        if _flat(np.atleast_1d(rows).shape, spec):
+            rows = np.atleast_1d(rows)[:, np.newaxis]
+        elif rows.ndim == len(spec.shape):
+            rows = rows[np.newaxis]
+        _check_shape(where, name, rows.shape[1:] if rows.ndim else None, spec)
         arrays.append(rows)
     return arrays
 

@@ -403,3 +403,38 @@ def test_npz_with_values_that_are_none_is_named(tmp_path, descr, value, said):
             "x.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + value
         )
     assert said in refused(path)
+
+
+# One value a row: (N,) is taken for (N, 1)
+
+
+@pytest.mark.parametrize(
+    ("made", "datatype"),
+    [
+        (lambda f: jsonl(f, {"c": "a"}, {"c": "b"}), "BYTES"),
+        (lambda f: jsonl(f, {"c": ["a"]}, {"c": ["b"]}), "BYTES"),
+        (lambda f: jsonl(f, {"c": [["a"]]}, {"c": "b"}), "BYTES"),
+        (lambda f: jsonl(f, {"c": 1.5}, {"c": [[2.5]]}), "FP32"),
+        (lambda f: parquet(f, {"c": ["a", "b"]}), "BYTES"),
+        (lambda f: parquet(f, {"c": [1.5, 2.5]}), "FP32"),
+        (lambda f: npz(f, c=np.array(["a", "b"])), "BYTES"),
+        (lambda f: npz(f, c=np.array([1.5, 2.5])), "FP32"),
+    ],
+)
+def test_flat_values_are_rows_of_one_where_the_model_takes_these(tmp_path, made, datatype):
+    window, batch = opened(made(tmp_path), [spec("c", datatype, 1)])
+    assert window.info.count == 2
+    expected = [["a"], ["b"]] if datatype == "BYTES" else [[1.5], [2.5]]
+    assert batch.inputs["c"].tolist() == expected
+
+
+def test_a_flat_column_of_several_rows_a_request_is_rows_of_one(tmp_path):
+    path = jsonl(tmp_path, {"c": ["a", "b"]}, {"c": "d"})
+    _, batch = opened(path, [spec("c", "BYTES", 1)])
+    assert batch.rows.tolist() == [2, 1]
+    assert batch.inputs["c"].tolist() == [["a"], ["b"], ["d"]]
+
+
+def test_a_single_text_where_rows_of_several_are_taken_is_refused(tmp_path):
+    path = jsonl(tmp_path, {"c": "a"}, {"c": ["a", "b"]})
+    assert "has a single value where the model takes c" in refused(path, [spec("c", "BYTES", 2)])
