@@ -55,7 +55,7 @@ class InProcess:
             exposed=tuple(answer["exposed"]), cast=tuple(answer["cast"]),
             sketched=tuple(answer["sketched"]), fed=tuple(answer["fed"]),
             skipped=pairs_from(answer["skipped"]), branches=pairs_from(answer["branches"]),
-            closed=pairs_from(answer["closed"]), withheld=answer["withheld"],
+            closed=pairs_from(answer["closed"]), left=pairs_from(answer["left"]), withheld=answer["withheld"],
         )  # fmt: skip
 
     def started(self, version: Version, copy: Edited) -> Runner | LoadFailure:  # noqa: ARG002 - as the protocol has it

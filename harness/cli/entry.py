@@ -46,7 +46,7 @@ _COMMANDS = {
 }
 
 
-_WITHOUT_VERDICT = ("labels ", "traffic import", "traffic sink")
+_WITHOUT_VERDICT = ("compare", "golden", "labels ", "traffic import", "traffic sink")
 
 
 class _Commands(click.Group):
@@ -102,7 +102,8 @@ def _internal(error: BaseException, arguments: list[str]) -> int:
         _say("".join(traceback.format_exception(error)))
         kept = "above"
     what, so = "the gate itself", "No verdict was reached. "
-    command = " ".join(arguments[:2])
+    words = arguments[:1] if arguments[:1] == ["compare"] else arguments[:2]
+    command = " ".join(words)
     if command.startswith(_WITHOUT_VERDICT):
         what, so = f"harness {command}", ""
     _say(
@@ -132,7 +133,8 @@ def run(arguments: list[str] | None = None) -> int:
             error.show()
         return EXIT_USAGE
     except HarnessError as error:
-        end = "" if error.remedy.endswith((".", "?", "!")) else "."
+        # What ends in a line of a file is there to be copied: a full stop would be copied, too.
+        end = "" if error.remedy.endswith((".", "?", "!", "}")) else "."
         _say(f"harness: {error.where}: {error.what}.\n  {error.remedy}{end}")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     except (click.Abort, KeyboardInterrupt) as error:

@@ -70,7 +70,9 @@ class Alone:
     def to_text(self) -> str:
         """How many requests were run alone, and what that says."""
         if not self.requests:
-            return f"{self.role}: no request could be run alone beside its batch"
+            return (
+                f"{self.role}: no batch was answered that requests run alone could be held against"
+            )
         return (
             f"{self.role}: {self.requests + self.further:,} requests run alone: {_SAID[self.differ]}"
             + (

@@ -108,6 +108,10 @@ class GraphPassError(Exception):
     """A version cannot be traced; the message says why."""
 
 
+class RunError(GraphPassError):
+    """A copy was made and loaded, and fails on the requests."""
+
+
 class TimeLimit:
     """How long the whole look may take; every single step has a deadline of its own.
 
@@ -165,6 +169,8 @@ class Laid:
         """A copy that returns every tensor, unless they are withheld; to be used by who needs it, as each copy costs a process."""
         self.graph = probe.graph
         """With branches laid open."""
+        self.left = probe.left
+        """(first output of an If, which branch and how large) of branches that were not taken."""
         self.closed = probe.closed
         """(operator, first output) of nodes whose bodies are not looked into."""
 
@@ -240,7 +246,7 @@ class Laid:
                 found = tracer.run(feeds, [copy.returned(name) for name in rest])
             if found.failure:
                 msg = f"the {self.version.role} fails where branches are chosen: {found.failure}"
-                raise GraphPassError(msg)
+                raise RunError(msg)
             known |= {name: bool(found.tensors[name].any()) for name in rest}
         return known
 

@@ -6,8 +6,9 @@ the answer stays what outputs and features make it.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,17 @@ from harness.core.tensors import Bools, Ints
 from harness.core.traffic import RequestBatch
 from harness.diff.graph_report import GraphReport, findings_from_graph
 from harness.diff.signature import SignatureMatch
-from harness.pipeline.graph_opening import GraphPassError, Version
+from harness.pipeline.graph_opening import GraphPassError, RunError, Version
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
 from harness.pipeline.opening import LegRecipe
 from harness.pipeline.progress import Listener, Progress
+from harness.replay.composition import rows_of
 from harness.store.windows import SealedWindow
 
 BATCH = 64
 """Requests that share a batch; one, where answers depend on the batch."""
+MOST_SINGLY = 64
+"""Requests that are traced by themselves where a graph takes no batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +151,32 @@ def look_into(
 
     listener(Progress(stage="graph", done=0, total=len(batches), note="opening both graphs"))
     try:
-        with tempfile.TemporaryDirectory(prefix="harness-graph-") as scratch:
-            return GraphLook(report=trace_graphs(wanted, batches, Path(scratch), heard))
+        try:
+            return _traced(wanted, batches, heard)
+        except RunError:
+            if max(map(len, batches)) == 1:
+                raise
+            # A graph of fixed batches takes one request at a time, however many a batch should have.
+            return _traced(wanted, _one_by_one(batches), heard)
     except GraphPassError as error:
         return GraphLook(why=str(error))
     except (SandboxError, UsageError) as error:
         return GraphLook(why=f"{error.where} {error.what}")
+
+
+def _traced(
+    wanted: GraphPass, batches: Sequence[RequestBatch], heard: Callable[[int, int], None]
+) -> GraphLook:
+    with tempfile.TemporaryDirectory(prefix="harness-graph-") as scratch:
+        return GraphLook(report=trace_graphs(wanted, batches, Path(scratch), heard))
+
+
+def _one_by_one(batches: Sequence[RequestBatch]) -> list[RequestBatch]:
+    """The first requests that have rows, each by itself."""
+    every = (
+        rows_of(batch, i, i + 1) for batch in batches for i in np.flatnonzero(batch.rows).tolist()
+    )
+    return list(itertools.islice(every, MOST_SINGLY))
 
 
 def batches_of(window: SealedWindow, positions: Ints, *, singly: bool) -> list[RequestBatch]:

@@ -36,6 +36,7 @@ from harness.pipeline.graph_choice import (
 from harness.pipeline.graph_opening import (
     GraphPassError,
     Laid,
+    RunError,
     TimeLimit,
     Version,
     bytes_of,
@@ -259,7 +260,7 @@ class _Tracing:
             elif self._failures:
                 why = self._failures[0]
             msg = f"no request could be traced in both versions: {why}"
-            raise GraphPassError(msg)
+            raise RunError(msg) if self._failures and not self._requests else GraphPassError(msg)
         random = self._random()
         divergent = {
             name for name, trace in self._traces.items() if trace.differs and name not in random
@@ -392,6 +393,10 @@ class _Tracing:
             said += [
                 f"{laid.version.role} {op} → {output}: its body was not looked into, only its outputs"
                 for op, output in laid.closed
+            ]
+            said += [
+                f"{laid.version.role} If → {output}: its {branch}: no traced request took it"
+                for output, branch in laid.left
             ]
         if self._other_branch:
             said.append(f"{self._other_branch:,} requests take other branches: not traced")

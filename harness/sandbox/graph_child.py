@@ -168,12 +168,16 @@ def edited_model(
     from harness.sandbox.graph_precision import doubles_from_singles
     from harness.sandbox.graph_random import RandomNodes
 
-    graph_edits.flattened(model, edit["taken"])
+    left = graph_edits.flattened(model, edit["taken"])
     graph = described_graph(model, files) | {
         "random": RandomNodes(model).tensors(),
         "coarse": doubles_from_singles(model),
     }
-    unknown = {"branches": graph_edits.branches(model), "closed": graph_edits.closed(model)}
+    unknown = {
+        "branches": graph_edits.branches(model),
+        "closed": graph_edits.closed(model),
+        "left": left,
+    }
     fed = graph_edits.patched(model, edit["patched"], files)
     wanted, most = edit["tensors"], edit["most"]
     computed = len(graph_edits.intermediate_names(model))

@@ -43,15 +43,19 @@ class Exposure:
     """[tensor, why] of those that cannot be returned."""
 
 
-def flattened(model: onnx.ModelProto, taken: Mapping[str, bool]) -> None:
+def flattened(model: onnx.ModelProto, taken: Mapping[str, bool]) -> list[list[str]]:
     """Puts the branch that an If takes in its place, wherever it is known.
 
     Args:
       model: changed in place; tensors of a branch get the prefix `output.then.` or `output.else.`.
       taken: first output of an If → the value of its condition. Conditions that are constants are
         known without it. Branches that come to light are laid open in turn.
+
+    Returns:
+      [first output, which branch and how large] of every branch that was not taken.
     """
     graph = model.graph
+    left: list[list[str]] = []
     place = 0
     while place < len(graph.node):
         node = graph.node[place]
@@ -63,6 +67,15 @@ def flattened(model: onnx.ModelProto, taken: Mapping[str, bool]) -> None:
         nodes = list(graph.node)
         del graph.node[:]
         graph.node.extend([*nodes[:place], *laid, *nodes[place + 1 :]])
+        word = "else" if condition else "then"
+        other = next(a.g for a in node.attribute if a.name == f"{word}_branch")
+        left.append([node.output[0], f"{word} branch (nodes: {_nodes_in(other):,})"])
+    return left
+
+
+def _nodes_in(graph: onnx.GraphProto) -> int:
+    """Nodes of a graph, with those of their bodies."""
+    return sum(1 + sum(_nodes_in(body) for body in bodies(node)) for node in graph.node)
 
 
 def is_if(node: onnx.NodeProto) -> bool:

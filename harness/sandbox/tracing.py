@@ -74,6 +74,8 @@ class Edited:
     """(first output, condition) of every If that is still closed."""
     closed: tuple[tuple[str, str], ...]
     """(operator, first output) of loops and the like: their bodies are not looked into."""
+    left: tuple[tuple[str, str], ...]
+    """(first output, which branch and how large) of every If laid open: the branch that was not taken."""
     fed: tuple[str, ...]
     """Tensors that callers may feed."""
     withheld: bool
@@ -138,6 +140,7 @@ def edit(
                 skipped=pairs_from(header.get("skipped")),
                 branches=pairs_from(header.get("branches")),
                 closed=pairs_from(header.get("closed")),
+                left=pairs_from(header.get("left")),
                 fed=texts_from(header.get("fed"), MAX_NAME),
                 withheld=header.get("withheld") is True,
             )
