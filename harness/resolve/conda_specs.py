@@ -27,6 +27,7 @@ _EXACT = re.compile(r"(=|==|\s+)\s*(\d+(?:\.\d+)*)(?:(?:=|\s+)(\S+))?", re.ASCII
 _RANGE = re.compile(r"\s*(?:(?:[<>]=?|[!=]=|~=)\s*\d[\w.]*(?:\.\*)?,?\s*)+", re.ASCII)
 _STARRED = re.compile(r"={0,2}\s*(\d+(?:\.\d+)*)\.\*", re.ASCII)
 _PYTHON = re.compile(r"python\s*={1,2}\s*([\d.]+)(?:=\S+)?")
+_LONGEST_SPEC = 1000
 _FULL_VERSION = 3
 """Numbers of a version that leaves nothing open: conda's 1.26 is any 1.26."""
 _ALIASES = {"numpy-base": ARRAYS}
@@ -91,7 +92,7 @@ def requirement_from_spec(spec: str, where: str) -> list[str]:
     found = _NAME.match(plain)
     name = canonicalize_name(found[0]) if found else ""
     name = _ALIASES.get(name, name)
-    if found is None or "/" in plain:
+    if found is None or "/" in plain or len(plain) > _LONGEST_SPEC:
         raise _refused(spec, where)
     if name not in {*NEEDED, GPU_BUILD} and not is_other_build(name):
         return []

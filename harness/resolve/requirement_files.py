@@ -20,7 +20,7 @@ from harness.resolve.requirement_line import seen
 _MOST_FILES = 20
 _LONGEST_NAME = 1000
 _REMEDY = "Put the requirements into one requirements.txt and log the model again."
-_COMMENT = re.compile(r"(^|\s+)#.*$")
+_COMMENT = re.compile(r"(?<!\S)#.*")
 _INCLUDED = re.compile(r"(?:-[rc]\s*|--(?:requirement|constraint)(?:\s*=\s*|\s+))(.+)")
 
 
@@ -82,7 +82,7 @@ class RequirementFiles:
         for line in text.splitlines():
             comment = _COMMENT.search(line)
             # A comment line ends where it ends, whatever stands there.
-            goes_on = line.rstrip().endswith("\\") and not (comment and comment.start() == 0)
+            goes_on = line.rstrip().endswith("\\") and not line.lstrip().startswith("#")
             if goes_on and comment:
                 raise self._refused(
                     f"in {name} a comment goes on in the next line by a backslash ('{seen(line)}'), "
@@ -97,10 +97,10 @@ class RequirementFiles:
     def _included(self, named: str, by: Path) -> list[str]:
         """What the file holds that a -r or -c names."""
         try:
-            names = shlex.split(named)
+            names = shlex.split(named) if len(named) <= _LONGEST_NAME else []
         except ValueError:
             names = []
-        if len(names) == 1 and len(named) <= _LONGEST_NAME and names[0].isprintable():
+        if len(names) == 1 and names[0].isprintable():
             path = Path(os.path.realpath(by.parent / names[0]))
             inside = path.is_relative_to(os.path.realpath(self.folder))
             found = self.lines(path) if inside else None

@@ -33,6 +33,9 @@ HOSTILE = {
     ),
     "long version": ("requirements.txt", f"onnxruntime==1.{'9' * 5000}\n", "1,000 characters"),
     "other version": ("requirements.txt", f"foo==1.{'9' * 5000}\n", "1,000 characters"),
+    "blanks": ("requirements.txt", f"numpy{' ' * 900_000}==x\n", "1,000 characters"),
+    "conda blanks": ("conda.yaml", f"dependencies: ['numpy{' ' * 900_000}1x']\n", "conda.yaml cannot be"),
+    "long include": ("requirements.txt", f"-r {'a ' * 400_000}\n", "no file of the version's own"),
     "many lines": ("requirements.txt", "numpy!=1.1\n" * 2001, "more than 2,000 requirements"),
 }  # fmt: skip
 
