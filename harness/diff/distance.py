@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.tensors import Array, Bools, Floats
+from harness.core.tensors import Array, Bools, Floats, Ints
 
 FLOAT_TOLERANCE = 1e-6
 """Smallest relative tolerance of float columns: about eight float32 roundings."""
@@ -58,6 +58,8 @@ _TOLERANCES = 100.0
 """Tolerances that are large, too: float16 and noise leave fewer digits."""
 _TINY = float(np.finfo(np.float32).tiny)
 """Below, float32 has no normal numbers, and processors may make them 0."""
+_NEAR = 2.0**62
+"""Integers that are nearer are subtracted exactly."""
 SMALL_SHARE = 0.01
 """Share of rows with `small` differences beyond which a column is not comparable. Sums in another order
 have them in about 1e-4 of the rows: the values that happen to be near zero."""
@@ -325,12 +327,24 @@ def _large_parts(
     return large & ~changed, changed
 
 
+def integer_delta(baseline: Array, candidate: Array) -> Ints:
+    """Candidate − baseline of integers and booleans, where float64 would lose the last digits.
+
+    Modulo 2⁶⁴: exact for all that are less than 2⁶³ apart, unsigned ones too.
+    """
+    delta: Ints = candidate.astype(np.int64) - baseline.astype(np.int64)
+    return delta
+
+
 def _exact(baseline: Array, candidate: Array, scale: Floats | float) -> RowDifference:
     mismatch = np.asarray(baseline != candidate, dtype=np.bool_)
     before = baseline.astype(np.float64)
     after = candidate.astype(np.float64)
-    absolute = np.abs(after - before)
-    # Large neighbouring integers are one float64; they still differ.
+    delta = np.abs(after - before)
+    absolute = np.where(
+        delta < _NEAR, np.abs(integer_delta(baseline, candidate)).astype(np.float64), delta
+    )
+    # An unequal pair is at least 1 apart, whatever float64 makes of it.
     absolute = np.where(mismatch, np.maximum(absolute, 1.0), 0.0)
     return RowDifference(
         mismatch=mismatch,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
-from harness.diff.distance import FLOAT_TOLERANCE, single_precision
+from harness.diff.distance import FLOAT_TOLERANCE, integer_delta, single_precision
 
 ENOUGH = 0.99
 """Share of the differing rows that a relation must explain."""
@@ -122,7 +122,9 @@ class Pairs:
         before, after = baseline.astype(np.float64), candidate.astype(np.float64)
         whole = baseline.dtype.kind in "iub" and candidate.dtype.kind in "iub"
         with np.errstate(over="ignore", invalid="ignore"):
-            delta = _exact_delta(baseline, candidate) if whole else after - before
+            delta = (
+                integer_delta(baseline, candidate).astype(np.float64) if whole else after - before
+            )
         size = np.abs(after[np.isfinite(after)])
         reach = max(scale, float(np.quantile(size, ENOUGH)) if len(size) else 0.0)
         if typical < scale:
@@ -197,10 +199,3 @@ def shown(value: float) -> str:
 def plus(value: float) -> str:
     """The sign apart from the size: `+ 4` or `− 4`."""
     return f"+ {shown(value)}" if value >= 0 else f"− {shown(-value)}"
-
-
-def _exact_delta(baseline: Array, candidate: Array) -> Floats:
-    """Integer differences taken before float64 loses the last digits of large values."""
-    if "u" in (baseline.dtype.kind, candidate.dtype.kind):
-        return candidate.astype(np.float64) - baseline.astype(np.float64)
-    return (candidate.astype(np.int64) - baseline.astype(np.int64)).astype(np.float64)

@@ -22,6 +22,7 @@ from harness.diff.distance import (
     compare_rows,
     comparison,
     computed_tolerance,
+    integer_delta,
     robust_scale,
     typical_scale,
 )
@@ -38,6 +39,7 @@ from harness.diff.numeric import (
     two_shifts,
 )
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
+from harness.diff.units import known_offset
 
 Rule = Callable[[Pairs], Relation | None]
 RULES: tuple[Rule, ...] = (
@@ -62,6 +64,11 @@ WHOLE = (sign, clipped)
 """Rules that may hold for infinities and numbers alike: tried before the two are told apart."""
 
 _FEW = 3
+_LOST = 1e-9
+"""Differences of large integers that are nearer than this part of them are rounding to most rules."""
+_TOO_LARGE = "no simple relation: integers beyond 2^53, which no rule reckons with exactly"
+_EXACT = 2.0**53
+"""Largest magnitude up to which float64 holds every integer."""
 _MANY = 50
 
 
@@ -132,6 +139,9 @@ def _name_numbers(
         scale = robust_scale(baseline)
     if comparison(baseline.dtype, candidate.dtype) is Comparison.EXACT:
         tolerance = 0.0
+    large = _beyond_float64(baseline, candidate)
+    if large and (shift := _large_shift(baseline, candidate)) is not None:
+        return shift
     typical = typical_scale(baseline)
     difference = compare_rows(
         baseline[:, None], candidate[:, None], tolerance, scale, typical=typical
@@ -148,6 +158,8 @@ def _name_numbers(
         order=order,
         typical=typical,
     )
+    if large:
+        return _of_large_integers(pairs)
     share = float(masked[differs].mean())
     if 1.0 - ENOUGH < share < ENOUGH:
         whole = first_named(pairs, WHOLE)
@@ -155,6 +167,42 @@ def _name_numbers(
             return whole
         return _both(pairs.restricted(differs & ~masked), pairs.restricted(differs & masked), share)
     return first_named(pairs)
+
+
+def _beyond_float64(baseline: Array, candidate: Array) -> bool:
+    """Two columns of integers of which float64 holds not every one."""
+    columns = (baseline, candidate)
+    if any(values.dtype.kind not in "iu" for values in columns):
+        return False
+    return any(bool((np.abs(values.astype(np.float64)) > _EXACT).any()) for values in columns)
+
+
+def _of_large_integers(pairs: Pairs) -> Relation:
+    """What float64 can tell of them: nothing about their last digits."""
+    found = first_named(pairs)
+    near = np.abs(pairs.delta).max() <= _LOST * np.abs(pairs.baseline).max()
+    return _other(pairs, _TOO_LARGE) if near or found.kind is RelationKind.PRECISION else found
+
+
+def _large_shift(baseline: Array, candidate: Array) -> Relation | None:
+    """One shift, subtracted as integers: float64 would name its own rounding."""
+    differs = np.asarray(baseline != candidate)
+    count = int(differs.sum())
+    if count < _FEW:
+        return None
+    delta = integer_delta(baseline[differs], candidate[differs])
+    found, times = np.unique(delta, return_counts=True)
+    shift, share = int(found[times.argmax()]), float(times.max() / count)
+    if share < ENOUGH:
+        return None
+    meaning = known_offset(float(shift))
+    text = f"candidate = baseline {'+' if shift > 0 else '−'} {abs(shift)}"
+    return Relation(
+        kind=RelationKind.SHIFTED,
+        value=float(shift),
+        share=share,
+        text=f"{text} ({meaning}?)" if meaning else text,
+    )
 
 
 def first_named(pairs: Pairs, rules: Sequence[Rule] = RULES) -> Relation:

@@ -333,6 +333,7 @@ def _result(
         for column in (*floor.outputs, *floor.features)
         if column.unprovable and column.tensor in judged - setup.random.keys()
     )
+    hidden += _unbatched(mixing)
     hidden += sentences_about_small((*outputs.outputs, *features.features))
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),
@@ -359,11 +360,23 @@ def _result(
             *never_run(ended, asked, outputs.requests, failures[0]),
             *hidden,
             *(() if features.requests else ("no feature inside the models was compared",)),
-            *(one.to_text() for one in mixing.alone if not one.requests),
+            *(one.to_text() for one in mixing.alone if not one.requests and not _unbatched(mixing)),
             *(text for check in golden for text in check.not_compared()),
             *((f"{counted(both)} that both versions reject",) if both else ()),
         ),
     )
+
+
+def _unbatched(mixing: Mixing) -> tuple[str, ...]:
+    """What is said of a new version that answers none of the batches that the old one answers."""
+    ran = {one.role: one.requests for one in mixing.alone}
+    if ran.get("candidate", 1) or not ran.get("baseline"):
+        return ()
+    text = (
+        "candidate: it answers no batch of several requests with as many rows as were asked for, as the "
+        "baseline does: requests were compared one by one only"
+    )
+    return (text,)
 
 
 def _lacking(setup: _Setup, features: FeatureReport) -> list[str]:

@@ -274,3 +274,20 @@ def test_small_answers_of_a_heavy_tail_that_become_zero_are_never_equal(
     ran = harness(*PLAIN, *models, "-i", inputs("npz", tmp_path, values))
     assert ran.code == answer
     assert ("small values are not comparable" in ran.out) == (answer == 2)
+
+
+FIRST_ROW = """<ir_version: 8, opset_import: ["": 17]>
+first (float[n,2] x) => (float[n,2] y) <int64[1] at = {{0}}>
+{{ r = Relu(x)
+   y = {last} }}"""
+
+
+def test_one_row_for_a_whole_batch_is_never_equal(harness, tmp_path):
+    for name, last in (("old", "Identity(r)"), ("new", "Gather(r, at)")):
+        model = onnx.parser.parse_model(FIRST_ROW.format(last=last))
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    values = np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32)
+    models = (tmp_path / "old.onnx", tmp_path / "new.onnx")
+    ran = harness(*PLAIN, *models, "-i", inputs("npz", tmp_path, values))
+    assert ran.code == 2
+    assert "answers no batch of several requests" in ran.out

@@ -76,6 +76,12 @@ def test_neighbouring_large_integers_differ():
     assert difference.absolute.item() == 1.0
 
 
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+def test_large_integers_are_subtracted_as_integers(dtype):
+    a = np.array([[2**62]], dtype)
+    assert compare_rows(a, a + np.array(301, dtype), 1.0, 1.0).absolute.item() == 301
+
+
 def test_words_against_numbers_always_mismatch():
     assert compare_rows(np.array([["1"]], dtype=object), np.array([[1.0]]), 1.0, 1.0).mismatch.all()
 

@@ -371,3 +371,24 @@ def test_small_values_of_a_heavy_tail_that_become_zero_are_told_as_zero(sigma):
     before = np.exp(np.random.default_rng(9).normal(size=3000) * sigma).astype(np.float32)
     after = np.where(before < 0.005, np.float32(0), before)
     assert name_relation(before, after).kind is Kind.FILLED_WITH_ZERO
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+@pytest.mark.parametrize("shift", [1, 3, 700])
+def test_a_shift_of_integers_beyond_float64_is_no_rounding(dtype, shift):
+    ids = np.arange(2**62 + 1, 2**62 + 401, dtype=dtype)
+    found = name_relation(ids, ids + np.array(shift, dtype))
+    assert (found.kind, found.value) == (Kind.SHIFTED, shift)
+    assert found.text == f"candidate = baseline + {shift}"
+
+
+def test_integers_beyond_float64_that_follow_no_shift_have_no_relation():
+    ids = np.arange(2**60, 2**60 + 400, dtype=np.int64)
+    other = ids + np.random.default_rng(1).integers(1, 9, 400)
+    assert name_relation(ids, other).kind is Kind.OTHER
+
+
+def test_times_in_nanoseconds_keep_their_shift_of_an_hour():
+    ns = 1_700_000_000_000_000_000 + np.arange(400, dtype=np.int64) * 977
+    found = name_relation(ns, ns + 3_600_000_000_000)
+    assert (found.kind, found.value) == (Kind.SHIFTED, 3.6e12)
