@@ -162,13 +162,16 @@ def _remedy(
             "Give the candidate the baseline's inputs and outputs, or compare versions that share them."
         )
         return "\n".join(lines)
-    lines += ["If these are the same things under other names, add to the policy:", "mapping:"]
+    lines += [
+        "If these are the same things under other names, add to the policy, or give `compare` as --map FILE:",
+        "mapping:",
+    ]
     for side, old in (("inputs", mapping.inputs), ("outputs", mapping.outputs)):
         renamed = (*old, *bridges[side])
         if renamed:
             lines.append(f"  {side}: {{{', '.join(f'{a}: {b}' for a, b in renamed)}}}")
     if unbridged:
-        lines.append(f"Names are not all: {'; '.join(unbridged)}.")
+        lines.append(f"# Names are not all: {'; '.join(unbridged)}.")
     return "\n".join(lines)
 
 

@@ -15,10 +15,13 @@ from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.places import Place
 from harness.core.policies import GraphPolicy, Mapping
+from harness.decide.document import read_document
+from harness.decide.policy_sections import read_mapping
 from harness.diff.features import FeatureDiff, match_features
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
 from harness.diff.floor import Floor
 from harness.diff.outputs import OutputDiff
+from harness.diff.probes import ProbeGuard
 from harness.diff.reports import FeatureReport, sentences_about_small
 from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
@@ -47,6 +50,7 @@ from harness.pipeline.graph_pass import (
 from harness.pipeline.leg_findings import leg_findings, rejected_by_both
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.prepare import BATCH_REQUESTS
+from harness.pipeline.probes import effect_findings
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.runtimes import environment_findings, runtimes
 from harness.replay.legs import Leg
@@ -136,18 +140,28 @@ def compare_models(
 
 
 def mapping_from_options(options: Sequence[str]) -> Mapping:
-    """Reads KIND:OLD=NEW.
+    """Reads KIND:OLD=NEW, and YAML files with a policy's `mapping:`.
 
     Raises:
       UsageError: another form or an unknown kind.
     """
     found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in _KINDS}
     for option in options:
+        if Path(option).is_file():
+            text = Path(option).read_text(encoding="utf-8", errors="replace")
+            document = read_document(text, option)
+            document.only(("mapping",))
+            named = read_mapping(document.section("mapping"))
+            for kind in _KINDS:
+                found[kind] += getattr(named, kind)
+            continue
         kind, colon, names = option.partition(":")
         before, equals, after = names.partition("=")
         if not (colon and equals and before and after):
             raise UsageError(
-                f"--map {option}", "is not KIND:OLD=NEW", "Write it like inputs:age=age_years."
+                f"--map {option}",
+                "is no file, and not KIND:OLD=NEW",
+                "Write it like inputs:age=age_years.",
             )
         if kind not in found:
             raise UsageError(f"--map {option}", f"'{kind}' cannot be mapped", nearest(kind, found))
@@ -230,12 +244,14 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
         served = ServedDiff(floor, setup.graphs[0].coarse)
         only_new, only_old = CandidateFailures(), CandidateFailures()
+        observer = ProbeGuard()
         done = 0
         source = ((batch, window.read(batch.positions)) for batch in batches)
         for batch, pair in replay_pairs(baseline, candidate, source, trace=trace):
             differ = outputs.update(pair).mismatch | features.update(pair).mismatch
             chosen.add(batch.positions, differ, pair.both_answered())
             served.update(pair.requests, pair.baseline)
+            observer.update(pair)
             only_new.update(pair)
             only_old.update(replace(pair, baseline=pair.candidate, candidate=pair.baseline))
             done += len(pair)
@@ -247,6 +263,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             (only_new, only_old),
             (baseline, candidate),
             mixing=mixing,
+            observer=observer,
             asked=len(order),
         )
     return _with_graph(setup, result, chosen, listener, singly=by_itself)
@@ -295,6 +312,7 @@ def _result(
     legs: tuple[Leg, Leg],
     *,
     mixing: Mixing,
+    observer: ProbeGuard,
     asked: int,
 ) -> CompareResult:
     outputs, features, golden = diffs[0].finish(), diffs[1].finish(), setup.golden
@@ -309,6 +327,9 @@ def _result(
         *findings_from_chance(setup.random),
         *findings_from_floor(floor),
         *batch_findings(mixing),
+        *effect_findings(
+            observer.effect(), "Production's own session gave every answer that was compared."
+        ),
         *findings_from_served(logged),
         *without_rows(outputs),
     ]
@@ -347,7 +368,7 @@ def _result(
         models=setup.models,
         findings=tuple(findings),
         intermediates=intermediates_json(outputs, features, None, floor)
-        | {"served": jsonable(logged)},
+        | {"served": jsonable(logged), "observer": jsonable(observer.sides)},
         graph=GraphLook(),
         alone=mixing.alone,
         isolation=weakest(leg.first.isolation for leg in legs if leg.first),

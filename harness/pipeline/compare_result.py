@@ -86,6 +86,11 @@ class CompareResult:
             columns = self.intermediates.get(what, [])
             equal, others = _equal_tensors(columns), _others(columns) + _small(columns)
             lines.append(f"  {what}: {equal}; {differ:,} requests differ{others}")
+        lines += [
+            f"  {side}: {g['both'] - g['differing']:,} of {g['both']:,} requests are answered alike while features are read"
+            for side, g in self.intermediates.get("observer", {}).items()
+            if g["both"]
+        ]
         lines.append(f"  {self.graph.to_text()}")
         lines += [f"  {one.to_text()}" for one in self.alone if one.requests]
         for finding in self.findings:

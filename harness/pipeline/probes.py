@@ -43,6 +43,9 @@ LEAST_REQUESTS = 4096
 _FAILURES = 3
 
 
+_SEPARATE = "Set `sandbox: {probes: separate}` in the policy: production's own session then gives every answer."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answering:
     """Which session's answers are judged."""
@@ -130,14 +133,20 @@ def answering_words(answering: Answering, guard: ProbeGuard) -> str:
     return f"{'; '.join(parts)}. Beforehand {answering.why}."
 
 
-def effect_findings(effect: str) -> list[Finding]:
-    """Tells when answers of the session that returns features were not production's."""
+def effect_findings(effect: str, remedy: str = "") -> list[Finding]:
+    """Tells when answers of the session that returns the features were not production's.
+
+    Args:
+      effect: how they differ; "" = they do not.
+      remedy: what to do, or why nothing needs to be done; "" = as in a gate.
+    """
     if not effect:
         return []
     return [
         Finding(
             kind="observer_effect", severity=Severity.WARNING, where="trace", what=effect,
-            remedy="Set `sandbox: {probes: separate}` in the policy: production's own session then gives"
+            remedy=remedy
+            or "Set `sandbox: {probes: separate}` in the policy: production's own session then gives"
             " every answer.",
         )
     ]  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import parser, save_model
 
-from harness.pipeline.compare import compare_models
+from harness.pipeline.compare import compare_models, mapping_from_options
 
 FIXED = """
 <ir_version: 8, opset_import: ["" : 15]>
@@ -57,3 +57,11 @@ def test_a_branch_that_no_request_takes_is_said_not_to_be_compared(compared):
         said = f"{role} If → y: its then branch (nodes: 3): no traced request took it"
         assert said in result.not_compared
     assert "its then branch (nodes: 3)" in result.to_text()
+
+
+def test_names_that_differ_are_taken_from_a_file(tmp_path):
+    path = tmp_path / "names.yaml"
+    path.write_text("mapping:\n  inputs: {age: age_years}\n  outputs: {p: q}\n")
+    found = mapping_from_options([str(path), "tensors:a=b"])
+    assert found.inputs == (("age", "age_years"),)
+    assert (found.outputs, found.tensors) == ((("p", "q"),), (("a", "b"),))
