@@ -13,6 +13,7 @@ from harness.diff.reports import (
     ObserverReport,
     OutputReport,
     ParityVerdict,
+    Refit,
     TensorReport,
     sentences_about_uncompared,
 )
@@ -49,6 +50,10 @@ _SMALL_REMEDY = (
     "Look at the requests with the smallest answers: rounding changes few of them by so much. What is meant "
     "to change belongs under expected_changes; a score in its logarithm is compared at every size."
 )
+_REFIT_REMEDY = "Expected after a retrain, and judged by its effect on the loss; of the same model these are equal."
+_DOUBTED_REMEDY = "Correct what is named before this first: these columns may only follow from it."
+_ROUNDED = 1e-3
+"""Part of a constant that float16 and bfloat16 leave uncertain, in the feature's own unit."""
 _OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
 
 
@@ -66,8 +71,9 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
     raw.sort(key=lambda r: order.get(_tensor(r), len(order)))
     found = [_changed(r, margin, follows=_tensor(r) in followers) for r in raw]
     found += _zero_filled([r for r in report.features if _is_zero_fill(r)])
+    found += _less_precise([r for r in report.features if _is_less_precise(r)])
     found += _suspicious(report)
-    found += _refitted(report)
+    found += _refitted(report, doubted=bool(found))
     found += [_reshaped(name, how) for name, how in report.reshaped]
     found += [_expected(r) for r in report.features if r.verdict is ParityVerdict.EXPECTED]
     found += [
@@ -240,12 +246,57 @@ def _is_zero_fill(report: TensorReport) -> bool:
     )
 
 
-def _refitted(report: FeatureReport) -> list[Finding]:
-    """One line for all fitted constants: every retrain changes them."""
-    changed = [
-        r for r in report.features if r.verdict is ParityVerdict.REFITTED and not _is_zero_fill(r)
+def _is_less_precise(report: TensorReport) -> bool:
+    """Fitted tensors only, as for zeros: a retrain refits constants, and rounds nothing."""
+    return report.verdict is ParityVerdict.REFITTED and report.relation == RelationKind.PRECISION
+
+
+def _less_precise(reports: list[TensorReport]) -> list[Finding]:
+    """One finding for all: a smaller number type changes columns of many tensors."""
+    if not reports:
+        return []
+    parts = []
+    for text in dict.fromkeys(r.text for r in reports):
+        names = [r.about or r.name for r in reports if r.text == text]
+        more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+        columns = counted(len(names), "column")
+        parts.append(f"{text}, in {columns} ({', '.join(names[:_FEW])}{more})")
+    where = ", ".join(dict.fromkeys(map(_tensor, reports)))
+    return [
+        Finding(
+            kind="lower_precision",
+            severity=Severity.WARNING,
+            where=where,
+            what=f"{where}: {'; '.join(parts)}",
+            remedy=_REMEDIES[RelationKind.PRECISION],
+            relation=RelationKind.PRECISION.value,
+            requests=reports[0].examples,
+        )
     ]
-    constants = [r for r in report.refits if not r.suspicious]
+
+
+def _rounded(refit: Refit) -> bool:
+    """A constant that a smaller number type explains."""
+    before, after = refit.baseline, refit.candidate
+    if isinstance(before, str) or isinstance(after, str):
+        return False
+    return abs(after - before) <= _ROUNDED * abs(before)
+
+
+def _refitted(report: FeatureReport, *, doubted: bool) -> list[Finding]:
+    """One line for all fitted constants: every retrain changes them.
+
+    Args:
+      report: the finished feature diff.
+      doubted: something was found already that no retrain explains.
+    """
+    rounded = any(_is_less_precise(r) for r in report.features)
+    changed = [
+        r
+        for r in report.features
+        if r.verdict is ParityVerdict.REFITTED and not (_is_zero_fill(r) or _is_less_precise(r))
+    ]
+    constants = [r for r in report.refits if not r.suspicious and not (rounded and _rounded(r))]
     if not changed and not constants:
         return []
     names = list(dict.fromkeys([*map(_tensor, changed), *(r.tensor for r in constants)]))
@@ -254,7 +305,12 @@ def _refitted(report: FeatureReport) -> list[Finding]:
     parts = []
     if changed:
         parts.append(
-            f"{counted(len(changed), 'column')} of {some} changed with fitted constants (imputation, scaling)"
+            f"{counted(len(changed), 'column')} of {some} changed"
+            + (
+                " after that, too"
+                if rounded and not constants
+                else " with fitted constants (imputation, scaling)"
+            )
         )
     if constants:
         listed = ", ".join(
@@ -271,7 +327,7 @@ def _refitted(report: FeatureReport) -> list[Finding]:
             severity=Severity.INFO,
             where=some,
             what="; ".join(parts),
-            remedy="Expected after a retrain; judged by its effect on the loss.",
+            remedy=_DOUBTED_REMEDY if doubted else _REFIT_REMEDY,
         )
     ]
 

@@ -8,7 +8,7 @@ from gates import MODELS
 FAULTS = {
     "v2": set(),
     "threshold": set(),
-    "float16": set(),
+    "float16": {("lower_precision", "imputed", "precision", None)},
     "leaky": set(),
     "gbt": set(),
     "km": {("feature_changed", "distance", "scaled", 1.609344)},
@@ -25,7 +25,7 @@ FAULTS = {
     "weekday": {("feature_changed", "weekday", "cyclic_shift", 1.0)},
 }
 """Faults of the scorer (threshold, float16, leaky) and other scorers leave every feature as it was."""
-KINDS = {"feature_changed", "feature_follows", "filled_with_zero"}
+KINDS = {"lower_precision", "feature_changed", "feature_follows", "filled_with_zero"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -48,3 +48,35 @@ def test_zeros_for_missing_values_name_every_feature_with_gaps(harness, some_fli
     words = ("compare", MODELS / "v1.onnx", MODELS / "zero_fill.onnx", "-i", some_flights, "--json")
     (found,) = [f for f in json.loads(harness(*words).out)["findings"] if f["kind"] == "filled_with_zero"]  # fmt: skip
     assert {"wind_gust", "plane_age", "seats", "recent_delay"} <= set(found["where"].split(", "))
+
+
+def test_float16_is_named_and_not_excused_by_a_retrain(harness, some_flights):
+    words = (
+        "compare",
+        MODELS / "v1.onnx",
+        MODELS / "float16.onnx",
+        "-i",
+        some_flights,
+        "--limit",
+        600,
+    )
+    text = harness(*words).out
+    assert "rounded to float16" in text
+    assert "retrain" not in text
+
+
+@pytest.mark.parametrize(("name", "sign"), [("threshold", "0 became 1"), ("leaky", "refitted")])
+def test_faults_of_the_scorer_show_in_the_answers(name, sign, harness, some_flights):
+    words = (
+        "compare",
+        MODELS / "v1.onnx",
+        MODELS / f"{name}.onnx",
+        "-i",
+        some_flights,
+        "--limit",
+        600,
+    )
+    ran = harness(*words)
+    assert ran.code == 1
+    assert sign in ran.out
+    assert "probability: " in ran.out
