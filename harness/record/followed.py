@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.core.calls import Call, Metadata, Tap
 from harness.core.recording import Recorded
@@ -15,6 +15,8 @@ from harness.record.messages import Message, Messages, Room, unkept
 from harness.record.outcomes import without_answer
 from harness.record.pairs import Pairs, PairTeller
 from harness.record.unary import DEADLINE_EXCEEDED, client_gone
+
+_HEADS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class Observer:
     """Its name."""
     count: Callable[[Recorded, int], None]
     """Counts what no tap hears of."""
+    heads: Room = field(default_factory=lambda: Room(_HEADS_BYTES))
+    """For the headers that all connections remember."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

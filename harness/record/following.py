@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 
 import hpack
 
 from harness.core.clock import now_ns
 from harness.core.recording import Recorded
+from harness.record import health
 from harness.record.followed import FollowedCall, Moment, Observer, StreamedCalls, UnaryCall
 from harness.record.h2frames import PREFACE, FrameScanner, NotFollowedError
-from harness.record.headers import HeaderBlocks, ResponseHead, request_head, response_head
+from harness.record.headers import (
+    HeaderBlocks,
+    RequestHead,
+    ResponseHead,
+    request_head,
+    response_head,
+)
 from harness.record.outcomes import (
     REFUSED_STREAM,
     UPSTREAM_LOST,
@@ -29,6 +37,8 @@ LOG = logging.getLogger("harness.record")
 _PREFIX = f"/{SERVICE}/"
 _FINAL_STATUS = 200
 """HTTP statuses below are said before the answer's own."""
+_QUIET_S = 0.5
+"""What is no HTTP/2 has been answered when no more came for that long."""
 _numbers = itertools.count(1)
 
 
@@ -48,9 +58,14 @@ class Following:
         """The newest stream of the client's."""
         self.blind = False
         """Whether it is followed no more."""
+        self._answered_at = math.inf
+        """When the upstream spoke last, while it is not followed; inf = the client has spoken since."""
         self._now = Moment(ts_ns=0, steady_ns=0)
-        self._sent = FrameScanner(_Sent(self), PREFACE)
-        self.answers = FrameScanner(_Answered(self))
+        requests = HeaderBlocks(request_head, observer.heads)
+        responses = HeaderBlocks(response_head, observer.heads)
+        self._blocks = requests, responses
+        self._sent = FrameScanner(_Sent(self, requests), PREFACE)
+        self.answers = FrameScanner(_Answered(self, responses))
         """The upstream's direction."""
 
     def sent(self, chunk: bytes) -> None:
@@ -58,11 +73,15 @@ class Following:
         if not self.blind:
             self._now = Moment(ts_ns=now_ns(), steady_ns=time.perf_counter_ns())
             self._follow(self._sent, chunk)
+        if self.blind and chunk:
+            self._answered_at = math.inf
 
     def answered(self, chunk: bytes) -> None:
         """The upstream sent a chunk."""
         if not self.blind:
             self._follow(self.answers, chunk)
+        if self.blind and chunk:
+            self._answered_at = time.monotonic()
 
     def client_lost(self) -> None:
         """The client went, or is cut off: so are the calls under way."""
@@ -79,6 +98,19 @@ class Following:
         self.open[stream] = call
         self.last = max(self.last, stream)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way; of a connection of HTTP/2 that is not followed nobody knows."""
+        if not self.blind:
+            return not self.open
+        quiet = time.monotonic() - self._answered_at > _QUIET_S
+        return quiet and not self._sent.past_preface
+
+    def ended(self) -> None:
+        """Nothing more passes."""
+        for blocks in self._blocks:
+            blocks.ended()
+
     def _follow(self, scanner: FrameScanner, chunk: bytes) -> None:
         try:
             scanner.feed(chunk)
@@ -90,6 +122,7 @@ class Following:
 
     def _give_up(self) -> None:
         self.blind = True
+        self.ended()
         count = self._observer.count
         if not self._sent.past_preface:
             count(Recorded.NOT_HTTP2, 1)
@@ -124,10 +157,10 @@ class Following:
 class _Sent:
     """The client's frames."""
 
-    def __init__(self, connection: Following) -> None:
+    def __init__(self, connection: Following, blocks: HeaderBlocks[RequestHead]) -> None:
         self._connection = connection
         self._open = connection.open
-        self._blocks = HeaderBlocks(request_head)
+        self._blocks = blocks
 
     def data(self, stream: int, chunk: bytes, at: int, end: int) -> None:
         call = self._open.get(stream)
@@ -140,7 +173,9 @@ class _Sent:
         if stream <= connection.last:
             return  # a client's trailers
         method = head.method
-        if not method.startswith(_PREFIX):
+        if method == health.WATCH:
+            connection.last = stream  # it ends with its connection: the end waits for no such call
+        elif not method.startswith(_PREFIX):
             connection.begin(stream, None)
         elif method == MODEL_STREAM_INFER:
             name = f"{connection.name}-{stream}"
@@ -163,9 +198,9 @@ class _Sent:
 class _Answered:
     """The upstream's frames."""
 
-    def __init__(self, connection: Following) -> None:
+    def __init__(self, connection: Following, blocks: HeaderBlocks[ResponseHead]) -> None:
         self._open = connection.open
-        self._blocks = HeaderBlocks(response_head)
+        self._blocks = blocks
 
     def data(self, stream: int, chunk: bytes, at: int, end: int) -> None:
         call = self._open.get(stream)

@@ -17,6 +17,8 @@ from urllib.parse import unquote
 
 import hpack
 
+from harness.record.messages import Room
+
 Fields = list[tuple[bytes, bytes]]
 Pairs = tuple[tuple[str, str | bytes], ...]
 T = TypeVar("T")
@@ -24,6 +26,8 @@ T = TypeVar("T")
 _MOST_LIST_BYTES = 256 << 10
 _MOST_TABLE_BYTES = 1 << 20
 _KNOWN = 64
+_FIELD_BYTES = 200
+"""What a field costs beside its text."""
 _NOT_METADATA = frozenset({
     "user-agent", "te", "content-type", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding",
     "grpc-status", "grpc-message",
@@ -38,10 +42,13 @@ class HeaderBlocks(Generic[T]):
 
     Args:
       made: makes of the fields what is wanted of them.
+      room: for the blocks that all connections remember; None = none are.
     """
 
-    def __init__(self, made: Callable[[Fields], T]) -> None:
+    def __init__(self, made: Callable[[Fields], T], room: Room | None = None) -> None:
         self._made = made
+        self._room = room or Room(0)
+        self._held = 0
         self._decoder = hpack.Decoder(_MOST_LIST_BYTES)
         self._decoder.max_allowed_table_size = _MOST_TABLE_BYTES
         self._known: dict[bytes, T] = {}
@@ -60,10 +67,22 @@ class HeaderBlocks(Generic[T]):
         found = self._made(fields)
         after = self._table()
         if after[0] is not before[0] or after[1:] != before[1:] or len(self._known) >= _KNOWN:
-            self._known.clear()
+            self.ended()
         if after[0] is before[0] and after[1:] == before[1:]:
-            self._known[block] = found
+            self._remember(block, found, fields)
         return found
+
+    def ended(self) -> None:
+        """Forgets what it knows; blocks may come all the same."""
+        self._known.clear()
+        self._room.give(self._held)
+        self._held = 0
+
+    def _remember(self, block: bytes, found: T, fields: Fields) -> None:
+        cost = len(block) + sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
+        if self._room.take(cost):
+            self._held += cost
+            self._known[block] = found
 
     def _table(self) -> tuple[object, int, int]:
         """Changes with every change: an entry that is added is a new object, and the first."""

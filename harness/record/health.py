@@ -17,6 +17,7 @@ from harness.wire import SERVICE
 from harness.wire.scan import bytes_field
 
 NAME = "grpc.health.v1.Health"
+WATCH = f"/{NAME}/Watch"
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 _SERVICES = {"", SERVICE, NAME}
 _LOOK_S = 0.2
@@ -27,16 +28,18 @@ class Health:
 
     Args:
       serving: says whether calls are taken.
+      ending: says whether the proxy is to end, which waits for nobody who watches.
     """
 
-    def __init__(self, serving: Callable[[], bool]) -> None:
+    def __init__(self, serving: Callable[[], bool], ending: Callable[[], bool]) -> None:
         self._serving = serving
+        self._ending = ending
 
     def handlers(self) -> dict[str, Any]:
         """Method → handler."""
         return {
             f"/{NAME}/Check": grpc.unary_unary_rpc_method_handler(self._check),
-            f"/{NAME}/Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+            WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
         }
 
     async def _check(self, request: bytes, context: Any) -> bytes:  # noqa: ANN401
@@ -48,10 +51,13 @@ class Health:
         known = _service(request) in _SERVICES
         said = b""
         while True:
+            ending = self._ending()
             status = self._status() if known else SERVICE_UNKNOWN
             if status != said:
                 said = status
                 yield status
+            if ending:
+                return
             await asyncio.sleep(_LOOK_S)
 
     def _status(self) -> bytes:

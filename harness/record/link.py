@@ -129,6 +129,8 @@ class Link:
         if self._lost > 1:
             if self._flushing is not None:
                 self._flushing.cancel()
+            if self._following is not None:
+                self._following.ended()
             self._ended(self)
             return
         first = self._left[0] if self._left else transport
@@ -192,11 +194,12 @@ class Link:
         following = self._following
         if self._lost or following is None:
             return
-        if following.open or self.going_away or following.blind:
+        if not following.idle or self.going_away:
             self._loop.call_later(_LOOK_S, self._close_when_idle)
             return
-        # Nothing newer than this was passed on: clients may ask again elsewhere.
-        self._say_going_away(following.last)
+        if not following.blind:
+            # Nothing newer than this was passed on: clients may ask again elsewhere.
+            self._say_going_away(following.last)
         self._upstream.close()
         self._client.close()
 

@@ -68,7 +68,11 @@ class Proxy:
         self._draining = False
         streams = InferStreams(route, taps, count)
         self._handlers = _Handlers(
-            route, taps, streams, health.Health(self._serving), _UnderWay(serves)
+            route,
+            taps,
+            streams,
+            health.Health(self._serving, lambda: self._draining),
+            _UnderWay(serves),
         )
         self._server: Any = None
         self.port = 0

@@ -42,8 +42,8 @@ _HEALTH = f"/{health.NAME}/"
 _GREETING_S = 120.0
 """A client that has said nothing by then is not waited for."""
 _CONNECT_S = 5.0
-_FIRST_CALL_S = 10.0
-"""A client that has not asked by then is the upstream's."""
+_FIRST_CALL_S = 1.0
+"""A client that has not asked by then is the upstream's, which answers its pings."""
 _CUT_WITHIN_S = 2.0
 _LOOK_S = 0.01
 _NAME_BYTES = 16

@@ -16,6 +16,7 @@ from harness.record.exchanges import ExchangeMaker
 from harness.record.frames import Framed
 from harness.record.h2frames import frame
 from harness.record.headers import HeaderBlocks
+from harness.record.messages import Room
 from harness.record.metrics import CallMetrics
 from harness.record.packing import unpacked
 from harness.record.redaction import Redaction
@@ -569,9 +570,45 @@ def test_streamed_requests_that_wait_without_room_are_counted():
 
 def test_a_known_block_means_something_else_once_the_table_has_changed():
     encoder = hpack.Encoder()
-    blocks = HeaderBlocks(dict)
+    blocks = HeaderBlocks(dict, Room(1 << 20))
     first = encoder.encode([("x-name", "one")], huffman=False)
     indexed = encoder.encode([("x-name", "one")])
     assert [blocks.read(b) for b in (first, indexed, indexed)] == [{b"x-name": b"one"}] * 3
     assert blocks.read(encoder.encode([("x-name", "two")]))[b"x-name"] == b"two"
     assert blocks.read(indexed)[b"x-name"] == b"two"
+
+
+def test_headers_that_are_remembered_are_bounded_over_all_connections_and_given_back():
+    encoder, room = hpack.Encoder(), Room(60_000)
+    connections = [HeaderBlocks(dict, room) for _ in range(3)]
+    for blocks in connections:
+        for i in range(200):
+            block = encoder.encode([hpack.NeverIndexedHeaderTuple("x-n", f"{i:0500}")])
+            for _ in range(2):
+                assert blocks.read(block) == {b"x-n": b"%0500d" % i}
+        assert 0 < room.used <= 60_000
+    used = [room.used]
+    for blocks in connections:
+        blocks.ended()
+        used.append(room.used)
+    assert used == sorted(used, reverse=True)
+    assert room.used == 0
+
+
+def test_one_connection_remembers_few_blocks():
+    encoder, room = hpack.Encoder(), Room(1 << 30)
+    blocks = HeaderBlocks(dict, room)
+    for i in range(1000):
+        blocks.read(encoder.encode([hpack.NeverIndexedHeaderTuple("x-n", f"{i:0500}")]))
+    assert room.used < 64 * 1500
+
+
+def test_what_a_connection_remembers_ends_with_it():
+    heard = Heard()
+    following = heard.follow()
+    side = client()
+    for stream in (1, 3, 5):
+        following.sent(side.headers(stream, request_fields()).take())
+    assert heard.observer.heads.used > 0
+    following.ended()
+    assert heard.observer.heads.used == 0

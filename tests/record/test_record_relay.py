@@ -350,6 +350,166 @@ def test_a_client_is_told_that_no_more_is_served_between_two_frames(kept, cut):
     assert [(c.request, c.response, c.code) for c in kept.wait(1)] == [(b"r", b"a" * 9, 0)]
 
 
+def no_links(running):
+    return not running.proxy._links and not running.proxy._tasks
+
+
+def seconds_to_stop(running):
+    begun = time.perf_counter()
+    running.stop(20.0).result(30)
+    return time.perf_counter() - begun
+
+
+def test_the_end_waits_for_nobody_who_watches_health(server):
+    with (
+        proxied(server, relayed=True) as running,
+        grpc.insecure_channel(running.address, options=OPTIONS) as channel,
+    ):
+        watching = channel.unary_stream(health.WATCH)(b"", timeout=30)
+        assert next(watching) == health.SERVING
+        assert seconds_to_stop(running) < 5
+        assert list(watching) == [health.NOT_SERVING]
+
+
+def test_the_end_waits_for_nobody_who_watches_the_upstream_s_health():
+    greeting, call, settings, answer = a_call()
+    asks = Side()
+    asks.take()
+    watch = asks.headers(3, request_fields(health.WATCH)).data(3, message(b""), last=True).take()
+    with (
+        upstream_of_bytes(settings, answer) as (address, read),
+        proxied(address, relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        assert exactly(asking, len(settings + answer))
+        # its own encoder: only what no table is needed for
+        asking.sendall(watch)
+        until(lambda: b"".join(read).endswith(watch))
+        assert seconds_to_stop(running) < 5
+
+
+def test_the_end_waits_for_no_idle_connection_of_something_else():
+    with (
+        upstream_of_bytes(b"HTTP/1.1 200 OK\r\n\r\n") as (address, _),
+        proxied(address, relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert exactly(asking, 19)
+        assert seconds_to_stop(running) < 5
+
+
+def test_the_end_waits_for_an_answer_of_something_else():
+    with (
+        upstream_of_bytes(b"") as (address, read),
+        proxied(address, relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        until(lambda: read)
+        stopping = running.stop(1.5)
+        time.sleep(1.0)
+        assert not stopping.done()
+        stopping.result(10)
+
+
+def test_the_end_waits_for_a_connection_that_is_not_followed():
+    greeting, call, settings, _ = a_call()
+    with (
+        upstream_of_bytes(settings + b"what is this, nobody knows") as (address, _),
+        proxied(address, relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        exactly(asking, len(settings) + 26)
+        stopping = running.stop(1.5)
+        time.sleep(1.0)
+        assert not stopping.done()
+        stopping.result(10)
+
+
+def test_a_client_that_says_nothing_is_hung_up_at_the_end(server):
+    with proxied(server, relayed=True) as running, connected(running) as silent:
+        until(lambda: running.proxy._tasks)
+        running.stop(0.2).result(10)
+        silent.settimeout(3)
+        with contextlib.suppress(ConnectionResetError):
+            assert silent.recv(1) == b""
+
+
+def test_pings_of_a_client_that_asks_nothing_are_answered(server):
+    greeting, _, _, _ = a_call()
+    with proxied(server, relayed=True) as running, connected(running) as idle:
+        idle.sendall(greeting + frame(6, 0, 0, b"12345678"))
+        seen, pong = b"", frame(6, ACK, 0, b"12345678")
+        begun = time.perf_counter()
+        while pong not in seen:
+            seen += idle.recv(1 << 16)
+        assert time.perf_counter() - begun < 5
+
+
+def flooded(to, flood, most=200_000_000):
+    """How much of a flood somebody takes who should read no more."""
+    to.settimeout(1.0)
+    taken = 0
+    with contextlib.suppress(TimeoutError):
+        while taken < most:
+            taken += to.send(flood)
+    return taken
+
+
+PINGS = frame(6, 0, 0, bytes(8)) * 4000
+
+
+def test_a_client_that_is_not_served_yet_is_not_read_without_end():
+    greeting = client().bytes
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with proxied(address, relayed=True) as running, connected(running) as asking:
+            asking.sendall(greeting)
+            assert flooded(asking, PINGS, 40_000_000) < 30_000_000
+
+
+def test_an_upstream_whose_client_asks_nothing_is_not_read_without_end(monkeypatch):
+    monkeypatch.setattr("harness.record.relay._FIRST_CALL_S", 10.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with proxied(address, relayed=True) as running, connected(running) as asking:
+            asking.sendall(client().bytes)
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(SETTINGS_FRAME)
+                assert flooded(connection, PINGS, 40_000_000) < 30_000_000
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_side_that_takes_nothing_is_not_waited_for_without_end(kept, monkeypatch, reset):
+    """A client that resets is at once nobody's; what an upstream sent before it went, is sent a while."""
+    monkeypatch.setattr("harness.record.link._FLUSH_S", 60.0 if reset else 0.3)
+    greeting, call, settings, _ = a_call()
+    flood = frame(0, 0, 1, bytes(16_000)) * 60
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with proxied(address, taps=[kept], relayed=True) as running, connected(running) as asking:
+            asking.sendall(greeting + call)
+            connection, _ = listening.accept()
+            connection.sendall(settings)
+            exactly(asking, len(settings))
+            if reset:
+                flooded(asking, flood)
+                asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                asking.close()
+            else:
+                (link,) = running.proxy._links
+                while not link._client.get_write_buffer_size():
+                    connection.sendall(flood[:100_000])
+                    time.sleep(0.002)
+                connection.close()
+            until(lambda: no_links(running), 8)
+            connection.close()
+
+
 def test_connections_beyond_the_limit_are_refused_and_counted(server):
     with proxied(server, relayed=True, most=3) as running:
         held = [connected(running) for _ in range(5)]
