@@ -130,7 +130,7 @@ class _Known:
 
 def doubles_from_singles(model: onnx.ModelProto) -> list[str]:
     """Tensors of the main graph that are float64, or may be, and carry float32's digits only."""
-    functions = {(f.domain, f.name): f for f in model.functions}
+    functions = _Functions({(f.domain, f.name): f for f in model.functions})
     known = _Known()
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         if value.type.tensor_type.elem_type:
@@ -149,7 +149,16 @@ def doubles_from_singles(model: onnx.ModelProto) -> list[str]:
 
 Walk = Iterator["Walk"]
 """A walk that gives out those which are to be made before it goes on."""
-Functions = dict[tuple[str, str], "onnx.FunctionProto"]
+
+
+@dataclass(slots=True)
+class _Functions:
+    """The model's functions, and what was found of them: a call of a call twice over is walked once."""
+
+    bodies: dict[tuple[str, str], onnx.FunctionProto]
+    """(domain, name) → the function."""
+    results: dict[tuple[object, ...], list[tuple[int, bool]]] = field(default_factory=dict)
+    """(domain, name, type and coarseness of every input) → the same of every output."""
 
 
 def _constants(graph: onnx.GraphProto, known: _Known) -> None:
@@ -160,11 +169,11 @@ def _constants(graph: onnx.GraphProto, known: _Known) -> None:
 def _walk(
     nodes: Iterable[onnx.NodeProto],
     known: _Known,
-    functions: Functions,
+    functions: _Functions,
     within: frozenset[tuple[str, str]],
 ) -> Walk:
     for node in nodes:
-        body = functions.get((node.domain, node.op_type))
+        body = functions.bodies.get((node.domain, node.op_type))
         inner = [*bodies(node)]
         if body is not None and (node.domain, node.op_type) not in within:
             yield _call(node, body, known, functions, within)
@@ -236,7 +245,7 @@ def _enter(
     node: onnx.NodeProto,
     inner: list[onnx.GraphProto],
     known: _Known,
-    functions: Functions,
+    functions: _Functions,
     within: frozenset[tuple[str, str]],
 ) -> Walk:
     """If, Loop, Scan: coarse where anything before it or any result of a body is.
@@ -265,7 +274,7 @@ def _call(
     node: onnx.NodeProto,
     body: onnx.FunctionProto,
     known: _Known,
-    functions: Functions,
+    functions: _Functions,
     within: frozenset[tuple[str, str]],
 ) -> Walk:
     """A function of the model: its parameters are what the node reads."""
@@ -274,8 +283,14 @@ def _call(
         kinds={ours: known.kinds.get(theirs, _UNKNOWN) for ours, theirs in given},
         coarse={ours for ours, theirs in given if theirs in known.coarse},
     )
-    yield _walk(body.node, own, functions, within | {(node.domain, node.op_type)})
-    for ours, theirs in zip(body.output, node.output, strict=False):
-        known.kinds[theirs] = own.kinds.get(ours, _UNKNOWN)
-        if ours in own.coarse:
-            known.coarse.add(theirs)
+    inputs = tuple((own.kinds[ours], ours in own.coarse) for ours, _ in given)
+    called = (node.domain, node.op_type, *inputs)
+    if called not in functions.results:
+        yield _walk(body.node, own, functions, within | {(node.domain, node.op_type)})
+        functions.results[called] = [
+            (own.kinds.get(name, _UNKNOWN), name in own.coarse) for name in body.output
+        ]
+    for (kind, coarse), name in zip(functions.results[called], node.output, strict=False):
+        known.kinds[name] = kind
+        if coarse:
+            known.coarse.add(name)

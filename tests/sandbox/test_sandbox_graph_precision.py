@@ -67,3 +67,14 @@ def test_a_chain_of_functions_longer_than_the_stack_is_walked(first):
     )
     lines = ["s = ReduceSum(x)", "y = own.f1199(s)"]
     assert coarse(F, *lines, functions=functions) == ({"y"} if "Cast" in first else set())
+
+
+def test_functions_that_call_one_twice_are_walked_once_each():
+    heads = '<domain: "own", opset_import: ["" : 15, "own" : 1]>\n'
+    first = f"{heads}f0 (a) => (b) {{ b = Cast<to = 11>(a) }}"
+    twice = (
+        f"{heads}f{i} (a) => (b) {{ c = own.f{i - 1}(a)\n d = own.f{i - 1}(a)\n b = Add(c, d) }}"
+        for i in range(1, 40)
+    )
+    functions = "\n".join((first, *twice))
+    assert coarse(F, "s = ReduceSum(x)", "y = own.f39(s)", functions=functions) == {"y"}
