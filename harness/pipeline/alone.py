@@ -34,8 +34,9 @@ _LEAST = 4
 """Requests of each batch that are run alone however long it takes."""
 _OF_A_KIND = 4
 """Further ones of each batch whose rows are unusual, and as many whose rows are not."""
-_LONGEST_S = 4.0
-"""A version that takes longer is asked fewer, of every batch."""
+_LONGEST_S = 1.0
+"""For the requests of one batch: a version that takes longer is slow, and asked `_LEAST` of each from then on.
+Wide of what others take, so that what runs alone does not follow from the machine's mood."""
 _FAILURES = 9
 """Batches and parts that may fail before nothing more is asked: each may cost a deadline and a process."""
 _ESCAPES = 0.05
@@ -115,7 +116,7 @@ def run_alone(
     for index in picked.tolist():
         batch = read(batches[index].positions)
         drawn, further = _drawn(batch, -(-WANTED // len(picked)), rng)
-        look.batch(batch, drawn, further, _LONGEST_S / len(picked))
+        look.batch(batch, drawn, further)
         if look.over:
             break
     return look.found()
@@ -150,31 +151,31 @@ class _Look:
         self._apart = FloorBuilder(random=random)
         self._differing: list[RequestBatch] = []
         self._requests = self._further = self._failures = 0
-        self._fails_alone = False
+        self._fails_alone = self._slow = False
 
     @property
     def over(self) -> bool:
         """Whether nothing more needs to be asked, or may be."""
         return self._fails_alone or self._failures >= _FAILURES
 
-    def batch(self, batch: RequestBatch, drawn: Ints, further: Ints, most_s: float) -> None:
+    def batch(self, batch: RequestBatch, drawn: Ints, further: Ints) -> None:
         """Answers a batch whole, and some of its requests alone.
 
         Args:
           batch: requests.
           drawn: indices of those that were drawn at random.
           further: indices of others.
-          most_s: seconds after which no more than `_LEAST` are run.
         """
         for start, stop, whole in self._whole(batch):
             part = rows_of(batch, start, stop)
-            until = time.perf_counter() + most_s * len(part) / len(batch)
+            until = time.perf_counter() + _LONGEST_S * len(part) / len(batch)
             run: list[int] = []
             singles: list[Observations] = []
             for index in (*drawn.tolist(), *further.tolist()):
                 if not start <= index < stop:
                     continue
-                if len(run) >= _LEAST and time.perf_counter() > until:
+                self._slow = self._slow or time.perf_counter() > until
+                if self._slow and len(run) >= _LEAST:
                     break
                 alone = self._leg.tried(rows_of(batch, index, index + 1), usual=False)
                 run.append(index - start)

@@ -416,13 +416,14 @@ def test_the_end_waits_for_an_answer_of_something_else():
 
 def test_the_end_waits_for_a_connection_that_is_not_followed():
     greeting, call, settings, _ = a_call()
+    unread = frame(1, 4, 1, b"\xff\xff\xff\xff")  # headers that name no entry of any table
     with (
-        upstream_of_bytes(settings + b"what is this, nobody knows") as (address, _),
+        upstream_of_bytes(settings + unread) as (address, _),
         proxied(address, relayed=True) as running,
         connected(running) as asking,
     ):
         asking.sendall(greeting + call)
-        exactly(asking, len(settings) + 26)
+        exactly(asking, len(settings) + len(unread))
         stopping = running.stop(1.5)
         time.sleep(1.0)
         assert not stopping.done()

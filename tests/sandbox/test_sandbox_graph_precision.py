@@ -21,22 +21,22 @@ D, F = "(double[N,3] x) => (double[N] y)", "(float[N,3] x) => (double[N] y)"
 @pytest.mark.parametrize(
     ("signature", "lines", "found"),
     [
-        (D, ["y = ReduceSum(x)"], set()),
-        (F, ["s = ReduceSum(x)", "y = Cast<to = 11>(s)"], {"y"}),
+        (D, ["y = ReduceSum(x)"], ""),
+        (F, ["s = ReduceSum(x)", "y = Cast<to = 11>(s)"], "y"),
         # Values that merely come as float32 lose nothing on the way.
-        (F, ["d = Cast<to = 11>(x)", "y = ReduceSum(d)"], set()),
-        (F, ["a = Abs(x)", "d = Cast<to = 11>(a)", "y = ReduceSum(d)"], set()),
-        (D, ["f = Cast<to = 1>(x)", "d = Cast<to = 11>(f)", "y = ReduceSum(d)"], {"d", "y"}),
-        (F, ["s = ReduceSum(x)", "d = Cast<to = 11>(s)", "y = Add(d, d)"], {"d", "y"}),
+        (F, ["d = Cast<to = 11>(x)", "y = ReduceSum(d)"], ""),
+        (F, ["a = Abs(x)", "d = Cast<to = 11>(a)", "y = ReduceSum(d)"], ""),
+        (D, ["f = Cast<to = 1>(x)", "d = Cast<to = 11>(f)", "y = ReduceSum(d)"], "d y"),
+        (F, ["s = ReduceSum(x)", "d = Cast<to = 11>(s)", "y = Add(d, d)"], "d y"),
         # A whole number is the same number in any type.
-        (F, ["s = ReduceSum(x)", "i = Cast<to = 7>(s)", "y = Cast<to = 11>(i)"], set()),
-        (F, ["s = ai.onnx.ml.Normalizer<norm = \"L2\">(x)", "y = Cast<to = 11>(s)"], {"y"}),
-        (F, ["s = own.Unheard(x)", "t = own.Unheard(s)", "y = Cast<to = 11>(t)"], {"y"}),
+        (F, ["s = ReduceSum(x)", "i = Cast<to = 7>(s)", "y = Cast<to = 11>(i)"], ""),
+        (F, ["s = ai.onnx.ml.Normalizer<norm = \"L2\">(x)", "y = Cast<to = 11>(s)"], "y"),
+        (F, ["s = own.Unheard(x)", "t = own.Unheard(s)", "y = Cast<to = 11>(t)"], "y"),
     ],
     ids=str,
 )  # fmt: skip
 def test_float32_arithmetic_is_followed(signature, lines, found):
-    assert coarse(signature, *lines) == found
+    assert coarse(signature, *lines) == set(found.split())
 
 
 def test_a_function_of_the_model_is_looked_into():
