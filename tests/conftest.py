@@ -10,6 +10,7 @@ import atexit
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ("gates", "s3_servers")
+
+# A shell that runs the tests in its background has SIGINT ignored, and every process here would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything imports MLflow: it starts telemetry on import.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

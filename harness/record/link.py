@@ -8,6 +8,7 @@ reading of the other, so a slow peer costs memory of one buffer only.
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Callable
 
@@ -21,6 +22,10 @@ _FLUSH_S = 30.0
 _ON_THE_WAY_S = 0.1
 """What a client sends before it hears that no more is served."""
 _LOOK_S = 0.05
+_STILL_THERE_S = 1.0
+"""A side that is not read is asked so often whether it has gone: nothing else would tell."""
+_TCP_CLOSED = 7
+"""A connection's state in the first byte of Linux's TCP_INFO."""
 _ANY_STREAM = 0x7FFFFFFF
 
 
@@ -80,6 +85,10 @@ class Link:
         self._left: list[asyncio.Transport] = []
         """Sides that send no more, the first to say so first."""
         self._lost = 0
+        self._reset = False
+        """The client went while it was not read."""
+        self._looked_after: list[asyncio.Transport] = []
+        """Sides that are not read, or were of late."""
         self._flushing: asyncio.TimerHandle | None = None
         self.going_away = b""
         """A frame that waits for a border in what the upstream sends."""
@@ -136,11 +145,29 @@ class Link:
         first = self._left[0] if self._left else transport
         self._tell(by_client=first is self._client)
         other = self._other(transport)
-        if error is not None and transport is self._client:
+        if (error is not None or self._reset) and transport is self._client:
             other.abort()  # nobody waits for an answer
             return
         other.close()
         self._flush(other)
+
+    def unread(self, side: asyncio.Transport) -> None:
+        """A side is not read for now."""
+        if side not in self._looked_after:
+            self._looked_after.append(side)
+            self._loop.call_later(_STILL_THERE_S, self._look_after, side)
+
+    def _look_after(self, side: asyncio.Transport) -> None:
+        self._looked_after.remove(side)
+        if side.is_closing() or side.is_reading():
+            return
+        connection = side.get_extra_info("socket")
+        state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        if state[0] != _TCP_CLOSED:
+            self.unread(side)
+            return
+        self._reset = side is self._client
+        side.abort()
 
     def drain(self) -> None:
         """Asks the client for no more calls, and closes when those under way have ended."""
@@ -221,6 +248,7 @@ class _End(asyncio.Protocol):
         """Our side takes nothing: what would go to it is not read."""
         if not self._to.is_closing():
             self._to.pause_reading()
+            self._link.unread(self._to)
 
     def resume_writing(self) -> None:
         """Our side takes what it is sent."""

@@ -127,7 +127,16 @@ def taken_over(tmp_path, monkeypatch):
     return take_over
 
 
-@pytest.mark.parametrize("attack", BREAKING, ids=lambda attack: attack.name)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        # With two requests each of them stands in test_adversarial_users.
+        pytest.param(
+            a, id=a.name, marks=[] if a.name in ("garbage", "flood") else [pytest.mark.long]
+        )
+        for a in BREAKING
+    ],
+)
 def test_a_child_that_breaks_the_rules_is_not_promoted(gate, taken_over, tmp_path, attack):
     taken_over(attack.lines, after=attack.after)
     code, decision, kinds, _ = gate(tmp_path / "candidate.onnx")

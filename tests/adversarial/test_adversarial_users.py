@@ -95,8 +95,8 @@ FEW_BREAKING = tuple(a for a in BREAKING if a.name in OFTEN)
 OTHER_BREAKING = tuple(a for a in BREAKING if a.name not in OFTEN)
 FULL = [
     *gates_of(
-        often=(HONEST, *REACHING),
-        rarely=(*MODELS, *FILES, *BREAKING),
+        often=(HONEST, *BREAKING, *REACHING),
+        rarely=(*MODELS, *FILES),
     ),
     *gates_of(
         "user",

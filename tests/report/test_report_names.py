@@ -43,7 +43,7 @@ def compared(name, **changes):
         "models": (model, model), "findings": (finding,),
         "intermediates": {"outputs": [column], "features": [column]},
         "graph": GraphLook(why=f"{name} is odd"), "not_compared": (f"feature {name}: random",),
-        "isolation": Isolation(tier=LIMITS.require, layers=(), self_tests=()),
+        "isolation": Isolation(tier=LIMITS.require, layers=(), self_tests=()), "alone": (),
     }  # fmt: skip
     return CompareResult(**given | changes)
 
