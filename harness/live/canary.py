@@ -8,7 +8,6 @@ called from another thread than everything else, and is quick.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -31,12 +30,11 @@ from harness.live.ramp import Ascent
 from harness.live.returning import Returning
 from harness.live.sent_batches import SentBatches
 from harness.live.split import Split, name_of
+from harness.live.versions import Versions
 
 UNWATCHED_NS = 60_000_000_000
 """Nobody has looked at the evidence for so long: no further user is exposed until somebody does."""
 
-_MOST_VERSIONS = 1_000
-"""Arms' versions kept: clients may name whatever they like."""
 _GOES_ON = "undecided"
 _ENDINGS = {
     "budget_spent": "The budget of {what} is spent and neither harm nor its absence is proven: "
@@ -74,7 +72,7 @@ class Entry:
     label_offset: int
     """Bytes of the label file whose labels are in it or in one before."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Arm and what was asked (see `Canary.saw_versions`) → the version that it first answered with."""
+    """See `Versions.known`."""
     down_ns: int = 0
     """Before it nothing was served for so long, which is no stay."""
     unheard: bool = False
@@ -107,7 +105,7 @@ class Canary:
         self._losses = tuple(g.name for g in live.guardrails if g.metric is LiveMetric.LOSS)
         self._intake = Intake(live, self._split, noted)
         self._intake.at(0, self._ascent.share)
-        self._versions: dict[str, str] = {}
+        self._versions = Versions()
         self._down_ns, self._unheard = 0, False
         self._number = 0
         self._arms = (0, 0)
@@ -172,15 +170,13 @@ class Canary:
           asked: (model, version) that their requests named: other models have versions of their own.
         """
         arm = "candidate" if candidate else "baseline"
-        key = json.dumps([arm, *asked])
         for version in sorted(versions):
-            if not version or (key not in self._versions and len(self._versions) >= _MOST_VERSIONS):
-                self.count(f"{arm}_version_unsaid" if not version else "versions_untold")
-                continue
-            first = self._versions.setdefault(key, version)
-            if version != first:
-                of = f" for model {asked[0]}" if asked[0] else ""
-                self.stop("version_changed", f"the {arm} was {first} and is {version}{of}")
+            if not version:
+                self.count(f"{arm}_version_unsaid")
+            elif not self._versions.saw(arm, asked, version):
+                self.count("versions_untold")
+        if self._versions.changes:
+            self.stop("version_changed", self._versions.changes[0])
 
     def resumed(self, now_ns: int) -> None:
         """Goes on after a stop, if there was one: see `Entry.down_ns` and `Entry.unheard`."""
@@ -232,7 +228,7 @@ class Canary:
             seq=ended.seq,
             answers=ended.answers,
             label_offset=self._labels.offset,
-            versions=dict(self._versions),
+            versions=dict(self._versions.known),
             down_ns=self._down_ns,
             unheard=self._unheard,
         )
@@ -270,7 +266,7 @@ class Canary:
         self._answer = self._judge.update(batch)
         self._number = batch.number + 1
         self._sent.add(batch.number, entry.digest)
-        self._versions = {**entry.versions, **self._versions}
+        self._versions.known = {**entry.versions, **self._versions.known}
         self._until_ns = batch.until_ns
         self._intake.entered(entry.seq, batch.until_ns if entry.seq else 0)
         self._expose(batch.requests, entry.answers)
@@ -441,7 +437,7 @@ class Canary:
             "until_ns": self._until_ns,
             "arms": list(self._arms),
             "counts": self.counts,
-            "versions": self._versions,
+            "versions": self._versions.known,
             "sent": self._sent.state(),
             "ending": None if self._ending is None else [self._ending[0].value, *self._ending[1:]],
         }
@@ -478,7 +474,7 @@ class Canary:
         canary._intake.entered(int(body["entered_seq"]), int(body["last_ns"]))
         canary._number, canary._until_ns = int(body["number"]), int(body["until_ns"])
         canary._arms = (int(body["arms"][0]), int(body["arms"][1]))
-        canary.counts, canary._versions = body["counts"], dict(body["versions"])
+        canary.counts, canary._versions = body["counts"], Versions(body["versions"])
         canary._sent.restore(body["sent"])
         if body["ending"] is not None:
             decision, reason, explanation = body["ending"]

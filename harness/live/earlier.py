@@ -26,8 +26,8 @@ class Earlier:
     """Output columns that were not equal, each by name as last reported."""
     notes: tuple[str, ...] = ()
     """What was not compared."""
-    versions: tuple[tuple[str, str, str, str], ...] = ()
-    """See `seen_versions.Versions`."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """See `versions.Versions.known`."""
     changes: tuple[str, ...] = ()
     """Versions that were changed, each as words."""
 
@@ -45,10 +45,8 @@ class Earlier:
                     {o["name"]: o for o in [*found["outputs_before"], *found["outputs"]]}.values()
                 ),
                 notes=tuple(found["not_compared"])[-_MOST_NOTES:],
-                versions=tuple(
-                    (str(a), str(b), str(c), str(d)) for a, b, c, d in found["versions"]
-                ),
+                versions={str(asked): str(seen) for asked, seen in found["versions"].items()},
                 changes=tuple(found["version_changes"]),
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()

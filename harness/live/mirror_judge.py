@@ -22,10 +22,10 @@ from harness.live.folder import CanaryFolder, Identity
 from harness.live.keeper import Keeper
 from harness.live.paired_values import paired_values
 from harness.live.policy import read_live_policy
-from harness.live.seen_versions import Versions
 from harness.live.steady_clock import SteadyClock
 from harness.live.unit_key import unit_of
 from harness.live.values import other_outputs
+from harness.live.versions import Versions, asked_of, version_of
 from harness.record.redaction import Redaction
 
 _HELD_TURNS = 20
@@ -83,8 +83,8 @@ class MirrorReport:
     """Per output column, of this start."""
     outputs_before: tuple[dict[str, Any], ...] = ()
     """The same of earlier starts."""
-    versions: tuple[tuple[str, str, str, str], ...] = ()
-    """(arm, model, asked version, answered version) that were seen first."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """See `versions.Versions.known`."""
     version_changes: tuple[str, ...] = ()
     """What another version came for, each as words."""
     not_compared: tuple[str, ...] = ()
@@ -127,6 +127,8 @@ class MirrorJudge:
         self._decides = decides
         self._earlier = earlier
         self._versions = Versions(earlier.versions, earlier.changes)
+        self._version_untold = 0
+        """Answers of whose version a change would not be noticed."""
         self._diff = LiveDiff()
         self._turns = _Turns()
         self._unfit: dict[str, str] = {}
@@ -232,11 +234,11 @@ class MirrorJudge:
 
     def _look_at_versions(self, mirrored: list[Mirrored]) -> None:
         for one in mirrored:
-            asked = one.call.request
-            if one.call.code == OK_CODE:
-                self._versions.saw("baseline", asked, one.call.response)
-            if one.candidate.code == OK_CODE:
-                self._versions.saw("candidate", asked, one.candidate.response)
+            asked = asked_of(one.call.request)
+            for arm, answer in (("baseline", one.call), ("candidate", one.candidate)):
+                if answer.code == OK_CODE:
+                    told = self._versions.saw(arm, asked, version_of(answer.response))
+                    self._version_untold += not told
         if self._versions.changes:
             self._canary.retract("version_changed", self._versions.changes[0])
 
@@ -254,9 +256,9 @@ class MirrorJudge:
                 "version's: they count as failed"
             )
         said += [f"a version was changed meanwhile: {what}" for what in self._versions.changes]
-        if self._versions.untold:
+        if self._version_untold:
             said.append(
-                f"{self._versions.untold:,} answers name no version: a change there is not noticed"
+                f"{self._version_untold:,} answers name no version: a change there is not noticed"
             )
         if self._diff.left_out:
             said.append(
@@ -298,7 +300,7 @@ class MirrorJudge:
             disagreements_not_kept=before["disagreements_not_kept"] + self._kept.not_kept,
             disagreements_before=self._kept.before,
             outputs_before=self._earlier.outputs,
-            versions=self._versions.known(),
+            versions=dict(self._versions.known),
             version_changes=tuple(self._versions.changes),
             outputs=tuple(o for o in report.outputs if o.verdict is not ParityVerdict.EQUAL)
             if report

@@ -439,10 +439,10 @@ def test_two_versions_are_never_equal_without_a_word(tmp_path, restart):
         report = fed(tmp_path, pairs[1])
     else:
         report = fed(tmp_path, [*pairs[0], *pairs[1]])
-    assert report.version_changes == ("the candidate was 1 and is 2",)
+    assert report.version_changes == ("the candidate was 1 and is 2 for model m",)
     found = result(report)
     assert (found.exit_code, found.to_text().splitlines()[0]) == (
-        2, "TWO VERSIONS COMPARED: the candidate was 1 and is 2",
+        2, "TWO VERSIONS COMPARED: the candidate was 1 and is 2 for model m",
     )  # fmt: skip
     assert "a version was changed meanwhile" in "; ".join(decision(tmp_path))
 
