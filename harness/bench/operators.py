@@ -19,7 +19,7 @@ from harness.bench.in_process import InProcess
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
-from harness.diff.frontier import Cause, Divergence
+from harness.diff.changes import Cause, Divergence
 from harness.diff.graph_report import GraphReport
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.graph_opening import GraphPassError, Opener, Version

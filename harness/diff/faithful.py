@@ -12,10 +12,11 @@ from harness.core.tensors import Bools
 from harness.core.traffic import RequestBatch
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
+from harness.diff.measures import Floors, floors_by_column
 from harness.diff.reports import FaithfulReport, RequestMismatch
 from harness.diff.served import is_served
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
-from harness.diff.tally import Floors, TensorTally, floors_by_column
+from harness.diff.tally import TensorTally
 
 
 class FaithfulDiff:

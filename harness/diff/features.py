@@ -14,7 +14,7 @@ taken out of the candidate's metadata or renamed in its graph.)
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,8 +23,10 @@ from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Mapping as NameMapping
 from harness.core.tensors import Bools, Ints, Tensors
 from harness.diff.columns import Alike, ComparedRows, compared_rows
+from harness.diff.feature_match import match_features
 from harness.diff.fitted import explained_columns
 from harness.diff.floor import Floor
+from harness.diff.measures import floors_by_column
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.refits import gained, refits, without_gained
 from harness.diff.relations import name_relation
@@ -36,59 +38,20 @@ from harness.diff.reports import (
     RequestMismatch,
     TensorReport,
     by_random,
+    not_compared,
     sentences_about_uncompared,
 )
 from harness.diff.roots import Differing, follows
 from harness.diff.sample import LIMIT
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.swaps import other_column
-from harness.diff.tally import TensorTally, floors_by_column, not_compared
+from harness.diff.tally import TensorTally
 
 RAW = "raw"
 FITTED = "fitted"
 INPUT = "input"
 ONLY_BASELINE = "only the baseline declares it"
 ONLY_CANDIDATE = "only the candidate declares it"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureMatch:
-    """Which declared tensors of the two versions stand for each other."""
-
-    raw: tuple[tuple[str, str], ...]
-    """(baseline's, candidate's) features computed from raw fields, in the graph's order."""
-    fitted: tuple[tuple[str, str], ...]
-    """The same after fitted constants."""
-    baseline_only: tuple[str, ...]
-    """Declared by the baseline alone."""
-    candidate_only: tuple[str, ...]
-    """Declared by the candidate alone."""
-
-
-def match_features(
-    baseline: ModelGraph, candidate: ModelGraph, mapping: NameMapping
-) -> FeatureMatch:
-    """Pairs declared tensors by name, after the policy's mapping.
-
-    A tensor that either version declares as a feature counts as one: declaring it fitted on one
-    side does not take it out of the gate.
-    """
-    renamed = dict(mapping.tensors)
-    theirs = set(candidate.features) | set(candidate.fitted)
-    raw_theirs = set(candidate.features)
-    ours = _in_graph_order(dict.fromkeys((*baseline.features, *baseline.fitted)), baseline.tensors)
-    pairs = [(name, renamed.get(name, name)) for name in ours]
-    both = [(a, b) for a, b in pairs if b in theirs]
-    taken = {b for _, b in both}
-    raw = [(a, b) for a, b in both if a in baseline.features or b in raw_theirs]
-    return FeatureMatch(
-        raw=tuple(raw),
-        fitted=tuple(pair for pair in both if pair not in raw),
-        baseline_only=tuple(a for a, b in pairs if b not in theirs),
-        candidate_only=tuple(
-            n for n in dict.fromkeys((*candidate.features, *candidate.fitted)) if n not in taken
-        ),
-    )
 
 
 def only_fitted(baseline: ModelGraph, candidate: ModelGraph) -> frozenset[str]:
@@ -376,12 +339,6 @@ class FeatureDiff:
         for i, tally in enumerate(diff._tallies()):
             tally.restore(inside(str(i), state))
         return diff
-
-
-def _in_graph_order(names: Collection[str], tensors: Sequence[str]) -> list[str]:
-    """Topological order; names the graph does not compute (inputs) come first."""
-    place = {name: i for i, name in enumerate(tensors)}
-    return sorted(names, key=lambda name: place.get(name, -1))
 
 
 def _any(reports: Sequence[TensorReport], verdict: ParityVerdict) -> bool:

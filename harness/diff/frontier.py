@@ -7,85 +7,24 @@ Two regions that compute the same from the same constants and yet differ point a
 
 from __future__ import annotations
 
-import enum
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from harness.core.graphs import Constant, Graph, Node
+from harness.diff.alignment import aligned_nodes
+from harness.diff.changes import (
+    Cause,
+    Change,
+    ChangeKind,
+    Divergence,
+    cause_of,
+    shown,
+    whole_operator,
+)
 from harness.diff.graph_hashes import COMMUTATIVE, without_aliases
 from harness.diff.graph_match import GraphMatch, Tier
 
-
-class ChangeKind(enum.StrEnum):
-    """What differs between two regions."""
-
-    OPERATOR = "operator"
-    """Another operator in its place."""
-    ATTRIBUTE = "attribute"
-    """An attribute has another value, or only one side has it."""
-    CONSTANT = "constant"
-    """A constant that is no weight: a few whole numbers, words, another shape or type."""
-    WEIGHTS = "weights"
-    """Floats of the same shape, in an initialiser or, as trees keep theirs, in an attribute."""
-    INPUTS = "inputs"
-    """The operator reads other tensors, or in another order."""
-    ADDED = "added"
-    """An operator that only the candidate has."""
-    REMOVED = "removed"
-    """An operator that only the baseline has."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One difference between two regions."""
-
-    kind: ChangeKind
-    """What differs."""
-    node: str
-    """The operator and what it makes: `Mul → distance_km`."""
-    name: str
-    """The attribute's or initialiser's name; "" for whole operators."""
-    baseline: str
-    """As the baseline has it; "" = not at all."""
-    candidate: str
-    """As the candidate has it; "" = not at all."""
-
-
-class Cause(enum.StrEnum):
-    """What lies behind a divergence."""
-
-    WEIGHTS = "weights"
-    """The same operators with other weights."""
-    GRAPH = "graph"
-    """Other operators, attributes, wiring, or constants that are no weights."""
-    RUNTIME = "runtime"
-    """The same computation: another runtime, machine or batch composition."""
-    NONDETERMINISTIC = "nondeterministic"
-    """A random operator lies before it, or a version differs from itself here."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Divergence:
-    """One tensor of the frontier."""
-
-    baseline: str
-    """The first tensor that differs, in the baseline's graph."""
-    candidate: str
-    """Its partner."""
-    last_equal: tuple[str, ...]
-    """What both compute equally just before it: baseline's tensors and inputs."""
-    operators: tuple[tuple[str, ...], tuple[str, ...]]
-    """Operators between and what they make, `Mul → km`: the baseline's, then the candidate's, both in
-    topological order."""
-    changes: tuple[Change, ...]
-    """What differs in the region, at most MOST_CHANGES."""
-    cause: Cause
-    """What the changes amount to."""
-
-
 MOST_CHANGES = 20
-_MOST_CELLS = 250_000
 
 
 class Regions:
@@ -111,7 +50,7 @@ class Regions:
         compared: Collection[str],
         chosen_by: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        self._whole = (baseline, candidate)
+        self.whole_operator = (baseline, candidate)
         self._old, self._copies = without_aliases(baseline)
         self._new, self._new_copies = without_aliases(candidate)
         self._chosen_by = chosen_by or {}
@@ -185,11 +124,11 @@ class Regions:
             candidate=theirs,
             last_equal=tuple(sorted(ends, key=lambda name: (self._old.place(name), name))),
             operators=(
-                tuple(_shown(n) for n in ours_nodes),
-                tuple(_shown(n) for n in theirs_nodes),
+                tuple(shown(n) for n in ours_nodes),
+                tuple(shown(n) for n in theirs_nodes),
             ),
             changes=changes[:MOST_CHANGES],
-            cause=Cause.NONDETERMINISTIC if noisy else _cause(changes),
+            cause=Cause.NONDETERMINISTIC if noisy else cause_of(changes),
         )
 
     def inside(self, tensor: str) -> tuple[str, ...]:
@@ -217,7 +156,7 @@ class Regions:
         graph = (self._old, self._new)[side]
         anchors = (self._anchors, self._anchored_new)[side]
         origin = (self._copies, self._new_copies)[side].get(tensor)
-        own = self._whole[side].producer(tensor)
+        own = self.whole_operator[side].producer(tensor)
         if origin is None or own is None:
             return _region(graph, tensor, anchors)
         if origin in anchors:
@@ -228,20 +167,20 @@ class Regions:
     def _changes(self, ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[Change, ...]:
         """Differences of two short lists of nodes, aligned from their ends."""
         changes: list[Change] = []
-        pairs, removed, added = _aligned(ours, theirs)
+        pairs, removed, added = aligned_nodes(ours, theirs)
         partner = {a: b for x, y in pairs for a, b in zip(x.outputs, y.outputs, strict=False)}
         for old, new in pairs:
             changes += self._node_changes(old, new, partner)
-        changes += [_whole(ChangeKind.REMOVED, n) for n in removed]
-        changes += [_whole(ChangeKind.ADDED, n) for n in added]
+        changes += [whole_operator(ChangeKind.REMOVED, n) for n in removed]
+        changes += [whole_operator(ChangeKind.ADDED, n) for n in added]
         return tuple(changes)
 
     def _node_changes(self, old: Node, new: Node, partner: Mapping[str, str]) -> list[Change]:
-        shown = _shown(old)
+        place = shown(old)
         if old.op != new.op:
             return [
                 Change(
-                    kind=ChangeKind.OPERATOR, node=shown, name="",
+                    kind=ChangeKind.OPERATOR, node=place, name="",
                     baseline=old.op, candidate=new.op,
                 )
             ]  # fmt: skip
@@ -255,7 +194,7 @@ class Regions:
                 weights = a is not None and b is not None and a.loose == b.loose
                 changes.append(
                     Change(
-                        kind=ChangeKind.WEIGHTS if weights else ChangeKind.ATTRIBUTE, node=shown, name=name,
+                        kind=ChangeKind.WEIGHTS if weights else ChangeKind.ATTRIBUTE, node=place, name=name,
                         baseline=a.text if a else "", candidate=b.text if b else "",
                     )
                 )  # fmt: skip
@@ -272,13 +211,13 @@ class Regions:
         for a, b in zip(ours, theirs, strict=False):
             if _shared(a) == _shared(b):
                 continue
-            found = self._constant_changes((a[1], b[1]), _shown(old))
+            found = self._constant_changes((a[1], b[1]), shown(old))
             changes += found
             rewired |= not found
         if rewired:
             changes.append(
                 Change(
-                    kind=ChangeKind.INPUTS, node=_shown(old), name="",
+                    kind=ChangeKind.INPUTS, node=shown(old), name="",
                     baseline=", ".join(old.sources()), candidate=", ".join(new.sources()),
                 )
             )  # fmt: skip
@@ -321,55 +260,6 @@ def _region(
     return [graph.nodes[place] for place in sorted(places)], tuple(ends)
 
 
-def _aligned(
-    ours: Sequence[Node], theirs: Sequence[Node]
-) -> tuple[list[tuple[Node, Node]], list[Node], list[Node]]:
-    """Nodes that stand for each other, those only the baseline has, those only the candidate has.
-
-    The last ones make the same matched tensor, so the lists are aligned from their ends: equal
-    operators as a longest common subsequence, then what is left between two of these, one for one.
-    """
-    n, m = len(ours), len(theirs)
-    if n * m > _MOST_CELLS:
-        common: list[tuple[int, int]] = []
-    else:
-        common = _common_subsequence([x.op for x in ours], [x.op for x in theirs])
-    pairs = [(ours[i], theirs[j]) for i, j in common]
-    removed: list[Node] = []
-    added: list[Node] = []
-    before = (-1, -1)
-    for i, j in [*common, (n, m)]:
-        left, right = ours[before[0] + 1 : i], theirs[before[1] + 1 : j]
-        if len(left) == len(right):
-            pairs += zip(left, right, strict=True)
-        else:
-            removed += left
-            added += right
-        before = (i, j)
-    return pairs, removed, added
-
-
-def _common_subsequence(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
-    n, m = len(ours), len(theirs)
-    longest = [[0] * (m + 1) for _ in range(n + 1)]
-    for i in range(1, n + 1):
-        for j in range(1, m + 1):
-            same = ours[i - 1] == theirs[j - 1]
-            longest[i][j] = (
-                longest[i - 1][j - 1] + 1 if same else max(longest[i - 1][j], longest[i][j - 1])
-            )
-    found = []
-    while n and m:
-        if ours[n - 1] == theirs[m - 1]:
-            found.append((n - 1, m - 1))
-            n, m = n - 1, m - 1
-        elif longest[n - 1][m] >= longest[n][m - 1]:
-            n -= 1
-        else:
-            m -= 1
-    return found[::-1]
-
-
 def _without_common(
     ours: list[tuple[str, str]], theirs: list[tuple[str, str]]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -391,26 +281,3 @@ def _without_common(
 def _shared(entry: tuple[str, str]) -> str:
     """A constant by its value, a tensor by its name."""
     return entry[1] if entry[0] == "tensor" else entry[0]
-
-
-def _whole(kind: ChangeKind, node: Node) -> Change:
-    added = kind is ChangeKind.ADDED
-    return Change(
-        kind=kind,
-        node=_shown(node),
-        name="",
-        baseline="" if added else node.op,
-        candidate=node.op if added else "",
-    )
-
-
-def _shown(node: Node) -> str:
-    return f"{node.op} → {', '.join(n for n in node.outputs if n)}"
-
-
-def _cause(changes: Sequence[Change]) -> Cause:
-    """Weights where nothing else changed."""
-    if not changes:
-        return Cause.RUNTIME
-    weights = all(c.kind is ChangeKind.WEIGHTS for c in changes)
-    return Cause.WEIGHTS if weights else Cause.GRAPH

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.findings import Finding, Severity
-from harness.diff.frontier import Cause, Change, ChangeKind, Divergence
+from harness.diff.changes import Cause, Change, ChangeKind, Divergence
 
 
 class TensorVerdict(enum.StrEnum):

@@ -13,13 +13,14 @@ of a net stand for their successors.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
-from harness.core.graphs import Graph, Node
+from harness.core.graphs import Graph
 from harness.diff.graph_hashes import COMMUTATIVE, downstream, upstream, without_aliases
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
+from harness.diff.uses import made_as, made_by, unmatched_readers, use_of
 
 _Thing = TypeVar("_Thing")
 _Key = TypeVar("_Key", bound=Hashable)
@@ -97,8 +98,8 @@ class _Matching:
         self._neighbours()
         below = (downstream(old), downstream(new))
         self._same_key(
-            lambda name: (self._made(old, name), below[0][name]),
-            lambda name: (self._made(new, name), below[1][name]),
+            lambda name: (made_as(old, name), below[0][name]),
+            lambda name: (made_as(new, name), below[1][name]),
             Tier.DOWNSTREAM,
         )
         self._neighbours()
@@ -177,7 +178,7 @@ class _Matching:
         def constants_alone(side: int, graph: Graph, name: str) -> Hashable:
             key = by_constants(side, graph, name)
             # Without what came before: an operator inserted upstream must not shift all that follow.
-            return (self._made(graph, name), key[1]) if key[0] != side else key
+            return (made_as(graph, name), key[1]) if key[0] != side else key
 
         def pair(key: Callable[[int, Graph, str], Hashable], tier: Tier, most: int | None) -> None:
             self._same_key(partial(key, 0, old), partial(key, 1, new), tier, most)
@@ -224,7 +225,7 @@ class _Matching:
         for name in self._free_old():
             if name not in free:
                 continue
-            same = self._made(self._old, name) == self._made(self._new, name)
+            same = made_as(self._old, name) == made_as(self._new, name)
             if same is (tier is Tier.NAME) and not self._contradicted(name):
                 self._take(name, name, tier)
 
@@ -247,16 +248,13 @@ class _Matching:
 
     def _readers(self, old: str, new: str) -> Iterable[tuple[str, str]]:
         """Unmatched operators that read a pair in the same place, where both sides have one of a kind."""
-        ours = _grouped(self._unmatched(self._old, old, self._of_old), lambda n: _use(n, old))
-        theirs = _grouped(self._unmatched(self._new, new, self._of_new), lambda n: _use(n, new))
+        ours = _grouped(unmatched_readers(self._old, old, self._of_old), lambda n: use_of(n, old))
+        theirs = _grouped(unmatched_readers(self._new, new, self._of_new), lambda n: use_of(n, new))
         for key, nodes in ours.items():
             partners = theirs.get(key, [])
             if len(nodes) == len(partners) == 1:
                 made = zip(nodes[0].outputs, partners[0].outputs, strict=False)
                 yield from ((a, b) for a, b in made if a and b)
-
-    def _unmatched(self, graph: Graph, tensor: str, taken: Mapping[str, object]) -> list[Node]:
-        return [n for n in graph.consumers(tensor) if not any(o in taken for o in _made_by(n))]
 
     def _sources(self, old: str, new: str) -> Iterable[tuple[str, str]]:
         """What a pair's own operators read, slot by slot, where the operators are the same."""
@@ -271,8 +269,8 @@ class _Matching:
             right = [s for s in theirs.sources() if s not in partners]
             pairs = list(zip(left, right, strict=True)) if len(left) == len(right) == 1 else []
         for a, b in pairs:
-            made = self._made(self._old, a)
-            if made and made == self._made(self._new, b):
+            made = made_as(self._old, a)
+            if made and made == made_as(self._new, b):
                 yield a, b
 
     def _place(self, side: int, name: str, *, named: bool = False) -> Hashable:
@@ -291,13 +289,13 @@ class _Matching:
         node = graph.producer(name)
         readers = graph.consumers(name)
         above = [s for s in (node.sources() if node else ()) if s not in self._held[side]]
-        below = [o for reader in readers for o in _made_by(reader)]
+        below = [o for reader in readers for o in made_by(reader)]
         about = below if named else [*above, *below]
         known = {s: self._partner(s) if side == 0 else s for s in about}
         matched = all(s in taken or s in graph.inputs for s in known)
         if node is None or not ((above or named) and below and matched):
             return side, name
-        uses = sorted((str(known[_made_by(r)[0]]), *_use(r, name)) for r in readers)
+        uses = sorted((str(known[made_by(r)[0]]), *use_of(r, name)) for r in readers)
         begin = (name,) if named else tuple(sorted(map(str, known.values())))
         return begin, tuple(uses), node.outputs.index(name)
 
@@ -305,7 +303,7 @@ class _Matching:
         """Pairs that are given by name; copies count as their originals."""
         for ours, theirs in given.items():
             a, b = self._old_copies.get(ours, ours), self._new_copies.get(theirs, theirs)
-            if self._made(self._old, a) and self._made(self._new, b):
+            if made_as(self._old, a) and made_as(self._new, b):
                 self._take(a, b, tier)
 
     def _same_values(self, values: tuple[Fingerprints, Fingerprints]) -> None:
@@ -334,11 +332,6 @@ class _Matching:
     def _partner(self, tensor: str) -> str | None:
         found = self._of_old.get(tensor)
         return self._anchors.get(tensor) if found is None else found.candidate
-
-    def _made(self, graph: Graph, tensor: str) -> tuple[str, int] | None:
-        """Operator and output number; None for what is not computed."""
-        node = graph.producer(tensor)
-        return None if node is None else (node.op, node.outputs.index(tensor))
 
     def _free_old(self) -> list[str]:
         return [name for name in self._old.computed() if name not in self._of_old]
@@ -402,15 +395,3 @@ def _grouped(things: Iterable[_Thing], key: Callable[[_Thing], _Key]) -> dict[_K
     for thing in things:
         groups.setdefault(key(thing), []).append(thing)
     return groups
-
-
-def _use(node: Node, tensor: str) -> tuple[str, tuple[int, ...]]:
-    """Operator and the places in which it reads a tensor; places of swappable inputs do not count."""
-    if node.op in COMMUTATIVE:
-        return node.op, (node.inputs.count(tensor),)
-    places = tuple(i for i, name in enumerate((*node.inputs, *node.captures)) if name == tensor)
-    return node.op, places
-
-
-def _made_by(node: Node) -> Sequence[str]:
-    return [name for name in node.outputs if name]

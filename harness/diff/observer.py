@@ -11,9 +11,10 @@ import numpy as np
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
+from harness.diff.measures import floors_by_column
 from harness.diff.reports import ObserverReport
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
-from harness.diff.tally import TensorTally, floors_by_column
+from harness.diff.tally import TensorTally
 
 
 class ObserverDiff:

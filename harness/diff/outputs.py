@@ -10,10 +10,11 @@ from harness.core.observations import Outcome, PairBatch
 from harness.core.tensors import Bools
 from harness.diff.columns import Alike, compared_rows
 from harness.diff.floor import Floor
+from harness.diff.measures import floors_by_column
 from harness.diff.reports import OutputReport, RequestMismatch, by_random
 from harness.diff.signature import SignatureMatch
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
-from harness.diff.tally import TensorTally, floors_by_column
+from harness.diff.tally import TensorTally
 
 
 class OutputDiff:

@@ -280,3 +280,25 @@ def _some(names: Sequence[str]) -> str:
     """The first names and how many more there are."""
     shown = ", ".join(names[:_NAMED])
     return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
+
+
+def not_compared(name: str, kind: str, why: str) -> TensorReport:
+    """The report of a tensor that was not compared."""
+    return TensorReport(
+        name=name,
+        kind=kind,
+        about="",
+        rows=0,
+        requests=0,
+        mismatched_requests=0,
+        one_sided=0,
+        max_abs=0.0,
+        max_rel=0.0,
+        tolerance=0.0,
+        verdict=ParityVerdict.NOT_COMPARED,
+        relation="",
+        value=None,
+        text=why,
+        example=None,
+        examples=(),
+    )

@@ -19,11 +19,12 @@ from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Bools, Floats, Strings
 from harness.core.traffic import LOGGED, RequestBatch
 from harness.diff.columns import compared_rows
-from harness.diff.findings import remedy_for, sentence
 from harness.diff.floor import Floor
+from harness.diff.measures import floors_by_column
 from harness.diff.reports import ParityVerdict, ServedReport, TensorReport
+from harness.diff.sentences import remedy_for, sentence
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
-from harness.diff.tally import TensorTally, floors_by_column
+from harness.diff.tally import TensorTally
 
 _TRUTH = {"true": 1.0, "false": 0.0}
 """What a table of booleans holds as text."""

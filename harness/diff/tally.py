@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,28 +11,23 @@ from harness.core.counted import counted
 from harness.core.errors import GateError
 from harness.core.tensors import Array, Bools, Floats, Ints, holds_nested, same_bits
 from harness.diff.columns import Aligned, Alike, ComparedRows, Keys, aligned, column_name
-from harness.diff.distance import (
-    SMALL_SHARE,
-    RowDifference,
-    compare_rows,
-    compare_whole,
-    computed_tolerance,
-)
-from harness.diff.floor import ColumnFloor
+from harness.diff.distance import SMALL_SHARE, computed_tolerance
+from harness.diff.measures import Floors, measures_of
 from harness.diff.nested import LaidOut, laid_out
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.relations import name_relation
-from harness.diff.reports import NO_ROWS, Example, ParityVerdict, TensorReport, small_words
+from harness.diff.reports import (
+    NO_ROWS,
+    Example,
+    ParityVerdict,
+    TensorReport,
+    not_compared,
+    small_words,
+)
 from harness.diff.sample import RowSample
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 
 _EXAMPLES = 5
-Floors = Mapping[tuple[str, str], ColumnFloor]
-
-
-def floors_by_column(columns: Sequence[ColumnFloor]) -> Floors:
-    """(tensor, column) → its floor."""
-    return {(column.tensor, column.column): column for column in columns}
 
 
 class TensorTally:
@@ -69,19 +64,14 @@ class TensorTally:
         self._floors = floors
         self._expected = frozenset(expected)
         self._coarse = coarse
-        self._all_count = True
         self._base = 0.0
         self._alike = alike
         self._unlike = ""
         self._unlike_requests = 0
         self._reshaped = ""
         self._wide = False
-        self._tolerance: Floats = np.zeros(0)
-        self._scale: Floats = np.zeros(0)
-        self._typical: Floats = np.zeros(0)
-        self._noise: Floats = np.zeros(0)
+        self._set_measures()
         self._small: Floats = np.zeros(0)
-        self._counted: Bools = np.zeros(0, dtype=np.bool_)
         self._max_abs: Floats = np.zeros(0)
         self._max_rel: Floats = np.zeros(0)
         self._one_sided: Ints = np.zeros(0, dtype=np.int64)
@@ -146,7 +136,7 @@ class TensorTally:
         return marked if marked.any() else None
 
     def _differing(self, pair: Aligned, view: ComparedRows) -> Bools | None:
-        difference = self._difference(pair)
+        difference = self._measures.difference(pair, whole=pair.wide or self._wide)
         cells = difference.mismatch
         self._max_abs = np.maximum(self._max_abs, difference.absolute.max(axis=0, initial=0.0))
         self._max_rel = np.maximum(self._max_rel, difference.relative.max(axis=0, initial=0.0))
@@ -163,45 +153,11 @@ class TensorTally:
         if pair.unlike:
             self._unlike_requests += int(marked.sum())
         self._keep_examples(pair, cells, view)
-        if self._all_count:
+        columns = self._measures.counted
+        if columns.all():
             return marked
-        counted = np.asarray(cells[:, self._counted].any(axis=1), dtype=np.bool_)
+        counted = np.asarray(cells[:, columns].any(axis=1), dtype=np.bool_)
         return view.owners(counted) if counted.any() else None
-
-    def _difference(self, pair: Aligned) -> RowDifference:
-        if pair.unlike:
-            # No column of it is known to be equal.
-            shape = (len(pair.baseline), len(self.labels))
-            nothing = np.zeros(shape)
-            return RowDifference(
-                mismatch=np.ones(shape, dtype=np.bool_),
-                masked=np.zeros(shape, dtype=np.bool_),
-                absolute=nothing,
-                relative=nothing,
-                small=np.zeros(shape, dtype=np.bool_),
-            )
-        width, known = pair.baseline.shape[1], len(self.labels)
-        whole = pair.wide or self._wide
-        # The shape of a later batch may have fewer columns, on both sides.
-        part = slice(1 if whole else width)
-        compare = compare_whole if whole else compare_rows
-        difference = compare(
-            pair.baseline,
-            pair.candidate,
-            self._tolerance[part],
-            self._scale[part],
-            typical=self._typical[part],
-            noise=self._noise[part],
-        )
-        if not whole:
-            return _padded(difference, known - width)
-        return RowDifference(
-            mismatch=difference.mismatch.any(axis=1, keepdims=True).repeat(known, axis=1),
-            masked=difference.masked.any(axis=1, keepdims=True).repeat(known, axis=1),
-            absolute=difference.absolute.max(axis=1, keepdims=True, initial=0.0).repeat(known, 1),
-            relative=difference.relative.max(axis=1, keepdims=True, initial=0.0).repeat(known, 1),
-            small=difference.small,
-        )
 
     def _grow(
         self, pair: Aligned, before: np.dtype[np.generic], after: np.dtype[np.generic]
@@ -223,16 +179,9 @@ class TensorTally:
         self._by_column = np.pad(self._by_column, (0, more), constant_values=unlike)
 
     def _set_measures(self) -> None:
-        """Tolerance and scale are fixed by the floor, before any row is seen."""
-        floors = [self._floors.get((self.name, label)) for label in self.labels]
-        tolerance = [f.tolerance(self._base) if f and self._base else self._base for f in floors]
-        self._tolerance = np.array(tolerance, dtype=np.float64)
-        self._scale = np.array([f.scale if f else 0.0 for f in floors], dtype=np.float64)
-        self._typical = np.array([f.typical if f else 0.0 for f in floors], dtype=np.float64)
-        self._noise = np.array([f.noise if f else 0.0 for f in floors], dtype=np.float64)
-        named = [{self.name, column_name(self.name, label)} for label in self.labels]
-        self._counted = np.array([names.isdisjoint(self._expected) for names in named])
-        self._all_count = bool(self._counted.all())
+        self._measures = measures_of(
+            self.name, self.labels, self._floors, self._base, self._expected
+        )
 
     def _note_classes(self, ours: Keys, theirs: Keys) -> None:
         if ours == theirs:
@@ -277,9 +226,11 @@ class TensorTally:
             one_sided=int(self._one_sided[index]),
             max_abs=float(self._max_abs[index]),
             max_rel=float(self._max_rel[index]),
-            tolerance=float(self._tolerance[index]),
+            tolerance=float(self._measures.tolerance[index]),
             verdict=self._verdict(
-                mismatched, counted=bool(self._counted[index]), small=self._beyond_small(index)
+                mismatched,
+                counted=bool(self._measures.counted[index]),
+                small=self._beyond_small(index),
             ),
             relation=relation.kind.value,
             value=relation.value,
@@ -323,7 +274,7 @@ class TensorTally:
         return tuple(
             (column_name(self.name, label), self._small_words(i))
             for i, label in enumerate(self.labels)
-            if self._counted[i] and self._beyond_small(i)
+            if self._measures.counted[i] and self._beyond_small(i)
         )
 
     def _verdict(self, mismatched: int, *, counted: bool, small: bool) -> ParityVerdict:
@@ -382,7 +333,7 @@ class TensorTally:
 
     def measure(self, index: int = 0) -> tuple[float, float]:
         """(relative tolerance, scale) of a column."""
-        return float(self._tolerance[index]), float(self._scale[index])
+        return float(self._measures.tolerance[index]), float(self._measures.scale[index])
 
     def state(self) -> State:
         """Everything that `restore` needs, as arrays."""
@@ -426,42 +377,6 @@ class TensorTally:
         self._by_column = state["by_column"].astype(np.int64)
         self.sample = RowSample.from_state(inside("sample", state))
         self._set_measures()
-
-
-def _padded(found: RowDifference, more: int) -> RowDifference:
-    """With columns that these rows do not have, in which nothing differs."""
-    if not more:
-        return found
-    wider = ((0, 0), (0, more))
-    return RowDifference(
-        mismatch=np.pad(found.mismatch, wider),
-        masked=np.pad(found.masked, wider),
-        absolute=np.pad(found.absolute, wider),
-        relative=np.pad(found.relative, wider),
-        small=np.pad(found.small, wider),
-    )
-
-
-def not_compared(name: str, kind: str, why: str) -> TensorReport:
-    """The report of a tensor that was not compared."""
-    return TensorReport(
-        name=name,
-        kind=kind,
-        about="",
-        rows=0,
-        requests=0,
-        mismatched_requests=0,
-        one_sided=0,
-        max_abs=0.0,
-        max_rel=0.0,
-        tolerance=0.0,
-        verdict=ParityVerdict.NOT_COMPARED,
-        relation="",
-        value=None,
-        text=why,
-        example=None,
-        examples=(),
-    )
 
 
 def _plain(value: Any) -> float | int | bool | str:  # noqa: ANN401 - a cell of any dtype

@@ -18,7 +18,7 @@ from harness.core.errors import SignatureError
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.policies import Mapping
 from harness.core.tensors import Bools, Ints, Signature, Strings, TensorSpec
-from harness.diff.floor import FloorBuilder
+from harness.diff.floor_builder import FloorBuilder
 from harness.diff.outputs import OutputDiff
 from harness.diff.reports import OutputReport
 from harness.diff.signature import SignatureMatch, check_signatures

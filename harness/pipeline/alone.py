@@ -20,7 +20,7 @@ import numpy as np
 from harness.core.observations import Observations, PairBatch
 from harness.core.tensors import Bools, Ints
 from harness.core.traffic import RequestBatch
-from harness.diff.floor import FloorBuilder
+from harness.diff.floor_builder import FloorBuilder
 from harness.pipeline.company import Company, same_answers, steady_alone
 from harness.replay.composition import cuts, joined, requests_at, rows_of
 from harness.replay.legs import Leg

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.tensors import Ints, same_bits
 from harness.core.traffic import RequestBatch
-from harness.diff.floor import FloorBuilder
+from harness.diff.floor_builder import FloorBuilder
 from harness.pipeline.floorpass import FLOOR_REQUESTS, SINGLE_REQUESTS, prefix
 from harness.replay.composition import cuts, joined, rows_of
 from harness.replay.legs import Leg

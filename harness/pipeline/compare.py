@@ -17,7 +17,8 @@ from harness.core.places import Place
 from harness.core.policies import GraphPolicy, Mapping
 from harness.decide.document import read_document
 from harness.decide.policy_sections import read_mapping
-from harness.diff.features import FeatureDiff, match_features
+from harness.diff.feature_match import match_features
+from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
 from harness.diff.floor import Floor
 from harness.diff.outputs import OutputDiff

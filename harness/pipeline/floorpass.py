@@ -13,7 +13,8 @@ from harness.core.observations import PairBatch
 from harness.core.policies import Policy, Preset
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
-from harness.diff.floor import Floor, FloorBuilder, floor_from_json
+from harness.diff.floor import Floor, floor_from_json
+from harness.diff.floor_builder import FloorBuilder
 from harness.diff.probes import ProbeGuard
 from harness.pipeline.noise import NoiseLevels, answers_vary
 from harness.replay.composition import asked_by, cuts, joined, rows_of

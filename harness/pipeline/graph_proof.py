@@ -8,8 +8,8 @@ import numpy as np
 
 from harness.core.tensors import Array, Nested
 from harness.core.traffic import RequestBatch
+from harness.diff.changes import Divergence
 from harness.diff.distance import computed_tolerance
-from harness.diff.frontier import Divergence
 from harness.diff.graph_report import FirstDivergence, PatchProof, WorstRow
 from harness.diff.pairs import RelationKind
 from harness.diff.relations import name_relation

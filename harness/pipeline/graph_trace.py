@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ import numpy as np
 from harness.core.policies import GraphPolicy
 from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
-from harness.diff.frontier import Divergence, Regions
+from harness.diff.changes import Divergence
+from harness.diff.frontier import Regions
 from harness.diff.graph_match import GraphMatch
 from harness.diff.graph_report import GraphReport, TensorVerdict
 from harness.diff.matching import match_graphs
@@ -30,22 +31,21 @@ from harness.pipeline.graph_choice import (
     MOST_ABOUT,
     MOST_SKETCHED,
     MOST_WHOLE,
-    chosen,
     evenly,
 )
+from harness.pipeline.graph_copies import Room, open_copies
 from harness.pipeline.graph_opening import (
     GraphPassError,
     Laid,
     RunError,
     TimeLimit,
     Version,
-    bytes_of,
     halves,
     joined,
 )
 from harness.pipeline.graph_proof import Closer
 from harness.pipeline.graph_states import tensor_states
-from harness.sandbox.tracing import Edit, Edited, Traced
+from harness.sandbox.tracing import Traced
 
 _MOST_LOOKS = 4
 """Times that whole values may move a frontier that sketches, or some of the tensors, showed."""
@@ -131,69 +131,21 @@ class _Tracing:
         )  # fmt: skip
 
     def open(self, stack: ExitStack, first: RequestBatch) -> None:
-        """Makes the copies and starts their processes; sketches when whole values take too much."""
-        self._sketch = False
-        self._chosen: dict[str, str] | None = None
-        copies = [laid.everything for laid in self._laid]
-        if any(copy.withheld for copy in copies):
-            copies = self._copies_of_some(self._wanted.most_whole)
-        tracers = [
-            stack.enter_context(laid.tracer(c)) for laid, c in zip(self._laid, copies, strict=True)
-        ]
-        one = _requests(first, 1)
-        sizes = [
-            bytes_of(t.run(v.feeds(one), t.tensors))
-            for t, v in zip(tracers, self._versions, strict=True)
-        ]
-        rows = max(1, int(one.rows.sum()))
-        self._batch_bytes = max(sizes) / rows * int(first.rows.sum())
-        if self._batch_bytes > self._wanted.memory_bytes:
-            self._sketch = True
-            copies = self._copies_of_some(self._wanted.most_sketched, sketch=True)
-            for tracer in tracers:
-                tracer.close()
-            tracers = [
-                stack.enter_context(laid.tracer(c))
-                for laid, c in zip(self._laid, copies, strict=True)
-            ]
-        self._copies = copies
-        self._tracers = (*tracers, stack.enter_context(self._old.tracer(copies[0])))
-        self._skipped = [
-            f"{version.role} tensor {name}: {why}"
-            for version, copy in zip(self._versions, copies, strict=True)
-            for name, why in copy.skipped
-        ]
-
-    def _copies_of_some(self, most: int, *, sketch: bool = False) -> list[Edited]:
-        """Copies that return every tensor, where they are no more than this; else those that are chosen."""
-        graphs = (self._old.graph, self._new.graph)
-        if max(len(graph.computed()) for graph in graphs) <= most:
-            return [laid.copy(Edit(sketch=sketch)) for laid in self._laid]
-        self._chosen = chosen(self._match, graphs, most)
-        sides = (list(self._chosen), list(self._chosen.values()))
-        return [
-            # Whether a batch takes the branches that are laid open is always looked at.
-            laid.copy(Edit(tensors=tuple(dict.fromkeys([*names, *computed])), sketch=sketch))
-            for laid, names, computed in zip(
-                self._laid,
-                sides,
-                ([c for c in laid.conditions() if laid.graph.producer(c)] for laid in self._laid),
-                strict=True,
-            )
-        ]
+        """Makes the copies and starts their processes."""
+        wanted = self._wanted
+        room = Room(
+            memory_bytes=wanted.memory_bytes, most_whole=wanted.most_whole, most_sketched=wanted.most_sketched
+        )  # fmt: skip
+        self._open = open_copies(stack, self._laid, self._match, room, first)
 
     @property
     def _laid(self) -> tuple[Laid, Laid]:
         return self._old, self._new
 
-    @property
-    def _versions(self) -> tuple[Version, Version]:
-        return self._wanted.baseline, self._wanted.candidate
-
     def batch(self, batch: RequestBatch) -> None:
         """Runs one batch through both, and through the baseline again, whole and in halves."""
         rows = int(batch.rows.sum())
-        feeds = [version.feeds(batch) for version in self._versions]
+        feeds = [laid.version.feeds(batch) for laid in self._laid]
         before, after = self._run(0, feeds[0]), self._run(1, feeds[1])
         failed = [t.failure for t in (before, after) if t.failure]
         if failed:
@@ -207,8 +159,8 @@ class _Tracing:
         if not self._requests and self._match.baseline_only and self._match.candidate_only:
             self._match = self._matched((self._prints(0, before), self._prints(1, after)))
         for pair in self._match.pairs:
-            ours = self._copies[0].returned(pair.baseline)
-            theirs = self._copies[1].returned(pair.candidate)
+            ours = self._open.copies[0].returned(pair.baseline)
+            theirs = self._open.copies[1].returned(pair.candidate)
             values, others = before.value(ours), _in_order(ours, theirs, before, after)
             if values is None or others is None:
                 continue
@@ -218,7 +170,7 @@ class _Tracing:
                 split = [p.tensors[ours] for p in parts if ours in p.tensors]
                 whole = (
                     joined(split)
-                    if len(split) == len(parts) and not self._sketch and parts
+                    if len(split) == len(parts) and not self._open.sketched and parts
                     else None
                 )
                 fits = (
@@ -234,18 +186,18 @@ class _Tracing:
     def _trace(self, name: str) -> TensorTrace:
         """An empty one; sketches are made of float32."""
         return TensorTrace(
-            fine=not self._sketch and name not in self._old.graph.coarse,
+            fine=not self._open.sketched and name not in self._old.graph.coarse,
             output=name in self._outputs,
         )
 
     def _run(self, which: int, feeds: Tensors) -> Traced:
-        tracer = self._tracers[which]
+        tracer = self._open.tracers[which]
         return tracer.run(feeds, tracer.tensors)
 
     def _prints(self, side: int, found: Traced) -> dict[str, str]:
         prints = {}
         for name in self._laid[side].graph.computed():
-            values = found.tensors.get(self._copies[side].returned(name))
+            values = found.tensors.get(self._open.copies[side].returned(name))
             shown = None if values is None else fingerprint(values)
             if shown is not None:
                 prints[name] = shown
@@ -256,7 +208,7 @@ class _Tracing:
         if not self._traces:
             why = "every batch took other branches"
             if self._requests:
-                why = "; ".join(["no tensor of both can be compared", *self._skipped[:1]])
+                why = "; ".join(["no tensor of both can be compared", *self._open.skipped[:1]])
             elif self._failures:
                 why = self._failures[0]
             msg = f"no request could be traced in both versions: {why}"
@@ -269,8 +221,8 @@ class _Tracing:
             laid=self._laid, used=self._used, traces=self._traces,
             outputs=[pair for pair in self._wanted.match.outputs if pair[0] in divergent],
             running=()
-            if self._sketch or self._chosen is not None
-            else list(zip(self._copies, self._tracers, strict=False)),
+            if self._open.sketched or self._open.chosen is not None
+            else list(zip(self._open.copies, self._open.tracers, strict=False)),
         )  # fmt: skip
         found = self._frontier(divergent, closer)
         for _ in range(_MOST_LOOKS):
@@ -281,7 +233,11 @@ class _Tracing:
         firsts = tuple(closer.first(d) for d in found)
         together = closer.together()
         states = tensor_states(
-            self._old.graph, self._match, self._traces, random, sampled=self._chosen is not None
+            self._old.graph,
+            self._match,
+            self._traces,
+            random,
+            sampled=self._open.chosen is not None,
         )
         compared = [s for s in states if s.verdict is not TensorVerdict.NOT_COMPARED]
         return GraphReport(
@@ -290,7 +246,7 @@ class _Tracing:
             compared=len(compared),
             equal=sum(s.verdict is TensorVerdict.EQUAL for s in compared),
             tiers={tier.value: count for tier, count in self._match.tiers().items()},
-            sketched=self._sketch,
+            sketched=self._open.sketched,
             states=states,
             candidate_only=self._match.candidate_only,
             divergences=firsts,
@@ -333,7 +289,7 @@ class _Tracing:
         """
         waiting = [(d.baseline, d.candidate) for d in found]
         before = self._match
-        each = max(1.0, self._batch_bytes * len(self._used) / max(len(self._traces), 1))
+        each = max(1.0, self._open.batch_bytes * len(self._used) / max(len(self._traces), 1))
         at_once = max(1, min(MOST_ABOUT, int(self._wanted.memory_bytes / each)))
         floor = max((self._traces[d.baseline].floor for d in found), default=0.0)
         for _ in range(_MOST_LOOKS):
@@ -363,10 +319,10 @@ class _Tracing:
     def _about(self, found: Sequence[Divergence], regions: Regions) -> set[str]:
         """Matched tensors at and before the first differences that are to be looked at whole."""
         about: set[str] = set()
-        if self._sketch:
+        if self._open.sketched:
             about = {name for d in found for name in (d.baseline, *d.last_equal)}
-        if self._chosen is not None and found:
-            each = max(1.0, self._batch_bytes * len(self._used) / max(len(self._traces), 1))
+        if self._open.chosen is not None and found:
+            each = max(1.0, self._open.batch_bytes * len(self._used) / max(len(self._traces), 1))
             most = min(MOST_ABOUT, int(self._wanted.memory_bytes / each)) // len(found)
             for divergence in found:
                 unknown = [n for n in regions.inside(divergence.baseline) if n not in self._traces]
@@ -381,12 +337,12 @@ class _Tracing:
         return after | {name: why for name, why in ours.items() if name in partners}
 
     def _not_compared(self) -> tuple[str, ...]:
-        said = list(self._skipped)
-        if self._chosen is not None:
+        said = list(self._open.skipped)
+        if self._open.chosen is not None:
             left = len(self._match.pairs) - len(self._traces)
             said.append(
                 f"{left:,} of {len(self._match.pairs):,} tensors inside the graphs that both versions compute:"
-                f" of large graphs {len(self._chosen):,} evenly spread ones are looked at, and those about"
+                f" of large graphs {len(self._open.chosen):,} evenly spread ones are looked at, and those about"
                 " the first differences"
             )
         for laid in self._laid:
@@ -415,18 +371,3 @@ def _in_order(ours: str, theirs: str, before: Traced, after: Traced) -> Array | 
     if mine is None or other is None or mine == other or set(mine) != set(other):
         return values
     return values[:, [other.index(key) for key in mine]]
-
-
-def _requests(batch: RequestBatch, count: int) -> RequestBatch:
-    """The first requests of a batch; of a batch with no more than these, all of every tensor."""
-    if len(batch) <= count:
-        return batch
-    rows = int(batch.rows[:count].sum())
-    return replace(
-        batch,
-        seq=batch.seq[:count], request_id=batch.request_id[:count], ts_ns=batch.ts_ns[:count],
-        rows=batch.rows[:count], answered=batch.answered[:count],
-        inputs={n: a[:rows] for n, a in batch.inputs.items()},
-        recorded={n: a[:rows] for n, a in batch.recorded.items()},
-        context={n: a[:count] for n, a in batch.context.items()},
-    )  # fmt: skip

@@ -12,7 +12,8 @@ from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph
 from harness.core.policies import Mapping, Metric, Policy
 from harness.decide.fitness import one_decides
-from harness.diff.features import match_features, only_fitted
+from harness.diff.feature_match import match_features
+from harness.diff.features import only_fitted
 from harness.diff.floor import Floor
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent

@@ -15,7 +15,7 @@ import numpy as np
 from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import DecisionRule, Guardrail, Loss, Metric, Policy, Rule, Scope
 from harness.core.tensors import Array, Bools
-from harness.diff.features import match_features
+from harness.diff.feature_match import match_features
 from harness.diff.floor import ColumnFloor, Floor
 from harness.judge.metrics import observe
 from harness.pipeline.evidence import Terms, expected_changes

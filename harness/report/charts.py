@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.report.plots import Bar, Curve, Level, Span, Tick, TimeLine, Zone
 from harness.report.tones import Tone
-from harness.report.views import Bar, Curve, Level, Span, Tick, TimeLine, Zone
 from harness.report.words import (
     DAY_NS,
     Metric,

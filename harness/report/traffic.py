@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from harness.report.charts import time_line
+from harness.report.plots import TimeLine
 from harness.report.read import Doc
 from harness.report.tones import Tone
-from harness.report.views import Cell, Column, Fact, Section, Table, TimeLine
+from harness.report.views import Cell, Column, Fact, Section, Table
 from harness.report.words import (
     WINDOWS,
     count,

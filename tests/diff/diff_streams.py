@@ -9,7 +9,8 @@ from harness.core.models import ModelGraph
 from harness.core.observations import Observations, PairBatch
 from harness.core.tensors import Signature
 from harness.core.traffic import RequestBatch
-from harness.diff.floor import Floor, FloorBuilder
+from harness.diff.floor import Floor
+from harness.diff.floor_builder import FloorBuilder
 
 CARRIERS = ("9E", "AA", "AS", "B6", "DL", "EV", "MQ", "UA")
 RAW = ("hour", "hour_sin", "hour_cos", "weekday", "distance", "temp", "carrier_code", "carrier")

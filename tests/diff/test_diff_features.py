@@ -15,7 +15,8 @@ from diff_streams import (
 )
 
 from harness.core.policies import Mapping
-from harness.diff.features import FeatureDiff, match_features
+from harness.diff.feature_match import match_features
+from harness.diff.features import FeatureDiff
 from harness.diff.reports import ParityVerdict
 
 N = 3000

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from harness.core.jsonable import jsonable
 from harness.core.observations import PairBatch
-from harness.diff.floor import Floor, FloorBuilder, floor_from_json
+from harness.diff.floor import Floor, floor_from_json
+from harness.diff.floor_builder import FloorBuilder
 from harness.diff.sample import LIMIT
 
 RNG = np.random.default_rng(8)

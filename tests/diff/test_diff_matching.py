@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.graphs import Attribute, Graph, Node
-from harness.diff.frontier import Cause, ChangeKind, Regions
+from harness.diff.changes import Cause, ChangeKind
+from harness.diff.frontier import Regions
 from harness.diff.graph_hashes import upstream, without_aliases
 from harness.diff.graph_match import GraphMatch, Tier
 from harness.diff.matching import match_graphs

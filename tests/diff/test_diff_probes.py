@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from diff_streams import observed, requests
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.observations import Outcome, PairBatch
@@ -54,6 +54,7 @@ def test_an_output_that_one_session_lacks_differs():
     assert guard.sides["candidate"].differing == len(Y)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=8),
     st.data(),

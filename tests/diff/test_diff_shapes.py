@@ -10,7 +10,8 @@ from harness.core.observations import PairBatch
 from harness.diff.distance import compare_whole
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_outputs
-from harness.diff.floor import Floor, FloorBuilder
+from harness.diff.floor import Floor
+from harness.diff.floor_builder import FloorBuilder
 from harness.diff.outputs import OutputDiff
 from harness.diff.reports import ParityVerdict
 from harness.diff.signature import SignatureMatch

@@ -5,7 +5,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from harness.bench.operators import Pairs
-from harness.diff.frontier import ChangeKind
+from harness.diff.changes import ChangeKind
 from harness.diff.graph_report import GraphReport, TensorVerdict, findings_from_graph
 from harness.pipeline.graph_opening import Sandboxed
 

@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 
 from harness.bench.operators import Pairs
 from harness.core.tensors import Array, Tensors
-from harness.diff.frontier import ChangeKind
+from harness.diff.changes import ChangeKind
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute `prob[AB]_`:FutureWarning")  # skl2onnx's
 FLOAT = TensorProto.FLOAT

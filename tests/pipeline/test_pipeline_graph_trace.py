@@ -7,7 +7,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper, save_model
 from harness.core.findings import Severity
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
-from harness.diff.frontier import Cause
+from harness.diff.changes import Cause
 from harness.diff.graph_report import GraphReport, findings_from_graph
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.graph_opening import GraphPassError, Version

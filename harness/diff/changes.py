@@ -1,0 +1,101 @@
+"""What differs between two regions of graphs, and what the differences amount to."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.core.graphs import Node
+
+
+class ChangeKind(enum.StrEnum):
+    """What differs between two regions."""
+
+    OPERATOR = "operator"
+    """Another operator in its place."""
+    ATTRIBUTE = "attribute"
+    """An attribute has another value, or only one side has it."""
+    CONSTANT = "constant"
+    """A constant that is no weight: a few whole numbers, words, another shape or type."""
+    WEIGHTS = "weights"
+    """Floats of the same shape, in an initialiser or, as trees keep theirs, in an attribute."""
+    INPUTS = "inputs"
+    """The operator reads other tensors, or in another order."""
+    ADDED = "added"
+    """An operator that only the candidate has."""
+    REMOVED = "removed"
+    """An operator that only the baseline has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One difference between two regions."""
+
+    kind: ChangeKind
+    """What differs."""
+    node: str
+    """The operator and what it makes: `Mul → distance_km`."""
+    name: str
+    """The attribute's or initialiser's name; "" for whole operators."""
+    baseline: str
+    """As the baseline has it; "" = not at all."""
+    candidate: str
+    """As the candidate has it; "" = not at all."""
+
+
+class Cause(enum.StrEnum):
+    """What lies behind a divergence."""
+
+    WEIGHTS = "weights"
+    """The same operators with other weights."""
+    GRAPH = "graph"
+    """Other operators, attributes, wiring, or constants that are no weights."""
+    RUNTIME = "runtime"
+    """The same computation: another runtime, machine or batch composition."""
+    NONDETERMINISTIC = "nondeterministic"
+    """A random operator lies before it, or a version differs from itself here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divergence:
+    """One tensor of the frontier."""
+
+    baseline: str
+    """The first tensor that differs, in the baseline's graph."""
+    candidate: str
+    """Its partner."""
+    last_equal: tuple[str, ...]
+    """What both compute equally just before it: baseline's tensors and inputs."""
+    operators: tuple[tuple[str, ...], tuple[str, ...]]
+    """Operators between and what they make, `Mul → km`: the baseline's, then the candidate's, both in
+    topological order."""
+    changes: tuple[Change, ...]
+    """What differs in the region, at most MOST_CHANGES."""
+    cause: Cause
+    """What the changes amount to."""
+
+
+def whole_operator(kind: ChangeKind, node: Node) -> Change:
+    """A change of an operator that one version only has."""
+    added = kind is ChangeKind.ADDED
+    return Change(
+        kind=kind,
+        node=shown(node),
+        name="",
+        baseline="" if added else node.op,
+        candidate=node.op if added else "",
+    )
+
+
+def shown(node: Node) -> str:
+    """An operator and what it makes, in words."""
+    return f"{node.op} → {', '.join(n for n in node.outputs if n)}"
+
+
+def cause_of(changes: Sequence[Change]) -> Cause:
+    """Weights where nothing else changed."""
+    if not changes:
+        return Cause.RUNTIME
+    weights = all(c.kind is ChangeKind.WEIGHTS for c in changes)
+    return Cause.WEIGHTS if weights else Cause.GRAPH

@@ -1,0 +1,164 @@
+"""Findings about fitted constants: told in one line where a retrain explains them, one by one where it does not."""
+
+from __future__ import annotations
+
+from harness.core.counted import counted
+from harness.core.findings import Finding, Severity
+from harness.diff.pairs import RelationKind
+from harness.diff.reports import FeatureReport, ParityVerdict, Refit, TensorReport
+from harness.diff.sentences import REMEDIES, sentence, tensor_of
+
+FEW = 4
+"""Tensors named as the place of one finding."""
+
+
+_SHOWN = 3
+"""Columns spelled out in one finding."""
+
+
+_REFIT_REMEDY = "Expected after a retrain, and judged by its effect on the loss; of the same model these are equal."
+
+
+_DOUBTED_REMEDY = "Correct what is named before this first: these columns may only follow from it."
+_ROUNDED = 1e-3
+"""Part of a constant that float16 and bfloat16 leave uncertain, in the feature's own unit."""
+
+
+def zero_filled(reports: list[TensorReport]) -> list[Finding]:
+    """One finding a tensor, the column with the most requests first."""
+    found = []
+    for tensor in dict.fromkeys(tensor_of(r) for r in reports):
+        columns = [r for r in reports if tensor_of(r) == tensor]
+        columns.sort(key=lambda r: -r.mismatched_requests)
+        parts = [sentence(r, named=not r.about) for r in columns[:_SHOWN]]
+        if len(columns) > _SHOWN:
+            parts.append(f"and {counted(len(columns) - _SHOWN, 'more column')}")
+        found.append(
+            Finding(
+                kind="filled_with_zero",
+                severity=Severity.WARNING,
+                where=", ".join(r.about or r.name for r in columns),
+                what=f"{tensor}: {'; '.join(parts)}",
+                remedy=REMEDIES[RelationKind.FILLED_WITH_ZERO],
+                relation=RelationKind.FILLED_WITH_ZERO.value,
+                value=0.0,
+                requests=columns[0].examples,
+            )
+        )
+    return found
+
+
+def is_zero_fill(report: TensorReport) -> bool:
+    """Fitted tensors only: a raw feature filled with zero is already a changed feature."""
+    return (
+        report.verdict is ParityVerdict.REFITTED
+        and report.relation == RelationKind.FILLED_WITH_ZERO
+    )
+
+
+def is_less_precise(report: TensorReport) -> bool:
+    """Fitted tensors only, as for zeros: a retrain refits constants, and rounds nothing."""
+    return report.verdict is ParityVerdict.REFITTED and report.relation == RelationKind.PRECISION
+
+
+def less_precise(reports: list[TensorReport]) -> list[Finding]:
+    """One finding for all: a smaller number type changes columns of many tensors."""
+    if not reports:
+        return []
+    parts = []
+    for text in dict.fromkeys(r.text for r in reports):
+        names = [r.about or r.name for r in reports if r.text == text]
+        more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+        columns = counted(len(names), "column")
+        parts.append(f"{text}, in {columns} ({', '.join(names[:FEW])}{more})")
+    where = ", ".join(dict.fromkeys(map(tensor_of, reports)))
+    return [
+        Finding(
+            kind="lower_precision",
+            severity=Severity.WARNING,
+            where=where,
+            what=f"{where}: {'; '.join(parts)}",
+            remedy=REMEDIES[RelationKind.PRECISION],
+            relation=RelationKind.PRECISION.value,
+            requests=reports[0].examples,
+        )
+    ]
+
+
+def _rounded(refit: Refit) -> bool:
+    """A constant that a smaller number type explains."""
+    before, after = refit.baseline, refit.candidate
+    if isinstance(before, str) or isinstance(after, str):
+        return False
+    return abs(after - before) <= _ROUNDED * abs(before)
+
+
+def refitted(report: FeatureReport, *, doubted: bool) -> list[Finding]:
+    """One line for all fitted constants: every retrain changes them.
+
+    Args:
+      report: the finished feature diff.
+      doubted: something was found already that no retrain explains.
+    """
+    rounded = any(is_less_precise(r) for r in report.features)
+    changed = [
+        r
+        for r in report.features
+        if r.verdict is ParityVerdict.REFITTED and not (is_zero_fill(r) or is_less_precise(r))
+    ]
+    constants = [r for r in report.refits if not r.suspicious and not (rounded and _rounded(r))]
+    if not changed and not constants:
+        return []
+    names = list(dict.fromkeys([*map(tensor_of, changed), *(r.tensor for r in constants)]))
+    names = list(dict.fromkeys(name.split("[")[0] for name in names))
+    some = f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"  # noqa: PLR2004 - names shown
+    parts = []
+    if changed:
+        parts.append(
+            f"{counted(len(changed), 'column')} of {some} changed"
+            + (
+                " after that, too"
+                if rounded and not constants
+                else " with fitted constants (imputation, scaling)"
+            )
+        )
+    if constants:
+        listed = ", ".join(
+            f"{r.feature} {r.role} {_constant(r.baseline)} → {_constant(r.candidate)}"
+            for r in constants[:_SHOWN]
+        )
+        more = len(constants) - _SHOWN
+        parts.append(
+            f"refitted: {counted(len(constants), 'constant')} ({listed}{f' and {more} more' if more > 0 else ''})"
+        )
+    return [
+        Finding(
+            kind="refitted",
+            severity=Severity.INFO,
+            where=some,
+            what="; ".join(parts),
+            remedy=_DOUBTED_REMEDY if doubted else _REFIT_REMEDY,
+        )
+    ]
+
+
+def suspicious(report: FeatureReport) -> list[Finding]:
+    """Constants that look forgotten; zeros have a finding of their own where a column shows them."""
+    told = {name for r in report.features if is_zero_fill(r) for name in (r.name, r.about)}
+    return [
+        Finding(
+            kind="suspicious_refit",
+            severity=Severity.WARNING,
+            where=refit.feature,
+            what=f"{refit.feature} {refit.role} {_constant(refit.baseline)} → "
+            f"{_constant(refit.candidate)} in {refit.tensor}: {refit.suspicious}",
+            remedy="Check that the preprocessing was fitted with the model and shipped with it.",
+        )
+        for refit in report.refits
+        if refit.suspicious and refit.feature not in told
+    ]
+
+
+def _constant(value: float | str) -> str:
+    """A fitted constant as text."""
+    return value if isinstance(value, str) else f"{value:.5g}"
