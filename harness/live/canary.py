@@ -9,20 +9,20 @@ called from another thread than everything else, and is quick.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
-from harness.core.live import Live, LiveMetric, Standing
-from harness.core.tensors import Floats
+from harness.core.live import Live, Standing
 from harness.core.verdicts import Decision, Evidence
-from harness.judge.exposures import Requests
 from harness.judge.live import LiveJudge
 from harness.judge.live_plan import LiveAnswer, LiveBatch
 from harness.judge.live_state import sealed, unsealed
 from harness.live.arrivals import Arrival
 from harness.live.coverage import Coverage, labels_missing
+from harness.live.endings import Ending, held
+from harness.live.entries import Entry
 from harness.live.intake import Intake
 from harness.live.labels import NOT_TAKEN, Label, LabelBook
 from harness.live.policy import live_plan
@@ -36,49 +36,6 @@ UNWATCHED_NS = 60_000_000_000
 """Nobody has looked at the evidence for so long: no further user is exposed until somebody does."""
 
 _GOES_ON = "undecided"
-_ENDINGS = {
-    "budget_spent": "The budget of {what} is spent and neither harm nor its absence is proven: "
-    "traffic goes to the baseline.",
-    "state_damaged": "The saved evidence cannot be believed ({what}): traffic goes to the baseline. "
-    "Start a new canary in another folder.",
-    "state_not_saved": "The evidence cannot be saved ({what}): traffic goes to the baseline. "
-    "Make room, then start a new canary in another folder.",
-    "version_changed": "A version was changed meanwhile ({what}): the evidence is about neither, and "
-    "traffic goes to the baseline. Start a new canary in another folder.",
-    "judge_failed": "The judge itself failed ({what}): traffic goes to the baseline. "
-    "Please report it.",
-    "observations_lost": "{what} requests left no trace when the process ended: what they would have "
-    "shown is not known, and traffic goes to the baseline. Start a new canary in another folder.",
-}
-
-_OF_A_SHADOW = (
-    (", and traffic goes to the baseline", ""),
-    (": traffic goes to the baseline", ""),
-    ("canary", "shadow"),
-)
-"""What an ending says of traffic where nobody is split, and what stands there then."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A batch on its way from the requests to the judge: what the journal keeps of it."""
-
-    batch: LiveBatch
-    """For the judge."""
-    seq: int
-    """Number of the last arrival that is in it or in one before."""
-    answers: dict[str, Floats]
-    """Guardrail with a loss → what the label will be compared with, NaN = failed; one a request."""
-    label_offset: int
-    """Bytes of the label file whose labels are in it or in one before."""
-    versions: dict[str, str] = field(default_factory=dict)
-    """See `Versions.known`."""
-    down_ns: int = 0
-    """Before it nothing was served for so long, which is no stay."""
-    unheard: bool = False
-    """The candidate has not answered since the last start: nothing goes up."""
-    digest: str = ""
-    """Of a batch that somebody sent: a repetition is known by it; "" = it was made here."""
 
 
 class Canary:
@@ -102,7 +59,6 @@ class Canary:
         self._judge = LiveJudge(self._plan)
         self._answer = self._judge.answer()
         self._labels = LabelBook(live.guardrails)
-        self._losses = tuple(g.name for g in live.guardrails if g.metric is LiveMetric.LOSS)
         self._intake = Intake(live, self._split, noted)
         self._intake.at(0, self._ascent.share)
         self._versions = Versions()
@@ -112,7 +68,7 @@ class Canary:
         self._until_ns = 0
         self._looked_ns: int | None = None
         self._sent = SentBatches()
-        self._ending: tuple[Decision, str, str] | None = None
+        self._ending: Ending | None = None
 
     # Routing
 
@@ -144,7 +100,7 @@ class Canary:
     @property
     def standing_arm(self) -> bool:
         """Who answers requests that are not judged: the candidate only once it is promoted."""
-        return self._ending is not None and self._ending[0] is Decision.PROMOTE
+        return self._ending is not None and self._ending.decision is Decision.PROMOTE
 
     # Outcomes
 
@@ -217,7 +173,7 @@ class Canary:
         """
         self._looked_ns = now_ns
         ended = self._intake.ended(now_ns)
-        self._expose(ended.requests, ended.answers)
+        self._labels.expose_all(ended.requests, ended.answers)
         return Entry(
             batch=LiveBatch(
                 number=self._number,
@@ -232,17 +188,6 @@ class Canary:
             down_ns=self._down_ns,
             unheard=self._unheard,
         )
-
-    def _expose(self, requests: Requests, answers: Mapping[str, Floats]) -> None:
-        columns = {name: answers[name].tolist() for name in self._losses if name in answers}
-        silent = {
-            name: requests.left_out[name] for name in self._losses if name in requests.left_out
-        }
-        named = zip(requests.unit.tolist(), requests.ts_ns.tolist(), strict=True)
-        for i, (unit, ts_ns) in enumerate(named):
-            found = {name: column[i] for name, column in columns.items()}
-            left_out = [name for name, at in silent.items() if at[i]]
-            self._labels.expose(unit, ts_ns, found, left_out)
 
     def judge(self, entry: Entry) -> Standing:
         """Judges a batch and does what follows: a step up, or the end.
@@ -269,7 +214,7 @@ class Canary:
         self._versions.known = {**entry.versions, **self._versions.known}
         self._until_ns = batch.until_ns
         self._intake.entered(entry.seq, batch.until_ns if entry.seq else 0)
-        self._expose(batch.requests, entry.answers)
+        self._labels.expose_all(batch.requests, entry.answers)
         self._labels.offset = max(self._labels.offset, entry.label_offset)
         self._labels.forget(batch.until_ns)
         n = len(batch.requests)
@@ -293,29 +238,26 @@ class Canary:
         now_ns, ascent = self._until_ns, self._ascent
         promoted = answer.decision is Decision.PROMOTE
         enough = heard and not self._held_up()
-        if answer.decision is Decision.ROLLBACK:
-            self._end(Decision.ROLLBACK, answer.reason, answer.explanation)
-        elif not promoted and answer.reason != _GOES_ON:
-            self._end(Decision.HOLD, answer.reason, answer.explanation)
-        elif promoted and enough and ascent.at_top() and ascent.stayed(now_ns):
-            self._end(Decision.PROMOTE, answer.reason, answer.explanation)
+        proven = enough and ascent.at_top() and ascent.stayed(now_ns)
+        if proven if promoted else answer.reason != _GOES_ON:
+            self.keep(
+                Ending(
+                    decision=answer.decision, reason=answer.reason, explanation=answer.explanation
+                )
+            )
         elif what := ascent.spent(now_ns):
             self.stop("budget_spent", what)
         elif enough and ascent.advance(now_ns):
             self._intake.at(ascent.step, ascent.share)
 
     def stop(self, reason: str, what: str) -> None:
-        """Ends in HOLD: all traffic to the baseline. What has ended stays as it is.
+        """Ends in HOLD: all traffic to the baseline; see `keep`.
 
         Args:
           reason: one of those that end a canary by themselves: budget_spent, state_damaged …
           what: completes its sentence.
         """
-        said = _ENDINGS[reason]
-        if not any(self._live.steps):
-            for of_a_split, instead in _OF_A_SHADOW:
-                said = said.replace(of_a_split, instead)
-        self._end(Decision.HOLD, reason, said.format(what=what))
+        self.keep(held(reason, what, split=any(self._live.steps)))
 
     def retract(self, reason: str, what: str) -> None:
         """As `stop`, and a promotion no longer stands, either: where nobody is split it is a word only.
@@ -324,17 +266,14 @@ class Canary:
           reason: see `stop`.
           what: see `stop`.
         """
-        if self._ending is not None and self._ending[0] is Decision.PROMOTE:
+        if self.standing_arm:
             self._ending = None
         self.stop(reason, what)
 
-    def keep(self, decision: Decision, reason: str, explanation: str) -> None:
-        """Ends as it had ended before this start, where the evidence itself is gone."""
-        self._end(decision, reason, explanation)
-
-    def _end(self, decision: Decision, reason: str, explanation: str) -> None:
+    def keep(self, ending: Ending) -> None:
+        """Ends so; what has ended stays as it is."""
         if self._ending is None:
-            self._ending = decision, reason, explanation
+            self._ending = ending
 
     # What is told
 
@@ -377,13 +316,13 @@ class Canary:
         """Where the canary stands now."""
         answer, step = self._answer, self._ascent.step
         going_on = " ".join([answer.explanation, *self._still_missing()])
-        decision, reason, explanation = self._ending or (Decision.HOLD, _GOES_ON, going_on)
+        now = self._ending or Ending(decision=Decision.HOLD, reason=_GOES_ON, explanation=going_on)
         counts = dict(answer.ignored) | self.counts
         return Standing(
             ts_ns=self._until_ns,
-            decision=decision,
-            reason=reason,
-            explanation=explanation,
+            decision=now.decision,
+            reason=now.reason,
+            explanation=now.explanation,
             final=self._ending is not None,
             step=step,
             share=self._ascent.share if self._ending is None else float(self.standing_arm),
@@ -439,7 +378,7 @@ class Canary:
             "counts": self.counts,
             "versions": self._versions.known,
             "sent": self._sent.state(),
-            "ending": None if self._ending is None else [self._ending[0].value, *self._ending[1:]],
+            "ending": None if self._ending is None else self._ending.state(),
         }
         return sealed(self._plan, body)
 
@@ -477,6 +416,5 @@ class Canary:
         canary.counts, canary._versions = body["counts"], Versions(body["versions"])
         canary._sent.restore(body["sent"])
         if body["ending"] is not None:
-            decision, reason, explanation = body["ending"]
-            canary._ending = Decision(decision), reason, explanation
+            canary._ending = Ending.from_state(body["ending"])
         return canary

@@ -31,7 +31,9 @@ from harness.core.jsonable import jsonable, sha256
 from harness.core.live import Live, Standing
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.live.arrivals import Arrivals
-from harness.live.canary import Canary, Entry
+from harness.live.canary import Canary
+from harness.live.endings import Ending
+from harness.live.entries import Entry
 from harness.live.folder_files import (
     ARRIVALS,
     BOOT,
@@ -54,9 +56,11 @@ FORM = 3
 """Of state and journal; one of another form is not gone on with."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _JOURNAL = "journal-{:012d}.jsonl"
-_WITHOUT_ROOM = (
-    "The evidence could not be saved in an earlier start: traffic stays with the baseline. "
-    "Make room, then start anew in another folder."
+_WITHOUT_ROOM = Ending(
+    decision=Decision.HOLD,
+    reason="state_not_saved",
+    explanation="The evidence could not be saved in an earlier start: traffic stays with the baseline. "
+    "Make room, then start anew in another folder.",
 )
 _COMPACT = (
     "name", "metric", "slice", "window", "margin", "direction", "gating", "verdict", "reason", "n",
@@ -194,16 +198,16 @@ class CanaryFolder:
             what = what or (damage.what if isinstance(damage, HarnessError) else str(damage))
             canary = Canary(self._live, self._identity.seed, self.arrivals.put)
         if (self.path / ENDED).exists():
-            canary.keep(Decision.HOLD, "state_not_saved", _WITHOUT_ROOM)
+            canary.keep(_WITHOUT_ROOM)
         if canary.ended and not canary.standing_arm:
             return canary
         if told is not None and not canary.ended:
             what = what or "a verdict was told that it does not have"
         if what:
             canary = Canary(self._live, self._identity.seed, self.arrivals.put)
-            if told is not None and told[0] is not Decision.PROMOTE:
+            if told is not None and told.decision is not Decision.PROMOTE:
                 self._verdict_stays = True
-                canary.keep(*told)
+                canary.keep(told)
             else:
                 canary.stop("state_damaged", what)
         return canary

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from harness.core.verdicts import Decision
 from harness.live.arrivals import FILE_BYTES
+from harness.live.endings import Ending
 
 EVENTS = "events.jsonl"
 MANIFEST, STATE, ARRIVALS = "manifest.json", "state.json", "arrivals.bin"
@@ -19,6 +19,7 @@ ENDED = ".ended"
 """What `.boot` is called once a canary has ended without room to say so: a new name needs none."""
 
 _FINAL = b'"final": true'
+_SAID = ("decision", "reason", "explanation")
 
 
 def begun(path: Path) -> bool:
@@ -49,8 +50,8 @@ def _is_mapping(file: Path) -> bool:
         return False
 
 
-def told_end(path: Path) -> tuple[Decision, str, str] | None:
-    """The verdict that followers were told: (decision, reason, explanation).
+def told_end(path: Path) -> Ending | None:
+    """The verdict that followers were told.
 
     Args:
       path: the folder.
@@ -62,7 +63,7 @@ def told_end(path: Path) -> tuple[Decision, str, str] | None:
         with suppress(ValueError, KeyError, TypeError):
             found = json.loads(text)
             if found["final"]:
-                return Decision(found["decision"]), found["reason"], found["explanation"]
+                return Ending.from_state([found[key] for key in _SAID])
     return None
 
 

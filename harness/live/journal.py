@@ -13,7 +13,7 @@ from harness.core.jsonable import canonical
 from harness.core.tensors import Floats
 from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch
-from harness.live.canary import Entry
+from harness.live.entries import Entry
 
 _CHECK_DIGITS = 8
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from harness.core.live import LiveGuardrail, LiveMetric
 from harness.core.policies import Loss
+from harness.core.tensors import Floats
+from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels
 
 NOT_TAKEN = {
@@ -76,6 +78,23 @@ class LabelBook:
         if self._losses and unit not in self._first:
             first = {n: answers.get(n, math.nan) for n in self._losses if n not in left_out}
             self._first[unit] = ts_ns, first
+
+    def expose_all(self, requests: Requests, answers: Mapping[str, Floats]) -> None:
+        """Keeps the first answers of a batch.
+
+        Args:
+          requests: of the batch.
+          answers: guardrail with a loss → what its label will be compared with, one a request.
+        """
+        columns = {name: answers[name].tolist() for name in self._losses if name in answers}
+        silent = {
+            name: requests.left_out[name] for name in self._losses if name in requests.left_out
+        }
+        named = zip(requests.unit.tolist(), requests.ts_ns.tolist(), strict=True)
+        for i, (unit, ts_ns) in enumerate(named):
+            found = {name: column[i] for name, column in columns.items()}
+            left_out = [name for name, at in silent.items() if at[i]]
+            self.expose(unit, ts_ns, found, left_out)
 
     def add(self, label: Label) -> None:
         """Takes a label in, until the batch that reaches its instant."""

@@ -12,7 +12,8 @@ from harness.core.jsonable import sha256
 from harness.core.live import Standing
 from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch
-from harness.live.canary import Canary, Entry
+from harness.live.canary import Canary
+from harness.live.entries import Entry
 from harness.live.folder import CanaryFolder
 from harness.live.keeper import notes_of
 from harness.wire.canary_judge import ObservedColumns

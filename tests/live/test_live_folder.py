@@ -12,6 +12,7 @@ from canaries import POLICY, Traffic, live
 from harness.core.errors import GateError, UsageError
 from harness.core.verdicts import Decision
 from harness.live.arrivals import Arrival, Arrivals
+from harness.live.endings import Ending
 from harness.live.folder import CanaryFolder, Identity
 from harness.live.folder_files import EVENTS
 from harness.live.follow import follow, text_of
@@ -184,7 +185,7 @@ def test_a_rollback_stays_whatever_file_is_lost_after_it(tmp_path, name):
 
 def test_a_promotion_whose_evidence_is_lost_is_hold(tmp_path):
     folder, watched = start(tmp_path / "c")
-    watched.keep(Decision.PROMOTE, "all_guardrails_pass", "x")
+    watched.keep(Ending(decision=Decision.PROMOTE, reason="all_guardrails_pass", explanation="x"))
     folder.tell("decision", watched.standing())
     folder.save(watched)
     folder.close()

@@ -7,7 +7,7 @@ from canaries import START, canary
 from harness.core.errors import TrafficError
 from harness.judge.exposures import Requests
 from harness.judge.live_plan import LiveBatch
-from harness.live.canary import Entry
+from harness.live.entries import Entry
 
 
 def entry(propensity):

@@ -10,6 +10,7 @@ from canaries import POLICY, live
 from harness.core.calls import Call
 from harness.core.verdicts import Decision
 from harness.live.arms import judged
+from harness.live.endings import Ending
 from harness.live.folder import CanaryFolder, Identity
 from harness.live.serving import _unseen
 from harness.live.steady_clock import SteadyClock
@@ -18,6 +19,7 @@ from harness.wire import MODEL_INFER, MODEL_STREAM_INFER
 from harness.wire.gen import open_inference_pb2 as pb
 from harness.wire.messages import request_bytes, response_bytes
 
+PROMOTED = Ending(decision=Decision.PROMOTE, reason="x", explanation="x")
 READY = "/inference.GRPCInferenceService/ModelReady"
 
 
@@ -70,7 +72,7 @@ def test_other_calls_are_the_baseline_s_until_a_promotion(watching, method):
     watcher, canary = watching()
     assert watcher.route(method, b"", ()).name == "baseline"
     assert canary.counts == {"not_split": 1}
-    canary._end(Decision.PROMOTE, "x", "x")
+    canary.keep(PROMOTED)
     assert watcher.route(method, b"", ()).name == "candidate"
     assert watcher.route(MODEL_INFER, request(), meta("u")).name == "candidate"
 
@@ -80,7 +82,7 @@ def test_only_the_named_model_is_split_and_promoted(watching):
     assert watcher.route(MODEL_INFER, request("other"), meta("u")).name == "baseline"
     assert judged(watcher.route(MODEL_INFER, request("m"), meta("u")).name)
     assert canary.counts == {"other_models": 1}
-    canary._end(Decision.PROMOTE, "x", "x")
+    canary.keep(PROMOTED)
     assert watcher.route(MODEL_INFER, request("other"), meta("u")).name == "baseline"
     assert watcher.route(READY, b"", ()).name == "baseline"
     assert watcher.route(MODEL_INFER, request("m"), meta("u")).name == "candidate"
