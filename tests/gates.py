@@ -280,7 +280,7 @@ def tiny_traffic(
     import numpy as np
 
     from harness.core.traffic import Exchange
-    from harness.store.labels import write_labels
+    from harness.store.label_rows import write_labels
     from harness.store.traffic import TrafficWriter
     from harness.wire import MODEL_INFER
     from harness.wire.messages import request_bytes, response_bytes

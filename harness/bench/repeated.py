@@ -13,7 +13,8 @@ from harness.core.traffic import RequestBatch
 from harness.store.blocks import CONTEXT, INPUT, RECORDED, BlockWriter
 from harness.store.exchanges import SCHEMA
 from harness.store.files import COLUMNS_FILE, sha256_of_file
-from harness.store.sealed import MANIFEST_FILE, VERBATIM_FILE, SealedWindow, manifest_bytes
+from harness.store.sealed import VERBATIM_FILE, SealedWindow
+from harness.store.window_manifest import MANIFEST_FILE, manifest_bytes
 
 _SEED = 11
 

@@ -27,7 +27,8 @@ from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.registry import register
 from harness.pipeline.runtimes import running_packages
 from harness.pipeline.truth import TrueLoss, true_losses
-from harness.store.labels import label_paths, read_labels
+from harness.store.label_rows import label_paths
+from harness.store.labels import read_labels
 from harness.store.tables import open_traffic
 
 NAME = "flights"

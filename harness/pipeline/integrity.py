@@ -14,7 +14,7 @@ from harness.core.tensors import Bools, Floats
 from harness.core.traffic import WindowInfo
 from harness.decide.facts import LabelFacts, TrafficFacts
 from harness.decide.integrity import reasons
-from harness.store.labels import JoinedLabels
+from harness.store.label_joins import JoinedLabels
 from harness.store.windows import WindowIndex
 
 _PROBABILITY_LOSSES = {Loss.BRIER, Loss.ABSOLUTE}

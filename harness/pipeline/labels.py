@@ -41,7 +41,8 @@ from harness.record.labels import import_labels as run_import_labels
 from harness.report.delay_chart import DrawnCurve, delay_svg
 from harness.store.exchanges import context_columns
 from harness.store.ids import IdIndex
-from harness.store.labels import NEVER_NS, first_arrivals, label_events, label_paths
+from harness.store.label_arrivals import first_arrivals, label_events
+from harness.store.label_rows import NEVER_NS, label_paths
 from harness.store.places import write_whole
 from harness.store.traffic import TrafficSource
 

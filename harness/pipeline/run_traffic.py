@@ -37,7 +37,8 @@ from harness.pipeline.selection import (
     newest,
 )
 from harness.replay.order import draw_units, drawn_parts
-from harness.store.labels import JoinedLabels, join_labels, label_paths
+from harness.store.label_joins import JoinedLabels, join_labels
+from harness.store.label_rows import label_paths
 from harness.store.orders import (
     Drawn,
     Order,

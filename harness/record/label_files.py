@@ -12,13 +12,8 @@ from typing import Any
 
 from harness.record.importers.guarding import Guard
 from harness.record.importers.parts import PayloadError, Refused, text_of
-from harness.record.importers.sources import (
-    Record,
-    SourceFile,
-    check_columns,
-    json_lines,
-    table_rows,
-)
+from harness.record.importers.sources import Record, SourceFile, check_columns, json_lines
+from harness.record.importers.table_source import table_rows
 from harness.record.importers.tables import Timed
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")

@@ -28,7 +28,7 @@ from harness.record.importers.sources import SourceFile
 from harness.record.label_files import Label
 from harness.record.label_staging import LabelStaging
 from harness.store.ids import IdIndex
-from harness.store.labels import LABELS_FOLDER, write_labels
+from harness.store.label_rows import LABELS_FOLDER, write_labels
 from harness.store.places import move, write_whole
 from harness.store.traffic import TrafficSource
 

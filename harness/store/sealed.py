@@ -7,7 +7,6 @@ manifest.json     WindowInfo, sha256 of the two files, sha256 of itself
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,17 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError
-from harness.core.jsonable import jsonable, sha256
 from harness.core.places import Place
-from harness.core.tensors import (
-    NUMPY_DTYPES,
-    Array,
-    CodedText,
-    Ints,
-    Strings,
-    Tensors,
-    TensorSpec,
-)
+from harness.core.tensors import NUMPY_DTYPES, Array, CodedText, Ints, Strings, Tensors, TensorSpec
 from harness.core.traffic import Exchange, RequestBatch, WindowInfo
 from harness.store.blocks import (
     BLOCK_REQUESTS,
@@ -42,96 +32,15 @@ from harness.store.blocks import (
 )
 from harness.store.exchanges import SCHEMA, exchanges_from_batch
 from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_of_file
-from harness.store.ids import UNKNOWN, IdIndex
+from harness.store.ids import UNKNOWN
 from harness.store.places import is_file
-
-FORMAT = "harness-window"
-FORMAT_VERSION = 4
-"""Changes whenever the same traffic would be sealed into other content: windows that are kept in a cache
-are found by it. 4: requests of sessions are left out; beside_sample is counted."""
+from harness.store.window_index import WindowIndex
+from harness.store.window_manifest import changed_content, read_manifest, window_info
 
 VERBATIM_FILE = "verbatim.parquet"
-MANIFEST_FILE = "manifest.json"
 
 _BLOCK_CACHE_BYTES = 64 << 20
 _BLOCK_CACHE_BLOCKS = 16
-
-
-class WindowIndex:
-    """The whole window's small columns in storage order.
-
-    Plain columns are read whenever they are asked for and never kept: they grow with the window.
-
-    Args:
-      reader: of the window's column file.
-      count: requests in it.
-    """
-
-    def __init__(self, reader: BlockReader, count: int) -> None:
-        self._reader = reader
-        self._count = count
-        self._cache: dict[str, Any] = {}
-
-    def __len__(self) -> int:
-        """Number of requests."""
-        return self._count
-
-    def seq(self) -> Ints:
-        """Original positions in the traffic, shape (n,)."""
-        return self._plain("seq")
-
-    def ts_ns(self) -> Ints:
-        """When each request arrived, shape (n,)."""
-        return self._plain("ts_ns")
-
-    def ts_parts(self) -> Iterator[Ints]:
-        """The same, some requests at a time."""
-        for block in self._reader.columns(["ts_ns"]):
-            yield block.column(0).to_numpy()
-
-    def _plain(self, name: str) -> Ints:
-        found = np.empty(self._count, np.int64)
-        at = 0
-        for block in self._reader.columns([name]):
-            found[at : at + len(block)] = block.column(0).to_numpy()
-            at += len(block)
-        return found
-
-    def request_ids(self) -> Strings:
-        """Request ids, shape (n,); read when first asked for."""
-        return self.ids().ids()
-
-    def ids(self) -> IdIndex:
-        """Request id → storage position; built when first asked for."""
-        if "ids" not in self._cache:
-            parts = [b.column(0) for b in self._reader.columns(["request_id"])]
-            joined = pa.chunked_array(parts, pa.string()).cast(pa.large_string())
-            self._cache["ids"] = IdIndex(joined.combine_chunks())
-        found: IdIndex = self._cache["ids"]
-        return found
-
-    def context(self, column: str) -> tuple[Array, Strings]:
-        """A context column as codes, shape (n,) int32, and the words they stand for.
-
-        Raises:
-          KeyError: no such context column in the window.
-        """
-        if column not in self._cache:
-            self._cache[column] = self._read_context(column)
-        found: tuple[Array, Strings] = self._cache[column]
-        return found
-
-    def _read_context(self, column: str) -> tuple[Array, Strings]:
-        parts = [
-            c if pa.types.is_dictionary((c := b.column(0)).type) else c.dictionary_encode()
-            for b in self._reader.columns([CONTEXT + column])
-        ]
-        if not parts:
-            return np.empty(0, np.int32), np.empty(0, object)
-        encoded = pa.chunked_array(parts).unify_dictionaries()
-        codes = np.concatenate([c.indices.to_numpy() for c in encoded.chunks])
-        words = encoded.chunk(0).dictionary.to_numpy(zero_copy_only=False)
-        return codes.astype(np.int32, copy=False), words
 
 
 class SealedWindow:
@@ -168,15 +77,15 @@ class SealedWindow:
         Raises:
           TrafficError: no window there, another format version, or content that does not match.
         """
-        manifest = _manifest(path)
+        manifest = read_manifest(path)
         if verify:
             for name, digest in manifest["files"]:
                 with damage_is_a_traffic_error(str(path / name), "part of a sealed window"):
                     found = sha256_of_file(path / name)
                 if found != digest:
-                    raise _changed(path / name)
+                    raise changed_content(path / name)
         with damage_is_a_traffic_error(str(path / COLUMNS_FILE), "Arrow"):
-            return cls(path, _window_info(manifest["info"]), manifest)
+            return cls(path, window_info(manifest["info"]), manifest)
 
     def __len__(self) -> int:
         """Number of requests."""
@@ -338,84 +247,3 @@ def is_window(path: Place) -> TypeGuard[Path]:
       TrafficError: the folder may not be looked into.
     """
     return isinstance(path, Path) and is_file(path / COLUMNS_FILE)
-
-
-def manifest_bytes(info: WindowInfo, files: dict[str, str], **more: object) -> bytes:
-    """The manifest of a window.
-
-    Args:
-      info: what the window holds.
-      files: file name → sha256 (hex).
-      more: further facts for people.
-    """
-    body = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "block_requests": BLOCK_REQUESTS,
-        "info": jsonable(info),
-        "files": sorted([name, digest] for name, digest in files.items()),
-        **jsonable(more),
-    }
-    return json.dumps({**body, "manifest_sha256": sha256(body)}, indent=1).encode() + b"\n"
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST_FILE
-    try:
-        manifest = json.loads(file.read_bytes())
-    except OSError:
-        raise TrafficError(
-            str(path), "no sealed window here", "Give a folder that `harness traffic seal` wrote."
-        ) from None
-    except ValueError:
-        raise _changed(file) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise TrafficError(
-            str(path), "no sealed window here", "Give a folder that `harness traffic seal` wrote."
-        )
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise TrafficError(
-            str(path),
-            f"window format {manifest.get('format_version')}, this version reads {FORMAT_VERSION}",
-            "Seal the recorded traffic again.",
-        )
-    digest = manifest.pop("manifest_sha256", None)
-    if digest != sha256(manifest):
-        raise _changed(file)
-    return manifest
-
-
-def _changed(file: Path) -> TrafficError:
-    return TrafficError(
-        str(file),
-        "the content is not what was sealed (sha256 differs)",
-        "Seal the recorded traffic again.",
-    )
-
-
-def _window_info(fields: dict[str, Any]) -> WindowInfo:
-    def specs(name: str) -> tuple[TensorSpec, ...]:
-        return tuple(
-            TensorSpec(name=s["name"], datatype=s["datatype"], shape=tuple(s["shape"]))
-            for s in fields[name]
-        )
-
-    def pairs(name: str) -> tuple[tuple[str, Any], ...]:
-        return tuple((word, value) for word, value in fields[name])
-
-    return WindowInfo(
-        window_hash=fields["window_hash"],
-        count=fields["count"],
-        first_ts_ns=fields["first_ts_ns"],
-        last_ts_ns=fields["last_ts_ns"],
-        inputs=specs("inputs"),
-        recorded=specs("recorded"),
-        context=tuple(fields["context"]),
-        not_sealed=pairs("not_sealed"),
-        sources=pairs("sources"),
-        versions=pairs("versions"),
-        not_answered=pairs("not_answered"),
-        models=pairs("models"),
-        not_recorded=tuple((word, value) for word, value in fields.get("not_recorded", ())),
-        beside_sample=fields.get("beside_sample", 0),
-    )

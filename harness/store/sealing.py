@@ -32,14 +32,9 @@ from harness.store.decoding import SEQ_SCHEMA, Decoding, Tally
 from harness.store.exchanges import context_columns
 from harness.store.files import COLUMNS_FILE, locked, publish, sha256_of_file
 from harness.store.ids import hashes
-from harness.store.sealed import (
-    FORMAT_VERSION,
-    MANIFEST_FILE,
-    VERBATIM_FILE,
-    SealedWindow,
-    manifest_bytes,
-)
+from harness.store.sealed import VERBATIM_FILE, SealedWindow
 from harness.store.shuffle import Shuffle
+from harness.store.window_manifest import FORMAT_VERSION, MANIFEST_FILE, manifest_bytes
 
 Progress = Callable[[int, int], None]
 """Called with (exchanges done, exchanges in all)."""

@@ -20,7 +20,8 @@ from harness.core.tensors import TensorSpec
 from harness.core.traffic import OK_CODE
 from harness.store.exchanges import SCHEMA
 from harness.store.files import damage_is_a_traffic_error, sha256_of_file
-from harness.store.table_files import Piece, pieces
+from harness.store.table_files import pieces
+from harness.store.table_pieces import Piece
 from harness.store.traffic import TrafficSource
 from harness.store.windows import Progress, SealedWindow, is_window, seal_cached
 from harness.wire import MODEL_INFER

@@ -32,7 +32,8 @@ from harness.store.exchanges import (
     exchanges_from_batch,
 )
 from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, publish
-from harness.store.labels import LABELS_FOLDER, label_paths, read_labels
+from harness.store.label_rows import LABELS_FOLDER, label_paths
+from harness.store.labels import read_labels
 from harness.store.places import files_below, is_file, opened, sha256_of
 from harness.store.summary import SUMMARY_COLUMNS, TrafficSummary, summarize
 from harness.store.totals import not_recorded, read_totals

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from gates import RETRAIN, TINY_START_NS, tiny_model, tiny_traffic
 
-from harness.store.labels import write_labels
+from harness.store.label_rows import write_labels
 from harness.store.traffic import TrafficSource, TrafficWriter
 from harness.store.windows import seal_cached
 

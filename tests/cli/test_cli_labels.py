@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gates import RETRAIN, TINY_START_NS, tiny_model, tiny_traffic
 
-from harness.store.labels import write_labels
+from harness.store.label_rows import write_labels
 
 AS_OF = "2020-12-01T00:00:00Z"
 MINUTE_NS = 60_000_000_000

@@ -5,7 +5,7 @@ import json
 import pytest
 from gates import RETRAIN, tiny_model, tiny_traffic
 
-from harness.store.labels import label_paths
+from harness.store.label_rows import label_paths
 from harness.store.places import files_below, move
 
 AS_OF = "2020-12-01T00:00:00Z"

@@ -6,7 +6,7 @@ import socket
 
 import grpc
 import pytest
-from peers import INFER, outcome, peer
+from peers import INFER, outcome
 from proxies import Kept, proxied
 from recordings import adds_up, recorded, recording, request
 
@@ -15,12 +15,6 @@ from harness.core.places import place_from_text
 from harness.record.tls import ClientTls, ServerTls
 from harness.store.traffic import TrafficSource
 from harness.wire import MODEL_STREAM_INFER
-
-
-@pytest.fixture(scope="module")
-def server():
-    with peer() as address:
-        yield address
 
 
 def certificate(folder, name, issuer=None):

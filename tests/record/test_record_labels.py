@@ -12,7 +12,8 @@ from scipy.stats import binomtest, ks_2samp
 from harness.core.errors import TrafficError, UsageError
 from harness.pipeline.labels import import_labels, label_delays, label_mapping
 from harness.record.label_delays import delay_curve, delay_shift, ingestion_shift
-from harness.store.labels import label_paths, read_labels
+from harness.store.label_rows import label_paths
+from harness.store.labels import read_labels
 from harness.store.traffic import TrafficSource, TrafficWriter
 
 HOUR = 3600 * made.SECOND

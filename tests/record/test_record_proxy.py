@@ -17,17 +17,6 @@ from harness.wire import MODEL_STREAM_INFER, SERVICE
 from harness.wire.gen import open_inference_pb2 as pb
 
 
-@pytest.fixture(scope="module")
-def server():
-    with peer() as address:
-        yield address
-
-
-@pytest.fixture
-def kept():
-    return Kept()
-
-
 @pytest.fixture(params=[False, True], ids=["messages", "bytes"])
 def relayed(request):
     """Whether bytes pass, or messages."""

@@ -10,18 +10,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from peers import outcome, peer
+from peers import outcome
 from recordings import adds_up, reasons, recorded, recording, request, until
 
 from harness.store.spool import spooled
 from harness.wire import SERVICE
 from harness.wire.messages import request_bytes
-
-
-@pytest.fixture(scope="module")
-def server():
-    with peer() as address:
-        yield address
 
 
 def test_every_call_is_recorded_as_it_was(server, tmp_path):

@@ -22,8 +22,8 @@ from h2made import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from peers import INFER, OPTIONS, outcome, peer
-from proxies import Kept, proxied, relay
+from peers import INFER, OPTIONS, outcome
+from proxies import proxied, relay
 from recordings import adds_up, reasons, recording, request, until
 
 from harness.core.recording import Recorded
@@ -46,17 +46,6 @@ from harness.record.upstream import Upstream
 from harness.wire import MODEL_STREAM_INFER
 
 ACKED = frame(SETTINGS, ACK, 0, b"")
-
-
-@pytest.fixture(scope="module")
-def server():
-    with peer() as address:
-        yield address
-
-
-@pytest.fixture
-def kept():
-    return Kept()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from harness.core.errors import TrafficError
 from harness.record.importers.parts import Payload, PayloadError
 from harness.record.importers.payloads import Messages
 from harness.record.importers.tables import TensorColumn, Timed
-from harness.store.labels import label_paths
+from harness.store.label_rows import label_paths
 from harness.store.places import move
 from harness.store.totals import read_totals
 from harness.wire.facts import request_facts

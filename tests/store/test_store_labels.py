@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from harness.core.errors import TrafficError
 from harness.store import ids as ids_module
 from harness.store.ids import IdIndex
-from harness.store.labels import NEVER_NS, join_labels, label_paths, read_labels, write_labels
+from harness.store.label_joins import join_labels
+from harness.store.label_rows import NEVER_NS, label_paths, write_labels
+from harness.store.labels import read_labels
 from harness.store.traffic import TrafficSource, TrafficWriter
 
 

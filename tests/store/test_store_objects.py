@@ -13,7 +13,8 @@ from s3_servers import served
 
 from harness.core.errors import TrafficError, UsageError
 from harness.core.places import ObjectPlace, place_from_text
-from harness.store.labels import label_paths, read_labels, write_labels
+from harness.store.label_rows import label_paths, write_labels
+from harness.store.labels import read_labels
 from harness.store.partitions import (
     HOUR_NS,
     PartitionedWriter,

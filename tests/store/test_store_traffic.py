@@ -13,7 +13,7 @@ from exchanges_made import exchange
 
 from harness.core.errors import TrafficError
 from harness.store.exchanges import batch_from_exchanges
-from harness.store.labels import SCHEMA as LABEL_SCHEMA
+from harness.store.label_rows import SCHEMA as LABEL_SCHEMA
 from harness.store.traffic import SCHEMA, TrafficSource, TrafficWriter
 
 

@@ -20,10 +20,9 @@ from harness.core.errors import TrafficError
 from harness.core.jsonable import sha256
 from harness.core.recording import BESIDE_SAMPLE
 from harness.core.tensors import TensorSpec
-from harness.store import blocks, decoding, sealing, shuffle
-from harness.store import sealed as sealed_windows
-from harness.store.sealed import FORMAT_VERSION
+from harness.store import blocks, decoding, sealing, shuffle, window_manifest
 from harness.store.traffic import TrafficSource, TrafficWriter
+from harness.store.window_manifest import FORMAT_VERSION
 from harness.store.windows import SealedWindow, seal, seal_cached
 from harness.wire.messages import request_bytes, response_bytes
 
@@ -417,7 +416,7 @@ def test_another_content_of_the_same_traffic_is_another_version_of_the_format(tm
 
 def test_a_cached_window_of_an_earlier_format_is_sealed_anew(tmp_path, monkeypatch):
     source = source_of(tmp_path / "t", [exchange(i) for i in range(5)])
-    for module in (sealing, sealed_windows):
+    for module in (sealing, window_manifest):
         monkeypatch.setattr(module, "FORMAT_VERSION", FORMAT_VERSION - 1)
     earlier = seal_cached(source, tmp_path / "c")
     monkeypatch.undo()

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.core.clock import ts_ns_from_iso
 from harness.record.importers.guarding import Guard, OversizedError
+from harness.record.importers.parquet_source import TimestampNs
 from harness.record.importers.parts import (
     Part,
     Payload,
@@ -27,7 +28,8 @@ from harness.record.importers.parts import (
     code_from_http,
     text_of,
 )
-from harness.record.importers.sources import Record, SourceFile, TimestampNs, table_rows
+from harness.record.importers.sources import Record, SourceFile
+from harness.record.importers.table_source import table_rows
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".json")
 _NEEDED = ("databricks_request_id", "status_code", "request", "response")

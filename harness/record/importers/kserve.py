@@ -18,7 +18,8 @@ from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
 from harness.record.importers.guarding import Guard
 from harness.record.importers.parts import Part, Payload, Refused, Trouble
-from harness.record.importers.sources import Record, SourceFile, table_rows
+from harness.record.importers.sources import Record, SourceFile
+from harness.record.importers.table_source import table_rows
 
 SUFFIXES = (".parquet", ".csv")
 REQUEST_TYPE = "org.kubeflow.serving.inference.request"

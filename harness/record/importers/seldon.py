@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from harness.record.importers.guarding import Guard
+from harness.record.importers.parquet_source import TimestampNs, parquet_rows
 from harness.record.importers.parts import Part, Payload, PayloadError, Refused, Trouble
-from harness.record.importers.sources import Record, SourceFile, TimestampNs, parquet_rows
+from harness.record.importers.sources import Record, SourceFile
 from harness.store.places import stream
 
 SUFFIXES = (".parquet", ".kcat")

@@ -19,6 +19,7 @@ from harness.core.errors import TrafficError, UsageError
 from harness.core.tensors import Array, Tensors
 from harness.record.importers.columns import TensorColumn, parsed_text, shaped
 from harness.record.importers.guarding import Guard
+from harness.record.importers.parquet_source import TimestampNs
 from harness.record.importers.parts import (
     UNKNOWN_CODE,
     Part,
@@ -28,13 +29,8 @@ from harness.record.importers.parts import (
     code_from_http,
     text_of,
 )
-from harness.record.importers.sources import (
-    Record,
-    SourceFile,
-    TimestampNs,
-    check_columns,
-    table_rows,
-)
+from harness.record.importers.sources import Record, SourceFile, check_columns
+from harness.record.importers.table_source import table_rows
 from harness.store.casting import RaggedError, array_from_json
 from harness.wire.messages import MessageError, response_bytes
 from harness.wire.rows import requests_from_rows

@@ -1,0 +1,87 @@
+"""Tables of inputs as .jsonl: one object a line, input → value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import TrafficError
+from harness.core.tensors import TensorSpec
+from harness.store.casting import datatype_of_json
+from harness.store.table_pieces import PIECE_ROWS, Piece, Specs, check_names, nested, side_columns
+
+
+def jsonl_pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
+    """The table in pieces; see `table_files.pieces`."""
+    waiting: list[dict[str, Any]] = []
+    names = list(next(_json_lines(path), (0, {}))[1])
+    inputs = check_names(str(path), names, specs)
+    declared = specs or _inferred(path, inputs)
+    for number, line in _json_lines(path):
+        if line.keys() != set(names):
+            odd = sorted(line.keys() ^ set(names))
+            raise TrafficError(
+                f"{path}:{number}",
+                f"other columns than line 1: {', '.join(odd)}",
+                "Give every line the same columns.",
+            )
+        waiting.append(line)
+        if len(waiting) == PIECE_ROWS:
+            yield _json_piece(str(path), waiting, inputs, declared)
+            waiting = []
+    if waiting:
+        yield _json_piece(str(path), waiting, inputs, declared)
+
+
+def _json_piece(
+    where: str, lines: Sequence[dict[str, Any]], inputs: Sequence[str], specs: Specs
+) -> Piece:
+    columns = {n: [line[n] for line in lines] for n in lines[0]}
+    return Piece(
+        count=len(lines),
+        inputs={n: nested(where, n, columns[n], specs[n]) for n in inputs},
+        **side_columns(where, len(lines), columns, inputs),
+    )
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open("rb") as opened:
+        for number, text in enumerate(opened, 1):
+            if not text.strip():
+                continue
+            try:
+                line = json.loads(text)
+            except UnicodeDecodeError:
+                raise TrafficError(
+                    f"{path}:{number}", "is no UTF-8 text", "Write the file in UTF-8."
+                ) from None
+            except (ValueError, RecursionError):
+                line = None
+            if not isinstance(line, dict):
+                raise TrafficError(
+                    f"{path}:{number}",
+                    "no JSON object",
+                    "Write one object a line: input → value.",
+                )
+            yield number, line
+
+
+def _inferred(path: Path, inputs: Sequence[str]) -> Specs:
+    """The narrowest declaration that fits every line, when no model says what it takes."""
+    kinds: dict[str, set[type]] = {n: set() for n in inputs}
+    depth: dict[str, int] = {}
+    for _, line in _json_lines(path):
+        for name in kinds.keys() & line.keys():
+            values = np.array([line[name]], dtype=object)
+            kinds[name] |= {type(v) for v in values.ravel().tolist()}
+            depth.setdefault(name, values.ndim - 1)
+    return {
+        n: TensorSpec(
+            name=n, datatype=datatype_of_json(kinds[n]) or "FP64", shape=(None,) * depth.get(n, 0)
+        )
+        for n in inputs
+    }

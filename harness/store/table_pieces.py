@@ -1,0 +1,171 @@
+"""Pieces of a table of inputs, and what every kind of table is held to: names, side columns, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import TrafficError, nearest
+from harness.core.tensors import Array, Ints, TensorSpec
+from harness.core.traffic import LOGGED
+from harness.store.blocks import CONTEXT
+from harness.store.casting import RaggedError, array_from_json
+
+TIME = "ts_ns"
+ID = "request_id"
+_SIDE = (CONTEXT, LOGGED)
+PIECE_ROWS = 1024
+_SHOWN = 40
+"""Characters of a refused value that the message shows."""
+
+
+Specs = Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Some requests of a table."""
+
+    count: int
+    """Requests."""
+    inputs: dict[str, Array | list[Array]]
+    """Per input (count, *trailing) when every request is one row, else per request (rows, *trailing)."""
+    ts_ns: Ints | None
+    """Shape (count,); None = the table has no times."""
+    request_id: list[str] | None
+    """None = the table has no ids."""
+    context: dict[str, list[str]]
+    """Context columns."""
+
+
+def check_names(where: str, names: Sequence[str], specs: Specs | None) -> list[str]:
+    """The input columns among `names`; with specs exactly the model's inputs."""
+    inputs = [
+        n for n in names if (specs and n in specs) or not (n in {TIME, ID} or n.startswith(_SIDE))
+    ]
+    if not inputs:
+        raise TrafficError(where, "no input columns", "Give one array or column per model input.")
+    for name in inputs:
+        if specs is not None and name not in specs:
+            raise TrafficError(
+                where,
+                f"column '{name}' is no input of the model ({nearest(name, specs)})",
+                f"Rename it, drop it, or keep it as context: {CONTEXT}{name}.",
+            )
+    for name in specs or ():
+        if name not in inputs:
+            raise TrafficError(
+                where, f"no column for the model's input '{name}'", f"Columns: {', '.join(names)}."
+            )
+    return inputs
+
+
+def side_columns(
+    where: str, count: int, columns: Mapping[str, Sequence[Any]], inputs: Sequence[str]
+) -> dict[str, Any]:
+    """Times, ids and context of a piece, as `Piece` holds them."""
+    side = {n: v for n, v in columns.items() if n not in inputs}
+    for name, values in side.items():
+        if len(values) != count:
+            raise TrafficError(
+                where,
+                f"column '{name}' has {len(values)} values for {count} requests",
+                "Give one value a request.",
+            )
+    times = side.get(TIME)
+    if times is not None and not all(isinstance(t, int) for t in times):
+        raise TrafficError(
+            where, f"column '{TIME}' is not all integers", "Give nanoseconds since the epoch, UTC."
+        )
+    return {
+        "ts_ns": None if times is None else np.array(times, np.int64),
+        "request_id": None if ID not in side else [_text(v) for v in side[ID]],
+        "context": {
+            n.removeprefix(CONTEXT): [_text(_single(where, n, v)) for v in values]
+            for n, values in side.items()
+            if n.startswith(_SIDE)
+        },
+    }
+
+
+def _single(where: str, name: str, value: object) -> object:
+    """A side column's value of a request; rows of one value, as of shape (N, 1), are that value."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list | dict):
+        raise TrafficError(
+            where,
+            f"column '{name}' holds {type(value).__name__}s, such as {str(value)[:_SHOWN]}",
+            "Give one value a request: a number or a text.",
+        )
+    return value
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def is_flat(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    """Whether values are (N,) where rows of one value, (N, 1), are meant: converters declare these.
+
+    Lists of any length are told apart: there (N,) are the values of one row.
+    """
+    return len(shape) == 1 and spec.shape == (1,)
+
+
+def check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: TensorSpec) -> None:
+    """Refuses rows of another shape than the input's.
+
+    Args:
+      where: the table.
+      name: the input's.
+      trailing: shape of a row; None = a single value.
+      spec: what the model takes.
+
+    Raises:
+      TrafficError: says both shapes.
+    """
+    fits = (
+        trailing is not None
+        and len(trailing) == len(spec.shape)
+        and all(w is None or w == g for w, g in zip(spec.shape, trailing, strict=True))
+    )
+    if not fits:
+        found = "a single value" if trailing is None else f"rows of shape {list(trailing)}"
+        raise TrafficError(
+            where,
+            f"column '{name}' has {found} where the model takes {spec.shown()}",
+            "Reshape it.",
+        )
+
+
+def nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> Array | list[Array]:
+    """Scalars and nested lists: one row each where the depth is the input's, else several rows."""
+    try:
+        joined = array_from_json(where, name, values, spec.datatype)
+        if is_flat(joined.shape, spec):
+            return joined[:, np.newaxis]
+        if joined.ndim == len(spec.shape) + 1:
+            check_shape(where, name, joined.shape[1:], spec)
+            return joined
+    except RaggedError:
+        pass
+    arrays = []
+    for value in values:
+        try:
+            array = array_from_json(where, name, [value], spec.datatype)[0]
+        except RaggedError:
+            raise TrafficError(
+                where, f"column '{name}' has lists of different lengths in one request", "Pad them."
+            ) from None
+        rows = np.asarray(array, object if spec.datatype == "BYTES" else None)
+        if is_flat(np.atleast_1d(rows).shape, spec):
+            rows = np.atleast_1d(rows)[:, np.newaxis]
+        elif rows.ndim == len(spec.shape):
+            rows = rows[np.newaxis]
+        check_shape(where, name, rows.shape[1:] if rows.ndim else None, spec)
+        arrays.append(rows)
+    return arrays
