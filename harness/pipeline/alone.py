@@ -10,6 +10,7 @@ drawn where rows are unusual (NaN, infinity, empty text) and where they are not.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ from harness.core.traffic import RequestBatch
 from harness.diff.floor_builder import FloorBuilder
 from harness.pipeline.company import Company, same_answers, steady_alone
 from harness.replay.composition import cuts, joined, requests_at, rows_of
-from harness.replay.legs import Leg
+from harness.replay.legs import FIRST_AHEAD, Leg
 from harness.replay.order import Batch
 
 WANTED = 1024
 """Requests drawn at random: of such a number a share of 0.3 % escapes with a probability below 5 %."""
 _SPREAD = 16
 """Batches, spread over the schedule, that they are drawn from."""
-_LEAST = 4
+_LEAST = FIRST_AHEAD
 """Requests of each batch that are run alone however long it takes."""
 _OF_A_KIND = 4
 """Further ones of each batch whose rows are unusual, and as many whose rows are not."""
@@ -166,28 +167,37 @@ class _Look:
           drawn: indices of those that were drawn at random.
           further: indices of others.
         """
+        chance = set(drawn.tolist())
         for start, stop, whole in self._whole(batch):
             part = rows_of(batch, start, stop)
             until = time.perf_counter() + _LONGEST_S * len(part) / len(batch)
-            run: list[int] = []
-            singles: list[Observations] = []
-            for index in (*drawn.tolist(), *further.tolist()):
-                if not start <= index < stop:
-                    continue
+            inside = [i for i in (*drawn.tolist(), *further.tolist()) if start <= i < stop]
+            singles = self._singles(batch, inside, until)
+            run = inside[: len(singles) + self._fails_alone]
+            self._requests += sum(i in chance for i in run)
+            self._further += sum(i not in chance for i in run)
+            if singles:
+                at = np.array(run[: len(singles)]) - start
+                self._compare(part, whole, at, singles)
+
+    def _singles(self, batch: RequestBatch, at: list[int], until: float) -> list[Observations]:
+        """What requests get by themselves, as far as there is time, up to the first that fails."""
+
+        def wanted() -> Iterator[RequestBatch]:
+            for count, index in enumerate(at):
                 self._slow = self._slow or time.perf_counter() > until
-                if self._slow and len(run) >= _LEAST:
-                    break
-                alone = self._leg.tried(rows_of(batch, index, index + 1), usual=False)
-                run.append(index - start)
+                if self._slow and count >= _LEAST:
+                    return
+                yield rows_of(batch, index, index + 1)
+
+        singles: list[Observations] = []
+        with contextlib.closing(self._leg.tried_each(wanted())) as answers:
+            for alone in answers:
                 if alone is None:
                     self._fails_alone = True
                     break
                 singles.append(alone)
-            chance = set(drawn.tolist())
-            self._requests += sum(start + i in chance for i in run)
-            self._further += sum(start + i not in chance for i in run)
-            if singles:
-                self._compare(part, whole, np.array(run[: len(singles)]), singles)
+        return singles
 
     def _whole(self, batch: RequestBatch) -> Iterator[tuple[int, int, Observations]]:
         """The batch as it is replayed; its parts where it fails, so that one request hides no others."""

@@ -20,12 +20,10 @@ from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Ints, Tensors
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import in_key_order
-from harness.replay.legs import Leg
+from harness.replay.legs import AHEAD, Leg
 
 _SPLITS = (333 / 1024, 845 / 1024)
 """Where a repetition's batches are cut; the smallest have to be cut too, or their batch stays the same."""
-AHEAD = 16
-"""Requests given to a leg before the first answer is awaited."""
 
 
 class Singly:

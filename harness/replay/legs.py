@@ -9,8 +9,9 @@ as one.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -32,6 +33,11 @@ from harness.replay.processes import Ended, Processes
 from harness.replay.recovery import Recovery, Speed
 from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, spoken
 from harness.sandbox.process import Sandbox
+
+AHEAD = 16
+"""Small batches given to a version before the first answer is awaited."""
+FIRST_AHEAD = 4
+"""As many until it is known how fast it is."""
 
 
 @dataclass(slots=True)
@@ -164,6 +170,37 @@ class Leg:
           SignatureError: the traffic lacks an input of the version.
         """
         entry = _Pending(batch, {} if self.ended else self._inputs(batch), trace)
+        return self._told(entry, usual=usual)
+
+    def tried_each(self, batches: Iterable[RequestBatch]) -> Iterator[Observations | None]:
+        """As `tried` of each batch, in order; several are in flight, and their time tells nothing.
+
+        Few are taken ahead until as many were answered: who gives a slow version its batches one by one
+        can stop. Whoever stops reading closes the iterator, which waits for what is in flight.
+
+        Args:
+          batches: requests; nothing else is in flight.
+
+        Raises:
+          SignatureError: the traffic lacks an input of the version.
+        """
+        ahead = FIRST_AHEAD
+        left = iter(batches)
+        try:
+            while True:
+                for batch in itertools.islice(left, ahead - len(self._pending)):
+                    self.submit(batch, trace=False)
+                if not self._pending:
+                    return
+                answer = self._told(self._pending.popleft(), usual=False)
+                ahead = min(ahead + 1, AHEAD)
+                yield answer
+        finally:
+            self._settle_in_flight()
+            self._pending.clear()
+
+    def _told(self, entry: _Pending, *, usual: bool) -> Observations | None:
+        """What a batch that is tried gets, the second time if its process ended."""
         result = self._awaited(entry)
         if isinstance(result, BatchFault) and not result.alive:
             entry.sent = False

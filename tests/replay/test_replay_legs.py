@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import threading
 
@@ -10,7 +11,7 @@ from onnx import TensorProto, helper
 from harness.core.errors import GateError, SignatureError
 from harness.core.observations import Observations, Outcome
 from harness.replay.leg_counters import LegCaps
-from harness.replay.legs import Leg
+from harness.replay.legs import FIRST_AHEAD, Leg
 from harness.sandbox import deadlines
 from harness.sandbox.answers import LoadFailure
 from harness.sandbox.process import Sandbox
@@ -191,6 +192,34 @@ def test_a_trial_of_poison_quarantines_nothing_and_touches_no_cap(tmp_path):
         counters = leg.counters()
         assert (counters.poison_count, counters.flaky, leg.ended) == (0, 0, "")
         assert leg.take_quarantined() == []
+        (found,) = replayed(leg, models.batch_with(8, {}))
+    assert failed(found) == {}
+
+
+def test_each_of_many_trials_gets_what_it_gets_by_itself(tmp_path):
+    bad = {3: models.CRASH, 9: models.ERROR, 20: models.CRASH}
+    batches = [models.batch_with(1, {0: bad[i]} if i in bad else {}, first=i) for i in range(40)]
+    with models.leg_on(models.division(tmp_path / "m.onnx")) as leg:
+        each = list(leg.tried_each(batches))
+        counters = leg.counters()
+    assert [i for i, found in enumerate(each) if found is None] == sorted(bad)
+    assert [i for i, f in enumerate(each) if f and f.outputs["y"].tolist() != [i]] == []
+    assert (counters.poison_count, counters.flaky, counters.restarts) == (0, 0, 4)
+
+
+def test_trials_that_nobody_waits_for_leave_nothing_in_flight(tmp_path):
+    taken = []
+
+    def endless():
+        for i in itertools.count():
+            taken.append(i)
+            yield models.batch_with(1, {}, first=i)
+
+    with models.leg_on(models.division(tmp_path / "m.onnx")) as leg:
+        with contextlib.closing(leg.tried_each(endless())) as answers:
+            assert next(answers) is not None
+        assert len(taken) == FIRST_AHEAD
+        assert leg.first.in_flight == 0
         (found,) = replayed(leg, models.batch_with(8, {}))
     assert failed(found) == {}
 
