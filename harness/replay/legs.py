@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -172,7 +172,9 @@ class Leg:
         entry = _Pending(batch, {} if self.ended else self._inputs(batch), trace)
         return self._told(entry, usual=usual)
 
-    def tried_each(self, batches: Iterable[RequestBatch]) -> Iterator[Observations | None]:
+    def tried_each(
+        self, batches: Iterable[RequestBatch]
+    ) -> Generator[Observations | None, None, None]:
         """As `tried` of each batch, in order; several are in flight, and their time tells nothing.
 
         Few are taken ahead until as many were answered: who gives a slow version its batches one by one
