@@ -5,7 +5,8 @@ that arrive within `maturity_s` of that one; then it is closed and enters every 
 its step. What comes later, or from the other arm, is ignored and counted: a user who is tested on
 every request, or whenever a ramp moves him, gave 22–27 % false rollbacks.
 
-Memory: a row for each open unit, and the name of each closed one, which must not enter twice.
+Memory: a row for each open unit, and the name of each closed one, which must not enter twice. Where
+each request is a unit by itself no name comes again, and none is kept.
 """
 
 from __future__ import annotations
@@ -77,12 +78,15 @@ class Units:
 class Exposures:
     """Opens units at their first request and closes them at a fixed age."""
 
-    def __init__(self, names: tuple[str, ...], maturity_s: float) -> None:
+    def __init__(
+        self, names: tuple[str, ...], maturity_s: float, *, names_recur: bool = True
+    ) -> None:
         """Starts without units.
 
         Args:
           names: guardrails whose values requests carry.
           maturity_s: age at which a unit is closed, ≥ 0; 0 = its first request alone counts.
+          names_recur: False = no unit comes twice, so that its name is forgotten once it is closed.
 
         Raises:
           TrafficError: a negative age.
@@ -92,7 +96,9 @@ class Exposures:
             raise TrafficError("maturity", what, "Use 0s or more.")
         self._names = names
         self._maturity_ns = round(maturity_s * 1e9)
+        self._names_recur = names_recur
         self._row: dict[str, int] = {}
+        self._seen = 0
         self._closed = 0
         self._first = np.zeros(0, np.int64)
         self._candidate = np.zeros(0, np.bool_)
@@ -107,7 +113,7 @@ class Exposures:
 
     def __len__(self) -> int:
         """Units ever seen."""
-        return len(self._row)
+        return self._seen
 
     def add(self, requests: Requests) -> Units:
         """Takes requests in.
@@ -118,12 +124,16 @@ class Exposures:
         Returns:
           The units first seen in them, without values.
         """
-        known = len(self._row)
+        known, forgotten = self._seen, self._seen - len(self._row)
         rows = np.fromiter(
-            (self._row.setdefault(name, len(self._row)) for name in requests.unit.tolist()),
+            (
+                self._row.setdefault(name, forgotten + len(self._row))
+                for name in requests.unit.tolist()
+            ),
             np.int64,
             len(requests),
         )
+        self._seen = forgotten + len(self._row)
         _, first_at = np.unique(rows[rows >= known], return_index=True)
         at = np.flatnonzero(rows >= known)[first_at]
         opened = Units(
@@ -204,6 +214,9 @@ class Exposures:
             absent={name: said[i] == 0 for i, name in enumerate(self._names)},
         )
         self._closed += n
+        if not self._names_recur:
+            for name in closed.unit:
+                del self._row[name]
         self._open = self._open[n:]
         self._first, self._count = self._first[n:], self._count[n:]
         self._candidate, self._propensity = self._candidate[n:], self._propensity[n:]
@@ -227,9 +240,11 @@ class Exposures:
 
     def restore(self, state: dict[str, Any]) -> Self:
         """Continues from `state` of exposures with the same arguments."""
-        self._row = {name: i for i, name in enumerate(state["units"])}
         self._closed = int(state["closed"])
-        self._open = list(state["units"][self._closed :])
+        forgotten = 0 if self._names_recur else self._closed
+        self._row = {name: forgotten + i for i, name in enumerate(state["units"])}
+        self._seen = forgotten + len(self._row)
+        self._open = list(state["units"][self._closed - forgotten :])
         self._first = np.asarray(state["first"], np.int64)
         self._candidate = np.asarray(state["candidate"], np.bool_)
         self._propensity = np.asarray(state["propensity"], np.float64)

@@ -46,7 +46,7 @@ class LiveJudge:
         self._plan = plan
         self._levels = plan.levels()
         carried = tuple(g.name for g in plan.guardrails if g.label_maturity_s is None)
-        self._exposures = Exposures(carried, plan.closing_s())
+        self._exposures = Exposures(carried, plan.closing_s(), names_recur=plan.names_recur)
         self._cohorts = {
             g.name: Cohorts(g.label_maturity_s)
             for g in plan.guardrails

@@ -47,6 +47,8 @@ class LivePlan:
     """A burst that lasts longer counts again."""
     sample_ratio_alpha: float = ALPHA
     """P(a working split is called broken) ≤ this."""
+    names_recur: bool = True
+    """Whether a unit may come again; False where each request has a name of its own."""
 
     def __post_init__(self) -> None:
         """Checks.

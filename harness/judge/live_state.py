@@ -14,7 +14,7 @@ from harness.core.jsonable import sha256
 from harness.judge.live_plan import LivePlan
 
 _WHERE = "live judge"
-_FORM = 2
+_FORM = 3
 """Of the state; another form is refused instead of half understood."""
 
 

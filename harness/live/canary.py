@@ -43,7 +43,7 @@ class Canary:
 
     Args:
       live: the policy's live section, with steps.
-      seed: of the split.
+      seed: of the split; "" = somebody else splits, and names units.
       noted: hears of every arrival that will enter, before `route` returns.
     """
 
@@ -51,7 +51,7 @@ class Canary:
         self, live: Live, seed: str, noted: Callable[[Arrival], None] = lambda _: None
     ) -> None:
         self._live = live
-        self._plan = live_plan(live)
+        self._plan = live_plan(live, names_recur=bool(live.unit) or not seed)
         self._split = Split(seed)
         self._ascent = Ascent(live.steps, live.ramp)
         self._coverage = Coverage(live)

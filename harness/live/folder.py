@@ -52,7 +52,7 @@ from harness.live.journal import entry_from_line, line_from_entry
 from harness.store.files import sha256_of_file, write_atomically
 from harness.store.runs import RunFolder
 
-FORM = 3
+FORM = 4
 """Of state and journal; one of another form is not gone on with."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _JOURNAL = "journal-{:012d}.jsonl"

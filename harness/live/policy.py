@@ -28,11 +28,12 @@ def read_live_policy(path: Path) -> Live:
     return live_from_yaml(text, str(path))
 
 
-def live_plan(live: Live) -> LivePlan:
+def live_plan(live: Live, *, names_recur: bool = True) -> LivePlan:
     """The tests of one live comparison.
 
     Args:
       live: from `read_live_policy`.
+      names_recur: False where units' names are made up here, one a request.
     """
     return LivePlan(
         guardrails=live.guardrails,
@@ -45,4 +46,5 @@ def live_plan(live: Live) -> LivePlan:
         burst_gap_s=live.burst_gap_s,
         burst_longest_s=live.burst_longest_s,
         sample_ratio_alpha=live.sample_ratio_alpha,
+        names_recur=names_recur,
     )

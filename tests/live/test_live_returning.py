@@ -78,3 +78,16 @@ def test_a_guardrail_without_any_value_holds_the_ramp_up():
     standing = Elsewhere(3).until_final(canary(), most=1_000)
     assert (standing.step, standing.final) == (0, False)
     assert "Guardrail score has no value of the candidate yet" in standing.explanation
+
+
+def test_names_made_up_for_requests_are_not_kept_and_change_no_answer():
+    text = POLICY.replace("  unit: user\n", "")
+    named, nameless = Traffic(4), Traffic(4)
+    one, other = canary(text=POLICY), canary(text=text)
+    for _ in range(6):
+        seen, told = named.turn(one), nameless.turn(other)
+        assert (seen.n_units, seen.n_closed) == (told.n_units, told.n_closed)
+        other = Canary.from_state(json.loads(json.dumps(other.state())), live(text), "s")
+    kept = other._judge._exposures
+    assert (len(kept), len(kept._row)) == (300, 0)
+    assert len(one._judge._exposures._row) == 300
