@@ -145,7 +145,8 @@ class Canary:
 
     def labelled(self, label: Label) -> None:
         """Takes in a label whose unit is named as requests name it."""
-        self._labels.add(replace(label, unit=name_of(self._split.place(label.unit).unit)))
+        kept = label.unit and name_of(self._split.place(label.unit).unit)
+        self._labels.add(replace(label, unit=kept))
 
     def lost(self, arrivals: Iterable[Arrival], last_seq: int) -> None:
         """Takes in what had arrived before the process ended and is in no batch.
@@ -215,7 +216,7 @@ class Canary:
         self._until_ns = batch.until_ns
         self._intake.entered(entry.seq, batch.until_ns if entry.seq else 0)
         self._labels.expose_all(batch.requests, entry.answers)
-        self._labels.offset = max(self._labels.offset, entry.label_offset)
+        self._labels.offset = entry.label_offset or self._labels.offset
         self._labels.forget(batch.until_ns)
         n = len(batch.requests)
         new = int(np.count_nonzero(batch.requests.candidate))

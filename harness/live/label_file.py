@@ -28,8 +28,6 @@ class LabelFile:
         self._path = path
         self._offset = offset
         self._inside = False
-        self.unreadable = 0
-        """Lines that are no label."""
         self.trouble = ""
         """Why labels may be missing; "" = nothing is known to be wrong."""
         if not path.is_file():
@@ -38,7 +36,7 @@ class LabelFile:
             )
 
     def read(self, now_ns: int) -> list[Label]:
-        """Labels of complete lines that came since the last time.
+        """Labels of complete lines that came since the last time; see `Label.unit` for lines that are none.
 
         Args:
           now_ns: when they became known here.
@@ -49,22 +47,19 @@ class LabelFile:
         content = self._content()
         found = []
         if len(content) == _MOST_BYTES and b"\n" not in content:
-            # A line so long is no label: what is read of it is dropped, and reading goes on.
+            # A line so long is no label: what is read of it is dropped, and it is told once it ends.
             self._offset += len(content)
-            self.unreadable += not self._inside
             self._inside = True
             return []
         *lines, _ = content.split(b"\n")
         for line in lines:
             self._offset += len(line) + 1
-            rest_of_a_long_line, self._inside = self._inside, False
-            if rest_of_a_long_line:
-                continue
-            label = _label(line, now_ns, self._offset)
+            label = None if self._inside else _label(line, now_ns, self._offset)
             if label is not None:
                 found.append(label)
-            elif line.strip():
-                self.unreadable += 1
+            elif self._inside or line.strip():
+                found.append(Label(unit="", value=0.0, ts_ns=now_ns, offset=self._offset))
+            self._inside = False
         return found
 
     def _content(self) -> bytes:
@@ -72,7 +67,7 @@ class LabelFile:
             with self._path.open("rb") as file:
                 if file.seek(0, os.SEEK_END) < self._offset:
                     self.trouble = "the label file became shorter: labels may be missing"
-                    self._offset = 0
+                    self._offset, self._inside = 0, False
                 file.seek(self._offset)
                 return file.read(_MOST_BYTES)
         except OSError as error:

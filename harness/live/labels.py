@@ -20,7 +20,9 @@ from harness.core.tensors import Floats
 from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels
 
+UNREADABLE = "label_unreadable"
 NOT_TAKEN = {
+    UNREADABLE: "{n:,} lines of the label file are no labels",
     "label_for_no_guardrail": "{n:,} labels name a guardrail that takes none, and were not taken",
     "label_outside_its_range": "{n:,} labels are outside of what they may be, and were not taken",
     "label_of_no_open_unit": "{n:,} labels name no unit that was seen and is young enough, and were not taken",
@@ -34,7 +36,7 @@ class Label:
     """One label as it came."""
 
     unit: str
-    """The unit's name in records."""
+    """The unit's name in records; "" = its line is no label, and is counted where a label would be taken."""
     value: float
     """What came true; for a guardrail without a loss, the guardrail's value itself."""
     ts_ns: int
@@ -109,7 +111,11 @@ class LabelBook:
         rows: dict[str, list[tuple[str, float, int]]] = {}
         while self._come and self._come[0].ts_ns < until_ns:
             label = self._come.popleft()
-            self.offset = max(self.offset, label.offset)
+            # Not the largest: a file that became shorter is read from its beginning.
+            self.offset = label.offset or self.offset
+            if not label.unit:
+                self._count(UNREADABLE)
+                continue
             for name, value in self._values(label):
                 rows.setdefault(name, []).append((label.unit, value, label.ts_ns))
         return {

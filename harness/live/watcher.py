@@ -204,8 +204,6 @@ class Watcher:
         said = [
             f"guardrail {name} could not be measured: {why}" for name, why in self._unfit.items()
         ]
-        if self._labels and self._labels.unreadable:
-            said.append(f"{self._labels.unreadable:,} lines of the label file are no labels")
         if self._labels and self._labels.trouble:
             said.append(self._labels.trouble)
         return tuple(said)

@@ -118,9 +118,9 @@ def test_labels_are_read_as_they_are_appended_and_what_is_none_is_counted(tmp_pa
     path = tmp_path / "labels.jsonl"
     path.write_text('{"unit": "a", "label": 1}\n{"unit": "", "label": 1}\n[1]\nnoise\n{"unit": "b"')
     labels = LabelFile(path)
-    (first,) = labels.read(5)
+    first, *none = labels.read(5)
     assert (first.unit, first.value, first.ts_ns, first.offset) == ("a", 1.0, 5, 26)
-    assert labels.unreadable == 3
+    assert [(line.unit, line.offset) for line in none] == [("", 51), ("", 55), ("", 61)]
     assert labels.read(6) == []
     with path.open("a") as file:
         file.write(', "label": 0, "guardrail": "g"}\n\n')

@@ -1,8 +1,12 @@
 """Lines that are no labels are counted, whatever they hold, and the next one is read."""
 
 import pytest
+from canaries import POLICY, Traffic, live
 
+from harness.live.folder import CanaryFolder, Identity
+from harness.live.keeper import notes_of
 from harness.live.label_file import LabelFile
+from harness.live.labels import UNREADABLE, LabelBook
 
 GOOD = b'{"unit": "u", "label": 1}\n'
 LONG = b"x" * (9 << 20)
@@ -24,4 +28,48 @@ def test_a_line_that_is_no_label_is_counted_and_the_next_is_read(tmp_path, line)
     path.write_bytes(line + b"\n" + GOOD)
     file = LabelFile(path)
     found = [label for now in range(5) for label in file.read(now)]
-    assert ([label.value for label in found], file.unreadable) == ([1.0], 1)
+    assert [(label.unit, label.offset) for label in found] == [
+        ("", len(line) + 1),
+        ("u", len(line) + 1 + len(GOOD)),
+    ]
+
+
+@pytest.mark.parametrize("judged", [True, False], ids=["judged", "killed_before"])
+def test_lines_that_are_no_labels_are_counted_once_over_a_kill(tmp_path, judged):
+    path, out, policy = tmp_path / "labels", tmp_path / "c", live()
+    path.write_bytes(b"noise\n" + GOOD + b"[1]\n" + LONG + b"\n" + LONG)
+    asked = Identity.of(policy, seed="s", baseline="b", candidate="c")
+    traffic = Traffic()
+
+    def read(canary):
+        file = LabelFile(path, canary.label_offset)
+        for _ in range(6):
+            for label in file.read(traffic.now_ns):
+                canary.labelled(label)
+
+    folder, canary = CanaryFolder.start(out, policy, asked, POLICY)
+    read(canary)
+    traffic.answered(canary, 5)
+    entry = canary.batch(traffic.now_ns + 1)
+    if judged:
+        folder.append(entry, canary.counts)
+    folder.close()  # nothing is saved
+    folder, canary = CanaryFolder.start(out, policy, asked, POLICY)
+    read(canary)
+    canary.judge(canary.batch(traffic.now_ns + 2))
+    folder.close()
+    assert canary.counts["label_unreadable"] == 3
+    assert "3 lines of the label file are no labels" in notes_of(canary.standing())
+
+
+def test_a_label_file_that_became_shorter_is_gone_on_with_from_where_it_is_now(tmp_path):
+    path = tmp_path / "labels"
+    path.write_bytes(GOOD * 9)
+    book = LabelBook(())
+    file = LabelFile(path)
+    for content in (GOOD * 9, b"noise\n"):
+        path.write_bytes(content)
+        for label in file.read(1):
+            book.add(label)
+        book.take(2)
+    assert (book.offset, book.counts[UNREADABLE]) == (6, 1)
