@@ -5,6 +5,9 @@ under way when the process was killed would leave no trace, and a candidate that
 down would hide its worst answers. So routing writes a record of 40 bytes into a mapped file, which
 costs no system call, and a restart reads who had arrived and never entered. It survives a kill; after
 a power cut it is as it was when it was last synced.
+
+It also keeps how many batches are in the journal, so that a journal whose last lines are gone is told
+from one that never had them.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ CAPACITY = 1 << 17
 """Arrivals kept: those not yet in the journal must fit, or they are lost without a name."""
 
 
-FILE_BYTES = CAPACITY * _SLOT.size
+_BATCHES_BYTES = 8
+FILE_BYTES = CAPACITY * _SLOT.size + _BATCHES_BYTES
 """Size of a whole file."""
 
 
@@ -61,7 +65,7 @@ class Arrivals:
 
     def __init__(self, path: Path, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        size = capacity * _SLOT.size
+        size = capacity * _SLOT.size + _BATCHES_BYTES
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -95,8 +99,25 @@ class Arrivals:
             raise GateError("arrivals.bin", "an arrival was damaged", "Start anew.")
         return sorted(found, key=lambda arrival: arrival.seq)
 
+    @property
+    def batches(self) -> int:
+        """Number of the batch that comes after those in the journal; 0 = none has been in it."""
+        return int.from_bytes(self._map[-_BATCHES_BYTES:], "little")
+
+    def put_batch(self, number: int) -> None:
+        """Keeps that a batch is in the journal; a repetition changes nothing.
+
+        Args:
+          number: of the batch.
+        """
+        # Eight bytes copied at once: a kill leaves the one number or the other.
+        self._map[-_BATCHES_BYTES:] = max(number + 1, self.batches).to_bytes(
+            _BATCHES_BYTES, "little"
+        )
+
     def _all(self) -> Iterator[Arrival]:
-        for seq, ts_ns, unit, share, step, candidate in _SLOT.iter_unpack(self._map):
+        slots = self._map[:-_BATCHES_BYTES]
+        for seq, ts_ns, unit, share, step, candidate in _SLOT.iter_unpack(slots):
             if seq:
                 yield Arrival(seq, ts_ns, unit, share, step, bool(candidate))
 

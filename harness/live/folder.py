@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from harness.core.clock import iso, now_ns
-from harness.core.errors import HarnessError, UsageError
+from harness.core.errors import GateError, HarnessError, UsageError
 from harness.core.jsonable import jsonable, sha256
 from harness.core.live import Live, Standing
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
@@ -224,6 +224,12 @@ class CanaryFolder:
             canary.counts = {
                 name: max(n, counts.get(name, 0)) for name, n in (counts | canary.counts).items()
             }
+        if canary.next_batch < self.arrivals.batches:
+            gone = self.arrivals.batches - canary.next_batch
+            raise GateError(
+                "the journal", f"the last {gone:,} batches that were in the journal are gone",
+                "Start anew.",
+            )  # fmt: skip
         if not canary.ended:
             unsaved = self.arrivals.after(canary.entered_seq)
             canary.lost(unsaved, unsaved[-1].seq if unsaved else canary.entered_seq)
@@ -252,6 +258,7 @@ class CanaryFolder:
             file.write(line_from_entry(entry, counts))
             file.flush()
             os.fsync(file.fileno())
+        self.arrivals.put_batch(entry.batch.number)
         self.arrivals.sync()
         self.since_state += 1
 

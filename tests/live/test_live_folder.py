@@ -16,6 +16,7 @@ from harness.live.endings import Ending
 from harness.live.folder import CanaryFolder, Identity
 from harness.live.folder_files import EVENTS
 from harness.live.follow import follow, text_of
+from harness.live.journal import line_from_entry
 
 LIVE = live()
 
@@ -117,9 +118,9 @@ def test_half_a_line_at_the_end_is_lost_and_no_damage(tmp_path, saved):
     turns(folder, watched, traffic, 2, save=(1,) if saved else ())
     traffic.answered(watched, 20)
     entry = watched.batch(traffic.now_ns + 1)
-    folder.append(entry, {})
     (journal,) = (tmp_path / "c").glob("journal-*")
-    journal.write_bytes(journal.read_bytes()[:-30])
+    with journal.open("ab") as file:
+        file.write(line_from_entry(entry, {})[:-30])  # killed while it is written
     folder, watched = restarted(tmp_path / "c", folder)
     assert dict(watched.standing().counts) == {"lost_at_a_restart": 20}
     standing = turns(folder, watched, traffic, 1)
@@ -128,6 +129,40 @@ def test_half_a_line_at_the_end_is_lost_and_no_damage(tmp_path, saved):
     # The half line is followed by a whole one: the next start must not take it for damage.
     folder, watched = restarted(tmp_path / "c", folder)
     assert watched.standing() == standing
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("cut", ["line", "half", "all"])
+def test_a_journal_that_lost_lines_at_its_end_is_hold(tmp_path, cut, saved):
+    traffic = Traffic(5)
+    folder, watched = start(tmp_path / "c")
+    turns(folder, watched, traffic, 3, save=(0,) if saved else ())
+    (journal,) = (tmp_path / "c").glob("journal-*")
+    content = journal.read_bytes()
+    *lines, _ = content.split(b"\n")
+    left = {"line": len(content) - len(lines[-1]) - 1, "half": len(content) - 30, "all": 0}[cut]
+    os.truncate(journal, left)
+    folder, watched = restarted(tmp_path / "c", folder)
+    standing = watched.standing()
+    assert (standing.reason, standing.final) == ("state_damaged", True)
+    gone = {"line": 1, "half": 1, "all": 2 if saved else 3}[cut]
+    assert f"the last {gone} batches that were in the journal are gone" in standing.explanation
+    folder.close()
+
+
+def test_a_kill_between_the_journal_s_line_and_its_count_is_no_damage(tmp_path):
+    traffic = Traffic(6)
+    folder, watched = start(tmp_path / "c")
+    turns(folder, watched, traffic, 2)
+    traffic.answered(watched, 20)
+    (journal,) = (tmp_path / "c").glob("journal-*")
+    with journal.open("ab") as file:
+        file.write(line_from_entry(watched.batch(traffic.now_ns + 1), {}))
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert (watched.standing().n_requests, watched.standing().final) == (60, False)
+    folder, watched = restarted(tmp_path / "c", folder)
+    assert (watched.standing().n_requests, watched.standing().final) == (60, False)
+    folder.close()
 
 
 def damage_state(path):
