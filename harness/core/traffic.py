@@ -8,6 +8,8 @@ from harness.core.tensors import Bools, CodedText, Ints, Strings, Tensors, Tenso
 
 OK_CODE = 0
 """gRPC status code of an answered request."""
+UNKNOWN_CODE = 2
+"""gRPC's UNKNOWN: a failure whose server says no more of it than a message."""
 
 
 LOGGED = "feature:"

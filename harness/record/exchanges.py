@@ -92,7 +92,7 @@ class ExchangeMaker:
             request_id=self._id(facts.request_id),
             request=request,
             response=response,
-            metadata=metadata | _remarks(framed, details=self._details),
+            metadata=metadata | _remarks(framed, call, details=self._details),
             context=self._context_of(metadata, facts, self._tensors(request)),
             trace_id=_trace_id(metadata),
         )
@@ -164,14 +164,14 @@ class ClockWatch:
         return before is not None and abs(apart - before) >= self.STEP_NS
 
 
-def _remarks(framed: Framed, *, details: bool) -> dict[str, str]:
+def _remarks(framed: Framed, call: Call, *, details: bool) -> dict[str, str]:
     """What no client sent, under names that no metadata can have.
 
     Args:
-      framed: the call.
+      framed: the call as it passed.
+      call: as it is recorded.
       details: whether what the server said of a failure is told.
     """
-    call = framed.call
     remarks = {
         ":stream": call.stream,
         ":details": _text(call.details) if details else "",

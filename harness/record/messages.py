@@ -54,10 +54,15 @@ class Message:
     packing: str = ""
     """How the content is compressed; "" = it is not."""
 
-    def field(self, number: int) -> bytes | None:
-        """A field, or what is at hand of it, where the message is not kept whole or is compressed."""
+    def field(self, number: int, within: int = BEGINNING_BYTES) -> bytes | None:
+        """A field, or what is at hand of it, where the message is not kept whole or is compressed.
+
+        Args:
+          number: of the field.
+          within: of a compressed message, bytes that are looked at.
+        """
         if self.packing:
-            return bytes_field(beginning(self.content, self.packing), number, cut=True)
+            return bytes_field(beginning(self.content, self.packing, within), number, cut=True)
         return bytes_field(self.content, number, cut=self.why is not None)
 
     @property

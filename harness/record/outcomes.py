@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness.core.traffic import OK_CODE
+from harness.core.traffic import OK_CODE, UNKNOWN_CODE
 from harness.record.headers import ResponseHead
 from harness.record.unary import CANCELLED
 
-UNKNOWN, INTERNAL, UNAVAILABLE = 2, 13, 14
+INTERNAL, UNAVAILABLE = 13, 14
 """gRPC's status codes of these names."""
 _PERMISSION_DENIED, _RESOURCE_EXHAUSTED, _UNIMPLEMENTED, _UNAUTHENTICATED = 7, 8, 12, 16
 _HTTP_OK = 200
@@ -35,9 +35,9 @@ def outcome_of_end(head: ResponseHead | None, http_status: int) -> tuple[int, st
         return head.status, head.details
     if http_status != _HTTP_OK:
         return _OF_HTTP.get(
-            http_status, UNKNOWN
+            http_status, UNKNOWN_CODE
         ), f"the server answered with HTTP status {http_status}"
-    return UNKNOWN, "the server ended the call without a status"
+    return UNKNOWN_CODE, "the server ended the call without a status"
 
 
 def outcome_of_reset(error: int) -> tuple[int, str]:

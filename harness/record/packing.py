@@ -10,10 +10,14 @@ from dataclasses import replace
 
 from harness.core.calls import Call
 from harness.core.recording import Recorded
-from harness.wire.scan import STREAM_RESPONSE, bytes_field
+from harness.core.traffic import UNKNOWN_CODE
+from harness.wire.scan import STREAM_ERROR, STREAM_RESPONSE, bytes_field
 
 BEGINNING_BYTES = 4096
 """Of a message that is not at hand whole: the id of a request stands before its tensors."""
+ERROR_WITHIN_BYTES = 1 << 20
+"""An error of a streamed answer is looked for so far on its way (half a millisecond); a writer of
+protobuf may put it behind the tensors, and what is behind these bytes is found by the writer's process."""
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 ENCODINGS = frozenset(_WINDOW_BITS)
 """Compressions that can be undone."""
@@ -31,18 +35,19 @@ class PackingError(ValueError):
         self.why = why
 
 
-def beginning(content: bytes, encoding: str) -> bytes:
-    """What a message begins with; less than BEGINNING_BYTES where it is compressed well or badly.
+def beginning(content: bytes, encoding: str, most: int = BEGINNING_BYTES) -> bytes:
+    """What a message begins with; less than `most` bytes where it is compressed badly.
 
     Args:
       content: as it passed.
       encoding: one of ENCODINGS; "" = it is not compressed.
+      most: bytes of it.
     """
     if not encoding:
-        return content[:BEGINNING_BYTES]
+        return content[:most]
     inflating = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:
-        return inflating.decompress(content[:BEGINNING_BYTES], BEGINNING_BYTES)
+        return inflating.decompress(content[:most], most)
     except zlib.error:
         return b""
 
@@ -75,6 +80,8 @@ def _inflated(content: bytes, encoding: str, most: int) -> bytes:
 def unpacked(call: Call, most: int) -> Call:
     """The call with its messages as they were before they were compressed.
 
+    A streamed answer that holds an error is a failure; see ERROR_WITHIN_BYTES.
+
     Args:
       call: as it passed.
       most: bytes that a message may have.
@@ -87,7 +94,10 @@ def unpacked(call: Call, most: int) -> Call:
         return call
     response = _inflated(call.response, of_response, most)
     if of_response and call.stream:
-        response = bytes_field(response, STREAM_RESPONSE) or b""
+        error = bytes_field(response, STREAM_ERROR)
+        if error:
+            call = replace(call, code=UNKNOWN_CODE, details=error.decode("utf-8", "replace"))
+        response = b"" if error else bytes_field(response, STREAM_RESPONSE) or b""
     return replace(
         call, request=_inflated(call.request, of_request, most), response=response, packing=("", "")
     )

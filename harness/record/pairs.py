@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from harness.core.calls import Call, Metadata, Tap
 from harness.core.clock import now_ns
 from harness.core.recording import Recorded
-from harness.core.traffic import OK_CODE
+from harness.core.traffic import OK_CODE, UNKNOWN_CODE
 from harness.record.messages import Message, Room, unkept
-from harness.record.outcomes import UNKNOWN
+from harness.record.packing import ERROR_WITHIN_BYTES
 from harness.wire import MODEL_STREAM_INFER
 from harness.wire.scan import REQUEST_ID, STREAM_ERROR, STREAM_RESPONSE, bytes_field
 
@@ -121,12 +121,12 @@ class Pairs:
         if number is None:
             self._unpaired(answer_id)
             return
-        error = answer.field(STREAM_ERROR)
+        error = answer.field(STREAM_ERROR, ERROR_WITHIN_BYTES)
         waiting = self._take(number)
         if self._uncertain and not answer_id:
             waiting = replace(waiting, request=waiting.request.not_kept(Recorded.UNCERTAIN))
         if error:
-            self._tell(waiting, UNKNOWN, error.decode("utf-8", "replace"))
+            self._tell(waiting, UNKNOWN_CODE, error.decode("utf-8", "replace"))
         else:
             held = answer if answer.packing else replace(answer, content=response)
             self._tell(waiting, OK_CODE, "", held)
@@ -134,7 +134,7 @@ class Pairs:
     def ended(self, code: int, details: str, *, gone: bool) -> None:
         """The stream is over; whoever waits gets no answer."""
         if code == OK_CODE:
-            code, details = UNKNOWN, "the stream ended without an answer"
+            code, details = UNKNOWN_CODE, "the stream ended without an answer"
         for number in list(self._waiting):
             self._tell(self._take(number), code, details, gone=gone)
 

@@ -6,6 +6,7 @@ import tracemalloc
 import zlib
 
 import hpack
+import numpy as np
 import pytest
 from h2made import BEGIN, Heard, Side, client, end, message, request_fields
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from harness.record.h2frames import frame
 from harness.record.headers import HeaderBlocks
 from harness.record.messages import Room
 from harness.record.metrics import CallMetrics
-from harness.record.packing import unpacked
+from harness.record.packing import ERROR_WITHIN_BYTES, unpacked
 from harness.record.redaction import Redaction
 from harness.store.counts import Counts
 from harness.wire import MODEL_STREAM_INFER, SERVICE
@@ -304,6 +305,35 @@ def test_compressed_streams_are_paired_and_told():
     ids = [pb.ModelInferResponse.FromString(c.response).id for c in calls]
     assert [c.request for c in calls] == [infer(1), infer(0)]
     assert ids == ["r1", "r0"]
+
+
+def error_behind(tensor_bytes):
+    """A streamed answer whose error stands behind its tensors, compressed."""
+    inner = pb.ModelInferResponse(
+        id="r0", raw_output_contents=[np.random.default_rng(0).bytes(tensor_bytes)]
+    )
+    response = pb.ModelStreamInferResponse(infer_response=inner).SerializeToString()
+    error = pb.ModelStreamInferResponse(error_message="no luck").SerializeToString()
+    return gzip.compress(response + error)
+
+
+@pytest.mark.parametrize(
+    ("tensor_bytes", "told_code"), [(10, 2), (5_000, 2), (ERROR_WITHIN_BYTES, 0)]
+)
+def test_an_error_behind_the_tensors_of_a_compressed_streamed_answer_is_a_failure(
+    tmp_path, tensor_bytes, told_code
+):
+    said = ("grpc-encoding", "gzip")
+    sent = client().headers(1, request_fields(MODEL_STREAM_INFER)).data(1, message(infer(0)))
+    answered = Side().headers(1, [*BEGIN, said])
+    answered.data(1, message(error_behind(tensor_bytes), compressed=True))
+    answered.headers(1, end(), last=True)
+    (told,) = followed(sent.bytes, answered.bytes, Heard(message_bytes=4 << 20)).calls
+    assert told.code == told_code  # beyond it, whoever inflates all of it finds the error
+    counts = Counts(tmp_path / "counts")
+    maker = ExchangeMaker(Redaction([], b""), [], made_up="u-", counts=counts)
+    made = maker.make(Framed(told, kept_as_failed=False))
+    assert (made.code, made.response, made.metadata[":details"]) == (2, b"", "no luck")
 
 
 def many_streamed(count, *, ids=True, answers=None, heard=None, order=1, size=0):
