@@ -25,6 +25,7 @@ from harness.core.tensors import Bools, Floats
 from harness.core.verdicts import Decision
 from harness.live.canary import Canary
 from harness.live.labels import Label
+from harness.live.unusable import sent_unusable
 
 RUNS = 200
 _SURE = 0.9999
@@ -54,6 +55,8 @@ class Harm:
     """Of the share of failures."""
     nan: float = 0.0
     """Of the share of answers that are NaN."""
+    outside: float = 0.0
+    """Of the share of answers whose score is outside of 0 and 1."""
     loss: float = 0.0
     """Of the mean loss of what is answered; a failure costs 1, and so does NaN."""
 
@@ -78,6 +81,7 @@ HARMS = (
     Harm(name="latency", slow=0.4),
     Harm(name="errors", failed=0.25),
     Harm(name="NaN", nan=0.25),
+    Harm(name="scores outside of 0 and 1", outside=0.25),
     Harm(name="label loss", loss=0.35),
 )
 
@@ -149,7 +153,7 @@ def run_canary(live: Live, harm: Harm, seed: int, most: int = _MOST) -> Ran:
                 arrivals.append(arrival)
         candidate = np.array([a.candidate for a in arrivals], np.bool_)
         exposed += int(np.count_nonzero(candidate))
-        values, losses = _outcomes(rng, harm, level[users], candidate)
+        values, losses = _outcomes(live, rng, harm, level[users], candidate)
         for i, arrival in enumerate(arrivals):
             given = {name: float(column[i]) for name, column in values.items()}
             canary.answered(arrival.seq, given, {"loss": float(losses[i])})
@@ -164,7 +168,7 @@ def run_canary(live: Live, harm: Harm, seed: int, most: int = _MOST) -> Ran:
 
 
 def _outcomes(
-    rng: np.random.Generator, harm: Harm, level: Floats, candidate: Bools
+    live: Live, rng: np.random.Generator, harm: Harm, level: Floats, candidate: Bools
 ) -> tuple[dict[str, Floats], Floats]:
     """(guardrail → values, what each answer will cost); NaN where the request has none."""
     n = len(candidate)
@@ -172,6 +176,8 @@ def _outcomes(
     drawn, failing = rng.random(n), _ERRORS_BEFORE + harm.failed * new
     failed = drawn < failing
     lost = drawn < failing + harm.nan * new
+    # Such a score has a decision, and is none.
+    outside = ~lost & (drawn < failing + (harm.nan + harm.outside) * new)
 
     def answered(column: Floats) -> Floats:
         return np.where(lost, np.nan, np.clip(column, 0.0, 1.0))
@@ -183,7 +189,7 @@ def _outcomes(
         return answered(mean + level + more * new + rng.uniform(-0.1, 0.1, n))
 
     values = {
-        "score": between(0.4, harm.score),
+        "score": np.where(outside, np.nan, between(0.4, harm.score)),
         "rate": binary(0.3, harm.rate),
         "slow": binary(0.2, harm.slow),
         "failed": failed.astype(np.float64),
@@ -191,7 +197,8 @@ def _outcomes(
         "errors": failed.astype(np.float64),
     }
     # A label of 0 makes the absolute loss the answer itself.
-    return values, between(_LOSS_BEFORE, harm.loss)
+    losses = np.where(outside, np.nan, between(_LOSS_BEFORE, harm.loss))
+    return sent_unusable(live, values), losses
 
 
 def bench_canary(

@@ -46,7 +46,8 @@ class LiveMetric(enum.StrEnum):
     FAILURE = "failure"
     """1 where there is no answer; paired: candidate's minus baseline's."""
     NAN = "nan_rate"
-    """1 where an output is NaN; paired: candidate's minus baseline's."""
+    """1 where an output is NaN, or a score or decision that a guardrail reads is outside of 0 and 1;
+    paired: candidate's minus baseline's."""
     LATENCY = "latency"
     """Split: 1 where it took longer than `slower_than_s`, else its seconds, cut off at the range's end."""
     LOSS = "loss_difference"

@@ -61,6 +61,8 @@ class Coverage:
 
     def _said(self, name: str, arm: int) -> str:
         there, of = self._with_value[name][arm], self._all[name][arm]
+        if not self._split:
+            return f"Guardrail {name} has a value for only {there:,} of {of:,} requests ({LEAST:.0%} are needed)."
         if not of:
             return (
                 f"Guardrail {name} has no value of the {_ARMS[arm]} yet: no more traffic goes to the "

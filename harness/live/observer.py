@@ -9,13 +9,14 @@ import numpy as np
 
 from harness.core.errors import GateError, TrafficError
 from harness.core.jsonable import sha256
-from harness.core.live import Standing
+from harness.core.live import Live, Standing
 from harness.judge.exposures import Requests
 from harness.judge.live_plan import Labels, LiveBatch
 from harness.live.canary import Canary
 from harness.live.entries import Entry
 from harness.live.folder import CanaryFolder
 from harness.live.keeper import notes_of
+from harness.live.unusable import sent_unusable
 from harness.wire.canary_judge import ObservedColumns
 
 _STATE_EVERY = 50
@@ -27,10 +28,12 @@ class Observer:
     Args:
       canary: as it starts or goes on.
       folder: what it must not lose.
+      live: the policy's live section.
     """
 
-    def __init__(self, canary: Canary, folder: CanaryFolder) -> None:
+    def __init__(self, canary: Canary, folder: CanaryFolder, live: Live) -> None:
         self._canary = canary
+        self._live = live
         self._folder = folder
         self.standing = canary.standing()
         """After the last batch."""
@@ -52,7 +55,10 @@ class Observer:
         if not before.final and sent.number == due:
             self._check_shares(sent)
         batch = _batch(sent)
-        entry = Entry(batch=batch, seq=0, answers={}, label_offset=0, digest=sha256(batch))
+        digest = sha256(batch)
+        values = sent_unusable(self._live, dict(batch.requests.values))
+        batch = replace(batch, requests=replace(batch.requests, values=values))
+        entry = Entry(batch=batch, seq=0, answers={}, label_offset=0, digest=digest)
         self.standing = self._canary.judge(entry)
         if not before.final:
             try:

@@ -11,6 +11,7 @@ from harness.core.policies import DecisionRule, Guardrail, Metric
 from harness.core.tensors import Bools, Floats
 from harness.judge.metrics import observe
 from harness.live.diffing import Diffed
+from harness.live.unusable import unusable
 from harness.live.values import enters
 
 
@@ -37,6 +38,10 @@ def paired_values(
                 column[at] = _values(
                     rail, live.decision, pair, diffed.compared[at], diffed.mismatch[at]
                 )
+                if rail.metric is LiveMetric.NAN:
+                    silent = {name: asked[at] for name, asked in other_outputs.items()}
+                    baseline, candidate = unusable(live, pair, silent)
+                    column[at] = np.where(np.isnan(column[at]), np.nan, candidate - baseline)
             except HarnessError as problem:
                 # Another signature than the policy's: nothing can be measured, which is no pass.
                 if enters(other_outputs, rail.name, at).any():

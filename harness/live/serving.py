@@ -151,7 +151,7 @@ def serve_judge(
     text = options.policy.read_text(encoding="utf-8")
     folder, canary = CanaryFolder.start(options.out, live, identity, text)
     folder.heard = heard
-    observer = Observer(canary, folder)
+    observer = Observer(canary, folder, live)
 
     async def served() -> Standing:
         server = JudgeServer(lambda: (observer.standing, canary.next_batch), observer.observe)
@@ -187,8 +187,8 @@ def _unseen(live: Live) -> list[str]:
         )
     if not any(g.metric is LiveMetric.NAN for g in gating):
         said.append(
-            "no gating guardrail looks at NaN (`metric: nan_rate`): a candidate that answers NaN stays "
-            "where it is on the ramp, and is never rolled back for it"
+            "no gating guardrail looks at NaN (`metric: nan_rate`): a candidate that answers NaN, or scores "
+            "outside of 0 and 1, stays where it is on the ramp, and is never rolled back for it"
         )
     return said
 

@@ -14,10 +14,10 @@ from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.policies import DecisionRule, Loss
 from harness.core.tensors import Bools, Floats, Ints, Strings, Tensors
 from harness.core.traffic import RequestBatch
-from harness.judge.answers import decisions, positives, scores
-from harness.judge.metrics import nan_rows, request_means
+from harness.judge.metrics import request_means
 from harness.live.forms import Fit, Forms
 from harness.live.layouts import NO_LAYOUT, Answered, Decoded, Layouts
+from harness.live.unusable import READING, read_rows, unusable
 from harness.wire.facts import outputs_asked
 
 
@@ -92,9 +92,10 @@ class Measurer:
             at = decoded.at
             observed = observations(decoded, answered)
             pair = paired(observed, observed, decoded.rows)
+            silent = {name: asked[at] for name, asked in left_out.items()}
             for rail in rails:
                 try:
-                    values = _of_outputs(rail, self._live.decision, pair)
+                    values = _of_outputs(rail, self._live, pair, silent)
                 except HarnessError as problem:
                     # Not what the policy's decision reads: nothing can be measured, which is no pass.
                     wanted = enters(left_out, rail.name, at) & (fits[at] == Fit.FITS)
@@ -244,24 +245,18 @@ def _leave_unmeasured(rail: LiveGuardrail, values: Floats, broken: Bools, unknow
     values[unknown] = np.nan
 
 
-def _of_outputs(rail: LiveGuardrail, rule: DecisionRule | None, pair: PairBatch) -> Floats | None:
+def _of_outputs(
+    rail: LiveGuardrail, live: Live, pair: PairBatch, left_out: dict[str, Bools]
+) -> Floats | None:
     """One guardrail's values of good answers, shape (n,); None where it needs no output."""
     if rail.kind is LiveKind.ERRORS:
         return None
-    match rail.metric:
-        case LiveMetric.NAN:
-            rows = nan_rows(pair.candidate, pair)
-        case LiveMetric.SCORE:
-            rows = scores(pair, _needed(rule)).candidate
-        case LiveMetric.RATE:
-            rows = positives(pair, _needed(rule)).candidate
-        case LiveMetric.LOSS if rail.loss is Loss.ZERO_ONE:
-            rows = decisions(pair, _needed(rule)).candidate
-        case LiveMetric.LOSS:
-            rows = scores(pair, _needed(rule)).candidate
-        case _:
-            return None
-    return request_means(pair, rows)
+    if rail.metric is LiveMetric.NAN:
+        return unusable(live, pair, left_out)[1]
+    if rail.metric not in READING:
+        return None
+    rows = read_rows(rail, _needed(live.decision), pair)
+    return None if rows is None else request_means(pair, rows.candidate)
 
 
 def latency_values(rail: LiveGuardrail, seconds: Floats) -> Floats:

@@ -56,9 +56,12 @@ _REASONS = (
     ("unknown_form", "Before the baseline's form"),
     ("other_form", "Form not measured"),
     ("without_output", "Without the measured output"),
-    ("nan", "NaN"),
+    ("nan", "NaN or a score outside of 0 and 1"),
     ("other_outputs", "Asked for other outputs"),
 )
+
+_WIDER = {"nan_rate": "live_nan_rate"}
+"""Metrics that mean more on live traffic than in a gate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +146,7 @@ def view_from_live(
 def _measured(row: Doc, measured: Doc) -> Doc:
     """Evidence under the name of what the policy measures, where that has words."""
     metric = measured.at(row.at("guardrail").text()).text()
+    metric = _WIDER.get(metric, metric)
     ratio = row.at("metric").text() == "live_errors"
     if metric not in METRICS or ratio or not isinstance(row.value, Mapping):
         return row

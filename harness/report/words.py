@@ -91,6 +91,13 @@ METRICS = {
         "pp",
         signed=True,
     ),
+    "live_nan_rate": Metric(
+        "Answers without a usable value",
+        "Share of requests that the candidate answers with NaN, or with a score outside of 0 and 1 that a "
+        "guardrail reads, minus the baseline's share.",
+        "pp",
+        signed=True,
+    ),
     "decision_flip": Metric(
         "Changed decisions", "Share of requests whose decision changes.", "%", signed=False
     ),

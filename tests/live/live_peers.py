@@ -1,7 +1,7 @@
 """Model servers and a client of their own, and `harness` as a process, for the live tests.
 
 `live_peers.py HARM SEED` serves Open Inference on a free port, which it prints: `probability`
-is a seeded draw around 0.3. HARM is none, rate, score, latency, errors, nan or hang. exact answers by what
+is a seeded draw around 0.3. HARM is none, rate, score, latency, errors, nan, logit or hang. exact answers by what
 is asked, moved otherwise for one in six, flood with 8 MB more, other under another name.
 """
 
@@ -60,6 +60,8 @@ def drawn(harm, rng, context):
     score = np.array([[score_of(harm, rng)]], np.float32)
     if harm == "nan" and rng.random() < 0.5:
         score[:] = np.nan
+    if harm == "logit":
+        score[:] = np.log(score / (1.0 - score))
     return response_bytes(NAME, "1", {"probability": score}, "")
 
 

@@ -116,6 +116,13 @@ def test_values_are_candidate_minus_baseline_and_what_failed_is_nan():
         np.testing.assert_allclose(values[name], column, atol=1e-6, err_msg=name)
 
 
+def test_a_score_outside_of_0_and_1_is_nan_of_the_version_that_gives_it():
+    pairs = [(answer(0.4), answer(-0.4)), (answer(1.7), answer(0.4)), (answer(1.7), answer(1.7))]
+    values, enter, _ = paired_values(LIVE, LiveDiff().update(mirrored(pairs)), {})
+    assert (enter.all(), values["nan"].tolist()) == (True, [1.0, -1.0, 0.0])
+    assert np.isnan(values["score"]).all()
+
+
 def test_what_was_not_compared_is_no_parity():
     found = LiveDiff().update(mirrored([(answer(0.4), answer(0.4))] * 3))
     blind = replace(

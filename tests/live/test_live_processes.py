@@ -105,6 +105,7 @@ def _score(response):
         ("rate", 1, {"rate", "score"}),
         ("errors", 1, {"failed"}),
         ("nan", 1, {"nan"}),
+        ("logit", 1, {"nan"}),
         ("latency", 1, {"slow"}),
     ],
 )

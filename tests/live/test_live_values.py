@@ -7,6 +7,7 @@ import pytest
 
 from harness.decide.policy import live_from_yaml
 from harness.live.layouts import Answered
+from harness.live.unusable import sent_unusable
 from harness.live.values import Measurer
 from harness.wire.columns import ColumnDecoder
 from harness.wire.gen import open_inference_pb2
@@ -47,15 +48,17 @@ ANSWERS = [
     answered(0.4, latency_s=3.0),
     Answered(b"noise\xff", 0, 0.01),
     answered(0.4, name="q"),
+    answered(-0.8),
+    answered(0.2, 1.7),
 ]
 EXPECTED = {
-    "score": [0.2, 0.8, 0.4, NAN, NAN, 0.4, NAN, NAN],
-    "rate": [0, 1, 0.5, NAN, NAN, 0, NAN, NAN],
-    "nan": [0, 0, 0, 1, NAN, 0, NAN, 0],
-    "failed": [0, 0, 0, 0, 1, 0, 1, 0],
-    "errors": [0, 0, 0, 0, 1, 0, 1, 0],
-    "slow": [0, 1, 0, 0, NAN, 1, NAN, 0],
-    "seconds": [0.01, 0.06, 0.01, 0.01, NAN, 0.2, NAN, 0.01],
+    "score": [0.2, 0.8, 0.4, NAN, NAN, 0.4, NAN, NAN, NAN, NAN],
+    "rate": [0, 1, 0.5, NAN, NAN, 0, NAN, NAN, 0, 0.5],
+    "nan": [0, 0, 0, 1, NAN, 0, NAN, 0, 1, 0.5],
+    "failed": [0, 0, 0, 0, 1, 0, 1, 0, 0, 0],
+    "errors": [0, 0, 0, 0, 1, 0, 1, 0, 0, 0],
+    "slow": [0, 1, 0, 0, NAN, 1, NAN, 0, 0, 0],
+    "seconds": [0.01, 0.06, 0.01, 0.01, NAN, 0.2, NAN, 0.01, 0.01, 0.01],
 }
 
 
@@ -78,7 +81,7 @@ def test_what_a_label_is_compared_with(found):
 def test_another_form_is_no_failure_and_counts_as_not_measured(found):
     assert found.counts == {
         "failed": 2, "broken_form": 0, "unknown_form": 0, "other_form": 0, "without_output": 1,
-        "nan": 1, "other_outputs": 0,
+        "nan": 3, "other_outputs": 0,
     }  # fmt: skip
     assert {name for name, _ in found.unfit} == {"score", "rate", "brier", "wrong"}
 
@@ -129,6 +132,36 @@ def test_an_answer_is_decoded_once(monkeypatch):
 
 def test_values_do_not_depend_on_how_answers_are_cut_into_batches(found):
     measurer = Measurer(live_from_yaml(POLICY, "p"))
-    parts = [measurer.measure(ANSWERS[a:b]) for a, b in ((0, 1), (1, 4), (4, 8))]
+    parts = [measurer.measure(ANSWERS[a:b]) for a, b in ((0, 1), (1, 4), (4, 10))]
     for name, column in found.values.items():
         np.testing.assert_array_equal(np.concatenate([p.values[name] for p in parts]), column)
+
+
+def test_a_threshold_on_what_is_no_probability_is_usable_where_nothing_reads_a_score():
+    """A rule may be about logits; then none of them is outside of anything."""
+    rails = [
+        line for line in POLICY.splitlines() if "score_shift" not in line and "brier" not in line
+    ]
+    found = Measurer(live_from_yaml("\n".join(rails), "p")).measure([answered(-0.8), answered(7.0)])
+    assert found.values["nan"].tolist() == [0, 0]
+    assert found.counts["nan"] == 0
+
+
+def test_an_output_that_its_client_did_not_ask_for_is_not_unusable():
+    both = Answered(
+        response_bytes("m", "1", {n: np.array([[v]], np.float32) for n, v in (("p", -3), ("q", 0.4))}, ""),
+        0, 0.01,
+    )  # fmt: skip
+    found = Measurer(live_from_yaml(POLICY, "p")).measure([asking(both, "q"), asking(both)])
+    assert found.values["nan"].tolist() == [0, 1]
+
+
+def test_sent_values_without_a_score_are_nan_where_they_have_not_failed():
+    live = live_from_yaml(POLICY, "p")
+    sent = {
+        "score": np.array([0.2, NAN, NAN, NAN]), "rate": np.array([0.0, 0.0, NAN, NAN]),
+        "nan": np.array([0.0, 0.0, 0.0, NAN]), "failed": np.array([0.0, 0.0, 1.0, 0.0]),
+    }  # fmt: skip
+    found = sent_unusable(live, sent)
+    np.testing.assert_array_equal(found["nan"], [0, 1, 0, NAN])
+    assert all(found[name] is sent[name] for name in ("score", "rate", "failed"))
