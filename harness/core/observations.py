@@ -72,6 +72,9 @@ class Observations:
     """Class names of ZipMap outputs, in column order."""
     messages: tuple[tuple[int, str], ...] = ()
     """(index in batch, message) for failed requests."""
+    uneven: tuple[str, ...] = ()
+    """Features that the trace returned in several shapes for the requests of this batch: no array holds them
+    all, so `features` leaves them out."""
     alone: bool = False
     """The trace session answered alone: `outputs` are its own, and `trace_outputs` is empty."""
 

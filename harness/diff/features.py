@@ -22,6 +22,7 @@ from harness.core.models import ModelGraph
 from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Mapping as NameMapping
 from harness.core.tensors import Bools, Ints, Tensors
+from harness.diff.absences import Absences
 from harness.diff.columns import Alike, ComparedRows, compared_rows
 from harness.diff.feature_match import match_features
 from harness.diff.fitted import explained_columns
@@ -31,7 +32,6 @@ from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.refits import gained, refits, without_gained
 from harness.diff.relations import name_relation
 from harness.diff.reports import (
-    NO_ROWS,
     FeatureReport,
     Follow,
     ParityVerdict,
@@ -114,7 +114,7 @@ class FeatureDiff:
         }
         counts = [name not in expected_changes for name, _ in self.match.raw]
         self._counts: Bools = np.array(counts, dtype=np.bool_)
-        self._lost: Ints = np.zeros((len(self.match.raw), 2), dtype=np.int64)
+        self._absences = Absences((*self.match.raw, *self.match.fitted))
         self._answered = 0
         self._requests = 0
         self._mismatched = 0
@@ -129,7 +129,8 @@ class FeatureDiff:
         if not ok.any():
             return RequestMismatch(mismatch=mismatch, compared=np.zeros_like(ok))
         self._answered += int(ok.sum())
-        there = self._note_lost(before.features, after.features, int(ok.sum()))
+        missing = self._absences.note(before, after, int(ok.sum()))
+        there = not missing[: len(self._counts)][self._counts].any()
         if not before.features or not after.features:
             return RequestMismatch(mismatch=mismatch, compared=np.zeros_like(ok))
         view = compared_rows(pair.requests, ok)
@@ -148,13 +149,6 @@ class FeatureDiff:
         self._mismatched += int(mismatch.sum())
         whole = there and not self._without_partner() and not self._by_chance()
         return RequestMismatch(mismatch=mismatch, compared=ok if whole else np.zeros_like(ok))
-
-    def _note_lost(self, before: Tensors, after: Tensors, requests: int) -> bool:
-        """Counts requests by the side whose trace lacks a feature; says whether all that count are there."""
-        lost = [[a not in before, b not in after] for a, b in self.match.raw]
-        missing: Bools = np.array(lost, dtype=np.bool_).reshape(-1, 2)
-        self._lost = self._lost + requests * missing
-        return not missing[self._counts].any()
 
     def _note_inputs(self, inputs: Tensors, view: ComparedRows) -> None:
         """Keeps the beginning of inputs of one column: a feature may hold one, or a scaler act on one."""
@@ -180,8 +174,13 @@ class FeatureDiff:
         marks = {f.name: f for f in found}
         features = [_marked(r, marks.get(name)) for name, rs in raw.items() for r in rs]
         fitted = explained_columns(
-            [tally for _, tally in self._fitted], [tally for _, tally in self._raw]
+            [tally for _, tally in self._fitted if tally.rows], [tally for _, tally in self._raw]
         )
+        fitted += [
+            not_compared(tally.name, FITTED, self._absences.why(tally.name))
+            for _, tally in self._fitted
+            if not tally.rows
+        ]
         alone = self._one_sided()
         differing = [n for n, rs in raw.items() if _any(rs, ParityVerdict.DIFFERS)]
         reports = (*features, *fitted, *alone)
@@ -191,7 +190,13 @@ class FeatureDiff:
             mismatched_requests=self._mismatched,
             roots=tuple(n for n in differing if n not in marks),
             follows=tuple(f for f in found if f.name in differing),
-            not_compared=sentences_about_uncompared(reports),
+            not_compared=(*sentences_about_uncompared(reports), *self._partly()),
+            partly=self._partly(),
+            uneven=tuple(
+                tally.name
+                for _, tally in (*self._raw, *self._fitted)
+                if self._absences.uneven(tally.name)
+            ),
             unknown_expected=self._unknown(reports),
             unproven=self._unproven(),
             reshaped=tuple(
@@ -207,7 +212,7 @@ class FeatureDiff:
 
     def _raw_reports(self, theirs: str, tally: TensorTally) -> list[TensorReport]:
         if tally.rows == 0:
-            return [not_compared(tally.name, RAW, self._why_lost(tally.name))]
+            return [not_compared(tally.name, RAW, self._absences.why(tally.name))]
         vocabularies: Vocabularies = (self._words[0].get(tally.name), self._words[1].get(theirs))
         reports = tally.reports(vocabularies)
         if not tally.flat or reports[0].relation != RelationKind.OTHER:
@@ -254,7 +259,7 @@ class FeatureDiff:
         alone = [(name, ONLY_BASELINE) for name in self._without_partner()]
         alone += self._by_chance()
         lost = [
-            (tally.name, self._why_lost(tally.name))
+            (tally.name, self._absences.why(tally.name))
             for (_, tally), counts in zip(self._raw, self._counts, strict=True)
             if counts and tally.rows == 0 and self._answered
         ]
@@ -269,19 +274,13 @@ class FeatureDiff:
             if kind == RAW and name not in self._expected
         ]
 
-    def _why_lost(self, name: str) -> str:
-        """Why a matched feature has no row on both sides."""
-        names = [a for a, _ in self.match.raw]
-        ours, theirs = self._lost[names.index(name)] > 0
-        match bool(ours), bool(theirs):
-            case True, True:
-                return "neither version's trace returns it"
-            case True, False:
-                return "the baseline's trace does not return it"
-            case False, True:
-                return "the candidate's trace does not return it"
-            case _:
-                return NO_ROWS
+    def _partly(self) -> tuple[str, ...]:
+        """Sentences about features that were compared, and that some requests lack."""
+        return tuple(
+            f"{'feature' if tally.kind == RAW else 'fitted tensor'} {said}"
+            for _, tally in (*self._raw, *self._fitted)
+            if tally.rows and (said := self._absences.partly(tally.name, self._answered))
+        )
 
     def _one_sided(self) -> list[TensorReport]:
         sides = (
@@ -309,7 +308,7 @@ class FeatureDiff:
             "head": bytes_from_value(
                 [self._answered, self._requests, self._mismatched, list(self._inputs)]
             ),
-            "lost": self._lost,
+            "absences": self._absences.state(),
             "order": np.concatenate(self._order) if self._order else np.zeros(0, dtype=np.int64),
         }
         for i, tally in enumerate(self._tallies()):
@@ -333,7 +332,7 @@ class FeatureDiff:
         diff = cls(floor, baseline_graph, candidate_graph, expected_changes, mapping)
         diff._answered, diff._requests, diff._mismatched, inputs = value_from_bytes(state["head"])
         diff._inputs = {name: TensorTally(name, INPUT, {}, ()) for name in inputs}
-        diff._lost = state["lost"].astype(np.int64)
+        diff._absences.restore(state["absences"].astype(np.int64))
         diff._order = [state["order"].astype(np.int64)]
         diff._ordered = len(state["order"])
         for i, tally in enumerate(diff._tallies()):

@@ -30,6 +30,7 @@ class ObserverDiff:
         self._random = dict(floor.random)
         self._tallies: dict[tuple[str, str], TensorTally] = {}
         self._checked = 0
+        self._unseen = 0
         self._mismatched = 0
 
     def update(self, pair: PairBatch) -> None:
@@ -38,11 +39,13 @@ class ObserverDiff:
             ok = np.asarray(seen.outcome == Outcome.OK)
             if not seen.trace_outputs or not ok.any():
                 continue
+            shown = [n for n in seen.outputs if n not in self._random]
+            if any(n not in seen.trace_outputs for n in shown):
+                self._unseen += int(ok.sum())
+                continue
             view = compared_rows(pair.requests, ok)
             mismatch = np.zeros(len(pair), dtype=np.bool_)
-            for name in seen.outputs:
-                if name not in seen.trace_outputs or name in self._random:
-                    continue
+            for name in shown:
                 marked = self._tally(side, name).update(
                     seen.outputs[name], seen.trace_outputs[name], view, _keys(seen, name)
                 )
@@ -59,7 +62,7 @@ class ObserverDiff:
     def finish(self) -> ObserverReport:
         """The report so far."""
         if self._checked == 0:
-            note = "Nothing was traced."
+            note = "Nothing was checked." if self._unseen else "Nothing was traced."
         elif self._mismatched:
             note = (
                 f"Traced and plain answers differ in {self._mismatched} of {self._checked} cases: "
@@ -67,6 +70,8 @@ class ObserverDiff:
             )
         else:
             note = f"Traced and plain answers agree in all {self._checked} cases."
+        if self._unseen:
+            note += f" In {self._unseen} cases the traced answers are not whole."
         return ObserverReport(
             checked=self._checked,
             mismatched=self._mismatched,
@@ -77,7 +82,7 @@ class ObserverDiff:
 
     def state(self) -> State:
         """Everything so far, as arrays without objects."""
-        head = [[list(key) for key in self._tallies], self._checked, self._mismatched]
+        head = [[list(key) for key in self._tallies], self._checked, self._unseen, self._mismatched]
         state: State = {"head": bytes_from_value(head)}
         for i, tally in enumerate(self._tallies.values()):
             state |= under(str(i), tally.state())
@@ -87,7 +92,7 @@ class ObserverDiff:
     def from_state(cls, state: State, floor: Floor) -> ObserverDiff:
         """Continues from `state()`; the floor as in the first construction."""
         diff = cls(floor)
-        keys, diff._checked, diff._mismatched = value_from_bytes(state["head"])
+        keys, diff._checked, diff._unseen, diff._mismatched = value_from_bytes(state["head"])
         for i, (side, name) in enumerate(keys):
             diff._tally(side, name).restore(inside(str(i), state))
         return diff

@@ -162,6 +162,10 @@ class FeatureReport:
     """Declared on one side only, or never traced: a sentence a reason."""
     unknown_expected: tuple[str, ...]
     """Names under expected_changes that no tensor has."""
+    partly: tuple[str, ...] = ()
+    """Features that some requests lack: a sentence each."""
+    uneven: tuple[str, ...] = ()
+    """Features whose shape changed within a batch, and kept them from being compared there."""
     unproven: tuple[tuple[str, str], ...] = ()
     """(raw feature of the baseline, why no row of it was compared), expected changes left out: the
     features' parity is not proven, whatever the others say."""

@@ -355,13 +355,15 @@ def _result(
         for column in (*floor.outputs, *floor.features)
         if column.unprovable and column.tensor in judged - setup.random.keys()
     )
+    unseen = bool(features.partly or features.uneven)
     hidden += _unbatched(mixing)
     hidden += sentences_about_small((*outputs.outputs, *features.features))
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),
         comparable=not golden[0].failure
         and (
-            apart or bool(rows_compared(outputs) and not ended and not hidden and not setup.random)
+            apart
+            or bool(rows_compared(outputs) and not (ended or hidden or unseen or setup.random))
         ),
         compared=outputs.requests,
         asked=asked,
@@ -409,5 +411,7 @@ def _lacking(setup: _Setup, features: FeatureReport) -> list[str]:
     shown = setup.recipes[0].trace_tensors
     there = {r.name for r in features.features if r.rows}
     return [
-        n for n, _ in features.unproven if n in shown and n not in setup.random and n not in there
+        n
+        for n, _ in features.unproven
+        if n in shown and n not in setup.random and n not in there and n not in features.uneven
     ]

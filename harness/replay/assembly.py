@@ -92,22 +92,28 @@ def observations_from_parts(
     traced = trace and all(a.features or a.trace_outputs or not a.rows for _, a in parts)
     features = _filled(shapes.features, total, keys) if traced else {}
     trace_outputs = _filled(shapes.trace_outputs, total, keys) if traced else {}
+    unfit: set[str] = set()
     for indices, answer in parts:
         where = _row_indices(indices, rows, offsets)
-        odd = _placed(answer, where, keys, (outputs, features, trace_outputs))
+        odd = _placed(answer, where, keys, outputs)
         outcome[indices] = Outcome.INVALID if odd else Outcome.OK
         if odd:
             message = f"has another shape than other requests' answers: {', '.join(odd)}"
             messages.extend((int(i), message) for i in indices)
             continue
         latency[indices] = latency_shares(answer.service_s, rows[indices])
+        if answer.rows:
+            unfit |= _traced(answer.features, where, features)
+            unfit |= _traced(answer.trace_outputs, where, trace_outputs)
+    # Filler among values would be compared as if the version had made it.
     return Observations(
         outcome=outcome,
         outputs=outputs,
-        features=features,
-        trace_outputs=trace_outputs,
+        features={name: array for name, array in features.items() if name not in unfit},
+        trace_outputs={name: array for name, array in trace_outputs.items() if name not in unfit},
         latency_s=latency,
         keys=keys,
+        uneven=tuple(name for name in features if name in unfit),
         messages=tuple(sorted(messages)),
     )
 
@@ -168,12 +174,11 @@ def _placed(
     answer: BatchAnswer,
     where: Ints,
     keys: Mapping[str, tuple[str, ...]],
-    targets: tuple[Tensors, Tensors, Tensors],
+    outputs: Tensors,
 ) -> list[str]:
     """Writes an answer's rows into the batch's arrays; names of outputs whose shape does not fit."""
     if not answer.rows:
         return []
-    outputs, features, trace_outputs = targets
     aligned = {
         n: in_key_order(a, answer.keys.get(n), keys.get(n)) for n, a in answer.outputs.items()
     }
@@ -182,11 +187,19 @@ def _placed(
         return odd
     for name, array in aligned.items():
         outputs[name][where] = array
-    for target, group in ((features, answer.features), (trace_outputs, answer.trace_outputs)):
-        for name, array in group.items():
-            if name in target and array.shape[1:] == target[name].shape[1:]:
-                target[name][where] = array
     return []
+
+
+def _traced(values: Tensors, where: Ints, target: Tensors) -> set[str]:
+    """Writes traced rows into the batch's arrays; names of those that this part lacks or has in another shape."""
+    unfit = set()
+    for name, array in target.items():
+        found = values.get(name)
+        if found is None or found.shape[1:] != array.shape[1:]:
+            unfit.add(name)
+        else:
+            array[where] = found
+    return unfit
 
 
 def in_key_order(

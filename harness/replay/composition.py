@@ -152,6 +152,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         outcome=np.concatenate(outcomes),
         outputs=_joined(outputs),
         features=_joined([p.features for p in pieces]),
+        uneven=_uneven(pieces),
         trace_outputs=_joined([p.trace_outputs for p in pieces]),
         latency_s=np.concatenate([p.latency_s for p in pieces]),
         keys=keys,
@@ -163,6 +164,16 @@ def joined(pieces: Sequence[Observations]) -> Observations:
 def _filler(array: Array, like: Array) -> Array:
     filler = {"O": "", "f": np.nan}.get(like.dtype.kind, 0)
     return np.full((len(array), *like.shape[1:]), filler, like.dtype)
+
+
+def _uneven(pieces: Sequence[Observations]) -> tuple[str, ...]:
+    """Features that every piece has, in several shapes; and those for which a piece says so."""
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    for piece in pieces:
+        for name, array in piece.features.items():
+            shapes.setdefault(name, set()).add(array.shape[1:])
+    said = [name for piece in pieces for name in piece.uneven]
+    return tuple(dict.fromkeys([*said, *(n for n, found in shapes.items() if len(found) > 1)]))
 
 
 def _joined(parts: Sequence[Tensors]) -> Tensors:

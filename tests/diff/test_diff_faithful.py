@@ -82,3 +82,15 @@ def test_observer_guard_without_a_trace_says_so():
     for pair in output_pairs({"p": SCORE}, {"p": SCORE}):
         diff.update(pair)
     assert diff.finish().note == "Nothing was traced."
+
+
+def test_a_traced_answer_that_lacks_an_output_is_not_checked():
+    diff = ObserverDiff(Floor())
+    plain = {"y": np.zeros(4), "z": np.zeros(4)}
+    for traced in (plain, {"y": np.zeros(4)}):
+        seen = observed(4, outputs=plain, traced=traced)
+        diff.update(PairBatch(requests=requests(4), baseline=seen, candidate=seen))
+        diff = ObserverDiff.from_state(diff.state(), Floor())
+    report = diff.finish()
+    assert (report.checked, report.mismatched) == (8, 0)
+    assert report.note.endswith("in all 8 cases. In 8 cases the traced answers are not whole.")

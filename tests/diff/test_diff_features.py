@@ -236,7 +236,63 @@ def test_only_the_requests_without_the_feature_are_unproven():
     )
     assert diff.update(first).compared.all()
     assert not diff.update(lacking).compared.any()
-    assert diff.finish().unproven == ()
+    report = diff.finish()
+    assert report.unproven == ()
+    lost = len(lacking)
+    assert (
+        report.partly
+        == report.not_compared
+        == (
+            f"feature weekday: not compared in {lost:,} of {1000 + lost:,} requests: the candidate's trace does not return it",
+        )
+    )
+
+
+def uneven(pair, *, sides=("candidate",), name="weekday"):
+    """A batch in which a feature has several shapes."""
+    return replace(
+        pair,
+        **{
+            side: replace(
+                getattr(pair, side),
+                features=without(getattr(pair, side).features, name),
+                uneven=(name,),
+            )
+            for side in sides
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("sides", "who"),
+    [
+        (("candidate",), "in the candidate its shape"),
+        (("baseline",), "in the baseline its shape"),
+        (("baseline", "candidate"), "in both versions its shape"),
+    ],
+)
+def test_a_feature_of_several_shapes_is_not_compared(sides, who):
+    diff = FeatureDiff(FLOOR, graph(), graph())
+    (pair,) = feature_pairs(FLIGHTS, FLIGHTS)
+    assert not diff.update(uneven(pair, sides=sides)).compared.any()
+    diff = FeatureDiff.from_state(diff.state(), FLOOR, graph(), graph())
+    report = diff.finish()
+    why = f"{who} differs among the requests of a batch"
+    assert report.unproven == (("weekday", why),)
+    assert report.uneven == ("weekday",)
+    assert report_of(report, "weekday").verdict is ParityVerdict.NOT_COMPARED
+    assert report.not_compared == (f"feature weekday: {why}",)
+
+
+def test_a_fitted_tensor_of_several_shapes_is_not_compared_and_leaves_no_doubt():
+    diff = FeatureDiff(FLOOR, graph(), graph())
+    (pair,) = feature_pairs(FLIGHTS, FLIGHTS)
+    assert diff.update(uneven(pair, name="temp_imputed")).compared.all()
+    report = diff.finish()
+    assert report.unproven == ()
+    assert report.not_compared == (
+        "fitted tensor temp_imputed: in the candidate its shape differs among the requests of a batch",
+    )
 
 
 def test_a_difference_of_the_others_still_counts():

@@ -205,3 +205,30 @@ def test_a_feature_that_is_a_sequence_is_told_and_no_divergence_of_a_model_from_
     result = compared(tmp_path, inputs, path, path)
     assert result.exit_code == 0
     assert "baseline tensor q: is a seq(tensor(float))" in result.not_compared
+    assert "features: 1 of 2 tensors equal; 0 requests differ; not compared: q" in result.to_text()
+
+
+WIDE = (
+    node("Abs", ["x"], ["size"]),
+    node("ReduceMax", ["size"], ["most"], keepdims=1),
+    node("Ceil", ["most"], ["up"]),
+    node("Cast", ["up"], ["count"], to=TensorProto.INT64),
+    node("Concat", ["one", "count"], ["counts"], axis=0),
+    node("Unsqueeze", ["m", "one"], ["column"]),
+    node("Tile", ["column", "counts"], ["tiled"]),
+)
+"""`tiled` is as wide as the largest value of a request."""
+
+
+@pytest.mark.parametrize(("largest", "code"), [(3.0, 0), (30.0, 2)])
+def test_a_feature_of_several_shapes_is_said_not_to_be_compared(tmp_path, largest, code):
+    path = model(tmp_path / "m.onnx", PAIR, *WIDE)
+    made = onnx.load(path)
+    made.graph.initializer.append(numpy_helper.from_array(np.int64([1]), "one"))
+    helper.set_model_props(made, {"harness.features": '["m", "tiled"]'})
+    onnx.save(made, path)
+    inputs = tmp_path / "in.npz"
+    np.savez(inputs, x=np.float32([2.5] * 10 + [largest] * 10))
+    result = compare_models(path, path, inputs=[inputs], allow_lower_isolation=True)
+    text = "feature tiled: in both versions its shape differs among the requests of a batch"
+    assert (result.exit_code, text in result.not_compared) == (code, code == 2)
