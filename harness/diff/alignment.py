@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from harness.core.graphs import Node
 
 _MOST_CELLS = 250_000
 
 
-def aligned_nodes(
-    ours: Sequence[Node], theirs: Sequence[Node]
-) -> tuple[list[tuple[Node, Node]], list[Node], list[Node]]:
-    """Nodes that stand for each other, those only the baseline has, those only the candidate has.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """Two lists of operators side by side."""
+
+    pairs: list[tuple[Node, Node]]
+    """One that stands for one."""
+    replaced: list[tuple[Sequence[Node], Sequence[Node]]] = field(default_factory=list)
+    """Some in whose place the candidate has another number of others."""
+    removed: list[Node] = field(default_factory=list)
+    """Only the baseline has them, and nothing in their place."""
+    added: list[Node] = field(default_factory=list)
+    """Only the candidate has them, and the baseline nothing in their place."""
+
+
+def aligned_nodes(ours: Sequence[Node], theirs: Sequence[Node]) -> Alignment:
+    """Which operators stand for which.
 
     The last ones make the same matched tensor, so the lists are aligned from their ends: equal
     operators as a longest common subsequence, then what is left between two of these, one for one.
@@ -22,19 +35,19 @@ def aligned_nodes(
         common: list[tuple[int, int]] = []
     else:
         common = _common_subsequence([x.op for x in ours], [x.op for x in theirs])
-    pairs = [(ours[i], theirs[j]) for i, j in common]
-    removed: list[Node] = []
-    added: list[Node] = []
+    found = Alignment(pairs=[(ours[i], theirs[j]) for i, j in common])
     before = (-1, -1)
     for i, j in [*common, (n, m)]:
         left, right = ours[before[0] + 1 : i], theirs[before[1] + 1 : j]
         if len(left) == len(right):
-            pairs += zip(left, right, strict=True)
+            found.pairs.extend(zip(left, right, strict=True))
+        elif left and right:
+            found.replaced.append((left, right))
         else:
-            removed += left
-            added += right
+            found.removed.extend(left)
+            found.added.extend(right)
         before = (i, j)
-    return pairs, removed, added
+    return found
 
 
 def _common_subsequence(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:

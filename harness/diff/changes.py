@@ -22,6 +22,8 @@ class ChangeKind(enum.StrEnum):
     """Floats of the same shape, in an initialiser or, as trees keep theirs, in an attribute."""
     INPUTS = "inputs"
     """The operator reads other tensors, or in another order."""
+    REPLACED = "replaced"
+    """One or several operators in the place of another number of them."""
     ADDED = "added"
     """An operator that only the candidate has."""
     REMOVED = "removed"
@@ -85,6 +87,17 @@ def whole_operator(kind: ChangeKind, node: Node) -> Change:
         name="",
         baseline="" if added else node.op,
         candidate=node.op if added else "",
+    )
+
+
+def replaced_operators(ours: Sequence[Node], theirs: Sequence[Node]) -> Change:
+    """A change of some operators into others."""
+    return Change(
+        kind=ChangeKind.REPLACED,
+        node=", ".join(map(shown, ours)),
+        name="",
+        baseline=", ".join(node.op for node in ours),
+        candidate=", ".join(map(shown, theirs)),
     )
 
 

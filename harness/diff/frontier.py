@@ -18,6 +18,7 @@ from harness.diff.changes import (
     ChangeKind,
     Divergence,
     cause_of,
+    replaced_operators,
     shown,
     whole_operator,
 )
@@ -167,12 +168,13 @@ class Regions:
     def _changes(self, ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[Change, ...]:
         """Differences of two short lists of nodes, aligned from their ends."""
         changes: list[Change] = []
-        pairs, removed, added = aligned_nodes(ours, theirs)
-        partner = {a: b for x, y in pairs for a, b in zip(x.outputs, y.outputs, strict=False)}
-        for old, new in pairs:
+        found = aligned_nodes(ours, theirs)
+        partner = {a: b for x, y in found.pairs for a, b in zip(x.outputs, y.outputs, strict=False)}
+        for old, new in found.pairs:
             changes += self._node_changes(old, new, partner)
-        changes += [whole_operator(ChangeKind.REMOVED, n) for n in removed]
-        changes += [whole_operator(ChangeKind.ADDED, n) for n in added]
+        changes += [replaced_operators(*both) for both in found.replaced]
+        changes += [whole_operator(ChangeKind.REMOVED, n) for n in found.removed]
+        changes += [whole_operator(ChangeKind.ADDED, n) for n in found.added]
         return tuple(changes)
 
     def _node_changes(self, old: Node, new: Node, partner: Mapping[str, str]) -> list[Change]:

@@ -16,7 +16,10 @@ _SHOWN = 3
 """Columns spelled out in one finding."""
 
 
-_REFIT_REMEDY = "Expected after a retrain, and judged by its effect on the loss; of the same model these are equal."
+_REFIT_REMEDY = (
+    "A retrain fits these anew, and its loss judges them; of the same model, refactored or exported anew, they "
+    "are equal."
+)
 
 
 _DOUBTED_REMEDY = "Correct what is named before this first: these columns may only follow from it."

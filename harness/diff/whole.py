@@ -45,6 +45,8 @@ class Apart:
     """Largest finite difference."""
     unlike: str = ""
     """Why the two cannot be compared: another shape or type."""
+    small: float = 0.0
+    """Rows, and shares of rows, with differences within the tolerance that are large parts of their values."""
 
 
 def apart(
@@ -92,6 +94,7 @@ def apart(
         rows=differs if known else np.array([bool(differs.any())]),
         relative=_largest(found.relative, masked=bool(found.masked.any())),
         absolute=_largest(found.absolute, masked=False),
+        small=count * float(found.small.mean()) if found.small.size else 0.0,
     )
 
 
@@ -163,6 +166,8 @@ class TensorTrace:
     """The baseline differs from itself by more than rounding in the same batch."""
     unlike: str = ""
     """Why a batch could not be compared."""
+    small: float = 0.0
+    """Rows, and shares of rows, with differences within the tolerance that are large parts of their values."""
     reshaped: bool = False
     """The same number of values in another shape: equal, and yet what reads it may differ by it."""
     examples: list[int] = field(default_factory=list)
@@ -211,6 +216,7 @@ class TensorTrace:
         self.relative = max(self.relative, found.relative)
         self.absolute = max(self.absolute, found.absolute)
         self.unlike = self.unlike or found.unlike
+        self.small += found.small
         left = 5 - len(self.examples)
         self.examples += [before + int(i) for i in np.flatnonzero(found.rows)[:left]]
 

@@ -37,7 +37,7 @@ from harness.pipeline.comparable import (
     rows_compared,
     without_rows,
 )
-from harness.pipeline.compare_result import LIMITS, CompareResult
+from harness.pipeline.compare_result import LIMITS, NO_FEATURE, CompareResult
 from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
 from harness.pipeline.golden import GoldenCheck, check_golden
@@ -383,7 +383,7 @@ def _result(
             *ended,
             *never_run(ended, asked, outputs.requests, failures[0]),
             *hidden,
-            *(() if features.requests else ("no feature inside the models was compared",)),
+            *(() if features.requests else (NO_FEATURE,)),
             *(one.to_text() for one in mixing.alone if not one.requests and not _unbatched(mixing)),
             *(text for check in golden for text in check.not_compared()),
             *((f"{counted(both)} that both versions reject",) if both else ()),

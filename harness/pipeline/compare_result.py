@@ -19,6 +19,8 @@ from harness.pipeline.graph_pass import (
 )
 from harness.sandbox.isolation import Isolation, is_weaker
 
+NO_FEATURE = "no feature inside the models was compared"
+"""Said of a comparison without features."""
 LIMITS = SandboxPolicy()
 """What a comparison gives its processes: there is no policy to ask."""
 
@@ -84,6 +86,8 @@ class CompareResult:
         for what in ("outputs", "features"):
             differ = counts.get(f"{what[:-1]}_mismatches", 0)
             columns = self.intermediates.get(what, [])
+            if what == "features" and not columns:
+                continue  # A finding says that none are declared.
             equal, others = _equal_tensors(columns), _others(columns) + _small(columns)
             lines.append(f"  {what}: {equal}; {differ:,} requests differ{others}")
         lines += [
@@ -101,6 +105,8 @@ class CompareResult:
             )
         # The findings say it without the kind of tensor: once is enough.
         told = tuple(part for f in self.findings for part in f.what.split("; "))
+        if not self.intermediates.get("features"):
+            told += (NO_FEATURE,)
         left_out = [t for t in self.not_compared if not t.endswith(told)]
         if not self.graph.report and self.graph.why:
             # Said above, in a line of its own.

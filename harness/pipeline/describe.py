@@ -138,6 +138,7 @@ def intermediates_json(
         "refits": jsonable(features.refits),
         "roots": list(features.roots),
         "outputs": jsonable(outputs.outputs),
+        "extra_outputs": list(outputs.extra_outputs),
         "compared": {
             "output_requests": outputs.requests,
             "output_mismatches": outputs.mismatched_requests,

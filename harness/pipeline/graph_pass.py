@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.errors import SandboxError, UsageError, nearest
 from harness.core.findings import Finding
 from harness.core.models import ModelGraph
 from harness.core.policies import GraphPolicy, Mapping, When
 from harness.core.tensors import Bools, Ints
 from harness.core.traffic import RequestBatch
-from harness.diff.graph_report import GraphReport, findings_from_graph
+from harness.diff.graph_findings import findings_from_graph
+from harness.diff.graph_report import GraphReport
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.graph_opening import GraphPassError, RunError, Version
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
@@ -65,9 +67,11 @@ class GraphLook:
         how = " (floats by sketches)" if report.sketched else ""
         chance = ", ".join(dict.fromkeys(why for _, why in report.random))
         random = f"; {len(report.random)} nondeterministic after {chance}" if chance else ""
+        small = sum(state.small_values for state in report.states)
+        within = f", {counted(small, 'tensor')} of these but for small values" if small else ""
         return (
             f"graph: {report.equal} of {report.compared} tensors equal in {report.requests:,} requests"
-            f"{how}{random}; "
+            f"{how}{within}{random}; "
             f"{report.coverage}; matched by {tiers or 'nothing'}"
         )
 

@@ -61,7 +61,7 @@ def tensor_states(
                 state,
                 verdict=TensorVerdict.DIFFERS if trace.differs else TensorVerdict.EQUAL,
                 rows=trace.rows, differing=trace.differing, relative=trace.relative,
-                absolute=trace.absolute, floor=trace.floor, why=trace.unlike,
+                absolute=trace.absolute, floor=trace.floor, small=trace.small, why=trace.unlike,
             )  # fmt: skip
         states.append(state)
     return tuple(states)

@@ -9,6 +9,7 @@ from harness.report.words import count, counted, listed, number
 
 MOST_ROWS = 200
 """Rows shown per table."""
+_MOST_SMALL = 5
 _MOST_FIRSTS = 16
 _CAUSES = {
     "weights": "the same operators with other weights",
@@ -70,6 +71,7 @@ def _facts(report: Doc, firsts: int) -> tuple[Fact, ...]:
             value=f"{count(report.at('equal').whole())} of {count(report.at('compared').whole())} compared",
             note=report.at("coverage").text(),
         ),
+        *_small(report.at("states").items()),
         Fact(label="Matched by", value=listed(tiers) or "nothing"),
         Fact(
             label="Outputs without optimisation",
@@ -77,6 +79,20 @@ def _facts(report: Doc, firsts: int) -> tuple[Fact, ...]:
             note="" if firsts or differ else "no tensor parts",
         ),
     )
+
+
+def _small(states: tuple[Doc, ...]) -> tuple[Fact, ...]:
+    """Tensors that are equal within their tolerance, which is large beside some of their values."""
+    found = [
+        state.at("baseline").text()
+        for state in states
+        if state.at("verdict").text() == "equal" and (state.at("small").number() or 0.0) > 0
+    ]
+    if not found:
+        return ()
+    note = "equal within the tolerance, and yet some small values differ by more than 0.1 % of themselves: "
+    value = counted(len(found), "tensor")
+    return (Fact(label="Small values", value=value, note=note + listed(tuple(found), _MOST_SMALL)),)
 
 
 def _firsts(firsts: tuple[Doc, ...], states: tuple[Doc, ...], together: Doc) -> Table:

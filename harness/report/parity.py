@@ -47,6 +47,7 @@ def parity(intermediates: Doc, manifest: Doc) -> Section:
         facts=(
             Fact(label="Features", value=_tally(features)),
             Fact(label="Outputs", value=_tally(outputs)),
+            *_extra(intermediates.at("extra_outputs").items()),
         ),
         tables=(
             *_tables("Features", features, Tone.BAD),
@@ -57,6 +58,14 @@ def parity(intermediates: Doc, manifest: Doc) -> Section:
         if retrained and outputs
         else (),
     )
+
+
+def _extra(names: tuple[Doc, ...]) -> tuple[Fact, ...]:
+    """Outputs that the baseline has nothing to compare with."""
+    if not names:
+        return ()
+    shown = listed(tuple(name.text() for name in names), _MOST_QUIET)
+    return (Fact(label="Outputs that only the candidate has", value=shown, note="not compared"),)
 
 
 def _refits(rows: tuple[Doc, ...]) -> tuple[Table, ...]:

@@ -6,7 +6,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from harness.bench.operators import Pairs
 from harness.diff.changes import ChangeKind
-from harness.diff.graph_report import GraphReport, TensorVerdict, findings_from_graph
+from harness.diff.graph_findings import findings_from_graph
+from harness.diff.graph_report import GraphReport, TensorVerdict
 from harness.pipeline.graph_opening import Sandboxed
 
 FLOAT = TensorProto.FLOAT

@@ -1,0 +1,241 @@
+"""What the graphs say about a difference, in words: where they part, what differs just before, what feeding proved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.core.findings import Finding, Severity
+from harness.diff.changes import Cause, Change, ChangeKind, Divergence
+from harness.diff.graph_report import FirstDivergence, GraphReport, PatchProof
+
+
+def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Finding]:
+    """What the graphs say about a difference of the answers.
+
+    Args:
+      report: of the pass with graph optimisation off.
+      answers_differ: whether the answers differ as production computes them.
+    """
+    found = [_first(report, d) for d in report.divergences]
+    # Where chance is in the graphs, it is the nearer cause of answers that differ.
+    if answers_differ and not report.outputs_differ and report.compared and not report.random:
+        found.append(
+            Finding(
+                kind="optimiser_or_runtime", severity=Severity.WARNING, where="runtime",
+                what="the answers differ only with graph optimisation on: in "
+                f"{report.requests:,} traced requests all outputs are equal without it",
+                remedy="Compare the runtimes and their options, not the models.",
+            )
+        )  # fmt: skip
+    return found
+
+
+def told(divergence: Divergence) -> str:
+    """What differs in a region, in words."""
+    shown = [_change(c) for c in divergence.changes[:_TOLD]]
+    more = len(divergence.changes) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _first(report: GraphReport, first: FirstDivergence) -> Finding:
+    d = first.divergence
+    state = next(s for s in report.states if s.baseline == d.baseline)
+    after = f"equal up to {_some(d.last_equal)}" if d.last_equal else "nothing before it to compare"
+    named = d.baseline if d.baseline == d.candidate else f"{d.baseline} (now {d.candidate})"
+    parts = [
+        f"the graphs part at {named}: {state.differing:,} of {state.rows:,} rows differ, {after}",
+        *([first.relation] if first.relation else []),
+        *([told(d)] if d.changes else [_WORDS[d.cause]]),
+        *_proven(report, first),
+    ]
+    harmless, refitted = not report.outputs_differ, d.cause is Cause.WEIGHTS
+    if harmless:
+        parts.append("the outputs agree all the same")
+    return Finding(
+        kind=f"first_divergence_{d.cause.value}",
+        severity=Severity.INFO if harmless or refitted else Severity.WARNING,
+        where=d.baseline,
+        what="; ".join(parts),
+        remedy=_ONE_NUMBER if refitted and _is_plain(first) else _REMEDIES[d.cause],
+        requests=first.requests,
+    )
+
+
+def _proven(report: GraphReport, first: FirstDivergence) -> list[str]:
+    """What feeding showed of one tensor of the frontier: by itself, and with all others."""
+    if first.is_output:
+        return ["it is an output itself, so nothing comes after it"]
+    if first.unfed:
+        return [f"not proven by patching: {first.unfed}"]
+    unfed = sum(bool(d.unfed) and not d.is_output for d in report.divergences)
+    alone = {proof.output: proof for proof in first.proofs}
+    said: list[str] = []
+    together = False
+    for joint in report.proofs[:_TOLD]:
+        own = alone.get(joint.output) or (joint if len(joint.tensors) == 1 else None)
+        if own is not None and own.restored:
+            said.append(
+                f"with the baseline's values fed in there, {own.output} is equal in "
+                f"{_every(own.rows)}: this is the whole cause"
+            )
+        elif len(joint.tensors) > 1:
+            said.append(_fed_together(first, joint, own, unfed, again=together))
+            together = True
+        else:
+            said.append(_fed_alone(joint, unfed))
+    return said
+
+
+def _fed_alone(proof: PatchProof, unfed: int) -> str:
+    """The only tensor that was fed, and an output that it does not mend wholly."""
+    if proof.after < proof.before:
+        why = _not_fed(unfed) or "there is another cause"
+        return (
+            f"with the baseline's values fed in there, {proof.after:,} instead of "
+            f"{proof.before:,} rows of {proof.output} differ: {why}"
+        )
+    why = _not_fed(unfed) or "what comes after differs, too"
+    if proof.after > proof.before:
+        return (
+            f"with the baseline's values fed in there, {proof.after:,} rows of {proof.output} differ "
+            f"instead of {proof.before:,}: {why}"
+        )
+    return f"feeding the baseline's values in there does not mend {proof.output}: {why}"
+
+
+def _fed_together(
+    first: FirstDivergence, joint: PatchProof, own: PatchProof | None, unfed: int, *, again: bool
+) -> str:
+    """The proof of several tensors: told once, with the first of them; then by what each does alone.
+
+    Args:
+      first: the tensor that is spoken of.
+      joint: all fed at once.
+      own: this one fed alone; None = it was not tried.
+      unfed: first differences that were not fed.
+      again: another output of the same proof was told just before.
+    """
+    alone = "which of them matter was not tried one by one" if own is None else _alone(own)
+    if first.divergence.baseline != joint.tensors[0]:
+        return _told_before(joint, own, unfed)
+    others = [name for name in joint.tensors if name != first.divergence.baseline]
+    with_them = f"with the baseline's values fed in there and at {_some(others)} together"
+    if again:
+        with_them = "fed in the same way"
+    if joint.restored:
+        return (
+            f"{with_them}, {joint.output} is equal in {_every(joint.rows)}: together these are "
+            f"the whole cause ({alone})"
+        )
+    why = _not_fed(unfed) or "there is another cause"
+    return (
+        f"{with_them}, {joint.after:,} instead of {joint.before:,} rows of {joint.output} differ: "
+        f"{why} ({alone})"
+    )
+
+
+def _alone(own: PatchProof) -> str:
+    """What one tensor does alone: rows that it does not mend, or new ones that it makes differ."""
+    if own.after > own.before:
+        return f"fed there alone, {own.after:,} rows differ instead of {own.before:,}"
+    return f"fed there alone, {own.after:,} of {own.before:,} differing rows still differ"
+
+
+def _told_before(joint: PatchProof, own: PatchProof | None, unfed: int) -> str:
+    """The same proof as that of the first tensor that was fed, which tells it."""
+    outcome = f"{joint.output} is equal" if joint.restored else f"{joint.output} still differs"
+    why = "" if joint.restored else f": {_not_fed(unfed) or 'there is another cause'}"
+    alone = "" if own is None else f" ({_alone(own)})"
+    return f"fed together with {joint.tensors[0]} and the others told there, {outcome}{why}{alone}"
+
+
+def _every(rows: int) -> str:
+    return f"all {rows:,} rows" if rows != 1 else "its only row"
+
+
+def _not_fed(count: int) -> str:
+    """Why a proof is not complete; "" = it is."""
+    if not count:
+        return ""
+    return f"{count:,} other first difference{'s were' if count > 1 else ' was'} not fed"
+
+
+def _is_plain(first: FirstDivergence) -> bool:
+    """Whether weights that changed may be a unit, an offset or a threshold rather than what training fits."""
+    changes = first.divergence.changes
+    numbers = all(_one_number(c.baseline) for c in changes)
+    compares = any(c.node.partition(" ")[0] in _COMPARES for c in changes)
+    return bool(first.relation or numbers or compares)
+
+
+def _change(change: Change) -> str:
+    match change.kind:
+        case ChangeKind.OPERATOR:
+            return f"{change.node} is made by {change.candidate}"
+        case ChangeKind.ATTRIBUTE | ChangeKind.CONSTANT | ChangeKind.WEIGHTS:
+            return _other_value(change)
+        case ChangeKind.INPUTS:
+            before, after = change.baseline or "nothing", change.candidate or "nothing"
+            other = ", and the candidate's is another tensor"
+            return f"{change.node} reads {after}" + (
+                other if before == after else f" instead of {before}"
+            )
+        case ChangeKind.REPLACED:
+            be = "are" if ", " in change.baseline else "is"
+            return f"{change.node} {be} replaced by {change.candidate}"
+        case ChangeKind.ADDED:
+            return f"{change.node} is new"
+        case ChangeKind.REMOVED:
+            return f"{change.node} is gone"
+
+
+def _other_value(change: Change) -> str:
+    """An attribute or a constant, old → new."""
+    alone = change.kind is ChangeKind.WEIGHTS and _one_number(change.baseline)
+    word = "constant" if alone else change.kind.value
+    before, after = change.baseline or "absent", change.candidate or "absent"
+    if before == after:
+        return f"{word} {change.name} of {change.node} has other values ({after})"
+    return f"{word} {change.name} of {change.node}: {before} → {after}"
+
+
+def _one_number(text: str) -> bool:
+    """Whether a constant's text is of a single number: `float[1, 1] [2]`."""
+    shape, _, values = text.partition(" ")
+    sizes = shape.partition("[")[2].rstrip("]")
+    return bool(values) and "," not in values and sizes.replace("1", "").strip(", ") == ""
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_TOLD])
+    return shown if len(names) <= _TOLD else f"{shown} and {len(names) - _TOLD} more"
+
+
+_TOLD = 3
+_COMPARES = frozenset(
+    ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Binarizer", "Clip", "Where")
+)
+"""Operators whose constants are bounds."""
+
+
+_WORDS = {
+    Cause.RUNTIME: "the same operators on the same constants give other values",
+    Cause.NONDETERMINISTIC: "the baseline itself differs there from run to run",
+    Cause.WEIGHTS: "constants differ",
+    Cause.GRAPH: "the operators differ",
+}
+
+
+_ONE_NUMBER = (
+    "A retrain may refit a number like this; where it is a unit, an offset or a threshold, both versions "
+    "should hold the same one."
+)
+
+
+_REMEDIES = {
+    Cause.RUNTIME: "Compare the runtimes: version, build and machine.",
+    Cause.NONDETERMINISTIC: "Fix the seed or take the random operator out before comparing versions.",
+    Cause.WEIGHTS: "A retrain changes constants like these, and its loss judges them; of the same model, "
+    "refactored or exported anew, they are equal.",
+    Cause.GRAPH: "Compare the step that makes this tensor in both versions' code.",
+}
