@@ -1,5 +1,6 @@
 """Logs of other systems become the same exchanges, and every record is accounted for."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -205,6 +206,96 @@ def test_a_second_content_of_an_id_is_a_conflict_and_the_first_counts(tmp_path):
     report = imported("seldon", tmp_path / "logs", tmp_path / "t")
     assert (report.duplicates, report.conflicting) == (2, 2)
     made.same(traffic(tmp_path / "t"), [one])
+
+
+def with_answer_of(e, other):
+    """A capture of one exchange's request and another's answer."""
+    row = json.loads(made.capture(e))
+    row["captureData"]["endpointOutput"] = json.loads(made.capture(other))["captureData"][
+        "endpointOutput"
+    ]
+    return json.dumps(row)
+
+
+def test_an_event_with_another_answer_is_a_conflict_that_is_named(tmp_path):
+    one, other = made.exchange(0, seed=1), made.exchange(0, seed=2)
+    text = "\n".join([made.capture(one), with_answer_of(one, other)])
+    (tmp_path / "x.jsonl").write_text(text)
+    report = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    assert (report.joined, report.duplicates, report.conflicting) == (1, 1, 1)
+    assert report.examples[0].startswith("x.jsonl:2: another content of an id that was there")
+
+
+def test_an_answer_and_a_failure_of_one_event_are_a_conflict(tmp_path):
+    rows = [
+        made.inference_row(made.exchange(0)),
+        made.inference_row(made.exchange(0), status_code=500, response=None),
+        made.inference_row(made.exchange(1), status_code=500, response=None),
+        made.inference_row(made.exchange(1), status_code=400, response=None),
+    ]
+    made.write_table(tmp_path / "t.parquet", rows)
+    report = imported("databricks", tmp_path / "t.parquet", tmp_path / "t")
+    assert (report.joined, report.duplicates, report.conflicting) == (2, 2, 2)
+
+
+def test_a_capture_of_two_answers_is_undecodable(tmp_path):
+    good, row = made.capture(made.exchange(0)), json.loads(made.capture(made.exchange(1)))
+    row["captureData"]["batchTransformOutput"] = row["captureData"]["endpointOutput"]
+    twice = made.capture(made.exchange(2))
+    output = json.dumps(json.loads(twice)["captureData"]["endpointOutput"])
+    twice = twice.replace('"endpointOutput":', f'"endpointOutput": {output}, "endpointOutput":')
+    (tmp_path / "x.jsonl").write_text("\n".join([good, json.dumps(row), twice]))
+    report = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    assert (report.joined, report.undecodable) == (1, 2)
+    assert report.examples == (
+        "x.jsonl:2: two captures: endpointOutput and batchTransformOutput",
+        "x.jsonl:3: no JSON: two values of 'endpointOutput' in one object",
+    )
+
+
+def test_a_request_that_comes_again_with_its_answer_is_answered(tmp_path):
+    row = json.loads(made.capture(made.exchange(0)))
+    del row["captureData"]["endpointOutput"]
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(row)}\n{made.capture(made.exchange(0))}")
+    report = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "t")
+    assert (report.joined, report.duplicates, report.conflicting) == (1, 1, 0)
+    (read,) = traffic(tmp_path / "t")
+    assert made.outputs_of(read) == made.outputs_of(made.exchange(0))
+
+
+TWO_OUTPUTS = dataclasses.replace(
+    MAPPING, outputs=(*MAPPING.outputs, TensorColumn(name="q", column="q", datatype="FP32"))
+)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_a_row_without_one_of_its_outputs_is_undecodable(form, tmp_path):
+    rows = [plain_row(made.exchange(i)) | {"q": 0.5} for i in range(4)]
+    rows[1]["q"] = None
+    rows[2]["p"] = rows[2]["q"] = None
+    path = tmp_path / f"t.{form}"
+    if form == "jsonl":
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    else:
+        made.write_table(path, rows)
+    report = imported("table", path, tmp_path / "t", mapping=TWO_OUTPUTS)
+    assert (report.joined, report.one_sided_requests, report.undecodable) == (2, 1, 1)
+    assert report.examples == (f"t.{form}:{2 + (form == 'csv')}: no value in 'q', and one in other outputs",)
+
+
+def test_a_list_output_with_a_null_is_undecodable(tmp_path):
+    rows = [plain_row(made.exchange(i)) | {"p": [0.5, 0.25]} for i in range(2)]
+    rows[1]["p"] = [0.5, None]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    report = imported("table", tmp_path / "t.jsonl", tmp_path / "t")
+    assert (report.joined, report.undecodable) == (1, 1)
+
+
+def test_a_written_nan_stays_an_answer(tmp_path):
+    rows = [plain_row(made.exchange(i)) | {"q": float("nan")} for i in range(2)]
+    made.write_table(tmp_path / "t.parquet", rows)
+    report = imported("table", tmp_path / "t.parquet", tmp_path / "t", mapping=TWO_OUTPUTS)
+    assert (report.joined, report.undecodable) == (2, 0)
 
 
 def test_errors_keep_their_code(tmp_path):

@@ -19,6 +19,7 @@ from harness.record.importers.parts import Part, Payload, PayloadError, Refused
 from harness.record.importers.sources import Record, SourceFile, json_lines
 
 SUFFIXES = (".jsonl", ".json")
+_KINDS = ("endpoint", "batchTransform")
 _TYPES = {"CSV": "text/csv", "JSON": "application/json"}
 
 
@@ -53,8 +54,7 @@ def _part(record: Record, model: str, variant: str) -> Part:
     id_ = event.get("inferenceId") or event.get("eventId")
     if not isinstance(id_, str) or not id_:
         raise PayloadError("no eventId")
-    request = _payload(capture.get("endpointInput") or capture.get("batchTransformInput"))
-    response = _payload(capture.get("endpointOutput") or capture.get("batchTransformOutput"))
+    request, response = (_payload(_only(capture, side)) for side in ("Input", "Output"))
     if request is None and response is None:
         raise PayloadError("neither endpointInput nor endpointOutput")
     return Part(
@@ -63,6 +63,18 @@ def _part(record: Record, model: str, variant: str) -> Part:
         request=request, response=response, answered=response is not None, latency_ns=0,
         context={"variant": variant} if variant else {},
     )  # fmt: skip
+
+
+def _only(capture: dict[str, Any], side: str) -> Any:  # noqa: ANN401 - JSON
+    """The input or the output of a capture, by either of its names.
+
+    Raises:
+      PayloadError: there are two.
+    """
+    found = [v for of in _KINDS if (v := capture.get(f"{of}{side}")) is not None]
+    if len(found) > 1:
+        raise PayloadError(f"two captures: {' and '.join(f'{of}{side}' for of in _KINDS)}")
+    return found[0] if found else None
 
 
 def _payload(side: Any) -> Payload | None:  # noqa: ANN401 - JSON

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,7 @@ def json_lines(file: SourceFile, limit: int) -> Iterator[Record | Refused]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_named_once)
         except UnicodeDecodeError as error:
             yield undecodable(place, f"not UTF-8 at byte {error.start}", line)
         except (ValueError, RecursionError) as error:
@@ -167,6 +168,16 @@ def json_lines(file: SourceFile, limit: int) -> Iterator[Record | Refused]:
                 yield Record(place=place, raw=line, row=row)
             else:
                 yield undecodable(place, "no JSON object", line)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> Row:
+    """Refuses an object with two values of one name, of which nothing says which one counts."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        name = next(n for n, times in Counter(n for n, _ in pairs).items() if times > 1)
+        msg = f"two values of '{name[:80]}' in one object"
+        raise ValueError(msg)
+    return row
 
 
 def check_columns(where: str, names: Sequence[str], needed: Sequence[str]) -> None:

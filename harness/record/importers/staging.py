@@ -70,20 +70,36 @@ class Staging(Ledger):
         if row is None:
             self._insert(part, bodies, sides, shas)
             return
-        same = all(new is None or new == old for new, old in zip(shas, row[1:3], strict=True))
-        if row[0] & sides:
-            own = self.is_own(row[4] if sides & REQUEST else row[5])
-            if own and self.other_terms and not (same and _tells_the_same(part, sides, row[6:])):
-                raise self.changed(part.place)
-            if own and same:
-                self._found_again(part, sides)
-                return
+        both = row[0] & sides
+        if not both:
+            self._add_side(part, bodies, shas, sides, filed=row[3] is not None)
+            return
+        same = all(
+            not both & side or new == old
+            for side, new, old in zip((REQUEST, RESPONSE), shas, row[1:3], strict=True)
+        ) and (not both & RESPONSE or part.code == row[8])  # fmt: skip
+        own = self.is_own(row[4] if both & REQUEST else row[5])
+        if own and self.other_terms and not (same and _tells_the_same(part, sides, row[6:])):
+            raise self.changed(part.place)
+        if not same:
             self.count("duplicates")
-            if not same:
-                self._refuse(
-                    part, Trouble.CONFLICTING, "another content of an id that was there before"
-                )
-        elif row[3] is not None:
+            self._refuse(
+                part, Trouble.CONFLICTING, "another content of an id that was there before"
+            )
+            return
+        if own:
+            self._found_again(part, both)
+        else:
+            self.count("duplicates")
+        if sides != both and row[3] is None:
+            self._complete(part, bodies, shas, sides & ~both)
+
+    def _add_side(
+        self, part: Part, bodies: Bodies, shas: tuple[bytes | None, bytes | None], sides: int,
+        *, filed: bool,
+    ) -> None:  # fmt: skip
+        """Takes the other half of an exchange that was not written without it."""
+        if filed:
             self._refuse(
                 part, Trouble.LATE, "an answer whose request was written without one before"
             )

@@ -17,7 +17,7 @@ from typing import Any
 from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import TrafficError, UsageError
 from harness.core.tensors import Array, Tensors
-from harness.record.importers.columns import TensorColumn, parsed_text, shaped
+from harness.record.importers.columns import TensorColumn, flat, parsed_text, shaped
 from harness.record.importers.guarding import Guard
 from harness.record.importers.parquet_source import TimestampNs
 from harness.record.importers.parts import (
@@ -264,7 +264,7 @@ def _responses(
     if not mapping.outputs:
         return found
     answered = [
-        i for i, code in enumerate(codes) if code == 0 and _has_answer(records[i], mapping.outputs)
+        i for i, code in enumerate(codes) if code == 0 and _is_answered(records[i], mapping.outputs)
     ]
     tensors = _columns([records[i] for i in answered], mapping.outputs)
     for k, i in enumerate(answered):
@@ -277,13 +277,22 @@ def _responses(
     return found
 
 
-def _has_answer(record: Record, outputs: Sequence[TensorColumn]) -> bool:
-    """Whether any output has a value; an empty text may be one."""
-    return any(
-        value is not None and (value != "" or c.datatype == "BYTES")
-        for c in outputs
-        for value in (record.row.get(c.column),)
-    )
+def _is_answered(record: Record, outputs: Sequence[TensorColumn]) -> bool:
+    """Whether the row holds an answer: all outputs, or none where every cell is empty.
+
+    Raises:
+      PayloadError: it holds some of the outputs only; what is not there is no NaN.
+    """
+    values = [record.row.get(c.column) for c in outputs]
+    if all(v is None or v == "" for v in values):
+        # An empty text may be an answer, where there is nothing but text.
+        return any(v is not None for v in values) and all(c.datatype == "BYTES" for c in outputs)
+    for column, value in zip(outputs, values, strict=True):
+        if value == "" and column.datatype == "BYTES":
+            continue
+        if value is None or value == "" or (isinstance(value, list) and None in flat(value)):
+            raise PayloadError(f"no value in '{column.column}', and one in other outputs")
+    return True
 
 
 def _columns(records: Sequence[Record], columns: Sequence[TensorColumn]) -> Tensors:
