@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,7 +281,9 @@ def test_a_row_without_one_of_its_outputs_is_undecodable(form, tmp_path):
         made.write_table(path, rows)
     report = imported("table", path, tmp_path / "t", mapping=TWO_OUTPUTS)
     assert (report.joined, report.one_sided_requests, report.undecodable) == (2, 1, 1)
-    assert report.examples == (f"t.{form}:{2 + (form == 'csv')}: no value in 'q', and one in other outputs",)
+    assert report.examples == (
+        f"t.{form}:{2 + (form == 'csv')}: no value in 'q', and one in other outputs",
+    )
 
 
 def test_a_list_output_with_a_null_is_undecodable(tmp_path):
@@ -553,6 +556,62 @@ def test_an_import_into_an_object_store_is_the_same(bucket, tmp_path):
     for _ in range(2):
         run_import(source_files(tmp_path / "logs", seldon.SUFFIXES), read, target, known=None)
     made.same(traffic(bucket / "t"), recorded)
+
+
+def with_state(source, to, state, kind="seldon"):
+    target = ImportTarget(to=to, state=state, name=kind)
+    read = functools.partial(MODULES[kind].read, limit=LIMIT)
+    return run_import(source_files(source, MODULES[kind].SUFFIXES), read, target, known=None)
+
+
+def test_another_state_s_import_into_an_object_store_is_not_doubled(bucket, tmp_path):
+    recorded = [made.exchange(i) for i in range(4)]
+    write_source("seldon.kcat", tmp_path / "logs", recorded[:3])
+    with_state(tmp_path / "logs", bucket / "t", tmp_path / "one")
+    # Elsewhere on the other machine, and grown since.
+    write_source("seldon.kcat", tmp_path / "other", recorded)
+    with pytest.raises(
+        TrafficError, match=r"imported as .*logs/t.kcat, and this state folder"
+    ) as told:
+        with_state(tmp_path / "other", bucket / "t", tmp_path / "two")
+    assert "HARNESS_STATE_DIR" in told.value.remedy
+    made.same(traffic(bucket / "t"), recorded[:3])
+    assert with_state(tmp_path / "other", bucket / "t", tmp_path / "one").written == 4
+
+
+def test_other_logs_come_in_by_another_state(bucket, tmp_path):
+    recorded = [made.exchange(i) for i in range(4)]
+    for name, some in (("one", recorded[:2]), ("two", recorded[2:])):
+        write_source("kserve.csv", tmp_path / name, some)
+        with_state(tmp_path / name, bucket / "t", tmp_path / f"state-{name}", "kserve")
+    read = [e.request_id for e in traffic(bucket / "t")]
+    assert read == [e.request_id for e in recorded]
+
+
+def test_a_copy_of_a_state_does_not_double_what_came_after_it(tmp_path):
+    rows = [made.capture(made.exchange(i), encoding="BASE64") for i in range(3)]
+    for i, row in enumerate(rows):
+        (tmp_path / f"{i}.jsonl").write_text(row)
+    at = functools.partial(with_state, to=tmp_path / "t", kind="sagemaker")
+    at(tmp_path / "0.jsonl", state=tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    at(tmp_path / "1.jsonl", state=tmp_path / "one")
+    at(tmp_path / "2.jsonl", state=tmp_path / "copy")
+    for state, other in (("copy", "1"), ("one", "2")):
+        with pytest.raises(TrafficError, match="is in the traffic already"):
+            at(tmp_path / f"{other}.jsonl", state=tmp_path / state)
+    assert len(traffic(tmp_path / "t")) == 3
+
+
+def test_logs_that_were_renamed_are_duplicates_of_their_own_state(tmp_path):
+    (tmp_path / "a.jsonl").write_text(made.capture(made.exchange(0)))
+    first = imported("sagemaker", tmp_path / "a.jsonl", tmp_path / "t")
+    more = "\n".join(made.capture(made.exchange(i)) for i in range(2))
+    (tmp_path / "a.jsonl").write_text(more)
+    imported("sagemaker", tmp_path / "a.jsonl", tmp_path / "t")
+    (tmp_path / "a.jsonl").rename(tmp_path / "b.jsonl")
+    again = imported("sagemaker", tmp_path / "b.jsonl", tmp_path / "t")
+    assert (first.written, again.written, again.duplicates) == (1, 2, 2)
 
 
 def test_logs_in_an_object_store_are_read(bucket, tmp_path):

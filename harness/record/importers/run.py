@@ -17,6 +17,7 @@ from harness.core.recording import RecordingTotals
 from harness.core.tensors import Signature
 from harness.record.importers.columns import BodyMapping
 from harness.record.importers.guarding import Guard, checked
+from harness.record.importers.imported import check_not_imported, write_sources
 from harness.record.importers.ledger import Ledger, writing
 from harness.record.importers.parts import Part, Refused, Trouble
 from harness.record.importers.payloads import Messages
@@ -146,10 +147,12 @@ def run_import(
       heard: told of progress.
 
     Raises:
-      TrafficError: nothing could be read, a file lacks the format's columns, or the store refuses.
+      TrafficError: nothing could be read, a file lacks the format's columns, the traffic holds a file
+        already that this state does not know, or the store refuses.
     """
     messages = Messages(known)
     with writing(target.to), Staging(target.state / STAGING_FILE) as staging:
+        check_not_imported(staging, files, target.to / REPORTS_FOLDER)
         for i, file in enumerate(files):
             _read_file(staging, file, read, messages, how)
             heard(i + 1, len(files))
@@ -180,6 +183,7 @@ def write_and_report(
     Raises:
       TrafficError: the store refuses.
     """
+    write_sources(staging, target.to / REPORTS_FOLDER, f"{target.name}-{staging.token}")
     write_staged(
         staging, target.to, writer=f"{target.name}-{staging.run}", spool=target.state / "spool",
         one_sided_until_ns=one_sided_until_ns,

@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS exchange(
   code INTEGER, version TEXT, request BLOB, response BLOB, request_sha BLOB, response_sha BLOB,
   metadata TEXT, context TEXT, trace_id TEXT, file INTEGER, request_reading INTEGER, response_reading INTEGER,
   PRIMARY KEY(model, id));
+CREATE TABLE IF NOT EXISTS beginning(
+  source TEXT, bytes INTEGER, sha256 TEXT, PRIMARY KEY(source, sha256));
 CREATE INDEX IF NOT EXISTS asked ON exchange(request_reading);
 CREATE INDEX IF NOT EXISTS answered ON exchange(response_reading);
 CREATE INDEX IF NOT EXISTS waiting ON exchange(model, ts_ns, id) WHERE file IS NULL;
@@ -152,6 +154,25 @@ class Staging(Ledger):
                  self.reading, *key),
             )  # fmt: skip
 
+    def stamp_of(self, source: str) -> str | None:
+        """The stamp of a file when it was last read; None = it never was."""
+        query = "SELECT stamp FROM source WHERE name = ?"
+        row = self.db.execute(query, (_utf8(source),)).fetchone()
+        return None if row is None else str(row[0])
+
+    def note_beginning(self, source: str, size: int, sha256: str) -> None:
+        """Notes how a file begins that will be read, or began when it was shorter."""
+        self.db.execute(
+            "INSERT OR IGNORE INTO beginning VALUES(?, ?, ?)", (_utf8(source), size, sha256)
+        )
+
+    def beginnings(self) -> list[tuple[str, int, str]]:
+        """(file, bytes, sha256) of the beginnings of the files that gave records."""
+        return self.db.execute(
+            "SELECT source, bytes, sha256 FROM beginning JOIN source ON source.name = beginning.source "
+            "WHERE records > 0 ORDER BY source, bytes"
+        ).fetchall()
+
     def sided(self, sides: int) -> int:
         """How many exchanges have exactly these sides."""
         return int(
@@ -224,6 +245,11 @@ def _tells_the_same(part: Part, sides: int, row: tuple[int, str, int, str]) -> b
     ts_ns, context, code, version = row
     asked = not sides & REQUEST or (part.ts_ns, part.context) == (ts_ns, json.loads(context))
     return asked and (not sides & RESPONSE or (part.code, part.version) == (code, version))
+
+
+def _utf8(name: str) -> str:
+    """A file's name as the database holds it."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _sha(message: bytes | None) -> bytes | None:
