@@ -33,6 +33,20 @@ PLACE = PlaceType()
 _LAST_PORT = 65_535
 
 
+def checked_text(option: str, value: str) -> str:
+    """Refuses a name that files and messages cannot hold.
+
+    Raises:
+      UsageError: it has no UTF-8 form.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        shown = value.encode("utf-8", "backslashreplace").decode()
+        raise UsageError(f"{option} {shown}", "has no UTF-8 form", "Give another name.") from None
+    return value
+
+
 def creatable(_: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Checks that a folder is there or can be made, before any work is done for it."""
     if value is None:
@@ -40,6 +54,7 @@ def creatable(_: click.Context, parameter: click.Parameter, value: Path | None) 
     where = f"{parameter.opts[-1]} {value}"
     if str(value).startswith(f"{SCHEME}:/"):
         raise UsageError(where, "lies in an object store", "Name a folder of this machine.")
+    checked_text(parameter.opts[-1], str(value))
     try:
         above = next(p for p in (value.absolute(), *value.absolute().parents) if p.exists())
     except OSError as error:

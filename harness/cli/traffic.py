@@ -14,6 +14,7 @@ from harness.cli.options import (
     address,
     allow_lower_isolation_option,
     as_json_option,
+    checked_text,
     creatable,
     existing,
     quiet_option,
@@ -47,7 +48,7 @@ def _selection(model: str | None, since: str | None, until: str | None) -> Traff
     from harness.store.partitions import TrafficSelection
 
     return TrafficSelection(
-        model=model,
+        model=None if model is None else checked_text("--model", model),
         since_ns=None if since is None else ts_ns_from_iso(since, "--since"),
         until_ns=None if until is None else ts_ns_from_iso(until, "--until"),
     )

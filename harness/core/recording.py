@@ -251,7 +251,7 @@ def totals_from_json(found: object, where: str) -> RecordingTotals:
             sample=float(given["sample"]),
             closed=bool(given["closed"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise TrafficError(
             where, "is no recorder's totals", "Restore the file as the recorder wrote it."
         ) from None

@@ -80,7 +80,7 @@ def damage_is_a_traffic_error(name: str, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names in a footer
         first_line = str(error).split("\n", 1)[0].rstrip(".")
         raise TrafficError(
             name,

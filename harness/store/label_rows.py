@@ -140,6 +140,12 @@ def _cast(file: Place, batch: pa.RecordBatch) -> pa.Table:
                 f"column '{name}' holds {found.type} where label files hold {wanted}",
                 "Cast the column, or import the labels: see harness labels import --help.",
             ) from None
+    try:
+        columns["request_id"].validate(full=True)  # not every writer checks its text
+    except pa.ArrowInvalid:
+        raise TrafficError(
+            str(file), "column 'request_id' holds what is no UTF-8 text", "Write the ids as text."
+        ) from None
     return pa.table(columns)
 
 

@@ -34,6 +34,7 @@ PARTITION_SCHEMA = pa.schema(
 )
 """What the folder names mean; readers that guess take a model called 7 for a number."""
 
+_HOURS = range(24)
 _NO_MODEL = "__HIVE_DEFAULT_PARTITION__"
 _MOST_OPEN = 16
 _LONGEST_NAME = 160
@@ -64,6 +65,8 @@ class TrafficSelection:
         if not isinstance(start, date):
             return True
         hour = found.get("hour")
+        if hour is not None and hour not in _HOURS:
+            return True  # somebody else's folders, which say nothing here
         first = int(datetime(start.year, start.month, start.day, hour or 0, tzinfo=UTC).timestamp())
         first_ns = first * 1_000_000_000
         length_ns = 24 * HOUR_NS if hour is None else HOUR_NS

@@ -35,7 +35,7 @@ from harness.store.files import COLUMNS_FILE, damage_is_a_traffic_error, sha256_
 from harness.store.ids import UNKNOWN
 from harness.store.places import is_file
 from harness.store.window_index import WindowIndex
-from harness.store.window_manifest import changed_content, read_manifest, window_info
+from harness.store.window_manifest import changed_content, described, read_manifest
 
 VERBATIM_FILE = "verbatim.parquet"
 
@@ -78,14 +78,15 @@ class SealedWindow:
           TrafficError: no window there, another format version, or content that does not match.
         """
         manifest = read_manifest(path)
+        info, files = described(path, manifest)
         if verify:
-            for name, digest in manifest["files"]:
+            for name, digest in files:
                 with damage_is_a_traffic_error(str(path / name), "part of a sealed window"):
                     found = sha256_of_file(path / name)
                 if found != digest:
                     raise changed_content(path / name)
         with damage_is_a_traffic_error(str(path / COLUMNS_FILE), "Arrow"):
-            return cls(path, window_info(manifest["info"]), manifest)
+            return cls(path, info, manifest)
 
     def __len__(self) -> int:
         """Number of requests."""

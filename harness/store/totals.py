@@ -135,7 +135,7 @@ def _read(place: Place) -> RecordingTotals:
         content = opened.read()
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise TrafficError(
             str(place), "is no recorder's totals", "Restore the file as the recorder wrote it."
         ) from None

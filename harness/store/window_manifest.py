@@ -51,7 +51,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise TrafficError(
             str(path), "no sealed window here", "Give a folder that `harness traffic seal` wrote."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise changed_content(file) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise TrafficError(
@@ -78,8 +78,22 @@ def changed_content(file: Path) -> TrafficError:
     )
 
 
-def window_info(fields: dict[str, Any]) -> WindowInfo:
-    """The `info` of a manifest as a value."""
+def described(path: Path, manifest: dict[str, Any]) -> tuple[WindowInfo, list[tuple[str, str]]]:
+    """What a manifest says of its window, and (name, sha256 hex) of its files.
+
+    Raises:
+      TrafficError: it does not say that.
+    """
+    try:
+        return _window_info(manifest["info"]), [(str(n), str(d)) for n, d in manifest["files"]]
+    except (KeyError, TypeError, ValueError):
+        raise TrafficError(
+            str(path / MANIFEST_FILE), "does not say what a window's manifest says",
+            "Seal the recorded traffic again.",
+        ) from None  # fmt: skip
+
+
+def _window_info(fields: dict[str, Any]) -> WindowInfo:
 
     def specs(name: str) -> tuple[TensorSpec, ...]:
         return tuple(

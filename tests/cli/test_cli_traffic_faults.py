@@ -17,6 +17,7 @@ import pytest
 from gates import tiny_traffic
 
 from harness.cli.entry import run
+from harness.core.jsonable import sha256
 from harness.store.exchanges import SCHEMA
 from harness.store.traffic import TrafficSource
 from harness.store.windows import seal
@@ -58,6 +59,26 @@ def label_text(t):
     pq.write_table(pa.table(columns), t / "labels" / "m.parquet")
 
 
+def no_text(n):
+    """A column of n ids that are no UTF-8; pyarrow's own constructors make none."""
+    ends = pa.py_buffer(bytes(pa.array(range(n + 1), pa.int32()).buffers()[1]))
+    return pa.StringArray.from_buffers(n, ends, pa.py_buffer(b"\xff" * n))
+
+
+def footer_of_no_text(t):
+    """A column's name in the footer is no UTF-8."""
+    (file,) = t.glob("part*")
+    content = file.read_bytes()
+    at = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    file.write_bytes(content[:at] + content[at:].replace(b"trace_id", b"trace_\x8dd"))
+
+
+def totals(content):
+    return lambda t: (t / "r.totals.json").write_text(content)
+
+
+_TOTALS = {"writer": "r", "seen": 1, "failed": 0, "sampled_out": 0, "kept_as_failed": 0, "written": 1, "waiting": 0,
+           "not_recorded": [], "faults": [], "sample": 1.0, "closed": True}  # fmt: skip
 FAULTS = {
     "half a file": (half, "cannot be read as Parquet"),
     "foreign file": (foreign, "no column 'ts_ns'"),
@@ -65,6 +86,11 @@ FAULTS = {
     "link to nothing": (lambda t: (t / "x.parquet").symlink_to("gone"), "No such file or directory"),
     "pipe": (lambda t: os.mkfifo(t / "x.parquet"), "is a pipe, a socket or a device"),
     "name of no text": (bad_name, "has no UTF-8 form"),
+}  # fmt: skip
+READ_WHOLE = {
+    "footer of no text": (footer_of_no_text, "part-00000.parquet: cannot be read as Parquet"),
+    "totals of no end": (totals("[" * 100_000), "r.totals.json: is no recorder's totals"),
+    "totals without bounds": (totals(json.dumps(_TOTALS | {"seen": 1e999})), "r.totals.json: is no recorder's totals"),
 }  # fmt: skip
 COMMANDS = {
     "show": lambda t: ["traffic", "show", t],
@@ -93,6 +119,51 @@ def test_a_fault_of_the_traffic_is_named(command, fault, tmp_path, capsys):
     make, says = FAULTS[fault]
     make(traffic(tmp_path / "t"))
     assert says in refused(COMMANDS[command](tmp_path / "t"), capsys)
+
+
+@pytest.mark.parametrize("command", ["show", "seal"])
+@pytest.mark.parametrize("fault", READ_WHOLE)
+def test_a_fault_of_what_is_read_beside_the_requests_is_named(command, fault, tmp_path, capsys):
+    make, says = READ_WHOLE[fault]
+    make(traffic(tmp_path / "t"))
+    assert says in refused(COMMANDS[command](tmp_path / "t"), capsys)
+
+
+@pytest.mark.parametrize("hour", ["-1", "24", "99"])
+def test_folders_of_no_hour_say_nothing(hour, tmp_path, capsys):
+    folder = tmp_path / "t" / "date=2024-01-01" / f"hour={hour}"
+    shutil.copytree(tiny_traffic(tmp_path / "of", 3), folder)
+    since = ["--since", "1970-01-01T00:00:00Z"]
+    assert run(["traffic", "show", str(tmp_path / "t"), *since]) == 0
+    assert "3 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["show", "delay"])
+def test_labels_of_ids_that_are_no_text_are_named(command, tmp_path, capsys):
+    columns = {"request_id": no_text(1), "label": [1.0], "ingestion_ts_ns": [1]}
+    pq.write_table(pa.table(columns), traffic(tmp_path / "t") / "labels" / "m.parquet")
+    said = refused(COMMANDS[command](tmp_path / "t"), capsys)
+    assert "m.parquet: column 'request_id' holds what is no UTF-8 text" in said
+
+
+@pytest.mark.parametrize("change", [{"info": {}}, {"files": None}, {"info": []}])
+def test_a_manifest_that_says_nothing_is_named(change, tmp_path, capsys):
+    path = window(tmp_path) / "manifest.json"
+    said = json.loads(path.read_text()) | change
+    del said["manifest_sha256"]
+    path.write_text(json.dumps(said | {"manifest_sha256": sha256(said)}))
+    assert "manifest.json: does not say what" in refused(["traffic", "show", path.parent], capsys)
+
+
+@pytest.mark.parametrize("command", ["show", "seal"])
+def test_names_of_no_text_are_refused(command, tmp_path, capsys):
+    words = [*COMMANDS[command](traffic(tmp_path / "t")), "--model", "x\udcff"]
+    assert "--model x\\udcff: has no UTF-8 form" in refused(words, capsys)
+
+
+def test_a_window_s_place_of_no_text_is_refused(tmp_path, capsys):
+    words = ["traffic", "seal", traffic(tmp_path / "t"), "-q", "--out", tmp_path / "\udcff"]
+    assert "has no UTF-8 form" in refused(words, capsys)
 
 
 @pytest.mark.parametrize("command", ["seal", "delay", "labels"])
