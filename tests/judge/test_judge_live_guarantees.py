@@ -84,15 +84,8 @@ def test_false_answers_at_every_margin_stay_below_alpha_with_restarts(k, paths):
     assert promotions <= tolerated(paths)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("k", "paths"),
-    [
-        (1, 200),
-        pytest.param(3, 150, marks=pytest.mark.long),
-        pytest.param(10, 100, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("k", "paths"), [(1, 200), (3, 150), (10, 100)])
 def test_many_more_paths_at_every_margin(k, paths):
     rollbacks, promotions = answers(k, [0.1] * k, paths, 10 + k, restarted=True)
     assert rollbacks <= tolerated(paths)
