@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import onnx
 
 MATCHING_LIMIT_S = 5.0
+EVERY = 20
+"""Of the single-operator cases every so many, unless all are asked for."""
 _NODES = 5000
 _LAYERS, _WIDTH, _PLACES, _ROWS = 100, 192, 64, 24
 _MB = 1 << 20

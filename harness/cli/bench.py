@@ -105,9 +105,9 @@ def poison(as_json: bool) -> int:
 @as_json_option
 def parity(whole: bool, seed: int, as_json: bool) -> int:
     """Matching, probing and memory beside their limits; what single-operator cases show."""
-    from harness.bench.parity import bench_parity
+    from harness.bench.parity import EVERY, bench_parity
 
-    figures, counts = bench_parity(every=1 if whole else 20, seed=seed)
+    figures, counts = bench_parity(every=1 if whole else EVERY, seed=seed)
     click.echo(figures.to_json() if as_json else figures.to_text())
     for wrong in counts.wrong:
         click.echo(f"wrong: {wrong}", err=True)

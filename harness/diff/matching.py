@@ -1,10 +1,10 @@
 """Which tensor of one graph stands for which of the other; never by position in a list.
 
-Tiers, best first: features that both versions declare; the same computation including weights; the user's own mapping; the same
-computation but for weights; the same operator on the same constants; a neighbour of a matched pair that only one operator of that kind can be;
-the same name; the same way on to the outputs; the same output; the same place between matched tensors;
-the same values. A tensor is matched
-once. What stays unmatched is counted and told, never taken for equal.
+Tiers, best first: features that both versions declare; the same computation including weights; the user's own
+mapping; the same computation but for weights; the same operator on the same constants; a neighbour of a matched pair
+that only one operator of that kind can be; the same name; the same way on to the outputs; the same output; the same
+place between matched tensors; the same values. A tensor is matched once. What stays unmatched is counted and told,
+never taken for equal.
 
 Names come late on purpose: exporters number tensors, so that one inserted node renames all that follow,
 and `Add_3` of one version is `Add_4` of the other. (With names second, one inserted Mul made 40 tensors
@@ -17,7 +17,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
-from harness.core.graphs import Graph
+from harness.core.graphs import Graph, Node
+from harness.diff.equal_constants import EqualConstants
 from harness.diff.graph_hashes import COMMUTATIVE, downstream, upstream, without_aliases
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
 from harness.diff.uses import made_as, made_by, unmatched_readers, use_of
@@ -75,6 +76,7 @@ class _Matching:
         self._ends: tuple[dict[str, str], dict[str, str]] = ({}, {})
         # Inputs and constants are no computed tensors, but they anchor their readers.
         self._anchors = dict(inputs)
+        self._equal = EqualConstants((self._old, self._new), self._exact)
 
     def run(
         self,
@@ -131,15 +133,8 @@ class _Matching:
             if len(names) == len(partners):
                 for name, partner in zip(names, partners, strict=True):
                     self._take(name, partner, Tier.IDENTICAL)
-        constants = _grouped((c.name for c in self._new.constants), theirs.__getitem__)
-        for key, names in _grouped((c.name for c in self._old.constants), ours.__getitem__).items():
-            equal = constants.get(key, [])
-            for name in names if equal else ():
-                partner = name if name in equal else equal[0]
-                self._anchors[name] = partner
-                # Of two equal constants one may have been altered: which, its value does not say.
-                if name == partner or len(names) == len(equal) or len(equal) > 1:
-                    self._fresh.append((name, partner))
+        self._anchors |= self._equal.partners
+        self._fresh += self._equal.pairs
 
     def _repeated(self) -> None:
         """What one side computes more often than the other: the rest stands for any of its like.
@@ -235,7 +230,7 @@ class _Matching:
         if ours is None or theirs is None:
             return True
         partners = [p for s in ours.sources() if (p := self._partner(s)) is not None]
-        read = set(theirs.sources())
+        read = set(self._equal.reads(theirs))
         return bool(partners) and not any(p in read for p in partners)
 
     def _neighbours(self) -> None:
@@ -248,13 +243,22 @@ class _Matching:
 
     def _readers(self, old: str, new: str) -> Iterable[tuple[str, str]]:
         """Unmatched operators that read a pair in the same place, where both sides have one of a kind."""
-        ours = _grouped(unmatched_readers(self._old, old, self._of_old), lambda n: use_of(n, old))
-        theirs = _grouped(unmatched_readers(self._new, new, self._of_new), lambda n: use_of(n, new))
-        for key, nodes in ours.items():
+        ours = _grouped(self._uses(0, old), lambda used: used[0])
+        theirs = _grouped(self._uses(1, new), lambda used: used[0])
+        for key, uses in ours.items():
             partners = theirs.get(key, [])
-            if len(nodes) == len(partners) == 1:
-                made = zip(nodes[0].outputs, partners[0].outputs, strict=False)
+            if len(uses) == len(partners) == 1:
+                made = zip(uses[0][1].outputs, partners[0][1].outputs, strict=False)
                 yield from ((a, b) for a, b in made if a and b)
+
+    def _uses(self, side: int, tensor: str) -> list[tuple[Hashable, Node]]:
+        """(how, operator) of unmatched operators that read a tensor, or a constant equal to it."""
+        graph, taken = ((self._old, self._of_old), (self._new, self._of_new))[side]
+        return [
+            (use_of(node, name), node)
+            for name in self._equal.all_like(side, tensor)
+            for node in unmatched_readers(graph, name, taken)
+        ]
 
     def _sources(self, old: str, new: str) -> Iterable[tuple[str, str]]:
         """What a pair's own operators read, slot by slot, where the operators are the same."""
@@ -264,9 +268,10 @@ class _Matching:
         if ours.op not in COMMUTATIVE:
             pairs = list(zip(ours.sources(), theirs.sources(), strict=False))
         else:
-            left = [s for s in ours.sources() if self._partner(s) not in theirs.sources()]
+            reads = self._equal.reads(theirs)
+            left = [s for s in ours.sources() if self._partner(s) not in reads]
             partners = {self._partner(s) for s in ours.sources()}
-            right = [s for s in theirs.sources() if s not in partners]
+            right = [s for s in reads if s not in partners]
             pairs = list(zip(left, right, strict=True)) if len(left) == len(right) == 1 else []
         for a, b in pairs:
             made = made_as(self._old, a)

@@ -35,10 +35,11 @@ def constant(name: str, value: str, *, whole: bool = False) -> Constant:
 
 
 def random_graph(seed: int, size: int = 12) -> Graph:
-    """Every tensor reaches an output; constants are floats with values of their own."""
+    """Every tensor reaches an output; constants are floats, some of equal values under several names."""
     draw = Draw(seed)
     inputs = ("x", "y")
-    constants = tuple(constant(f"w{i}", f"value {i}") for i in range(size // 2))
+    count = size // 2
+    constants = tuple(constant(f"w{i}", f"value {draw.choice(range(count))}") for i in range(count))
     known = [*inputs, *(c.name for c in constants)]
     nodes = []
     for place in range(size):

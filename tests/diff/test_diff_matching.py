@@ -116,6 +116,22 @@ def test_one_changed_node_is_always_the_frontier(seed, other, place):
         assert any(c.kind is ChangeKind.ATTRIBUTE and c.name == "alpha" for c in told)
 
 
+def test_equal_constants_under_several_names_do_not_lead_crosswise():
+    old = net(
+        node("Mul", ["x", "a"], "first"), node("Mul", ["first", "b"], "second"),
+        node("Neg", ["second"], "end"),
+        constants={"a": "5", "b": "5"}, outputs=("end",),
+    )  # fmt: skip
+    new, _ = renamed(old, 3)
+    changed = replace(new.nodes[0], attributes=_ALPHA)
+    new = replace(new, nodes=(changed, *new.nodes[1:]))
+    match = matched(old, new)
+    made = {o.outputs[0]: n.outputs[0] for o, n in zip(old.nodes, new.nodes, strict=True)}
+    assert partners(match) == made
+    regions = Regions(old, new, match, inputs=FED, compared=set(made))
+    assert regions.frontier({"first", "second", "end"}) == ("first",)
+
+
 def test_numbered_names_do_not_mislead_after_an_insertion():
     old = net(
         node("Mul", ["x", "w0"], "Mul_0"), node("Mul", ["Mul_0", "w1"], "Mul_1"),
