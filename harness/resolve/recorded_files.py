@@ -93,11 +93,24 @@ class _PlainLoader(yaml.SafeLoader):
             raise self._refused(f"more than {_MOST_NODES:,} values")
         node = super().compose_node(parent, index)
         self._depth -= 1
+        if isinstance(node, yaml.MappingNode):
+            self._refuse_twice([key for key, _ in node.value])
         if isinstance(node, yaml.ScalarNode) and node.tag != _TEXT:
             length = len(node.value)
             if length > _LONGEST_VALUE:
                 raise self._refused(f"a number or date of {length:,} characters")
         return node
+
+    def _refuse_twice(self, keys: list[yaml.Node]) -> None:
+        """The second of two equal keys would hide the first, and a pin with it."""
+        seen: set[str] = set()
+        for key in keys:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    msg = f"the key {key.value[:_LONGEST_VALUE]} is there twice, line {line}"
+                    raise yaml.YAMLError(msg)
+                seen.add(key.value)
 
     def _refused(self, what: str) -> yaml.YAMLError:
         mark = self._next().start_mark

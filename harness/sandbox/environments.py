@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,11 @@ def _built_once(home: Path, python: str, requirements: Sequence[str]) -> Environ
         found = _kept(home)
         if found is not None:
             return found
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=home.parent) as scratch:
+        begun = f".building-{home.name}-"
+        for left in home.parent.glob(f"{begun}*"):
+            # Whoever built there was killed. What its uv still writes is left to the next builder.
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=begun, dir=home.parent) as scratch:
             fresh = Path(scratch) / "environment"
             install(requirements, fresh, python)
             packages = _installed(fresh)

@@ -20,6 +20,10 @@ HOSTILE = {
     "conda number": ("conda.yaml", f"dependencies:\n- {'9' * 6000}\n", "6,000 characters"),
     "conda bomb": ("conda.yaml", f"{BOMB}dependencies:\n- pip:\n  - *a8\n", "an alias, line 2"),
     "conda tag": ("conda.yaml", "dependencies: !!timestamp x\n", "a tag, line 1"),
+    "conda twice": (
+        "conda.yaml", "dependencies: [onnxruntime=1.25.1]\ndependencies: []\n",
+        "the key dependencies is there twice, line 2",
+    ),
     "conda size": ("conda.yaml", f"dependencies: [{'1,' * 60_000}]\n", "more than 50,000 values"),
     "python date": ("python_env.yaml", "python: 2013-02-31\n", "python_env.yaml is no YAML"),
     "metadata date": ("MLmodel", f"{ONNX}metadata:\n  a: 2013-99-99\n", "MLmodel is no YAML"),

@@ -226,6 +226,16 @@ def test_a_failed_build_leaves_nothing(tmp_path, no_network):
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
+def test_what_a_killed_builder_left_is_removed_and_no_other_s(tmp_path, no_network):
+    home = environment_path(tmp_path, PINS, RUNNING).name
+    left, other = tmp_path / f".building-{home}-dead", tmp_path / ".building-another-alive"
+    for folder in (left, other):
+        (folder / "environment").mkdir(parents=True)
+    refused(PINS, tmp_path)
+    assert not left.exists()
+    assert other.exists()
+
+
 def test_a_version_that_does_not_exist(tmp_path):
     error = refused(("onnxruntime==1.26.99", "numpy==2.4.6"), tmp_path)
     assert "no version of onnxruntime==1.26.99" in error.what
