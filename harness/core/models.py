@@ -28,6 +28,8 @@ class PinnedModel:
     """Names of its external data files relative to the copy's folder, as `digest` covers them."""
     requirements: tuple[str, ...] = ()
     """pip requirements recorded with the version, mlflow left out; empty when none are recorded."""
+    not_followed: tuple[str, ...] = ()
+    """Options in its requirements that say where packages come from: left out, also from the digest."""
     python: str = ""
     """Python that the version was made with, as recorded (3.11.7); "" when it is not recorded."""
     training_cutoff_ns: int | None = None

@@ -354,6 +354,7 @@ def _pinned(content: dict[str, Any]) -> PinnedModel:
             "path": Path(content["path"]),
             "external": tuple(content.get("external", ())),
             "requirements": tuple(content["requirements"]),
+            "not_followed": tuple(content.get("not_followed", ())),
             "tags": tuple((k, v) for k, v in content["tags"]),
             "golden": Path(content["golden"]) if content.get("golden") else None,
         }

@@ -20,7 +20,13 @@ from harness.core.models import PinnedModel
 from harness.resolve.digest import ModelContent, external_data_names, model_content
 from harness.resolve.golden import pin_golden
 from harness.resolve.recorded_files import yaml_from_file
-from harness.resolve.requirements import Recorded, recorded_beside, recorded_in_folder
+from harness.resolve.requirements import (
+    CONDA_FILE,
+    PYTHON_FILE,
+    Recorded,
+    recorded_beside,
+    recorded_in_folder,
+)
 from harness.resolve.tags import training_cutoff_ns
 
 MODEL_FILE = "model.onnx"
@@ -71,6 +77,7 @@ def pin_path(given: str, into: Path) -> PinnedModel:
         external=content.external_names,
         requirements=source.recorded.requirements,
         python=source.recorded.python,
+        not_followed=source.recorded.not_followed,
         training_cutoff_ns=training_cutoff_ns(tags, given),
         tags=source.metadata,
         golden=pin_golden(at, into),
@@ -160,11 +167,12 @@ def _folder_source(folder: Path, where: str) -> ModelSource:
             f"the model was not logged as ONNX (flavors: {has})",
             "Log it with mlflow.onnx.log_model, or export it to ONNX first.",
         )
-    model = _named_model(folder, onnx.get("data"), where)
+    model = _named_file(folder, onnx.get("data") or MODEL_FILE, "model", where)
+    conda, python = _environment_files(folder, flavors.get("python_function"), where)
     extra = metadata.get("metadata")
     return ModelSource(
         model=_not_empty(model, where),
-        recorded=recorded_in_folder(folder, where),
+        recorded=recorded_in_folder(folder, where, conda_name=conda, python_name=python),
         metadata=tuple(sorted((str(k), str(v)) for k, v in extra.items()))
         if isinstance(extra, dict)
         else (),
@@ -179,18 +187,32 @@ def _mlmodel(path: Path, where: str) -> dict[str, Any]:
     return found
 
 
-def _named_model(folder: Path, given: object, where: str) -> Path:
-    """The file that an MLmodel file names as the model."""
-    name = given or MODEL_FILE
+def _environment_files(folder: Path, flavor: object, where: str) -> tuple[str, str]:
+    """The conda file and the file of the Python that MLmodel names: one text, or one for each tool."""
+    env = flavor.get("env") if isinstance(flavor, dict) else None
+    named = env if isinstance(env, dict) else {"conda": env}
+    found = []
+    for tool, usual in (("conda", CONDA_FILE), ("virtualenv", PYTHON_FILE)):
+        name = named.get(tool)
+        if name is None or name == usual:
+            found.append(usual)
+        else:
+            file = _named_file(folder, name, "environment", where)
+            found.append(str(file.relative_to(folder)))
+    return found[0], found[1]
+
+
+def _named_file(folder: Path, name: object, kind: str, where: str) -> Path:
+    """A file in the folder that an MLmodel file names."""
     # A longer name, or one with a control character, is no file's; some cannot even be asked for.
     if isinstance(name, str) and len(name) <= _LONGEST_NAME and name.isprintable():
-        model = (folder / name).resolve()
-        if model.is_relative_to(folder) and model.is_file():
-            return model
+        found = (folder / name).resolve()
+        if found.is_relative_to(folder) and found.is_file():
+            return found
     shown = "".join(filter(str.isprintable, str(name)[:_LONGEST_SHOWN]))
     raise ResolveError(
         where,
-        f"{METADATA_FILE} names the model file '{shown}', which is not in the folder",
+        f"{METADATA_FILE} names the {kind} file '{shown}', which is not in the folder",
         "Log or copy the model again.",
     )
 

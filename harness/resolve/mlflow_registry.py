@@ -86,6 +86,7 @@ class MlflowRegistry:
             external=content.external_names,
             requirements=source.recorded.requirements,
             python=source.recorded.python,
+            not_followed=source.recorded.not_followed,
             training_cutoff_ns=tags.training_cutoff_ns(recorded, where),
             tags=tuple(sorted(_with_note(recorded).items())),
             golden=golden,

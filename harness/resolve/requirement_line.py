@@ -8,6 +8,7 @@ names the runtime: it is refused, because a pin that is lost makes two runtimes 
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
@@ -35,6 +36,11 @@ _OTHER = re.compile(
 )
 """A name and then what only follows a name: legacy versions, options of one package."""
 _SPEAKS_OF_RUNTIME = re.compile(r"onnxruntime|numpy|\bort[-_.]", re.IGNORECASE)
+_PLACES = {"-i": "--index-url", "-f": "--find-links"}
+_PLACES |= {
+    name: name for name in ("--index-url", "--extra-index-url", "--find-links", "--trusted-host")
+}
+"""Options that say where packages come from, and their long names."""
 _USER = re.compile(r"//[^/@\s]*@")
 _SHOWN = 100
 
@@ -102,6 +108,31 @@ def requirement_from_line(line: str, where: str) -> RequirementLine:
     if not all(map(_SHA256.fullmatch, given)) or any(s.operator == "===" for s in found.specifier):
         raise _unreadable(line, where)
     return RequirementLine(name=found.name, specifier=found.specifier, hashes=given)
+
+
+def places_named(line: str) -> tuple[str, ...]:
+    """Options of a line that says nothing but where packages come from; empty for any other line.
+
+    They are not followed: who runs the gate has said which index is trusted, and a version's author has
+    no say in that.
+
+    Args:
+      line: without comments, on one line.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return ()
+    found: list[str] = []
+    while words:
+        name, told, value = words.pop(0).partition("=")
+        if name not in _PLACES or (told and not name.startswith("--")):
+            return ()
+        value = value if told else words.pop(0) if words else ""
+        if not value or value.startswith("-"):
+            return ()
+        found.append(_PLACES[name])
+    return tuple(found)
 
 
 def is_other_build(name: str) -> bool:

@@ -20,11 +20,11 @@ from harness.core.errors import ResolveError
 from harness.resolve.conda_specs import conda_file
 from harness.resolve.recorded_files import yaml_from_file
 from harness.resolve.requirement_files import RequirementFiles
-from harness.resolve.requirement_line import requirement_from_line, seen
+from harness.resolve.requirement_line import places_named, requirement_from_line, seen
 
 REQUIREMENTS_FILE = "requirements.txt"
-_CONDA_FILE = "conda.yaml"
-_PYTHON_FILE = "python_env.yaml"
+CONDA_FILE = "conda.yaml"
+PYTHON_FILE = "python_env.yaml"
 _MOST_LINES = 2000
 _LONGEST_LINE = 1000
 """Characters of a requirement without its hashes."""
@@ -43,32 +43,41 @@ class Recorded:
     """pip requirements, mlflow's own left out."""
     python: str = ""
     """3.11.7 or 3.11; "" when it is not recorded."""
+    not_followed: tuple[str, ...] = ()
+    """Options that say where packages come from, such as --index-url: left out."""
 
 
-def recorded_in_folder(folder: Path, where: str) -> Recorded:
+def recorded_in_folder(
+    folder: Path, where: str, *, conda_name: str = CONDA_FILE, python_name: str = PYTHON_FILE
+) -> Recorded:
     """Reads what lies in an MLflow model folder.
 
     Args:
       folder: the model folder.
       where: how errors name it.
+      conda_name: the conda file, as MLmodel names it.
+      python_name: the file of the Python and its packages, as MLmodel names it.
 
     Raises:
       ResolveError: a file is there and cannot be read, or may name a runtime in words that cannot.
     """
     files = RequirementFiles(folder=folder, where=where)
-    conda = conda_file(yaml_from_file(folder / _CONDA_FILE, where), where)
-    environment = _mapping(folder / _PYTHON_FILE, where)
+    conda = conda_file(yaml_from_file(folder / conda_name, where), where)
+    environment = _mapping(folder / python_name, where)
     installed = [
         str(line)
         for key in ("build_dependencies", "dependencies")
         for line in _listed(environment, key, where)
     ]
-    first = checked_requirements(files.lines(folder / REQUIREMENTS_FILE) or (), where)
-    others = (
-        *conda.runtime,
-        *files.lines_of_text(conda.pip, folder / _CONDA_FILE),
-        *files.lines_of_text("\n".join(installed), folder / _PYTHON_FILE),
+    first, places = _without_places(files.lines(folder / REQUIREMENTS_FILE) or ())
+    others, more_places = _without_places(
+        (
+            *conda.runtime,
+            *files.lines_of_text(conda.pip, folder / conda_name),
+            *files.lines_of_text("\n".join(installed), folder / python_name),
+        )
     )
+    first = checked_requirements(first, where)
     known = set(first)
     more = checked_requirements((x for x in dict.fromkeys(others) if x not in known), where)
     if first:
@@ -77,7 +86,20 @@ def recorded_in_folder(folder: Path, where: str) -> Recorded:
     return Recorded(
         requirements=(*first, *more),
         python=next((v for v in map(str, versions) if _PYTHON.match(v)), ""),
+        not_followed=tuple(dict.fromkeys((*places, *more_places))),
     )
+
+
+def _without_places(lines: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The lines that are no index settings, and the options of those that are."""
+    kept: list[str] = []
+    places: list[str] = []
+    for line in lines:
+        found = places_named(line)
+        places += found
+        if not found:
+            kept.append(line)
+    return tuple(kept), tuple(dict.fromkeys(places))
 
 
 def _mapping(path: Path, where: str) -> dict[str, Any]:
@@ -90,7 +112,7 @@ def _mapping(path: Path, where: str) -> dict[str, Any]:
 def _listed(environment: dict[str, Any], key: str, where: str) -> list[Any]:
     found = environment.get(key)
     if not isinstance(found, list | None):
-        raise ResolveError(where, f"{_PYTHON_FILE} has no list of {key}", _REMEDY)
+        raise ResolveError(where, f"{PYTHON_FILE} has no list of {key}", _REMEDY)
     return found or []
 
 
@@ -105,8 +127,8 @@ def recorded_beside(model: Path, where: str) -> Recorded:
       ResolveError: as `recorded_in_folder`.
     """
     files = RequirementFiles(folder=model.parent, where=where)
-    given = files.lines(model.with_suffix(f".{REQUIREMENTS_FILE}"))
-    return Recorded(requirements=checked_requirements(given or (), where))
+    given, places = _without_places(files.lines(model.with_suffix(f".{REQUIREMENTS_FILE}")) or ())
+    return Recorded(requirements=checked_requirements(given, where), not_followed=places)
 
 
 def checked_requirements(lines: Iterable[str], where: str) -> tuple[str, ...]:

@@ -56,7 +56,11 @@ def runtime_wish(model: PinnedModel, running: Mapping[str, str]) -> RuntimeWish:
     """
     asked = {name: _Asked() for name in NEEDED}
     left_out: list[str] = []
-    notes: list[str] = []
+    notes = [
+        f"{option} in its requirements is not followed: packages come from the index that this "
+        "machine's own settings name"
+        for option in model.not_followed
+    ]
     for line in model.requirements:
         found = requirement_from_line(line, model.uri)
         if not found.applies:

@@ -143,6 +143,36 @@ def test_metadata_that_name_a_file_that_is_not_in_the_folder(make_model, tmp_pat
     assert f"'{data}', which is not in the folder" in refusal(folder, tmp_path / "pins").what
 
 
+ENV = {"conda": "env/own.yaml", "virtualenv": "own_env.yaml"}
+
+
+@pytest.mark.parametrize("env", [ENV, ENV["conda"], {"conda": ENV["conda"]}])
+def test_the_environment_files_that_mlmodel_names_are_read(env, make_model, tmp_path):
+    folder = named_environment(make_model("v1/model.onnx"), env)
+    pinned = pin(str(folder), tmp_path / "pins")
+    python = "3.9.1" if env is ENV else ""
+    assert (pinned.requirements, pinned.python) == (("onnxruntime==1.23.2",), python)
+
+
+@pytest.mark.parametrize("name", ["none.yaml", "../m.yaml", 7, "env"])
+def test_environment_files_that_are_not_in_the_folder_are_refused(name, make_model, tmp_path):
+    (tmp_path / "m.yaml").write_text("")
+    folder = named_environment(make_model("v1/model.onnx"), {"conda": name})
+    assert "names the environment file" in refusal(folder, tmp_path / "pins").what
+
+
+def named_environment(model, env):
+    """A folder with environment files of names of its own, and others beside them that nobody names."""
+    flavors = {"onnx": {"data": model.name}, "python_function": {"env": env}}
+    folder = model_folder(model, flavors=flavors)
+    (folder / "requirements.txt").unlink()
+    (folder / "env").mkdir()
+    for name, version in (("env/own.yaml", "1.23.2"), ("conda.yaml", "1.20.0")):
+        (folder / name).write_text(yaml.safe_dump({"dependencies": [f"onnxruntime={version}"]}))
+    (folder / "own_env.yaml").write_text(yaml.safe_dump({"python": "3.9.1"}))
+    return folder
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "extra.txt"])
 def test_links_out_of_a_folder(make_model, tmp_path, name):
     outside = make_model("outside.onnx")

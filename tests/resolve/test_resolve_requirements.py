@@ -150,7 +150,11 @@ LOST = {
     "open quote": ({"requirements__txt": "-r 'base.txt\n"}, "no file of the version's"),
     "a circle": ({"requirements__txt": "-r a.txt\n", "a__txt": "-c requirements.txt\n"}, "names itself"),
     "many": ({"requirements__txt": "-r a.txt\n" * 30, "a__txt": ""}, "more than 20"),
-    "an option": ({"requirements__txt": f"--find-links .\n{PIN}\n"}, "cannot be read"),
+    "an option": ({"requirements__txt": f"--editable .\n{PIN}\n"}, "cannot be read"),
+    "an option without a value": ({"requirements__txt": f"--find-links\n{PIN}\n"}, "cannot be read"),
+    "an option and a pin": ({"requirements__txt": f"--find-links . {PIN}\n"}, "cannot be read"),
+    "a pin for a value": ({"requirements__txt": f"-i --pre {PIN}\n"}, "cannot be read"),
+    "an option, quoted half": ({"requirements__txt": f"-i 'x\n{PIN}\n"}, "cannot be read"),
     "an option in pip in conda": ({"conda__yaml": {"dependencies": [{"pip": ["-e ."]}]}}, "cannot be read"),
 }  # fmt: skip
 
@@ -164,6 +168,35 @@ def test_what_would_be_lost_is_refused(form, tmp_path):
         folder(tmp_path / "version", **files)
     assert caught.value.where == "models:/m/1"
     assert caught.value.remedy
+
+
+PLACES = ["--extra-index-url https://me:secret@example.org/simple", "--index-url=http://127.0.0.1:9",
+          "-i http://127.0.0.1:9", "--find-links . -f wheels", "--trusted-host example.org"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", PLACES)
+@pytest.mark.parametrize("file", ["requirements.txt", "base.txt", "conda.yaml"])
+def test_lines_that_name_an_index_are_dropped_and_said(line, file, tmp_path):
+    pip = {"conda__yaml": {"dependencies": [{"pip": [line, PIN]}]}}
+    text = {"requirements__txt": f"{line}\n{PIN}\n"}
+    base = {"requirements__txt": "-r base.txt\n", "base__txt": f"{line}\n{PIN}\n"}
+    given = {"requirements.txt": text, "base.txt": base, "conda.yaml": pip}[file]
+    found = folder(tmp_path, **given)
+    option = {"-i": "--index-url"}.get(*[line.split("=")[0].split()[0]] * 2)
+    assert (found.requirements, found.not_followed) == ((PIN,), (option,))
+
+
+def test_a_dropped_index_is_told_without_its_address_and_changes_no_digest(make_model, tmp_path):
+    model = make_model("m.onnx")
+    record = model.with_name("m.requirements.txt")
+    record.write_text("onnxruntime==1.31.1\n")
+    plain = pin(str(model), tmp_path / "a")
+    record.write_text(f"{PLACES[0]}\nonnxruntime==1.31.1\n")
+    pinned = pin(str(model), tmp_path / "b")
+    assert pinned.digest == plain.digest
+    (note,) = runtime_wish(pinned, {"onnxruntime": "1.31.1", "numpy": "2.4.6"}).notes
+    assert note.startswith("--extra-index-url in its requirements is not followed")
+    assert "secret" not in repr(pinned)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link to nothing"])
