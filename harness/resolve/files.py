@@ -158,10 +158,11 @@ def _folder_source(folder: Path, where: str) -> ModelSource:
         raise ResolveError(where, f"the folder has no {METADATA_FILE} file", remedy)
     _refuse_links_out(folder, where)
     metadata = _mlmodel(folder / METADATA_FILE, where)
-    flavors = metadata.get("flavors")
-    onnx = flavors.get("onnx") if isinstance(flavors, dict) else None
+    named = metadata.get("flavors")
+    flavors = named if isinstance(named, dict) else {}
+    onnx = flavors.get("onnx")
     if not isinstance(onnx, dict):
-        has = ", ".join(sorted(map(str, flavors))) if isinstance(flavors, dict) else "none"
+        has = ", ".join(sorted(map(str, flavors))) or "none"
         raise ResolveError(
             where,
             f"the model was not logged as ONNX (flavors: {has})",
