@@ -78,7 +78,8 @@ def _dominant(values: Floats, pairs: Pairs) -> tuple[float | None, float]:
     if len(finite) < ENOUGH * len(values):
         return None, 0.0
     middle = float(np.median(finite))
-    share = float((np.abs(values - middle) <= pairs.gap).mean())
+    allowed = max(pairs.gap, pairs.relative * abs(middle))
+    share = float((np.abs(values - middle) <= allowed).mean())
     if share < ENOUGH:
         return None, share
     return (0.0 if abs(middle) <= pairs.gap else middle), share

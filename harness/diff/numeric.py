@@ -35,8 +35,10 @@ _HALF = 2.0 * float(np.finfo(np.float16).eps)
 _SAME = 1e-9
 _NEARLY = 0.05
 """How far rounding may move the middle ratio of whole numbers from the factor."""
-_ROUND = 1e-6
-"""A fitted slope this near a whole number is that number, where it explains as much."""
+_NEARLY_WHOLE = 1e-3
+"""A fitted slope this near a whole number may be that number."""
+_SHORT = 3
+"""Decimals of a short intercept."""
 
 
 def rounded(pairs: Pairs) -> Relation | None:
@@ -231,19 +233,32 @@ def affine(pairs: Pairs) -> Relation | None:
         share = pairs.explained(slope * pairs.baseline + intercept, allowed)
         if share >= ENOUGH:
             return _affine(slope, intercept, share, meaning)
-    slope, intercept = fit
+    slope, intercept = _simplest(pairs, fit)
     share = pairs.explained(slope * pairs.baseline + intercept, allowed)
-    if abs(slope - round(slope)) < _ROUND:
-        middle = float(
-            np.nanmedian((pairs.candidate - round(slope) * pairs.baseline)[pairs.differs])
-        )
-        if pairs.explained(round(slope) * pairs.baseline + middle, allowed) >= share:
-            slope, intercept = float(round(slope)), middle
     before = pairs.baseline[pairs.differs]
     rise = abs(slope) * float(np.ptp(before[np.isfinite(before)]))
-    if share < ENOUGH or rise <= _FLAT * float(np.median(pairs.slack)):
+    if share < ENOUGH or rise <= _FLAT * pairs.width:
         return None
     return _affine(slope, intercept, share, "")
+
+
+def _simplest(pairs: Pairs, fit: tuple[float, float]) -> tuple[float, float]:
+    """The fitted line, with a whole slope and a short intercept where noise is all that is against them."""
+    rows = pairs.differs & np.isfinite(pairs.baseline) & np.isfinite(pairs.candidate)
+    before, after = pairs.baseline[rows], pairs.candidate[rows]
+
+    def missed(slope: float, intercept: float) -> float:
+        return float(np.quantile(np.abs(after - slope * before - intercept), ENOUGH))
+
+    slope, intercept = fit
+    allowed = max(_CLEARLY * missed(slope, intercept), _WHOLE_SHIFT * pairs.width)
+    whole = float(round(slope))
+    if whole and abs(slope - whole) < _NEARLY_WHOLE:
+        middle = float(np.median(after - whole * before))
+        if missed(whole, middle) <= allowed:
+            slope, intercept = whole, middle
+    short = round(intercept, _SHORT)
+    return slope, short if missed(slope, short) <= allowed else intercept
 
 
 def loosely_equal(pairs: Pairs) -> Relation | None:
@@ -263,7 +278,7 @@ def _clusters(pairs: Pairs) -> list[tuple[float, int]]:
     delta = np.sort(delta[np.isfinite(delta)])
     if len(delta) < ENOUGH * pairs.count:
         return []
-    width = max(float(np.median(pairs.slack)), float(np.max(_ulp(pairs))))
+    width = max(pairs.width, float(np.median(_ulp(pairs)[pairs.differs])))
     found: list[tuple[float, int]] = []
     parts = np.split(delta, np.flatnonzero(np.diff(delta) > width) + 1)
     for part in sorted(parts, key=len, reverse=True)[:_CLUSTERS]:
@@ -280,7 +295,7 @@ def _wrapped(
 ) -> list[tuple[float, float]] | None:
     """(shift, share) per shift when the clusters are these shifts with and without a wrap."""
     values = pairs.baseline[pairs.differs & np.isfinite(pairs.delta)]
-    width = max(float(np.median(pairs.slack)), float(np.max(_ulp(pairs))))
+    width = max(pairs.width, float(np.median(_ulp(pairs)[pairs.differs])))
     if np.ptp(values) > period + width or max(abs(s) for s in shifts) >= period:
         return None
     shares: list[tuple[float, float]] = []
@@ -327,7 +342,7 @@ def _median_line(pairs: Pairs) -> tuple[float, float] | None:
     x, y = pairs.baseline[use][order], pairs.candidate[use][order]
     half = len(x) // 2
     run = x[half:] - x[: len(x) - half]
-    apart = run > float(np.median(pairs.slack))
+    apart = run > pairs.width
     if not apart.any():
         return None
     slope = float(np.median((y[half:] - y[: len(y) - half])[apart] / run[apart]))
@@ -350,10 +365,11 @@ def _allowed(pairs: Pairs) -> Floats:
 
 
 def _ulp(pairs: Pairs) -> Floats:
-    """What float64 cannot tell apart at these values; integers were subtracted exactly."""
-    size = np.abs(pairs.baseline[pairs.differs])
-    largest = float(size[np.isfinite(size)].max(initial=0.0))
-    return np.full(len(pairs.slack), 0.0 if pairs.whole else float(np.spacing(largest)))
+    """What float64 cannot tell apart at each value, shape (r,); integers were subtracted exactly."""
+    if pairs.whole:
+        return np.zeros(len(pairs.slack))
+    size = np.fmax(np.abs(pairs.baseline), np.abs(pairs.candidate))
+    return np.spacing(np.where(np.isfinite(size), size, 0.0))
 
 
 def _bfloat16(values: Floats) -> Floats:

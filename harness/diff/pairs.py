@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
-from harness.diff.distance import FLOAT_TOLERANCE, integer_delta, single_precision
+from harness.diff.distance import (
+    FLOAT_TOLERANCE,
+    integer_delta,
+    robust_scale,
+    single_precision,
+)
 
 ENOUGH = 0.99
 """Share of the differing rows that a relation must explain."""
@@ -93,7 +98,9 @@ class Pairs:
     near: Floats
     """How far apart two values may be and still be the same but for rounding, shape (r,)."""
     gap: float
-    """Values no further apart count as one."""
+    """Baseline values no further apart count as one."""
+    relative: float
+    """How far apart two values may be and count as one, as a part of them."""
     whole: bool
     """Both sides have integer types."""
     vocabularies: Vocabularies
@@ -125,14 +132,13 @@ class Pairs:
             delta = (
                 integer_delta(baseline, candidate).astype(np.float64) if whole else after - before
             )
-        size = np.abs(after[np.isfinite(after)])
-        reach = max(scale, float(np.quantile(size, ENOUGH)) if len(size) else 0.0)
-        if typical < scale:
-            reach = typical / _SPAN
+        full = max(scale, _reach(after[differs]))
+        reach = typical / _SPAN if typical < scale else full
         own = np.fmax(np.abs(before), np.abs(after))
         relative = np.full(len(before), tolerance)
         if tolerance < FLOAT_TOLERANCE and not whole:
             relative[single_precision(before, after)] = FLOAT_TOLERANCE
+        distinct = np.maximum(relative, _DISTINCT)
         size = SLACK * np.fmax(reach, np.where(np.isfinite(own), own, 0.0))
         return cls(
             baseline=before,
@@ -141,11 +147,17 @@ class Pairs:
             differs=differs,
             slack=np.maximum(relative, _LEAST) * size,
             near=relative * size,
-            gap=float(np.median(np.maximum(relative, _DISTINCT) * size)),
+            gap=_middle((distinct * np.fmin(size, SLACK * scale))[differs]),
+            relative=SLACK * _middle(distinct[differs]),
             whole=whole,
             vocabularies=vocabularies,
             order=order,
         )
+
+    @property
+    def width(self) -> float:
+        """The slack of a typical differing row."""
+        return _middle(self.slack[self.differs])
 
     @property
     def count(self) -> int:
@@ -154,7 +166,10 @@ class Pairs:
 
     def restricted(self, differs: Bools) -> Pairs:
         """The same rows with fewer differences to explain; the others are left out."""
-        keep = differs | ~self.differs
+        return self.kept(differs | ~self.differs, differs)
+
+    def kept(self, keep: Bools, differs: Bools) -> Pairs:
+        """Some of the rows, with these differences to explain; both of shape (r,)."""
         return dataclasses.replace(
             self,
             baseline=self.baseline[keep],
@@ -189,6 +204,16 @@ class Pairs:
             found += 1
             at = int(np.searchsorted(values, values[at] + self.gap, side="right"))
         return found
+
+
+def _reach(candidate: Floats) -> float:
+    """How large a candidate's values are, whatever stands for "none" in some rows."""
+    size = np.abs(candidate[np.isfinite(candidate)])
+    return min(robust_scale(size), _SPAN * _middle(size))
+
+
+def _middle(values: Floats) -> float:
+    return float(np.median(values)) if len(values) else 0.0
 
 
 def shown(value: float) -> str:

@@ -39,6 +39,7 @@ from harness.diff.numeric import (
     two_shifts,
 )
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
+from harness.diff.stand_ins import far_rows, frequent_rows, unfilled
 from harness.diff.units import known_offset
 
 Rule = Callable[[Pairs], Relation | None]
@@ -63,6 +64,8 @@ RULES: tuple[Rule, ...] = (
 WHOLE = (sign, clipped)
 """Rules that may hold for infinities and numbers alike: tried before the two are told apart."""
 
+_OF_ALL = (RelationKind.PERMUTED, RelationKind.STALE, RelationKind.CYCLIC_SHIFT)
+"""Names that hold for stand-ins as for other values."""
 _FEW = 3
 _LOST = 1e-9
 """Differences of large integers that are nearer than this part of them are rounding to most rules."""
@@ -165,8 +168,39 @@ def _name_numbers(
         whole = first_named(pairs, WHOLE)
         if whole.kind is not RelationKind.OTHER:
             return whole
-        return _both(pairs.restricted(differs & ~masked), pairs.restricted(differs & masked), share)
-    return first_named(pairs)
+        numbers, missing = (pairs.restricted(differs & m) for m in (~masked, masked))
+        found = _or_unfilled(_beside_stand_ins(numbers), numbers)
+        return _both(found, first_named(missing), share)
+    return _beside_stand_ins(pairs)
+
+
+def _beside_stand_ins(pairs: Pairs) -> Relation:
+    """The name of the rows without stand-ins, and, where these differ by another rule, theirs."""
+    found = _beside(pairs, far_rows(pairs))
+    if found.kind is not RelationKind.OTHER:
+        return found
+    frequent = _beside(pairs, frequent_rows(pairs))
+    return found if frequent.kind is RelationKind.OTHER else frequent
+
+
+def _beside(pairs: Pairs, stand_ins: Bools) -> Relation:
+    whole = first_named(pairs)
+    apart, rest = pairs.differs & stand_ins, pairs.differs & ~stand_ins
+    if rest.sum() < _FEW or not stand_ins.any():
+        return whole
+    name = first_named(pairs.kept(~stand_ins, rest))
+    share = float(apart.sum() / pairs.count)
+    if name.kind is RelationKind.OTHER or whole.kind in _OF_ALL or whole.text == name.text:
+        return whole
+    if share <= 1.0 - ENOUGH:
+        return dataclasses.replace(name, share=(1.0 - share) * name.share)
+    others = pairs.restricted(apart)
+    return _both(name, _or_unfilled(first_named(others), others), share)
+
+
+def _or_unfilled(found: Relation, pairs: Pairs) -> Relation:
+    """The name of rows that are a part of those to explain."""
+    return (found.kind is RelationKind.OTHER and unfilled(pairs)) or found
 
 
 def _beyond_float64(baseline: Array, candidate: Array) -> bool:
@@ -218,15 +252,22 @@ def first_named(pairs: Pairs, rules: Sequence[Rule] = RULES) -> Relation:
     return _other(pairs, "no simple relation")
 
 
-def _both(numbers: Pairs, missing: Pairs, share: float) -> Relation:
-    """Two faults in one column: where both sides have numbers, and where only one has."""
-    parts = (first_named(numbers), first_named(missing))
+def _both(numbers: Relation, others: Relation, share: float) -> Relation:
+    """Two faults in one column: of its numbers, and of what is missing or a stand-in on one side.
+
+    Args:
+      numbers: what the rows with numbers are called.
+      others: what the others are called.
+      share: part of the differing rows that the others are.
+    """
+    parts = (numbers, others)
     major, minor = parts if share <= 1.0 - share else (parts[1], parts[0])
     text = f"{major.text}; elsewhere {minor.text}"
-    if RelationKind.OTHER in (major.kind, minor.kind):
+    if not (major.share and minor.share):
         return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
+    named = minor if major.kind is RelationKind.OTHER else major
     return Relation(
-        kind=major.kind, value=major.value, share=min(major.share, minor.share), text=text
+        kind=named.kind, value=named.value, share=min(major.share, minor.share), text=text
     )
 
 

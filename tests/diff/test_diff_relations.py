@@ -392,3 +392,86 @@ def test_times_in_nanoseconds_keep_their_shift_of_an_hour():
     ns = 1_700_000_000_000_000_000 + np.arange(400, dtype=np.int64) * 977
     found = name_relation(ns, ns + 3_600_000_000_000)
     assert (found.kind, found.value) == (Kind.SHIFTED, 3.6e12)
+
+
+_RNG = np.random.default_rng(11)
+CHANCE = f32(1 / (1 + np.exp(-_RNG.uniform(-3, 3, N))))
+RULED = {
+    name: PLANTED[name][:2]
+    for name in (
+        "local hour to UTC",
+        "kilometres",
+        "seconds",
+        "plain factor",
+        "to celsius",
+        "to kelvin",
+        "other affine",
+        "mirrored",
+        "negated",
+        "clipped",
+        "float16",
+        "always zero",
+        "unrelated",
+    )
+} | {
+    "one less the chance": (CHANCE, np.float32(1) - CHANCE),
+    "chance and a bit": (CHANCE, CHANCE + np.float32(0.4)),
+    "small, negated": (f32(TEMP / 1e5), -f32(TEMP / 1e5)),
+    "rounded": (CHANCE, np.round(CHANCE, 1)),
+    "shuffled": (CHANCE, _RNG.permutation(CHANCE)),
+}
+
+
+@pytest.mark.parametrize("sides", ["both", "baseline", "candidate"])
+@pytest.mark.parametrize("share", [0.005, 0.03, 0.2])
+@pytest.mark.parametrize("fault", RULED)
+def test_stand_ins_for_no_value_do_not_change_the_name_of_the_other_rows(fault, share, sides):
+    plain = name_relation(*RULED[fault])
+    rows = np.random.default_rng(5).random(N) < share
+    for stand_in in (1e9, -1e9, 999_999.0, -999.0, 3.4e38):
+        before, after = (values.copy() for values in RULED[fault])
+        for values, own in ((before, "baseline"), (after, "candidate")):
+            if sides in ("both", own):
+                values[rows] = stand_in
+        found = name_relation(before, after)
+        assert found.kind == plain.kind, (stand_in, found.text)
+        if plain.value is not None:
+            assert found.value == pytest.approx(plain.value, rel=1e-4), (stand_in, found.text)
+
+
+@pytest.mark.parametrize("stand_in", [1e9, 999_999.0, -999.0])
+def test_what_became_of_stand_ins_is_said_beside_the_name(stand_in):
+    rows = np.random.default_rng(5).random(N) < 0.03
+    shifted = f32((HOUR + 4) % 24)
+    given = name_relation(HOUR, np.where(rows, f32(stand_in), shifted)).text
+    assert given.endswith(f"candidate is {stand_in:.7g} where the baseline has other values")
+    gone = name_relation(np.where(rows, f32(stand_in), HOUR), shifted).text
+    assert gone.endswith(f"candidate has other values wherever the baseline is {stand_in:.7g}")
+
+
+@pytest.mark.parametrize("stand_in", [9_999.0, 1e6, 1e9])
+def test_stand_ins_in_place_of_any_value_are_told_as_such(stand_in):
+    rows = np.random.default_rng(5).random(N) < 0.03
+    text = name_relation(HOUR, np.where(rows, f32(stand_in), HOUR)).text
+    assert text == f"candidate is {stand_in:.7g} where the baseline has other values"
+
+
+def test_the_turned_chance_has_no_digits_of_noise():
+    rows = np.random.default_rng(5).random(N) < 0.03
+    before = np.where(rows, f32(999_999), CHANCE)
+    after = np.where(rows, f32(999_999), np.float32(1) - CHANCE)
+    assert name_relation(before, after).text == "candidate = baseline × -1 + 1"
+
+
+@pytest.mark.parametrize("noise", [6e-8, 3e-7])
+def test_a_line_within_noise_of_whole_numbers_is_told_in_them(noise):
+    rng = np.random.default_rng(0)
+    before = f32(0.5 + 0.01 * rng.random(700))
+    after = f32(np.float32(1) - before + rng.normal(0, noise, 700))
+    assert name_relation(before, after).text == "candidate = baseline × -1 + 1"
+
+
+def test_a_slope_beyond_noise_of_a_whole_number_stays():
+    before = f32(np.exp(-np.random.default_rng(0).uniform(3, 15, 700)))
+    text = name_relation(before, f32(before * 1.0001 + 0.25)).text
+    assert text == "candidate = baseline × 1.0001 + 0.25"
