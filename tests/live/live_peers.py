@@ -98,25 +98,27 @@ class Child:
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
-    def line(self, stream, holds, wait_s=60.0):
+    def line(self, stream, holds, wait_s=120.0):
         """The first line of a stream that holds a text."""
         until = time.perf_counter() + wait_s
+        seen = ""
         while time.perf_counter() < until:
             if select.select([stream], [], [], 0.2)[0]:
                 found = stream.readline().decode()
                 if holds in found:
                     return found
+                seen += found
                 if not found:
                     break
         self.process.kill()
-        raise AssertionError(f"no '{holds}': {self.process.stderr.read().decode()}")
+        raise AssertionError(f"no '{holds}': {seen}{self.process.stderr.read().decode()}")
 
     def stop(self, number=signal.SIGTERM):
         """(exit code, stdout, stderr) after a signal."""
         self.process.send_signal(number)
         return self.wait()
 
-    def wait(self, wait_s=60.0):
+    def wait(self, wait_s=120.0):
         out, err = self.process.communicate(timeout=wait_s)
         return self.process.returncode, out.decode(), err.decode()
 
@@ -173,7 +175,7 @@ class Client:
         self._tag = tag
         self.sent = 0
 
-    def ask(self, user=None, timeout=5.0):
+    def ask(self, user=None, timeout=60.0):
         """(code, response)."""
         self.sent += 1
         user = f"{self._tag}{self.sent}" if user is None else user
@@ -192,7 +194,7 @@ class Client:
             for _ in range(many):
                 self.sent += 1
                 metadata = (("x-user", f"{self._tag}{self.sent}"),)
-                futures.append(self._call.future(self._request, timeout=5.0, metadata=metadata))
+                futures.append(self._call.future(self._request, timeout=60.0, metadata=metadata))
             for future in futures:
                 future.exception()
         return most

@@ -70,47 +70,51 @@ def test_the_bench_keeps_its_limits():
     assert figures.within_limits, figures.to_text()
 
 
-def killed_again_and_again(seed, harm, batches=30, n=100, under_way=10):
-    """A canary at its margin whose process is killed one time in four; what was under way is lost."""
+KEPT, LOST = 100, 10
+"""Requests of a batch that are answered, and those under way when the process is killed after it."""
+
+
+def killed_after_every_batch(seed, harm, batches=30):
+    """The answer of a canary whose candidate's answers that are seen are higher by `harm`; the others are lost."""
     rng = np.random.default_rng(seed)
-    text = POLICY.replace(
-        "{name: errors",
-        "{name: failed, metric: failure, kind: shift, margin: 0.05}\n    - {name: errors",
-    )
-    kept = live(text)
+    kept = live(POLICY)
     ring = []
     watched = Canary(kept, str(seed), ring.append)
     now_ns = START
+    standing = watched.standing()
     for _ in range(batches):
-        for _ in range(n):
+        for i in range(KEPT + LOST):
             now_ns += SECOND // 10
-            arrival = watched.route(f"u{rng.integers(100_000)}", now_ns)
-            if arrival is None:
-                return watched.standing()
-            score = float(np.clip(rng.normal(0.3 + harm * arrival.candidate, 0.1), 0.0, 1.0))
-            failed = float(rng.random() < 0.02 + 0.05 * (harm > 0) * arrival.candidate)
-            watched.answered(arrival.seq, {"score": score, "failed": failed, "errors": failed}, {})
-        standing = watched.judge(watched.batch(now_ns + 1))
-        if standing.final:
-            break
-        if rng.random() < 0.25:
-            state = watched.state()
-            for _ in range(under_way):
-                now_ns += SECOND // 10
-                watched.route(f"u{rng.integers(100_000)}", now_ns)
-            watched = Canary.from_state(state, kept, str(seed), ring.append)
-            watched.lost([a for a in ring if a.seq > watched.entered_seq], ring[-1].seq)
+            arrival = watched.route(f"u{rng.integers(10**9)}", now_ns)
+            if i == KEPT:
+                state = watched.state()
+            if i < KEPT:
+                score = float(np.clip(rng.normal(0.5 + harm * arrival.candidate, 0.1), 0.0, 1.0))
+                watched.answered(arrival.seq, {"score": score, "errors": 0.0}, {})
+            if i == KEPT - 1:
+                standing = watched.judge(watched.batch(now_ns + 1))
+                if standing.final:
+                    return standing
+        watched = Canary.from_state(state, kept, str(seed), ring.append)
+        watched.lost([a for a in ring if a.seq > watched.entered_seq], ring[-1].seq)
     return standing
 
 
-def test_kills_at_the_margin_neither_roll_back_nor_promote_more_often():
-    found = [killed_again_and_again(seed, 0.1) for seed in range(6)]
-    assert sum(s.decision is Decision.ROLLBACK for s in found) <= tolerated(6)
-    assert sum(s.decision is Decision.PROMOTE for s in found) <= tolerated(6)
-    lost = [dict(s.counts).get("lost_at_a_restart", 0) for s in found]
-    assert sum(lost) > 120
+def seen_of(overall, lost):
+    """What the answers that are seen differ by where all do by `overall`, and those that are lost by `lost`."""
+    share = LOST / (KEPT + LOST)
+    return (overall - share * lost) / (1.0 - share)
+
+
+@pytest.mark.parametrize(
+    ("lost", "wrong"), [(0.5, Decision.PROMOTE), (-0.5, Decision.ROLLBACK)], ids=["worst", "best"]
+)
+def test_a_candidate_at_its_margin_gains_and_loses_nothing_by_kills_that_hide_answers(lost, wrong):
+    found = [killed_after_every_batch(seed, seen_of(0.1, lost)) for seed in range(8)]
+    assert sum(s.decision is wrong for s in found) <= tolerated(8)
+    assert sum(dict(s.counts)["lost_at_a_restart"] for s in found) > 8 * 5 * LOST
 
 
 def test_kills_do_not_hide_harm():
-    found = [killed_again_and_again(seed, 0.35) for seed in range(5)]
+    found = [killed_after_every_batch(seed, 0.35) for seed in range(5)]
     assert all(s.decision is Decision.ROLLBACK for s in found)

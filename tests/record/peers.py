@@ -22,7 +22,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 
 
 @contextlib.contextmanager
-def process(*command, says="", wait_s=30.0, **environment):
+def process(*command, says="", wait_s=120.0, **environment):
     """A process that has printed a line which begins with `says`; yields (process, line)."""
     child = subprocess.Popen(
         [sys.executable, *map(str, command)],
@@ -40,7 +40,7 @@ def process(*command, says="", wait_s=30.0, **environment):
         child.stdout.close()
 
 
-def line_of(child, says, wait_s=30.0):
+def line_of(child, says, wait_s=120.0):
     until = time.perf_counter() + wait_s
     seen = ""
     while time.perf_counter() < until:
@@ -62,7 +62,7 @@ def peer():
         yield f"127.0.0.1:{line.split()[1]}"
 
 
-def outcome(address, request, *, method=INFER, timeout=10.0, metadata=(), options=OPTIONS):
+def outcome(address, request, *, method=INFER, timeout=60.0, metadata=(), options=OPTIONS):
     """All that a client can see of one unary call."""
     with grpc.insecure_channel(address, options=options) as channel:
         call = channel.unary_unary(method)

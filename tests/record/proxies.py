@@ -20,7 +20,7 @@ class Kept:
     def offer(self, call):
         self.calls.append(call)
 
-    def wait(self, count, wait_s=10.0):
+    def wait(self, count, wait_s=60.0):
         until = time.perf_counter() + wait_s
         while len(self.calls) < count and time.perf_counter() < until:
             time.sleep(0.01)

@@ -25,7 +25,7 @@ class Recording:
         children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
         return int(children.read_text().split()[0])
 
-    def end(self, wait_s=60):
+    def end(self, wait_s=120):
         """SIGTERM, then the totals that it prints."""
         self.child.send_signal(signal.SIGTERM)
         said, _ = self.child.communicate(timeout=wait_s)
@@ -44,7 +44,7 @@ class Recording:
 
             def one(request):
                 try:
-                    return call(request, timeout=30, metadata=metadata) == request
+                    return call(request, timeout=60, metadata=metadata) == request
                 except grpc.RpcError:
                     return False
 
@@ -88,7 +88,7 @@ def adds_up(totals):
     )
 
 
-def until(what, wait_s=20.0):
+def until(what, wait_s=60.0):
     end = time.perf_counter() + wait_s
     while time.perf_counter() < end:
         if what():

@@ -388,7 +388,8 @@ def test_what_a_server_says_of_a_failure_is_left_out_with_any_rule(server, tmp_p
     text = "version: 1\nrules:\n  - {metadata: x-session, action: drop}\n"
     rules.write_text(text + "details: keep\n" * kept)
     with recording(server, out, "--redact", rules) as running:
-        outcome(running.address, request(0, request_id="code=5;"))
+        seen = outcome(running.address, request(0, request_id="code=5;"))
+        assert seen["code"] is grpc.StatusCode.NOT_FOUND
         running.end()
     (found,) = recorded(out)
     assert found.code == 5
