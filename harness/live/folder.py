@@ -21,13 +21,13 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from harness.core.clock import iso, now_ns
-from harness.core.errors import GateError, HarnessError, UsageError
-from harness.core.jsonable import jsonable, sha256
+from harness.core.errors import GateError, HarnessError
+from harness.core.jsonable import jsonable
 from harness.core.live import Live, Standing
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
 from harness.live.arrivals import Arrivals
@@ -48,12 +48,11 @@ from harness.live.folder_files import (
     missing_files,
     told_end,
 )
+from harness.live.identity import Identity, manifest_of, same
 from harness.live.journal import entry_from_line, line_from_entry
 from harness.store.files import sha256_of_file, write_atomically
 from harness.store.runs import RunFolder
 
-FORM = 4
-"""Of state and journal; one of another form is not gone on with."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _JOURNAL = "journal-{:012d}.jsonl"
 _WITHOUT_ROOM = Ending(
@@ -66,45 +65,6 @@ _COMPACT = (
     "name", "metric", "slice", "window", "margin", "direction", "gating", "verdict", "reason", "n",
     "e_promote", "e_rollback", "lower", "upper",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """What evidence is about; a restart must give the same."""
-
-    policy: str
-    """sha256 of what the live section means."""
-    seed: str
-    """Of the split."""
-    baseline: str
-    """Address, and version where it was said."""
-    candidate: str
-    """The same."""
-    kind: str = "canary"
-    """Or shadow."""
-    model: str = ""
-    """The only one that is split; "" = whatever is asked for."""
-    sample: str = ""
-    """Share of the requests that is mirrored; "" = all are split."""
-    deadline: str = ""
-    """The candidate of a shadow has so long for each."""
-
-    @classmethod
-    def of(
-        cls, live: Live, *, seed: str, baseline: str, candidate: str, kind: str = "canary",
-        model: str = "", sample: str = "", deadline: str = "",
-    ) -> Self:  # fmt: skip
-        """From the policy and the options."""
-        return cls(
-            policy=sha256(live),
-            seed=seed,
-            baseline=baseline,
-            candidate=candidate,
-            kind=kind,
-            model=model,
-            sample=sample,
-            deadline=deadline,
-        )
 
 
 class CanaryFolder:
@@ -157,7 +117,7 @@ class CanaryFolder:
             canary = Canary(live, identity.seed, folder.arrivals.put)
             folder.save(canary)
             folder.tell("start", _began(canary))
-            run.write_json(MANIFEST, {"form": FORM, **jsonable(identity)})
+            run.write_json(MANIFEST, manifest_of(identity))
         except BaseException:
             run.close()
             raise
@@ -169,7 +129,7 @@ class CanaryFolder:
         run = RunFolder.open(path, write=True, mend=begun(path))
         try:
             if MANIFEST not in missing:
-                _same(run, identity)
+                same(run, identity)
             rebooted = (path / BOOT).exists() and _boot() != _read_boot(path)
             folder = cls(run, identity, live)
             canary = folder._found(missing)
@@ -373,35 +333,3 @@ def _read_boot(path: Path) -> bytes:
         return (path / BOOT).read_bytes()
     except OSError:
         return b""
-
-
-def seed_in(path: Path) -> str:
-    """The seed of the canary in a folder; "" when there is none."""
-    try:
-        return str(json.loads((path / MANIFEST).read_bytes())["seed"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _same(run: RunFolder, identity: Identity) -> None:
-    """Refuses a restart that asks something else.
-
-    Raises:
-      UsageError: names what differs.
-    """
-    kept = run.read_json(MANIFEST)
-    if not isinstance(kept, dict) or kept.get("kind") != identity.kind:
-        raise UsageError(str(run.path), "holds another kind of run", "Name another folder.")
-    if kept.get("form") != FORM:
-        raise UsageError(
-            str(run.path), "was begun by another version of harness, which kept evidence otherwise",
-            "Go on with that version, or name another folder.",
-        )  # fmt: skip
-    given: dict[str, str] = jsonable(identity)
-    for what, value in given.items():
-        if kept.get(what, "") != value:
-            shown = "" if what in {"policy", "seed"} else f" ({kept.get(what)} before, {value} now)"
-            raise UsageError(
-                str(run.path), f"was begun with another {what}{shown}",
-                "Evidence cannot be carried over: give the same again, or name another folder.",
-            )  # fmt: skip

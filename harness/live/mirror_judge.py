@@ -18,7 +18,8 @@ from harness.live.canary import Canary
 from harness.live.diffing import FIRST, LiveDiff, Mirrored
 from harness.live.disagreements import Disagreements
 from harness.live.earlier import COUNTED, Earlier
-from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder import CanaryFolder
+from harness.live.identity import Identity
 from harness.live.keeper import Keeper
 from harness.live.paired_values import paired_values
 from harness.live.policy import read_live_policy

@@ -28,7 +28,7 @@ from harness.core.errors import HarnessError
 from harness.core.jsonable import jsonable
 from harness.core.recording import RedactionRule
 from harness.live.diffing import Mirrored
-from harness.live.folder import seed_in
+from harness.live.identity import seed_in
 from harness.live.layouts import Answered
 from harness.live.mirror_judge import REPORT, MirrorJudge, MirrorReport
 from harness.record.frames import FrameReader

@@ -16,7 +16,8 @@ from harness.core.calls import Tap
 from harness.core.errors import GateError, UsageError
 from harness.core.live import Live, LiveKind, LiveMetric, Standing
 from harness.core.verdicts import Decision
-from harness.live.folder import CanaryFolder, Identity, seed_in
+from harness.live.folder import CanaryFolder
+from harness.live.identity import Identity, seed_in
 from harness.live.judge_service import JudgeServer
 from harness.live.keeper import JUDGE_FAILED
 from harness.live.label_file import LabelFile

@@ -82,7 +82,8 @@ def test_a_command_that_cannot_be_meant_is_refused(harness, policy, words, says)
 
 
 def test_a_folder_of_another_canary_is_refused(harness, policy, tmp_path):
-    from harness.live.folder import CanaryFolder, Identity
+    from harness.live.folder import CanaryFolder
+    from harness.live.identity import Identity
     from harness.live.policy import read_live_policy
 
     live = read_live_policy(policy)
@@ -93,7 +94,8 @@ def test_a_folder_of_another_canary_is_refused(harness, policy, tmp_path):
 
 
 def test_a_report_of_a_canary_is_its_page_and_nothing_else(harness, policy, tmp_path):
-    from harness.live.folder import CanaryFolder, Identity
+    from harness.live.folder import CanaryFolder
+    from harness.live.identity import Identity
     from harness.live.policy import read_live_policy
 
     live = read_live_policy(policy)
@@ -111,7 +113,8 @@ def test_a_finished_canary_is_followed_to_its_exit_code(harness, policy, tmp_pat
     from dataclasses import replace
 
     from harness.core.verdicts import Decision
-    from harness.live.folder import CanaryFolder, Identity
+    from harness.live.folder import CanaryFolder
+    from harness.live.identity import Identity
     from harness.live.policy import read_live_policy
 
     live = read_live_policy(policy)

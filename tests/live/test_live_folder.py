@@ -13,9 +13,10 @@ from harness.core.errors import GateError, UsageError
 from harness.core.verdicts import Decision
 from harness.live.arrivals import Arrival, Arrivals
 from harness.live.endings import Ending
-from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder import CanaryFolder
 from harness.live.folder_files import EVENTS
 from harness.live.follow import follow, text_of
+from harness.live.identity import Identity
 from harness.live.journal import line_from_entry
 
 LIVE = live()

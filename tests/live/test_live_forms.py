@@ -9,8 +9,9 @@ from canaries import POLICY, live
 from harness.core.calls import Call
 from harness.core.verdicts import Decision
 from harness.live.arms import judged
-from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder import CanaryFolder
 from harness.live.forms import Fit, Forms
+from harness.live.identity import Identity
 from harness.live.layouts import Answered, Layouts
 from harness.live.steady_clock import SteadyClock
 from harness.live.values import Measurer

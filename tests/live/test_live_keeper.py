@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from canaries import POLICY, Traffic, live
 
-from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder import CanaryFolder
 from harness.live.follow import follow
+from harness.live.identity import Identity
 from harness.live.keeper import Keeper, notes_of
 from harness.live.label_file import LabelFile
 from harness.live.labels import NOT_TAKEN, Label

@@ -3,7 +3,8 @@
 import pytest
 from canaries import POLICY, Traffic, live
 
-from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder import CanaryFolder
+from harness.live.identity import Identity
 from harness.live.keeper import notes_of
 from harness.live.label_file import LabelFile
 from harness.live.labels import UNREADABLE, LabelBook

@@ -9,7 +9,8 @@ from canaries import POLICY, Traffic, live
 
 from harness.core.clock import now_ns
 from harness.core.errors import UsageError
-from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder import CanaryFolder
+from harness.live.identity import Identity
 from harness.pipeline.publish import write_reports
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "report"))

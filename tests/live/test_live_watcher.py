@@ -11,7 +11,8 @@ from harness.core.calls import Call
 from harness.core.verdicts import Decision
 from harness.live.arms import judged
 from harness.live.endings import Ending
-from harness.live.folder import CanaryFolder, Identity
+from harness.live.folder import CanaryFolder
+from harness.live.identity import Identity
 from harness.live.serving import _unseen
 from harness.live.steady_clock import SteadyClock
 from harness.live.watcher import Watcher
