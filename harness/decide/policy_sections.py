@@ -23,6 +23,8 @@ TIERS = ("S0", "S1", "S2", "S3")
 """Isolation tiers, weakest first."""
 
 _LARGEST_ALPHA = 0.5
+_LEAST_MEMORY = 32 << 20
+"""What no version's process starts in (numpy and onnxruntime take more than twice as much)."""
 
 
 def read_alphas(document: Section) -> tuple[float, float]:
@@ -111,9 +113,15 @@ def read_sandbox(section: Section) -> SandboxPolicy:
         raise section.error(
             "require", f"'{tier}' is no isolation tier", f"Known: {', '.join(TIERS)}."
         )
+    memory_bytes = section.maybe("memory", section.size_bytes, default.memory_bytes)
+    if memory_bytes < _LEAST_MEMORY:
+        raise section.error(
+            "memory", f"'{section.text('memory')}' is too little for any process to start in",
+            "Give at least 256MiB.",
+        )  # fmt: skip
     return SandboxPolicy(
         require=tier,
-        memory_bytes=section.maybe("memory", section.size_bytes, default.memory_bytes),
+        memory_bytes=memory_bytes,
         batch_deadline_s=section.maybe("batch_deadline", section.seconds, default.batch_deadline_s),
         start_deadline_s=section.maybe("start_deadline", section.seconds, default.start_deadline_s),
         load_deadline_s=section.maybe("load_deadline", section.seconds, default.load_deadline_s),

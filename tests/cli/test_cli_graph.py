@@ -169,6 +169,16 @@ def test_a_gate_finds_the_local_hour_in_the_flights(harness, some_flights, write
     assert report["requests"] == 64
 
 
+def test_graphs_are_looked_into_in_next_to_no_memory(harness, tmp_path):
+    traffic = tiny_traffic(tmp_path / "traffic", 100)
+    old = tiny_model(tmp_path / "old.onnx", raised="Exp({x})")
+    new = tiny_model(tmp_path / "new.onnx", raised="Abs({x})")
+    ran = harness("compare", old, new, "-i", traffic, "--memory", "1KiB", "-q")
+    assert ran.code == 1
+    assert "(floats by sketches)" in ran.out
+    assert "the graphs part at raised: 100 of 100 rows differ" in ran.out
+
+
 SCORES = """
 <ir_version: 8, opset_import: ["" : 15, "ai.onnx.ml" : 3]>
 scores (float[N, 2] x) => (seq(map(int64, float)) z) {{

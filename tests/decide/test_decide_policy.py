@@ -382,6 +382,12 @@ def test_how_the_graphs_are_searched_is_read():
     )
 
 
+@pytest.mark.parametrize("memory", ["1KiB", "16MiB", "0MiB"])
+def test_memory_that_no_process_starts_in_is_refused(memory):
+    with pytest.raises(PolicyError, match=r"sandbox\.memory.*MiB"):
+        policy_from_yaml(RETRAIN + f"sandbox: {{memory: {memory}}}\n", "p")
+
+
 @pytest.mark.parametrize("graph", ["{request: 64}", "{when: sometimes}", "{memory: big}", "3"])
 def test_a_search_without_a_meaning_is_refused(graph):
     with pytest.raises(PolicyError, match="graph"):
