@@ -117,6 +117,7 @@ class FeatureDiff:
         self._absences = Absences((*self.match.raw, *self.match.fitted))
         self._answered = 0
         self._requests = 0
+        self._whole = 0
         self._mismatched = 0
         self._order: list[Ints] = []
         self._ordered = 0
@@ -148,6 +149,7 @@ class FeatureDiff:
         self._requests += int(ok.sum())
         self._mismatched += int(mismatch.sum())
         whole = there and not self._without_partner() and not self._by_chance()
+        self._whole += int(ok.sum()) if whole else 0
         return RequestMismatch(mismatch=mismatch, compared=ok if whole else np.zeros_like(ok))
 
     def _note_inputs(self, inputs: Tensors, view: ComparedRows) -> None:
@@ -187,6 +189,7 @@ class FeatureDiff:
         return FeatureReport(
             features=reports,
             requests=self._requests,
+            whole_requests=self._whole,
             mismatched_requests=self._mismatched,
             roots=tuple(n for n in differing if n not in marks),
             follows=tuple(f for f in found if f.name in differing),
@@ -306,7 +309,7 @@ class FeatureDiff:
         """Everything so far, as arrays without objects."""
         state: State = {
             "head": bytes_from_value(
-                [self._answered, self._requests, self._mismatched, list(self._inputs)]
+                [self._answered, self._requests, self._whole, self._mismatched, list(self._inputs)]
             ),
             "absences": self._absences.state(),
             "order": np.concatenate(self._order) if self._order else np.zeros(0, dtype=np.int64),
@@ -330,7 +333,8 @@ class FeatureDiff:
     ) -> FeatureDiff:
         """Continues from `state()`; the other arguments as in the first construction."""
         diff = cls(floor, baseline_graph, candidate_graph, expected_changes, mapping)
-        diff._answered, diff._requests, diff._mismatched, inputs = value_from_bytes(state["head"])
+        head = value_from_bytes(state["head"])
+        diff._answered, diff._requests, diff._whole, diff._mismatched, inputs = head
         diff._inputs = {name: TensorTally(name, INPUT, {}, ()) for name in inputs}
         diff._absences.restore(state["absences"].astype(np.int64))
         diff._order = [state["order"].astype(np.int64)]

@@ -152,6 +152,8 @@ class FeatureReport:
     """Per column: raw features in the graph's order, then fitted ones."""
     requests: int
     """Requests compared: both versions answered and both were traced."""
+    whole_requests: int
+    """Of these: every raw feature that counts was compared."""
     mismatched_requests: int
     """Of these: any raw feature, not listed as expected, beyond tolerance."""
     roots: tuple[str, ...]

@@ -143,6 +143,7 @@ def intermediates_json(
             "output_requests": outputs.requests,
             "output_mismatches": outputs.mismatched_requests,
             "feature_requests": features.requests,
+            "whole_feature_requests": features.whole_requests,
             "feature_mismatches": features.mismatched_requests,
         },
         "faithful": None if faithful is None else jsonable(faithful),

@@ -45,7 +45,9 @@ def parity(intermediates: Doc, manifest: Doc) -> Section:
         "answer. Features computed from raw fields should agree; fitted constants may move when "
         "a model is retrained.",
         facts=(
-            Fact(label="Features", value=_tally(features)),
+            Fact(
+                label="Features", value=_tally(features), note=_whole(intermediates.at("compared"))
+            ),
             Fact(label="Outputs", value=_tally(outputs)),
             *_extra(intermediates.at("extra_outputs").items()),
         ),
@@ -58,6 +60,15 @@ def parity(intermediates: Doc, manifest: Doc) -> Section:
         if retrained and outputs
         else (),
     )
+
+
+def _whole(compared: Doc) -> str:
+    """In how many requests nothing that counts was left out; "" = in all that were traced."""
+    requests = compared.at("feature_requests").whole() or 0
+    whole = compared.at("whole_feature_requests").whole()
+    if whole is None or whole == requests:
+        return ""
+    return f"every feature that counts was compared in {count(whole)} of {counted(requests, 'request')}"
 
 
 def _extra(names: tuple[Doc, ...]) -> tuple[Fact, ...]:

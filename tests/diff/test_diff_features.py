@@ -238,6 +238,7 @@ def test_only_the_requests_without_the_feature_are_unproven():
     assert not diff.update(lacking).compared.any()
     report = diff.finish()
     assert report.unproven == ()
+    assert (report.whole_requests, report.requests) == (1000, 1000 + len(lacking))
     lost = len(lacking)
     assert (
         report.partly

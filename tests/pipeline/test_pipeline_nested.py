@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from harness.core.errors import GateError
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
+from harness.core.verdicts import Decision
 from harness.pipeline.compare import compare_models
 from harness.pipeline.gate import run_gate
 from harness.pipeline.opening import LegRecipe, open_legs
@@ -160,6 +161,9 @@ guardrails:
 """
 
 
+INNER = "  - {name: inner, metric: parity_mismatch, scope: features, margin: 0.05}\n"
+
+
 @pytest.mark.parametrize(("scale", "verdict"), [(2.0, "PASS"), (3.0, "FAIL")])
 def test_a_gate_judges_sequences(tmp_path, scale, verdict):
     values = np.random.default_rng(5).normal(size=400).astype(np.float32)
@@ -206,6 +210,9 @@ def test_a_feature_that_is_a_sequence_is_told_and_no_divergence_of_a_model_from_
     assert result.exit_code == 0
     assert "baseline tensor q: is a seq(tensor(float))" in result.not_compared
     assert "features: 1 of 2 tensors equal; 0 requests differ; not compared: q" in result.to_text()
+    assert result.intermediates["compared"]["whole_feature_requests"] == 0
+    said = "every feature that counts was compared in 0 of"
+    assert said in result.to_html()
 
 
 WIDE = (
@@ -232,3 +239,25 @@ def test_a_feature_of_several_shapes_is_said_not_to_be_compared(tmp_path, larges
     result = compare_models(path, path, inputs=[inputs], allow_lower_isolation=True)
     text = "feature tiled: in both versions its shape differs among the requests of a batch"
     assert (result.exit_code, text in result.not_compared) == (code, code == 2)
+
+
+def test_a_gate_about_features_holds_where_one_is_a_sequence(tmp_path):
+    path = model(tmp_path / "m.onnx", PAIR, node("SequenceConstruct", ["m", "m"], ["q"]))
+    made = onnx.load(path)
+    helper.set_model_props(made, {"harness.features": '["m", "q"]'})
+    onnx.save(made, path)
+    tiny_traffic(tmp_path / "traffic", values=np.linspace(-3, 3, 200))
+    (tmp_path / "policy.yaml").write_text(POLICY + INNER)
+    record = run_gate(
+        path, path, traffic=[tmp_path / "traffic"], policy=tmp_path / "policy.yaml",
+        out=tmp_path / "run", cache_dir=tmp_path / "cache",
+    ).record  # fmt: skip
+    assert (record.decision, record.reason) == (Decision.HOLD, "features_not_compared")
+    assert "baseline tensor q: is a seq(tensor(float))" in record.not_compared
+    found = json.loads((tmp_path / "run" / "intermediates.json").read_text())
+    assert (found["compared"]["feature_requests"], found["compared"]["whole_feature_requests"]) == (
+        200,
+        0,
+    )
+    verdicts = {f["name"]: (f["verdict"], f["requests"]) for f in found["features"]}
+    assert verdicts == {"m": ("equal", 200), "q": ("not_compared", 0)}
