@@ -137,7 +137,8 @@ class Recorded(enum.IntEnum):
     NOT_HTTP2 = 33
     """Connections that can carry no call of gRPC."""
     CUT_SHORT = 34
-    """Failed before they were whole: servers refuse a large message, or a caller, by its beginning."""
+    """Failed before they were whole: servers refuse a large message, or a caller, by its beginning; or the
+    server, or the recorder, went."""
     NOT_PROCESSED = 35
     """Refused by an upstream that had not begun with them; not among SEEN, as clients repeat them."""
     INFLATED_TOO_LARGE = 36
@@ -178,7 +179,7 @@ NOT_RECORDED = {
     Recorded.NO_ROOM: "calls under way held more than --queue-bytes and --max-message allow",
     Recorded.NOT_DECODED: "a message was compressed in a way that could not be undone",
     Recorded.UNFOLLOWED: "under way on a connection that could not be followed to its end",
-    Recorded.CUT_SHORT: "the server answered before the request was whole",
+    Recorded.CUT_SHORT: "their call ended before the request was whole",
     Recorded.INFLATED_TOO_LARGE: "a compressed message held more than --max-message",
     Recorded.NOT_INFLATED: "a message was not compressed as it said",
     Recorded.FORGOTTEN: "streamed requests that waited for an answer with too many others",

@@ -26,6 +26,7 @@ from harness.record.beside import start_beside
 from harness.record.frames import frame_from_call
 from harness.record.metrics import CallMetrics, serve_metrics
 from harness.record.outbox import Outbox
+from harness.record.outcomes import PROXY_ENDED
 from harness.record.proxy import Proxy
 from harness.record.sampling import Sampler
 from harness.record.tls import ClientTls, ServerTls
@@ -131,7 +132,7 @@ class Mirror:
         """Why it is nothing to compare; "" = it is."""
         if call.method != MODEL_INFER:
             return "other_calls"
-        if call.cancelled:
+        if call.cancelled or (call.code, call.details) == PROXY_ENDED:
             # Production gave no answer that the candidate's could be compared with.
             return "client_gone"
         if self.model and bytes_field(call.request, MODEL_NAME) != self.model:

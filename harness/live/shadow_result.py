@@ -13,7 +13,7 @@ NOT_MIRRORED = {
     "queue_full": "dropped because too many waited, or not asked before the end",
     "too_large": "too large",
     "mirror_gone": "after the mirror's process had ended",
-    "client_gone": "taken back by their clients before the baseline had answered",
+    "client_gone": "ended before the baseline had answered, by their clients or by the end of the shadow",
     "other_models": "for other models",
     "other_calls": "calls other than ModelInfer",
 }

@@ -12,9 +12,8 @@ from harness.core.recording import Recorded
 from harness.core.traffic import OK_CODE
 from harness.record.headers import RequestHead
 from harness.record.messages import Message, Messages, Room, unkept
-from harness.record.outcomes import without_answer
+from harness.record.outcomes import DEADLINE_EXCEEDED, client_gone, without_answer
 from harness.record.pairs import Pairs, PairTeller
-from harness.record.unary import DEADLINE_EXCEEDED, client_gone
 
 _HEADS_BYTES = 16 << 20
 

@@ -26,6 +26,7 @@ from harness.record.headers import (
     response_head,
 )
 from harness.record.outcomes import (
+    PROXY_ENDED,
     REFUSED_STREAM,
     UPSTREAM_LOST,
     outcome_of_end,
@@ -35,6 +36,8 @@ from harness.wire import MODEL_STREAM_INFER, SERVICE
 
 LOG = logging.getLogger("harness.record")
 _PREFIX = f"/{SERVICE}/"
+ANY_STREAM = 0x7FFFFFFF
+"""The highest number of a stream."""
 _FINAL_STATUS = 200
 """HTTP statuses below are said before the answer's own."""
 _QUIET_S = 0.5
@@ -56,6 +59,8 @@ class Following:
         """Streams under way; None = one that no tap hears of."""
         self.last = 0
         """The newest stream of the client's."""
+        self.served_to = ANY_STREAM
+        """The upstream serves no stream above this one."""
         self.blind = False
         """Whether it is followed no more."""
         self._answered_at = math.inf
@@ -92,6 +97,19 @@ class Following:
         """The upstream went: it answers no call under way."""
         for call in self._taken():
             call.over(*UPSTREAM_LOST, ())
+
+    def cut(self) -> None:
+        """The proxy ends before the calls under way do."""
+        for call in self._taken():
+            call.over(*PROXY_ENDED, ())
+
+    def serves_to(self, last: int) -> None:
+        """The upstream serves no stream above this one: clients repeat those, and what they still begin."""
+        self.served_to = min(self.served_to, last)
+        for stream in [s for s in self.open if s > last]:
+            call = self.open.pop(stream)
+            if call is not None:
+                call.not_processed()
 
     def begin(self, stream: int, call: FollowedCall | None) -> None:
         """A stream begins."""
@@ -175,6 +193,10 @@ class _Sent:
         method = head.method
         if method == health.WATCH:
             connection.last = stream  # it ends with its connection: the end waits for no such call
+        elif stream > connection.served_to:
+            connection.last = stream
+            if method.startswith(_PREFIX):
+                connection.observer.count(Recorded.NOT_PROCESSED, 1)
         elif not method.startswith(_PREFIX):
             connection.begin(stream, None)
         elif method == MODEL_STREAM_INFER:
@@ -200,6 +222,7 @@ class _Answered:
 
     def __init__(self, connection: Following, blocks: HeaderBlocks[ResponseHead]) -> None:
         self._open = connection.open
+        self._serves_to = connection.serves_to
         self._blocks = blocks
 
     def data(self, stream: int, chunk: bytes, at: int, end: int) -> None:
@@ -230,10 +253,7 @@ class _Answered:
             call.broken(*outcome_of_reset(code))
 
     def goaway(self, last: int) -> None:
-        for stream in [s for s in self._open if s > last]:
-            call = self._open.pop(stream)
-            if call is not None:
-                call.not_processed()
+        self._serves_to(last)
 
     def _over(self, stream: int, head: ResponseHead | None) -> None:
         call = self._open.pop(stream, None)

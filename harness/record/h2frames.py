@@ -114,8 +114,13 @@ class FrameScanner:
 
     @property
     def at_border(self) -> bool:
-        """Whether a frame of somebody else's may be put in here."""
-        return not (self._left or self._head or self._block_of or self._preface)
+        """Whether a frame of somebody else's may be put in here: the first one is the side's own."""
+        return self._begun and not (self._left or self._head or self._block_of)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a frame has come."""
+        return self._begun
 
     @property
     def past_preface(self) -> bool:
@@ -130,7 +135,7 @@ class FrameScanner:
         """
         if self._preface:
             return -1
-        within, at = bool(self._block_of), self._left
+        within, at = bool(self._block_of) or not self._begun, self._left
         if at:
             within = _goes_on(self._kind, self._flags)
         elif self._head:

@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from harness.record.following import Following
+from harness.record.following import ANY_STREAM, Following
 from harness.record.h2frames import ACK, GOAWAY, HEAD_BYTES, SETTINGS, frame, head_of
 
 _BUFFER_BYTES = 512 << 10
@@ -26,7 +26,6 @@ _STILL_THERE_S = 1.0
 """A side that is not read is asked so often whether it has gone: nothing else would tell."""
 _TCP_CLOSED = 7
 """A connection's state in the first byte of Linux's TCP_INFO."""
-_ANY_STREAM = 0x7FFFFFFF
 
 
 class AckCut:
@@ -175,12 +174,13 @@ class Link:
         if following is None or self._lost:
             return  # who serves it says so itself, or it is ending
         if not following.blind:
-            self._say_going_away(_ANY_STREAM)
+            self._say_going_away(following, ANY_STREAM)
         self._loop.call_later(_ON_THE_WAY_S, self._close_when_idle)
 
     def cut(self) -> None:
         """Ends it, whatever is under way."""
-        self._tell(by_client=True)
+        if self._following is not None:
+            self._following.cut()
         self._upstream.abort()
         self._client.close()
 
@@ -210,9 +210,10 @@ class Link:
         else:
             self._following.upstream_lost()
 
-    def _say_going_away(self, last: int) -> None:
-        said = frame(GOAWAY, 0, 0, struct.pack(">II", last, 0))
-        if self._following is not None and self._following.answers.at_border:
+    def _say_going_away(self, following: Following, last: int) -> None:
+        # Once the upstream has named a stream, nobody may name a higher one.
+        said = frame(GOAWAY, 0, 0, struct.pack(">II", min(last, following.served_to), 0))
+        if following.answers.at_border:
             _write(self._client, said)
         else:
             self.going_away = said
@@ -221,12 +222,12 @@ class Link:
         following = self._following
         if self._lost or following is None:
             return
-        if not following.idle or self.going_away:
+        if not following.idle or (self.going_away and following.answers.begun):
             self._loop.call_later(_LOOK_S, self._close_when_idle)
             return
         if not following.blind:
             # Nothing newer than this was passed on: clients may ask again elsewhere.
-            self._say_going_away(following.last)
+            self._say_going_away(following, following.last)
         self._upstream.close()
         self._client.close()
 

@@ -63,6 +63,9 @@ class ClientOpening(asyncio.Protocol):
         """The method of its first call; "" = it cannot be read."""
         self.dialled: UpstreamOpening | None = None
         """The connection that was made for it."""
+        self.let_in = False
+        """Whether it was given settings, so that it asks."""
+        self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -84,7 +87,17 @@ class ClientOpening(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         """See asyncio.Protocol."""
+        self.lost = True
         self._lost(self)
+
+    def let_in_with(self, settings: bytes) -> None:
+        """Gives it settings: it may ask."""
+        self.let_in = True
+        self.transport.write(settings)
+
+    def wait_no_more(self) -> None:
+        """What it has not asked by now is not waited for."""
+        self._settle("")
 
     def hang_up(self) -> None:
         """Ends the connection that was made for it."""
@@ -154,6 +167,11 @@ class UpstreamOpening(asyncio.Protocol):
         self.lost = True
         if not self.most_calls.done():
             self._fail(exc or ConnectionResetError("closed the connection"))
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has gone, or speaks no HTTP/2."""
+        return self.lost or (self.most_calls.done() and self.most_calls.exception() is not None)
 
     def _fail(self, error: Exception) -> None:
         self.most_calls.set_exception(error)

@@ -26,6 +26,7 @@ from harness.core.calls import Tap
 from harness.core.recording import Recorded
 from harness.record import health, unary
 from harness.record.listening import not_listened_on
+from harness.record.outcomes import Ending
 from harness.record.passing import pass_through
 from harness.record.streams import InferStreams
 from harness.record.tls import ServerTls
@@ -66,13 +67,15 @@ class Proxy:
         self._tls = tls
         self._reached = reached or (lambda: not self._upstreams[0].failing)
         self._draining = False
-        streams = InferStreams(route, taps, count)
+        self._ending = Ending()
+        streams = InferStreams(route, taps, count, self._ending)
         self._handlers = _Handlers(
             route,
             taps,
             streams,
             health.Health(self._serving, lambda: self._draining),
             _UnderWay(serves),
+            self._ending,
         )
         self._server: Any = None
         self.port = 0
@@ -111,11 +114,15 @@ class Proxy:
         """
         self._draining = True
         if self._server is not None:
+            asyncio.get_running_loop().call_later(grace_s, self._cut)
             await self._server.stop(grace_s)
             # The tasks of the calls that this cancelled still have to tell the taps.
             await self._handlers.under_way.ended(_CANCELLED_WITHIN_S)
         for upstream in self._upstreams:
             await upstream.close()
+
+    def _cut(self) -> None:
+        self._ending.cut = True
 
     def _serving(self) -> bool:
         return not self._draining and self._reached()
@@ -164,8 +171,10 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
         streams: InferStreams,
         own_health: health.Health,
         under_way: _UnderWay,
+        ending: Ending,
     ) -> None:
         self._route = route
+        self._ending = ending
         self._taps = tuple(taps)
         self.under_way = under_way
         self._known: dict[str, Any] = {
@@ -183,7 +192,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no ty
             return handler
         handler = (
             grpc.unary_unary_rpc_method_handler(
-                self.under_way.counted(unary.handler(method, self._route, self._taps))
+                self.under_way.counted(unary.handler(method, self._route, self._taps, self._ending))
             )
             if method.startswith(_PREFIX)
             else grpc.stream_stream_rpc_method_handler(

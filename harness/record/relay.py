@@ -42,6 +42,9 @@ _HEALTH = f"/{health.NAME}/"
 _GREETING_S = 120.0
 """A client that has said nothing by then is not waited for."""
 _CONNECT_S = 5.0
+"""A client whose upstream has not said its settings by then is let in without them."""
+_SILENT_S = 20.0
+"""An upstream that has said nothing by then is hung up: as long as gRPC's own clients wait."""
 _FIRST_CALL_S = 1.0
 """A client that has not asked by then is the upstream's, which answers its pings."""
 _CUT_WITHIN_S = 2.0
@@ -85,6 +88,7 @@ class Relay:
         self._own_ends: dict[str, asyncio.Transport] = {}
         """Name → our end of a connection to it: no other can have the name while that is open."""
         self._servers: list[asyncio.Server] = []
+        self._ending = False
         self._tasks: dict[ClientOpening, asyncio.Task[None]] = {}
         self._links: set[Link] = set()
         self.port = 0
@@ -120,13 +124,19 @@ class Relay:
         Args:
           grace_s: calls that take longer are cut.
         """
+        self._ending = True
         for server in self._servers:
             server.close()
-        for task in list(self._tasks.values()):
-            task.cancel()
+        for client, task in list(self._tasks.items()):
+            if client.let_in:
+                client.wait_no_more()
+            elif not client.asked.done():
+                task.cancel()
         for link in list(self._links):
             link.drain()
         await asyncio.gather(self._proxy.stop(grace_s), self._gone(grace_s))
+        for task in list(self._tasks.values()):
+            task.cancel()
         for link in list(self._links):
             link.cut()
         await self._gone(_CUT_WITHIN_S)
@@ -135,10 +145,13 @@ class Relay:
         """Waits until no connection is open, so long at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while self._links:
+                while self._links or self._tasks:
                     await asyncio.sleep(_LOOK_S)
 
     def _came(self, client: ClientOpening) -> None:
+        if self._ending:
+            client.transport.abort()
+            return
         if len(self._links) + len(self._tasks) >= self._most:
             self._observer.count(Recorded.REFUSED, 1)
             client.transport.abort()
@@ -157,8 +170,21 @@ class Relay:
         if error is not None and not isinstance(error, TimeoutError):
             LOG.warning("a connection could not be served: %s", error)
         if task.cancelled() or error is not None:
+            self._tell_unserved(client)
             client.transport.abort()
             client.hang_up()
+
+    def _tell_unserved(self, client: ClientOpening) -> None:
+        """What a client has asked already, though nobody serves it, is told as failed."""
+        following = Following(self._observer)
+        following.sent(bytes(client.received))
+        if client.lost:
+            following.client_lost()
+        elif self._ending:
+            following.cut()
+        else:
+            following.upstream_lost()
+        following.ended()
 
     async def _open(self, client: ClientOpening) -> None:
         """Chooses who serves a client."""
@@ -167,16 +193,23 @@ class Relay:
         upstream = await self._greeted(client, bytes(client.received[:greeting]))
         acks = AckCut(due=upstream is not None and not client.asked.done())
         if upstream is not None and not acks.done:
-            client.transport.write(settings_frame(upstream.most_calls.result()))
+            said = upstream.most_calls
+            client.let_in_with(settings_frame(said.result() if said.done() else None))
             await asyncio.wait([client.asked], timeout=_FIRST_CALL_S)
         method = client.asked.result() if client.asked.done() else ""
-        if upstream is not None and (upstream.lost or method.startswith(_HEALTH)):
+        if upstream is not None and (upstream.failed or method.startswith(_HEALTH)):
             client.hang_up()
             upstream = None
         if upstream is None:
+            if self._ending:
+                raise ConnectionError("the proxy ends, and the upstream cannot be reached")
             self._join(client, await self._own(client), None, acks)
         else:
-            self._join(client, upstream, Following(self._observer), acks, given=greeting)
+            following = Following(self._observer)
+            self._join(client, upstream, following, acks, given=greeting)
+            if not upstream.most_calls.done() and greeting:
+                wait_s = _SILENT_S - _CONNECT_S
+                asyncio.get_running_loop().call_later(wait_s, _hang_up, upstream, following)
 
     def _join(
         self, client: ClientOpening, server: UpstreamOpening, following: Following | None,
@@ -187,9 +220,14 @@ class Relay:
         link = Link(client.transport, server.transport, following, acks, self._links.discard)
         self._links.add(link)
         link.begin(sent, bytes(server.received), given=given)
+        if self._ending:
+            link.drain()
 
     async def _greeted(self, client: ClientOpening, greeting: bytes) -> UpstreamOpening | None:
-        """A connection to the upstream that has said its settings; None = it cannot be reached."""
+        """A connection to the upstream, which has said its settings if it did so in time.
+
+        None = it cannot be reached.
+        """
         loop = asyncio.get_running_loop()
         host, port = host_and_port(self._upstream.target)
         tls = self._upstream.tls
@@ -201,9 +239,12 @@ class Relay:
                 )
                 if greeting:
                     client.dialled.transport.write(greeting)
-                    await client.dialled.most_calls
+                    await asyncio.wait([client.dialled.most_calls])
+                    client.dialled.most_calls.result()
         except (OSError, TimeoutError) as error:
             self._unreached(error)
+            if isinstance(error, TimeoutError) and client.dialled is not None:
+                return client.dialled  # it may only be slow: nothing is begun anew
             client.hang_up()
             return None
         self._reached = True
@@ -234,6 +275,12 @@ class Relay:
         """Whether who calls the proxy in here, as grpc names it, is an end of ours."""
         end = self._own_ends.get(peer.removeprefix("unix-abstract:"))
         return end is not None and not end.is_closing()
+
+
+def _hang_up(upstream: UpstreamOpening, following: Following) -> None:
+    """Ends the connection to an upstream that has said nothing yet."""
+    if not (following.blind or following.answers.begun):
+        upstream.transport.abort()
 
 
 def _made_up_name() -> str:

@@ -11,9 +11,10 @@ from typing import Any
 from harness.core.calls import Tap
 from harness.core.recording import Recorded
 from harness.record.messages import Message
+from harness.record.outcomes import Ending
 from harness.record.pairs import Pairs, PairTeller
 from harness.record.passing import passed
-from harness.record.unary import client_gone, passed_on
+from harness.record.unary import passed_on
 from harness.record.upstream import Route
 from harness.wire import MODEL_STREAM_INFER
 
@@ -25,12 +26,15 @@ class InferStreams:
       route: chooses the upstream by the first message.
       taps: hear of each pair.
       count: counts what they do not hear of.
+      ending: of the proxy.
     """
 
     def __init__(
-        self, route: Route, taps: Sequence[Tap], count: Callable[[Recorded, int], None] | None
-    ) -> None:
+        self, route: Route, taps: Sequence[Tap], count: Callable[[Recorded, int], None] | None,
+        ending: Ending,
+    ) -> None:  # fmt: skip
         self._route = route
+        self._ending = ending
         self._teller = PairTeller(taps, count=count)
         self._numbers = itertools.count(1)
 
@@ -48,7 +52,8 @@ class InferStreams:
                 _whole(pairs.answered),
             )  # fmt: skip
         except asyncio.CancelledError:
-            pairs.ended(*client_gone(remaining, start), gone=True)
+            code, details, gone = self._ending.broken_off(remaining, start)
+            pairs.ended(code, details, gone=gone)
             raise
         finally:
             if call.done():

@@ -13,12 +13,11 @@ import grpc.aio
 from harness.core.calls import Call, Metadata, Tap
 from harness.core.clock import now_ns
 from harness.core.traffic import OK_CODE
+from harness.record.outcomes import Ending
 from harness.record.upstream import Route
 
 OF_THE_CONNECTION = frozenset({"user-agent", "te", "content-type", "grpc-timeout"})
 """Metadata that grpc itself writes on either side."""
-DEADLINE_EXCEEDED = int(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
-CANCELLED = int(grpc.StatusCode.CANCELLED.value[0])
 
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
@@ -28,13 +27,14 @@ def passed_on(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:  # noqa: AN
     return tuple((k, v) for k, v in metadata or () if k not in OF_THE_CONNECTION)
 
 
-def handler(method: str, route: Route, taps: Sequence[Tap]) -> Handler:
+def handler(method: str, route: Route, taps: Sequence[Tap], ending: Ending) -> Handler:
     """A handler that asks an upstream and tells the taps.
 
     Args:
       method: full RPC name.
       route: chooses the upstream.
       taps: hear of the finished call.
+      ending: of the proxy.
     """
 
     async def handle(request: bytes, context: Any) -> bytes:  # noqa: ANN401 - grpc has no types
@@ -58,7 +58,8 @@ def handler(method: str, route: Route, taps: Sequence[Tap]) -> Handler:
         try:
             response: bytes = await call
         except asyncio.CancelledError:
-            tell(*client_gone(remaining, start), b"", (), gone=True)
+            code, details, gone = ending.broken_off(remaining, start)
+            tell(code, details, b"", (), gone=gone)
             raise
         except grpc.aio.AioRpcError as error:
             code, details = error.code(), error.details() or ""
@@ -75,23 +76,6 @@ def handler(method: str, route: Route, taps: Sequence[Tap]) -> Handler:
         return response
 
     return handle
-
-
-ON_THE_WAY_S = 0.1
-"""A client's clock runs from the sending: near its deadline, its going away is its deadline."""
-
-
-def client_gone(remaining_s: float | None, start_ns: int) -> tuple[int, str]:
-    """Code and details of a call that its client ended.
-
-    Args:
-      remaining_s: until the client's deadline when the call came; None = it has none.
-      start_ns: when it came, by `time.perf_counter_ns`.
-    """
-    spent_s = (time.perf_counter_ns() - start_ns) / 1e9
-    if remaining_s is not None and spent_s >= remaining_s - ON_THE_WAY_S:
-        return DEADLINE_EXCEEDED, "the client's deadline passed"
-    return CANCELLED, "the client cancelled the call"
 
 
 async def _send_initial(context: Any, metadata: Any) -> None:  # noqa: ANN401 - grpc has no types

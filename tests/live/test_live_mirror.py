@@ -20,6 +20,7 @@ from harness.live.mirror_process import write_report
 from harness.live.paired_values import paired_values
 from harness.live.shadow import Mirror
 from harness.live.shadow_result import NOT_MIRRORED, Before, ShadowResult
+from harness.record.outcomes import PROXY_ENDED
 from harness.record.redaction import Redaction
 from harness.record.sampling import Sampler
 from harness.store.traffic import TrafficSource
@@ -185,6 +186,7 @@ def test_the_tap_counts_whatever_it_does_not_mirror():
     mirror.offer(call(5, response=b"x" * 2_000))
     mirror.offer(call(6, method="/inference.GRPCInferenceService/ServerLive"))
     mirror.offer(replace(call(7), code=1, cancelled=True))
+    mirror.offer(replace(call(8), code=PROXY_ENDED[0], details=PROXY_ENDED[1]))
     other = request_bytes("n", {"x": np.ones((1, 2), np.float32)}, "8")
     mirror.offer(replace(call(8), request=other))
     mirror.outbox.broken = True
@@ -192,7 +194,7 @@ def test_the_tap_counts_whatever_it_does_not_mirror():
     assert mirror.mirrored == 3
     assert mirror.not_mirrored == {
         "sampled_out": 0, "queue_full": 2, "too_large": 1, "mirror_gone": 1, "other_calls": 1,
-        "other_models": 1, "client_gone": 1,
+        "other_models": 1, "client_gone": 2,
     }  # fmt: skip
 
 

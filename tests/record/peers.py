@@ -1,6 +1,7 @@
 """Servers and clients of their own, in processes of their own, for the proxy's tests.
 
-`python peers.py` serves a generic gRPC service that answers as the request says, and prints its port.
+`python peers.py [MS]` serves a generic gRPC service that answers as the request says, and prints its
+port. It ends every connection after so many milliseconds, with whatever is under way.
 """
 
 import contextlib
@@ -56,9 +57,9 @@ def line_of(child, says, wait_s=120.0):
 
 
 @contextlib.contextmanager
-def peer():
+def peer(*options):
     """The server below; yields its address."""
-    with process(__file__, says="port") as (_, line):
+    with process(__file__, *options, says="port") as (_, line):
         yield f"127.0.0.1:{line.split()[1]}"
 
 
@@ -169,12 +170,15 @@ class _Any(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(_unary)
 
 
-def _serve():
+def _serve(age_ms=None):
     from concurrent.futures import ThreadPoolExecutor
 
-    server = grpc.server(
-        ThreadPoolExecutor(16), handlers=[_Any()], options=[("grpc.so_reuseport", 0), *OPTIONS]
-    )
+    options = [("grpc.so_reuseport", 0), *OPTIONS]
+    if age_ms is not None:
+        options += [
+            ("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", 0),
+        ]  # fmt: skip
+    server = grpc.server(ThreadPoolExecutor(16), handlers=[_Any()], options=options)
     sys.stdout.write(f"port {server.add_insecure_port('127.0.0.1:0')}\n")
     sys.stdout.flush()
     server.start()
@@ -182,4 +186,4 @@ def _serve():
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(*map(int, sys.argv[1:]))

@@ -311,4 +311,5 @@ def test_calls_that_the_end_cancels_are_told_before_it(server, relayed):
         running.stop(0.1).result(20)
         told = list(kept.calls)
         assert all(call.code() is not grpc.StatusCode.OK for call in calls)
-    assert [call.cancelled for call in told] == [True] * 8
+    ended = (14, "the proxy ended before the call did", False)
+    assert [(call.code, call.details, call.cancelled) for call in told] == [ended] * 8
