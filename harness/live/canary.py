@@ -25,6 +25,7 @@ from harness.live.endings import Ending, held
 from harness.live.entries import Entry
 from harness.live.intake import Intake
 from harness.live.labels import NOT_TAKEN, Label, LabelBook
+from harness.live.lately import Lately
 from harness.live.policy import live_plan
 from harness.live.ramp import Ascent
 from harness.live.returning import Returning
@@ -56,13 +57,14 @@ class Canary:
         self._ascent = Ascent(live.steps, live.ramp)
         self._coverage = Coverage(live)
         self._returning = Returning(live)
+        self._lately = Lately(live)
         self._judge = LiveJudge(self._plan)
         self._answer = self._judge.answer()
         self._labels = LabelBook(live.guardrails)
         self._intake = Intake(live, self._split, noted)
         self._intake.at(0, self._ascent.share)
         self._versions = Versions()
-        self._down_ns, self._unheard = 0, False
+        self._down_ns = 0
         self._number = 0
         self._arms = (0, 0)
         self._until_ns = 0
@@ -135,13 +137,9 @@ class Canary:
             self.stop("version_changed", self._versions.changes[0])
 
     def resumed(self, now_ns: int) -> None:
-        """Goes on after a stop, if there was one: see `Entry.down_ns` and `Entry.unheard`."""
+        """Goes on after a stop, if there was one: see `Entry.down_ns`."""
         if self._until_ns:
-            self._down_ns, self._unheard = max(now_ns - self._until_ns, 0), True
-
-    def heard(self) -> None:
-        """The candidate has answered in this process."""
-        self._unheard = False
+            self._down_ns = max(now_ns - self._until_ns, 1)
 
     def labelled(self, label: Label) -> None:
         """Takes in a label whose unit is named as requests name it."""
@@ -185,9 +183,9 @@ class Canary:
             seq=ended.seq,
             answers=ended.answers,
             label_offset=self._labels.offset,
+            label_head=self._labels.head,
             versions=dict(self._versions.known),
             down_ns=self._down_ns,
-            unheard=self._unheard,
         )
 
     def judge(self, entry: Entry) -> Standing:
@@ -216,7 +214,8 @@ class Canary:
         self._until_ns = batch.until_ns
         self._intake.entered(entry.seq, batch.until_ns if entry.seq else 0)
         self._labels.expose_all(batch.requests, entry.answers)
-        self._labels.offset = entry.label_offset or self._labels.offset
+        if entry.label_offset:
+            self._labels.offset, self._labels.head = entry.label_offset, entry.label_head
         self._labels.forget(batch.until_ns)
         n = len(batch.requests)
         new = int(np.count_nonzero(batch.requests.candidate))
@@ -230,15 +229,17 @@ class Canary:
         self._ascent.count(n, at_step, batch.until_ns)
         if entry.down_ns:
             self._ascent.resume(batch.until_ns, entry.down_ns)
+            self._lately.restart()
             self._down_ns = 0
-        self._follow(self._answer, heard=not entry.unheard)
+        self._lately.add(batch.requests, entry.answers)
+        self._follow(self._answer)
         return self.standing()
 
-    def _follow(self, answer: LiveAnswer, *, heard: bool) -> None:
+    def _follow(self, answer: LiveAnswer) -> None:
         """What an answer means for the next request."""
         now_ns, ascent = self._until_ns, self._ascent
         promoted = answer.decision is Decision.PROMOTE
-        enough = heard and not self._held_up()
+        enough = not self._held_up()
         proven = enough and ascent.at_top() and ascent.stayed(now_ns)
         if proven if promoted else answer.reason != _GOES_ON:
             self.keep(
@@ -304,9 +305,9 @@ class Canary:
         return self._intake.entered_seq
 
     @property
-    def label_offset(self) -> int:
-        """Bytes of the label file whose labels have been taken."""
-        return self._labels.offset
+    def labels_taken(self) -> tuple[int, str]:
+        """(bytes of the label file whose labels have been taken, its beginning: see `Label.head`)."""
+        return self._labels.offset, self._labels.head
 
     @property
     def last_ns(self) -> int:
@@ -355,7 +356,13 @@ class Canary:
             *self._coverage.missing(),
             *labels_missing(self._judge.labelled()),
             *self._returning.missing(),
+            *self._lately.missing(self._ascent.share),
         ]
+
+    @property
+    def candidate_fails(self) -> bool:
+        """Its last requests have no usable answers; see `Lately.failing`."""
+        return self._lately.failing
 
     def evidence(self) -> tuple[Evidence, ...]:
         """What every guardrail has shown."""
@@ -371,6 +378,7 @@ class Canary:
             "ascent": self._ascent.state(),
             "coverage": self._coverage.state(),
             "returning": self._returning.state(),
+            "lately": self._lately.state(),
             "number": self._number,
             "entered_seq": self.entered_seq,
             "last_ns": self.last_ns,
@@ -410,6 +418,7 @@ class Canary:
         canary._ascent.restore(body["ascent"])
         canary._coverage.restore(body["coverage"])
         canary._returning.restore(body["returning"])
+        canary._lately.restore(body["lately"])
         canary._intake.at(canary._ascent.step, canary._ascent.share)
         canary._intake.entered(int(body["entered_seq"]), int(body["last_ns"]))
         canary._number, canary._until_ns = int(body["number"]), int(body["until_ns"])

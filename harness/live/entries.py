@@ -20,11 +20,11 @@ class Entry:
     """Guardrail with a loss → what the label will be compared with, NaN = failed; one a request."""
     label_offset: int
     """Bytes of the label file whose labels are in it or in one before."""
+    label_head: str = ""
+    """Of that file; see `Label.head`."""
     versions: dict[str, str] = field(default_factory=dict)
     """See `Versions.known`."""
     down_ns: int = 0
-    """Before it nothing was served for so long, which is no stay."""
-    unheard: bool = False
-    """The candidate has not answered since the last start: nothing goes up."""
+    """Before it nothing was served for so long, which is no stay; 0 = no start was just before it."""
     digest: str = ""
     """Of a batch that somebody sent: a repetition is known by it; "" = it was made here."""

@@ -13,7 +13,7 @@ from harness.core.live import Live
 from harness.live.folder_files import MANIFEST
 from harness.store.runs import RunFolder
 
-FORM = 4
+FORM = 5
 """Of state and journal; one of another form is not gone on with."""
 
 

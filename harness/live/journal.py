@@ -35,9 +35,9 @@ def line_from_entry(entry: Entry, counts: dict[str, int]) -> bytes:
             "seq": entry.seq,
             "answers": entry.answers,
             "label_offset": entry.label_offset,
+            "label_head": entry.label_head,
             "versions": entry.versions,
             "down_ns": entry.down_ns,
-            "unheard": entry.unheard,
             "digest": entry.digest,
             "counts": counts,
         }
@@ -85,7 +85,8 @@ def entry_from_line(name: str, line: bytes) -> tuple[Entry, dict[str, int]]:
     answers = {name: _floats(column) for name, column in found["answers"].items()}
     entry = Entry(
         batch=batch, seq=found["seq"], answers=answers, label_offset=found["label_offset"],
-        versions=found["versions"], down_ns=found["down_ns"], unheard=found["unheard"],
+        label_head=found["label_head"],
+        versions=found["versions"], down_ns=found["down_ns"],
         digest=found["digest"],
     )  # fmt: skip
     return entry, dict(found["counts"])

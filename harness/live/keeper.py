@@ -49,6 +49,7 @@ class Keeper:
         self._jumped = False
         self._last_told = 0
         self._said_end = ""
+        self._said_failing = False
 
     def turn(self, notes: tuple[str, ...]) -> None:
         """Judges what has ended since the last turn.
@@ -107,6 +108,20 @@ class Keeper:
         self._folder.close()
         return replace(self.standing, notes=self._notes(notes))
 
+    def say(self, event: str, what: str) -> None:
+        """Tells followers of something beside the evidence.
+
+        Args:
+          event: its word.
+          what: happened.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        now = self._canary.standing()
+        said = f"{what[:1].upper()}{what[1:]}. {now.explanation}"
+        self._folder.tell(event, replace(now, explanation=said))
+
     def _look_at_the_clock(self) -> None:
         """Says once when the machine's clock has left ours; nothing depends on it."""
         jumped = abs(self._clock.drift_s()) > _JUMP_S
@@ -121,11 +136,16 @@ class Keeper:
             self._ended(notes)
         elif now.step != before.step:
             self._folder.tell("step", now)
-        elif now.reason != before.reason or now.n_closed >= _GROWN * max(self._last_told, 1):
+        elif (
+            now.reason != before.reason
+            or self._canary.candidate_fails != self._said_failing
+            or now.n_closed >= _GROWN * max(self._last_told, 1)
+        ):
             self._folder.tell("answer", now)
         else:
             return
         self._last_told = now.n_closed
+        self._said_failing = self._canary.candidate_fails
 
     def _finish(self, notes: tuple[str, ...]) -> None:
         """Says once that it ended, where that did not come of a batch, or ended otherwise."""
@@ -182,6 +202,7 @@ _NOTES = {
     "after_maturity": "{n:,} requests came of units that had entered the tests already: they enter nothing",
     "arm_changed": "{n:,} requests went to another arm than their unit's first one: they enter nothing",
     **NOT_TAKEN,
+    "label_file_troubles": "{n:,} times the label file could not be read, did not answer, or was another one",
     "label_late_or_unknown": "{n:,} labels came too late, or before or without their unit: they enter nothing",
     "label_second_label": "{n:,} labels came for units that had one: the first one counts",
     "label_contradicting": "{n:,} labels contradict an earlier one of their unit, which no longer counts as labelled",

@@ -45,6 +45,8 @@ class Label:
     """Which one it is for; "" = all that take labels."""
     offset: int = 0
     """Bytes of the label file up to it and with it."""
+    head: str = ""
+    """Digest of the beginning of the bytes up to there: another file under the same name is known by it."""
 
 
 class LabelBook:
@@ -63,6 +65,8 @@ class LabelBook:
         self._come: deque[Label] = deque()
         self.offset = 0
         """Bytes of the label file whose labels have been taken."""
+        self.head = ""
+        """Of that file; see `Label.head`."""
         self.counts: dict[str, int] = {}
         """Labels that were not taken, by reason."""
 
@@ -112,7 +116,8 @@ class LabelBook:
         while self._come and self._come[0].ts_ns < until_ns:
             label = self._come.popleft()
             # Not the largest: a file that became shorter is read from its beginning.
-            self.offset = label.offset or self.offset
+            if label.offset:
+                self.offset, self.head = label.offset, label.head
             if not label.unit:
                 self._count(UNREADABLE)
                 continue
@@ -178,7 +183,12 @@ class LabelBook:
             unit: [ts_ns, {name: None if math.isnan(v) else v for name, v in answers.items()}]
             for unit, (ts_ns, answers) in self._first.items()
         }
-        return {"first": first, "offset": self.offset, "counts": dict(self.counts)}
+        return {
+            "first": first,
+            "offset": self.offset,
+            "head": self.head,
+            "counts": dict(self.counts),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""
@@ -189,7 +199,7 @@ class LabelBook:
             )
             for unit, (ts_ns, answers) in state["first"].items()
         }
-        self.offset = int(state["offset"])
+        self.offset, self.head = int(state["offset"]), str(state["head"])
         self.counts = dict(state["counts"])
 
 

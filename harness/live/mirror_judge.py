@@ -123,6 +123,7 @@ class MirrorJudge:
         self._live = live
         self._canary = canary
         self._clock = SteadyClock(canary.last_ns)
+        canary.resumed(self._clock.now_ns())
         self._keeper = Keeper(canary, folder, self._clock)
         self._kept = kept
         self._decides = decides

@@ -108,7 +108,7 @@ def serve_canary(
     folder, canary = CanaryFolder.start(options.out, live, identity, text)
     folder.heard = heard
     clock = SteadyClock(canary.last_ns)
-    labels = LabelFile(options.labels, canary.label_offset) if options.labels else None
+    labels = LabelFile(options.labels, *canary.labels_taken) if options.labels else None
 
     async def served() -> Standing:
         upstreams = (

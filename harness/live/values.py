@@ -36,14 +36,6 @@ class Measured:
     counts: dict[str, int]
     """`WITHOUT_VALUE` → how many answers; an answer is in one of them at most, but for `other_outputs`."""
 
-    n: int
-    """Answers measured."""
-
-    @property
-    def answered(self) -> bool:
-        """Whether any of them is an answer."""
-        return self.counts["failed"] < self.n
-
 
 WITHOUT_VALUE = {
     "failed": "failed",
@@ -115,7 +107,6 @@ class Measurer:
             left_out=left_out,
             unfit=tuple(unfit.items()),
             counts=self._counts(answers.layout, fits, found, left_out, without),
-            n=len(answered),
         )
 
     def _counts(

@@ -154,9 +154,14 @@ class Watcher:
             self.give_up(trouble)
 
     def _read_labels(self) -> None:
-        now_ns = self._clock.now_ns()
-        for label in self._labels.read(now_ns) if self._labels else ():
+        if self._labels is None:
+            return
+        troubles = self._labels.troubles
+        for label in self._labels.read(self._clock.now_ns()):
             self._canary.labelled(label)
+        if self._labels.troubles > troubles:
+            self._canary.count("label_file_troubles")
+            self._keeper.say("label_file", self._labels.trouble)
 
     def give_up(self, trouble: BaseException) -> None:
         """Ends in HOLD because evidence can no longer be kept or made."""
@@ -184,8 +189,6 @@ class Watcher:
             self._see_versions(arm, answers)
             found = self._measurers[arm].measure(answers)
             self._unfit |= dict(found.unfit)
-            if arm and found.answered:
-                self._canary.heard()
             name = "candidate" if arm else "baseline"
             for reason, n in found.counts.items():
                 self._canary.count(f"{name}_{reason}", n)

@@ -1,11 +1,15 @@
 """Turns: what is told when, what a jump of the clock and a failure change."""
 
 import json
+import os
+import threading
 from dataclasses import replace
 
 import pytest
 from canaries import POLICY, Traffic, live
 
+from harness.core.errors import UsageError
+from harness.live import label_file
 from harness.live.folder import CanaryFolder
 from harness.live.follow import follow
 from harness.live.identity import Identity
@@ -144,11 +148,76 @@ def test_a_label_file_that_is_cut_or_gone_is_told_and_goes_on(tmp_path):
     assert "cannot be read" in labels.trouble
 
 
+def _read_until(labels, n):
+    """All labels of so many reads."""
+    return [label.unit for i in range(n) for label in labels.read(i)]
+
+
+@pytest.mark.parametrize("taken", [2, 300], ids=["short", "long"])
+def test_another_label_file_is_read_from_its_beginning_also_after_a_restart(tmp_path, taken):
+    path, other = tmp_path / "labels.jsonl", tmp_path / "other.jsonl"
+    path.write_text("\n" + '{"unit": "a", "label": 1}\n' * taken + "\n\n")
+    labels = LabelFile(path)
+    last = labels.read(1)[-1]
+    other.write_text('{"unit": "b", "label": 1}\n' * (taken + 5))
+    same, restarted = (
+        LabelFile(path, last.offset, last.head),
+        LabelFile(other, last.offset, last.head),
+    )
+    with path.open("a") as file:
+        file.write('{"unit": "c", "label": 1}\n')
+    for reader in (labels, same):
+        assert (_read_until(reader, 2), reader.trouble) == (["c"], "")
+    assert _read_until(restarted, 2) == ["b"] * (taken + 5)
+    assert "another one than before: it is read from its beginning" in restarted.trouble
+    other.replace(path)
+    assert _read_until(labels, 2) == ["b"] * (taken + 5)
+    assert (labels.troubles, "another one" in labels.trouble) == (1, True)
+
+
+def test_a_label_file_that_becomes_a_pipe_holds_nothing_up_and_is_refused_at_a_start(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"unit": "a", "label": 1}\n')
+    labels = LabelFile(path)
+    assert len(labels.read(1)) == 1
+    path.unlink()
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    os.write(writer, b'{"unit": "b", "label": 1}\n')
+    assert _read_until(labels, 3) == []
+    os.close(writer)
+    assert (labels.troubles, "no regular file" in labels.trouble) == (1, True)
+    with pytest.raises(UsageError, match="no regular one"):
+        LabelFile(path)
+
+
+def test_a_label_file_that_does_not_answer_is_waited_for_once_and_read_when_it_does(
+    tmp_path, monkeypatch
+):
+    path, mounted = tmp_path / "labels.jsonl", threading.Event()
+    path.write_text('{"unit": "a", "label": 1}\n')
+    opened = os.open
+
+    def hanging(*given, **more):
+        mounted.wait(60)
+        return opened(*given, **more)
+
+    monkeypatch.setattr(label_file.os, "open", hanging)
+    monkeypatch.setattr(label_file, "_PATIENCE_S", 0.1)
+    labels = LabelFile(path)
+    assert _read_until(labels, 50) == []
+    assert (labels.troubles, "has not answered" in labels.trouble) == (1, True)
+    mounted.set()
+    labels._reading.result(60)
+    assert _read_until(labels, 2) == ["a"]
+
+
 def test_every_count_has_a_sentence(kept):
     _, canary, _, _, _ = kept
     named = [
         *(f"label_{why}" for why in ("late_or_unknown", "second_label", "contradicting")), *NOT_TAKEN,
         "arm_changed", "after_maturity", "repeated_batches", "answered_late", "neither_answered",
+        "label_file_troubles",
     ]  # fmt: skip
     standing = replace(canary.standing(), counts=tuple((name, 7) for name in named))
     found = notes_of(standing)

@@ -43,7 +43,7 @@ def test_lines_that_are_no_labels_are_counted_once_over_a_kill(tmp_path, judged)
     traffic = Traffic()
 
     def read(canary):
-        file = LabelFile(path, canary.label_offset)
+        file = LabelFile(path, *canary.labels_taken)
         for _ in range(6):
             for label in file.read(traffic.now_ns):
                 canary.labelled(label)

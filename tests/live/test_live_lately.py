@@ -1,0 +1,154 @@
+"""A candidate that is dead at the moment of a verdict is not promoted, whatever it proved before."""
+
+import json
+
+import numpy as np
+import pytest
+from canaries import POLICY, Traffic, canary, live
+
+from harness.core.verdicts import Decision
+from harness.judge.exposures import Requests
+from harness.live.canary import Canary
+from harness.live.folder import CanaryFolder
+from harness.live.follow import follow
+from harness.live.identity import Identity
+from harness.live.keeper import Keeper
+from harness.live.lately import Lately
+
+FAILED = (
+    POLICY.replace("requests: 200", "requests: 2000")
+    + "    - {name: failed, metric: failure, kind: shift, margin: 0.2}\n"
+)
+
+LONGER = FAILED.replace("requests: 2000", "requests: 4000")
+
+
+class Dying(Traffic):
+    """The candidate is good, but for a stretch of requests in which it gives nothing."""
+
+    def __init__(self, dead, seed=1):
+        super().__init__(seed)
+        self.dead = dead
+
+    def values(self, candidate):
+        values = super().values(candidate) | {"failed": 0.0}
+        if candidate and self.sent in self.dead:
+            return {"score": np.nan, "errors": 1.0, "failed": 1.0}
+        return values
+
+
+def turns_to(reached, traffic, watched):
+    while not reached(watched.standing()) and traffic.sent < 6_000:
+        traffic.turn(watched, 50)
+    return traffic.sent
+
+
+@pytest.mark.parametrize(
+    ("reached", "before", "text"),
+    [(lambda now: now.final, 40, FAILED), (lambda now: now.step == 1, 130, LONGER)],
+    ids=["promotion", "step"],
+)
+def test_a_candidate_that_dies_just_before_goes_nowhere_until_it_is_back(reached, before, text):
+    at = turns_to(reached, Dying(()), canary(text=text))
+    died = at - before  # so late that nothing else looks at it
+    traffic, watched = Dying(range(died, at + 200)), canary(text=text)
+    while traffic.sent < at:
+        standing = traffic.turn(watched, 50)
+        assert not reached(standing)
+    held = watched._held_up()
+    assert (len(held), "failed or have no usable value" in held[0]) == (1, True)
+    assert held[0] in standing.explanation
+    traffic, watched = Dying(range(died, at)), canary(text=text)
+    assert at < turns_to(reached, traffic, watched) < 6_000
+    assert watched.standing().decision is not Decision.ROLLBACK
+
+
+def test_a_few_failures_hold_nothing_up():
+    at = turns_to(lambda now: now.final, Dying(()), canary(text=FAILED))
+    assert turns_to(lambda now: now.final, Dying(range(at - 8, at - 4)), canary(text=FAILED)) == at
+
+
+def test_the_last_requests_outlive_a_restart():
+    traffic, watched = Dying(range(80, 6_000)), canary(text=FAILED)
+    for _ in range(4):
+        traffic.turn(watched, 50)
+    assert watched.candidate_fails
+    again = Canary.from_state(json.loads(json.dumps(watched.state())), live(FAILED), "s")
+    assert (again.candidate_fails, again.standing()) == (True, watched.standing())
+
+
+def test_followers_hear_when_it_begins_to_fail_and_when_it_is_back(tmp_path):
+    found = live(FAILED)
+    asked = Identity.of(found, seed="s", baseline="b", candidate="c")
+    folder, watched = CanaryFolder.start(tmp_path / "c", found, asked, FAILED)
+    traffic = Dying(range(300, 420), seed=3)
+
+    class Clock:
+        now_ns = staticmethod(lambda: traffic.now_ns + 1)
+        drift_s = staticmethod(lambda: 0.0)
+
+    keeper = Keeper(watched, folder, Clock())
+    while traffic.sent < 600:
+        traffic.answered(watched, 4)
+        keeper.turn(())
+    folder.close()
+    said = [
+        "have no usable value" in event["explanation"]
+        for event in follow(folder.path, lambda: False)
+    ]
+    began, back = said.index(True), len(said) - said[::-1].index(True)
+    assert 0 < began < back < len(said)
+    assert all(said[began:back])
+
+
+def batch(n, candidate=True, **values):
+    return Requests(
+        ts_ns=np.arange(n), unit=np.full(n, "u", object), candidate=np.full(n, candidate),
+        propensity=np.full(n, 0.5), values={k: np.full(n, float(v)) for k, v in values.items()},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "failing"),
+    [
+        ({"score": 0.3, "errors": 0, "failed": 0}, False),
+        ({"score": 0.3, "errors": 1, "failed": 0}, True),
+        ({"score": np.nan, "errors": 0, "failed": 0}, True),
+        ({"score": np.nan, "errors": 0, "failed": 1}, True),
+    ],
+)
+def test_what_has_no_usable_value_is_as_good_as_a_failure(values, failing):
+    lately = Lately(live(FAILED))
+    lately.add(batch(60, candidate=False, score=np.nan, errors=1, failed=1), {})
+    assert not lately.failing  # the baseline's
+    lately.add(batch(24, score=0.3, errors=0, failed=0), {})
+    lately.add(batch(26, **values), {})
+    assert lately.failing is failing
+
+
+def test_ten_in_a_row_are_enough_and_half_of_what_there_is():
+    lately = Lately(live(FAILED))
+    lately.add(batch(1, score=np.nan, errors=1, failed=1), {})
+    assert lately.failing
+    lately.add(batch(40, score=0.3, errors=0, failed=0), {})
+    lately.add(batch(9, score=np.nan, errors=1, failed=1), {})
+    assert not lately.failing
+    lately.add(batch(1, score=np.nan, errors=1, failed=1), {})
+    assert lately.failing
+
+
+def test_in_a_shadow_every_request_is_the_candidate_s_and_the_baseline_s_failures_are_not():
+    policy = """
+version: 1
+decision: {output: p, rule: threshold, value: 0.5}
+live:
+  unit: request
+  guardrails:
+    - {name: score, metric: score_shift, kind: paired, margin: 0.05}
+    - {name: failed, metric: failure, kind: paired, margin: 0.05}
+"""
+    lately = Lately(live(policy))
+    lately.add(batch(30, candidate=False, score=np.nan, failed=-1), {})
+    assert not lately.failing
+    lately.add(batch(30, candidate=False, score=np.nan, failed=1), {})
+    assert lately.failing
