@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.counted import counted
-from harness.core.errors import UsageError, nearest
+from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.places import Place
 from harness.core.policies import GraphPolicy, Mapping
-from harness.decide.document import read_document
-from harness.decide.policy_sections import read_mapping
 from harness.diff.feature_match import match_features
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
@@ -53,6 +51,7 @@ from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.prepare import BATCH_REQUESTS
 from harness.pipeline.probes import effect_findings
 from harness.pipeline.progress import Listener, Progress, silent
+from harness.pipeline.renames import mapping_from_options
 from harness.pipeline.runtimes import environment_findings, runtimes
 from harness.replay.legs import Leg
 from harness.replay.order import draw_order, schedule
@@ -67,7 +66,6 @@ from harness.store.windows import SealedWindow
 ORDER_SEED = 0
 """Compare decides nothing by chance, so the same inputs are drawn every time."""
 USUAL_LOOK = GraphPolicy()
-_KINDS = ("inputs", "outputs", "tensors")
 
 
 def compare_models(
@@ -138,40 +136,6 @@ def compare_models(
             golden=tuple(check_golden(r, m) for r, m in zip(recipes, pinned, strict=True)),
         )  # fmt: skip
         return _compared(setup, limit, listener)
-
-
-def mapping_from_options(options: Sequence[str]) -> Mapping:
-    """Reads KIND:OLD=NEW, and YAML files with a policy's `mapping:`.
-
-    Raises:
-      UsageError: another form or an unknown kind.
-    """
-    found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in _KINDS}
-    for option in options:
-        if Path(option).is_file():
-            text = Path(option).read_text(encoding="utf-8", errors="replace")
-            document = read_document(text, option)
-            document.only(("mapping",))
-            named = read_mapping(document.section("mapping"))
-            for kind in _KINDS:
-                found[kind] += getattr(named, kind)
-            continue
-        kind, colon, names = option.partition(":")
-        before, equals, after = names.partition("=")
-        if not (colon and equals and before and after):
-            raise UsageError(
-                f"--map {option}",
-                "is no file, and not KIND:OLD=NEW",
-                "Write it like inputs:age=age_years.",
-            )
-        if kind not in found:
-            raise UsageError(f"--map {option}", f"'{kind}' cannot be mapped", nearest(kind, found))
-        found[kind].append((before, after))
-    return Mapping(
-        inputs=tuple(found["inputs"]),
-        outputs=tuple(found["outputs"]),
-        tensors=tuple(found["tensors"]),
-    )
 
 
 def _loaded(model: PinnedModel, role: str, seen: Looked | LoadFailure) -> Looked:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from onnx import parser, save_model
 
-from harness.pipeline.compare import compare_models, mapping_from_options
+from harness.pipeline.compare import compare_models
+from harness.pipeline.renames import mapping_from_options
 
 FIXED = """
 <ir_version: 8, opset_import: ["" : 15]>

@@ -1,0 +1,47 @@
+"""Names that differ between two versions, as the command line gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.core.errors import UsageError, nearest
+from harness.core.policies import Mapping
+from harness.decide.document import read_document
+from harness.decide.policy_sections import read_mapping
+
+_KINDS = ("inputs", "outputs", "tensors")
+
+
+def mapping_from_options(options: Sequence[str]) -> Mapping:
+    """Reads KIND:OLD=NEW, and YAML files with a policy's `mapping:`.
+
+    Raises:
+      UsageError: another form or an unknown kind.
+    """
+    found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in _KINDS}
+    for option in options:
+        if Path(option).is_file():
+            text = Path(option).read_text(encoding="utf-8", errors="replace")
+            document = read_document(text, option)
+            document.only(("mapping",))
+            named = read_mapping(document.section("mapping"))
+            for kind in _KINDS:
+                found[kind] += getattr(named, kind)
+            continue
+        kind, colon, names = option.partition(":")
+        before, equals, after = names.partition("=")
+        if not (colon and equals and before and after):
+            raise UsageError(
+                f"--map {option}",
+                "is no file, and not KIND:OLD=NEW",
+                "Write it like inputs:age=age_years.",
+            )
+        if kind not in found:
+            raise UsageError(f"--map {option}", f"'{kind}' cannot be mapped", nearest(kind, found))
+        found[kind].append((before, after))
+    return Mapping(
+        inputs=tuple(found["inputs"]),
+        outputs=tuple(found["outputs"]),
+        tensors=tuple(found["tensors"]),
+    )
