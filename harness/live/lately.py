@@ -94,16 +94,19 @@ class Lately:
           share: the candidate's share of units in force.
         """
         said = []
+        then = "no more traffic goes to the candidate, and nothing is promoted"
+        if not self._split:
+            then = "nothing is promoted"
         if self.failing:
             said.append(
                 f"Of the candidate's last {len(self._last):,} requests {sum(self._last):,} failed or have no "
-                "usable value: no more traffic goes to the candidate, and nothing is promoted."
+                f"usable value: {then}."
             )
         needed = self._needed_after_a_start(share)
         if self._since_start is not None and self._since_start < needed:
             said.append(
                 f"Since the last start the candidate has given {self._since_start:,} usable answers, and "
-                f"{needed:,} are needed: no more traffic goes to it before, and nothing is promoted."
+                f"{needed:,} are needed: {then}."
             )
         return said
 

@@ -28,7 +28,7 @@ from harness.core.errors import HarnessError
 from harness.core.jsonable import jsonable
 from harness.core.recording import RedactionRule
 from harness.live.diffing import Mirrored
-from harness.live.identity import seed_in
+from harness.live.folder_files import begun as was_begun
 from harness.live.layouts import Answered
 from harness.live.mirror_judge import REPORT, MirrorJudge, MirrorReport
 from harness.record.frames import FrameReader
@@ -214,7 +214,7 @@ def main() -> int:
     options = MirrorOptions(**{**told, "rules": rules_from_json(told["rules"])})
     with socket.socket(fileno=int(sys.argv[1])) as calls:
         calls.setblocking(False)
-        begun = bool(seed_in(Path(options.out)))
+        begun = was_begun(Path(options.out))
         try:
             judge = MirrorJudge.start(
                 Path(options.out), Path(options.policy) if options.policy else None,

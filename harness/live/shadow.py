@@ -219,7 +219,8 @@ def _result(before: Before, mirror: Mirror, report: dict[str, Any], end: MirrorE
     mirrored = mirror.mirrored + max(before.mirrored, report.get("taken_before", 0))
     return ShadowResult(
         mirrored=mirrored, not_mirrored=not_mirrored, report=report,
-        lost=lost + before.lost, killed=end.killed, cut=before.cut, unsaved=end.unsaved,
+        lost=lost + before.lost, killed=end.killed, cut=before.cut_with(report.get("taken_before", 0)),
+        unsaved=end.unsaved,
     )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ class Before:
     """See `ShadowResult.lost`."""
     cut: int = 0
     """Starts that ended without their last word, or whose mirror was lost."""
+    taken: int = 0
+    """Requests that the mirror had counted by then."""
 
     @classmethod
     def read(cls, result: Path) -> Self:
@@ -51,9 +53,18 @@ class Before:
                 not_mirrored={why: int(found["not_mirrored"][why]) for why in NOT_MIRRORED},
                 lost=int(found["lost"]),
                 cut=int(found["cut"]) + (found["exit_code"] == _BROKEN),
+                taken=int(found.get("taken", 0)),  # a lost mirror leaves no count
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls(cut=1)
+
+    def cut_with(self, taken_before: int) -> int:
+        """`cut`, and 1 more where the mirror's account of what it had told of is gone or another one.
+
+        Args:
+          taken_before: requests of earlier starts that the mirror knows of.
+        """
+        return self.cut + (taken_before < self.taken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +82,7 @@ class ShadowResult:
     killed: bool = False
     """It did not end by itself when it was to."""
     cut: int = 0
-    """Earlier starts that ended without their last word: what they had in hand is in no count."""
+    """Earlier starts that ended without their last word, or whose account is gone: see `Before.cut_with`."""
     unsaved: str = ""
     """Why the mirror's report could not be written at the end; "" = it was."""
 
@@ -110,8 +121,8 @@ class ShadowResult:
             )
         if self.cut:
             lines.append(
-                f"  {self.cut:,} earlier starts on this folder ended without their last word: what they "
-                "had in hand is not compared"
+                f"  {self.cut:,} earlier starts on this folder ended without their last word, or their account is "
+                "gone: what they had in hand, or had found, is not known"
             )
         if not self.report:
             return "\n".join(lines)

@@ -283,7 +283,8 @@ def _differences(mirrored: Doc) -> Section:
     notes = [f"{count(lost)} requests were lost with the mirror's process."] if lost else []
     if cut:
         notes.append(
-            f"{count(cut)} earlier starts ended without their last word: what they had in hand is not compared."
+            f"{count(cut)} earlier starts ended without their last word, or their account is gone: what they had in "
+            "hand, or had found, is not known."
         )
     return Section(
         anchor="differences",

@@ -440,6 +440,13 @@ def test_the_account_of_the_start_before_is_whole_or_counted_as_cut(tmp_path, wr
     assert (found.mirrored, found.lost) == ((0, 0) if not isinstance(written, dict) else (9, 3))
 
 
+def test_an_account_that_the_mirror_no_longer_has_in_full_is_counted_as_cut(tmp_path):
+    path = tmp_path / "shadow.json"
+    path.write_text(result(MirrorReport(whole=True, taken=7), cut=1).to_json())
+    found = Before.read(path)
+    assert [found.cut_with(known) for known in (0, 6, 7, 9)] == [2, 2, 1, 1]
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_two_versions_are_never_equal_without_a_word(tmp_path, restart):
     pairs = [served(i) for i in range(3)], [served(i, version="2") for i in range(3, 6)]

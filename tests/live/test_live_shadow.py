@@ -277,6 +277,28 @@ def test_a_shadow_that_was_killed_leaves_what_it_saw_to_the_next_start(tmp_path,
     assert result["differ"] > 0
 
 
+@pytest.mark.parametrize("damaged", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_shadow_whose_earlier_account_is_gone_is_not_equal(tmp_path, baseline, damaged):
+    """Without any disagreement kept, only the account knows of those that were found."""
+    out = tmp_path / "out"
+    rows = np.random.default_rng(1).normal(0, 1, (60, 1, 4)).astype(np.float32)
+    asked = [request_bytes("m", {"x": row}, f"r{i}") for i, row in enumerate(rows)]
+    same = [one for one, row in zip(asked, rows, strict=True) if row[0, 0] <= 1.0]
+    with model("moved") as candidate:
+        with shadow(out, baseline, candidate, "--keep", "1B", "--json") as (process, address):
+            ask(address, asked)
+            assert ended(process)[0] == 1
+        if damaged:
+            (out / "mirror.json").write_text("")
+        else:
+            (out / "mirror.json").unlink()
+        for _ in range(2):  # the second finds a whole account of the first
+            with shadow(out, baseline, candidate, "--keep", "1B", "--json") as (process, address):
+                ask(address, same)
+                code, result = ended(process)
+            assert (code, result["cut"], result["differ"]) == (2, 1, 0)
+
+
 def test_a_shadow_without_room_for_its_report_says_so(tmp_path, baseline):
     out = tmp_path / "out"
     with shadow(out, baseline, baseline) as (process, address):
