@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Bools, Floats, Strings
@@ -45,7 +46,7 @@ class ServedDiff:
         self._tallies: dict[str, TensorTally] = {}
         self._requests = 0
         self._mismatched = 0
-        self._unknown: dict[str, None] = {}
+        self._unknown: dict[str, int] = {}
         self._unread: dict[str, tuple[int, str]] = {}
 
     def update(self, requests: RequestBatch, baseline: Observations) -> None:
@@ -57,7 +58,10 @@ class ServedDiff:
         good = baseline.outcome == Outcome.OK
         if not logged or not good.any():
             return
-        self._unknown |= dict.fromkeys(n for n in logged if n not in baseline.features)
+        for name, (_, there) in logged.items():
+            if name not in baseline.features:
+                lost = int((good & there).sum())
+                self._unknown[name] = self._unknown.get(name, 0) + lost
         compared, mismatch = (np.zeros(len(requests), dtype=np.bool_) for _ in range(2))
         for name in (n for n in baseline.features if n in logged and n not in self._random):
             values, there = logged[name]
@@ -80,9 +84,9 @@ class ServedDiff:
             mismatched_requests=self._mismatched,
             not_compared=(
                 *(
-                    f"logged feature {name}: the baseline's trace does not return it"
-                    for name in self._unknown
-                    if name not in self._tallies
+                    f"logged feature {name}: {self._where(count, name)}the baseline's trace does not return it"
+                    for name, count in self._unknown.items()
+                    if count or name not in self._tallies
                 ),
                 *(
                     f"logged feature {name}: {count:,} values are no numbers, such as {example!r}"
@@ -96,7 +100,7 @@ class ServedDiff:
         head = [
             list(self._tallies),
             [self._requests, self._mismatched],
-            list(self._unknown),
+            self._unknown,
             self._unread,
         ]
         state: State = {"head": bytes_from_value(head)}
@@ -110,13 +114,17 @@ class ServedDiff:
         diff = cls(floor, coarse)
         names, counts, unknown, unread = value_from_bytes(state["head"])
         diff._requests, diff._mismatched = counts
-        diff._unknown = dict.fromkeys(unknown)
+        diff._unknown = {name: int(count) for name, count in unknown.items()}
         diff._unread = {name: (count, example) for name, (count, example) in unread.items()}
         for i, name in enumerate(names):
             tally = diff._tally(name)
             tally.restore(inside(str(i), state))
             diff._tallies[name] = tally
         return diff
+
+    def _where(self, requests: int, name: str) -> str:
+        """In how many requests, of a feature that was compared in others."""
+        return f"not compared in {counted(requests)}: " if name in self._tallies else ""
 
     def _tally(self, name: str) -> TensorTally:
         return TensorTally(name, "served", self._floors, (), coarse=name in self._coarse)
