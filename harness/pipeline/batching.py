@@ -1,8 +1,11 @@
-"""How large a batch may grow: as large as replays fastest, where both versions show that it changes nothing.
+"""How large a batch may be: as large as replays fastest, where both versions show that it changes nothing.
 
 A batch costs the same few hundred calls whatever its size, so a small model is replayed several
 times faster in large ones. Nothing is assumed: both versions answer the same requests in batches of
 the usual size and then in one large batch, and only bit-identical answers let batches grow.
+
+A version whose answers are heavy, by its features most of all, gets smaller ones than usual: the answers of
+both versions to a batch are in memory at a time.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ _FEW, _TRIES = 256, 5
 """Requests, and how often, that show how long one takes."""
 _MOST_BYTES = 16 << 20
 """Of inputs in a batch: several are in memory at a time."""
+_MOST_ANSWERED = 256 << 20
+"""Bytes of both versions' answers to a batch: both are in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +71,19 @@ def largest_batch(
         sizes[batch.window] += len(batch)
     # Asked before larger batches are tried: what the floor took is what a traced batch takes.
     traced = first_traced(max(sizes.values()), max(leg.mean_s for leg in legs))
-    found = replace(_measured(legs, batches, read, usual), traced=traced)
+    found = replace(_small(legs, usual) or _measured(legs, batches, read, usual), traced=traced)
     run.write_json(BATCHING_FILE, found)
     return found
+
+
+def _small(legs: Sequence[Leg], usual: int) -> Batching | None:
+    """Smaller batches than usual, where the answers so far were heavy."""
+    heaviest = max(leg.bytes_each for leg in legs)
+    fitting = int(_MOST_ANSWERED // (2 * heaviest)) if heaviest else usual
+    if fitting >= usual:
+        return None
+    why = f"the answers to a request have up to {round(heaviest):,} bytes"
+    return Batching(requests=max(fitting, 1), why=why)
 
 
 def _measured(
@@ -129,7 +144,7 @@ def _affordable(leg: Leg, few: RequestBatch, usual: int) -> int:
     each_bytes = sum(a.nbytes for a in few.inputs.values()) / len(few)
     size = usual
     while 2 * size <= LARGEST and 2 * size * each_s <= _LONGEST_S:
-        if 2 * size * each_bytes > _MOST_BYTES:
+        if 2 * size * each_bytes > _MOST_BYTES or 2 * size * 2 * leg.bytes_each > _MOST_ANSWERED:
             break
         size *= 2
     return size

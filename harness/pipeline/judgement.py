@@ -240,7 +240,9 @@ def _scheduled(
     batching = largest_batch(prepared.run, legs, prepared.batches, window.read, usual)
     manifest["batching"] = jsonable(batching)
     batches = with_traces(
-        schedule(prepared.orders, usual, batching.requests), policy, batching.traced
+        schedule(prepared.orders, min(usual, batching.requests), batching.requests),
+        policy,
+        batching.traced,
     )
     answering = answering_of_run(
         prepared.run, policy, floor, legs[:2], batches, window.read, trace=trace

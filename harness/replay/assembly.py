@@ -40,7 +40,8 @@ class Shapes:
         ):
             if seen:
                 known.clear()
-                known.update({name: array[:0] for name, array in seen.items()})
+                # Not array[:0], which is a view and would keep the whole answer in memory.
+                known.update({n: np.empty((0, *a.shape[1:]), a.dtype) for n, a in seen.items()})
         self.keys.update(answer.keys)
 
 

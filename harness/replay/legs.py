@@ -79,6 +79,8 @@ class Leg:
         self._column = {own: traffic for traffic, own in input_names}
         self._pending: deque[_Pending] = deque()
         self._speed = Speed()
+        self.bytes_each = 0.0
+        """Of the answer to a request, features and all: the most so far."""
         self.first = self._processes.running
         """The first process: its signature, isolation and versions stay readable after it ended."""
         self._shapes = (
@@ -285,6 +287,7 @@ class Leg:
 
     def _answered(self, entry: _Pending, answer: BatchAnswer, usual: bool = True) -> Observations:
         self._shapes.learn(answer)
+        self.bytes_each = max(self.bytes_each, _bytes(answer) / max(len(entry.batch), 1))
         if usual:
             self._speed.learn(answer, len(entry.batch))
         self._tally.contradictions(answer.undeclared)
@@ -328,6 +331,11 @@ class Leg:
             if entry.sent and entry.result is None:
                 entry.result = sandbox.collect()
                 self._drop_dead()
+
+
+def _bytes(answer: BatchAnswer) -> int:
+    groups = (answer.outputs, answer.features, answer.trace_outputs)
+    return sum(array.nbytes for group in groups for array in group.values())
 
 
 def _quarantined(leg: str, batch: RequestBatch, index: int, fault: BatchFault) -> Quarantined:

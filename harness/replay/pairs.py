@@ -17,6 +17,8 @@ _LEAST_IN_FLIGHT = 2
 """So that a version computes while its last answer is looked at."""
 _MOST_REQUESTS = 16_384
 """In flight, where that is more than the least: large batches take long, and each is memory."""
+_MOST_BYTES = 128 << 20
+"""Of inputs and answers in flight, where that is more than one batch's."""
 
 
 def replay_pairs(
@@ -32,7 +34,8 @@ def replay_pairs(
     Args:
       baseline: the old version's leg.
       candidate: the new version's leg.
-      batches: what to replay, read lazily, so that no more than IN_FLIGHT batches are in memory besides the yielded one.
+      batches: what to replay, read lazily, so that no more than IN_FLIGHT batches are in memory besides the yielded one;
+        heavy ones fewer.
       trace: also return feature tensors, of the batches that ask for them.
       anchor: the leg of a third version; only its outputs are asked for.
 
@@ -44,7 +47,7 @@ def replay_pairs(
     old, new = asked_by(baseline), asked_by(candidate)
     third = None if anchor is None else asked_by(anchor)
     while True:
-        while _room(waiting) and (item := next(source, None)) is not None:
+        while _room(waiting, (baseline, candidate)) and (item := next(source, None)) is not None:
             wanted = trace and item[0].trace
             for leg in (old, new):
                 leg.submit(item[1], trace=wanted, alone=item[0].alone, cut=item[0].cut)
@@ -65,9 +68,20 @@ def replay_pairs(
         del requests, pair
 
 
-def _room(waiting: Sequence[tuple[Batch, RequestBatch]]) -> bool:
+def _room(waiting: Sequence[tuple[Batch, RequestBatch]], legs: Sequence[Leg]) -> bool:
     """Whether one more batch, as large as the last, may be in flight."""
+    if not waiting:
+        return True
+    last = waiting[-1][1]
+    each = sum(leg.bytes_each for leg in legs)
+    held = sum(_inputs_bytes(requests) + each * len(requests) for _, requests in waiting)
+    if held + _inputs_bytes(last) + each * len(last) > _MOST_BYTES:
+        return False
     if len(waiting) < _LEAST_IN_FLIGHT:
         return True
-    held = sum(len(requests) for _, requests in waiting)
-    return len(waiting) < IN_FLIGHT and held + len(waiting[-1][1]) <= _MOST_REQUESTS
+    requests = sum(len(r) for _, r in waiting)
+    return len(waiting) < IN_FLIGHT and requests + len(last) <= _MOST_REQUESTS
+
+
+def _inputs_bytes(requests: RequestBatch) -> int:
+    return sum(array.nbytes for array in requests.inputs.values())

@@ -6,6 +6,7 @@ from onnx import TensorProto, helper
 
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
+from harness.pipeline import batching as batching_module
 from harness.pipeline.batching import LARGEST, largest_batch
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, schedule
@@ -64,6 +65,8 @@ def found(tmp_path, baseline, candidate, n=N, size=read):
             Leg(lambda m=model, name=name: Sandbox.start(m, name=name, limits=limits), name=name)
             for name, model in (("baseline", baseline), ("candidate", candidate))
         ]
+        for leg in legs:  # as the floor does before
+            leg.tried(size(np.arange(256)))
         first = largest_batch(run, legs, batches, size, USUAL)
         for leg in legs:
             leg.close()
@@ -99,3 +102,35 @@ def test_heavy_requests_are_not_taken_by_the_thousand(tmp_path, plain):
         return requests
 
     assert found(tmp_path, plain, plain, size=heavy).requests == USUAL
+
+
+def wide(path, numbers):
+    """Answers with so many numbers a request beside."""
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["y"]),
+        helper.make_node("Constant", [], ["axis"], value_ints=[1]),
+        helper.make_node("Constant", [], ["shape"], value_ints=[1, numbers]),
+        helper.make_node("Unsqueeze", ["x", "axis"], ["column"]),
+        helper.make_node("Expand", ["column", "shape"], ["wide"]),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N"]) for n in "xy")
+    more = helper.make_tensor_value_info("wide", TensorProto.FLOAT, ["N", numbers])
+    graph = helper.make_graph(nodes, "g", [x], [y, more])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+    model.ir_version = 8
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("limit", "requests"), [(1 << 40, LARGEST), (16 << 20, 2048), (1 << 20, 130), (1, 1)]
+)
+def test_batches_are_as_large_as_both_versions_answers_may_be(
+    tmp_path, plain, monkeypatch, limit, requests
+):
+    monkeypatch.setattr(batching_module, "_MOST_ANSWERED", limit)
+    monkeypatch.setattr(batching_module, "_LONGEST_S", 60.0)  # what is heavy may be slow here, too
+    batching = found(tmp_path, plain, wide(tmp_path / "wide.onnx", 1000))
+    assert batching.requests == requests
+    if requests < USUAL:
+        assert "the answers to a request have up to 4,004 bytes" in batching.why

@@ -1,9 +1,12 @@
 """How many batches are with the versions at a time."""
 
+import tracemalloc
 from collections import deque
 
 import legs_models as models
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from harness.replay import pairs
 from harness.replay.order import Batch
@@ -16,6 +19,10 @@ class Asked:
 
     def __init__(self, leg):
         self._leg, self.open, self.most = leg, deque(), 0
+
+    @property
+    def bytes_each(self):
+        return self._leg.bytes_each
 
     def submit(self, batch, **how):
         self._leg.submit(batch, **how)
@@ -39,3 +46,62 @@ def test_fewer_large_batches_are_in_flight_and_never_less_than_two(
         found = [b.index for b, _ in pairs.replay_pairs(seen, new, todo, trace=False)]
     assert found == [0, 1, 2, 3, 4, 5]
     assert seen.most == most
+
+
+WIDE = 4000
+
+
+def with_wide_feature(path):
+    """As a probed copy: also returns a feature of WIDE numbers a row."""
+    nodes = [
+        helper.make_node("Div", ["x", "d"], ["y"]),
+        helper.make_node("Cast", ["x"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["number", "axis"], ["column"]),
+        helper.make_node("Expand", ["column", "shape"], ["wide"]),
+    ]
+    wide = helper.make_tensor_value_info("wide", TensorProto.FLOAT, ["N", WIDE])
+    constants = {"axis": np.array([1]), "shape": np.array([1, WIDE])}
+    return models.saved(
+        path, nodes, [models.integers("x"), models.integers("d")],
+        [models.integers("y"), wide], constants,
+    )  # fmt: skip
+
+
+def peak_of_heavy_answers(tmp_path, requests, count):
+    """(most bytes that the parent held, bytes of one answer, most batches in flight, once it is known how heavy they are)."""
+    options = {
+        "trace_model": with_wide_feature(tmp_path / "t.onnx"), "trace_tensors": ["wide"],
+        "deadline_s": 60.0,
+    }  # fmt: skip
+    model = models.division(tmp_path / "n.onnx")
+    todo = (
+        (
+            Batch(index=i, window="newest", order=np.arange(requests)),
+            models.batch_with(requests, {}),
+        )
+        for i in range(count)
+    )
+    with models.leg_on(model, **options) as old, models.leg_on(model, **options) as new:
+        seen = Asked(old)
+        tracemalloc.start()
+        for batch, pair in pairs.replay_pairs(seen, new, todo, trace=True):
+            if batch.index == 2:
+                seen.most = 0
+            assert pair.baseline.features["wide"].shape == (requests, WIDE)
+            del pair
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return peak, requests * WIDE * 4, seen.most
+
+
+def test_heavy_answers_are_in_memory_once_for_each_version(tmp_path):
+    peak, answer, _ = peak_of_heavy_answers(tmp_path, 2000, 5)
+    assert 2 * answer <= peak < 2.3 * answer
+
+
+@pytest.mark.parametrize(("bound", "most"), [(1 << 40, 3), (1 << 20, 1)])
+def test_heavy_answers_are_awaited_before_the_next_batch_is_given(
+    tmp_path, monkeypatch, bound, most
+):
+    monkeypatch.setattr(pairs, "_MOST_BYTES", bound)
+    assert peak_of_heavy_answers(tmp_path, 100, 6)[2] == most
