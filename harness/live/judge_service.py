@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ import grpc.aio
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.live import Standing
+from harness.live.own_thread import awaited
 from harness.wire.canary_judge import (
     OBSERVE,
     WATCH,
@@ -85,7 +87,7 @@ class JudgeServer:
         async for message in requests:
             try:
                 async with self._one:
-                    found = await asyncio.to_thread(judge, observed_from_bytes(message))
+                    found = await awaited(partial(judge, observed_from_bytes(message)))
             except MessageError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.reason)
             except UsageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from dataclasses import replace
 
@@ -37,6 +38,8 @@ class Observer:
         self._folder = folder
         self.standing = canary.standing()
         """After the last batch."""
+        # A client that goes leaves the work for it behind, and the next one may come before its end.
+        self._one = threading.Lock()
 
     def observe(self, sent: ObservedColumns) -> tuple[Standing, int]:
         """Judges a batch and keeps it.
@@ -51,6 +54,10 @@ class Observer:
           TrafficError: a batch that cannot be taken; nothing of it has been judged.
           GateError: it was judged and cannot be kept; the comparison has ended in HOLD.
         """
+        with self._one:
+            return self._observed(sent)
+
+    def _observed(self, sent: ObservedColumns) -> tuple[Standing, int]:
         before, due = self.standing, self._canary.next_batch
         if not before.final and sent.number == due:
             self._check_shares(sent)
@@ -119,12 +126,13 @@ class Observer:
 
     def close(self) -> Standing:
         """Saves and gives the folder back."""
-        with suppress(OSError):
-            if not self.standing.final:
-                self._folder.tell("stop", self.standing)
-            self._save()
-        self._folder.close()
-        return replace(self.standing, notes=notes_of(self.standing))
+        with self._one:
+            with suppress(OSError):
+                if not self.standing.final:
+                    self._folder.tell("stop", self.standing)
+                self._save()
+            self._folder.close()
+            return replace(self.standing, notes=notes_of(self.standing))
 
 
 def _batch(sent: ObservedColumns) -> LiveBatch:

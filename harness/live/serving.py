@@ -8,7 +8,8 @@ import signal
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from harness.core.verdicts import Decision
 from harness.live.folder import CanaryFolder
 from harness.live.identity import Identity, seed_in
 from harness.live.judge_service import JudgeServer
-from harness.live.keeper import JUDGE_FAILED
+from harness.live.keeper import JUDGE_FAILED, notes_of
 from harness.live.label_file import LabelFile
 from harness.live.metrics import CanaryExposition
 from harness.live.observer import Observer
+from harness.live.own_thread import STUCK, Patience, awaited, begun
 from harness.live.policy import read_live_policy
 from harness.live.steady_clock import SteadyClock
 from harness.live.watcher import Watcher
@@ -34,6 +36,7 @@ from harness.record.upstream import Upstream
 Heard = Callable[[dict[str, Any]], None]
 EXIT_CODES = {Decision.PROMOTE: 0, Decision.ROLLBACK: 1, Decision.HOLD: 3}
 _GRACE_S = 5.0
+_SLOW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +173,14 @@ def serve_judge(
                 break
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), options.batch_s)
+        patience = Patience()
         await server.stop()
         if end_metrics is not None:
             await asyncio.to_thread(end_metrics)
-        return await asyncio.to_thread(observer.close)
+        closed = begun(observer.close)
+        if not await patience.ended(closed):
+            return replace(observer.standing, notes=(STUCK,))
+        return closed.result()
 
     return asyncio.run(served())
 
@@ -249,13 +256,20 @@ class _Served:
             turns = asyncio.create_task(self._turns(told))
             await self._stop.wait()
         finally:
+            patience = Patience()
             await self._proxy.stop(_GRACE_S)
             await self._judge.stop()
-            if turns is not None:
-                await turns
+            stuck = turns is not None and not await patience.ended(turns)
             if self._end_metrics is not None:
                 await asyncio.to_thread(self._end_metrics)
-        return await asyncio.to_thread(self._watcher.close)
+        if turns is not None and not stuck:
+            await turns
+        # A turn that does not come back has the canary, and nobody else may.
+        closed = None if stuck else begun(self._watcher.close)
+        if closed is None or not await patience.ended(closed):
+            standing = self._watcher.standing
+            return replace(standing, notes=(*notes_of(standing), STUCK))
+        return closed.result()
 
     async def _started(self) -> str:
         """Listens everywhere; what is told of it."""
@@ -268,14 +282,25 @@ class _Served:
             self._end_metrics = serve_metrics(shown, self._options.metrics)
         return said
 
+    async def _turn(self, told: Callable[[str], None]) -> None:
+        """One turn; says so where it does not come back."""
+        turn = asyncio.wrap_future(begun(self._watcher.turn))
+        done, _ = await asyncio.wait({turn}, timeout=_SLOW_S)
+        if not done:
+            told(
+                f"canary: the folder has not answered for {_SLOW_S:g} s: nothing is judged meanwhile, and "
+                "after a minute the baseline answers all"
+            )
+        await turn
+
     async def _turns(self, told: Callable[[str], None]) -> None:
         said = nameless = False
         while not self._stop.is_set():
             try:
-                await asyncio.to_thread(self._watcher.turn)
+                await self._turn(told)
             except Exception as trouble:  # noqa: BLE001 - production goes on with the baseline
                 traceback.print_exception(trouble)
-                self._watcher.give_up(trouble)
+                await awaited(partial(self._watcher.give_up, trouble))
             standing = self._watcher.standing
             if (
                 not nameless

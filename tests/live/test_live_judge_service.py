@@ -1,6 +1,7 @@
 """CanaryJudge in a process of its own, asked by a client that is not ours: grpc and the .proto only."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +249,16 @@ def test_a_refused_value_is_named_by_its_batch_and_guardrail(judge):
     with pytest.raises(grpc.RpcError) as refused:
         list(one.observe(iter([one.batch(rng, 0, 0.1, 0.0, until_ns=-(2**63))])))
     assert "beyond the years 1824 to 2116" in refused.value.details()
+
+
+def test_a_folder_that_blocks_does_not_keep_the_judge_from_ending(judge):
+    judge = judge()
+    events_file = judge.out / "events.jsonl"
+    events_file.rename(judge.out / "before")
+    os.mkfifo(events_file)
+    message = judge.batch(np.random.default_rng(1), 0, 0.1, 0.0)
+    with pytest.raises(grpc.RpcError):
+        list(judge.observe(iter([message]), timeout=1.0))
+    code, shown, err = judge.process.stop()
+    assert (code, "Traceback" in err) == (3, False)
+    assert "the folder did not answer at the end" in shown

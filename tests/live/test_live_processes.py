@@ -1,6 +1,7 @@
 """A real proxy before real servers with a real client: harm of each kind is rolled back."""
 
 import json
+import os
 import signal
 import socket
 import time
@@ -186,6 +187,28 @@ def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_pa
         ] == "state_not_saved"
         code, _, err = proxy.stop()
     assert (code, "cannot be saved" in err, "Traceback" in err) == (3, True, False)
+
+
+def blocked(file):
+    """Makes a file one that blocks whoever opens it."""
+    file.rename(file.with_suffix(".before"))
+    os.mkfifo(file)
+
+
+def test_a_folder_that_blocks_stops_no_answer_and_no_end(tmp_path, policy):
+    out = tmp_path / "out"
+    with (
+        model("none", 1) as baseline,
+        model("none", 2) as candidate,
+        canary(policy, out, baseline, candidate) as (proxy, address),
+    ):
+        client = Client(address)
+        client.ask_until(lambda: False, most=40)
+        blocked(out / "events.jsonl")
+        assert {client.ask()[0] for _ in range(100)} == {"OK"}
+        code, shown, err = proxy.stop()
+    assert (code, "Traceback" in err) == (3, False)
+    assert "not measured: the folder did not answer at the end" in shown
 
 
 def test_clients_that_name_no_unit_are_said_at_once_and_what_was_not_measured_at_the_end(
