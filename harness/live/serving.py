@@ -262,7 +262,7 @@ class _Served:
             stuck = turns is not None and not await patience.ended(turns)
             if self._end_metrics is not None:
                 await asyncio.to_thread(self._end_metrics)
-        if turns is not None and not stuck:
+        if not stuck:
             await turns
         # A turn that does not come back has the canary, and nobody else may.
         closed = None if stuck else begun(self._watcher.close)
