@@ -15,6 +15,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -64,6 +65,18 @@ def writing(to: Place) -> Iterator[None]:
             str(to), f"the import cannot be written{what}: {said}",
             f"{remedy}, and give the command again: it goes on where it stopped.",
         ) from error  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What reading a file gave the last time."""
+
+    size_bytes: int
+    """Of the file; 0 = it is not there."""
+    records: int
+    """Read, those that could not be used among them."""
+    counts: Counter[str]
+    """What was counted."""
 
 
 class Ledger:
@@ -242,6 +255,32 @@ class Ledger:
         self.commit()
         self._reading, self._former, self.other_terms = 0, None, False
 
+    def leave_source(self, records: int) -> None:
+        """Notes that the file was not read to its end: every run looks at it again.
+
+        Args:
+          records: those that were read, and that it is left out.
+        """
+        self.reach(records)
+        self._reading, self._former, self.other_terms = 0, None, False
+
+    def readings(self) -> list[Reading]:
+        """Of every file, as it was read last."""
+        self.commit()
+        found = self.db.execute(
+            "SELECT stamp, records, reading FROM source ORDER BY reading"
+        ).fetchall()
+        counts: dict[int, Counter[str]] = {}
+        for reading, name, n in self.db.execute("SELECT reading, name, n FROM count"):
+            counts.setdefault(reading, Counter())[name] = n
+        return [
+            Reading(
+                size_bytes=int(size) if (size := stamp.partition(" ")[0]).isdecimal() else 0,
+                records=records, counts=counts.get(reading, Counter()),
+            )
+            for stamp, records, reading in found
+        ]  # fmt: skip
+
     def left_of(self, reading: int) -> bool:
         """Whether something of a former reading was not found again."""
         return any(
@@ -291,7 +330,7 @@ class Ledger:
             (place, refused.trouble.value, why, len(refused.raw), refused.raw[:_RAW_KEPT], self._reading, digest),
         )  # fmt: skip
         if added.rowcount:
-            self.count(refused.trouble.value)
+            self.count(refused.trouble.value, refused.records or 1)
         return bool(added.rowcount)
 
     def refusals(self) -> sqlite3.Cursor:

@@ -35,18 +35,20 @@ def parquet_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterato
     Raises:
       TrafficError: a needed column is not there.
     """
-    number = 0
+    number, rows = 0, None
     try:
         with (
             opened(file.place) as content,
             pq.ParquetFile(content, page_checksum_verification=True) as parquet,
         ):
-            check_columns(str(file.place), parquet.schema_arrow.names, needed)
+            rows = parquet.metadata.num_rows
+            check_columns(str(file.place), parquet.schema_arrow.names, needed, rows)
             for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
                 yield from _records(file.name, number, batch, limit)
                 number += len(batch)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        yield unreadable(f"{file.name}:{number + 1}", str(error).split("\n", 1)[0])
+        left = None if rows is None else rows - number
+        yield unreadable(f"{file.name}:{number + 1}", str(error).split("\n", 1)[0], left)
 
 
 def _records(

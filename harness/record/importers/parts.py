@@ -80,6 +80,8 @@ class Refused:
     """In words."""
     raw: bytes
     """The record, or its beginning."""
+    records: int | None = 1
+    """How many records it stands for; None = the rest of a file that does not say how many it holds."""
 
 
 class PayloadError(ValueError):

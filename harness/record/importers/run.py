@@ -19,9 +19,16 @@ from harness.record.importers.columns import BodyMapping
 from harness.record.importers.guarding import Guard, checked
 from harness.record.importers.imported import check_not_imported, write_sources
 from harness.record.importers.ledger import Ledger, writing
+from harness.record.importers.losses import (
+    CUT_SHORT,
+    DAMAGED,
+    WHOLE,
+    WITHOUT_COLUMNS,
+    hidden_records,
+)
 from harness.record.importers.parts import Part, Refused, Trouble
 from harness.record.importers.payloads import Messages
-from harness.record.importers.sources import CUT, SourceFile
+from harness.record.importers.sources import CUT, LEFT_OUT, ColumnsError, SourceFile, the_rest
 from harness.record.importers.staging import BOTH, REQUEST, RESPONSE, Bodies, Staging
 from harness.record.importers.writing import write_staged
 from harness.store.places import move, write_whole
@@ -36,6 +43,8 @@ _AHEAD_NS = 300_000_000_000
 """Clocks differ; five minutes ahead of ours is a clock that jumped."""
 _LAST_NS = 2**63 - 1
 _EXAMPLES = 5
+_WHOLE_FILES = (CUT, LEFT_OUT)
+"""How reasons begin that are a file's and not a record's."""
 
 Reader = Callable[[SourceFile], Iterator[Part | Refused]]
 Heard = Callable[[int, int], None]
@@ -53,9 +62,12 @@ class ImportReport:
     files: int
     """Source files read to their end, whole ones."""
     files_cut: tuple[str, ...]
-    """Source files that are damaged or cut off, as far as they are named here: file, reason."""
+    """Source files that are damaged, cut off, or left out for their columns, as far as they are named
+    here: file, reason."""
     records: int
-    """Records read, in all files."""
+    """Records in all files, as far as these say: of a damaged Parquet file, all that its footer counts."""
+    estimated: int
+    """Records beside these in damaged or left-out files that do not say how many they hold."""
     joined: int
     """Exchanges with request and answer, errors among them."""
     errors: int
@@ -99,14 +111,18 @@ class ImportReport:
         """A short page."""
         lines = [
             f"{self.to}: {self.written:,} exchanges in {self.traffic_files} files, imported from {self.format}",
-            f"  read       {self.records:,} records in {self.files} files",
+            f"  read       {self.records:,} records in {self.files} whole files",
             f"  joined     {self.joined:,} with request and answer, {self.errors:,} of them errors",
             f"  one-sided  {self.one_sided_requests:,} requests, {self.one_sided_responses:,} answers; {self.waiting:,} still wait",
             f"  duplicate  {self.duplicates:,}, {self.conflicting:,} of them with another content; late {self.late:,}",
             f"  not used   {self.undecodable:,} undecodable, {self.oversized:,} oversized, {self.other:,} other",
             f"  clock      {self.in_the_future:,} in the future, {self.answer_before_request:,} answered before asked",
         ]
-        lines += [f"  cut off: {name}" for name in self.files_cut]
+        if self.files_cut or self.estimated:
+            lines[1] += (
+                f" and in others; about {self.estimated:,} more are lost with files that say no number"
+            )
+        lines += [f"  not whole: {name}" for name in self.files_cut]
         lines += [f"  e.g. {example}" for example in self.examples]
         if self.quarantine:
             lines.append(f"  quarantine {self.quarantine}")
@@ -147,15 +163,18 @@ def run_import(
       heard: told of progress.
 
     Raises:
-      TrafficError: nothing could be read, a file lacks the format's columns, the traffic holds a file
-        already that this state does not know, or the store refuses.
+      TrafficError: nothing could be read, every file lacks the format's columns, the traffic holds a
+        file already that this state does not know, or the store refuses.
     """
     messages = Messages(known)
     with writing(target.to), Staging(target.state / STAGING_FILE) as staging:
         check_not_imported(staging, files, target.to / REPORTS_FOLDER)
+        left_out = []
         for i, file in enumerate(files):
-            _read_file(staging, file, read, messages, how)
+            left_out += _read_file(staging, file, read, messages, how)
             heard(i + 1, len(files))
+        if left_out and len(left_out) == len(files):
+            raise left_out[0]
         until = _LAST_NS if not wait_ns else staging.newest_ns() - wait_ns
         report = write_and_report(staging, target, until)
     if not report.records:
@@ -202,14 +221,19 @@ def write_and_report(
 
 def _read_file(
     staging: Staging, file: SourceFile, read: Reader, messages: Messages, how: str
-) -> None:
+) -> list[ColumnsError]:
+    """Stages what a file gives; returns why it was left out, where it has not the columns.
+
+    Raises:
+      TrafficError: under other terms it no longer gives what it gave.
+    """
     done = staging.begin_source(file.key, file.stamp, how)
     if done is None:
-        return
-    number, size, cut = 0, 0, False
-    for found in read(file):
+        return []
+    number, size, kind, left_out = 0, 0, WHOLE, list[ColumnsError]()
+    for found in _records_of(file, read, left_out, refusing=staging.other_terms):
         number += 1
-        cut |= isinstance(found, Refused) and CUT in found.why
+        kind = _unread(found) or kind
         if number <= done:
             continue
         take(staging, found, messages)
@@ -217,8 +241,35 @@ def _read_file(
         if number % _COMMIT_RECORDS == 0 or size >= _COMMIT_BYTES:
             staging.reach(number)
             size = 0
-    staging.count("files", int(not cut))
-    staging.end_source(file.name, number)
+    if not left_out:
+        staging.count(kind)
+        staging.end_source(file.name, number)
+        return []
+    staging.count(kind, int(number > done))  # else it was counted by the run before
+    staging.leave_source(number)
+    return left_out
+
+
+def _records_of(
+    file: SourceFile, read: Reader, left_out: list[ColumnsError], *, refusing: bool
+) -> Iterator[Part | Refused]:
+    """What a reader gives of a file; that it lacks columns costs the file only, unless `refusing`."""
+    try:
+        yield from read(file)
+    except ColumnsError as error:
+        if refusing:
+            raise
+        left_out.append(error)
+        yield the_rest(file.name, f"{LEFT_OUT}: {error.what}", error.records)
+
+
+def _unread(found: Part | Refused) -> str:
+    """What is counted of a file whose rest this stands for; "" = it stands for itself."""
+    if isinstance(found, Part) or (found.records == 1 and not found.why.startswith(_WHOLE_FILES)):
+        return ""
+    if found.records is not None:
+        return DAMAGED
+    return WITHOUT_COLUMNS if found.why.startswith(LEFT_OUT) else CUT_SHORT
 
 
 def take(staging: Staging, found: Part | Refused, messages: Messages) -> bool:
@@ -227,10 +278,11 @@ def take(staging: Staging, found: Part | Refused, messages: Messages) -> bool:
     Raises:
       sqlite3.Error: the state cannot be written; nothing of the transaction counts.
     """
-    staging.count("records")
+    n = (isinstance(found, Refused) and found.records) or 1
+    staging.count("records", n)
     if isinstance(found, Refused):
         if staging.refuse(found) and found.trouble is not Trouble.OTHER:
-            staging.count("lost_requests")
+            staging.count("lost_requests", n)
         return found.trouble is not Trouble.UNDECODABLE
     bodies = Guard(found.place, found.raw)(partial(_bodies, found, messages))
     if isinstance(bodies, Refused):
@@ -267,6 +319,7 @@ def _totals(report: ImportReport, writer: str, lost: int) -> RecordingTotals:
     gone = {
         "a record of the logs could not be used": lost,
         "an answer whose request is not in the logs": alone,
+        "in files that cannot be read, estimated by the whole ones": report.estimated,
     }
     faults = {
         "records of an id that was there before": report.duplicates,
@@ -276,7 +329,7 @@ def _totals(report: ImportReport, writer: str, lost: int) -> RecordingTotals:
         "answers older than their request": report.answer_before_request,
     }
     return RecordingTotals(
-        writer=writer, seen=report.written + report.waiting + lost + alone,
+        writer=writer, seen=report.written + report.waiting + lost + alone + report.estimated,
         failed=report.errors + report.one_sided_requests, sampled_out=0, kept_as_failed=0,
         written=report.written, waiting=report.waiting, sample=1.0, closed=True,
         not_recorded=tuple((why, n) for why, n in gone.items() if n),
@@ -309,14 +362,14 @@ def _report(staging: Staging, target: ImportTarget) -> ImportReport:
     examples: list[str] = []
     cut: list[str] = []
     for place, _, why, _, _ in staging.refusals():
-        if CUT in why:
+        if why.startswith(_WHOLE_FILES):
             cut.append(f"{place}: {why}")
         elif len(examples) < _EXAMPLES:
             examples.append(f"{place}: {why}")
     refused = sum(counts[trouble.value] for trouble in Trouble)
     return ImportReport(
         format=target.name, to=str(target.to), files=counts["files"], files_cut=tuple(cut[:_EXAMPLES]),
-        records=counts["records"], joined=staging.sided(BOTH), errors=staging.failed(),
+        records=counts["records"], estimated=hidden_records(staging.readings()), joined=staging.sided(BOTH), errors=staging.failed(),
         one_sided_requests=staging.sided(REQUEST), one_sided_responses=staging.sided(RESPONSE),
         duplicates=counts["duplicates"], conflicting=counts["conflicting"], late=counts["late"],
         oversized=counts["oversized"], undecodable=counts["undecodable"], other=counts["other"],

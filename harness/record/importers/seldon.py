@@ -89,7 +89,9 @@ def _kcat(file: SourceFile, limit: int) -> Iterator[Part | Refused]:
                 _is_number(fields[1]) and _is_number(fields[-1])
             ):
                 why = "no record begins here; the rest of the file is not read"
-                yield Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=header)
+                yield Refused(
+                    place=place, trouble=Trouble.UNDECODABLE, why=why, raw=header, records=None
+                )
                 return
             size = int(fields[-1])
             if size > limit:
@@ -100,7 +102,9 @@ def _kcat(file: SourceFile, limit: int) -> Iterator[Part | Refused]:
             value = lines.take(size + 1)
             if len(value) < size:
                 why = f"cut off after {len(value):,} of {size:,} bytes"
-                yield Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=value)
+                yield Refused(
+                    place=place, trouble=Trouble.UNDECODABLE, why=why, raw=value, records=None
+                )
                 return
             key, at = "\t".join(fields[2:-1]), int(fields[1]) * _MS
             yield Guard(place, value)(partial(_part, place, fields[0], at, key, value[:size]))

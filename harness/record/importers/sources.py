@@ -24,6 +24,19 @@ BEGINNING = 4096
 """Bytes that are kept of a record over the limit."""
 
 CUT = "the file is damaged or cut off"
+LEFT_OUT = "the file is left out"
+_MOST_RECORDS = 1 << 40
+"""More than a file can hold; a damaged one says anything."""
+
+
+class ColumnsError(TrafficError):
+    """A file that has not the columns of its format, or of the mapping."""
+
+    def __init__(self, where: str, what: str, remedy: str, records: int | None) -> None:
+        super().__init__(where, what, remedy)
+        self.records = records
+        """How many records it holds; None = it does not say."""
+
 
 Row = dict[str, Any]
 
@@ -180,21 +193,33 @@ def _named_once(pairs: list[tuple[str, Any]]) -> Row:
     return row
 
 
-def check_columns(where: str, names: Sequence[str], needed: Sequence[str]) -> None:
+def check_columns(
+    where: str, names: Sequence[str], needed: Sequence[str], records: int | None = None
+) -> None:
     """Refuses a table without the columns that its format has.
 
+    Args:
+      where: the file.
+      names: of its columns.
+      needed: of those that it must have.
+      records: how many it holds; None = it does not say.
+
     Raises:
-      TrafficError: names the column and the nearest one.
+      ColumnsError: names the column and the nearest one.
     """
     for name in needed:
         if names.count(name) > 1:
-            raise TrafficError(
-                where, f"two columns '{name}'", "Leave one of them out, or name them apart."
+            raise ColumnsError(
+                where,
+                f"two columns '{name}'",
+                "Leave one of them out, or name them apart.",
+                records,
             )
         if name not in names:
-            raise TrafficError(
+            raise ColumnsError(
                 where, f"no column '{name}' ({nearest(name, names)})",
                 "Check that the file is of the format named, or that the mapping names its columns.",
+                records,
             )  # fmt: skip
 
 
@@ -203,6 +228,26 @@ def undecodable(place: str, why: str, raw: bytes) -> Refused:
     return Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=raw)
 
 
-def unreadable(place: str, why: str) -> Refused:
-    """The rest of a file that is damaged or cut off."""
-    return undecodable(place, f"{CUT} from here: {why}", b"")
+def unreadable(place: str, why: str, records: int | None = None) -> Refused:
+    """The rest of a file that is damaged or cut off.
+
+    Args:
+      place: where it begins.
+      why: what is wrong there.
+      records: how many it holds; None = the file does not say.
+    """
+    return the_rest(place, f"{CUT} from here: {why}", records)
+
+
+def the_rest(place: str, why: str, records: int | None) -> Refused:
+    """Records of a file that are not read.
+
+    Args:
+      place: where the first of them stands.
+      why: in words.
+      records: how many; None = the file does not say.
+    """
+    if records is not None:
+        records = min(max(records, 1), _MOST_RECORDS)
+        why += f" ({records:,} {'record' if records == 1 else 'records'})"
+    return Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=b"", records=records)
