@@ -98,3 +98,5 @@ _UNEVEN = {
     (False, True): "in the candidate its shape differs among the requests of a batch",
 }
 """By side: baseline, candidate."""
+UNTRACED = frozenset(_LOST.values())
+"""Reasons of a feature that both declare and that some trace does not return."""

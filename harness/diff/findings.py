@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
+from harness.diff.absences import UNTRACED
 from harness.diff.floor import Floor
 from harness.diff.refit_findings import (
     FEW,
@@ -29,6 +30,10 @@ from harness.diff.sentences import percent, remedy_for, sentence, tensor_of
 _UNPROVEN_REMEDY = (
     "Declare the feature in the candidate's metadata (harness.features) under the name of a tensor that its "
     "graph computes, map that name under mapping.tensors, or list the feature under expected_changes."
+)
+_UNTRACED_REMEDY = (
+    "A trace returns tensors with a row for each row of a request: what was not compared says why this one "
+    "does not come. Declare such a tensor in its place, or list the feature under expected_changes."
 )
 _LOST_REMEDY = "Declare the same features in both versions' metadata, or map their names."
 _RESHAPED_REMEDY = (
@@ -241,8 +246,12 @@ def _uncompared(report: FeatureReport) -> list[Finding]:
     lost = [r for r in lost if r.text != NO_ROWS]
     raw = [r for r in lost if r.name not in unproven and r.kind == "raw"]
     fitted = [r for r in lost if r.kind == "fitted"]
+    declared = [r for r in lost if r.name in unproven]
+    untraced = [r for r in declared if r.text in UNTRACED]
+    declared = [r for r in declared if r.text not in UNTRACED]
     parts = (
-        ([r for r in lost if r.name in unproven], Severity.WARNING, _UNPROVEN_REMEDY),
+        (declared, Severity.WARNING, _UNPROVEN_REMEDY),
+        (untraced, Severity.WARNING, _UNTRACED_REMEDY),
         (raw, Severity.WARNING, _LOST_REMEDY),
         (fitted, Severity.INFO, _LOST_REMEDY),
         (empty, Severity.WARNING, "Give requests with rows that both versions answer."),

@@ -18,7 +18,8 @@ def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Fi
     """
     found = [_first(report, d) for d in report.divergences]
     # Where chance is in the graphs, it is the nearer cause of answers that differ.
-    if answers_differ and not report.outputs_differ and report.compared and not report.random:
+    known = report.compared and report.outputs_compared and not report.random
+    if answers_differ and not report.outputs_differ and known:
         found.append(
             Finding(
                 kind="optimiser_or_runtime", severity=Severity.WARNING, where="runtime",
@@ -48,9 +49,12 @@ def _first(report: GraphReport, first: FirstDivergence) -> Finding:
         *([told(d)] if d.changes else [_WORDS[d.cause]]),
         *_proven(report, first),
     ]
-    harmless, refitted = not report.outputs_differ, d.cause is Cause.WEIGHTS
+    harmless = not report.outputs_differ and report.outputs_compared
+    refitted = d.cause is Cause.WEIGHTS
     if harmless:
         parts.append("the outputs agree all the same")
+    elif not report.outputs_differ:
+        parts.append("what it does to outputs that were not compared is not known")
     return Finding(
         kind=f"first_divergence_{d.cause.value}",
         severity=Severity.INFO if harmless or refitted else Severity.WARNING,

@@ -139,6 +139,8 @@ class GraphReport:
     """Whether any output differs in this pass, in which graph optimisation is off."""
     not_compared: tuple[str, ...]
     """What stayed out of sight, as sentences."""
+    outputs_compared: bool = True
+    """Whether every output was: of one that was not, nothing is known."""
     random: tuple[tuple[str, str], ...] = ()
     """(baseline's tensor, the operator) of matched tensors that are computed from a random operator: no
     two runs agree on these, so they are neither equal nor different."""

@@ -14,6 +14,7 @@ from harness.core.tensors import Signature, TensorSpec
 _WHERE = "signature"
 _NOT_COMPARED = "OTHER:"
 Names = tuple[tuple[str, str], ...]
+Pairs = list[tuple[TensorSpec, TensorSpec]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping
         signatures and, when names alone differ, the mapping lines that would bridge them.
     """
     problems: list[str] = []
+    paired_specs: dict[str, Pairs] = {}
     bridges: dict[str, Names] = {}
     unbridged: list[str] = []
     pairs: dict[str, Names] = {}
@@ -50,6 +52,7 @@ def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping
     ):
         _check_mapping(side, renamed, ours, theirs)
         paired, lost, extra = _paired(ours, theirs, dict(renamed))
+        paired_specs[side] = paired
         pairs[side] = tuple((b.name, c.name) for b, c in paired)
         unlike = [_unlike(side, b, c) for b, c in paired if not _fits(b, c)]
         problems += unlike
@@ -61,7 +64,9 @@ def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping
         unbridged += _left_over(side, lost, extra, bridges[side])
     if problems:
         raise SignatureError(
-            _WHERE, "; ".join(problems), _remedy(baseline, candidate, bridges, mapping, unbridged)
+            _WHERE,
+            "; ".join(problems),
+            _remedy(_side_by_side(baseline, candidate, paired_specs), bridges, mapping, unbridged),
         )
     return _match(baseline, candidate, pairs)
 
@@ -80,7 +85,7 @@ def _match(baseline: Signature, candidate: Signature, pairs: dict[str, Names]) -
 def _check_mapping(
     side: str, renamed: Names, ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec]
 ) -> None:
-    """A mapping that names nothing would silently not map."""
+    """A mapping that names nothing would silently not map, and one of two for a name only once."""
     for position, specs, whose in ((0, ours, "baseline"), (1, theirs, "candidate")):
         known = [spec.name for spec in specs]
         for pair in renamed:
@@ -90,16 +95,25 @@ def _check_mapping(
                     f"the {whose} has no {side[:-1]} '{pair[position]}'",
                     f"Correct the name: {nearest(pair[position], known)}.",
                 )
+        named = [pair[position] for pair in renamed]
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            raise SignatureError(
+                f"mapping.{side}", f"names the {whose}'s '{twice}' twice", "Map each name once."
+            )
 
 
 def _paired(
     ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], renamed: dict[str, str]
-) -> tuple[list[tuple[TensorSpec, TensorSpec]], list[TensorSpec], list[TensorSpec]]:
+) -> tuple[Pairs, list[TensorSpec], list[TensorSpec]]:
+    """Pairs, and what is left on each side; what the mapping names stands for nothing else."""
     by_name = {spec.name: spec for spec in theirs}
+    mapped = frozenset(renamed.values())
     paired = []
     lost = []
     for spec in ours:
-        partner = by_name.pop(renamed.get(spec.name, spec.name), None)
+        free = spec.name not in mapped
+        partner = by_name.pop(renamed.get(spec.name, spec.name if free else ""), None)
         if partner is None:
             lost.append(spec)
         else:
@@ -150,13 +164,9 @@ def _likeness(a: str, b: str) -> float:
 
 
 def _remedy(
-    baseline: Signature,
-    candidate: Signature,
-    bridges: dict[str, Names],
-    mapping: Mapping,
-    unbridged: list[str],
+    table: list[str], bridges: dict[str, Names], mapping: Mapping, unbridged: list[str]
 ) -> str:
-    lines = ["The two signatures:", *_side_by_side(baseline, candidate)]
+    lines = ["The two signatures:", *table]
     if not any(bridges.values()):
         lines.append(
             "Give the candidate the baseline's inputs and outputs, or compare versions that share them."
@@ -175,18 +185,17 @@ def _remedy(
     return "\n".join(lines)
 
 
-def _side_by_side(baseline: Signature, candidate: Signature) -> list[str]:
+def _side_by_side(baseline: Signature, candidate: Signature, pairs: dict[str, Pairs]) -> list[str]:
+    """A line a tensor, beside its partner, or beside one that has none either."""
     rows = [("", "baseline", "candidate")]
     for side, ours, theirs in (
         ("input", baseline.inputs, candidate.inputs),
         ("output", baseline.outputs, candidate.outputs),
     ):
-        names = [spec.name for spec in ours]
-        ordered = [s for name in names for s in theirs if s.name == name]
-        spare = [s for s in theirs if s.name not in names]
-        by_name = {s.name: s for s in ordered}
-        left = [(spec, by_name.get(spec.name)) for spec in ours]
-        filled = iter(spare)
+        partner = {old.name: new for old, new in pairs[f"{side}s"]}
+        taken = {new.name for new in partner.values()}
+        left = [(spec, partner.get(spec.name)) for spec in ours]
+        filled = iter([s for s in theirs if s.name not in taken])
         matched = [(spec, other or next(filled, None)) for spec, other in left]
         rest = [(None, other) for other in filled]
         rows += [

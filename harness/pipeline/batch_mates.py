@@ -123,7 +123,7 @@ def together(legs: Sequence[Leg], mixing: Sequence[str]) -> bool:
     Returns:
       Whether each request runs by itself, as recorded.
     """
-    by_itself = bool(mixing) or any(leg.whole for leg in legs)
+    by_itself = bool(mixing) or any(leg.apart for leg in legs)
     for leg in legs:
         leg.singly = by_itself
     return by_itself

@@ -8,7 +8,7 @@ from harness.core.counted import counted
 from harness.core.errors import UsageError
 from harness.core.findings import Finding, Severity
 from harness.core.places import Place
-from harness.diff.reports import OutputReport
+from harness.diff.reports import FeatureReport, OutputReport
 from harness.pipeline.candidate_failures import NAN, CandidateFailures
 from harness.replay.legs import Leg
 from harness.store.windows import SealedWindow
@@ -35,9 +35,16 @@ def rows_compared(outputs: OutputReport) -> int:
     return max((report.rows for report in outputs.outputs), default=0)
 
 
+def requests_compared(outputs: OutputReport, features: FeatureReport) -> int:
+    """Requests of which some tensor was compared."""
+    if outputs.outputs:
+        return outputs.requests
+    return features.requests if any(report.rows for report in features.features) else 0
+
+
 def without_rows(outputs: OutputReport) -> list[Finding]:
-    """Tells when requests came without a row."""
-    if not outputs.requests or rows_compared(outputs):
+    """Tells when requests came without a row; where no output is compared, rows are not known."""
+    if not outputs.requests or not outputs.outputs or rows_compared(outputs):
         return []
     return [
         Finding(

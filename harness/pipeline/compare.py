@@ -15,6 +15,7 @@ from harness.core.jsonable import jsonable
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.places import Place
 from harness.core.policies import GraphPolicy, Mapping
+from harness.diff.absences import UNTRACED
 from harness.diff.feature_match import match_features
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
@@ -32,6 +33,7 @@ from harness.pipeline.comparable import (
     candidate_stopped,
     check_requests,
     never_run,
+    requests_compared,
     rows_compared,
     without_rows,
 )
@@ -53,6 +55,7 @@ from harness.pipeline.probes import effect_findings
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.renames import mapping_from_options
 from harness.pipeline.runtimes import environment_findings, runtimes
+from harness.pipeline.untraced import untraced_features
 from harness.replay.legs import Leg
 from harness.replay.order import draw_order, schedule
 from harness.replay.pairs import replay_pairs
@@ -252,11 +255,15 @@ def _with_graph(
             declared=setup.declared, policy=setup.looked_into, listener=listener,
         )  # fmt: skip
     differ = bool(result.intermediates["compared"]["output_mismatches"])
+    lost = untraced_features(result.intermediates["features"], look, result.compared)
     return replace(
         result,
         graph=look,
-        findings=(*result.findings, *look.findings(answers_differ=differ)),
-        not_compared=(*result.not_compared, *look.not_compared()),
+        equal=result.equal and not lost.differing,
+        comparable=bool(result.comparable and (not result.equal or not lost.unseen))
+        or bool(lost.differing),
+        findings=(*result.findings, *lost.findings(), *look.findings(answers_differ=differ)),
+        not_compared=(*result.not_compared, *lost.unseen, *look.not_compared()),
     )
 
 
@@ -319,7 +326,9 @@ def _result(
         for column in (*floor.outputs, *floor.features)
         if column.unprovable and column.tensor in judged - setup.random.keys()
     )
-    unseen = bool(features.partly or features.uneven)
+    # What no trace returns is looked up in the graphs.
+    unproven = [name for name, why in features.unproven if why not in UNTRACED]
+    unseen = bool(features.partly or features.uneven or unproven)
     hidden += _unbatched(mixing)
     hidden += sentences_about_small((*outputs.outputs, *features.features))
     return CompareResult(
@@ -329,7 +338,7 @@ def _result(
             apart
             or bool(rows_compared(outputs) and not (ended or hidden or unseen or setup.random))
         ),
-        compared=outputs.requests,
+        compared=requests_compared(outputs, features),
         asked=asked,
         available=setup.window.info.count,
         models=setup.models,

@@ -252,6 +252,7 @@ class _Tracing:
             divergences=firsts,
             proofs=together,
             outputs_differ=any(name in divergent for name in self._outputs),
+            outputs_compared=all(n in self._traces and n not in random for n in self._outputs),
             random=tuple(sorted(random.items())),
             not_compared=(*self._not_compared(), *closer.problems),
         )

@@ -77,8 +77,21 @@ def leg_findings(
                 remedy="Export it with the shapes that it returns: a client that reads the declared ones fails.",
             )
         )
+    if counters.trace_faults:
+        found.append(_untraced(role, counters))
     harm = severity if failures else Severity.WARNING
     return [*found, *_limits(role, counters, harm), *_poison(role, notes, harm)]
+
+
+def _untraced(role: str, counters: LegCounters) -> Finding:
+    """Answers that came, but not with the features that were asked for."""
+    why = f": {counters.trace_fault[:300]}" if counters.trace_fault else ""
+    return Finding(
+        kind="features_not_traced", severity=Severity.WARNING, where=role,
+        what=f"the {role} answers {counted(counters.trace_faults, 'batch', 'batches')} of requests, but not "
+        f"with its features: these were not compared there{why}",
+        remedy="What is said of features holds for the other requests only: mend what the message names.",
+    )  # fmt: skip
 
 
 def _limits(role: str, counters: LegCounters, severity: Severity) -> list[Finding]:

@@ -17,7 +17,7 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
     """Reads KIND:OLD=NEW, and YAML files with a policy's `mapping:`.
 
     Raises:
-      UsageError: another form or an unknown kind.
+      UsageError: another form, an unknown kind, or a name that is mapped twice.
     """
     found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in _KINDS}
     for option in options:
@@ -40,8 +40,28 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
         if kind not in found:
             raise UsageError(f"--map {option}", f"'{kind}' cannot be mapped", nearest(kind, found))
         found[kind].append((before, after))
+    for kind, pairs in found.items():
+        _check_once(kind, pairs)
     return Mapping(
         inputs=tuple(found["inputs"]),
         outputs=tuple(found["outputs"]),
         tensors=tuple(found["tensors"]),
     )
+
+
+def _check_once(kind: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """Of two partners of a name, one would silently count.
+
+    Raises:
+      UsageError: a name of either version is mapped twice.
+    """
+    for position, whose in enumerate(("old", "new")):
+        named = [pair[position] for pair in pairs]
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            both = " and ".join(f"{a}={b}" for a, b in pairs if twice == (a, b)[position])
+            raise UsageError(
+                f"--map {kind}:{twice}",
+                f"the {whose} version's {twice!r} is mapped twice ({both})",
+                "Map each name once.",
+            )

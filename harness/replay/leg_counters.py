@@ -50,6 +50,8 @@ class LegCounters:
     """Batches that failed only as a whole: their answers come from smaller groups."""
     trace_faults: int
     """Batches answered without the trace that was asked for."""
+    trace_fault: str
+    """What the version said of the first of them that it answers without a trace alone; "" = of none."""
     memory_limit: int
     """Requests that by themselves need more memory than a leg has."""
     host_starved: int
@@ -75,6 +77,7 @@ class Tally:
     refilled: int = 0
     assembled: int = 0
     trace_faults: int = 0
+    trace_fault: str = ""
     memory_limit: int = 0
     host_starved: int = 0
     fault_s: float = 0.0
@@ -96,6 +99,11 @@ class Tally:
             self.poison.append(item.request_id)
         if self.taken + len(self.kept) < MAX_KEPT:
             self.kept.append(item)
+
+    def untraced(self, message: str) -> None:
+        """Takes a batch whose answer came without the trace that was asked for."""
+        self.trace_faults += 1
+        self.trace_fault = self.trace_fault or message
 
     def contradictions(self, found: Sequence[tuple[str, str]]) -> None:
         """Takes outputs whose shape contradicts the signature; the first word on each stays."""

@@ -94,9 +94,17 @@ class Leg:
         return any(spec.datatype.startswith(NESTED) for spec in outputs)
 
     @property
+    def apart(self) -> bool:
+        """Whether no batch of several requests says what the version answers to one.
+
+        So is a version of fixed batches: with others' rows a request may have the rows that it takes.
+        """
+        return self.whole or bool(self.first and self.first.fixed)
+
+    @property
     def singly(self) -> bool:
         """Whether each request is to be run by itself; see `composition`."""
-        return self._singly or self.whole
+        return self._singly or self.apart
 
     @singly.setter
     def singly(self, by_itself: bool) -> None:
@@ -292,7 +300,7 @@ class Leg:
             self._speed.learn(answer, len(entry.batch))
         self._tally.contradictions(answer.undeclared)
         if entry.trace and answer.trace_error:
-            self._tally.trace_faults += 1
+            self._tally.untraced(answer.trace_error)
         return observations_from_answer(entry.batch, answer, self._shapes)
 
     def _observed(

@@ -145,7 +145,8 @@ class Recovery:
             self.result.whole = rest, answer
             return
         self.tally.assembled += 1
-        self.tally.trace_faults += self.trace
+        if self.trace:
+            self.tally.untraced(fault.message)
 
     def _second_try(self, fault: BatchFault) -> BatchAnswer | BatchFault:
         """The identical batch in a fresh process; then, if a trace was asked for, without it."""
@@ -154,8 +155,9 @@ class Recovery:
         if isinstance(result, BatchAnswer):
             self.tally.flaky += fault.cause is not Cause.HOST_STARVED
         elif self.trace:
-            result = self._tried(0, len(self.rows), trace=False)
-            self.tally.trace_faults += isinstance(result, BatchAnswer)
+            traced, result = result, self._tried(0, len(self.rows), trace=False)
+            if isinstance(result, BatchAnswer):
+                self.tally.untraced(traced.message)
         return result
 
     def _sample(self) -> None:
@@ -225,11 +227,14 @@ class Recovery:
         source[bad] = good[np.arange(len(bad)) % len(good)]
         inputs = {name: array[source] for name, array in self.inputs.items()}
         self.tally.refilled += 1
+        message = ""
         for trace in dict.fromkeys([self.trace, False]):
             result = self._run(inputs, len(kept), trace=trace, timeout_s=None)
             if isinstance(result, BatchAnswer):
-                self.tally.trace_faults += self.trace and not trace
+                if self.trace and not trace:
+                    self.tally.untraced(message)
                 return _without(result, kept)
+            message = result.message
         return None
 
     def _tried(

@@ -77,6 +77,8 @@ class Hello:
     """Named tensors that the trace session does not have."""
     trace_error: str
     """Why there is no trace session although one was asked for."""
+    fixed: bool = False
+    """An input declares how many rows it takes: no batch of several requests has as many as each of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +203,14 @@ def hello_from_header(header: Header) -> Hello | LoadFailure:
         loose=loose,
         trace_missing=missing,
         trace_error=message_from(header.get("trace_error", "")),
+        fixed=any(_declares_rows(entry) for entry in header["inputs"]),
     )
+
+
+def _declares_rows(described: Header) -> bool:
+    """Whether a checked description has a first dimension that is a number."""
+    shape = described["shape"]
+    return bool(shape) and type(shape[0]) is int and shape[0] > 0
 
 
 class _Said(NamedTuple):

@@ -59,6 +59,8 @@ class Sandbox:
         """Named tensors that the trace session does not have."""
         self.trace_error = loaded.trace_error or loaded.hello.trace_error
         """Why there is no trace session although one was asked for; batches are answered without."""
+        self.fixed = loaded.hello.fixed
+        """An input declares how many rows it takes."""
         self._hello = loaded.hello
         self._answers = Answers(loaded.hello)
         self._child = loaded.child

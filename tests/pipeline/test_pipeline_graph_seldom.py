@@ -15,6 +15,16 @@ fixed (float[1, 4] x) => (float[1, 4] y) {{
   y = Sigmoid(scaled)
 }}
 """
+RESHAPED = """
+<ir_version: 8, opset_import: ["" : 15]>
+reshaped (float[N, 4] x) => (float[N, 4] y) {{
+  k = Constant<value = float {{{k}}}>()
+  one = Constant<value = int64[2] {{1, 4}}>()
+  row = Reshape(x, one)
+  scaled = Mul(row, k)
+  y = Sigmoid(scaled)
+}}
+"""
 BRANCHES = """
 <ir_version: 8, opset_import: ["" : 15]>
 branches (float[N, 4] x) => (float[N, 4] y) {
@@ -44,10 +54,11 @@ def compared(tmp_path):
     return look
 
 
-def test_graphs_of_a_fixed_batch_are_looked_into_request_by_request(compared):
-    report = compared(FIXED.format(k=1), FIXED.format(k=2)).graph.report
+@pytest.mark.parametrize(("text", "requests"), [(FIXED, 96), (RESHAPED, 64)])
+def test_graphs_of_a_fixed_batch_are_looked_into_request_by_request(compared, text, requests):
+    report = compared(text.format(k=1), text.format(k=2)).graph.report
     assert report is not None
-    assert report.requests == 64
+    assert report.requests == requests
     assert [d.divergence.baseline for d in report.divergences] == ["scaled"]
 
 
