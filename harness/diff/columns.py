@@ -1,13 +1,15 @@
 """Tensors as named columns, aligned between the two sides.
 
 A flat tensor is one column named ""; a matrix has columns "0", "1", …; a ZipMap output has its
-class names. Tensors with more than WIDE columns are judged as a whole, with one scale (large
-embeddings: a column each would say nothing to a reader).
+class names. Every column is judged by its own measures, whatever the width. Of tensors with more than
+WIDE columns only those that differ most are shown one by one (large embeddings: a line for each would
+say nothing to a reader), and only their values are kept.
 """
 
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from harness.core.tensors import Array, Bools, Ints, Strings
 from harness.core.traffic import RequestBatch
 
 WIDE = 64
-"""Largest number of columns that are judged one by one."""
+"""Largest number of columns that are all shown and kept."""
 Keys = tuple[str, ...]
 
 
@@ -37,13 +39,11 @@ class Aligned:
     """Two tensors over the same columns."""
 
     labels: Keys
-    """Column names; ("",) for a flat tensor and for a wide one."""
+    """Column names, K of them; ("",) for a flat tensor."""
     baseline: Array
     """Shape (R, K)."""
     candidate: Array
-    """Shape (R, K); K = len(labels) unless wide."""
-    wide: bool
-    """Judged as a whole."""
+    """Shape (R, K)."""
     unlike: str = ""
     """Why the shapes cannot be compared; then every row differs and K = 0."""
     reshaped: str = ""
@@ -142,14 +142,13 @@ def aligned(
         labels = keys[0] or keys[1] or _labels(baseline)
         if alike is Alike.COLUMN and baseline.ndim != candidate.ndim:
             reshaped = _became(baseline, candidate)
-    wide = before.shape[1] > WIDE
-    return Aligned(
-        labels=("",) if wide else labels,
-        baseline=before,
-        candidate=after,
-        wide=wide,
-        reshaped=reshaped,
-    )
+    return Aligned(labels=labels, baseline=before, candidate=after, reshaped=reshaped)
+
+
+@functools.lru_cache(maxsize=64)
+def numbered(count: int) -> Keys:
+    """The labels of a matrix's columns, from "0" on."""
+    return tuple(map(str, range(count)))
 
 
 def column_name(tensor: str, label: str) -> str:
@@ -179,7 +178,7 @@ def _flat(tensor: Array) -> Array:
 
 
 def _labels(tensor: Array) -> Keys:
-    return ("",) if tensor.ndim == 1 else tuple(map(str, range(math.prod(tensor.shape[1:]))))
+    return ("",) if tensor.ndim == 1 else numbered(math.prod(tensor.shape[1:]))
 
 
 def _placed(matrix: Array, keys: Keys, labels: Keys) -> Array:
@@ -197,6 +196,5 @@ def _unlike(baseline: Array, candidate: Array) -> Aligned:
         labels=("",),
         baseline=nothing,
         candidate=nothing,
-        wide=False,
         unlike=_became(baseline, candidate),
     )

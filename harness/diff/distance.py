@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.diff.scales import MEDIANS
 
 FLOAT_TOLERANCE = 1e-6
 """Smallest relative tolerance of float columns: about eight float32 roundings."""
@@ -44,14 +45,6 @@ HALF_TOLERANCE = 2.0 * float(np.finfo(np.float16).eps)
 """Smallest relative tolerance where both sides are float16: two float16 roundings at the scale."""
 FLOOR_FACTOR = 8.0
 """A difference up to this many times the baseline's own A/A difference is noise."""
-_BULK = 0.999
-"""Quantile of a column's distinct magnitudes that stands for its large values."""
-_HIGH = 0.9
-"""Quantile of them that is taken for granted: rarer large values may be outliers."""
-_FAR = 1000.0
-"""Times that a magnitude is larger than the one before it, or than `_HIGH`, and is an outlier."""
-_MEDIANS = 100.0
-"""Medians that a column's scale may have for differences that are a large part of the value."""
 _LARGE = 1e-3
 """Part of a value that is large: a thousand float32 tolerances."""
 _TOLERANCES = 100.0
@@ -76,10 +69,6 @@ class Comparison(enum.Enum):
     """Strings: equal or not."""
     IMPOSSIBLE = "impossible"
     """Strings against numbers: every row differs."""
-
-
-_CELLS = 1 << 18
-"""Compared at a time in rows that are judged as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,49 +140,6 @@ def _doubles(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) ->
     return baseline == candidate == np.dtype(np.float64)
 
 
-def robust_scale(values: Array) -> float:
-    """The scale S of a column: see the module's comment.
-
-    Args:
-      values: of one column, any shape and dtype.
-
-    Returns:
-      ≥ 0; 0 for words and for columns without a finite value besides 0.
-    """
-    size = _magnitudes(values)
-    if not len(size):
-        return 0.0
-    last = len(size) - 1
-    with np.errstate(over="ignore"):
-        jumps = np.flatnonzero(size[1:] > _FAR * size[:-1])
-    above = jumps[jumps >= last // 2]
-    end = int(above[0]) if len(above) else last
-    return min(float(size[min(int(_BULK * last), end)]), _FAR * float(size[int(_HIGH * last)]))
-
-
-def typical_scale(values: Array) -> float:
-    """The scale T of a column: `robust_scale`, but at most 100 medians of its magnitudes.
-
-    Args:
-      values: of one column, any shape and dtype.
-
-    Returns:
-      Not above `robust_scale`.
-    """
-    size = _magnitudes(values)
-    if not len(size):
-        return 0.0
-    return min(robust_scale(values), _MEDIANS * float(size[(len(size) - 1) // 2]))
-
-
-def _magnitudes(values: Array) -> Floats:
-    """The distinct magnitudes that are neither 0 nor infinite, ascending; none for words."""
-    if values.dtype == object:
-        return np.zeros(0)
-    size = np.abs(values.astype(np.float64))
-    return np.unique(size[np.isfinite(size) & (size > 0)])
-
-
 def compare_rows(
     baseline: Array,
     candidate: Array,
@@ -230,45 +176,6 @@ def compare_rows(
 
 _Measures = tuple[Floats | float, Floats | float, Floats | float]
 """(scale, typical scale, noise) of the columns."""
-
-
-def compare_whole(
-    baseline: Array,
-    candidate: Array,
-    tolerance: Floats | float,
-    scale: Floats | float,
-    **measures: Floats,
-) -> RowDifference:
-    """As `compare_rows` with measures of shape (1,), a row as a whole: shape (R, 1), but for `small`.
-
-    In blocks of rows: what is computed on the way takes several times the tensors' own memory.
-    """
-    rows = max(_CELLS // max(baseline.shape[1], 1), 1)
-    parts = [
-        _whole(
-            compare_rows(
-                baseline[to - rows : to], candidate[to - rows : to], tolerance, scale, **measures
-            )
-        )
-        for to in range(rows, max(len(baseline), 1) + rows, rows)
-    ]
-    return RowDifference(
-        mismatch=np.concatenate([p.mismatch for p in parts]),
-        masked=np.concatenate([p.masked for p in parts]),
-        absolute=np.concatenate([p.absolute for p in parts]),
-        relative=np.concatenate([p.relative for p in parts]),
-        small=np.concatenate([p.small for p in parts]),
-    )
-
-
-def _whole(found: RowDifference) -> RowDifference:
-    return RowDifference(
-        mismatch=np.asarray(found.mismatch.any(axis=1, keepdims=True)),
-        masked=np.asarray(found.masked.any(axis=1, keepdims=True)),
-        absolute=found.absolute.max(axis=1, keepdims=True, initial=0.0),
-        relative=found.relative.max(axis=1, keepdims=True, initial=0.0),
-        small=found.small,
-    )
 
 
 def _floats(
@@ -321,7 +228,7 @@ def _large_parts(
         if not large.any():
             return large, large
         large &= absolute > np.fmax(scale, np.fmin(np.abs(before), np.abs(after))) * noise
-        part = np.where((before == 0) | (after == 0), 1.0 / _MEDIANS, 1.0)
+        part = np.where((before == 0) | (after == 0), 1.0 / MEDIANS, 1.0)
         heavy = np.less(typical, scale)
         changed = large & heavy & (absolute > part * tolerance * np.fmin(typical, scale))
     return large & ~changed, changed

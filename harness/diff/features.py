@@ -23,7 +23,7 @@ from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Mapping as NameMapping
 from harness.core.tensors import Bools, Ints, Tensors
 from harness.diff.absences import Absences
-from harness.diff.columns import Alike, ComparedRows, compared_rows
+from harness.diff.columns import Alike, ComparedRows, column_name, compared_rows
 from harness.diff.feature_match import match_features
 from harness.diff.fitted import explained_columns
 from harness.diff.floor import Floor
@@ -303,6 +303,8 @@ class FeatureDiff:
 
     def _unknown(self, reports: Sequence[TensorReport]) -> tuple[str, ...]:
         known = {r.name for r in reports} | {r.name.split("[")[0] for r in reports}
+        if self._expected:
+            known |= {column_name(t.name, c) for _, t in self._raw if t.wide for c in t.labels}
         return tuple(name for name in self._expected if name not in known)
 
     def state(self) -> State:

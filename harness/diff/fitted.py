@@ -26,16 +26,18 @@ def explained_columns(
 ) -> list[TensorReport]:
     """Reports of fitted tensors, with the raw feature each differing column is about."""
     return [
-        _explained(tally, i, report, raw) if report.mismatched_requests else report
+        _explained(tally, i, report, raw)
+        if report.mismatched_requests and report.columns == 1
+        else report
         for tally in fitted
-        for i, report in enumerate(tally.reports())
+        for i, report in tally.reports_by_column()
     ]
 
 
 def _explained(
     tally: TensorTally, index: int, report: TensorReport, raw: Sequence[TensorTally]
 ) -> TensorReport:
-    held, now = tally.sample.prefix(index)
+    held, now = tally.prefix(index)
     if held.dtype == object:
         return report
     for feature in raw:

@@ -18,17 +18,42 @@ from typing import Any
 
 import numpy as np
 
-from harness.diff.distance import (
-    FLOOR_FACTOR,
-)
+from harness.core.tensors import Floats
+from harness.diff.columns import Keys, numbered
+from harness.diff.distance import FLOOR_FACTOR
 
 SWALLOWED = 0.01
 """A tolerance beyond this part of the scale hides faults that matter: it proves no parity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WideFloor:
+    """The measures of every column of a wide tensor; the floor itself says what is largest among them."""
+
+    scale: tuple[float, ...]
+    """As `ColumnFloor.scale`."""
+    typical: tuple[float, ...]
+    """As `ColumnFloor.typical`."""
+    relative: tuple[float, ...]
+    """As `ColumnFloor.relative`."""
+    labels: Keys = ()
+    """Names of the columns; () = they are numbered."""
+
+    def of(self, labels: Keys) -> Floats:
+        """(scale, typical scale, noise) of these columns, shape (3, c); 0 for one that is not known."""
+        found = np.array([self.scale, self.typical, self.relative], dtype=np.float64)
+        found[2] *= FLOOR_FACTOR
+        known = self.labels or numbered(len(self.scale))
+        if known == labels:
+            return found
+        place = {label: i for i, label in enumerate(known)}
+        found = np.pad(found, ((0, 0), (0, 1)))
+        return found[:, [place.get(label, -1) for label in labels]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnFloor:
-    """One column of the baseline against itself."""
+    """One column of the baseline against itself, or all of a wide tensor."""
 
     name: str
     """As shown: tensor, or tensor[column]."""
@@ -52,6 +77,8 @@ class ColumnFloor:
     """So much so that the tolerance for the candidate is beyond `SWALLOWED`."""
     typical: float = np.inf
     """`typical_scale` of the first rows."""
+    wide: WideFloor | None = None
+    """The columns of a wide tensor one by one."""
 
     @property
     def noise(self) -> float:
@@ -118,7 +145,7 @@ class Floor:
 def floor_from_json(value: Mapping[str, Any]) -> Floor:
     """Reads what `core.jsonable` made of a Floor."""
     columns = {
-        group: tuple(ColumnFloor(**column) for column in value[group])
+        group: tuple(_column_from_json(column) for column in value[group])
         for group in ("outputs", "features")
     }
     return Floor(
@@ -133,3 +160,11 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
         random=tuple((str(name), str(why)) for name, why in value.get("random", ())),
         probed_alike=bool(value.get("probed_alike", False)),
     )
+
+
+def _column_from_json(value: Mapping[str, Any]) -> ColumnFloor:
+    wide = value.get("wide")
+    if wide is None:
+        return ColumnFloor(**value)
+    figures = {name: tuple(map(float, wide[name])) for name in ("scale", "typical", "relative")}
+    return ColumnFloor(**{**value, "wide": WideFloor(**figures, labels=tuple(wide["labels"]))})

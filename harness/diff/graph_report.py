@@ -45,8 +45,8 @@ class TensorState:
     """Largest finite difference."""
     floor: float = 0.0
     """The baseline's own, relative to the scale."""
-    small: float = 0.0
-    """Rows, and shares of rows, with differences within the tolerance that are large parts of their values."""
+    small: int = 0
+    """Rows with differences within the tolerance that are large parts of their values, in the column with the most."""
     why: str = ""
     """Why it was not compared, or is unlike."""
 

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.tensors import Bools, Floats
+from harness.diff.column_difference import (
+    ColumnDifference,
+    compare_columns,
+    everything_differs,
+    padded,
+)
 from harness.diff.columns import Aligned, Keys, column_name
-from harness.diff.distance import RowDifference, compare_rows, compare_whole
 from harness.diff.floor import ColumnFloor
 
 Floors = Mapping[tuple[str, str], ColumnFloor]
@@ -35,38 +40,27 @@ class Measures:
     counted: Bools
     """Whether a difference makes a request a mismatch."""
 
-    def difference(self, pair: Aligned, *, whole: bool) -> RowDifference:
+    def difference(self, pair: Aligned) -> ColumnDifference:
         """Compares rows; the shape of a batch may have fewer columns than are known, on both sides.
 
         Args:
           pair: the rows of both sides.
-          whole: all columns are judged as one.
 
         Returns:
-          As many columns as are known; where they are judged as one, each has the same figures.
+          As many columns as are known.
         """
         width, known = pair.baseline.shape[1], len(self.counted)
         if pair.unlike:
-            return _all_differ(len(pair.baseline), known)
-        part = slice(1 if whole else width)
-        compare = compare_whole if whole else compare_rows
-        found = compare(
+            return everything_differs(len(pair.baseline), known)
+        found = compare_columns(
             pair.baseline,
             pair.candidate,
-            self.tolerance[part],
-            self.scale[part],
-            typical=self.typical[part],
-            noise=self.noise[part],
+            self.tolerance[:width],
+            self.scale[:width],
+            typical=self.typical[:width],
+            noise=self.noise[:width],
         )
-        if not whole:
-            return _padded(found, known - width)
-        return RowDifference(
-            mismatch=found.mismatch.any(axis=1, keepdims=True).repeat(known, axis=1),
-            masked=found.masked.any(axis=1, keepdims=True).repeat(known, axis=1),
-            absolute=found.absolute.max(axis=1, keepdims=True, initial=0.0).repeat(known, 1),
-            relative=found.relative.max(axis=1, keepdims=True, initial=0.0).repeat(known, 1),
-            small=found.small,
-        )
+        return padded(found, known - width)
 
 
 def measures_of(
@@ -81,39 +75,20 @@ def measures_of(
       base: the tolerance that the types allow; 0 = compared exactly.
       expected: tensor or column names whose differences are not counted.
     """
+    scale, typical, noise = _of_columns(tensor, labels, floors)
+    tolerance = np.fmax(noise, base) if base else np.zeros(len(labels))
+    counted = np.ones(len(labels), dtype=np.bool_)
+    if expected:
+        named = [{tensor, column_name(tensor, label)} for label in labels]
+        counted = np.array([names.isdisjoint(expected) for names in named], dtype=np.bool_)
+    return Measures(tolerance=tolerance, scale=scale, typical=typical, noise=noise, counted=counted)
+
+
+def _of_columns(tensor: str, labels: Keys, floors: Floors) -> Floats:
+    """(scale, typical scale, noise) of every column, shape (3, c); 0 where there is no floor."""
+    whole = floors.get((tensor, ""))
+    if whole is not None and whole.wide is not None:
+        return whole.wide.of(labels)
     known = [floors.get((tensor, label)) for label in labels]
-    tolerance = [f.tolerance(base) if f and base else base for f in known]
-    named = [{tensor, column_name(tensor, label)} for label in labels]
-    return Measures(
-        tolerance=np.array(tolerance, dtype=np.float64),
-        scale=np.array([f.scale if f else 0.0 for f in known], dtype=np.float64),
-        typical=np.array([f.typical if f else 0.0 for f in known], dtype=np.float64),
-        noise=np.array([f.noise if f else 0.0 for f in known], dtype=np.float64),
-        counted=np.array([names.isdisjoint(expected) for names in named], dtype=np.bool_),
-    )
-
-
-def _all_differ(rows: int, columns: int) -> RowDifference:
-    """No column of it is known to be equal."""
-    nothing = np.zeros((rows, columns))
-    return RowDifference(
-        mismatch=np.ones((rows, columns), dtype=np.bool_),
-        masked=np.zeros((rows, columns), dtype=np.bool_),
-        absolute=nothing,
-        relative=nothing,
-        small=np.zeros((rows, columns), dtype=np.bool_),
-    )
-
-
-def _padded(found: RowDifference, more: int) -> RowDifference:
-    """With columns that these rows do not have, in which nothing differs."""
-    if not more:
-        return found
-    wider = ((0, 0), (0, more))
-    return RowDifference(
-        mismatch=np.pad(found.mismatch, wider),
-        masked=np.pad(found.masked, wider),
-        absolute=np.pad(found.absolute, wider),
-        relative=np.pad(found.relative, wider),
-        small=np.pad(found.small, wider),
-    )
+    found = [(f.scale, f.typical, f.noise) if f else (0.0, 0.0, 0.0) for f in known]
+    return np.array(found, dtype=np.float64).reshape(-1, 3).T

@@ -55,9 +55,9 @@ def laid_out(baseline: Array, candidate: Array, view: ComparedRows) -> LaidOut:
     owner = np.repeat(np.array(alike, np.int64), [len(part) for part in ours])
     nothing = np.empty((len(apart), 0))
     return LaidOut(
-        values=Aligned(labels=("",), baseline=_column(ours), candidate=_column(theirs), wide=False),
+        values=Aligned(labels=("",), baseline=_column(ours), candidate=_column(theirs)),
         view=_owned(owner, view),
-        unlike=Aligned(labels=("",), baseline=nothing, candidate=nothing, wide=False, unlike=why),
+        unlike=Aligned(labels=("",), baseline=nothing, candidate=nothing, unlike=why),
         unlike_view=_owned(np.array(apart, np.int64), view),
     )
 

@@ -9,12 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
-from harness.diff.distance import (
-    FLOAT_TOLERANCE,
-    integer_delta,
-    robust_scale,
-    single_precision,
-)
+from harness.diff.distance import FLOAT_TOLERANCE, integer_delta, single_precision
+from harness.diff.scales import robust_scale
 
 ENOUGH = 0.99
 """Share of the differing rows that a relation must explain."""

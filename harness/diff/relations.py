@@ -23,8 +23,6 @@ from harness.diff.distance import (
     comparison,
     computed_tolerance,
     integer_delta,
-    robust_scale,
-    typical_scale,
 )
 from harness.diff.fills import clipped, filled
 from harness.diff.holds import held, stale
@@ -39,6 +37,7 @@ from harness.diff.numeric import (
     two_shifts,
 )
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
+from harness.diff.scales import robust_scale, typical_scale
 from harness.diff.stand_ins import far_rows, frequent_rows, unfilled
 from harness.diff.units import known_offset
 

@@ -89,7 +89,10 @@ class TensorReport:
     examples: tuple[str, ...]
     """Ids of the first differing requests of the whole tensor, at most 5."""
     small_rows: int = 0
-    """Rows that differ within the tolerance, and by a large part of the value itself."""
+    """Rows that differ within the tolerance, and by a large part of the value itself; values, where the
+    report stands for several columns."""
+    columns: int = 1
+    """How many columns of a wide tensor it stands for; the counts are those of the worst of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +255,13 @@ def small_words(small: int, rows: int) -> str:
     return (
         f"small values are not comparable: {small:,} of {counted(rows, 'row')} differ by more than 0.1 % "
         "of the value, within a tolerance that the column's large values set"
+    )
+
+
+def within_words(values: int) -> str:
+    """What is said of so many values that a column's tolerance covers, although they moved by a large part."""
+    return (
+        f"{counted(values, 'value')} within the tolerance differ by more than 0.1 % of themselves"
     )
 
 

@@ -10,14 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from harness.core.tensors import Array, Bools
-from harness.diff.columns import WIDE
 from harness.diff.state import State, array_from_parts, array_parts, bytes_from_value
 from harness.diff.state import value_from_bytes as _read
 
 LIMIT = 4096
 """Rows kept of the beginning, and differing rows kept."""
-WIDE_COLUMNS = 16
-"""Columns kept of a wide tensor, evenly strided."""
 
 
 class RowSample:
@@ -35,7 +32,7 @@ class RowSample:
 
     def add_equal(self, values: Array) -> None:
         """Offers rows, shape (R, k), that are the same on both sides."""
-        kept = thinned(values[: max(LIMIT - self.seen, 0)]).copy()
+        kept = values[: max(LIMIT - self.seen, 0)].copy()
         self.seen += len(values)
         if len(kept):
             # One object on both sides: saved once.
@@ -51,8 +48,8 @@ class RowSample:
         self.seen += len(mismatch)
         self.differing = min(self.differing + int(mismatch.sum()), LIMIT)
         if keep.any():
-            self._baseline.append(thinned(baseline)[keep])
-            self._candidate.append(thinned(candidate)[keep])
+            self._baseline.append(baseline[keep])
+            self._candidate.append(candidate[keep])
 
     def column(self, index: int) -> tuple[Array, Array]:
         """One column's sampled values, baseline and candidate, in test order."""
@@ -67,14 +64,6 @@ class RowSample:
         before, after = self.column(index)
         kept = min(self.seen, LIMIT)
         return before[:kept], after[:kept]
-
-    def flat(self) -> tuple[Array, Array]:
-        """All sampled values of a wide tensor as one column."""
-        width = self._baseline[0].shape[1] if self._baseline else 0
-        columns = [self.column(i) for i in range(width)]
-        if not columns:
-            return np.zeros(0), np.zeros(0)
-        return np.concatenate([b for b, _ in columns]), np.concatenate([c for _, c in columns])
 
     def state(self) -> State:
         """Everything, as arrays."""
@@ -97,14 +86,6 @@ class RowSample:
             sample._baseline = [baseline]
             sample._candidate = [baseline if candidate is None else candidate]
         return sample
-
-
-def thinned(matrix: Array) -> Array:
-    """A wide matrix's evenly strided columns; narrower ones as they are."""
-    columns = matrix.shape[1]
-    if columns <= WIDE:
-        return matrix
-    return matrix[:, np.linspace(0, columns - 1, WIDE_COLUMNS).astype(np.int64)]
 
 
 def _column(chunk: Array, index: int) -> Array:

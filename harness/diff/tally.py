@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
 from harness.core.counted import counted
 from harness.core.errors import GateError
-from harness.core.tensors import Array, Bools, Floats, Ints, holds_nested, same_bits
-from harness.diff.columns import Aligned, Alike, ComparedRows, Keys, aligned, column_name
-from harness.diff.distance import SMALL_SHARE, computed_tolerance
+from harness.core.tensors import Array, Bools, holds_nested, same_bits
+from harness.diff.column_figures import ColumnFigures
+from harness.diff.columns import (
+    WIDE,
+    Aligned,
+    Alike,
+    ComparedRows,
+    Keys,
+    aligned,
+    column_name,
+    numbered,
+)
+from harness.diff.distance import computed_tolerance
+from harness.diff.examples import Examples
 from harness.diff.measures import Floors, measures_of
 from harness.diff.nested import LaidOut, laid_out
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.relations import name_relation
 from harness.diff.reports import (
     NO_ROWS,
-    Example,
     ParityVerdict,
     TensorReport,
     not_compared,
     small_words,
+    within_words,
 )
 from harness.diff.sample import RowSample
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
-
-_EXAMPLES = 5
+from harness.diff.wide_reports import WideTensor, wide_reports
+from harness.diff.wide_sample import WANTED, WideSample, worst_columns
 
 
 class TensorTally:
@@ -56,7 +66,6 @@ class TensorTally:
         self.name = name
         self.kind = kind
         self.sample = RowSample()
-        self.rows = 0
         self.requests = 0
         self.mismatched = 0
         self.labels: Keys = ()
@@ -69,15 +78,10 @@ class TensorTally:
         self._unlike = ""
         self._unlike_requests = 0
         self._reshaped = ""
-        self._wide = False
+        self._columns: WideSample | None = None
         self._set_measures()
-        self._small: Floats = np.zeros(0)
-        self._max_abs: Floats = np.zeros(0)
-        self._max_rel: Floats = np.zeros(0)
-        self._one_sided: Ints = np.zeros(0, dtype=np.int64)
-        self._by_column: Ints = np.zeros(0, dtype=np.int64)
-        self._examples: dict[str, list[Any]] = {}
-        self._ids: list[str] = []
+        self._figures = ColumnFigures()
+        self._examples = Examples()
 
     def update(
         self,
@@ -106,16 +110,16 @@ class TensorTally:
         ours = view.take(baseline)
         if holds_nested(ours):
             return self._update_nested(laid_out(ours, view.take(candidate), view))
-        self.rows += len(view.owner)
+        self._figures.rows += len(view.owner)
         self.requests += view.count
         same = keys[0] == keys[1] and same_bits(baseline, candidate)
-        if same and self.labels and not self.sample.wants_more():
+        if same and self.labels and not self._kept.wants_more():
             return None
         known = () if keys[0] is None else self.labels
         pair = aligned(ours, view.take(candidate), keys, known, self._alike)
         self._grow(pair, baseline.dtype, candidate.dtype)
         if same:
-            self.sample.add_equal(pair.baseline)
+            self._kept.add_equal(pair.baseline)
             return None
         if keys[0] is not None and keys[1] is not None:
             self._note_classes(keys[0], keys[1])
@@ -127,7 +131,7 @@ class TensorTally:
         for pair, view in ((laid.values, laid.view), (laid.unlike, laid.unlike_view)):
             if not view.total:
                 continue
-            self.rows += view.total
+            self._figures.rows += view.total
             self.requests += view.count
             self._grow(pair, laid.values.baseline.dtype, laid.values.candidate.dtype)
             found = self._differing(pair, view)
@@ -136,28 +140,38 @@ class TensorTally:
         return marked if marked.any() else None
 
     def _differing(self, pair: Aligned, view: ComparedRows) -> Bools | None:
-        difference = self._measures.difference(pair, whole=pair.wide or self._wide)
+        difference = self._measures.difference(pair)
         cells = difference.mismatch
-        self._max_abs = np.maximum(self._max_abs, difference.absolute.max(axis=0, initial=0.0))
-        self._max_rel = np.maximum(self._max_rel, difference.relative.max(axis=0, initial=0.0))
-        self._small = self._small + self._small_shares(difference.small)
-        self._one_sided = self._one_sided + difference.masked.sum(axis=0, dtype=np.int64)
+        self._figures.add(difference)
         rows = np.asarray(cells.any(axis=1), dtype=np.bool_)
+        if rows.any():
+            self._figures.differing = self._figures.differing + view.count_by_column(cells)
         if not pair.unlike:
-            self.sample.add(pair.baseline, pair.candidate, rows)
+            self._keep_values(pair, cells, rows)
         if not rows.any():
             return None
-        self._by_column = self._by_column + view.count_by_column(cells)
         marked = view.owners(rows)
         self.mismatched += int(marked.sum())
         if pair.unlike:
             self._unlike_requests += int(marked.sum())
-        self._keep_examples(pair, cells, view)
+        places = range(len(self.labels)) if self._columns is None else self._columns
+        self._examples.add(pair, cells, view, ((i, self.labels[i]) for i in places))
         columns = self._measures.counted
         if columns.all():
             return marked
         counted = np.asarray(cells[:, columns].any(axis=1), dtype=np.bool_)
         return view.owners(counted) if counted.any() else None
+
+    def _keep_values(self, pair: Aligned, cells: Bools, rows: Bools) -> None:
+        if self._columns is None:
+            self.sample.add(pair.baseline, pair.candidate, rows)
+            return
+        worst = worst_columns(self._figures.differing, self._figures.relative, WANTED)
+        self._columns.add(pair.baseline, pair.candidate, cells, worst)
+
+    @property
+    def _kept(self) -> RowSample | WideSample:
+        return self.sample if self._columns is None else self._columns
 
     def _grow(
         self, pair: Aligned, before: np.dtype[np.generic], after: np.dtype[np.generic]
@@ -165,18 +179,15 @@ class TensorTally:
         self._unlike = self._unlike or pair.unlike
         self._reshaped = self._reshaped or pair.reshaped
         more = len(pair.labels) - len(self.labels)
-        if self.labels and (more <= 0 or self._wide):
+        if self.labels and more <= 0:
             return
         unlike = self._unlike_requests
         self.labels = pair.labels
-        self._wide = pair.wide
+        if self._columns is None and len(self.labels) > WIDE:
+            self._columns = WideSample()
         self._base = computed_tolerance(before, after, coarse=self._coarse)
         self._set_measures()
-        self._max_abs = np.pad(self._max_abs, (0, more))
-        self._max_rel = np.pad(self._max_rel, (0, more))
-        self._small = np.pad(self._small, (0, more))
-        self._one_sided = np.pad(self._one_sided, (0, more))
-        self._by_column = np.pad(self._by_column, (0, more), constant_values=unlike)
+        self._figures.grow(more, unlike)
 
     def _set_measures(self) -> None:
         self._measures = measures_of(
@@ -189,32 +200,31 @@ class TensorTally:
         for label in set(ours) ^ set(theirs):
             self.one_sided_labels[label] = "baseline only" if label in ours else "candidate only"
 
-    def _keep_examples(self, pair: Aligned, cells: Bools, view: ComparedRows) -> None:
-        if len(self._ids) < _EXAMPLES:
-            owners = np.unique(view.owner[cells.any(axis=1)])
-            self._ids += [str(i) for i in view.ids[owners[: _EXAMPLES - len(self._ids)]]]
-        for column in np.flatnonzero(cells.any(axis=0)).tolist():
-            label = self.labels[column]
-            if label in self._examples:
-                continue
-            row = int(np.argmax(cells[:, column]))
-            request = str(view.ids[view.owner[row]])
-            if pair.unlike or pair.wide or self._wide:
-                self._examples[label] = [request, None, None]
-            else:
-                before, after = pair.baseline[row, column], pair.candidate[row, column]
-                self._examples[label] = [request, _plain(before), _plain(after)]
-
     def reports(self, vocabularies: Vocabularies = (None, None)) -> list[TensorReport]:
-        """One report a column, with the relation named from the sample."""
+        """One report a column, with the relation named from the sample; of a wide tensor see `wide_reports`."""
+        return [report for _, report in self.reports_by_column(vocabularies)]
+
+    def reports_by_column(
+        self, vocabularies: Vocabularies = (None, None)
+    ) -> list[tuple[int, TensorReport]]:
+        """(column, report); the column is the worst of those that a report stands for."""
         if self.rows == 0 or not self.labels:
-            return [not_compared(self.name, self.kind, NO_ROWS)]
-        return [self._report(i, vocabularies) for i in range(len(self.labels))]
+            return [(0, not_compared(self.name, self.kind, NO_ROWS))]
+        if self._columns is None:
+            return [(i, self._report(i, vocabularies)) for i in range(len(self.labels))]
+        tensor = WideTensor(
+            name=self.name,
+            labels=self.labels,
+            figures=self._figures,
+            counted=self._measures.counted,
+            mismatched=self.mismatched,
+            unlike=bool(self._unlike),
+        )
+        return wide_reports(tensor, lambda i: self._report(i, vocabularies))
 
     def _report(self, index: int, vocabularies: Vocabularies) -> TensorReport:
         label = self.labels[index]
-        example = self._examples.get(label)
-        mismatched = int(self._by_column[index])
+        mismatched = int(self._figures.differing[index])
         relation = self._relation(index, vocabularies)
         return TensorReport(
             name=column_name(self.name, label),
@@ -223,59 +233,40 @@ class TensorTally:
             rows=self.rows,
             requests=self.requests,
             mismatched_requests=mismatched,
-            one_sided=int(self._one_sided[index]),
-            max_abs=float(self._max_abs[index]),
-            max_rel=float(self._max_rel[index]),
+            one_sided=int(self._figures.one_sided[index]),
+            max_abs=float(self._figures.absolute[index]),
+            max_rel=float(self._figures.relative[index]),
             tolerance=float(self._measures.tolerance[index]),
             verdict=self._verdict(
                 mismatched,
                 counted=bool(self._measures.counted[index]),
-                small=self._beyond_small(index),
+                small=bool(self._figures.unproven[index]),
             ),
             relation=relation.kind.value,
             value=relation.value,
             text=relation.text if mismatched else self._equal_words(index, relation),
-            small_rows=self._small_rows(index),
-            example=None
-            if example is None
-            else Example(request_id=example[0], baseline=example[1], candidate=example[2]),
-            examples=tuple(self._ids),
+            small_rows=int(self._figures.small[index]),
+            example=self._examples.of(label),
+            examples=tuple(self._examples.ids),
         )
-
-    def _small_shares(self, small: Bools) -> Floats:
-        """Rows by column; of what is judged as a whole shares of rows: hardly one has no value near zero."""
-        if small.shape[1] == len(self._small):
-            columns: Floats = np.asarray(small.sum(axis=0), dtype=np.float64)
-            return columns
-        return np.full(len(self._small), float(small.mean(axis=1).sum()) if small.size else 0.0)
-
-    def _small_rows(self, index: int) -> int:
-        return int(np.ceil(self._small[index]))
-
-    def _beyond_small(self, index: int) -> bool:
-        return bool(self._small[index] > SMALL_SHARE * self.rows)
 
     def _small_words(self, index: int) -> str:
-        return small_words(self._small_rows(index), self.rows)
+        return small_words(int(self._figures.small[index]), self.rows)
 
     def _equal_words(self, index: int, relation: Relation) -> str:
-        small = self._small_rows(index)
-        if self._beyond_small(index):
+        small = int(self._figures.small[index])
+        if self._figures.unproven[index]:
             return self._small_words(index)
-        if not small:
-            return relation.text
-        return (
-            f"{relation.text}; {counted(small, 'value')} within the tolerance "
-            "differ by more than 0.1 % of themselves"
-        )
+        return f"{relation.text}; {within_words(small)}" if small else relation.text
 
     def small_columns(self) -> tuple[tuple[str, str], ...]:
         """(column, why) of those that count, and are not comparable for their small values."""
-        return tuple(
-            (column_name(self.name, label), self._small_words(i))
-            for i, label in enumerate(self.labels)
-            if self._measures.counted[i] and self._beyond_small(i)
-        )
+        beyond = np.flatnonzero(self._measures.counted & self._figures.unproven).tolist()
+        found = [(column_name(self.name, self.labels[i]), self._small_words(i)) for i in beyond]
+        if self._columns is None or len(found) <= WANTED:
+            return tuple(found)
+        more = f"{len(found) - WANTED:,} more columns"
+        return (*found[:WANTED], (column_name(self.name, more), found[WANTED][1]))
 
     def _verdict(self, mismatched: int, *, counted: bool, small: bool) -> ParityVerdict:
         if mismatched == 0:
@@ -289,15 +280,18 @@ class TensorTally:
     def _relation(self, index: int, vocabularies: Vocabularies) -> Relation:
         if self._unlike:
             text = self._unlike
-            if self._unlike_requests < self._by_column[index]:
+            if self._unlike_requests < self._figures.differing[index]:
                 text += f" for {counted(self._unlike_requests)}"
             return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
-        if self._by_column[index] == 0:
+        if self._figures.differing[index] == 0:
             text = "candidate = baseline"
             if self._reshaped:
                 text += f", though {self._reshaped}"
             return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text=text)
-        before, after = self.sample.flat() if self._wide else self.sample.column(index)
+        if self._columns is not None and index not in self._columns:
+            text = "not among the columns whose values were kept"
+            return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
+        before, after = self._kept.column(index)
         tolerance, scale = self.measure(index)
         relation = name_relation(
             before, after, tolerance=tolerance, scale=scale, vocabularies=vocabularies
@@ -306,6 +300,11 @@ class TensorTally:
             text = "none of the sampled rows differs in this column"
             return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
         return relation
+
+    @property
+    def rows(self) -> int:
+        """Rows compared."""
+        return self._figures.rows
 
     @property
     def unlike(self) -> str:
@@ -320,16 +319,20 @@ class TensorTally:
     @property
     def flat(self) -> bool:
         """One value a row, on both sides."""
-        return self.labels == ("",) and not self._wide and not self._unlike
+        return self.labels == ("",) and not self._unlike
 
     @property
     def wide(self) -> bool:
-        """Judged as a whole, or of unlike shapes."""
-        return self._wide or bool(self._unlike)
+        """Of so many columns that only those that differ most are kept, or of unlike shapes."""
+        return self._columns is not None or bool(self._unlike)
+
+    def prefix(self, index: int) -> tuple[Array, Array]:
+        """A column's values in the first rows, which are the same for every tensor; none where not kept."""
+        return self._kept.prefix(index)
 
     def max_rel(self) -> float:
         """Largest relative difference over all columns."""
-        return float(self._max_rel.max(initial=0.0))
+        return float(self._figures.relative.max(initial=0.0))
 
     def measure(self, index: int = 0) -> tuple[float, float]:
         """(relative tolerance, scale) of a column."""
@@ -341,43 +344,41 @@ class TensorTally:
             "rows": self.rows,
             "requests": self.requests,
             "mismatched": self.mismatched,
-            "labels": list(self.labels),
+            "labels": len(self.labels) if self._numbered else list(self.labels),
             "one_sided_labels": self.one_sided_labels,
             "base": self._base,
             "unlike": self._unlike,
             "unlike_requests": self._unlike_requests,
             "reshaped": self._reshaped,
-            "wide": self._wide,
-            "examples": self._examples,
-            "ids": self._ids,
+            "examples": self._examples.values,
+            "ids": self._examples.ids,
         }
-        return {
-            "head": bytes_from_value(head),
-            "max_abs": self._max_abs,
-            "max_rel": self._max_rel,
-            "small": self._small,
-            "one_sided": self._one_sided,
-            "by_column": self._by_column,
-        } | under("sample", self.sample.state())
+        return (
+            {
+                "head": bytes_from_value(head),
+            }
+            | under("sample" if self._columns is None else "columns", self._kept.state())
+            | under("figures", self._figures.state())
+        )
+
+    @property
+    def _numbered(self) -> bool:
+        return self.labels == numbered(len(self.labels))
 
     def restore(self, state: State) -> None:
         """Continues from `state()` of a tally made with the same arguments."""
         head = value_from_bytes(state["head"])
-        self.rows, self.requests = head["rows"], head["requests"]
+        self.requests = head["requests"]
         self.mismatched = head["mismatched"]
-        self.labels = tuple(head["labels"])
+        labels = head["labels"]
+        self.labels = numbered(labels) if isinstance(labels, int) else tuple(labels)
         self.one_sided_labels = head["one_sided_labels"]
-        self._base, self._unlike, self._wide = head["base"], head["unlike"], head["wide"]
+        self._base, self._unlike = head["base"], head["unlike"]
         self._unlike_requests, self._reshaped = head["unlike_requests"], head["reshaped"]
-        self._examples, self._ids = head["examples"], head["ids"]
-        self._max_abs = state["max_abs"].astype(np.float64)
-        self._max_rel = state["max_rel"].astype(np.float64)
-        self._small = state["small"].astype(np.float64)
-        self._one_sided = state["one_sided"].astype(np.int64)
-        self._by_column = state["by_column"].astype(np.int64)
-        self.sample = RowSample.from_state(inside("sample", state))
+        self._examples = Examples(values=head["examples"], ids=head["ids"])
+        self._figures = ColumnFigures.from_state(head["rows"], inside("figures", state))
+        if columns := inside("columns", state):
+            self._columns = WideSample.from_state(columns)
+        else:
+            self.sample = RowSample.from_state(inside("sample", state))
         self._set_measures()
-
-
-def _plain(value: Any) -> float | int | bool | str:  # noqa: ANN401 - a cell of any dtype
-    return value if isinstance(value, str) else value.item()

@@ -8,25 +8,23 @@ baseline that answers otherwise for halves (its answer depends on the batch) kee
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Nested
+from harness.diff.column_difference import compare_columns, unequal_columns
 from harness.diff.distance import (
     FLOOR_FACTOR,
     Comparison,
-    compare_rows,
     comparison,
     computed_tolerance,
-    robust_scale,
-    typical_scale,
 )
 from harness.diff.nested import unlike
+from harness.diff.scales import column_scales, lent_scales
 
 _COLUMNS = 64
-"""Largest number of columns with scales of their own."""
+"""Largest number of columns that are lent no scale, and looked at for a permutation."""
 _NO_ROWS = -1
 """Length that no tensor has."""
 _BATCH_DEPENDENT = 1e-3
@@ -45,8 +43,8 @@ class Apart:
     """Largest finite difference."""
     unlike: str = ""
     """Why the two cannot be compared: another shape or type."""
-    small: float = 0.0
-    """Rows, and shares of rows, with differences within the tolerance that are large parts of their values."""
+    small: int = 0
+    """Rows with differences within the tolerance that are large parts of their values, in the column with the most."""
 
 
 def apart(
@@ -56,7 +54,6 @@ def apart(
     rows: int,
     tolerance: float,
     fine: bool = False,
-    scale: Floats | None = None,
 ) -> Apart:
     """Compares two whole tensors.
 
@@ -66,7 +63,6 @@ def apart(
       rows: of the batch.
       tolerance: relative, ≥ 0; never below what the types allow.
       fine: where they are float64, all digits count: no float32 arithmetic is before the baseline's.
-      scale: per column as `scales` gives them; None = from the baseline's own values.
 
     Returns:
       Rows that differ and how far; every row where the two cannot be compared.
@@ -80,21 +76,23 @@ def apart(
         return _unlike(count, f"{baseline.dtype} against {candidate.dtype}")
     before = _matrix(baseline, rows)
     after = candidate.reshape(before.shape)
-    base = computed_tolerance(baseline.dtype, candidate.dtype, coarse=not fine)
-    found = compare_rows(
+    width = before.shape[1]
+    least = max(tolerance, computed_tolerance(baseline.dtype, candidate.dtype, coarse=not fine))
+    scale, typical = _scales(before, after)
+    found = compare_columns(
         before,
         after,
-        max(tolerance, base),
-        scales(baseline, rows) if scale is None else scale,
-        typical=scales(baseline, rows, typical_scale) if scale is None else np.inf,
-        noise=tolerance,
+        np.full(width, least),
+        scale,
+        typical=typical,
+        noise=np.full(width, tolerance),
     )
     differs = np.asarray(found.mismatch.any(axis=1), dtype=np.bool_)
     return Apart(
         rows=differs if known else np.array([bool(differs.any())]),
         relative=_largest(found.relative, masked=bool(found.masked.any())),
         absolute=_largest(found.absolute, masked=False),
-        small=count * float(found.small.mean()) if found.small.size else 0.0,
+        small=min(int(found.small.max(initial=0)), count),
     )
 
 
@@ -132,14 +130,17 @@ def apart_whole(
     return found
 
 
-def scales(baseline: Array, rows: int, scale: Callable[[Array], float] = robust_scale) -> Floats:
-    """Scale per column of a tensor as `apart` sees it; of a wide or shapeless one a single scale."""
-    matrix = _matrix(baseline, rows)
-    if baseline.dtype == object:
-        return np.zeros(1)
-    if matrix.shape[1] > _COLUMNS:
-        return np.array([scale(matrix)])
-    return np.array([scale(matrix[:, i]) for i in range(matrix.shape[1])])
+def _scales(baseline: Array, candidate: Array) -> tuple[Floats, Floats]:
+    """The scales S and T of every column that differs; those of wide tensors are lent (see `scales`)."""
+    found = np.zeros((2, baseline.shape[1]))
+    columns = unequal_columns(baseline, candidate)
+    if len(columns):
+        values = baseline if len(columns) == len(found[0]) else baseline[:, columns]
+        own = column_scales(values)
+        found[:, columns] = (
+            own if len(found[0]) <= _COLUMNS else lent_scales(baseline, own, columns)
+        )
+    return found[0], found[1]
 
 
 @dataclass(slots=True)
@@ -166,8 +167,8 @@ class TensorTrace:
     """The baseline differs from itself by more than rounding in the same batch."""
     unlike: str = ""
     """Why a batch could not be compared."""
-    small: float = 0.0
-    """Rows, and shares of rows, with differences within the tolerance that are large parts of their values."""
+    small: int = 0
+    """Rows with differences within the tolerance that are large parts of their values, in the column with the most."""
     reshaped: bool = False
     """The same number of values in another shape: equal, and yet what reads it may differ by it."""
     examples: list[int] = field(default_factory=list)

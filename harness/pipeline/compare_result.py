@@ -121,9 +121,12 @@ def _equal_tensors(columns: Sequence[dict[str, Any]]) -> str:
     for column in columns:
         name = column["name"].split("[")[0]
         tensors[name] = tensors.get(name, True) and column["verdict"] == "equal"
-    equal = sum(column["verdict"] == "equal" for column in columns)
+    counts = [column.get("columns", 1) for column in columns]
+    equal = sum(
+        n for n, column in zip(counts, columns, strict=True) if column["verdict"] == "equal"
+    )
     text = f"{sum(tensors.values())} of {len(tensors)} tensors equal"
-    return text if len(columns) == len(tensors) else f"{text} ({equal} of {len(columns)} columns)"
+    return text if sum(counts) == len(tensors) else f"{text} ({equal} of {sum(counts)} columns)"
 
 
 def _others(columns: Sequence[dict[str, Any]]) -> str:

@@ -22,8 +22,9 @@ from harness.core.places import Place
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Tensors, holds_nested
 from harness.core.traffic import RequestBatch
-from harness.diff.distance import compare_rows, robust_scale, typical_scale
+from harness.diff.distance import compare_rows
 from harness.diff.relations import name_relation
+from harness.diff.scales import column_scales
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.describe import ROUNDING
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
@@ -288,14 +289,13 @@ def _difference(name: str, logged: Array, now: Array) -> str:
     if logged.shape != now.shape:
         return f"{name} has the shape {list(now.shape)}, it had {list(logged.shape)}"
     before, after = logged.reshape(len(logged), -1), now.reshape(len(now), -1)
-    scale = robust_scale(before)
-    typical = typical_scale(before)
+    scale, typical = column_scales(before)
     wrong = compare_rows(before, after, ROUNDING, scale, typical=typical).mismatch
     if not wrong.any():
         return ""
     row, column = (int(i) for i in np.argwhere(wrong)[0])
     relation = name_relation(
-        before[:, column], after[:, column], tolerance=ROUNDING, scale=scale
+        before[:, column], after[:, column], tolerance=ROUNDING, scale=float(scale[column])
     ).text.replace("candidate", "now").replace("baseline", "then")  # fmt: skip
     return (
         f"{name} differs in {int(wrong.any(axis=1).sum())} of {counted(len(before), 'row')}, first in row {row}: "

@@ -10,9 +10,8 @@ from harness.diff.distance import (
     SMALL_SHARE,
     base_tolerance,
     compare_rows,
-    robust_scale,
-    typical_scale,
 )
+from harness.diff.scales import robust_scale, typical_scale
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 matrices = st.sampled_from(DTYPES).flatmap(

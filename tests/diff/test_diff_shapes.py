@@ -7,7 +7,7 @@ import pytest
 from diff_streams import graph, observed, requests
 
 from harness.core.observations import PairBatch
-from harness.diff.distance import compare_whole
+from harness.diff.column_difference import compare_columns
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_outputs
 from harness.diff.floor import Floor
@@ -115,14 +115,15 @@ def test_a_feature_of_another_matrix_shape_differs():
     assert diff.update(batch(0, baseline=values(2, 3), candidate=values(3, 2))).mismatch.all()
 
 
-def test_rows_that_are_judged_as_a_whole_take_little_memory():
+def test_wide_rows_that_all_differ_take_little_memory():
     old = np.zeros((64, 200_000), dtype=np.float32)
-    new = old.copy()
+    new = old + np.float32(1e-9)
     new[[3, 40, 63], [7, 199_999, 0]] = [1.0, np.nan, 2.0]
+    one = np.ones(200_000)
     tracemalloc.start()
-    found = compare_whole(old, new, 1e-6, 1.0)
+    found = compare_columns(old, new, 1e-6 * one, one, typical=one, noise=0 * one)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert np.flatnonzero(found.mismatch[:, 0]).tolist() == [3, 40, 63]
-    assert (found.absolute[63, 0], found.masked[40, 0]) == (2.0, True)
+    assert np.argwhere(found.mismatch).tolist() == [[3, 7], [40, 199_999], [63, 0]]
+    assert (found.absolute[0], found.masked[199_999]) == (2.0, True)
     assert peak < 2 * old.nbytes  # in one go it is ten times as much
