@@ -174,10 +174,18 @@ def test_structured_events_are_the_same_as_binary_ones(batched, encoded):
     assert structured.request.content == binary.request.content
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{", b"[1]", b'[{"data_base64": "?"}]'])
-def test_what_is_no_event_is_refused(content):
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"[]", "an empty batch"), (b"{", "no JSON"), (b"[1]", "no CloudEvent: a number"),
+        (b"{}", "no CloudEvent: an object"), (b'[{"data_base64": "?"}]', "is no base64"),
+        (b'[{"id": "a", "id": "b"}]', "two values of 'id' in one object"),
+    ],
+)  # fmt: skip
+def test_what_is_no_event_is_refused(content, why):
     (refused,) = events({"content-type": "application/cloudevents-batch+json"}, content)
     assert refused.trouble.value == "undecodable"
+    assert why in refused.why
 
 
 def test_a_port_that_is_taken_is_a_usage_error(tmp_path, capsys):

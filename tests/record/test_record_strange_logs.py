@@ -128,7 +128,10 @@ def test_a_failure_that_nobody_foresaw_is_named_in_the_quarantine(tmp_path, monk
     monkeypatch.setattr(sagemaker, "_part", breaks)
     source = write_lines(tmp_path / "x.jsonl", [capture(i) for i in "abc"])
     assert run("sagemaker", source, tmp_path / "t").written == 2
-    assert quarantine(tmp_path / "t")[0]["why"] == "KeyError: 'missing'"
+    assert (
+        quarantine(tmp_path / "t")[0]["why"]
+        == "the record could not be converted (KeyError: 'missing')"
+    )
 
 
 def test_a_model_name_of_any_length_is_written(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.core.errors import TrafficError
 from harness.core.tensors import NUMPY_DTYPES, Array, Signature, Tensors
-from harness.record.importers.parts import PayloadError
+from harness.record.importers.parts import PayloadError, kind_of
 from harness.store.casting import RaggedError, array_from_json, datatype_of_json
 
 
@@ -139,7 +139,7 @@ def _column(name: str, values: Any, datatype: str | None) -> Array:  # noqa: ANN
     single = flat(values)
     datatype = datatype or datatype_of_json({type(v) for v in single})
     if datatype is None or datatype not in NUMPY_DTYPES:
-        kinds = ", ".join(sorted({type(v).__name__ for v in single})) or "nothing"
+        kinds = " and ".join(sorted({kind_of(v) for v in single})) or "nothing"
         raise PayloadError(f"'{name}' holds {kinds}; its type must be told (--model or --mapping)")
     return array_of(name, values, datatype)
 

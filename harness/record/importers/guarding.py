@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.core.errors import UsageError
-from harness.record.importers.parts import Part, PayloadError, Refused, Trouble
+from harness.record.importers.parts import Part, PayloadError, Refused, Trouble, kind_of
 
 T = TypeVar("T")
 _LAST_NS = 2**63 - 1
@@ -47,7 +47,10 @@ class Guard:
         except UsageError as error:
             return self._refused(Trouble.UNDECODABLE, error.what)
         except Exception as error:  # noqa: BLE001 - see the module: one record's failure, named in the quarantine
-            return self._refused(Trouble.UNDECODABLE, f"{type(error).__name__}: {error}")
+            return self._refused(
+                Trouble.UNDECODABLE,
+                f"the record could not be converted ({type(error).__name__}: {error})",
+            )
 
     def _refused(self, trouble: Trouble, why: str) -> Refused:
         return Refused(place=self.place, trouble=trouble, why=why[:_LONGEST_WHY], raw=self.raw)
@@ -63,7 +66,7 @@ def checked(part: Part) -> Part:
     pairs = (*part.metadata.items(), *part.context.items())
     for text in (*texts, *(t for pair in pairs for t in pair)):
         if not isinstance(text, str):
-            raise PayloadError(f"a name or id is {type(text).__name__}, no text")
+            raise PayloadError(f"a name or id is {kind_of(text)}, no text")
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -97,6 +97,17 @@ UNKNOWN_CODE = 2
 """gRPC: how the request ended is not known."""
 
 
+_KINDS = {
+    type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a text",
+    list: "a list", dict: "an object", bytes: "bytes",
+}  # fmt: skip
+
+
+def kind_of(value: object) -> str:
+    """What a value is."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
 def text_of(value: object, name: str) -> str:
     """An id or a name: text, or a whole number as text.
 
@@ -109,7 +120,7 @@ def text_of(value: object, name: str) -> str:
         return value
     if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
-    raise PayloadError(f"'{name}' is {type(value).__name__}, no text")
+    raise PayloadError(f"'{name}' is {kind_of(value)}, no text")
 
 
 def code_from_http(status: int) -> int:

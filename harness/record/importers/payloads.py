@@ -33,7 +33,8 @@ from harness.record.importers.columns import (
     tensors_from_csv,
     tensors_from_rows,
 )
-from harness.record.importers.parts import Payload, PayloadError
+from harness.record.importers.documents import parsed
+from harness.record.importers.parts import Payload, PayloadError, kind_of
 from harness.wire.contents import array_from_raw
 from harness.wire.messages import (
     MessageError,
@@ -148,10 +149,10 @@ def _of_json(content: bytes, specs: Sequence[TensorColumn], only: str) -> _Body:
     # Latin-1 keeps one character a byte, so that a binary tail begins where the document ends.
     try:
         _, end = json.JSONDecoder().raw_decode(content.decode("latin-1").lstrip())
-        skipped = len(content) - len(content.lstrip())
-        document: Any = json.loads(content[skipped : skipped + end])
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"no JSON: {error}") from None
+    except (ValueError, RecursionError):
+        end = len(content)  # told by who parses it
+    skipped = len(content) - len(content.lstrip())
+    document: Any = parsed(content[skipped : skipped + end])
     tail = content[skipped + end :]
     if isinstance(document, dict):
         described = document.get("inputs", document.get("outputs"))
@@ -171,15 +172,12 @@ def _parameters(given: object) -> dict[str, bool | int | float | str]:
         raise PayloadError("its parameters are no object")
     for name, value in given.items():
         if not isinstance(value, bool | int | float | str):
-            raise PayloadError(f"the parameter '{name}' is {type(value).__name__}")
+            raise PayloadError(f"the parameter '{name}' is {kind_of(value)}")
     return {n: v for n, v in given.items() if n not in _TRANSPORT}
 
 
 def _json_lines(content: bytes) -> list[Any]:
-    try:
-        return [json.loads(line) for line in _text(content).splitlines() if line.strip()]
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"no JSON: {error}") from None
+    return [parsed(line) for line in _text(content).splitlines() if line.strip()]
 
 
 def _is_v2(described: object) -> bool:

@@ -25,10 +25,11 @@ from harness.core.clock import now_ns
 from harness.core.errors import TrafficError, UsageError
 from harness.core.tensors import Signature
 from harness.record.importers.columns import BodyMapping
+from harness.record.importers.documents import parsed
 from harness.record.importers.guarding import Guard
 from harness.record.importers.kserve import event
 from harness.record.importers.ledger import writing
-from harness.record.importers.parts import Part, PayloadError, Refused, Trouble
+from harness.record.importers.parts import Part, PayloadError, Refused, Trouble, kind_of
 from harness.record.importers.payloads import Messages
 from harness.record.importers.run import (
     STAGING_FILE,
@@ -320,12 +321,14 @@ def events(headers: Mapping[str, str], body: bytes) -> list[Part | Refused]:
 
 
 def _events(body: bytes, *, batched: bool) -> list[Part | Refused]:
-    try:
-        document = json.loads(body)
-        batch = document if batched else [document]
-        return [event(_place(), *_binary(e)) for e in batch] or [_no_event("an empty batch", body)]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise PayloadError(f"no CloudEvent: {error}") from None
+    document = parsed(body)
+    batch = document if batched else [document]
+    if not isinstance(batch, list) or not all(isinstance(e, dict) for e in batch):
+        strange = (
+            batch if not isinstance(batch, list) else next(e for e in batch if type(e) is not dict)
+        )
+        raise PayloadError(f"no CloudEvent: {kind_of(strange)}")
+    return [event(_place(), *_binary(e)) for e in batch] or [_no_event("an empty batch", body)]
 
 
 def _no_event(why: str, body: bytes) -> Refused:
@@ -337,6 +340,9 @@ def _binary(attributes: dict[str, Any]) -> tuple[dict[str, str], bytes]:
     headers = {f"ce-{k}": str(v) for k, v in attributes.items() if k not in {"data", "data_base64"}}
     headers["content-type"] = str(attributes.get("datacontenttype", "application/json"))
     if "data_base64" in attributes:
-        return headers, base64.b64decode(attributes["data_base64"], validate=True)
+        try:
+            return headers, base64.b64decode(attributes["data_base64"], validate=True)
+        except (ValueError, TypeError):
+            raise PayloadError("no CloudEvent: its data_base64 is no base64") from None
     data = attributes.get("data")
     return headers, data.encode() if isinstance(data, str) else json.dumps(data).encode()

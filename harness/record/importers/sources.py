@@ -6,8 +6,6 @@ A line longer than the limit is passed over, not held. `.gz` files are unpacked 
 from __future__ import annotations
 
 import gzip
-import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import Any, BinaryIO
 
 from harness.core.errors import TrafficError, nearest
 from harness.core.places import Place, absolute
-from harness.record.importers.parts import Refused, Trouble
+from harness.record.importers.documents import parsed
+from harness.record.importers.parts import PayloadError, Refused, Trouble, kind_of
 from harness.store.objects import filesystem
 from harness.store.places import check_readable, files_below, is_file, stream
 
@@ -171,26 +170,14 @@ def json_lines(file: SourceFile, limit: int) -> Iterator[Record | Refused]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=_named_once)
-        except UnicodeDecodeError as error:
-            yield undecodable(place, f"not UTF-8 at byte {error.start}", line)
-        except (ValueError, RecursionError) as error:
-            yield undecodable(place, f"no JSON: {error}", line)
+            row = parsed(line)
+        except PayloadError as error:
+            yield undecodable(place, str(error), line)
         else:
             if isinstance(row, dict):
                 yield Record(place=place, raw=line, row=row)
             else:
-                yield undecodable(place, "no JSON object", line)
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> Row:
-    """Refuses an object with two values of one name, of which nothing says which one counts."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        name = next(n for n, times in Counter(n for n, _ in pairs).items() if times > 1)
-        msg = f"two values of '{name[:80]}' in one object"
-        raise ValueError(msg)
-    return row
+                yield undecodable(place, f"{kind_of(row)}, no object", line)
 
 
 def check_columns(

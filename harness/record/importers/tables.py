@@ -27,6 +27,7 @@ from harness.record.importers.parts import (
     PayloadError,
     Refused,
     code_from_http,
+    kind_of,
     text_of,
 )
 from harness.record.importers.sources import Record, SourceFile, check_columns
@@ -224,7 +225,7 @@ def _code(record: Record, mapping: TableMapping) -> int:
 
 def _context(value: Any, column: str) -> str:  # noqa: ANN401 - a cell
     if isinstance(value, dict | list):
-        raise PayloadError(f"'{column}' is a {type(value).__name__}, no value to slice by")
+        raise PayloadError(f"'{column}' is {kind_of(value)}, no value to slice by")
     return str(value)
 
 
