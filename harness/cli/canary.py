@@ -175,7 +175,10 @@ def _follow(path: Path, *, as_json: bool) -> int:
         time.sleep(0.2)
         return True
 
+    def said(line: str) -> None:
+        click.echo(f"canary: {line}", err=True)
+
     last: dict[str, Any] = {}
-    for last in follow(path, wait):
+    for last in follow(path, wait, said):
         click.echo(_shown(last, as_json=as_json))
     return EXIT_CODES[Decision(str(last["decision"]))]

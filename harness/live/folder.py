@@ -45,6 +45,7 @@ from harness.live.folder_files import (
     POLICY,
     STATE,
     begun,
+    mend_last_line,
     missing_files,
     told_end,
 )
@@ -138,6 +139,7 @@ class CanaryFolder:
                 canary.count("reboots")
             try:
                 write_atomically(path / BOOT, _boot())
+                mend_last_line(path)
                 folder.tell("restart", _began(canary))
             except OSError as error:
                 # The baseline needs no disk: production is answered, and nothing is judged.

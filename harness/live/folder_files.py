@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +66,39 @@ def told_end(path: Path) -> Ending | None:
             if found["final"]:
                 return Ending.from_state([found[key] for key in _SAID])
     return None
+
+
+def last_told(path: Path) -> str:
+    """Reason of the last verdict that followers were told; "" = none, as far as can be read.
+
+    Args:
+      path: the folder.
+    """
+    reason = ""
+    with suppress(OSError):
+        for text in _final_events(path / EVENTS):
+            with suppress(ValueError, KeyError, TypeError):
+                found = json.loads(text)
+                if found["final"] and found["event"] == "decision":
+                    reason = str(found["reason"])
+    return reason
+
+
+def mend_last_line(path: Path) -> None:
+    """Ends the line of `events.jsonl` that a killed process left open, so that the next one is whole.
+
+    Args:
+      path: the folder.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    file = path / EVENTS
+    if file.is_file() and file.stat().st_size:
+        with file.open("r+b") as lines:
+            lines.seek(-1, os.SEEK_END)
+            if lines.read(1) != b"\n":
+                lines.write(b"\n")
 
 
 def _final_events(file: Path) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from harness.core.errors import HarnessError
 from harness.core.live import Standing
 from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
+from harness.live.folder_files import last_told
 from harness.live.labels import NOT_TAKEN
 from harness.live.steady_clock import SteadyClock
 from harness.live.values import WITHOUT_VALUE
@@ -49,6 +50,8 @@ class Keeper:
         self._jumped = False
         self._last_told = 0
         self._said_end = ""
+        self._told_end = last_told(folder.path)
+        """Reason of the verdict that followers heard last, also from an earlier process."""
         self._said_failing = False
 
     def turn(self, notes: tuple[str, ...]) -> None:
@@ -155,7 +158,9 @@ class Keeper:
 
     def _ended(self, notes: tuple[str, ...]) -> None:
         self._said_end = self.standing.reason
-        self._folder.tell("decision", self.standing)
+        if self._told_end != self._said_end:
+            self._folder.tell("decision", self.standing)
+            self._told_end = self._said_end
         self._folder.publish(self.standing, self._canary.evidence(), self._notes(notes))
         self._folder.save(self._canary)
 

@@ -28,6 +28,7 @@ from harness.live.own_thread import STUCK, Patience, awaited, begun
 from harness.live.policy import read_live_policy
 from harness.live.steady_clock import SteadyClock
 from harness.live.watcher import Watcher
+from harness.record.listening import must_be_free
 from harness.record.metrics import CallMetrics, serve_metrics
 from harness.record.proxy import Proxy
 from harness.record.tls import ClientTls, ServerTls
@@ -100,6 +101,13 @@ def serve_canary(
     live = read_live_policy(options.policy)
     _check(options, live)
     _check_sources(options, live)
+    must_be_free(
+        {
+            "--listen": options.listen,
+            "--judge-listen": options.judge_listen,
+            "--metrics": options.metrics,
+        }
+    )
     for line in _unseen(live):
         told(f"canary: {line}")
     seed = options.seed or seed_in(options.out) or new_seed()
@@ -151,6 +159,7 @@ def serve_judge(
     """
     live = read_live_policy(options.policy)
     _check(options, live)
+    must_be_free({"--judge-listen": options.judge_listen, "--metrics": options.metrics})
     identity = Identity.of(live, seed="", baseline="", candidate=options.candidate_id)
     text = options.policy.read_text(encoding="utf-8")
     folder, canary = CanaryFolder.start(options.out, live, identity, text)

@@ -24,6 +24,7 @@ from harness.live.mirror_process import MirrorOptions
 from harness.live.shadow_result import NOT_MIRRORED, RESULT, Before, ShadowResult
 from harness.record.beside import start_beside
 from harness.record.frames import frame_from_call
+from harness.record.listening import must_be_free
 from harness.record.metrics import CallMetrics, serve_metrics
 from harness.record.outbox import Outbox
 from harness.record.outcomes import PROXY_ENDED
@@ -153,6 +154,7 @@ def serve_shadow(
     Raises:
       UsageError: an address, a policy or a folder cannot be used.
     """
+    must_be_free({"--listen": options.listen, "--metrics": options.metrics})
     return asyncio.run(_shadowed(options, told))
 
 

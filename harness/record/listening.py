@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import resource
 import socket
 
@@ -61,6 +62,26 @@ def listening_sockets(address: str) -> list[socket.socket]:
             raise not_listened_on(address) from error
         opened.pop_all()
         return found
+
+
+def must_be_free(addresses: dict[str, str]) -> None:
+    """Refuses addresses that are taken or not allowed, before anything else is begun.
+
+    What else may be wrong with one, whoever listens there finds out.
+
+    Args:
+      addresses: option → HOST:PORT; "" = not given.
+
+    Raises:
+      UsageError: names the option.
+    """
+    for option, address in addresses.items():
+        try:
+            for one in listening_sockets(address) if address else ():
+                one.close()
+        except UsageError as error:
+            if getattr(error.__cause__, "errno", None) in {errno.EADDRINUSE, errno.EACCES}:
+                raise UsageError(f"{option} {address}", error.what, error.remedy) from error
 
 
 def most_connections() -> int:

@@ -12,6 +12,7 @@ Pairs count once the state that follows them is saved: after a kill, chunks at o
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import math
@@ -36,6 +37,7 @@ State = tuple[int, dict[str, Array], Any]
 """(next chunk, arrays, plain values)."""
 
 _MARKER = ".run"
+_LOCK = ".lock"
 _FORMAT = b"harness-run 1\n"
 _STATE = "state.npz"
 _PAIRS = "pairs"
@@ -296,9 +298,26 @@ def _unpacked(index: dict[str, list[Any]], packed: Array) -> dict[str, Array]:
     return arrays
 
 
+def is_written(path: Path) -> bool:
+    """Whether a process holds a run folder's lock at this moment.
+
+    Args:
+      path: the folder.
+    """
+    try:
+        with (path / _LOCK).open("rb") as handle:
+            # Shared, and for an instant only: several may look at once.
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _lock(path: Path) -> ExitStack:
     stack = ExitStack()
-    if not stack.enter_context(locked(path / ".lock", wait=False)):
+    if not stack.enter_context(locked(path / _LOCK, wait=False)):
         stack.close()
         raise UsageError(
             str(path),

@@ -392,6 +392,53 @@ def test_followers_read_what_is_told_until_the_end(tmp_path):
         next(follow(tmp_path, wait))
 
 
+def test_a_torn_event_is_said_and_what_comes_behind_it_is_followed(tmp_path):
+    folder, _ = start(tmp_path / "c")
+    events = tmp_path / "c" / EVENTS
+    whole = events.read_bytes()
+    events.write_bytes(whole + whole[:50] + whole + b"noise\n" + whole)
+    heard = []
+    told = list(follow(tmp_path / "c", lambda: False, heard.append))
+    assert [event["event"] for event in told] == ["start"] * 3
+    assert len(heard) == 2
+    assert all("a line is damaged" in line for line in heard)
+    folder.close()
+
+
+def test_a_line_that_a_kill_left_open_is_ended_at_the_restart(tmp_path):
+    folder, _ = start(tmp_path / "c")
+    with (tmp_path / "c" / EVENTS).open("ab") as file:
+        file.write(b'{"event": "answ')
+    folder, _ = restarted(tmp_path / "c", folder)
+    lines = (tmp_path / "c" / EVENTS).read_bytes().splitlines()
+    assert (len(lines), json.loads(lines[2])["event"]) == (3, "restart")
+    folder.close()
+
+
+def test_followers_hear_once_that_nobody_serves_until_somebody_does(tmp_path):
+    folder, watched = start(tmp_path / "c")
+    heard = []
+    looks = iter(range(200))
+
+    def wait():
+        nonlocal folder, watched
+        match next(looks):
+            case 30:
+                assert heard == []
+                folder.close()
+            case 100:
+                assert len(heard) == 1
+                folder, watched = start(tmp_path / "c")
+            case 120:
+                folder.close()
+            case 199:
+                return False
+        return True
+
+    list(follow(tmp_path / "c", wait, heard.append))
+    assert ["nobody serves" in line for line in heard] == [True, True]
+
+
 def test_decision_and_evidence_are_written_as_in_a_run(tmp_path):
     from harness.store.files import sha256_of_file
 

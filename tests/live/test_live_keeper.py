@@ -33,11 +33,13 @@ class Clock:
         return self.jump_s
 
 
+def identity():
+    return Identity.of(live(), seed="s", baseline="b", candidate="c")
+
+
 @pytest.fixture
 def kept(tmp_path):
-    found = live()
-    asked = Identity.of(found, seed="s", baseline="b", candidate="c")
-    folder, canary = CanaryFolder.start(tmp_path / "c", found, asked, POLICY)
+    folder, canary = CanaryFolder.start(tmp_path / "c", live(), identity(), POLICY)
     traffic = Traffic(1)
     clock = Clock(traffic)
     return traffic, canary, folder, clock, Keeper(canary, folder, clock)
@@ -108,6 +110,28 @@ def test_whatever_goes_wrong_is_hold_and_the_baseline(kept, trouble, reason):
     assert traffic.request(canary) is None
     assert told(folder)[-1] == "decision"
     assert "traffic goes to the baseline" in keeper.standing.explanation
+
+
+def test_a_verdict_is_told_once_also_over_restarts_and_written_where_it_was_not(kept, tmp_path):
+    traffic, canary, folder, clock, keeper = kept
+    traffic.harm = 0.4
+    while not canary.ended:
+        traffic.answered(canary, 50)
+        keeper.turn(())
+    for _ in range(3):
+        keeper.turn(())
+        keeper.give_up(OSError(28, "No space left"), ())
+    for _ in range(2):
+        folder.close()
+        (folder.path / "decision.json").unlink()
+        folder, canary = CanaryFolder.start(folder.path, live(), identity(), POLICY)
+        keeper = Keeper(canary, folder, clock)
+        keeper.turn(())
+        assert (folder.path / "decision.json").exists()
+    lines = (folder.path / "events.jsonl").read_text().splitlines()
+    found = [json.loads(line)["event"] for line in lines]
+    assert (found.count("decision"), found.count("restart")) == (1, 2)
+    folder.close()
 
 
 def test_the_clock_starts_behind_what_was_judged_and_never_goes_back():

@@ -248,6 +248,7 @@ def test_an_address_that_is_taken_is_said_in_plain_words(tmp_path, policy, optio
     assert (code, "Traceback" in err, "never awaited" in err) == (2, False, False), err
     assert f"{option} 127.0.0.1" in err
     assert "cannot be listened on" in err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.long
