@@ -14,11 +14,15 @@ from harness.diff.floor_columns import ColumnSums, Scales, scales_of
 from harness.diff.nested import laid_out
 from harness.diff.sample import LIMIT
 
+_MOST_HELD = 128 << 20
+"""Bytes of held pairs: heavy ones fix the scales before LIMIT rows are there."""
+
 
 class FloorBuilder:
     """Collects the floor from A/A pairs, batch by batch; batch boundaries do not matter.
 
-    The first pairs are held until LIMIT rows are there, which fix the scales of all columns.
+    The first pairs are held until LIMIT rows are there, which fix the scales of all columns. Of a model
+    with answers so heavy that as many do not fit into memory, fewer rows fix them.
 
     Args:
       uncounted: tensors and columns that do not make a request differ, under the baseline's names:
@@ -32,7 +36,7 @@ class FloorBuilder:
         self._random = dict(random or {})
         self._uncounted = frozenset(uncounted) | self._random.keys()
         self._held: list[PairBatch] = []
-        self._held_rows = 0
+        self._held_rows = self._held_bytes = 0
         self._scales: dict[str, dict[str, Scales]] | None = None
         self._outputs: dict[str, ColumnSums] = {}
         self._features: dict[str, ColumnSums] = {}
@@ -48,7 +52,13 @@ class FloorBuilder:
             return
         self._held.append(pair)
         self._held_rows += int(pair.requests.rows[_answered(pair)].sum())
-        if self._held_rows >= LIMIT:
+        self._held_bytes += sum(
+            array.nbytes
+            for seen in (pair.baseline, pair.candidate)
+            for group in (seen.outputs, seen.features, seen.trace_outputs)
+            for array in group.values()
+        )
+        if self._held_rows >= LIMIT or self._held_bytes >= _MOST_HELD:
             self._fix_scales()
 
     def finish(self) -> Floor:

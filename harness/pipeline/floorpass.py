@@ -177,6 +177,8 @@ class _Measured:
             self._levels.update(pair)
             self._guard.update(pair)
             done += len(requests)
+            # Before the next batch is asked: it would be one more in memory.
+            del requests, pieces, pair
             heard(done, total)
             if first.ended or second.ended:
                 return

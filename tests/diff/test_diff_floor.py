@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.core.jsonable import jsonable
 from harness.core.observations import PairBatch
+from harness.diff import floor_builder
 from harness.diff.floor import Floor, floor_from_json
 from harness.diff.floor_builder import FloorBuilder
 from harness.diff.sample import LIMIT
@@ -133,3 +135,23 @@ def test_what_is_not_counted_makes_no_request_differ():
     floor = builder.finish()
     assert floor.output_mismatch_share == 0.0
     assert column(floor, "loud").mismatch_share == 1.0
+
+
+def test_heavy_pairs_are_not_held_until_a_usual_number_of_rows_is_there(monkeypatch):
+    wide, n, count = 2000, 64, 40
+    monkeypatch.setattr(floor_builder, "_MOST_HELD", 4 << 20)
+    builder, rng = FloorBuilder(), np.random.default_rng(5)
+    tracemalloc.start()
+    for i in range(count):
+        x = rng.normal(size=(n, wide)).astype(np.float32)
+        legs = [observed(n, outputs={"y": x.copy()}) for _ in range(2)]
+        builder.update(
+            PairBatch(requests=requests(n, start=i * n), baseline=legs[0], candidate=legs[1])
+        )
+        del x, legs
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    floor = builder.finish()
+    assert (floor.requests, floor.silent) == (n * count, True)
+    assert 2 < floor.outputs[0].scale < 6  # of normal values
+    assert peak < 28 << 20  # all of them are 39 MiB, without what they are compared with
