@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from diff_streams import floor_of, observed, output_pairs, requests
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.jsonable import jsonable
@@ -73,6 +73,7 @@ def test_floor_survives_json():
     assert floor_from_json(json.loads(json.dumps(jsonable(floor)))) == floor
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 299), max_size=5))
 def test_batches_do_not_change_the_floor(cuts):
     whole = floor_of(output_pairs({"s": SCORES}, {"s": NOISE}))
