@@ -48,7 +48,8 @@ from harness.store.tables import open_traffic
 from harness.store.windows import SealedWindow, is_window
 
 BATCH_REQUESTS = 1024
-_FORMAT = 1
+_FORMAT = 2
+"""Of the manifest and of what checkpoints keep: a run is gone on with only by what began it."""
 _PROBES = "probes"
 
 
@@ -224,6 +225,7 @@ def restore(
     """
     manifest = run.read_json("manifest.json")
     with read_back(run.path, "manifest.json"):
+        _check_version(manifest)
         request = GateRequest.from_json(manifest["request"])
         policy = _same_policy(run, manifest)
         baseline, candidate = (_pinned(manifest[role]) for role in ("baseline", "candidate"))
@@ -268,6 +270,15 @@ def restore(
         level=int(manifest.get("level", manifest["attempt"])), carried=carried,
         anchor=anchor, anchor_seen=seen[2] if anchor else None,
     )  # fmt: skip
+
+
+def _check_version(manifest: dict[str, Any]) -> None:
+    """Other code may measure otherwise: evidence of two versions is not to be mixed."""
+    before = (manifest["format"], manifest["harness_version"])
+    now = (_FORMAT, package_version())
+    if before != now:
+        msg = "it was begun by harness {} (format {}), and this is {} (format {})"
+        raise ValueError(msg.format(*before[::-1], *now[::-1]))
 
 
 def _carried(run: RunFolder, manifest: dict[str, Any]) -> Carried | None:

@@ -351,6 +351,17 @@ def test_a_run_of_an_older_form_is_refused_and_says_what_it_lacks(prepared, harn
     assert "start a new one" in ran.err
 
 
+@pytest.mark.parametrize(("part", "other"), [("format", 1), ("harness_version", "0.0.1")])
+def test_a_run_that_another_version_began_is_refused(prepared, harness, part, other):
+    run = copy_of(prepared, f"another-{part}")
+    manifest = read(run, "manifest") | {part: other}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    ran = harness("gate", "--resume", run)
+    assert ran.code == 2
+    assert "it was begun by harness" in ran.err
+    assert "Go on with the version that began the run" in ran.err
+
+
 def test_evidence_of_an_older_form_is_refused(prepared, harness):
     run = copy_of(prepared, "older-state")
     with RunFolder.open(run, write=True) as folder:
