@@ -15,6 +15,9 @@ from harness.core.errors import TrafficError
 from harness.core.tensors import NUMPY_DTYPES, Array, Bools, Strings
 
 _REFUSED = "Write the column as {want}, or round it yourself."
+_SHOWN = {
+    type(None): "null", bool: "booleans", int: "numbers", float: "numbers", str: "text", dict: "objects",
+}  # fmt: skip
 
 
 def cast_lossless(where: str, name: str, values: Array, datatype: str) -> Array:
@@ -41,7 +44,7 @@ def cast_lossless(where: str, name: str, values: Array, datatype: str) -> Array:
         return values
     kinds = {values.dtype.kind, dtype.kind}
     if "O" in kinds or ("b" in kinds and len(kinds) > 1):
-        found = "text" if values.dtype.kind == "O" else str(values.dtype)
+        found = {"O": "text", "b": "booleans"}.get(values.dtype.kind, str(values.dtype))
         raise TrafficError(
             where,
             f"column '{name}' holds {found} where the model takes {datatype}",
@@ -88,7 +91,7 @@ def array_from_json(where: str, name: str, values: Sequence[Any], datatype: str)
         raise RaggedError
     found = datatype_of_json(kinds)
     if found is None and kinds:
-        shown = " and ".join(sorted("null" if k is type(None) else k.__name__ for k in kinds))
+        shown = " and ".join(sorted({_SHOWN.get(k, k.__name__) for k in kinds}))
         raise TrafficError(
             where,
             f"column '{name}' holds {shown}",

@@ -62,6 +62,16 @@ def test_labels_are_read_by_the_gate_as_they_were_given(tmp_path, traffic):
     assert (known.labelled, report.labelled, report.matched, report.requests) == (8, 8, 8, 10)
 
 
+def test_labels_in_a_damaged_file_are_counted_as_its_footer_says(tmp_path, traffic):
+    folder = tmp_path / "labels"
+    for k in range(2):
+        made.write_table(folder / f"{k}.parquet", [row(4 * k + i) for i in range(4)])
+    content = (folder / "1.parquet").read_bytes()
+    (folder / "1.parquet").write_bytes(content[:4] + bytes(40) + content[44:])
+    report = import_labels(folder, traffic, as_of=iso(LATE_NS))
+    assert (report.records, report.labels, report.undecodable) == (8, 4, 4)
+
+
 def test_every_label_is_counted_where_it_belongs(tmp_path, traffic):
     rows = [
         row(0),

@@ -99,6 +99,9 @@ BAD = {
     "a gRPC status that is none": ("table", plain_row("b", status=77)),
     "a time of 400 digits": ("table", plain_row("b", at=10**400)),
     "an id that is a list": ("table", plain_row(["b"])),
+    "an id without UTF-8": ("table", plain_row("\ud800")),
+    "an input that is an object": ("table", plain_row("b", x={"a": 1})),
+    "an input that is a boolean": ("table", plain_row("b", x=True)),
     "a context without UTF-8": ("table", plain_row("b", o="\ud800")),
     "a value beyond its type": ("table", plain_row("b", x="1e300")),
 }  # fmt: skip
@@ -112,7 +115,9 @@ def test_one_strange_record_costs_itself_only(name, tmp_path):
     report = run(kind, source, tmp_path / "t")
     assert (report.records, report.written, report.undecodable) == (3, 2, 1)
     assert [e.request_id for e in traffic(tmp_path / "t")] == ["a", "c"]
-    assert [q["place"] for q in quarantine(tmp_path / "t")] == ["x.jsonl:2"]
+    (refused,) = quarantine(tmp_path / "t")
+    assert refused["place"] == "x.jsonl:2"
+    assert not re.search(r"Error|\b(NoneType|dict|bool|str|int)\b|recursion", refused["why"])
 
 
 def test_a_failure_that_nobody_foresaw_is_named_in_the_quarantine(tmp_path, monkeypatch):

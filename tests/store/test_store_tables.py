@@ -253,11 +253,11 @@ def test_jsonl_requests_of_several_rows(tmp_path):
     ("lines", "datatype", "said"),
     [
         ([{"x": 1}, {"y": 1}], "INT64", "t.jsonl:2: other columns than line 1: x, y"),
-        ([{"x": 1}, {"x": "a"}], "INT64", "'x' holds int and str"),
-        ([{"x": {"a": 1}}], "INT64", "'x' holds dict"),
+        ([{"x": 1}, {"x": "a"}], "INT64", "'x' holds numbers and text"),
+        ([{"x": {"a": 1}}], "INT64", "'x' holds objects"),
         ([{"x": 2**40}], "INT32", "'x' holds 1099511627776"),
         ([{"x": 1e300}], "FP32", "'x' holds 1e+300"),
-        ([{"x": True}], "FP32", "'x' holds bool where the model takes FP32"),
+        ([{"x": True}], "FP32", "'x' holds booleans where the model takes FP32"),
         ([{"x": [[1], [2, 3]]}], "INT64", "lists of different lengths"),
     ],
 )

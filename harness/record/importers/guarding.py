@@ -46,6 +46,8 @@ class Guard:
             return self._refused(Trouble.UNDECODABLE, str(error))
         except UsageError as error:
             return self._refused(Trouble.UNDECODABLE, error.what)
+        except UnicodeEncodeError:
+            return self._refused(Trouble.UNDECODABLE, "a name, id or text has no UTF-8 form")
         except Exception as error:  # noqa: BLE001 - see the module: one record's failure, named in the quarantine
             return self._refused(
                 Trouble.UNDECODABLE,
