@@ -101,6 +101,40 @@ def replaced_operators(ours: Sequence[Node], theirs: Sequence[Node]) -> Change:
     )
 
 
+def is_one_number(text: str) -> bool:
+    """Whether a constant's text is of a single number: `float[1, 1] [2]`."""
+    shape, _, values = text.partition(" ")
+    sizes = shape.partition("[")[2].rstrip("]")
+    return bool(values) and "," not in values and sizes.replace("1", "").strip(", ") == ""
+
+
+def is_bound(change: Change) -> bool:
+    """Whether it is about what an operator compares with."""
+    return change.node.partition(" ")[0] in _COMPARES
+
+
+def later_changes(found: Sequence[Divergence], after: Sequence[Divergence]) -> tuple[Change, ...]:
+    """What differs after the first differences: a retrain changes weights there, but no operator and no bound.
+
+    Args:
+      found: the frontier's.
+      after: of tensors behind it, each from the nearest compared ones.
+    """
+    told = {change for divergence in found for change in divergence.changes}
+    changes = dict.fromkeys(c for divergence in after for c in divergence.changes if c not in told)
+    return tuple(
+        c
+        for c in changes
+        if c.kind is not ChangeKind.WEIGHTS or (is_bound(c) and is_one_number(c.baseline))
+    )
+
+
+_COMPARES = frozenset(
+    ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Binarizer", "Clip", "Where")
+)
+"""Operators whose constants are bounds."""
+
+
 def shown(node: Node) -> str:
     """An operator and what it makes, in words."""
     return f"{node.op} → {', '.join(n for n in node.outputs if n)}"

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.core.findings import Finding, Severity
-from harness.diff.changes import Cause, Change, ChangeKind, Divergence
+from harness.diff.changes import (
+    Cause,
+    Change,
+    ChangeKind,
+    Divergence,
+    is_bound,
+    is_one_number,
+)
 from harness.diff.graph_report import FirstDivergence, GraphReport, PatchProof
 
 
@@ -17,6 +24,8 @@ def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Fi
       answers_differ: whether the answers differ as production computes them.
     """
     found = [_first(report, d) for d in report.divergences]
+    if report.later:
+        found.append(_later(report.later))
     # Where chance is in the graphs, it is the nearer cause of answers that differ.
     known = report.compared and report.outputs_compared and not report.random
     if answers_differ and not report.outputs_differ and known:
@@ -31,10 +40,24 @@ def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Fi
     return found
 
 
+def _later(changes: Sequence[Change]) -> Finding:
+    """What feeding the first differences says nothing about."""
+    refitted = all(c.kind is ChangeKind.WEIGHTS for c in changes)
+    return Finding(
+        kind="later_difference", severity=Severity.WARNING, where=changes[0].node.partition(" → ")[2],
+        what=f"after the first differences the graphs differ, too: {_told(changes)}",
+        remedy=_ONE_NUMBER if refitted else _REMEDIES[Cause.GRAPH],
+    )  # fmt: skip
+
+
 def told(divergence: Divergence) -> str:
     """What differs in a region, in words."""
-    shown = [_change(c) for c in divergence.changes[:_TOLD]]
-    more = len(divergence.changes) - len(shown)
+    return _told(divergence.changes)
+
+
+def _told(changes: Sequence[Change]) -> str:
+    shown = [_change(c) for c in changes[:_TOLD]]
+    more = len(changes) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
@@ -50,7 +73,8 @@ def _first(report: GraphReport, first: FirstDivergence) -> Finding:
         *_proven(report, first),
     ]
     harmless = not report.outputs_differ and report.outputs_compared
-    refitted = d.cause is Cause.WEIGHTS
+    emptied = any(map(_became_zero, d.changes))
+    refitted = d.cause is Cause.WEIGHTS and not emptied
     if harmless:
         parts.append("the outputs agree all the same")
     elif not report.outputs_differ:
@@ -60,7 +84,11 @@ def _first(report: GraphReport, first: FirstDivergence) -> Finding:
         severity=Severity.INFO if harmless or refitted else Severity.WARNING,
         where=d.baseline,
         what="; ".join(parts),
-        remedy=_ONE_NUMBER if refitted and _is_plain(first) else _REMEDIES[d.cause],
+        remedy=_EMPTIED
+        if emptied
+        else _ONE_NUMBER
+        if refitted and _is_plain(first)
+        else _REMEDIES[d.cause],
         requests=first.requests,
     )
 
@@ -167,9 +195,26 @@ def _not_fed(count: int) -> str:
 def _is_plain(first: FirstDivergence) -> bool:
     """Whether weights that changed may be a unit, an offset or a threshold rather than what training fits."""
     changes = first.divergence.changes
-    numbers = all(_one_number(c.baseline) for c in changes)
-    compares = any(c.node.partition(" ")[0] in _COMPARES for c in changes)
-    return bool(first.relation or numbers or compares)
+    numbers = all(is_one_number(c.baseline) for c in changes)
+    return bool(first.relation or numbers or any(map(is_bound, changes)))
+
+
+def _became_zero(change: Change) -> bool:
+    """Whether several numbers that were none became 0, as far as the text shows them."""
+    if change.kind is not ChangeKind.WEIGHTS:
+        return False
+    before, after = _numbers(change.baseline), _numbers(change.candidate)
+    return len(after) >= _SEVERAL and not any(after) and all(before)
+
+
+def _numbers(text: str) -> list[float]:
+    """Of a constant's text, `float[3] [1, 2, 3]`, without one that is cut off."""
+    values, cut, _ = text.rpartition("[")[2].rstrip("]").partition("…")
+    parts = values.split(", ")[: -1 if cut else None]
+    try:
+        return [float(part) for part in parts]
+    except ValueError:
+        return []
 
 
 def _change(change: Change) -> str:
@@ -195,19 +240,12 @@ def _change(change: Change) -> str:
 
 def _other_value(change: Change) -> str:
     """An attribute or a constant, old → new."""
-    alone = change.kind is ChangeKind.WEIGHTS and _one_number(change.baseline)
+    alone = change.kind is ChangeKind.WEIGHTS and is_one_number(change.baseline)
     word = "constant" if alone else change.kind.value
     before, after = change.baseline or "absent", change.candidate or "absent"
     if before == after:
         return f"{word} {change.name} of {change.node} has other values ({after})"
     return f"{word} {change.name} of {change.node}: {before} → {after}"
-
-
-def _one_number(text: str) -> bool:
-    """Whether a constant's text is of a single number: `float[1, 1] [2]`."""
-    shape, _, values = text.partition(" ")
-    sizes = shape.partition("[")[2].rstrip("]")
-    return bool(values) and "," not in values and sizes.replace("1", "").strip(", ") == ""
 
 
 def _some(names: Sequence[str]) -> str:
@@ -216,11 +254,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 _TOLD = 3
-_COMPARES = frozenset(
-    ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Binarizer", "Clip", "Where")
-)
-"""Operators whose constants are bounds."""
-
+_SEVERAL = 3
+"""Numbers that no fit makes 0 together."""
 
 _WORDS = {
     Cause.RUNTIME: "the same operators on the same constants give other values",
@@ -234,6 +269,9 @@ _ONE_NUMBER = (
     "A retrain may refit a number like this; where it is a unit, an offset or a threshold, both versions "
     "should hold the same one."
 )
+
+
+_EMPTIED = "No fit makes them all 0: check that what was fitted was shipped with the model, and not its default."
 
 
 _REMEDIES = {

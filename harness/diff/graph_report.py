@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from harness.diff.changes import Divergence
+from harness.diff.changes import Change, Divergence
 
 
 class TensorVerdict(enum.StrEnum):
@@ -141,6 +141,8 @@ class GraphReport:
     """What stayed out of sight, as sentences."""
     outputs_compared: bool = True
     """Whether every output was: of one that was not, nothing is known."""
+    later: tuple[Change, ...] = ()
+    """What differs after the frontier and is no weight, or a bound: a difference before it hides what it does."""
     random: tuple[tuple[str, str], ...] = ()
     """(baseline's tensor, the operator) of matched tensors that are computed from a random operator: no
     two runs agree on these, so they are neither equal nor different."""

@@ -18,7 +18,7 @@ import numpy as np
 from harness.core.policies import GraphPolicy
 from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
-from harness.diff.changes import Divergence
+from harness.diff.changes import Change, Divergence, later_changes
 from harness.diff.frontier import Regions
 from harness.diff.graph_match import GraphMatch
 from harness.diff.graph_report import GraphReport, TensorVerdict
@@ -49,6 +49,8 @@ from harness.sandbox.tracing import Traced
 
 _MOST_LOOKS = 4
 """Times that whole values may move a frontier that sketches, or some of the tensors, showed."""
+_MOST_BEHIND = 1000
+"""Tensors behind the frontier whose own operators are compared."""
 _MOST_CHUNKS = 8
 """Times that a look at split or fused constants runs both versions again."""
 
@@ -253,6 +255,7 @@ class _Tracing:
             proofs=together,
             outputs_differ=any(name in divergent for name in self._outputs),
             outputs_compared=all(n in self._traces and n not in random for n in self._outputs),
+            later=self._later(found, divergent),
             random=tuple(sorted(random.items())),
             not_compared=(*self._not_compared(), *closer.problems),
         )
@@ -262,10 +265,7 @@ class _Tracing:
         found: list[Divergence] = []
         asked: set[str] = set()
         for _ in range(_MOST_LOOKS + 1):
-            regions = Regions(
-                self._old.graph, self._new.graph, self._match,
-                inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
-            )  # fmt: skip
+            regions = self._regions()
             reshaped = {name for name, trace in self._traces.items() if trace.reshaped}
             found = [
                 regions.divergence(name, noisy=self._traces[name].noisy)
@@ -281,6 +281,21 @@ class _Tracing:
             self._traces |= whole
             divergent |= {n for n, t in whole.items() if t.differs} - self._random().keys()
         return found
+
+    def _regions(self) -> Regions:
+        return Regions(
+            self._old.graph, self._new.graph, self._match,
+            inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
+        )  # fmt: skip
+
+    def _later(self, found: Sequence[Divergence], divergent: set[str]) -> tuple[Change, ...]:
+        """What differs behind the frontier; not where some tensors alone are known, or other branches ran."""
+        branched = divergent.intersection(self._old.conditions())
+        if not found or branched or self._open.chosen is not None:
+            return ()
+        regions, first = self._regions(), {d.baseline for d in found}
+        behind = [n for n in self._old.graph.computed() if n in divergent and n not in first]
+        return later_changes(found, [regions.divergence(n) for n in behind[:_MOST_BEHIND]])
 
     def _regroup(self, found: Sequence[Divergence], divergent: set[str], closer: Closer) -> bool:
         """Gives frontier tensors whose constants were split or fused the partners of equal values.

@@ -134,8 +134,10 @@ def test_a_second_cause_after_the_first_is_told(tmp_path):
     report = traced(tmp_path, old, new)
     assert [d.divergence.baseline for d in report.divergences] == ["scaled"]
     assert not report.proofs[0].restored
-    (finding,) = findings_from_graph(report, answers_differ=True)
-    assert "differs, too" in finding.what
+    first, later = findings_from_graph(report, answers_differ=True)
+    assert "differs, too" in first.what
+    assert later.where == "y"
+    assert later.what.endswith("Tanh → y is made by Sigmoid")
 
 
 def two_columns(path: Path, left: float, right: float) -> Path:
