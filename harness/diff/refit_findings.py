@@ -35,7 +35,8 @@ def zero_filled(reports: list[TensorReport]) -> list[Finding]:
         columns.sort(key=lambda r: -r.mismatched_requests)
         parts = [sentence(r, named=not r.about) for r in columns[:_SHOWN]]
         if len(columns) > _SHOWN:
-            parts.append(f"and {counted(len(columns) - _SHOWN, 'more column')}")
+            left = sum(r.columns for r in columns[_SHOWN:])
+            parts.append(f"and {counted(left, 'more column')}")
         found.append(
             Finding(
                 kind="filled_with_zero",
@@ -72,7 +73,7 @@ def less_precise(reports: list[TensorReport]) -> list[Finding]:
     for text in dict.fromkeys(r.text for r in reports):
         names = [r.about or r.name for r in reports if r.text == text]
         more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-        columns = counted(len(names), "column")
+        columns = counted(sum(r.columns for r in reports if r.text == text), "column")
         parts.append(f"{text}, in {columns} ({', '.join(names[:FEW])}{more})")
     where = ", ".join(dict.fromkeys(map(tensor_of, reports)))
     return [
@@ -118,7 +119,7 @@ def refitted(report: FeatureReport, *, doubted: bool) -> list[Finding]:
     parts = []
     if changed:
         parts.append(
-            f"{counted(len(changed), 'column')} of {some} changed"
+            f"{counted(sum(r.columns for r in changed), 'column')} of {some} changed"
             + (
                 " after that, too"
                 if rounded and not constants

@@ -126,7 +126,7 @@ def _equal_tensors(columns: Sequence[dict[str, Any]]) -> str:
         n for n, column in zip(counts, columns, strict=True) if column["verdict"] == "equal"
     )
     text = f"{sum(tensors.values())} of {len(tensors)} tensors equal"
-    return text if sum(counts) == len(tensors) else f"{text} ({equal} of {sum(counts)} columns)"
+    return text if sum(counts) == len(tensors) else f"{text} ({equal:,} of {sum(counts):,} columns)"
 
 
 def _others(columns: Sequence[dict[str, Any]]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from harness.report.read import Doc
 from harness.report.tones import Tone
 from harness.report.views import Cell, Column, Fact, Section, Table
@@ -121,11 +123,14 @@ def _constant(value: Doc) -> str:
 
 
 def _tally(rows: tuple[Doc, ...]) -> str:
-    verdicts = [row.at("verdict").text() for row in rows]
+    """How many columns have which verdict."""
+    verdicts: Counter[str] = Counter()
+    for row in rows:
+        verdicts[row.at("verdict").text()] += row.at("columns").whole() or 1
     parts = [
-        f"{verdicts.count(key)} {words.replace('expected change', 'expected')}"
+        f"{count(verdicts[key])} {words.replace('expected change', 'expected')}"
         for key, (_, words) in _VERDICTS.items()
-        if verdicts.count(key)
+        if verdicts[key]
     ]
     return ", ".join(parts) or "none recorded"
 

@@ -81,6 +81,25 @@ def test_a_candidate_that_does_not_reproduce_them_is_rolled_back(part, golden, h
     assert harness("compare", model, new, "-i", traffic).code == 1
 
 
+def test_golden_rows_are_held_to_the_scale_of_each_column(tmp_path, harness):
+    import onnx
+    from onnx import parser
+
+    graph = "<ir_version: 9, opset_import: ['' : 17]> g (float[n, 3] x) => (float[n, 3] y) { y = Neg(x) }"
+    model = tmp_path / "two.onnx"
+    onnx.save_model(parser.parse_model(graph.replace("'", '"')), str(model))
+    rows = np.random.default_rng(5).uniform(1, 2, (64, 3)).astype(np.float32)
+    traffic = tmp_path / "x.npz"
+    np.savez(traffic, x=rows * np.float32([1e5, 1e5, 0.05]))
+    assert harness("golden", "make", model, "-i", traffic).code == 0
+    golden = model.with_suffix(".golden.npz")
+    with np.load(golden) as saved:
+        changed(golden, **{"output:y": saved["output:y"] * np.float32([1, 1, 2])})
+    ran = harness("compare", model, model, "-i", traffic)
+    assert ran.code == 2
+    assert "now = then × 0.5" in ran.out
+
+
 def test_a_baseline_that_does_not_reproduce_them_holds(
     golden, model, traffic, harness, write_policy, tmp_path
 ):

@@ -254,6 +254,17 @@ def test_the_finding_about_a_wide_feature_names_the_column():
     )
 
 
+def test_all_columns_of_a_refitted_wide_tensor_are_counted():
+    shape = graph(features=(), fitted=("e",), vocabularies=())
+    before = decades(120, seed=21)
+    after = before + np.random.default_rng(22).normal(size=before.shape).astype(np.float32) * 1e6
+    diff = FeatureDiff(floor_of(feature_pairs({"e": before}, {"e": before})), shape, shape)
+    for pair in feature_pairs({"e": before}, {"e": after}):
+        diff.update(pair)
+    told = [f.what for f in findings_from_features(diff.finish(), 0.0) if f.kind == "refitted"]
+    assert told == ["120 columns of e changed with fitted constants (imputation, scaling)"]
+
+
 def test_the_worst_columns_are_those_with_most_requests_then_the_furthest():
     differing = np.array([0, 5, 9, 5, 1])
     relative = np.array([9.0, 1.0, 0.1, 2.0, 99.0])

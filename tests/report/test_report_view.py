@@ -87,6 +87,15 @@ def test_equal_features_are_folded_and_the_shifted_hour_comes_first():
     assert [t.title for t in tables if t.folded] == ["Features: 7 equal"]
 
 
+def test_a_row_that_stands_for_many_columns_counts_as_many():
+    run = EXAMPLES["rollback"]()
+    before = view_of(run).parity.facts[0].value
+    equal = next(f for f in run["intermediates"]["features"] if f["verdict"] == "equal")
+    equal["columns"] = 1_119
+    assert "7 equal" in before
+    assert "1,125 equal" in view_of(run).parity.facts[0].value
+
+
 def test_answers_of_a_retrained_model_may_differ_without_alarm():
     run = EXAMPLES["promote"]()
     tones = {}
