@@ -40,11 +40,13 @@ FLOAT_TOLERANCE = 1e-6
 DOUBLE_TOLERANCE = 1e-12
 """The same of what is float64 on both sides, about 4,500 float64 roundings. An hour is 2e-6 of a time in
 seconds since 1970, so that float32's tolerance would hide it. What comes of float32 arithmetic keeps
-`FLOAT_TOLERANCE`, and so do two values that float32 holds exactly, as they may."""
+`FLOAT_TOLERANCE`, and so do two values that float32 holds exactly, as they may; but not whole numbers."""
 HALF_TOLERANCE = 2.0 * float(np.finfo(np.float16).eps)
 """Smallest relative tolerance where both sides are float16: two float16 roundings at the scale."""
 FLOOR_FACTOR = 8.0
 """A difference up to this many times the baseline's own A/A difference is noise."""
+_FRACTIONS = 2.0**23
+"""From here on float32 has whole numbers alone, so that rounding is one, too."""
 _LARGE = 1e-3
 """Part of a value that is large: a thousand float32 tolerances."""
 _TOLERANCES = 100.0
@@ -128,12 +130,18 @@ def computed_tolerance(
 
 
 def single_precision(baseline: Array, candidate: Array) -> Bools:
-    """Cells whose two values float32 holds exactly; both arrays of one shape, which is the result's."""
+    """Cells whose two float64 values may have come of float32; both of one shape, which is the result's.
+
+    float32 holds them exactly, and they are no two whole numbers among which it has others: a count, an
+    identifier or a second that is another one is no rounding.
+    """
     exact = np.ones(baseline.shape, dtype=np.bool_)
+    counted = exact.copy()
     with np.errstate(over="ignore", invalid="ignore"):
         for side in (baseline, candidate):
             exact &= side.astype(np.float32) == side
-    return exact
+            counted &= (side == np.rint(side)) & (np.abs(side) < _FRACTIONS)
+        return exact & ~(counted & (baseline != candidate))
 
 
 def _doubles(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> bool:

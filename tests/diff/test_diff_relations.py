@@ -475,3 +475,15 @@ def test_a_slope_beyond_noise_of_a_whole_number_stays():
     before = f32(np.exp(-np.random.default_rng(0).uniform(3, 15, 700)))
     text = name_relation(before, f32(before * 1.0001 + 0.25)).text
     assert text == "candidate = baseline × 1.0001 + 0.25"
+
+
+@pytest.mark.parametrize("shift", [1.0, -3.0])
+def test_whole_numbers_in_float64_that_float32_holds_are_compared_exactly(shift):
+    ids = np.random.default_rng(0).integers(2_000_000, 8_000_000, 500).astype(float)
+    found = name_relation(ids, ids + shift)
+    assert (found.kind, found.value) == (Kind.SHIFTED, shift)
+
+
+def test_values_beyond_2_to_23_that_float32_holds_keep_its_noise():
+    values = np.random.default_rng(0).integers(9_000_000, 16_000_000, 500).astype(float)
+    assert name_relation(values, values + 1).kind == Kind.EQUAL
