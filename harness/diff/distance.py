@@ -141,7 +141,8 @@ def single_precision(baseline: Array, candidate: Array) -> Bools:
         for side in (baseline, candidate):
             exact &= side.astype(np.float32) == side
             counted &= (side == np.rint(side)) & (np.abs(side) < _FRACTIONS)
-        return exact & ~(counted & (baseline != candidate))
+        single: Bools = exact & ~(counted & (baseline != candidate))
+    return single
 
 
 def _doubles(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> bool:

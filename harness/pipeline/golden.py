@@ -54,10 +54,16 @@ class GoldenCheck:
     """Tensors compared."""
     failure: str
     """The first tensor that differs, and how; "" = all are reproduced."""
+    named: bool = True
+    """They say which version they are of."""
 
     def not_compared(self) -> tuple[str, ...]:
         """What is to be said about a version without golden rows."""
-        return () if self.rows else (f"{self.role}: no golden rows were logged with it",)
+        if not self.rows:
+            return (f"{self.role}: no golden rows were logged with it",)
+        if not self.named:
+            return (f"{self.role}: whether its golden rows are its own: they name no version",)
+        return ()
 
     def findings(self) -> list[Finding]:
         """Whether they were reproduced."""
@@ -111,7 +117,8 @@ def check_golden(recipe: LegRecipe, model: PinnedModel) -> GoldenCheck:
     for name, logged, now in ordered:
         failure = failure or _difference(name, logged, now)
     return GoldenCheck(
-        role=recipe.role, rows=len(rows), tensors=len(ordered), failure=failure
+        role=recipe.role, rows=len(rows), tensors=len(ordered), failure=failure,
+        named=bool(rows.model),
     )  # fmt: skip
 
 
@@ -296,7 +303,13 @@ def _difference(name: str, logged: Array, now: Array) -> str:
     row, column = (int(i) for i in np.argwhere(wrong)[0])
     relation = name_relation(
         before[:, column], after[:, column], tolerance=ROUNDING, scale=float(scale[column])
-    ).text.replace("candidate", "now").replace("baseline", "then")  # fmt: skip
+    ).text  # fmt: skip
+    for word, ours in (
+        ("candidate", "now"),
+        ("the baseline", "the logged one"),
+        ("baseline", "then"),
+    ):
+        relation = relation.replace(word, ours)
     return (
         f"{name} differs in {int(wrong.any(axis=1).sum())} of {counted(len(before), 'row')}, first in row {row}: "
         f"{before[row, column]} then, {after[row, column]} now ({relation}; "

@@ -85,6 +85,6 @@ def _row(column: Array, row: int, rows: int) -> Array:
 def _shown(value: object) -> str:
     """One value, or the first few of many."""
     values = np.asarray(value).reshape(-1)
-    texts = [v if isinstance(v, str) else f"{v:.6g}" for v in values[:_MOST_VALUES].tolist()]
+    texts = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values[:_MOST_VALUES].tolist()]
     text = ", ".join(texts) + (", …" if values.size > _MOST_VALUES else "")
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

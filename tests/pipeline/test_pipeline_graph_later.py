@@ -5,7 +5,9 @@ import pytest
 from onnx import parser, save_model
 
 from harness.core.findings import Severity
+from harness.core.traffic import RequestBatch
 from harness.pipeline.compare import compare_models
+from harness.pipeline.graph_rows import worst_rows
 
 MODEL = """
 <ir_version: 8, opset_import: ["" : 15]>
@@ -56,3 +58,16 @@ def test_weights_that_all_became_zero_are_no_retrain(found):
     (first,) = [f for f in found(EMPTY, 0.3) if f.kind.startswith("first_divergence")]
     assert first.severity is Severity.WARNING
     assert "No fit makes them all 0" in first.remedy
+
+
+def test_whole_numbers_of_the_worst_rows_are_shown_with_all_digits():
+    before = np.array([1_700_000_123_456_789_001, 3], np.int64)
+    batch = RequestBatch(
+        seq=np.arange(2), request_id=np.array(["a", "b"], object), ts_ns=np.zeros(2, np.int64),
+        rows=np.ones(2, np.int64), inputs={"id": before, "x": np.array([0.1, 0.2])}, recorded={},
+        answered=np.zeros(2, np.bool_), context={},
+    )  # fmt: skip
+    (row,) = worst_rows(before, before + np.array([0, 1]), [batch], tolerance=0.0)
+    assert (row.baseline, row.candidate, row.inputs) == ("3", "4", (("id", "3"), ("x", "0.2")))
+    (row,) = worst_rows(before, before + np.array([1, 0]), [batch], tolerance=0.0)
+    assert (row.baseline, row.candidate) == ("1700000123456789001", "1700000123456789002")
