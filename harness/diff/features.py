@@ -21,7 +21,7 @@ import numpy as np
 from harness.core.models import ModelGraph
 from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Mapping as NameMapping
-from harness.core.tensors import Bools, Ints, Tensors
+from harness.core.tensors import Bools, Tensors
 from harness.diff.absences import Absences
 from harness.diff.columns import Alike, ComparedRows, column_name, compared_rows
 from harness.diff.feature_match import match_features
@@ -30,7 +30,6 @@ from harness.diff.floor import Floor
 from harness.diff.measures import floors_by_column
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
 from harness.diff.refits import gained, refits, without_gained
-from harness.diff.relations import name_relation
 from harness.diff.reports import (
     FeatureReport,
     Follow,
@@ -42,7 +41,7 @@ from harness.diff.reports import (
     sentences_about_uncompared,
 )
 from harness.diff.roots import Differing, follows
-from harness.diff.sample import LIMIT
+from harness.diff.row_order import RowOrder
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.swaps import other_column
 from harness.diff.tally import TensorTally
@@ -119,8 +118,7 @@ class FeatureDiff:
         self._requests = 0
         self._whole = 0
         self._mismatched = 0
-        self._order: list[Ints] = []
-        self._ordered = 0
+        self._order = RowOrder()
 
     def update(self, pair: PairBatch) -> RequestMismatch:
         """Compares one batch; returns which of its n requests have a differing raw feature."""
@@ -135,7 +133,7 @@ class FeatureDiff:
         if not before.features or not after.features:
             return RequestMismatch(mismatch=mismatch, compared=np.zeros_like(ok))
         view = compared_rows(pair.requests, ok)
-        self._note_order(pair.requests.seq, view)
+        self._order.note(pair.requests.seq, view)
         for theirs, tally in (*self._raw, *self._fitted):
             ours, other = before.features.get(tally.name), after.features.get(theirs)
             if ours is None or other is None:
@@ -161,13 +159,6 @@ class FeatureDiff:
                 tally = self._inputs.setdefault(name, TensorTally(name, INPUT, {}, ()))
                 if tally.sample.wants_more():
                     tally.update(values, values, view)
-
-    def _note_order(self, seq: Ints, view: ComparedRows) -> None:
-        """Keeps the sampled beginning's place in time, for staleness."""
-        if self._ordered < LIMIT:
-            kept = seq[view.owner][: LIMIT - self._ordered]
-            self._order.append(np.array(kept, dtype=np.int64))
-            self._ordered += len(kept)
 
     def finish(self) -> FeatureReport:
         """The report so far."""
@@ -221,21 +212,11 @@ class FeatureDiff:
         if not tally.flat or reports[0].relation != RelationKind.OTHER:
             return reports
         relation = (
-            self._stale(tally)
+            self._order.stale(tally)
             or other_column(tally, [t for _, t in self._raw])
             or other_column(tally, [*self._inputs.values()])
         )
         return reports if relation is None else [_renamed(reports[0], relation)]
-
-    def _stale(self, tally: TensorTally) -> Relation | None:
-        """Tries an earlier row's value, where the sampled beginning is dense in time."""
-        before, after = tally.sample.prefix(0)
-        order = np.concatenate(self._order) if self._order else np.zeros(0, dtype=np.int64)
-        if len(order) != len(before) or len(np.unique(order)) < len(order):
-            return None
-        tolerance, scale = tally.measure()
-        relation = name_relation(before, after, tolerance=tolerance, scale=scale, order=order)
-        return relation if relation.kind is RelationKind.STALE else None
 
     def _differing(self, raw: Mapping[str, Sequence[TensorReport]]) -> list[Differing]:
         by_name = {tally.name: tally for _, tally in self._raw}
@@ -314,7 +295,7 @@ class FeatureDiff:
                 [self._answered, self._requests, self._whole, self._mismatched, list(self._inputs)]
             ),
             "absences": self._absences.state(),
-            "order": np.concatenate(self._order) if self._order else np.zeros(0, dtype=np.int64),
+            "order": self._order.state(),
         }
         for i, tally in enumerate(self._tallies()):
             state |= under(str(i), tally.state())
@@ -339,8 +320,7 @@ class FeatureDiff:
         diff._answered, diff._requests, diff._whole, diff._mismatched, inputs = head
         diff._inputs = {name: TensorTally(name, INPUT, {}, ()) for name in inputs}
         diff._absences.restore(state["absences"].astype(np.int64))
-        diff._order = [state["order"].astype(np.int64)]
-        diff._ordered = len(state["order"])
+        diff._order.restore(state["order"])
         for i, tally in enumerate(diff._tallies()):
             tally.restore(inside(str(i), state))
         return diff

@@ -42,7 +42,9 @@ def _late(pairs: Pairs, asked: Bools) -> Relation | None:
         there = (order[at] == pairs.order - lag) & asked
         if there.sum() < max(_CHECKED, int(asked.sum()) // 2):
             continue
-        hit = np.abs(pairs.candidate - before[at]) <= pairs.slack
+        earlier = before[at]
+        hit = np.abs(pairs.candidate - earlier) <= pairs.slack
+        hit |= np.isnan(pairs.candidate) & np.isnan(earlier)
         share = float(hit[there].mean())
         if share >= ENOUGH:
             rows = "row" if lag == 1 else "rows"

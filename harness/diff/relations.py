@@ -60,8 +60,8 @@ RULES: tuple[Rule, ...] = (
 )
 """Tried in this order: the first that explains enough is the name."""
 
-WHOLE = (sign, clipped)
-"""Rules that may hold for infinities and numbers alike: tried before the two are told apart."""
+WHOLE = (sign, clipped, stale)
+"""Rules that may hold for infinities, missing values and numbers alike: tried before the two are told apart."""
 
 _OF_ALL = (RelationKind.PERMUTED, RelationKind.STALE, RelationKind.CYCLIC_SHIFT)
 """Names that hold for stand-ins as for other values."""

@@ -22,7 +22,9 @@ from harness.core.traffic import LOGGED, RequestBatch
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
 from harness.diff.measures import floors_by_column
+from harness.diff.pairs import RelationKind
 from harness.diff.reports import ParityVerdict, ServedReport, TensorReport
+from harness.diff.row_order import RowOrder
 from harness.diff.sentences import remedy_for, sentence
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.tally import TensorTally
@@ -44,6 +46,7 @@ class ServedDiff:
         self._floors = floors_by_column(floor.features)
         self._random = dict(floor.random)
         self._tallies: dict[str, TensorTally] = {}
+        self._orders: dict[str, RowOrder] = {}
         self._requests = 0
         self._mismatched = 0
         self._unknown: dict[str, int] = {}
@@ -69,7 +72,9 @@ class ServedDiff:
             if not ok.any():
                 continue
             tally = self._tallies.setdefault(name, self._tally(name))
-            marked = tally.update(baseline.features[name], values, compared_rows(requests, ok))
+            view = compared_rows(requests, ok)
+            self._orders.setdefault(name, RowOrder()).note(requests.seq, view)
+            marked = tally.update(baseline.features[name], values, view)
             if marked is not None:
                 mismatch |= marked
             compared |= ok
@@ -79,7 +84,7 @@ class ServedDiff:
     def finish(self) -> ServedReport:
         """The report so far."""
         return ServedReport(
-            features=tuple(_served(r) for t in self._tallies.values() for r in t.reports()),
+            features=tuple(_served(r) for t in self._tallies.values() for r in self._reports(t)),
             requests=self._requests if self._tallies else 0,
             mismatched_requests=self._mismatched,
             not_compared=(
@@ -106,6 +111,7 @@ class ServedDiff:
         state: State = {"head": bytes_from_value(head)}
         for i, tally in enumerate(self._tallies.values()):
             state |= under(str(i), tally.state())
+            state[f"order/{i}"] = self._orders[tally.name].state()
         return state
 
     @classmethod
@@ -120,7 +126,19 @@ class ServedDiff:
             tally = diff._tally(name)
             tally.restore(inside(str(i), state))
             diff._tallies[name] = tally
+            diff._orders[name] = RowOrder()
+            diff._orders[name].restore(state[f"order/{i}"])
         return diff
+
+    def _reports(self, tally: TensorTally) -> list[TensorReport]:
+        """A tally's, with an earlier row's value tried where nothing else is known."""
+        reports = tally.reports()
+        if not tally.flat or reports[0].relation != RelationKind.OTHER:
+            return reports
+        stale = self._orders[tally.name].stale(tally)
+        if stale is None:
+            return reports
+        return [replace(reports[0], relation=stale.kind.value, value=stale.value, text=stale.text)]
 
     def _where(self, requests: int, name: str) -> str:
         """In how many requests, of a feature that was compared in others."""

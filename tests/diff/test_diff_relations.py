@@ -487,3 +487,9 @@ def test_whole_numbers_in_float64_that_float32_holds_are_compared_exactly(shift)
 def test_values_beyond_2_to_23_that_float32_holds_keep_its_noise():
     values = np.random.default_rng(0).integers(9_000_000, 16_000_000, 500).astype(float)
     assert name_relation(values, values + 1).kind == Kind.EQUAL
+
+
+def test_a_stale_copy_of_values_of_which_some_are_missing_is_named():
+    gappy = np.where(np.arange(N) % 9 == 0, np.float32(np.nan), TEMP)
+    found = name_relation(gappy, np.roll(gappy, 1), order=np.arange(N))
+    assert (found.kind, found.value) == (Kind.STALE, 1.0)

@@ -43,7 +43,7 @@ cuts = st.lists(st.integers(1, N - 1), max_size=6)
 def small_samples(monkeypatch):
     """So that the end of the sampled beginning lies within the stream."""
     monkeypatch.setattr(sample, "LIMIT", 200)
-    monkeypatch.setattr("harness.diff.features.LIMIT", 200)
+    monkeypatch.setattr("harness.diff.row_order.LIMIT", 200)
 
 
 def saved(state):
