@@ -109,11 +109,11 @@ def bare(model: str, window: str, batch: str) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     sealed = SealedWindow.open(Path(window), verify=False)
     edges = cuts(len(sealed), USUAL, int(batch))
-    session.run(None, sealed.read(np.arange(*edges[0])).inputs)
+    session.run(None, dict(sealed.read(np.arange(*edges[0])).inputs))
     _wait()
     wall_s = cpu_s = 0.0
     for start, stop in edges:
-        inputs = sealed.read(np.arange(start, stop)).inputs
+        inputs = dict(sealed.read(np.arange(start, stop)).inputs)
         wall, cpu = time.perf_counter(), time.process_time()
         session.run(None, inputs)
         cpu_s += time.process_time() - cpu

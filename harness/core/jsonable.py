@@ -7,12 +7,14 @@ import enum
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.core.places import ObjectPlace
+from harness.core.tensors import PackedText
 
 
 def jsonable(value: Any) -> Any:  # noqa: ANN401, C901, PLR0911 - one case a kind of value
@@ -36,9 +38,9 @@ def jsonable(value: Any) -> Any:  # noqa: ANN401, C901, PLR0911 - one case a kin
             return "NaN" if math.isnan(number) else ("Infinity" if number > 0 else "-Infinity")
         case np.bool_() | np.integer():
             return value.item()
-        case np.ndarray() | list() | tuple():
+        case np.ndarray() | list() | tuple() | PackedText():
             return [jsonable(v) for v in value]
-        case dict():
+        case Mapping():
             return {str(k): jsonable(v) for k, v in value.items()}
         case Path() | ObjectPlace():
             return str(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Strings = npt.NDArray[np.object_]
 Tensors = dict[str, Array]
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,94 @@ class CodedText:
     def __getitem__(self, rows: Ints | Bools | slice) -> CodedText:
         """Some rows of it."""
         return CodedText(codes=self.codes[rows], words=self.words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PackedText:
+    """Text that hardly repeats, such as ids: one value after the other, and no object for each.
+
+    Reading and writing a million ids as objects takes longer than all that is done with them between.
+    """
+
+    offsets: npt.NDArray[np.int32]
+    """Where each value begins, and where the last one ends, shape (n + 1,), ascending."""
+    data: npt.NDArray[np.uint8]
+    """All of them as UTF-8."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an array of them."""
+        return (len(self),)
+
+    def __len__(self) -> int:
+        """Number of values."""
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, at: int | np.integer) -> str: ...
+
+    @overload
+    def __getitem__(self, at: Array | slice) -> Strings: ...
+
+    def __getitem__(self, at: int | np.integer | Array | slice) -> str | Strings:
+        """One value, or some as an array."""
+        if isinstance(at, (int, np.integer)):
+            return self._value(range(len(self))[at])
+        chosen = np.arange(len(self))[at].tolist()
+        found = np.empty(len(chosen), object)
+        found[:] = [self._value(i) for i in chosen]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """One value after the other."""
+        return iter(self.tolist())
+
+    def tolist(self) -> list[str]:
+        """All of them."""
+        return [self._value(i) for i in range(len(self))]
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> Strings:
+        """All of them as objects; numpy asks for it."""
+        return self[:]
+
+    def _value(self, i: int) -> str:
+        return self.data[self.offsets[i] : self.offsets[i + 1]].tobytes().decode()
+
+
+class Decoded(Mapping[str, npt.NDArray[Kind]]):
+    """Columns by name; what is known as codes becomes text when it is first asked for, and not before.
+
+    Args:
+      columns: arrays, and text as codes.
+    """
+
+    __slots__ = ("_columns", "_texts")
+
+    def __init__(self, columns: Mapping[str, npt.NDArray[Kind] | CodedText]) -> None:
+        self._columns = columns
+        self._texts: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> npt.NDArray[Kind]:
+        """A column."""
+        column = self._columns[name]
+        if not isinstance(column, CodedText):
+            return column
+        if name not in self._texts:
+            self._texts[name] = column.text()
+        found: npt.NDArray[Kind] = self._texts[name]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """Names."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """Number of columns."""
+        return len(self._columns)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a column; without making its text."""
+        return name in self._columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,8 +194,8 @@ def holds_nested(values: Array) -> bool:
 Feeds = Mapping[str, Array | CodedText]
 """What a model is given: per input an array, or text as codes."""
 
-Columns = Mapping[str, Array | CodedText]
-"""A table: per column as many values, or text as codes."""
+Columns = Mapping[str, Array | CodedText | PackedText]
+"""A table: per column as many values, or text as codes or packed."""
 
 
 NESTED = "NESTED:"

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.core.tensors import Bools, CodedText, Ints, Strings, Tensors, TensorSpec
+from harness.core.tensors import (
+    Array,
+    Bools,
+    CodedText,
+    Ints,
+    PackedText,
+    Strings,
+    Tensors,
+    TensorSpec,
+)
 
 OK_CODE = 0
 """gRPC status code of an answered request."""
@@ -56,19 +66,19 @@ class RequestBatch:
 
     seq: Ints
     """Original position in the traffic, shape (n,)."""
-    request_id: Strings
+    request_id: Strings | PackedText
     """Shape (n,)."""
     ts_ns: Ints
     """Shape (n,)."""
     rows: Ints
     """Model rows each request carries, shape (n,), ≥ 0."""
-    inputs: Tensors
+    inputs: Mapping[str, Array]
     """Per input, shape (R, *trailing); strings as object arrays of str."""
     recorded: Tensors
     """Recorded response tensors, shape (R, *trailing); rows of unanswered requests are filler."""
     answered: Bools
     """Whether production answered the request with tensors of the recorded shape, shape (n,)."""
-    context: dict[str, Strings]
+    context: Mapping[str, Strings]
     """Per context column, shape (n,); "" = not recorded."""
     coded: dict[str, CodedText] = field(default_factory=dict)
     """Inputs of repeating text, where the window knows their words: the text of `inputs` as codes (R, …)."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.tensors import Array, Bools, Ints, Strings
+from harness.core.tensors import Array, Bools, Ints, PackedText, Strings
 from harness.core.traffic import RequestBatch
 
 WIDE = 64
@@ -60,7 +60,7 @@ class ComparedRows:
     """Compared or not, shape (R,); None = all R."""
     owner: Ints
     """Request index of each compared row, ascending, shape (R',)."""
-    ids: Strings
+    ids: Strings | PackedText
     """Request ids, shape (n,)."""
     single: bool
     """Every request is compared and owns exactly one row."""

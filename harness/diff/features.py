@@ -21,7 +21,7 @@ import numpy as np
 from harness.core.models import ModelGraph
 from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Mapping as NameMapping
-from harness.core.tensors import Bools, Tensors
+from harness.core.tensors import Array, Bools
 from harness.diff.absences import Absences
 from harness.diff.columns import Alike, ComparedRows, column_name, compared_rows
 from harness.diff.feature_match import match_features
@@ -150,7 +150,7 @@ class FeatureDiff:
         self._whole += int(ok.sum()) if whole else 0
         return RequestMismatch(mismatch=mismatch, compared=ok if whole else np.zeros_like(ok))
 
-    def _note_inputs(self, inputs: Tensors, view: ComparedRows) -> None:
+    def _note_inputs(self, inputs: Mapping[str, Array], view: ComparedRows) -> None:
         """Keeps the beginning of inputs of one column: a feature may hold one, or a scaler act on one."""
         declared = {name for name, _ in self.match.raw}
         for name, values in inputs.items():

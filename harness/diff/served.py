@@ -163,10 +163,11 @@ def _logged(
         n.removeprefix(LOGGED): (v, answered) for n, v in requests.recorded.items() if is_served(n)
     }
     alone = requests.rows == 1
-    for column, texts in requests.context.items():
+    for column in requests.context:
         name = column.removeprefix(LOGGED)
         if not is_served(column) or name in found:
             continue
+        texts = requests.context[column]
         there = np.asarray(alone & (texts != ""), dtype=np.bool_)
         values: Array = texts
         if name not in baseline.features or baseline.features[name].dtype != object:

@@ -36,7 +36,7 @@ class Values:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sides:
+class Sides:
     """How each request ended, shape (n,) each; at most one is true."""
 
     both: Bools
@@ -64,6 +64,7 @@ def observe(
     feature_mismatch: Bools | None,
     *,
     again: PairBatch | None = None,
+    sides: Sides | None = None,
 ) -> Values:
     """Measures one guardrail on a batch.
 
@@ -81,6 +82,7 @@ def observe(
       feature_mismatch: the same for features.
       again: the same requests through both versions a second time, for excess flips; None = they
         were not repeated, and nothing is measured.
+      sides: what `sides_of` says of this pair, where several guardrails are measured; None = found here.
 
     Returns:
       Values for the n requests.
@@ -90,7 +92,7 @@ def observe(
       TrafficError: a label that the loss cannot take.
       GateError: arrays of another length.
     """
-    sides = _sides(pair)
+    sides = sides_of(pair) if sides is None else sides
     _same_batch(pair, labels, output_mismatch, feature_mismatch)
     match guardrail.metric:
         case Metric.FAILURE:
@@ -113,7 +115,7 @@ def _unlabelled(
     pair: PairBatch,
     decision: DecisionRule | None,
     again: PairBatch | None,
-    sides: _Sides,
+    sides: Sides,
 ) -> Values:
     """What needs only answers."""
     if guardrail.metric is Metric.EXCESS_FLIP:
@@ -137,13 +139,14 @@ def _same_batch(pair: PairBatch, *columns: Floats | Bools | None) -> None:
             raise GateError("judge", what, "Report this: they must belong to the same batch.")
 
 
-def _sides(pair: PairBatch) -> _Sides:
+def sides_of(pair: PairBatch) -> Sides:
+    """How each request of a pair ended."""
     base, cand = pair.baseline.outcome, pair.candidate.outcome
     not_run = (base == Outcome.NOT_RUN) | (cand == Outcome.NOT_RUN)
     no_rows = ~not_run & (pair.requests.rows == 0)
     base_ok, cand_ok = base == Outcome.OK, cand == Outcome.OK
     ran = ~not_run
-    return _Sides(
+    return Sides(
         both=base_ok & cand_ok & ~no_rows,
         candidate_failed=ran & base_ok & ~cand_ok,
         baseline_failed=ran & ~base_ok & cand_ok,
@@ -163,7 +166,7 @@ def _needed(decision: DecisionRule | None, guardrail: Guardrail) -> DecisionRule
     return decision
 
 
-def _failure(sides: _Sides) -> Values:
+def _failure(sides: Sides) -> Values:
     x = sides.candidate_failed.astype(np.float64) - sides.baseline_failed
     return Values(
         x=np.where(sides.not_run, np.nan, x),
@@ -172,7 +175,7 @@ def _failure(sides: _Sides) -> Values:
     )
 
 
-def _parity(sides: _Sides, mismatch: Bools | None) -> Values:
+def _parity(sides: Sides, mismatch: Bools | None) -> Values:
     if mismatch is None:
         nothing = np.full(len(sides.both), np.nan)
         return _entered(sides, nothing, not_measured=sides.both | sides.baseline_failed)
@@ -185,7 +188,7 @@ def _loss(
     pair: PairBatch,
     decision: DecisionRule,
     labels: Floats | None,
-    sides: _Sides,
+    sides: Sides,
 ) -> Values:
     n = len(pair)
     y = np.full(n, np.nan) if labels is None else labels
@@ -213,7 +216,7 @@ def _loss_rows(guardrail: Guardrail, pair: PairBatch, decision: DecisionRule, y:
 
 
 def _calibration(
-    pair: PairBatch, decision: DecisionRule, labels: Floats | None, sides: _Sides
+    pair: PairBatch, decision: DecisionRule, labels: Floats | None, sides: Sides
 ) -> Values:
     """The outcome minus the candidate's score, with the baseline's score to sort it by.
 
@@ -238,7 +241,7 @@ def _calibration(
 
 
 def _excess(
-    pair: PairBatch, again: PairBatch | None, decision: DecisionRule, sides: _Sides
+    pair: PairBatch, again: PairBatch | None, decision: DecisionRule, sides: Sides
 ) -> Values:
     """Flips between the versions, less half of each version's flips from itself."""
     if again is None:
@@ -307,7 +310,7 @@ def request_means(pair: PairBatch, rows: Floats) -> Floats:
 
 
 def _entered(
-    sides: _Sides,
+    sides: Sides,
     x: Floats,
     *,
     no_label: Bools | None = None,

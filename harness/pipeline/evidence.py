@@ -24,7 +24,7 @@ from harness.core.policies import (
     Scope,
     WindowName,
 )
-from harness.core.tensors import Array, Bools, CodedText, Columns, Floats, Strings
+from harness.core.tensors import Array, Bools, CodedText, Columns, Floats, PackedText, Strings
 from harness.core.verdicts import Status
 from harness.diff.faithful import FaithfulDiff
 from harness.diff.features import FeatureDiff
@@ -38,7 +38,7 @@ from harness.diff.signature import SignatureMatch
 from harness.judge.answers import positives, scores
 from harness.judge.combine import Judge
 from harness.judge.latency import LatencyValues
-from harness.judge.metrics import Values, observe
+from harness.judge.metrics import Sides, Values, observe, sides_of
 from harness.judge.plan import TestPlan
 from harness.judge.unit_sums import UnitSums
 from harness.pipeline.candidate_failures import CandidateFailures
@@ -137,8 +137,9 @@ class RunningEvidence:
         seen = _under_baseline_names(pair, self.terms.match)
         repetition = None if again is None else _under_baseline_names(again, self.terms.match)
         self.failures.update(seen)
+        sides = sides_of(seen)
         values = {
-            g.name: self._observed(g, seen, label, outputs, features, repetition)
+            g.name: self._observed(g, seen, label, outputs, features, sides=sides, again=repetition)
             for g in self.terms.policy.guardrails
             if g.window.value == batch.window and g.metric not in LATENCY_METRICS
         }
@@ -155,10 +156,12 @@ class RunningEvidence:
         self, values: dict[str, Values], pair: PairBatch, ends: Bools | None
     ) -> tuple[dict[str, Values], Mapping[str, Strings]]:
         """What the tests see: the requests, or the units that end among them, with their slices."""
-        if ends is None:
-            return values, pair.requests.context
         sliced = {column for g in self.terms.policy.guardrails for column in g.slice_by}
-        context = {c: words[ends] for c, words in pair.requests.context.items() if c in sliced}
+        given = pair.requests.context
+        context = {column: given[column] for column in given if column in sliced}
+        if ends is None:
+            return values, context
+        context = {column: words[ends] for column, words in context.items()}
         return {name: self.units[name].add(v, ends) for name, v in values.items()}, context
 
     def _observed(
@@ -168,6 +171,8 @@ class RunningEvidence:
         label: Floats,
         outputs: RequestMismatch,
         features: RequestMismatch,
+        *,
+        sides: Sides,
         again: PairBatch | None,
     ) -> Values:
         """One guardrail's values.
@@ -178,9 +183,10 @@ class RunningEvidence:
         comparable = bool(self.features.match.raw)
         if guardrail.against is Against.ANCHOR:
             pair = _against_anchor(pair)
+            sides = sides_of(pair)
         values = observe(
             guardrail, pair, self.terms.policy.decision, label, outputs.mismatch,
-            features.mismatch if comparable else None, again=again,
+            features.mismatch if comparable else None, again=again, sides=sides,
         )  # fmt: skip
         if guardrail.metric is not Metric.PARITY_MISMATCH:
             return values
@@ -323,7 +329,7 @@ def _pairs_table(
     """One row a request: who, what both said, what each guardrail saw."""
     n = len(pair)
     nothing: Floats = np.full(n, np.nan)
-    table: dict[str, Array | CodedText] = {
+    table: dict[str, Array | CodedText | PackedText] = {
         "request_id": pair.requests.request_id,
         "seq": pair.requests.seq,
         "window": CodedText(codes=np.zeros(n, np.int32), words=np.array([batch.window], object)),
@@ -357,6 +363,7 @@ def _pairs_table(
         table[f"failed:{guardrail.name}"] = (
             np.zeros(n, np.bool_) if observed is None else observed.failed
         )
-    for name, column in pair.requests.context.items():
-        table[f"cx:{name}"] = pair.requests.coded_context.get(name, column)
+    coded = pair.requests.coded_context
+    for name in pair.requests.context:
+        table[f"cx:{name}"] = coded[name] if name in coded else pair.requests.context[name]
     return table

@@ -38,5 +38,5 @@ def inputs_for_version(
                 f"the traffic has no input '{column}'",
                 f"Map it under mapping.inputs in the policy; {nearest(column, batch.inputs)}",
             )
-        inputs[spec.name] = batch.coded.get(column, batch.inputs[column])
+        inputs[spec.name] = batch.coded[column] if column in batch.coded else batch.inputs[column]
     return inputs

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.core.tensors import NUMPY_DTYPES, Array, Ints, Strings, TensorSpec
+from harness.core.tensors import NUMPY_DTYPES, Array, Ints, PackedText, Strings, TensorSpec
 
 BLOCK_REQUESTS = 1024
 MOST_WORDS = 65_536
@@ -203,7 +203,7 @@ class Blocks:
 
     def __init__(self, blocks: Sequence[pa.RecordBatch], words: dict[str, Strings]) -> None:
         # One column over many blocks costs what one over one block does: the calls, not the bytes.
-        self._columns = pa.concat_batches(blocks)
+        self._columns = blocks[0] if len(blocks) == 1 else pa.concat_batches(blocks)
         self._words = words
 
     def taken(self, requests: Ints) -> Blocks:
@@ -211,6 +211,15 @@ class Blocks:
         # All columns in one call; positions were checked.
         columns = pc.take(self._columns, pa.array(requests), boundscheck=False)
         return Blocks([columns], self._words)
+
+    def packed(self, name: str) -> PackedText:
+        """A plain string column, shape (m,); its own bytes only."""
+        column = self._columns.column(name)
+        _, offsets, data = column.buffers()
+        return PackedText(
+            offsets=np.frombuffer(offsets, np.int32)[column.offset :][: len(column) + 1],
+            data=np.frombuffer(data or b"", np.uint8),
+        )
 
     def values(self, name: str, spec: TensorSpec | None = None) -> Array:
         """A column of requests (m,), a tensor (R, *trailing), or int32 codes of that shape."""
@@ -254,6 +263,12 @@ class Taken:
         for at, blocks in self._parts:
             found[at] = blocks.values(name)
         return found
+
+    def texts(self, name: str) -> Strings | PackedText:
+        """A plain string column with one value a request."""
+        if len(self._parts) == 1:
+            return self._parts[0][1].packed(name)
+        return self.of_requests(name, np.empty(0, object))
 
     def of_rows(self, name: str, none: Array, spec: TensorSpec) -> Array:
         """A tensor; `none` as above, shape (0, *trailing)."""

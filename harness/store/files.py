@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -38,11 +39,23 @@ def publish(temporary: Path, final: Path) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces a file's content; a reader sees the old bytes or the new ones, never a part."""
+    with replaced(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes another's place when the body ends: readers see the old bytes or the new ones.
+
+    Args:
+      path: whose place; where the body fails it stays as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            yield file
         publish(temporary, path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 

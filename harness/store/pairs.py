@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.core.errors import GateError
-from harness.core.tensors import Array, CodedText, Columns
+from harness.core.tensors import Array, CodedText, Columns, PackedText
 from harness.store.files import damage_is_a_traffic_error, publish
 
 _WHERE = "pairs"
@@ -112,8 +112,8 @@ class TableWriter:
         """What waits as one table; nothing waits any more, so that it is in memory once."""
         parts, self._waiting, self._rows = self._waiting, [], 0
         joined = pa.concat_tables([_table(part, self._coded) for part in parts])
-        # In one piece: Parquet takes every piece of a column by itself.
-        return joined.unify_dictionaries().combine_chunks()
+        # Piece by piece, as the batches came: one piece of each column would be all of it once more.
+        return joined.unify_dictionaries()
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, Array]:
@@ -189,7 +189,10 @@ def _table(part: Columns, coded: Collection[str]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _column(name: str, values: Array | CodedText) -> pa.Array:
+def _column(name: str, values: Array | CodedText | PackedText) -> pa.Array:
+    if isinstance(values, PackedText):
+        buffers = (pa.py_buffer(part) for part in (values.offsets, values.data))
+        return pa.StringArray.from_buffers(len(values), *buffers)
     if isinstance(values, CodedText):
         return pa.DictionaryArray.from_arrays(values.codes, pa.array(values.words, pa.string()))
     if values.ndim != 1:

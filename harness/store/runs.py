@@ -29,7 +29,7 @@ from harness.core.errors import GateError, UsageError
 from harness.core.jsonable import jsonable
 from harness.core.quarantine import Quarantined
 from harness.core.tensors import Array, Columns
-from harness.store.files import locked, write_atomically
+from harness.store.files import locked, replaced, write_atomically
 from harness.store.pairs import TableWriter, read_table
 from harness.store.quarantine import Note, read_notes, write_quarantined
 
@@ -225,14 +225,11 @@ class RunFolder:
         # One array of bytes with an index: an entry of its own for each would cost more than it holds.
         index = {name: [v.dtype.str, v.shape] for name, v in arrays.items()}
         text = json.dumps([index, meta], default=jsonable)
-        content: dict[str, Any] = {
-            _ARRAYS: np.frombuffer(b"".join(v.tobytes() for v in arrays.values()), np.uint8),
-            _META: np.frombuffer(text.encode(), np.uint8),
-            _NEXT_CHUNK: np.array(next_chunk),
-        }
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **content)
-        write_atomically(self.path / _STATE, buffer.getvalue())
+        with replaced(self.path / _STATE) as file, zipfile.ZipFile(file, "w") as archive:
+            _write_bytes(archive, _ARRAYS, list(arrays.values()))
+            _write_bytes(archive, _META, [np.frombuffer(text.encode(), np.uint8)])
+            with archive.open(f"{_NEXT_CHUNK}.npy", "w") as member:
+                np.save(member, np.array(next_chunk))
 
     def load_state(self) -> State | None:
         """What `save_state` saved last; None when nothing was saved.
@@ -277,6 +274,16 @@ class RunFolder:
             raise GateError(
                 str(self.path), "not open for writing", "Use RunFolder.open(path, write=True)."
             )
+
+
+def _write_bytes(archive: zipfile.ZipFile, name: str, parts: Sequence[Array]) -> None:
+    """Writes the bytes of arrays as one array of them, as `numpy.savez` would; never all are there twice."""
+    size = sum(part.nbytes for part in parts)
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (size,)}
+        np.lib.format.write_array_header_1_0(member, header)
+        for part in parts:
+            member.write(part.tobytes())
 
 
 def _unpacked(index: dict[str, list[Any]], packed: Array) -> dict[str, Array]:

@@ -19,7 +19,16 @@ import pyarrow.parquet as pq
 
 from harness.core.errors import TrafficError
 from harness.core.places import Place
-from harness.core.tensors import NUMPY_DTYPES, Array, CodedText, Ints, Strings, Tensors, TensorSpec
+from harness.core.tensors import (
+    NUMPY_DTYPES,
+    Array,
+    CodedText,
+    Decoded,
+    Ints,
+    Strings,
+    Tensors,
+    TensorSpec,
+)
 from harness.core.traffic import Exchange, RequestBatch, WindowInfo
 from harness.store.blocks import (
     BLOCK_REQUESTS,
@@ -141,21 +150,24 @@ class SealedWindow:
             for name in (CONTEXT + c for c in self.info.context)
         }
         coded, words = self._coded(tensors), self._coded(context)
-        decoded = {n: coded[n].text() if n in coded else a for n, a in tensors.items()}
+        given: dict[str, Array | CodedText] = {**tensors, **coded}
         return RequestBatch(
             seq=taken.of_requests("seq", np.empty(0, np.int64)),
-            request_id=taken.of_requests("request_id", np.empty(0, object)),
+            request_id=taken.texts("request_id"),
             ts_ns=taken.of_requests("ts_ns", np.empty(0, np.int64)),
             rows=taken.rows,
-            inputs={s.name: decoded[INPUT + s.name] for s in self.info.inputs},
-            recorded={s.name: decoded[RECORDED + s.name] for s in self.info.recorded},
-            answered=taken.of_requests("answered", np.empty(0, np.bool_)),
-            context={
-                c: words[CONTEXT + c].text()
-                if CONTEXT + c in words
-                else np.asarray(context[CONTEXT + c], object)
-                for c in self.info.context
+            inputs=Decoded({s.name: given[INPUT + s.name] for s in self.info.inputs}),
+            recorded={
+                s.name: coded[n].text() if (n := RECORDED + s.name) in coded else tensors[n]
+                for s in self.info.recorded
             },
+            answered=taken.of_requests("answered", np.empty(0, np.bool_)),
+            context=Decoded(
+                {
+                    c: words[n] if (n := CONTEXT + c) in words else np.asarray(context[n], object)
+                    for c in self.info.context
+                }
+            ),
             coded={
                 s.name: coded[INPUT + s.name] for s in self.info.inputs if INPUT + s.name in coded
             },

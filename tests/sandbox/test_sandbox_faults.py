@@ -55,6 +55,23 @@ def test_a_process_over_its_limit_is_ended_and_one_within_is_not():
             process.wait()
 
 
+def test_what_a_watch_reads_is_closed_when_it_is_left():
+    before = psutil.Process().num_fds()
+    dog, process = Watchdog(), forever()
+    watch = dog.join(process.pid, 1 << 40)
+    try:
+        until = time.perf_counter() + 10
+        while not watch.peak_bytes and time.perf_counter() < until:
+            time.sleep(0.005)
+        assert psutil.Process().num_fds() > before
+        dog.leave(watch)
+        assert psutil.Process().num_fds() == before
+    finally:
+        dog.leave(watch)
+        process.kill()
+        process.wait()
+
+
 def test_the_watch_ends_with_the_last_process():
     before = psutil.Process().num_threads()
     dog, process = Watchdog(), forever()
