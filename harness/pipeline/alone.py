@@ -35,7 +35,7 @@ _LEAST = FIRST_AHEAD
 """Requests of each batch that are run alone however long it takes."""
 _OF_A_KIND = 4
 """Further ones of each batch whose rows are unusual, and as many whose rows are not."""
-_LONGEST_S = 1.0
+_LONGEST_S = 5.0
 """For the requests of one batch: a version that takes longer is slow, and asked `_LEAST` of each from then on.
 Wide of what others take, so that what runs alone does not follow from the machine's mood."""
 _FAILURES = 9
