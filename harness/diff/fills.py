@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.core.tensors import Floats
+from harness.core.tensors import Array, Floats, Ints
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, shown
 
 _PARTLY = 0.1
 """Above this share of equal rows, "wherever the baseline is u" would be a lie."""
+_MOST = 64
+"""Columns of a wide tensor that are asked one by one whether they are filled with zero."""
 
 
 def filled(pairs: Pairs) -> Relation | None:
@@ -33,6 +35,24 @@ def filled(pairs: Pairs) -> Relation | None:
         return None
     text = f"candidate is {shown(fill)} where the baseline has other values"
     return Relation(kind=kind, value=fill, share=share, text=text)
+
+
+def zero_filled_columns(baseline: Array, candidate: Array) -> Ints:
+    """Columns whose values differ only where the candidate has 0, the most rows first; at most `_MOST`.
+
+    Args:
+      baseline: shape (n, k).
+      candidate: the same.
+    """
+    if object in (baseline.dtype, candidate.dtype) or not candidate.size:
+        return np.zeros(0, dtype=np.int64)
+    differs = baseline != candidate
+    if candidate.dtype.kind == "f":
+        differs &= ~(np.isnan(baseline) & np.isnan(candidate))
+    rows = differs.sum(axis=0)
+    zero = (differs & (candidate == 0)).sum(axis=0)
+    found = np.flatnonzero((zero > 0) & (zero >= ENOUGH * rows))
+    return np.asarray(found[np.argsort(-rows[found], kind="stable")][:_MOST], dtype=np.int64)
 
 
 def clipped(pairs: Pairs) -> Relation | None:

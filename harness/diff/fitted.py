@@ -41,17 +41,17 @@ def _explained(
     if held.dtype == object:
         return report
     for feature in raw:
-        if not feature.flat or not _holds(feature, held):
+        values = feature.sample.prefix(0)[0][: tally.sample.limit]
+        if not feature.flat or not _holds(values, held):
             continue
         report = replace(report, about=feature.name)
-        if report.relation in _FILLS and _only_missing(feature, held, now):
+        if report.relation in _FILLS and _only_missing(values, held, now):
             return replace(report, text=_fill_text(feature.name, report))
         return report
     return report
 
 
-def _holds(feature: TensorTally, held: Array) -> bool:
-    values, _ = feature.sample.prefix(0)
+def _holds(values: Array, held: Array) -> bool:
     if values.dtype == object or len(values) != len(held):
         return False
     known = np.isfinite(values.astype(np.float64))
@@ -60,9 +60,8 @@ def _holds(feature: TensorTally, held: Array) -> bool:
     return bool((values[known].astype(np.float64) == held[known].astype(np.float64)).all())
 
 
-def _only_missing(feature: TensorTally, held: Array, now: Array) -> bool:
+def _only_missing(values: Array, held: Array, now: Array) -> bool:
     """Whether the column differs only where the raw feature has no value."""
-    values, _ = feature.sample.prefix(0)
     missing = np.isnan(values.astype(np.float64))
     return bool((held == now)[~missing].all()) and bool((held != now)[missing].any())
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from harness.core.counted import counted
-from harness.core.tensors import Array, Floats
+from harness.core.tensors import Array, Bools, Floats
 from harness.diff.pairs import shown
 from harness.diff.reports import Refit
 from harness.diff.tally import TensorTally
@@ -23,6 +23,10 @@ _ROWS = 30
 _DISTINCT = 3
 _STRAIGHT = 1e-5
 """A column is a line of a feature where it misses by at most this share of its own range."""
+_FIRST = 256
+"""Rows that rule out most lines, of all columns at once."""
+_LOOSE = 4.0
+"""Times that a line of these rows may miss by more than the line of all."""
 _MOVED = 1e-5
 """Constants nearer than this, relative to the larger, are the same: the fit carries float32's noise."""
 _WORDS = 4
@@ -51,8 +55,11 @@ def refits(
     found: dict[tuple[str, str], Refit] = {}
     features = [tally for tally in raw if _columns(tally) == 1]
     for tally in fitted:
-        for index in range(_columns(tally)):
-            for refit in _of_column(tally, index, features):
+        if not (columns := _columns(tally)):
+            continue
+        about = _lines_maybe(tally, features)
+        for index in range(columns):
+            for refit in _of_column(tally, index, about[index]):
                 found.setdefault((refit.feature, refit.role), refit)
     return (*_moved(found.values()), *_vocabularies(pairs, words))
 
@@ -83,7 +90,7 @@ def without_gained(baseline: Array, candidate: Array, counts: tuple[int, int]) -
 def _of_column(tally: TensorTally, index: int, features: Sequence[TensorTally]) -> list[Refit]:
     old, new = (_floats(side) for side in tally.sample.prefix(index))
     for feature in features:
-        raw = [_floats(side) for side in feature.sample.prefix(0)]
+        raw = _beginning(tally, feature)
         lines = [_line(x, y) for x, y in zip(raw, (old, new), strict=True)]
         if lines[0] is None or lines[1] is None:
             continue
@@ -105,6 +112,51 @@ def _of_column(tally: TensorTally, index: int, features: Sequence[TensorTally]) 
             if before is not None and after is not None
         ]  # fmt: skip
     return []
+
+
+def _beginning(tally: TensorTally, feature: TensorTally) -> list[Floats]:
+    """Both sides' values of a feature in the rows that are kept of a fitted tensor."""
+    return [_floats(side[: tally.sample.limit]) for side in feature.sample.prefix(0)]
+
+
+def _lines_maybe(
+    tally: TensorTally, features: Sequence[TensorTally]
+) -> list[Sequence[TensorTally]]:
+    """Per column the features that it may be a line of on both sides: the others are not asked one by one."""
+    sides = tally.sample.beginning()
+    possible = np.zeros((len(features), len(tally.labels)), dtype=np.bool_)
+    first = [_floats(side[:_FIRST]) for side in sides]
+    with np.errstate(all="ignore"):
+        ranges = [_ranges(side) for side in sides]
+        for place, feature in enumerate(features):
+            raw = _beginning(tally, feature)
+            if all(len(x) == len(side) for x, side in zip(raw, sides, strict=True)):
+                possible[place] = _may_be_lines(raw[0][:_FIRST], first[0], ranges[0])
+                possible[place] &= _may_be_lines(raw[1][:_FIRST], first[1], ranges[1])
+    return [
+        [features[i] for i in np.flatnonzero(possible[:, column]).tolist()]
+        for column in range(len(tally.labels))
+    ]
+
+
+def _ranges(values: Array) -> Floats:
+    """Largest less smallest finite value by column, shape (k,); NaN or −inf where there is none."""
+    known = np.isfinite(values)
+    low = np.where(known, values, np.inf).min(axis=0)
+    return np.asarray(np.where(known, values, -np.inf).max(axis=0) - low, dtype=np.float64)
+
+
+def _may_be_lines(x: Floats, y: Floats, ranges: Floats) -> Bools:
+    """Columns of y, shape (n, k), that a line of x may give as far as these rows show, shape (k,)."""
+    known = np.isfinite(x)[:, None] & np.isfinite(y)
+    low = np.where(known, x[:, None], np.inf).argmin(axis=0)
+    high = np.where(known, x[:, None], -np.inf).argmax(axis=0)
+    places = np.arange(y.shape[1])
+    run, rise = x[high] - x[low], y[high, places] - y[low, places]
+    missed = np.abs(y - y[low, places] - (x[:, None] - x[low]) * (rise / run))
+    straight = np.where(known, missed, 0.0).max(axis=0) <= _LOOSE * _STRAIGHT * ranges
+    undecided = (known.sum(axis=0) < _DISTINCT) | ~(np.abs(run) > 0)
+    return np.asarray((straight | undecided) & (ranges > 0), dtype=np.bool_)
 
 
 def _doubt(role: str, before: float, after: float) -> str:
@@ -175,7 +227,7 @@ def _fill(x: Floats, y: Floats, line: tuple[float, float]) -> float | None:
 
 def _columns(tally: TensorTally) -> int:
     """Columns that can be looked at one by one; 0 for words, and for what was not compared."""
-    one_by_one = tally.rows and not tally.wide and _numbers(tally)
+    one_by_one = tally.rows and not tally.unlike and tally.sample.seen and _numbers(tally)
     return len(tally.labels) if one_by_one else 0
 
 

@@ -16,11 +16,26 @@ from harness.diff.state import value_from_bytes as _read
 LIMIT = 4096
 """Rows kept of the beginning, and differing rows kept."""
 
+_CELLS = 1 << 19
+"""Values that the beginning of a wide tensor may have, where all its columns are kept."""
+_LEAST = 64
+"""Rows of it at least: enough to know a column by."""
+
+
+def rows_kept(columns: int) -> int:
+    """Rows that are kept of so many columns."""
+    return min(LIMIT, max(_CELLS // columns, _LEAST))
+
 
 class RowSample:
-    """Both sides' values of a few thousand rows, shape (rows, columns)."""
+    """Both sides' values of a few thousand rows, shape (rows, columns).
 
-    def __init__(self) -> None:
+    Args:
+      limit: rows kept of the beginning; None = `LIMIT`.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = LIMIT if limit is None else limit
         self.seen = 0
         self.differing = 0
         self._baseline: list[Array] = []
@@ -28,11 +43,11 @@ class RowSample:
 
     def wants_more(self) -> bool:
         """Whether rows that are equal would still be kept."""
-        return self.seen < LIMIT
+        return self.seen < self.limit
 
     def add_equal(self, values: Array) -> None:
         """Offers rows, shape (R, k), that are the same on both sides."""
-        kept = values[: max(LIMIT - self.seen, 0)].copy()
+        kept = values[: max(self.limit - self.seen, 0)].copy()
         self.seen += len(values)
         if len(kept):
             # One object on both sides: saved once.
@@ -41,7 +56,7 @@ class RowSample:
 
     def add(self, baseline: Array, candidate: Array, mismatch: Bools) -> None:
         """Offers rows, shape (R, k); `mismatch` marks those that differ, shape (R,)."""
-        first = max(LIMIT - self.seen, 0)
+        first = max(self.limit - self.seen, 0)
         keep = np.zeros(len(mismatch), dtype=np.bool_)
         keep[:first] = True
         keep[np.flatnonzero(mismatch)[: max(LIMIT - self.differing, 0)]] = True
@@ -62,8 +77,15 @@ class RowSample:
     def prefix(self, index: int) -> tuple[Array, Array]:
         """As `column`, of the first rows only: these rows are the same ones for every tensor."""
         before, after = self.column(index)
-        kept = min(self.seen, LIMIT)
+        kept = min(self.seen, self.limit)
         return before[:kept], after[:kept]
+
+    def beginning(self) -> tuple[Array, Array]:
+        """As `prefix`, of all columns, shape (rows, columns)."""
+        if not self._baseline:
+            return np.zeros((0, 0)), np.zeros((0, 0))
+        kept = min(self.seen, self.limit)
+        return _stacked(self._baseline)[:kept], _stacked(self._candidate)[:kept]
 
     def state(self) -> State:
         """Everything, as arrays."""
@@ -76,9 +98,9 @@ class RowSample:
         return state
 
     @classmethod
-    def from_state(cls, state: State) -> RowSample:
-        """Continues from `state()`."""
-        sample = cls()
+    def from_state(cls, state: State, limit: int | None = None) -> RowSample:
+        """Continues from `state()` of one with that limit."""
+        sample = cls(limit)
         sample.seen, sample.differing = _read(state["head"])
         baseline = array_from_parts("baseline", state)
         if baseline is not None:

@@ -22,6 +22,7 @@ from harness.diff.columns import (
 )
 from harness.diff.distance import computed_tolerance
 from harness.diff.examples import Examples
+from harness.diff.fills import zero_filled_columns
 from harness.diff.measures import Floors, measures_of
 from harness.diff.nested import LaidOut, laid_out
 from harness.diff.pairs import Relation, RelationKind, Vocabularies
@@ -34,7 +35,7 @@ from harness.diff.reports import (
     small_words,
     within_words,
 )
-from harness.diff.sample import RowSample
+from harness.diff.sample import RowSample, rows_kept
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.wide_reports import WideTensor, wide_reports
 from harness.diff.wide_sample import WANTED, WideSample, worst_columns
@@ -113,13 +114,15 @@ class TensorTally:
         self._figures.rows += len(view.owner)
         self.requests += view.count
         same = keys[0] == keys[1] and same_bits(baseline, candidate)
-        if same and self.labels and not self._kept.wants_more():
+        if same and self.labels and not (self._kept.wants_more() or self._beginning):
             return None
         known = () if keys[0] is None else self.labels
         pair = aligned(ours, view.take(candidate), keys, known, self._alike)
         self._grow(pair, baseline.dtype, candidate.dtype)
         if same:
             self._kept.add_equal(pair.baseline)
+            if self._beginning:
+                self.sample.add_equal(pair.baseline)
             return None
         if keys[0] is not None and keys[1] is not None:
             self._note_classes(keys[0], keys[1])
@@ -168,6 +171,20 @@ class TensorTally:
             return
         worst = worst_columns(self._figures.differing, self._figures.relative, WANTED)
         self._columns.add(pair.baseline, pair.candidate, cells, worst)
+        if self._beginning:
+            self.sample.add(pair.baseline, pair.candidate, np.zeros(len(rows), dtype=np.bool_))
+
+    @property
+    def _beginning(self) -> bool:
+        """Whether all columns of more rows of a wide tensor are kept."""
+        return self._columns is not None and not self._unlike and self.sample.wants_more()
+
+    def _rows_kept(self) -> int:
+        """Rows of which all columns are kept, of a wide tensor.
+
+        None but of fitted ones: which of many refitted columns is a fault, no count of requests says.
+        """
+        return rows_kept(len(self.labels)) if self.kind == "fitted" else 0
 
     @property
     def _kept(self) -> RowSample | WideSample:
@@ -185,6 +202,7 @@ class TensorTally:
         self.labels = pair.labels
         if self._columns is None and len(self.labels) > WIDE:
             self._columns = WideSample()
+            self.sample = RowSample(self._rows_kept())
         self._base = computed_tolerance(before, after, coarse=self._coarse)
         self._set_measures()
         self._figures.grow(more, unlike)
@@ -216,11 +234,21 @@ class TensorTally:
             name=self.name,
             labels=self.labels,
             figures=self._figures,
-            counted=self._measures.counted,
+            counted=self._measures.counted & ~self._zeroed(),
             mismatched=self.mismatched,
             unlike=bool(self._unlike),
         )
         return wide_reports(tensor, lambda i: self._report(i, vocabularies))
+
+    def _zeroed(self) -> Bools:
+        """Columns of a wide fitted tensor that the candidate fills with 0, shape (k,): told by themselves."""
+        found = np.zeros(len(self.labels), dtype=np.bool_)
+        if not self.sample.seen or self._unlike:
+            return found
+        for index in zero_filled_columns(*self.sample.beginning()).tolist():
+            relation = self._relation(index, (None, None))
+            found[index] = relation.kind is RelationKind.FILLED_WITH_ZERO
+        return found
 
     def _report(self, index: int, vocabularies: Vocabularies) -> TensorReport:
         label = self.labels[index]
@@ -288,10 +316,13 @@ class TensorTally:
             if self._reshaped:
                 text += f", though {self._reshaped}"
             return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text=text)
-        if self._columns is not None and index not in self._columns:
+        kept = self._kept
+        if self._columns is not None and index not in self._columns and self.sample.seen:
+            kept = self.sample
+        elif self._columns is not None and index not in self._columns:
             text = "not among the columns whose values were kept"
             return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
-        before, after = self._kept.column(index)
+        before, after = kept.column(index)
         tolerance, scale = self.measure(index)
         relation = name_relation(
             before, after, tolerance=tolerance, scale=scale, vocabularies=vocabularies
@@ -328,7 +359,7 @@ class TensorTally:
 
     def prefix(self, index: int) -> tuple[Array, Array]:
         """A column's values in the first rows, which are the same for every tensor; none where not kept."""
-        return self._kept.prefix(index)
+        return (self.sample if self.sample.seen else self._kept).prefix(index)
 
     def max_rel(self) -> float:
         """Largest relative difference over all columns."""
@@ -357,7 +388,8 @@ class TensorTally:
             {
                 "head": bytes_from_value(head),
             }
-            | under("sample" if self._columns is None else "columns", self._kept.state())
+            | under("sample", self.sample.state())
+            | ({} if self._columns is None else under("columns", self._columns.state()))
             | under("figures", self._figures.state())
         )
 
@@ -377,8 +409,9 @@ class TensorTally:
         self._unlike_requests, self._reshaped = head["unlike_requests"], head["reshaped"]
         self._examples = Examples(values=head["examples"], ids=head["ids"])
         self._figures = ColumnFigures.from_state(head["rows"], inside("figures", state))
+        limit = None
         if columns := inside("columns", state):
             self._columns = WideSample.from_state(columns)
-        else:
-            self.sample = RowSample.from_state(inside("sample", state))
+            limit = self._rows_kept()
+        self.sample = RowSample.from_state(inside("sample", state), limit)
         self._set_measures()

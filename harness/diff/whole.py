@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.core.tensors import Array, Bools, Floats, Nested
+from harness.core.tensors import Array, Bools, Floats, Ints, Nested
 from harness.diff.column_difference import compare_columns, unequal_columns
 from harness.diff.distance import (
     FLOOR_FACTOR,
@@ -24,7 +24,7 @@ from harness.diff.nested import unlike
 from harness.diff.scales import column_scales, lent_scales
 
 _COLUMNS = 64
-"""Largest number of columns that are lent no scale, and looked at for a permutation."""
+"""Largest number of columns that are lent no scale."""
 _NO_ROWS = -1
 """Length that no tensor has."""
 _BATCH_DEPENDENT = 1e-3
@@ -242,31 +242,62 @@ def permuted_columns(
       Column numbers of the baseline in the candidate's order; () when they are no permutation, or the
       same order.
     """
-    if (
-        baseline.ndim != _MATRIX
-        or baseline.shape != candidate.shape
-        or baseline.shape[1] > _COLUMNS
-    ):
+    if baseline.ndim != _MATRIX or baseline.shape != candidate.shape:
         return ()
     rows, columns = baseline.shape
-    left = list(range(columns))
-    order = []
-    for i in range(columns):
+    order = _exactly(baseline, candidate)
+    left = np.setdiff1d(np.arange(columns), order)
+    asked = 0
+    for i in np.flatnonzero(order < 0).tolist():
         column = candidate[:, i]
-        same = [
-            j
-            for j in left
-            if not apart(
-                baseline[:, j], column, rows=rows, tolerance=tolerance, fine=fine
-            ).rows.any()
-        ]
-        if not same:
-            return ()
+        same = -1
         # Equal columns are told apart by nothing; the own place goes first.
-        chosen = i if i in same else same[0]
-        left.remove(chosen)
-        order.append(chosen)
-    return () if order == list(range(columns)) else tuple(order)
+        for j in sorted(_near(baseline, left, column, max(tolerance, _NEAR)), key=lambda j: j != i):
+            asked += 1
+            if asked > _ASKED:
+                return ()
+            values = baseline[:, j]
+            if not apart(values, column, rows=rows, tolerance=tolerance, fine=fine).rows.any():
+                same = j
+                break
+        if same < 0:
+            return ()
+        order[i] = same
+        left = left[left != same]
+    found = tuple(order.tolist())
+    return () if found == tuple(range(columns)) else found
+
+
+def _exactly(baseline: Array, candidate: Array) -> Ints:
+    """The baseline's column that each of the candidate's is bit by bit, shape (k,), none twice; −1 = none is."""
+    order = np.full(baseline.shape[1], -1, dtype=np.int64)
+    if baseline.dtype != candidate.dtype or baseline.dtype == object:
+        return order
+    ours = [baseline[:, i].tobytes() for i in range(len(order))]
+    theirs = [candidate[:, i].tobytes() for i in range(len(order))]
+    places: dict[bytes, list[int]] = {}
+    for i, (old, new) in enumerate(zip(ours, theirs, strict=True)):
+        if old == new:
+            order[i] = i
+        else:
+            places.setdefault(old, []).append(i)
+    for i in np.flatnonzero(order < 0).tolist():
+        if free := places.get(theirs[i]):
+            order[i] = free.pop(0)
+    return order
+
+
+def _near(baseline: Array, places: Ints, column: Array, tolerance: float) -> list[int]:
+    """Of these columns those that may be this one, as far as one row shows."""
+    if object in (baseline.dtype, column.dtype) or not len(column):
+        return [int(j) for j in places]
+    values = baseline[:, places].astype(np.float64)
+    own = column.astype(np.float64)
+    row = int(np.argmax(np.where(np.isfinite(own), np.abs(own), -1.0)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.fmax(np.nanmax(np.abs(values), axis=0, initial=0.0), abs(own[row]))
+        far = np.abs(values[row] - own[row]) > _SLACK * tolerance * size
+    return [int(j) for j in places[~far]]
 
 
 def fingerprint(values: Array) -> str | None:
@@ -290,6 +321,12 @@ def fingerprint(values: Array) -> str | None:
 
 _FEW = 16
 _MATRIX = 2
+_NEAR = 1e-3
+"""Columns whose largest values are further apart than this are not compared row by row."""
+_SLACK = 4.0
+"""Times a tolerance that leaves no column out that `apart` may find equal."""
+_ASKED = 20_000
+"""Pairs of columns that are compared row by row at most."""
 
 
 def _matrix(values: Array, rows: int) -> Array:
