@@ -33,6 +33,8 @@ class ColumnDifference:
     """Largest difference relative to the scale, shape (k,)."""
     small: Ints
     """Rows with a `RowDifference.small`, shape (k,)."""
+    lent: Ints
+    """Rows with a `RowDifference.lent`, shape (k,)."""
 
 
 def compare_columns(
@@ -43,6 +45,7 @@ def compare_columns(
     *,
     typical: Floats,
     noise: Floats,
+    own: Floats | None = None,
 ) -> ColumnDifference:
     """As `distance.compare_rows`, of any number of columns.
 
@@ -53,6 +56,7 @@ def compare_columns(
       scale: as for `compare_rows`.
       typical: the same.
       noise: the same.
+      own: the same.
     """
     rows, width = baseline.shape
     found = nothing_differs(rows, width)
@@ -76,6 +80,7 @@ def compare_columns(
                 scale[columns],
                 typical=typical[columns],
                 noise=noise[columns],
+                own=None if own is None else own[columns],
             ),
         )
     return found
@@ -89,6 +94,7 @@ def nothing_differs(rows: int, columns: int) -> ColumnDifference:
         absolute=np.zeros(columns),
         relative=np.zeros(columns),
         small=np.zeros(columns, dtype=np.int64),
+        lent=np.zeros(columns, dtype=np.int64),
     )
 
 
@@ -109,6 +115,7 @@ def padded(found: ColumnDifference, more: int) -> ColumnDifference:
         absolute=np.pad(found.absolute, (0, more)),
         relative=np.pad(found.relative, (0, more)),
         small=np.pad(found.small, (0, more)),
+        lent=np.pad(found.lent, (0, more)),
     )
 
 
@@ -131,5 +138,6 @@ def _add(found: ColumnDifference, place: tuple[slice, slice | Ints], part: RowDi
     found.mismatch[rows, columns] = part.mismatch
     found.masked[columns] += part.masked.sum(axis=0)
     found.small[columns] += part.small.sum(axis=0)
+    found.lent[columns] += part.lent.sum(axis=0)
     found.absolute[columns] = np.maximum(found.absolute[columns], part.absolute.max(axis=0))
     found.relative[columns] = np.maximum(found.relative[columns], part.relative.max(axis=0))

@@ -28,6 +28,8 @@ class ColumnFigures:
     """Largest difference relative to the scale, shape (k,)."""
     small: Ints = field(default_factory=_counts)
     """Rows with a `RowDifference.small`, shape (k,)."""
+    lent: Ints = field(default_factory=_counts)
+    """Rows with a `RowDifference.lent`, shape (k,)."""
     one_sided: Ints = field(default_factory=_counts)
     """Rows that are NaN or infinite on one side only, shape (k,)."""
     differing: Ints = field(default_factory=_counts)
@@ -38,6 +40,7 @@ class ColumnFigures:
         self.absolute = np.pad(self.absolute, (0, more))
         self.relative = np.pad(self.relative, (0, more))
         self.small = np.pad(self.small, (0, more))
+        self.lent = np.pad(self.lent, (0, more))
         self.one_sided = np.pad(self.one_sided, (0, more))
         self.differing = np.pad(self.differing, (0, more), constant_values=differing)
 
@@ -46,12 +49,15 @@ class ColumnFigures:
         self.absolute = np.maximum(self.absolute, found.absolute)
         self.relative = np.maximum(self.relative, found.relative)
         self.small = self.small + found.small
+        self.lent = self.lent + found.lent
         self.one_sided = self.one_sided + found.masked
 
     @property
     def unproven(self) -> Bools:
-        """Columns with too many small values to be comparable, shape (k,)."""
-        return np.asarray(self.small > SMALL_SHARE * self.rows, dtype=np.bool_)
+        """Columns with too many rows that no tolerance of their own covers to be comparable, shape (k,)."""
+        return np.asarray(
+            np.maximum(self.small, self.lent) > SMALL_SHARE * self.rows, dtype=np.bool_
+        )
 
     def state(self) -> State:
         """The columns' figures, as arrays."""
@@ -59,6 +65,7 @@ class ColumnFigures:
             "absolute": self.absolute,
             "relative": self.relative,
             "small": self.small,
+            "lent": self.lent,
             "one_sided": self.one_sided,
             "differing": self.differing,
         }
@@ -71,6 +78,7 @@ class ColumnFigures:
             absolute=state["absolute"].astype(np.float64),
             relative=state["relative"].astype(np.float64),
             small=state["small"].astype(np.int64),
+            lent=state["lent"].astype(np.int64),
             one_sided=state["one_sided"].astype(np.int64),
             differing=state["differing"].astype(np.int64),
         )

@@ -87,6 +87,8 @@ class RowDifference:
     """`absolute` relative to the scale, shape (R, k); inf when both scale and row are 0."""
     small: Bools
     """No mismatch, and yet a large part of the value, beyond the noise, shape (R, k)."""
+    lent: Bools
+    """No mismatch, and yet beyond the noise and the tolerance of the scale `own`, shape (R, k)."""
 
 
 def comparison(baseline: np.dtype[np.generic], candidate: np.dtype[np.generic]) -> Comparison:
@@ -157,6 +159,7 @@ def compare_rows(
     *,
     typical: Floats | float = np.inf,
     noise: Floats | float = 0.0,
+    own: Floats | float | None = None,
 ) -> RowDifference:
     """Compares two matrices cell by cell.
 
@@ -168,13 +171,15 @@ def compare_rows(
       scale: the columns' `robust_scale`, ≥ 0, scalar or shape (k,).
       typical: the columns' `typical_scale`, the same; what is above the scale is the scale.
       noise: relative to the scale: what the baseline's own noise explains, the same.
+      own: the columns' scales as far as rounding takes up what they are lent, the same; None = all.
 
     Returns:
       Mismatches, NaN masks and distances, each of shape (R, k).
     """
     match comparison(baseline.dtype, candidate.dtype):
         case Comparison.FLOAT:
-            return _floats(baseline, candidate, tolerance, (scale, typical, noise))
+            lender = scale if own is None else own
+            return _floats(baseline, candidate, tolerance, (scale, typical, noise), lender)
         case Comparison.EXACT:
             return _exact(baseline, candidate, scale)
         case Comparison.WORDS:
@@ -188,7 +193,11 @@ _Measures = tuple[Floats | float, Floats | float, Floats | float]
 
 
 def _floats(
-    baseline: Array, candidate: Array, tolerance: Floats | float, measures: _Measures
+    baseline: Array,
+    candidate: Array,
+    tolerance: Floats | float,
+    measures: _Measures,
+    own: Floats | float,
 ) -> RowDifference:
     before = baseline.astype(np.float64)
     after = candidate.astype(np.float64)
@@ -204,12 +213,21 @@ def _floats(
         allowed = np.where(single, np.fmax(tolerance, FLOAT_TOLERANCE), tolerance)
     beyond = relative > allowed
     small = np.zeros(beyond.shape, dtype=np.bool_)
+    lent = small
     within = (absolute > 0) & ~beyond
     if within.any():
         small, changed = _large_parts(within, (before, after, absolute), allowed, measures)
         beyond |= changed
+        if own is not measures[0]:
+            strict = _relative(absolute, before, after, own) > allowed
+            lent = within & ~changed & strict & (relative > measures[2])
     return RowDifference(
-        mismatch=masked | beyond, masked=masked, absolute=absolute, relative=relative, small=small
+        mismatch=masked | beyond,
+        masked=masked,
+        absolute=absolute,
+        relative=relative,
+        small=small,
+        lent=lent,
     )
 
 
@@ -268,6 +286,7 @@ def _exact(baseline: Array, candidate: Array, scale: Floats | float) -> RowDiffe
         absolute=absolute,
         relative=_relative(absolute, before, after, scale),
         small=np.zeros(mismatch.shape, dtype=np.bool_),
+        lent=np.zeros(mismatch.shape, dtype=np.bool_),
     )
 
 
@@ -279,6 +298,7 @@ def _all_or_nothing(mismatch: Bools) -> RowDifference:
         absolute=cost,
         relative=cost,
         small=np.zeros(mismatch.shape, dtype=np.bool_),
+        lent=np.zeros(mismatch.shape, dtype=np.bool_),
     )
 
 

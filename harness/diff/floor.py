@@ -36,12 +36,14 @@ class WideFloor:
     """As `ColumnFloor.typical`."""
     relative: tuple[float, ...]
     """As `ColumnFloor.relative`."""
+    own: tuple[float, ...]
+    """The scales without that part of a loan that rounding hardly takes up."""
     labels: Keys = ()
     """Names of the columns; () = they are numbered."""
 
     def of(self, labels: Keys) -> Floats:
-        """(scale, typical scale, noise) of these columns, shape (3, c); 0 for one that is not known."""
-        found = np.array([self.scale, self.typical, self.relative], dtype=np.float64)
+        """(scale, typical scale, noise, own scale) of these columns, shape (4, c); 0 for one that is not known."""
+        found = np.array([self.scale, self.typical, self.relative, self.own], dtype=np.float64)
         found[2] *= FLOOR_FACTOR
         known = self.labels or numbered(len(self.scale))
         if known == labels:
@@ -162,9 +164,12 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
     )
 
 
+_FIGURES = ("scale", "typical", "relative", "own")
+
+
 def _column_from_json(value: Mapping[str, Any]) -> ColumnFloor:
     wide = value.get("wide")
     if wide is None:
         return ColumnFloor(**value)
-    figures = {name: tuple(map(float, wide[name])) for name in ("scale", "typical", "relative")}
+    figures = {name: tuple(map(float, wide[name])) for name in _FIGURES}
     return ColumnFloor(**{**value, "wide": WideFloor(**figures, labels=tuple(wide["labels"]))})

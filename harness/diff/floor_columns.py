@@ -13,7 +13,7 @@ from harness.diff.columns import WIDE, Aligned, Keys, column_name, numbered
 from harness.diff.distance import FLOOR_FACTOR, base_tolerance
 from harness.diff.floor import SWALLOWED, ColumnFloor, WideFloor
 from harness.diff.sample import LIMIT
-from harness.diff.scales import column_scales, lent_scales
+from harness.diff.scales import USUAL, column_scales, lent_scales
 
 _CELLS = 1 << 22
 """Values that the scales of a wide tensor are made of."""
@@ -31,10 +31,12 @@ class Scales:
     """S of each, shape (k,)."""
     typical: Floats = field(default_factory=lambda: np.zeros(0))
     """T of each, shape (k,)."""
+    own: Floats = field(default_factory=lambda: np.zeros(0))
+    """S of each with what rounding takes up of the loan, shape (k,)."""
 
     def of(self, labels: Keys) -> Floats:
-        """(S, T) of these columns, shape (2, c); 0 for a class that was met later."""
-        found = np.stack([self.scale, self.typical])
+        """(S, T, own S) of these columns, shape (3, c); 0 for a class that was met later."""
+        found = np.stack([self.scale, self.typical, self.own])
         if labels == self.labels:
             return found
         place = {label: i for i, label in enumerate(self.labels)}
@@ -61,6 +63,7 @@ class ColumnSums:
         self._unequal_rows = 0
         self._base = 0.0
         self._scale: Floats = np.zeros(0)
+        self._own: Floats = np.zeros(0)
         self._typical: Floats = np.zeros(0)
         self._counted: Bools = np.zeros(0, dtype=np.bool_)
         self._largest: Floats = np.zeros(0)
@@ -102,7 +105,7 @@ class ColumnSums:
         if self.labels and more <= 0:
             return
         self.labels = labels
-        self._scale, self._typical = self._scales.of(labels)
+        self._scale, self._typical, self._own = self._scales.of(labels)
         names = [{self._tensor, column_name(self._tensor, label)} for label in labels]
         self._counted = np.array([own.isdisjoint(self._uncounted) for own in names])
         self._largest = np.pad(self._largest, (0, more))
@@ -151,6 +154,7 @@ class ColumnSums:
                 scale=tuple(self._scale.tolist()),
                 typical=tuple(self._typical.tolist()),
                 relative=tuple(self._relative.tolist()),
+                own=tuple(self._own.tolist()),
                 labels=() if self.labels == numbered(len(self.labels)) else self.labels,
             ),
         )
@@ -168,10 +172,10 @@ def scales_of(parts: list[tuple[Keys, Array]], *, lent: bool) -> Scales:
         return Scales()
     most = min(LIMIT, max(_CELLS // max(len(labels), 1), _LEAST_ROWS))
     matrix = np.concatenate([_placed(own, values[:most], labels) for own, values in parts])[:most]
-    scales = column_scales(matrix)
-    if lent and len(labels) > WIDE:
-        scales = lent_scales(matrix, scales)
-    return Scales(labels=labels, scale=scales[0], typical=scales[1])
+    own = column_scales(matrix)
+    scales = lent_scales(matrix, own) if lent and len(labels) > WIDE else own
+    usual = np.minimum(scales[0], USUAL * own[0])
+    return Scales(labels=labels, scale=scales[0], typical=scales[1], own=usual)
 
 
 def _placed(own: Keys, values: Array, labels: Keys) -> Array:

@@ -37,6 +37,8 @@ class Measures:
     """As `ColumnFloor.typical`."""
     noise: Floats
     """As `ColumnFloor.noise`."""
+    own: Floats
+    """As `WideFloor.own`."""
     counted: Bools
     """Whether a difference makes a request a mismatch."""
 
@@ -59,6 +61,7 @@ class Measures:
             self.scale[:width],
             typical=self.typical[:width],
             noise=self.noise[:width],
+            own=None if self.own is self.scale else self.own[:width],
         )
         return padded(found, known - width)
 
@@ -75,20 +78,24 @@ def measures_of(
       base: the tolerance that the types allow; 0 = compared exactly.
       expected: tensor or column names whose differences are not counted.
     """
-    scale, typical, noise = _of_columns(tensor, labels, floors)
+    scale, typical, noise, own = _of_columns(tensor, labels, floors)
+    if (own == scale).all():
+        own = scale
     tolerance = np.fmax(noise, base) if base else np.zeros(len(labels))
     counted = np.ones(len(labels), dtype=np.bool_)
     if expected:
         named = [{tensor, column_name(tensor, label)} for label in labels]
         counted = np.array([names.isdisjoint(expected) for names in named], dtype=np.bool_)
-    return Measures(tolerance=tolerance, scale=scale, typical=typical, noise=noise, counted=counted)
+    return Measures(
+        tolerance=tolerance, scale=scale, typical=typical, noise=noise, own=own, counted=counted
+    )
 
 
 def _of_columns(tensor: str, labels: Keys, floors: Floors) -> Floats:
-    """(scale, typical scale, noise) of every column, shape (3, c); 0 where there is no floor."""
+    """(scale, typical scale, noise, own scale) of every column, shape (4, c); 0 where there is no floor."""
     whole = floors.get((tensor, ""))
     if whole is not None and whole.wide is not None:
         return whole.wide.of(labels)
     known = [floors.get((tensor, label)) for label in labels]
-    found = [(f.scale, f.typical, f.noise) if f else (0.0, 0.0, 0.0) for f in known]
-    return np.array(found, dtype=np.float64).reshape(-1, 3).T
+    found = [(f.scale, f.typical, f.noise, f.scale) if f else (0.0,) * 4 for f in known]
+    return np.array(found, dtype=np.float64).reshape(-1, 4).T

@@ -258,6 +258,19 @@ def small_words(small: int, rows: int) -> str:
     )
 
 
+def lent_words(lent: int, rows: int) -> str:
+    """As `small_words`, where a column's own tolerance covers less than the one that it is lent.
+
+    Args:
+      lent: rows with such a value.
+      rows: compared.
+    """
+    return (
+        f"small differences are not comparable: {lent:,} of {counted(rows, 'row')} differ by more than rounding "
+        "of the column's own values, within a tolerance that the other columns' larger values set"
+    )
+
+
 def within_words(values: int) -> str:
     """What is said of so many values that a column's tolerance covers, although they moved by a large part."""
     return (

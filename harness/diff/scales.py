@@ -2,11 +2,11 @@
 
 All columns of a tensor are taken at once, in blocks, so that one has its own scale at any width.
 
-Sums in another order round every column of a wide tensor by what its largest terms are like. So where a
-tensor comes of such sums (an answer, what stands inside a net), its columns are lent the scale of the
-whole, up to `_LENT` times their own: a column that is wholly another one is beyond that, however small
-it is beside its neighbours. A column with next to no values (a unit that hardly ever fires) shows no scale of
-its own and gets that of the whole; what is changed in it is told by `RowDifference.small`, by the share of rows.
+Sums in another order round every column of a wide tensor by what its largest terms are like: among a
+thousand columns of a softmax, by up to four times what one column's tolerance allows. So where a tensor comes of
+such sums (an answer, what stands inside a net), its columns are lent the scale of the whole, up to `_LENT`
+times their own. What is beyond `USUAL` times their own is counted (`RowDifference.lent`): hardly any rounding is.
+A column that is 0 all along is lent nothing: beside large neighbours a loan would hide whatever it becomes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ _FAR = 1000.0
 """Times that a magnitude is larger than the one before it, or than `_HIGH`, and is an outlier."""
 MEDIANS = 100.0
 """Medians that a column's scale may have for differences that are a large part of the value."""
-_LENT = 100.0
-"""Times its own scale that a column may be lent: a tolerance of 1e-6 becomes 1e-4 at most."""
-FEW_VALUES = 8
-"""Rows with fewer values besides 0 show no scale."""
+_LENT = 10.0
+"""Times its own scale that a column may be lent: a tolerance of 1e-6 becomes 1e-5 at most."""
+USUAL = 4.0
+"""Times its own scale that rounding takes up: of 16 softmaxes and nets none had a row in a hundred beyond."""
+_FEW = 8
+"""Fewer values besides 0 than this in one batch show little of a column's scale."""
+_LENT_FEW = 1000.0
+"""As `_LENT`, of such a column: what is a large part of its values stays beyond the tolerance."""
 _CELLS = 1 << 19
 """Sorted at a time."""
 _SAMPLED = 1 << 18
@@ -54,28 +58,52 @@ def column_scales(values: Array) -> tuple[Floats, Floats]:
     return found[0], found[1]
 
 
-def lent_scales(
-    values: Array, scales: tuple[Floats, Floats], columns: Ints | None = None
-) -> tuple[Floats, Floats]:
+def lent_scales(values: Array, scales: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
     """The scales of columns of a wide tensor, up to `_LENT` times as large where the whole's are larger.
 
     Args:
       values: shape (n, k).
-      scales: the `column_scales` of these columns.
-      columns: which ones; None = all.
+      scales: the `column_scales` of these columns, or of some of them.
     """
     if values.dtype == object or not values.size:
         return scales
+    return _lent(scales, _of_whole(values), _LENT)
+
+
+def batch_scales(
+    values: Array, scales: tuple[Floats, Floats], columns: Ints
+) -> tuple[Floats, Floats]:
+    """As `lent_scales`, of a batch alone, in which many a column has few values or none.
+
+    A column with few is lent more, but never what is a large part of its values.
+
+    Args:
+      values: shape (n, k).
+      scales: the `column_scales` of these columns.
+      columns: which ones.
+    """
+    if values.dtype == object or not values.size:
+        return scales
+    few = np.count_nonzero(values[:, columns], axis=0) < _FEW
+    return _lent(scales, _of_whole(values), np.where(few, _LENT_FEW, _LENT))
+
+
+def _of_whole(values: Array) -> tuple[Floats, Floats]:
+    """The scales of all columns as one."""
     step = max(-(-values.size // _SAMPLED), 1)
     while math.gcd(step, values.shape[1]) > 1:
         step += 1  # in step with the columns, only a few of them would be seen
-    whole = column_scales(values.reshape(-1)[::step, None])
-    few = np.count_nonzero(values, axis=0)[slice(None) if columns is None else columns] < FEW_VALUES
-    lent = [
-        np.where(few, np.fmax(of_whole, own), np.clip(of_whole, own, _LENT * own))
-        for own, of_whole in zip(scales, whole, strict=True)
-    ]
-    return lent[0], np.minimum(lent[1], lent[0])
+    return column_scales(values.reshape(-1)[::step, None])
+
+
+def _lent(
+    scales: tuple[Floats, Floats], whole: tuple[Floats, Floats], most: Floats | float
+) -> tuple[Floats, Floats]:
+    """The whole's scales, but at least the own ones and at most so many times them."""
+    scale, typical = (
+        np.clip(of_whole, own, most * own) for own, of_whole in zip(scales, whole, strict=True)
+    )
+    return scale, np.minimum(typical, scale)
 
 
 def robust_scale(values: Array) -> float:

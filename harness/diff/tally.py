@@ -31,6 +31,7 @@ from harness.diff.reports import (
     NO_ROWS,
     ParityVerdict,
     TensorReport,
+    lent_words,
     not_compared,
     small_words,
     within_words,
@@ -279,7 +280,8 @@ class TensorTally:
         )
 
     def _small_words(self, index: int) -> str:
-        return small_words(int(self._figures.small[index]), self.rows)
+        small, lent = int(self._figures.small[index]), int(self._figures.lent[index])
+        return lent_words(lent, self.rows) if lent > small else small_words(small, self.rows)
 
     def _equal_words(self, index: int, relation: Relation) -> str:
         small = int(self._figures.small[index])

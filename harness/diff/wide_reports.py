@@ -54,7 +54,11 @@ def wide_reports(
         found += _differing(tensor, np.where(same, tensor.figures.differing, 0), report)
     equal = tensor.figures.differing == 0
     small = worst_columns(
-        np.where(equal & tensor.figures.unproven, tensor.figures.small, 0),
+        np.where(
+            equal & tensor.figures.unproven,
+            np.maximum(tensor.figures.small, tensor.figures.lent),
+            0,
+        ),
         tensor.figures.relative,
         len(equal),
     )
@@ -76,13 +80,18 @@ def _differing(
     columns = worst_columns(differing, tensor.figures.relative, len(differing))
     if len(columns) <= WANTED:
         return _each(tensor, columns, WANTED, report, "")
-    first = [report(i) for i in columns[:WANTED].tolist()]
-    if tensor.unlike or _alike(first):
+    if tensor.unlike:
         label = "" if len(columns) == len(differing) else counted(len(columns), "column")
         together = _together(tensor, columns, label, report)
         if len(columns) == np.count_nonzero(tensor.figures.differing):
             together = replace(together, mismatched_requests=tensor.mismatched)
         return [(int(columns[0]), together)]
+    asked, others = columns[:WANTED], columns[WANTED:]
+    if _alike([report(i) for i in asked.tolist()]):
+        # Nobody has looked how the others follow: they are told apart.
+        together = _together(tensor, asked, counted(len(asked), "column"), report)
+        rest = _each(tensor, others, 0, report, "more columns")
+        return [(int(asked[0]), together), *rest]
     return _each(tensor, columns, _FEW, report, "more columns")
 
 
@@ -96,7 +105,9 @@ def _each(
     """The first columns one by one, and the others as one report, in the words of their worst."""
     found = [(i, report(i)) for i in columns[:most].tolist()]
     left = columns[most:]
-    if len(left):
+    if len(left) == 1:
+        found.append((int(left[0]), report(int(left[0]))))
+    elif len(left):
         label = f"{len(left):,} {rest}"
         together = _together(tensor, left, label, report)
         worst = column_name(tensor.name, tensor.labels[left[0]])

@@ -367,11 +367,13 @@ def test_untraced_batches_are_not_compared():
     assert diff.finish().requests == 0
 
 
-def test_a_wide_feature_gets_one_entry_and_no_fancy_name():
+def test_a_wide_feature_gets_one_entry_for_the_columns_that_were_asked():
     wide = np.random.default_rng(7).normal(size=(300, 100)).astype(np.float32)
     shape = graph(features=("e",), fitted=(), vocabularies=())
     diff = FeatureDiff(floor_of(feature_pairs({"e": wide}, {"e": wide})), shape, shape)
     for pair in feature_pairs({"e": wide}, {"e": np.float32(2.5) * wide}):
         diff.update(pair)
-    (found,) = diff.finish().features
-    assert (found.name, found.relation, found.mismatched_requests) == ("e", "scaled", 300)
+    asked, others = diff.finish().features
+    assert (asked.name, asked.relation) == ("e[8 columns]", "scaled")
+    assert (others.name, others.relation) == ("e[92 more columns]", "other")
+    assert asked.mismatched_requests == others.mismatched_requests == 300

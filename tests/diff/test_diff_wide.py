@@ -139,13 +139,14 @@ def test_a_column_that_turns_wrong_late_is_named_though_others_differed_before()
     assert together.mismatched_requests == 1
 
 
-def test_columns_that_all_changed_alike_are_one_entry():
+def test_columns_that_changed_alike_are_one_entry_as_far_as_they_were_asked():
     before = decades(300, seed=6)
     after = before.copy()
     after[:, 40:140] *= np.float32(2.5)
     _, reports = as_features(before, after)
-    changed, equal = reports
-    assert (changed.name, changed.relation, changed.columns) == ("e[100 columns]", "scaled", 100)
+    changed, others, equal = reports
+    assert (changed.name, changed.relation, changed.columns) == ("e[8 columns]", "scaled", 8)
+    assert (others.name, others.relation, others.columns) == ("e[92 more columns]", "other", 92)
     assert (equal.name, equal.columns) == ("e[200 equal columns]", 200)
 
 
@@ -181,8 +182,8 @@ def test_rounding_of_a_unit_that_hardly_ever_fires_is_no_difference():
     rng = np.random.default_rng(12)
     before = np.maximum(rng.normal(size=(ROWS, 2000)), 0).astype(np.float32)
     before[:, :500] = 0.0
-    before[np.arange(500) % ROWS, np.arange(500)] = 1e-4
-    after = np.where(before > 0, before + np.float32(1e-7) * rng.choice([-1, 1], before.shape), 0)
+    before[np.arange(500) % ROWS, np.arange(500)] = 1e-2
+    after = np.where(before > 0, before + np.float32(7e-8) * rng.choice([-1, 1], before.shape), 0)
     marked, reports = as_outputs(before, after.astype(np.float32))
     assert (marked, differing(reports)) == (0, [])
     assert not apart(before, after.astype(np.float32), rows=ROWS, tolerance=0.0).rows.any()
@@ -298,3 +299,121 @@ def test_memory_of_a_wide_diff_does_not_grow_with_the_requests():
     assert left < before.nbytes // 10
     # float64 of both sides and what is computed of them would be more than ten times as much.
     assert peak < 3 * before.nbytes + 16 * 2**20
+
+
+COMPARED = (64, 65, 100, 1000)
+"""Widths of which the first has no columns that are told together."""
+
+
+def alarms(width, seed=23, rows=1000):
+    """Columns of amounts, but for five that fire now and then, or never."""
+    rng = np.random.default_rng(seed)
+    before = rng.uniform(1e6, 2e6, (rows, width)).astype(np.float32)
+    before[:, :5] = 0.0
+    return before
+
+
+def some_fire(values, share):
+    """Another one of the five fires in each of so many requests."""
+    other, rows = values.copy(), np.arange(0, len(values), round(1 / share))
+    other[rows, np.arange(len(rows)) % 5] = 0.95
+    return other
+
+
+def summary(before, after):
+    """(requests, verdicts of what is not equal) by output and feature, and rows by graph."""
+    found = [as_outputs(before, after), as_features(before, after)]
+    told = [(marked, sorted({r.verdict.value for r in differing(rs)})) for marked, rs in found]
+    return told, int(apart(before, after, rows=len(before), tolerance=0.0).rows.sum())
+
+
+@pytest.mark.parametrize("kind", ["never fired", "fires no more", "swapped", "a tenth more"])
+def test_rare_values_beside_large_columns_count_the_same_at_any_width(kind):
+    found = []
+    for width in COMPARED:
+        before = after = alarms(width)
+        match kind:
+            case "never fired":
+                after = some_fire(before, 0.02)
+            case "fires no more":
+                before = some_fire(before, 0.02)
+            case "swapped":
+                before = some_fire(before, 0.02)
+                after = before[:, [*np.roll(np.arange(5), 1), *range(5, width)]]
+            case _:
+                before = some_fire(before, 0.02)
+                after = np.where(before == np.float32(0.95), np.float32(1.05), before)
+        found.append(summary(before, after))
+    assert found == [([(20, ["differs"])] * 2, 20)] * len(COMPARED)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_a_wrong_column_of_few_requests_counts_the_same_at_any_width(rows):
+    found = []
+    for width in COMPARED:
+        before = np.random.default_rng(24).uniform(0.5e5, 1.5e5, (rows, width)).astype(np.float32)
+        before[:, 7] = np.random.default_rng(25).uniform(0.02, 0.08, rows)
+        found.append(summary(before, wrong(before, 7, "scaled")))
+    assert found == [([(rows, ["differs"])] * 2, rows)] * len(COMPARED)
+
+
+@pytest.mark.parametrize("columns", [5, 20])
+def test_swapped_one_hot_columns_beside_times_part_the_graphs(columns):
+    rng, rows = np.random.default_rng(26), 64
+    before = np.zeros((rows, 100), dtype=np.float32)
+    before[:, :3] = rng.uniform(1.5e9, 1.7e9, (rows, 3))
+    before[np.arange(rows), rng.integers(3, 3 + columns, rows)] = 1
+    after = before.copy()
+    after[:, 3:] = np.roll(before[:, 3:], 1, axis=1)
+    assert apart(before, after, rows=rows, tolerance=0.0).rows.all()
+
+
+def small_column(width):
+    before = np.random.default_rng(27).uniform(0.5e4, 1.5e4, (1000, width)).astype(np.float32)
+    before[:, 7] = np.random.default_rng(28).uniform(0.5, 1.5, 1000)
+    return before
+
+
+def test_a_small_change_of_a_column_beside_large_ones_counts_the_same_at_any_width():
+    for width in COMPARED:
+        before = small_column(width)
+        after = before.copy()
+        after[:, 7] += np.float32(4e-5)
+        marked, reports = as_outputs(before, after)
+        assert (marked, [r.name for r in differing(reports)]) == (1000, ["e[7]"])
+
+
+@pytest.mark.parametrize(("rows", "verdicts"), [(1000, ["small_values"]), (9, [])])
+def test_what_only_a_lent_scale_allows_is_not_comparable(rows, verdicts):
+    before = small_column(100)
+    after = before.copy()
+    after[:rows, 7] += np.float32(8e-6)
+    floor = floor_of(output_pairs({"e": before}, {"e": before}))
+    diff = OutputDiff(OUTPUTS, floor_from_json(jsonable(floor)))
+    (pair,) = output_pairs({"e": before}, {"e": after})
+    assert not diff.update(pair).mismatch.any()
+    report = OutputDiff.from_state(diff.state(), OUTPUTS, floor).finish()
+    assert [r.verdict.value for r in differing(report.outputs)] == verdicts
+    assert [name for name, _ in report.unproven] == ["e[7]"] * len(verdicts)
+    if verdicts:
+        assert "1,000 of 1,000 rows differ by more than rounding" in report.unproven[0][1]
+
+
+def test_columns_that_were_not_asked_are_not_said_to_follow_the_others():
+    before = np.random.default_rng(29).uniform(1, 2, (ROWS, 120)).astype(np.float32)
+    after = before.copy()
+    after[:, :8] *= np.float32(1.609344)
+    after[:, 8:58] += np.float32(0.01)
+    _, reports = as_features(before, after)
+    told = [(r.name, r.relation, r.columns) for r in differing(reports)]
+    assert told == [("e[8 columns]", "scaled", 8), ("e[50 more columns]", "other", 50)]
+
+
+def test_one_column_beside_eight_that_changed_alike_is_told_by_its_name():
+    before = np.random.default_rng(30).uniform(1, 2, (ROWS, 120)).astype(np.float32)
+    after = before.copy()
+    after[:, :8] *= 2
+    after[:, 100] = np.nan
+    _, reports = as_features(before, after)
+    told = [(r.name, r.columns, r.one_sided) for r in differing(reports)]
+    assert told == [("e[8 columns]", 8, 0), ("e[100]", 1, ROWS)]
