@@ -352,11 +352,12 @@ class Canary:
 
     def _held_up(self) -> list[str]:
         """What must be known, or better, for another step, each as a sentence."""
+        ascent = self._ascent
         return [
             *self._coverage.missing(),
             *labels_missing(self._judge.labelled()),
             *self._returning.missing(),
-            *self._lately.missing(self._ascent.share),
+            *self._lately.missing(ascent.share, self._until_ns, ascent.stay_over_ns),
         ]
 
     @property

@@ -40,11 +40,13 @@ from harness.live.folder_files import (
     DECISION,
     ENDED,
     EVENTS,
+    JOURNAL,
     JOURNALS,
     MANIFEST,
     POLICY,
     STATE,
     begun,
+    cut_short,
     mend_last_line,
     missing_files,
     told_end,
@@ -55,7 +57,6 @@ from harness.store.files import sha256_of_file, write_atomically
 from harness.store.runs import RunFolder
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_JOURNAL = "journal-{:012d}.jsonl"
 _WITHOUT_ROOM = Ending(
     decision=Decision.HOLD,
     reason="state_not_saved",
@@ -110,7 +111,7 @@ class CanaryFolder:
         """
         if (path / MANIFEST).exists() or begun(path):
             return cls._continued(path, live, identity)
-        run = RunFolder.create(path)
+        run = _new(path)
         try:
             run.write_text(POLICY, policy_text)
             folder = cls(run, identity, live)
@@ -215,7 +216,7 @@ class CanaryFolder:
           OSError: it cannot be written.
         """
         if self._journal is None:
-            self._journal = self.path / _JOURNAL.format(entry.batch.number)
+            self._journal = self.path / JOURNAL.format(entry.batch.number)
         with self._journal.open("ab") as file:
             file.write(line_from_entry(entry, counts))
             file.flush()
@@ -232,7 +233,7 @@ class CanaryFolder:
         """
         if self._verdict_stays:
             return
-        journal = self.path / _JOURNAL.format(canary.next_batch)
+        journal = self.path / JOURNAL.format(canary.next_batch)
         journal.touch()
         self._run.write_text(STATE, json.dumps(canary.state()))
         self._journal = journal
@@ -315,6 +316,18 @@ class CanaryFolder:
         """Gives the folder back."""
         self.arrivals.close()
         self._run.close()
+
+
+def _new(path: Path) -> RunFolder:
+    """A folder in which nothing is kept yet; also where an earlier start was killed before it served."""
+    if not cut_short(path):
+        return RunFolder.create(path)
+    run = RunFolder.open(path, write=True, mend=True)
+    if not cut_short(path):  # somebody else began there before the lock was ours
+        run.close()
+        return RunFolder.create(path)
+    (path / EVENTS).unlink(missing_ok=True)
+    return run
 
 
 def _began(canary: Canary) -> Standing:

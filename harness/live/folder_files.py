@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,18 +15,51 @@ from harness.live.endings import Ending
 EVENTS = "events.jsonl"
 MANIFEST, STATE, ARRIVALS = "manifest.json", "state.json", "arrivals.bin"
 POLICY, DECISION = "policy.yaml", "decision.json"
-JOURNALS = "journal-*.jsonl"
+JOURNAL, JOURNALS = "journal-{:012d}.jsonl", "journal-*.jsonl"
+FIRST_JOURNAL = JOURNAL.format(0)
+_PAIRS = "pairs"
 BOOT = ".boot"
 ENDED = ".ended"
 """What `.boot` is called once a canary has ended without room to say so: a new name needs none."""
 
+_OF_A_START = {
+    ".run", ".lock", _PAIRS, POLICY, ARRIVALS, BOOT, STATE, EVENTS, FIRST_JOURNAL,
+}  # fmt: skip
+"""What is there before the manifest; the first three belong to every run folder."""
+_HALF_WRITTEN = re.compile(r"\..*\.tmp")
 _FINAL = b'"final": true'
 _SAID = ("decision", "reason", "explanation")
 
 
 def begun(path: Path) -> bool:
     """Whether a folder holds, or held, what only a canary or a shadow writes."""
-    return any((path / name).exists() for name in (ARRIVALS, STATE, EVENTS))
+    return any((path / name).exists() for name in (ARRIVALS, STATE, EVENTS)) and not cut_short(path)
+
+
+def cut_short(path: Path) -> bool:
+    """Whether a first start was killed before it served anybody: no evidence is lost by beginning anew.
+
+    The manifest comes last and nobody is served before it. So without one, and without a single arrival,
+    batch or answer, what is left is what every start begins with.
+
+    Args:
+      path: the folder.
+    """
+    try:
+        names = {file.name for file in path.iterdir() if not _HALF_WRITTEN.fullmatch(file.name)}
+        if not names or names - _OF_A_START:
+            return False
+        written = names & {BOOT, STATE, EVENTS, FIRST_JOURNAL}
+        arrivals = (path / ARRIVALS).read_bytes() if ARRIVALS in names else b""
+        return (
+            not any(arrivals)
+            and (len(arrivals) == FILE_BYTES if written else len(arrivals) <= FILE_BYTES)
+            and (FIRST_JOURNAL not in names or not (path / FIRST_JOURNAL).stat().st_size)
+            and (EVENTS not in names or (path / EVENTS).read_bytes().count(b"\n") <= 1)
+            and (_PAIRS not in names or not any((path / _PAIRS).iterdir()))
+        )
+    except OSError:
+        return False
 
 
 def missing_files(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from harness.core.live import Live
 from harness.live.folder_files import MANIFEST
 from harness.store.runs import RunFolder
 
-FORM = 5
+FORM = 6
 """Of state and journal; one of another form is not gone on with."""
 
 

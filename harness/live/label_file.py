@@ -139,21 +139,29 @@ def _read(path: Path, offset: int, head: str) -> _Read:
     try:
         # Not to wait for somebody who writes, where it is a pipe by now.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                what = "the label file is no regular file any more, and is not read"
-                return _Read(trouble=what, readable=False)
-            first = file.read(_HEAD_BYTES)
-            trouble = ""
-            if file.seek(0, os.SEEK_END) < offset:
-                trouble = "the label file became shorter: labels may be missing"
-            elif head and _digest(first, offset) != head:
-                trouble = "the label file is another one than before: it is read from its beginning"
-            start = 0 if trouble else offset
-            file.seek(start)
-            return _Read(start=start, content=file.read(_MOST_BYTES), head=first, trouble=trouble)
+        try:
+            return _read_opened(handle, offset, head)
+        finally:
+            os.close(handle)
     except OSError as error:
         return _Read(trouble=f"the label file cannot be read: {error.strerror}", readable=False)
+
+
+def _read_opened(handle: int, offset: int, head: str) -> _Read:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        what = "the label file is no regular file any more, and is not read"
+        return _Read(trouble=what, readable=False)
+    # A file object would refuse a directory before it owns the descriptor.
+    with os.fdopen(handle, "rb", closefd=False) as file:
+        first = file.read(_HEAD_BYTES)
+        trouble = ""
+        if file.seek(0, os.SEEK_END) < offset:
+            trouble = "the label file became shorter: labels may be missing"
+        elif head and _digest(first, offset) != head:
+            trouble = "the label file is another one than before: it is read from its beginning"
+        start = 0 if trouble else offset
+        file.seek(start)
+        return _Read(start=start, content=file.read(_MOST_BYTES), head=first, trouble=trouble)
 
 
 def _digest(first: bytes, offset: int) -> str:

@@ -1,54 +1,68 @@
 """Whether the candidate is alive at this moment, as far as its last requests tell.
 
 A test sums over all traffic, so a candidate that dies late is still proven harmless by what it did
-before. No claim is made here: while too many of its last requests failed, or have no usable value,
-nobody else is moved to it and nothing is promoted. It never rolls back, and never lets anything go up.
+before. No claim is made here: unless its last answers are usable and recent, and while too many of its
+last requests failed or have no usable value, nobody else is moved to it and nothing is promoted. What
+the baseline does as often is no trouble of the candidate's. It never rolls back, and never lets anything
+go up.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from harness.core.live import Live, LiveGuardrail, LiveKind, LiveMetric
+from harness.core.live import Live, LiveKind, LiveMetric
 from harness.core.tensors import Bools, Floats
 from harness.judge.exposures import Requests
 from harness.live.unusable import READING
 
 _LAST = 50
-"""Requests of the candidate that are looked at; fewer where fewer came."""
-_IN_A_ROW = 10
-"""So many in a row without an answer are enough."""
+"""Requests of each arm that are looked at; fewer where fewer came."""
+_NEWEST = 3
+"""The candidate's very last answers, each of which must be usable; fewer where fewer came."""
+_OLDEST_S = 60.0
+"""The candidate's last answer may be so old, or as old as an answer may take where that is longer."""
+_WORSE = 0.25
+"""The candidate's share of unusable answers may be so far above that of the baseline's last ones."""
+_BAD = 0.5
+"""`failure` or `nan_rate` of a request from which on its answer is not usable."""
 _AFTER_A_START = 20
 """Usable answers since a restart; fewer where a whole stay at the step brings fewer."""
 
 
 class Lately:
-    """The candidate's last requests.
+    """The last requests of both arms.
 
     Args:
       live: the policy's live section.
     """
 
     def __init__(self, live: Live) -> None:
-        rails = live.guardrails
-        self._failures = [
-            g.name for g in rails if g.metric is LiveMetric.FAILURE or g.kind is LiveKind.ERRORS
+        gating = [g for g in live.guardrails if g.gating]
+        self._failed = [
+            g.name for g in gating if g.metric is LiveMetric.FAILURE or g.kind is LiveKind.ERRORS
         ]
-        readers = [g for g in rails if g.metric in READING]
-        self._needed = [g.name for g in rails if _is_needed(g)]
-        # Outputs that nothing reads may well be NaN; where one is read, its guardrail says so.
-        self._nan = [g.name for g in rails if g.metric is LiveMetric.NAN and not readers]
+        self._nan = [g.name for g in gating if g.metric is LiveMetric.NAN]
+        self._needed = [g.name for g in gating if g.metric in READING or g.label_maturity_s is None]
+        self._differences = [g.name for g in live.guardrails if g.metric is LiveMetric.FAILURE]
         self._split = any(live.steps)
         self._stay_requests = live.ramp.stay_requests
-        self._last: deque[bool] = deque(maxlen=_LAST)
+        self._oldest_ns = round(max(_OLDEST_S, live.patience_s) * 1e9)
+        self._candidate: deque[bool] = deque(maxlen=_LAST)
+        self._baseline: deque[bool] = deque(maxlen=_LAST)
+        self._dead: deque[bool] = deque(maxlen=_NEWEST)
+        self._last_ns: int | None = None
         self._since_start: int | None = None
 
     def restart(self) -> None:
         """What was before the process ended says nothing of now."""
-        self._last.clear()
+        self._candidate.clear()
+        self._baseline.clear()
+        self._dead.clear()
         self._since_start = 0
 
     def add(self, requests: Requests, answers: dict[str, Floats]) -> None:
@@ -58,57 +72,97 @@ class Lately:
           requests: of the batch, in order of arrival; NaN = no value.
           answers: guardrail with a loss → NaN = no value; one a request.
         """
-        bad = self._bad(requests, answers)
-        # In a shadow every request is the candidate's, too.
-        its = bad[requests.candidate] if self._split else bad
-        self._last.extend(its[-_LAST:].tolist())
+        bad, failed = self._bad(requests, answers)
+        # In a shadow every request is the candidate's, and the values are differences.
+        at = requests.candidate if self._split else np.ones(len(requests), np.bool_)
+        its, dead = bad[at], failed[at]
+        self._candidate.extend(its[-_LAST:].tolist())
+        self._baseline.extend(bad[~at][-_LAST:].tolist())
+        self._dead.extend(dead[-_NEWEST:].tolist())
+        if len(its):
+            self._last_ns = int(requests.ts_ns[at][-1])
         if self._since_start is not None:
-            good = len(its) - int(np.count_nonzero(its))
-            self._since_start = min(self._since_start + good, _AFTER_A_START)
+            # Where the baseline's are hardly ever usable either, all that can be asked for is an answer.
+            unusable = its if self._is_worse([True]) else dead
+            good = self._since_start + int(np.count_nonzero(~unusable))
+            self._since_start = min(good, _AFTER_A_START)
 
-    def _bad(self, requests: Requests, answers: dict[str, Floats]) -> Bools:
-        bad, alone = np.zeros((2, len(requests)), np.bool_)
+    def _bad(self, requests: Requests, answers: dict[str, Floats]) -> tuple[Bools, Bools]:
+        """(no usable answer, no answer at all as far as a guardrail counts them), shape (n,) each."""
+        bad, failed, alone = np.zeros((3, len(requests)), np.bool_)
         values = dict(requests.values) | answers
-        for name in self._failures:
-            bad |= values[name] > 0.0
-            alone |= values[name] < 0.0  # the baseline failed, and only it
+        for name in self._differences:
+            alone |= values[name] <= -_BAD  # the baseline failed, and only it
+        for name in self._failed:
+            failed |= values[name] >= _BAD
         for name in self._nan:
-            bad |= values[name] > 0.0
+            bad |= values[name] >= _BAD
         for name in self._needed:
             if name in values:
                 left_out = requests.left_out.get(name, np.zeros(len(requests), np.bool_))
                 bad |= np.isnan(values[name]) & ~left_out & ~alone
-        return bad
+        return bad | failed, failed
+
+    def _is_worse(self, its: Collection[bool]) -> bool:
+        """Whether some of the candidate's answers are less often usable than the baseline's last ones."""
+        return bool(its) and _share(its) > _share(self._baseline) + _WORSE
 
     @property
     def failing(self) -> bool:
         """Half of the candidate's last requests, or all of the very last ones, have no usable answer."""
-        last = list(self._last)
-        newest = last[-_IN_A_ROW:]
-        return bool(last) and (2 * sum(last) >= len(last) or all(newest))
+        if self._dead and all(self._dead):
+            return True  # also where the baseline is dead, too
+        newest = list(self._candidate)[-_NEWEST:]
+        halved = self._is_worse(self._candidate) and 2 * sum(self._candidate) >= len(
+            self._candidate
+        )
+        return halved or (all(newest) and self._is_worse(newest))
 
-    def missing(self, share: float) -> list[str]:
+    def missing(self, share: float, now_ns: int, stay_over_ns: int) -> list[str]:
         """What keeps the ramp where it is, each as a sentence; none = nothing does.
 
         Args:
           share: the candidate's share of units in force.
+          now_ns: the instant up to which all requests have been taken in; 0 = none were.
+          stay_over_ns: the instant at which the step has had its least time.
         """
-        said = []
-        then = "no more traffic goes to the candidate, and nothing is promoted"
-        if not self._split:
-            then = "nothing is promoted"
-        if self.failing:
-            said.append(
-                f"Of the candidate's last {len(self._last):,} requests {sum(self._last):,} failed or have no "
-                f"usable value: {then}."
-            )
+        if not now_ns:
+            return []
+        then = "nothing is promoted"
+        if self._split:
+            then = "no more traffic goes to the candidate, and nothing is promoted"
+        said = [self._trouble(now_ns, stay_over_ns)]
         needed = self._needed_after_a_start(share)
         if self._since_start is not None and self._since_start < needed:
             said.append(
                 f"Since the last start the candidate has given {self._since_start:,} usable answers, and "
-                f"{needed:,} are needed: {then}."
+                f"{needed:,} are needed"
             )
-        return said
+        return [f"{what}: {then}." for what in said if what]
+
+    def _trouble(self, now_ns: int, stay_over_ns: int) -> str:
+        """Why the candidate may be dead, in words; "" = its last answers were usable, and are recent."""
+        last, newest = list(self._candidate), list(self._candidate)[-_NEWEST:]
+        if self.failing:
+            return (
+                f"Of the candidate's last {len(last):,} requests {sum(last):,} failed or have no usable "
+                f"value, of the last {len(newest)} {sum(newest)}"
+            )
+        if self._is_worse(newest):
+            return (
+                f"Of the candidate's last {len(newest)} requests {sum(newest)} failed or have no usable "
+                "value, and nobody else is moved to it on such an answer"
+            )
+        if self._last_ns is None:
+            return "The candidate has answered nothing yet"
+        if now_ns - self._last_ns > self._oldest_ns:
+            return (
+                f"The candidate's last answer is {(now_ns - self._last_ns) / 1e9:,.0f} s old, and may be "
+                f"{self._oldest_ns / 1e9:g} s old"
+            )
+        if self._last_ns < stay_over_ns <= now_ns:
+            return "The candidate has answered nothing since the step's least time was over"
+        return ""
 
     def _needed_after_a_start(self, share: float) -> int:
         its = self._stay_requests * (share if self._split else 1.0)
@@ -116,17 +170,23 @@ class Lately:
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `restore` continues."""
-        return {"last": [int(bad) for bad in self._last], "since_start": self._since_start}
+        return {
+            "dead": [int(failed) for failed in self._dead],
+            "candidate": [int(bad) for bad in self._candidate],
+            "baseline": [int(bad) for bad in self._baseline],
+            "last_ns": self._last_ns,
+            "since_start": self._since_start,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues from `state`."""
-        self._last.extend(bool(bad) for bad in state["last"])
-        since = state["since_start"]
-        self._since_start = None if since is None else int(since)
+        self._candidate.extend(bool(bad) for bad in state["candidate"])
+        self._baseline.extend(bool(bad) for bad in state["baseline"])
+        self._dead.extend(bool(failed) for failed in state["dead"])
+        self._last_ns, self._since_start = (
+            None if state[name] is None else int(state[name]) for name in ("last_ns", "since_start")
+        )
 
 
-def _is_needed(rail: LiveGuardrail) -> bool:
-    """Whether a request without a value of it has no usable answer."""
-    if rail.metric in READING:
-        return True
-    return rail.gating and rail.label_maturity_s is None
+def _share(bad: Collection[bool]) -> float:
+    return sum(bad) / max(len(bad), 1)

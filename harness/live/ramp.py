@@ -58,6 +58,13 @@ class Ascent:
     def _stayed_s(self, now_ns: int) -> float:
         return 0.0 if self._since_ns is None else (now_ns - self._since_ns) / 1e9
 
+    @property
+    def stay_over_ns(self) -> int:
+        """The instant at which the step has had its least time; 0 = it needs none, or has not begun."""
+        if self._since_ns is None or not self._ramp.stay_s:
+            return 0
+        return self._since_ns + round(self._ramp.stay_s * 1e9)
+
     def resume(self, now_ns: int, down_ns: int) -> None:
         """Goes on after a stop: the time in which nothing was served is no stay.
 

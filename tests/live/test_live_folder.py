@@ -528,3 +528,59 @@ def test_an_end_that_found_no_room_is_kept(tmp_path):
     folder, watched = restarted(path, folder)
     assert watched.standing().reason == "state_not_saved"
     folder.close()
+
+
+WRITTEN_BY_A_START = (
+    "manifest.json", "events.jsonl", "state.json", "journal-*", ".boot", "arrivals.bin",
+    "policy.yaml", ".run", ".lock",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("n", range(1, len(WRITTEN_BY_A_START) + 1))
+@pytest.mark.parametrize("half", [False, True])
+def test_a_first_start_that_was_killed_before_it_served_is_begun_anew(tmp_path, n, half):
+    path = tmp_path / "c"
+    folder, _ = start(path)
+    folder.close()
+    for name in WRITTEN_BY_A_START[:n]:
+        lose(name, path)
+    if half and not (path / "arrivals.bin").exists() and (path / ".run").exists():
+        (path / "arrivals.bin").write_bytes(bytes(100))
+    if half:
+        (path / f".{WRITTEN_BY_A_START[n - 1]}.12.tmp").write_bytes(b"half")
+    folder, watched = start(path, seed="t")
+    turns(folder, watched, Traffic(1), 2)
+    folder, watched = restarted(path, folder, seed="t")
+    assert (watched.standing().n_requests, watched.standing().final) == (40, False)
+    events = [event["event"] for event in follow(path, lambda: False)]
+    assert events == ["start", "restart"]
+    assert not list(path.glob(".*.tmp"))
+    folder.close()
+
+
+@pytest.mark.parametrize("evidence", ["an arrival", "a batch", "a verdict", "a file of somebody"])
+def test_a_folder_without_manifest_that_holds_anything_is_not_begun_anew(tmp_path, evidence):
+    path = tmp_path / "c"
+    folder, watched = start(path)
+    if evidence == "an arrival":
+        Traffic(1).request(watched)
+    elif evidence == "a batch":
+        folder.arrivals.put_batch(0)
+    elif evidence == "a verdict":
+        watched.stop("budget_spent", "x")
+        folder.tell("decision", watched.standing())
+    else:
+        (path / "mirror.json").write_text("{}")
+    folder.close()
+    lose("manifest.json", path)
+    folder, watched = start(path)
+    assert watched.ended
+    folder.close()
+
+
+def test_a_start_that_is_under_way_is_left_alone(tmp_path):
+    folder, _ = start(tmp_path / "c")
+    lose("manifest.json", tmp_path / "c")
+    with pytest.raises(UsageError, match="another process"):
+        start(tmp_path / "c")
+    folder.close()

@@ -1,5 +1,7 @@
 """Lines that are no labels are counted, whatever they hold, and the next one is read."""
 
+from pathlib import Path
+
 import pytest
 from canaries import POLICY, Traffic, live
 
@@ -11,6 +13,7 @@ from harness.live.labels import UNREADABLE, LabelBook
 
 GOOD = b'{"unit": "u", "label": 1}\n'
 LONG = b"x" * (9 << 20)
+OPEN = Path("/proc/self/fd")
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,16 @@ def test_a_label_file_that_became_shorter_is_gone_on_with_from_where_it_is_now(t
             book.add(label)
         book.take(2)
     assert (book.offset, book.counts[UNREADABLE]) == (6, 1)
+
+
+def test_a_label_file_that_became_a_directory_costs_no_descriptor(tmp_path):
+    path = tmp_path / "labels"
+    path.write_bytes(GOOD)
+    file = LabelFile(path)
+    assert len(file.read(1)) == 1
+    path.unlink()
+    path.mkdir()
+    open_before = len(list(OPEN.iterdir()))
+    assert [file.read(now) for now in range(2, 12)] == [[]] * 10
+    assert len(list(OPEN.iterdir())) < open_before + 5
+    assert (file.troubles, "no regular file" in file.trouble) == (1, True)

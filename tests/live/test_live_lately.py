@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from canaries import POLICY, Traffic, canary, live
+from canaries import POLICY, SECOND, Traffic, canary, live
 
 from harness.core.verdicts import Decision
 from harness.judge.exposures import Requests
@@ -63,9 +63,47 @@ def test_a_candidate_that_dies_just_before_goes_nowhere_until_it_is_back(reached
     assert watched.standing().decision is not Decision.ROLLBACK
 
 
-def test_a_few_failures_hold_nothing_up():
+def test_a_few_failures_before_the_last_answers_hold_nothing_up():
     at = turns_to(lambda now: now.final, Dying(()), canary(text=FAILED))
-    assert turns_to(lambda now: now.final, Dying(range(at - 8, at - 4)), canary(text=FAILED)) == at
+    traffic = Dying(range(at - 24, at - 20))
+    assert turns_to(lambda now: now.final, traffic, canary(text=FAILED)) == at
+
+
+def test_one_failure_among_the_last_answers_holds_it_up_until_they_are_good():
+    at = turns_to(lambda now: now.final, Dying(()), canary(text=FAILED))
+    traffic, watched = Dying(range(at - 3, at)), canary(text=FAILED)
+    while traffic.sent < at:
+        standing = traffic.turn(watched, 50)
+    assert not standing.final
+    assert "requests 1 failed or have no usable value" in standing.explanation
+    traffic.turn(watched, 50)
+    assert watched.standing().decision is Decision.PROMOTE
+    assert watched.standing().final
+
+
+def test_nothing_goes_up_on_an_old_answer():
+    at = turns_to(lambda now: now.step == 1, Dying(()), canary(text=FAILED))
+    traffic, watched = Dying(()), canary(text=FAILED)
+    while traffic.sent < at - 50:
+        traffic.turn(watched, 50)
+    traffic.answered(watched, 50)  # enough for the step, but nobody looks
+    standing = watched.judge(watched.batch(traffic.now_ns + 70 * SECOND))
+    assert (standing.step, "s old, and may be 60 s old" in standing.explanation) == (0, True)
+    assert traffic.turn(watched, 50).step == 1
+
+
+TIMED = FAILED.replace("requests: 2000", "time: 300s")
+
+
+def test_once_a_stay_is_over_another_answer_is_waited_for():
+    traffic, watched = Dying(()), canary(text=TIMED)
+    began = watched.judge(watched.batch(traffic.now_ns))
+    while traffic.now_ns < began.ts_ns + 290 * SECOND:
+        traffic.turn(watched, 50)
+    held = watched.judge(watched.batch(traffic.now_ns + 20 * SECOND))
+    assert (held.step, "since the step's least time was over" in held.explanation) == (0, True)
+    traffic.now_ns += 20 * SECOND
+    assert traffic.turn(watched, 50).step == 1
 
 
 def test_the_last_requests_outlive_a_restart():
@@ -112,7 +150,9 @@ def batch(n, candidate=True, **values):
     ("values", "failing"),
     [
         ({"score": 0.3, "errors": 0, "failed": 0}, False),
-        ({"score": 0.3, "errors": 1, "failed": 0}, True),
+        ({"score": 0.3, "errors": 1, "failed": 0}, False),  # reported only
+        ({"score": 0.3, "errors": 0, "failed": 0.02}, False),
+        ({"score": 0.3, "errors": 0, "failed": 0.5}, True),
         ({"score": np.nan, "errors": 0, "failed": 0}, True),
         ({"score": np.nan, "errors": 0, "failed": 1}, True),
     ],
@@ -121,17 +161,18 @@ def test_what_has_no_usable_value_is_as_good_as_a_failure(values, failing):
     lately = Lately(live(FAILED))
     lately.add(batch(60, candidate=False, score=np.nan, errors=1, failed=1), {})
     assert not lately.failing  # the baseline's
+    lately.add(batch(60, candidate=False, score=0.3, errors=0, failed=0), {})
     lately.add(batch(24, score=0.3, errors=0, failed=0), {})
     lately.add(batch(26, **values), {})
     assert lately.failing is failing
 
 
-def test_ten_in_a_row_are_enough_and_half_of_what_there_is():
+def test_three_in_a_row_are_enough_and_half_of_what_there_is():
     lately = Lately(live(FAILED))
     lately.add(batch(1, score=np.nan, errors=1, failed=1), {})
     assert lately.failing
     lately.add(batch(40, score=0.3, errors=0, failed=0), {})
-    lately.add(batch(9, score=np.nan, errors=1, failed=1), {})
+    lately.add(batch(2, score=np.nan, errors=1, failed=1), {})
     assert not lately.failing
     lately.add(batch(1, score=np.nan, errors=1, failed=1), {})
     assert lately.failing
@@ -152,3 +193,47 @@ live:
     assert not lately.failing
     lately.add(batch(30, candidate=False, score=np.nan, failed=1), {})
     assert lately.failing
+
+
+NAN = """
+version: 1
+live:
+  steps: [0.5]
+  unit: user
+  stay: {requests: 100}
+  guardrails:
+    - {name: failed, metric: failure, kind: shift, margin: 0.2}
+    - {name: nan, metric: nan_rate, kind: shift, margin: 0.2}
+"""
+
+
+def missing(lately):
+    return lately.missing(0.5, 100, 0)
+
+
+@pytest.mark.parametrize("nan", [0.02, 1.0], ids=["a_few_rows", "an_output_that_is_nan_by_design"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_the_baseline_does_as_well_holds_nothing_up(nan, restarted):
+    lately = Lately(live(NAN))
+    if restarted:
+        lately.restart()
+    for _ in range(20):
+        lately.add(batch(1, candidate=False, failed=0, nan=nan), {})
+        lately.add(batch(1, failed=0, nan=nan), {})
+    assert missing(lately) == []
+    for _ in range(60):
+        lately.add(batch(1, candidate=False, failed=0, nan=0), {})
+    assert lately.failing is (nan == 1.0)  # now it is the candidate alone
+
+
+def test_a_candidate_that_dies_with_the_baseline_is_dead_all_the_same():
+    lately = Lately(live(NAN))
+    lately.add(batch(60, candidate=False, failed=1, nan=np.nan), {})
+    lately.add(batch(60, failed=1, nan=np.nan), {})
+    assert "of the last 3 3" in missing(lately)[0]
+
+
+def test_without_any_answer_of_the_candidate_nothing_goes_up():
+    lately = Lately(live(NAN))
+    lately.add(batch(60, candidate=False, failed=0, nan=0), {})
+    assert "answered nothing yet" in missing(lately)[0]
