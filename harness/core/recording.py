@@ -140,7 +140,8 @@ class Recorded(enum.IntEnum):
     """Failed before they were whole: servers refuse a large message, or a caller, by its beginning; or the
     server, or the recorder, went."""
     NOT_PROCESSED = 35
-    """Refused by an upstream that had not begun with them; not among SEEN, as clients repeat them."""
+    """Refused by an upstream that had not begun with them; not among SEEN: clients repeat them, unless they were
+    told not to, and a repeated call is seen then."""
     INFLATED_TOO_LARGE = 36
     NOT_INFLATED = 37
     FORGOTTEN = 38
@@ -197,7 +198,7 @@ FAULTS = {
     Recorded.BLIND: "connections whose later requests are not known",
     Recorded.NOT_HTTP2: "connections that were no HTTP/2",
     Recorded.INCOMPLETE: "requests whose client broke off before they were whole",
-    Recorded.NOT_PROCESSED: "calls not processed by the upstream, which clients repeat by themselves",
+    Recorded.NOT_PROCESSED: "calls that the upstream did not begin with: a client that did not repeat its call saw a failure that is in no row",
     Recorded.REFUSED: "connections refused, too many were open",
 }
 """Counter → fault that is told."""

@@ -87,7 +87,7 @@ class FollowedCall(ABC):
 
     @abstractmethod
     def not_processed(self) -> None:
-        """The server had not begun with it, and says so: clients repeat such calls by themselves."""
+        """The server had not begun with it, and says so: most clients repeat such a call by themselves."""
 
     def gone(self) -> None:
         """The client took it back, or went."""

@@ -104,7 +104,7 @@ class Following:
             call.over(*PROXY_ENDED, ())
 
     def serves_to(self, last: int) -> None:
-        """The upstream serves no stream above this one: clients repeat those, and what they still begin."""
+        """The upstream serves no stream above this one: clients may repeat those, and what they still begin."""
         self.served_to = min(self.served_to, last)
         for stream in [s for s in self.open if s > last]:
             call = self.open.pop(stream)

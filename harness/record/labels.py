@@ -167,7 +167,7 @@ def _read_file(staging: LabelStaging, file: SourceFile, read: LabelReader, how: 
         number += 1
         if number <= done:
             continue
-        staging.count("records", (isinstance(found, Refused) and found.records) or 1)
+        staging.count("records", found.counted if isinstance(found, Refused) else 1)
         if isinstance(found, Refused):
             staging.refuse(found)
         else:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import TrafficError
-from harness.record.importers import databricks, kserve, sagemaker, seldon, tables
+from harness.record.importers import databricks, kserve, run, sagemaker, seldon, tables
 from harness.record.importers.run import ImportTarget, run_import
 from harness.record.importers.sources import source_files
 from harness.record.importers.tables import TableMapping, TensorColumn, Timed
@@ -262,6 +263,62 @@ def test_a_request_that_comes_again_with_its_answer_is_answered(tmp_path):
     assert (report.joined, report.duplicates, report.conflicting) == (1, 1, 0)
     (read,) = traffic(tmp_path / "t")
     assert made.outputs_of(read) == made.outputs_of(made.exchange(0))
+
+
+def with_its_answer_later(path, e, *more):
+    """A row whose answer was not there yet, imported, and the row as it is now."""
+    row = {n: v for n, v in plain_row(e).items() if n != "status"}
+    rows = [
+        row | {"p": None},
+        *({n: v for n, v in plain_row(m).items() if n != "status"} for m in more),
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return "".join(json.dumps(r) + "\n" for r in (row, *rows[1:]))
+
+
+NO_STATUS = dataclasses.replace(MAPPING, status=None)
+
+
+@pytest.mark.parametrize("same_file", [True, False])
+def test_an_answer_that_a_row_got_after_it_was_written_is_late(same_file, tmp_path):
+    path = tmp_path / "logs" / "0.jsonl"
+    path.parent.mkdir()
+    now = with_its_answer_later(path, made.exchange(0), made.exchange(1))
+    at = functools.partial(imported, "table", tmp_path / "logs", tmp_path / "t", mapping=NO_STATUS)
+    first = at()
+    assert (first.joined, first.one_sided_requests, first.late) == (1, 1, 0)
+    (path if same_file else path.with_name("1.jsonl")).write_text(now)
+    for _ in range(2):
+        report = at()
+        assert (report.written, report.one_sided_requests, report.late) == (2, 1, 1)
+        assert report.duplicates == (0 if same_file else 2)
+    (example,) = report.examples
+    assert "an answer whose request was written without one" in example
+    (kept,) = (tmp_path / "t" / "imports").glob("*.quarantine.jsonl")
+    assert [json.loads(line)["trouble"] for line in kept.read_text().splitlines()] == ["late"]
+    (totals,) = TrafficSource.open([tmp_path / "t"]).totals
+    assert dict(totals.faults)["answers that came after their request was written"] == 1
+
+
+def test_an_answer_that_a_row_got_before_it_was_written_is_kept(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text(with_its_answer_later(path, made.exchange(0)))
+    later = path.read_text()
+    with_its_answer_later(path, made.exchange(0))
+    at = functools.partial(imported, "table", path, tmp_path / "t", mapping=NO_STATUS)
+    assert at(wait_ns=made.SECOND).waiting == 1
+    path.write_text(later)
+    report = at()
+    assert (report.joined, report.late, report.one_sided_requests) == (1, 0, 0)
+
+
+def test_another_mapping_that_gives_written_requests_their_answers_is_refused(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(plain_row(made.exchange(0))) + "\n")
+    without = dataclasses.replace(MAPPING, outputs=(), status=None)
+    imported("table", path, tmp_path / "t", mapping=without, how="a")
+    with pytest.raises(TrafficError, match="another mapping"):
+        imported("table", path, tmp_path / "t", mapping=NO_STATUS, how="b")
 
 
 TWO_OUTPUTS = dataclasses.replace(
@@ -601,6 +658,112 @@ def test_a_copy_of_a_state_does_not_double_what_came_after_it(tmp_path):
         with pytest.raises(TrafficError, match="is in the traffic already"):
             at(tmp_path / f"{other}.jsonl", state=tmp_path / state)
     assert len(traffic(tmp_path / "t")) == 3
+
+
+@pytest.mark.parametrize("killed", ["reading", "before_writing"])
+def test_a_state_that_was_killed_does_not_double_what_another_imported_since(
+    killed, tmp_path, monkeypatch
+):
+    recorded = [made.exchange(i) for i in range(4)]
+    path = tmp_path / "0.jsonl"
+    path.write_text("".join(made.capture(e, encoding="BASE64") + "\n" for e in recorded))
+    at = functools.partial(with_state, path, tmp_path / "t", kind="sagemaker")
+
+    def reads(file, limit):
+        for found in sagemaker.read(file, limit):
+            yield found
+            if killed == "reading":
+                raise KeyboardInterrupt
+
+    def dies(done, total):
+        raise KeyboardInterrupt
+
+    one = ImportTarget(to=tmp_path / "t", state=tmp_path / "one", name="sagemaker")
+    files = source_files(path, sagemaker.SUFFIXES)
+    read = functools.partial(reads, limit=LIMIT)
+    monkeypatch.setattr(run, "_COMMIT_RECORDS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        run_import(files, read, one, known=None, heard=dies)
+    at(state=tmp_path / "two")
+    with pytest.raises(TrafficError, match="is in the traffic already, imported as"):
+        at(state=tmp_path / "one")
+    assert [e.request_id for e in traffic(tmp_path / "t")] == [e.request_id for e in recorded]
+
+
+def test_what_a_killed_state_staged_does_not_come_with_its_next_files(tmp_path):
+    for k in range(2):
+        path = tmp_path / f"{k}.jsonl"
+        path.write_text(made.capture(made.exchange(k), encoding="BASE64") + "\n")
+    at = functools.partial(with_state, to=tmp_path / "t", kind="sagemaker")
+
+    def dies(done, total):
+        raise KeyboardInterrupt
+
+    one = ImportTarget(to=tmp_path / "t", state=tmp_path / "one", name="sagemaker")
+    with pytest.raises(KeyboardInterrupt):
+        run_import(
+            source_files(tmp_path / "0.jsonl", sagemaker.SUFFIXES),
+            functools.partial(sagemaker.read, limit=LIMIT), one, known=None, heard=dies,
+        )  # fmt: skip
+    at(tmp_path / "0.jsonl", state=tmp_path / "two")
+    with pytest.raises(TrafficError, match="is in the traffic already"):
+        at(tmp_path / "1.jsonl", state=tmp_path / "one")
+    assert len(traffic(tmp_path / "t")) == 1
+
+
+def day(path, number, rows=20_000, **options):
+    """A table whose first 64 KiB are those of every other day."""
+    path.parent.mkdir(exist_ok=True)
+    found = {
+        "row": range(rows), "id": [f"{number}-{i}" for i in range(rows)],
+        "at": [made.START_NS + number * rows + i for i in range(rows)],
+        "distance": [1.0] * rows, "p": [0.5] * rows,
+    }  # fmt: skip
+    if path.suffix == ".csv":
+        header = ",".join([*found, *("c" * 99 + str(k) for k in range(1000))])
+        lines = (",".join(map(str, (*row, "," * 999))) for row in zip(*found.values(), strict=True))
+        path.write_text("\n".join([header, *lines]) + "\n")
+    else:
+        pq.write_table(made.pa.table({n: list(v) for n, v in found.items()}), path, **options)
+    return path
+
+
+DAY = dataclasses.replace(
+    MAPPING, status=None, context=(),
+    inputs=(TensorColumn(name="distance", column="distance", datatype="FP32"),),
+)  # fmt: skip
+
+
+def import_of_day(path, to, state):
+    read = functools.partial(tables.read, mapping=DAY, limit=LIMIT)
+    target = ImportTarget(to=to, state=state, name="table")
+    return run_import(source_files(path, tables.SUFFIXES), read, target, known=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("d.parquet", {}), ("d.parquet", {"write_statistics": False}), ("d.csv", {})],
+)
+def test_other_files_that_begin_alike_come_in_and_the_same_file_does_not(name, options, tmp_path):
+    rows = 20_000 if name.endswith("parquet") else 20
+    first = day(tmp_path / "1" / name, 1, rows, **options)
+    second = day(tmp_path / "2" / name, 2, rows, **options)
+    assert first.read_bytes()[: 64 << 10] == second.read_bytes()[: 64 << 10]
+    import_of_day(first, tmp_path / "t", tmp_path / "one")
+    assert import_of_day(second, tmp_path / "t", tmp_path / "two").written == rows
+    shutil.copytree(tmp_path / "1", tmp_path / "3")
+    with pytest.raises(TrafficError, match="is in the traffic already"):
+        import_of_day(tmp_path / "3" / name, tmp_path / "t", tmp_path / "three")
+
+
+def test_a_list_of_former_versions_holds(tmp_path):
+    path = day(tmp_path / "1" / "d.parquet", 1)
+    import_of_day(path, tmp_path / "t", tmp_path / "one")
+    (own,) = (tmp_path / "t" / "imports").glob("*.sources.jsonl")
+    beginning = hashlib.sha256(path.read_bytes()[: 64 << 10]).hexdigest()
+    own.write_text(json.dumps({"source": "/then", "bytes": 64 << 10, "sha256": beginning}))
+    with pytest.raises(TrafficError, match="imported as /then"):
+        import_of_day(path, tmp_path / "t", tmp_path / "two")
 
 
 def test_logs_that_were_renamed_are_duplicates_of_their_own_state(tmp_path):

@@ -127,6 +127,89 @@ def test_a_repaired_file_hides_nothing(tmp_path):
     assert lost(tmp_path / "t") == ({}, False)
 
 
+def test_what_a_file_hid_that_is_gone_is_no_longer_lost_and_that_is_said(tmp_path):
+    logs = tmp_path / "logs"
+    for k in range(2):
+        table(logs / f"{k}.parquet", 100 * k, 100)
+    whole = (logs / "1.parquet").read_bytes()
+    halve(logs / "1.parquet")
+    assert imported("table", logs, tmp_path / "t").estimated == 99
+    (logs / "1.parquet").rename(tmp_path / "half")
+    (logs / "2.parquet").write_bytes(whole)
+    for _ in range(2):
+        report = imported("table", logs, tmp_path / "t")
+        assert (report.joined, report.estimated, report.files_gone) == (200, 0, 1)
+        assert lost(tmp_path / "t") == ({}, False)
+    assert "1 files that were not whole: what they hid no longer counts as lost" in report.to_text()
+    (totals,) = read_totals([tmp_path / "t"])
+    assert any("are gone" in fault for fault, _ in totals.faults)
+    (tmp_path / "half").rename(logs / "1.parquet")  # as it was, and when
+    report = imported("table", logs, tmp_path / "t")
+    assert (report.estimated, report.files_gone) == (99, 0)
+
+
+@pytest.mark.parametrize("broken", [damage, lambda path: made.write_table(path, [{"k": 1}] * 100)])
+def test_what_a_file_says_to_hold_counts_until_it_is_gone(broken, tmp_path):
+    for k in range(3):
+        table(tmp_path / "logs" / f"{k}.parquet", 100 * k, 100)
+    content = (tmp_path / "logs" / "2.parquet").read_bytes()
+    broken(tmp_path / "logs" / "2.parquet")
+    imported("table", tmp_path / "logs", tmp_path / "t")
+    assert lost(tmp_path / "t") == ({NOT_USED: 100}, True)
+    (tmp_path / "logs" / "2.parquet").rename(tmp_path / "logs" / "2.parquet.bad")
+    (tmp_path / "logs" / "3.parquet").write_bytes(content)
+    for _ in range(2):
+        report = imported("table", tmp_path / "logs", tmp_path / "t")
+        assert (report.joined, report.files_gone, adds_up(report)) == (300, 1, True)
+        assert lost(tmp_path / "t") == ({}, False)
+
+
+def test_a_bad_row_of_a_file_that_is_gone_stays_lost(tmp_path):
+    found = rows(0, 30)
+    found[3]["hour"] = "noon"
+    json_lines(tmp_path / "logs" / "0.jsonl", found)
+    json_lines(tmp_path / "logs" / "1.jsonl", rows(30, 30))
+    imported("table", tmp_path / "logs", tmp_path / "t")
+    (tmp_path / "logs" / "0.jsonl").unlink()
+    report = imported("table", tmp_path / "logs", tmp_path / "t")
+    assert report.files_gone == 0
+    assert lost(tmp_path / "t")[0] == {NOT_USED: 1}
+
+
+@pytest.mark.parametrize("other", ["logs/0.parquet", "others/2.parquet"])
+def test_a_file_that_is_not_asked_for_or_whose_folder_is_not_is_still_estimated(other, tmp_path):
+    logs = tmp_path / "logs"
+    for name, first in (("logs/0", 0), ("logs/1", 100), ("others/2", 200)):
+        table(tmp_path / f"{name}.parquet", first, 100)
+    halve(logs / "1.parquet")
+    imported("table", logs, tmp_path / "t")
+    if other.startswith("others"):
+        (logs / "1.parquet").unlink()
+    report = imported("table", tmp_path / other, tmp_path / "t")
+    assert (report.estimated, report.files_gone) == (99, 0)
+
+
+def test_a_parquet_file_of_0_bytes_hides_nothing_that_is_known(tmp_path):
+    table(tmp_path / "logs" / "0.parquet", 0, 100)
+    (tmp_path / "logs" / "1.parquet").touch()
+    for _ in range(2):
+        report = imported("table", tmp_path / "logs", tmp_path / "t")
+        assert (report.files, report.records, report.undecodable) == (1, 100, 0)
+        assert report.files_cut[0].startswith("1.parquet:1: the file is damaged")
+        assert "0 bytes" in report.files_cut[0]
+        assert lost(tmp_path / "t") == ({}, False)
+    table(tmp_path / "logs" / "1.parquet", 100, 100)
+    report = imported("table", tmp_path / "logs", tmp_path / "t")
+    assert (report.joined, report.files_cut) == (200, ())
+
+
+def test_a_parquet_file_of_0_bytes_alone_is_an_error(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "1.parquet").touch()
+    with pytest.raises(TrafficError, match="no record in it"):
+        imported("table", tmp_path / "logs", tmp_path / "t")
+
+
 def without(column, found):
     return [{n: v for n, v in row.items() if n != column} for row in found]
 

@@ -281,6 +281,22 @@ class Ledger:
             for stamp, records, reading in found
         ]  # fmt: skip
 
+    def counted(self, name: str) -> list[str]:
+        """The files in whose last reading something was counted."""
+        self.commit()
+        found = self.db.execute(
+            "SELECT source.name FROM source JOIN count USING(reading) WHERE count.name = ? AND n > 0",
+            (name,),
+        ).fetchall()
+        return [str(source) for (source,) in found]
+
+    def count_as(self, source: str, name: str, other: str) -> None:
+        """Counts under another name what was counted in a file's last reading."""
+        self.db.execute(
+            "UPDATE OR REPLACE count SET name = ? WHERE name = ? AND reading = "
+            "(SELECT reading FROM source WHERE source.name = ?)", (other, name, source),
+        )  # fmt: skip
+
     def left_of(self, reading: int) -> bool:
         """Whether something of a former reading was not found again."""
         return any(
@@ -330,7 +346,7 @@ class Ledger:
             (place, refused.trouble.value, why, len(refused.raw), refused.raw[:_RAW_KEPT], self._reading, digest),
         )  # fmt: skip
         if added.rowcount:
-            self.count(refused.trouble.value, refused.records or 1)
+            self.count(refused.trouble.value, refused.counted)
         return bool(added.rowcount)
 
     def refusals(self) -> sqlite3.Cursor:

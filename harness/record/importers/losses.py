@@ -7,6 +7,10 @@ recording for whole because nobody could count what is missing:
 - a file that is cut off held as many records as the largest whole file, or more by its size;
 - a file that was left out whole, for its columns, holds as many as whole files of its size;
 - without a whole file to compare with, each hides as many as were read in all.
+
+A file that is gone from a folder that is read again hides nothing more, nor does what it said to hold
+count as lost: its rows came, or will come, under
+another name (a part that was cut off in writing is deleted and written anew). That is said.
 """
 
 from __future__ import annotations
@@ -14,7 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.record.importers.ledger import Reading
+from harness.core.places import place_from_text
+from harness.record.importers.ledger import Ledger, Reading
+from harness.record.importers.sources import SourceFile
+from harness.store.places import is_file
 
 WHOLE = "files"
 """What is counted of a file that was read to its end,"""
@@ -24,6 +31,33 @@ CUT_SHORT = "files_cut_short"
 """of one that does not say so,"""
 WITHOUT_COLUMNS = "files_without_columns"
 """and of one that was left out for its columns and does not say so."""
+NOT_WHOLE = (DAMAGED, CUT_SHORT, WITHOUT_COLUMNS)
+HIDDEN = "hidden_requests"
+"""What is counted of the records in such files, as far as these say their number; else 1 for all."""
+GONE = {kind: f"{kind}_gone" for kind in (*NOT_WHOLE, HIDDEN)}
+"""What these are counted as once the file is gone."""
+
+
+def note_gone(ledger: Ledger, files: Sequence[SourceFile]) -> None:
+    """Notes which files that hide records are gone, and which have come back.
+
+    Args:
+      ledger: what was read.
+      files: those that are there now, of some folders: of other folders nothing is known.
+
+    Raises:
+      TrafficError: the store cannot be asked.
+    """
+    folders = {place_from_text(file.key).parent for file in files}
+    present = {file.key for file in files}
+    for kind, gone in GONE.items():
+        for name in ledger.counted(kind):
+            place = place_from_text(name)
+            if name not in present and place.parent in folders and not is_file(place):
+                ledger.count_as(name, kind, gone)
+        for name in ledger.counted(gone):
+            if name in present:
+                ledger.count_as(name, gone, kind)
 
 
 def hidden_records(readings: Sequence[Reading]) -> int:

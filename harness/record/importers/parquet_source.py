@@ -18,6 +18,7 @@ from harness.record.importers.sources import (
     Row,
     SourceFile,
     check_columns,
+    empty,
     unreadable,
 )
 from harness.store.places import opened
@@ -35,6 +36,9 @@ def parquet_rows(file: SourceFile, limit: int, needed: Sequence[str]) -> Iterato
     Raises:
       TrafficError: a needed column is not there.
     """
+    if not file.size_bytes:
+        yield empty(f"{file.name}:1")
+        return
     number, rows = 0, None
     try:
         with (

@@ -17,7 +17,7 @@ class Trouble(StrEnum):
     CONFLICTING = "conflicting"
     """Contradicts another record that came before it."""
     LATE = "late"
-    """An answer that came after its request had been written without one."""
+    """An answer that came, alone or with its request again, after that was written without one."""
     OTHER = "other"
     """Readable, but no inference request: another component, another type of event."""
 
@@ -82,6 +82,11 @@ class Refused:
     """The record, or its beginning."""
     records: int | None = 1
     """How many records it stands for; None = the rest of a file that does not say how many it holds."""
+
+    @property
+    def counted(self) -> int:
+        """As how many records it counts; what else hides is estimated (`losses`)."""
+        return 1 if self.records is None else self.records
 
 
 class PayloadError(ValueError):

@@ -22,9 +22,13 @@ from harness.record.importers.ledger import Ledger, writing
 from harness.record.importers.losses import (
     CUT_SHORT,
     DAMAGED,
+    GONE,
+    HIDDEN,
+    NOT_WHOLE,
     WHOLE,
     WITHOUT_COLUMNS,
     hidden_records,
+    note_gone,
 )
 from harness.record.importers.parts import Part, Refused, Trouble
 from harness.record.importers.payloads import Messages
@@ -68,6 +72,8 @@ class ImportReport:
     """Records in all files, as far as these say: of a damaged Parquet file, all that its footer counts."""
     estimated: int
     """Records beside these in damaged or left-out files that do not say how many they hold."""
+    files_gone: int
+    """Files that were not whole and were deleted since: what they hid no longer counts as lost."""
     joined: int
     """Exchanges with request and answer, errors among them."""
     errors: int
@@ -81,7 +87,8 @@ class ImportReport:
     conflicting: int
     """Of these: with another content."""
     late: int
-    """Answers that came after their request had been written without one."""
+    """Answers that came after their request had been written without one; where they came with the request
+    again, beside that record."""
     oversized: int
     """Records over the size limit, or left out by the logging system for their size."""
     undecodable: int
@@ -121,6 +128,10 @@ class ImportReport:
         if self.files_cut or self.estimated:
             lines[1] += (
                 f" and in others; about {self.estimated:,} more are lost with files that say no number"
+            )
+        if self.files_gone:
+            lines.append(
+                f"  gone       {self.files_gone:,} files that were not whole: what they hid no longer counts as lost"
             )
         lines += [f"  not whole: {name}" for name in self.files_cut]
         lines += [f"  e.g. {example}" for example in self.examples]
@@ -175,6 +186,7 @@ def run_import(
             heard(i + 1, len(files))
         if left_out and len(left_out) == len(files):
             raise left_out[0]
+        note_gone(staging, files)
         until = _LAST_NS if not wait_ns else staging.newest_ns() - wait_ns
         report = write_and_report(staging, target, until)
     if not report.records:
@@ -207,14 +219,16 @@ def write_and_report(
         staging, target.to, writer=f"{target.name}-{staging.run}", spool=target.state / "spool",
         one_sided_until_ns=one_sided_until_ns,
     )  # fmt: skip
-    report = _report(staging, target)
+    report, counts = _report(staging, target), staging.counts()
     place = target.to / REPORTS_FOLDER / f"{target.name}-{staging.token}.json"
     write_whole(place, report.to_json().encode() + b"\n")
     if report.quarantine:
         write_quarantine(staging, target)
     write_totals(
         target.to,
-        _totals(report, f"{target.name}-{staging.token}", staging.counts()["lost_requests"]),
+        _totals(
+            report, f"{target.name}-{staging.token}", counts["lost_requests"] - counts[GONE[HIDDEN]]
+        ),
     )
     return report
 
@@ -278,11 +292,13 @@ def take(staging: Staging, found: Part | Refused, messages: Messages) -> bool:
     Raises:
       sqlite3.Error: the state cannot be written; nothing of the transaction counts.
     """
-    n = (isinstance(found, Refused) and found.records) or 1
+    n = found.counted if isinstance(found, Refused) else 1
     staging.count("records", n)
     if isinstance(found, Refused):
         if staging.refuse(found) and found.trouble is not Trouble.OTHER:
             staging.count("lost_requests", n)
+            if found.why.startswith(_WHOLE_FILES):
+                staging.count(HIDDEN, n)
         return found.trouble is not Trouble.UNDECODABLE
     bodies = Guard(found.place, found.raw)(partial(_bodies, found, messages))
     if isinstance(bodies, Refused):
@@ -325,6 +341,7 @@ def _totals(report: ImportReport, writer: str, lost: int) -> RecordingTotals:
         "records of an id that was there before": report.duplicates,
         "of these, with another content": report.conflicting,
         "answers that came after their request was written": report.late,
+        "files that were not whole and are gone: what they hid no longer counts as lost": report.files_gone,
         "times in the future": report.in_the_future,
         "answers older than their request": report.answer_before_request,
     }
@@ -369,7 +386,8 @@ def _report(staging: Staging, target: ImportTarget) -> ImportReport:
     refused = sum(counts[trouble.value] for trouble in Trouble)
     return ImportReport(
         format=target.name, to=str(target.to), files=counts["files"], files_cut=tuple(cut[:_EXAMPLES]),
-        records=counts["records"], estimated=hidden_records(staging.readings()), joined=staging.sided(BOTH), errors=staging.failed(),
+        records=counts["records"], estimated=hidden_records(staging.readings()),
+        files_gone=sum(counts[GONE[kind]] for kind in NOT_WHOLE), joined=staging.sided(BOTH), errors=staging.failed(),
         one_sided_requests=staging.sided(REQUEST), one_sided_responses=staging.sided(RESPONSE),
         duplicates=counts["duplicates"], conflicting=counts["conflicting"], late=counts["late"],
         oversized=counts["oversized"], undecodable=counts["undecodable"], other=counts["other"],

@@ -57,6 +57,12 @@ class SourceFile:
     missing: str = ""
     """Why there is nothing to read where a table's log names it, and what to do; "" = it is there."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Its size; 0 = it is empty, or not there."""
+        size = self.stamp.partition(" ")[0]
+        return int(size) if size.isdecimal() else 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
@@ -213,6 +219,12 @@ def check_columns(
 def undecodable(place: str, why: str, raw: bytes) -> Refused:
     """A record that is not what its format says."""
     return Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=raw)
+
+
+def empty(place: str) -> Refused:
+    """A file without a byte where its format has some: it is named, and no record is known to be lost."""
+    why = f"{CUT} from here: it has 0 bytes, and what it should hold is not known"
+    return Refused(place=place, trouble=Trouble.UNDECODABLE, why=why, raw=b"", records=0)
 
 
 def unreadable(place: str, why: str, records: int | None = None) -> Refused:

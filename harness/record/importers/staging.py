@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,9 @@ class Staging(Ledger):
             for side, new, old in zip((REQUEST, RESPONSE), shas, row[1:3], strict=True)
         ) and (not both & RESPONSE or part.code == row[8])  # fmt: skip
         own = self.is_own(row[4] if both & REQUEST else row[5])
-        if own and self.other_terms and not (same and _tells_the_same(part, sides, row[6:])):
+        late = sides != both and row[3] is not None
+        told = same and not late and _tells_the_same(part, sides, row[6:])
+        if own and self.other_terms and not told:
             raise self.changed(part.place)
         if not same:
             self.count("duplicates")
@@ -93,8 +96,8 @@ class Staging(Ledger):
             self._found_again(part, both)
         else:
             self.count("duplicates")
-        if sides != both and row[3] is None:
-            self._complete(part, bodies, shas, sides & ~both)
+        if sides != both:
+            self._add_side(part, bodies, shas, sides & ~both, filed=late)
 
     def _add_side(
         self, part: Part, bodies: Bodies, shas: tuple[bytes | None, bytes | None], sides: int,
@@ -160,14 +163,21 @@ class Staging(Ledger):
         row = self.db.execute(query, (_utf8(source),)).fetchone()
         return None if row is None else str(row[0])
 
-    def note_beginning(self, source: str, size: int, sha256: str) -> None:
-        """Notes how a file begins that will be read, or began when it was shorter."""
+    def note_mark(self, source: str, size: int, sha256: str) -> None:
+        """Notes what tells a file that will be read, or what told it when it was shorter."""
         self.db.execute(
             "INSERT OR IGNORE INTO beginning VALUES(?, ?, ?)", (_utf8(source), size, sha256)
         )
 
-    def beginnings(self) -> list[tuple[str, int, str]]:
-        """(file, bytes, sha256) of the beginnings of the files that gave records."""
+    def noted(self) -> dict[str, list[tuple[int, str]]]:
+        """File → (bytes, sha256) of each of its marks, also where it has given no record yet."""
+        found: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        for source, size, sha256 in self.db.execute("SELECT * FROM beginning"):
+            found[source].append((size, sha256))
+        return found
+
+    def marks(self) -> list[tuple[str, int, str]]:
+        """(file, bytes, sha256) of the marks of the files that gave records."""
         return self.db.execute(
             "SELECT source, bytes, sha256 FROM beginning JOIN source ON source.name = beginning.source "
             "WHERE records > 0 ORDER BY source, bytes"
