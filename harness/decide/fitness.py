@@ -285,6 +285,19 @@ def candidate_is_steady(case: Case) -> Answer | None:
     )
 
 
+def candidate_answers_the_sample(case: Case) -> Answer | None:
+    """A replay that ends early never gets to most of the sample: what fails there is not judged."""
+    failed = case.facts.candidate_failed_trials
+    if not failed or not one_decides(case.policy, "error"):
+        return None
+    return hold(
+        "candidate_fails_in_sample",
+        f"The candidate did not answer all of the sample of the traffic that is run before the replay "
+        f"({failed[0]}); the baseline did.",
+        "Find out why (`harness compare` with these requests), repair the candidate, and run the gate again.",
+    )
+
+
 def hold(reason: str, explanation: str, settle: str, binding: str = "") -> Answer:
     """The answer HOLD, with its reason, what was seen and what would settle it."""
     return Answer(

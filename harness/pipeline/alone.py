@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.observations import Observations, PairBatch
 from harness.core.tensors import Bools, Ints
 from harness.core.traffic import RequestBatch
@@ -49,6 +50,7 @@ _SAID = {
     Company.ROUNDING: "answered as in their batches but for rounding",
     Company.ANSWERS: "answered otherwise than in their batches",
 }
+_FAILS = "not all answered, as they are in their batches"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,10 @@ class Alone:
     """Run alone because their rows are unusual, or are not."""
     differ: Company = Company.NOTHING
     """How far their answers alone are from those in the batch."""
+    failed: tuple[str, ...] = ()
+    """Requests and batches that it did not answer, not even the second time."""
+    fails_alone: bool = False
+    """Whether one of them is a request by itself, whose batch was answered."""
 
     @property
     def escaping(self) -> float:
@@ -75,8 +81,11 @@ class Alone:
             return (
                 f"{self.role}: no batch was answered that requests run alone could be held against"
             )
+        unanswered = f"; it failed on {', '.join(self.failed[:3])}" if self.failed else ""
         return (
-            f"{self.role}: {self.requests + self.further:,} requests run alone: {_SAID[self.differ]}"
+            f"{self.role}: {self.requests + self.further:,} requests run alone: "
+            + (_FAILS if self.fails_alone else _SAID[self.differ])
+            + unanswered
             + (
                 f"; a share of other answers above {100 * self.escaping:.2g} % escapes with a probability below 5 %"
                 if self.differ is not Company.ANSWERS
@@ -87,7 +96,14 @@ class Alone:
 
 def alone_from_json(value: Mapping[str, Any]) -> Alone:
     """Reads what `core.jsonable` made of an Alone."""
-    return Alone(**{**value, "differ": Company(value["differ"])})
+    read = {"differ": Company(value["differ"]), "failed": tuple(value["failed"])}
+    return Alone(**{**value, **read})
+
+
+def failed_trials(sample: Sequence[Alone]) -> tuple[str, ...]:
+    """What the candidate did not answer of the sample, and the baseline did: the replay may end before it."""
+    failed = {one.role: one.failed for one in sample}
+    return tuple(f for f in failed.get("candidate", ()) if f not in failed.get("baseline", ()))
 
 
 def run_alone(
@@ -152,6 +168,8 @@ class _Look:
         self._apart = FloorBuilder(random=random)
         self._differing: list[RequestBatch] = []
         self._requests = self._further = self._failures = 0
+        self._failed: list[str] = []
+        self._flaky = leg.counters().flaky
         self._fails_alone = self._slow = False
 
     @property
@@ -173,15 +191,17 @@ class _Look:
             until = time.perf_counter() + _LONGEST_S * len(part) / len(batch)
             inside = [i for i in (*drawn.tolist(), *further.tolist()) if start <= i < stop]
             singles = self._singles(batch, inside, until)
-            run = inside[: len(singles) + self._fails_alone]
-            self._requests += sum(i in chance for i in run)
-            self._further += sum(i not in chance for i in run)
+            self._requests += sum(i in chance for i in singles)
+            self._further += sum(i not in chance for i in singles)
             if singles:
-                at = np.array(run[: len(singles)]) - start
-                self._compare(part, whole, at, singles)
+                self._compare(part, whole, np.array(list(singles)) - start, [*singles.values()])
 
-    def _singles(self, batch: RequestBatch, at: list[int], until: float) -> list[Observations]:
-        """What requests get by themselves, as far as there is time, up to the first that fails."""
+    def _singles(self, batch: RequestBatch, at: list[int], until: float) -> dict[int, Observations]:
+        """What requests get by themselves, as far as there is time, up to the first that fails.
+
+        One that is answered the second time proves nothing: the leg counts it, and no version that has
+        such a one is promoted.
+        """
 
         def wanted() -> Iterator[RequestBatch]:
             for count, index in enumerate(at):
@@ -190,13 +210,18 @@ class _Look:
                     return
                 yield rows_of(batch, index, index + 1)
 
-        singles: list[Observations] = []
+        singles: dict[int, Observations] = {}
         with contextlib.closing(self._leg.tried_each(wanted())) as answers:
-            for alone in answers:
-                if alone is None:
+            for index, alone in zip(at, answers, strict=False):
+                if alone is not None:
+                    singles[index] = alone
+                    continue
+                self._failures += 1
+                if not self._passed_again():
                     self._fails_alone = True
+                    self._failed.append(f"request {batch.request_id[index]}")
+                if self.over:
                     break
-                singles.append(alone)
         return singles
 
     def _whole(self, batch: RequestBatch) -> Iterator[tuple[int, int, Observations]]:
@@ -205,13 +230,27 @@ class _Look:
         if whole is not None:
             yield 0, len(batch), whole
             return
-        self._failures += 1
+        self._fails(batch)
         for start, stop in cuts(len(batch)) if len(batch) > 1 else ():
-            part = None if self.over else self._leg.tried(rows_of(batch, start, stop))
+            if self.over:
+                return
+            some = rows_of(batch, start, stop)
+            part = self._leg.tried(some)
             if part is not None:
                 yield start, stop, part
             else:
-                self._failures += 1
+                self._fails(some)
+
+    def _fails(self, batch: RequestBatch) -> None:
+        """Notes a batch that was not answered."""
+        self._failures += 1
+        if not self._passed_again():
+            self._failed.append(f"{counted(len(batch))} from {batch.request_id[0]} on")
+
+    def _passed_again(self) -> bool:
+        """Whether what was just not answered is flaky."""
+        before, self._flaky = self._flaky, self._leg.counters().flaky
+        return self._flaky > before
 
     def _compare(
         self, batch: RequestBatch, whole: Observations, at: Ints, singles: list[Observations]
@@ -228,7 +267,7 @@ class _Look:
         """What the sample shows."""
         return Alone(
             role=self._leg.name, requests=self._requests, further=self._further,
-            differ=self._company(),
+            differ=self._company(), failed=tuple(self._failed), fails_alone=self._fails_alone,
         )  # fmt: skip
 
     def _company(self) -> Company:

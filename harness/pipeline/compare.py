@@ -25,6 +25,7 @@ from harness.diff.probes import ProbeGuard
 from harness.diff.reports import FeatureReport, sentences_about_small
 from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
+from harness.pipeline.alone import failed_trials
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import Mixing, mixing_of, together
 from harness.pipeline.candidate_failures import CandidateFailures
@@ -38,7 +39,7 @@ from harness.pipeline.comparable import (
     without_rows,
 )
 from harness.pipeline.compare_result import LIMITS, NO_FEATURE, CompareResult
-from harness.pipeline.describe import batch_findings, intermediates_json
+from harness.pipeline.describe import batch_findings, intermediates_json, sample_findings
 from harness.pipeline.floorpass import measure_floor
 from harness.pipeline.golden import GoldenCheck, check_golden
 from harness.pipeline.graph_pass import (
@@ -299,6 +300,7 @@ def _result(
         *findings_from_chance(setup.random),
         *findings_from_floor(floor),
         *batch_findings(mixing),
+        *sample_findings(mixing, failures[0].count()),
         *effect_findings(
             observer.effect(), "Production's own session gave every answer that was compared."
         ),
@@ -317,6 +319,7 @@ def _result(
         or sum(f.count() for f in failures)
         or candidate_stopped(legs, failures[0])
         or legs[1].counters().flaky
+        or failed_trials(mixing.alone)
         or golden[1].failure
         or (outputs.requests and _lacking(setup, features))
     )

@@ -21,6 +21,7 @@ from harness.diff.findings import (
 from harness.diff.floor import Floor
 from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport, sentences_about_small
 from harness.diff.served import findings_from_served
+from harness.pipeline.alone import failed_trials
 from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.chance import findings_from_chance
 from harness.pipeline.evidence import RunningEvidence
@@ -29,6 +30,8 @@ from harness.pipeline.probes import Answering, answering_words
 FILE_VERSION = "file"
 ROUNDING = 1e-3
 """Largest relative difference that another processor's rounding explains (measured: ≤ 2.7e-4)."""
+_SHOWN = 3
+"""Requests that a sentence names."""
 UNFAITHFUL_SHARE = 0.01
 """Share of recorded answers that may differ by more before the replay is no evidence."""
 
@@ -205,6 +208,26 @@ def _fidelity_findings(report: FaithfulReport, recorded: str) -> list[Finding]:
     ]
 
 
+def sample_findings(mixing: Mixing, failures: int) -> list[Finding]:
+    """Tells what the candidate did not answer before the replay, where the replay has not met the like.
+
+    Args:
+      mixing: with the sample.
+      failures: requests on which the candidate failed in the replay; they are told one by one.
+    """
+    failed = failed_trials(mixing.alone)
+    if not failed or failures:
+        return []
+    return [
+        Finding(
+            kind="candidate_fails_in_sample", severity=Severity.HARM, where="candidate",
+            what="the candidate did not answer, twice, what the baseline answered before the replay: "
+            f"{', '.join(failed[:_SHOWN])}",
+            remedy="Run these requests by themselves with `harness compare`, and look at what it says.",
+        )
+    ]  # fmt: skip
+
+
 def batch_findings(mixing: Mixing) -> list[Finding]:
     """Tells when answers depend on which requests share a batch.
 
@@ -220,8 +243,16 @@ def batch_findings(mixing: Mixing) -> list[Finding]:
         )
         for role in mixing.rounding
     ]  # fmt: skip
+    alone = {one.role for one in mixing.alone if one.fails_alone}
     return rounding + [
         Finding(
+            kind="fails_alone", severity=Severity.WARNING, where=role,
+            what=f"the {role} fails on requests by themselves that it answers in a batch; every request was"
+            " replayed by itself, as it was recorded",
+            remedy="Find out what the model does with a single row.",
+        )
+        if role in alone
+        else Finding(
             kind="batch_dependent", severity=Severity.WARNING, where=role,
             what=f"the {role}'s answers change with the batch that a request is in; every request was"
             " replayed by itself, as it was recorded",

@@ -16,8 +16,9 @@ from harness.decide.facts import Facts, FailureCount
 from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
+from harness.pipeline.alone import failed_trials
 from harness.pipeline.batch_mates import Mixing
-from harness.pipeline.describe import Described, batch_findings
+from harness.pipeline.describe import Described, batch_findings, sample_findings
 from harness.pipeline.evidence import Terms
 from harness.pipeline.golden_of_run import golden_findings, not_golden
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
@@ -96,6 +97,7 @@ def ended(run: Ran) -> Outcome:
         *baseline_failures(failures.baseline),
         *latency_findings(run.latency),
         *batch_findings(run.mixing),
+        *sample_findings(run.mixing, failures.count()),
         *effect_findings(run.observer_effect),
         *run.described.findings,
         *integrity_findings(run.manifest, *judged_by),
@@ -193,6 +195,7 @@ def _facts(run: Ran, *, one_value: bool) -> Facts:
             for kind, count in failures.kinds.items()
         ),
         candidate_flaky=result.candidate.flaky,
+        candidate_failed_trials=failed_trials(run.mixing.alone),
         baseline_failures=failures.baseline,
         unfaithful_replay=run.described.unfaithful,
         observer_effect=run.observer_effect,

@@ -208,8 +208,11 @@ class Leg:
                 ahead = min(ahead + 1, AHEAD)
                 yield answer
         finally:
-            self._settle_in_flight()
-            self._pending.clear()
+            while self._pending:
+                left_over, sandbox = self._pending.popleft(), self._processes.running
+                if left_over.sent and sandbox is not None:
+                    sandbox.collect()
+                    self._drop_dead()
 
     def _told(self, entry: _Pending, *, usual: bool) -> Observations | None:
         """What a batch that is tried gets, the second time if its process ended."""

@@ -155,6 +155,11 @@ CRASHES = (FailureCount(kind="crash", count=2, examples=("r7", "r9")),)
         ({"interrupted": True}, Decision.HOLD, "interrupted"),
         ({"legs_ended_early": (("baseline", "died"),)}, Decision.HOLD, "leg_ended_early"),
         ({"candidate_flaky": 1}, Decision.HOLD, "flaky_candidate"),
+        (
+            {"candidate_failed_trials": ("request r7",)},
+            Decision.HOLD,
+            "candidate_fails_in_sample",
+        ),
     ],
 )
 def test_facts_come_before_a_proof(facts, decision, reason):
