@@ -18,8 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ("gates", "s3_servers")
+
+# An example's time follows from what else the machine does.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # A shell that runs the tests in its background has SIGINT ignored, and every process here would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
