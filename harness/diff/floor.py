@@ -40,10 +40,15 @@ class WideFloor:
     """The scales without that part of a loan that rounding hardly takes up."""
     labels: Keys = ()
     """Names of the columns; () = they are numbered."""
+    whole: tuple[bool, ...] = ()
+    """As `ColumnFloor.whole`; () = none is."""
 
     def of(self, labels: Keys) -> Floats:
-        """(scale, typical scale, noise, own scale) of these columns, shape (4, c); 0 for one that is not known."""
-        found = np.array([self.scale, self.typical, self.relative, self.own], dtype=np.float64)
+        """(scale, typical scale, noise, own scale, whole) of these columns, shape (5, c); 0 for one not known."""
+        whole = self.whole or (False,) * len(self.scale)
+        found = np.array(
+            [self.scale, self.typical, self.relative, self.own, whole], dtype=np.float64
+        )
         found[2] *= FLOOR_FACTOR
         known = self.labels or numbered(len(self.scale))
         if known == labels:
@@ -81,6 +86,8 @@ class ColumnFloor:
     """`typical_scale` of the first rows."""
     wide: WideFloor | None = None
     """The columns of a wide tensor one by one."""
+    whole: bool = False
+    """Large whole numbers that are counted, no rounded ones: see `whole_numbers`."""
 
     @property
     def noise(self) -> float:
@@ -172,4 +179,6 @@ def _column_from_json(value: Mapping[str, Any]) -> ColumnFloor:
     if wide is None:
         return ColumnFloor(**value)
     figures = {name: tuple(map(float, wide[name])) for name in _FIGURES}
-    return ColumnFloor(**{**value, "wide": WideFloor(**figures, labels=tuple(wide["labels"]))})
+    whole = tuple(map(bool, wide.get("whole", ())))
+    floor = WideFloor(**figures, labels=tuple(wide["labels"]), whole=whole)
+    return ColumnFloor(**{**value, "wide": floor})

@@ -14,6 +14,7 @@ from harness.diff.distance import FLOOR_FACTOR, base_tolerance
 from harness.diff.floor import SWALLOWED, ColumnFloor, WideFloor
 from harness.diff.sample import LIMIT
 from harness.diff.scales import USUAL, column_scales, lent_scales
+from harness.diff.whole_numbers import counted_columns
 
 _CELLS = 1 << 22
 """Values that the scales of a wide tensor are made of."""
@@ -33,10 +34,12 @@ class Scales:
     """T of each, shape (k,)."""
     own: Floats = field(default_factory=lambda: np.zeros(0))
     """S of each with what rounding takes up of the loan, shape (k,)."""
+    whole: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """As `ColumnFloor.whole` of each, shape (k,)."""
 
     def of(self, labels: Keys) -> Floats:
-        """(S, T, own S) of these columns, shape (3, c); 0 for a class that was met later."""
-        found = np.stack([self.scale, self.typical, self.own])
+        """(S, T, own S, whole) of these columns, shape (4, c); 0 for a class that was met later."""
+        found = np.stack([self.scale, self.typical, self.own, self.whole])
         if labels == self.labels:
             return found
         place = {label: i for i, label in enumerate(self.labels)}
@@ -65,6 +68,7 @@ class ColumnSums:
         self._scale: Floats = np.zeros(0)
         self._own: Floats = np.zeros(0)
         self._typical: Floats = np.zeros(0)
+        self._whole: Floats = np.zeros(0)
         self._counted: Bools = np.zeros(0, dtype=np.bool_)
         self._largest: Floats = np.zeros(0)
         self._relative: Floats = np.zeros(0)
@@ -105,7 +109,7 @@ class ColumnSums:
         if self.labels and more <= 0:
             return
         self.labels = labels
-        self._scale, self._typical, self._own = self._scales.of(labels)
+        self._scale, self._typical, self._own, self._whole = self._scales.of(labels)
         names = [{self._tensor, column_name(self._tensor, label)} for label in labels]
         self._counted = np.array([own.isdisjoint(self._uncounted) for own in names])
         self._largest = np.pad(self._largest, (0, more))
@@ -129,6 +133,7 @@ class ColumnSums:
             relative=relative,
             scale=float(self._scale[index]),
             typical=float(self._typical[index]),
+            whole=bool(self._whole[index]),
             rows=self._rows,
             mismatch_share=float(self._unequal[index]) / max(self._rows, 1),
             nondeterministic=noisy,
@@ -156,6 +161,7 @@ class ColumnSums:
                 relative=tuple(self._relative.tolist()),
                 own=tuple(self._own.tolist()),
                 labels=() if self.labels == numbered(len(self.labels)) else self.labels,
+                whole=tuple((self._whole > 0).tolist()) if self._whole.any() else (),
             ),
         )
 
@@ -175,7 +181,8 @@ def scales_of(parts: list[tuple[Keys, Array]], *, lent: bool) -> Scales:
     own = column_scales(matrix)
     scales = lent_scales(matrix, own) if lent and len(labels) > WIDE else own
     usual = np.minimum(scales[0], USUAL * own[0])
-    return Scales(labels=labels, scale=scales[0], typical=scales[1], own=usual)
+    whole = counted_columns(matrix, own[0])
+    return Scales(labels=labels, scale=scales[0], typical=scales[1], own=usual, whole=whole)
 
 
 def _placed(own: Keys, values: Array, labels: Keys) -> Array:

@@ -16,6 +16,7 @@ from harness.diff.column_difference import (
 )
 from harness.diff.columns import Aligned, Keys, column_name
 from harness.diff.floor import ColumnFloor
+from harness.diff.whole_numbers import other_numbers
 
 Floors = Mapping[tuple[str, str], ColumnFloor]
 
@@ -37,6 +38,8 @@ class Measures:
     """As `ColumnFloor.typical`."""
     noise: Floats
     """As `ColumnFloor.noise`."""
+    whole: Bools
+    """As `ColumnFloor.whole`."""
     own: Floats
     """As `WideFloor.own`."""
     counted: Bools
@@ -63,7 +66,15 @@ class Measures:
             noise=self.noise[:width],
             own=None if self.own is self.scale else self.own[:width],
         )
+        self._count_whole(pair, found)
         return padded(found, known - width)
+
+    def _count_whole(self, pair: Aligned, found: ColumnDifference) -> None:
+        """Enters whole numbers that are others: a tolerance for rounding is not for these."""
+        width = pair.baseline.shape[1]
+        for i in np.flatnonzero(self.whole[:width] & (found.absolute[:width] >= 1)).tolist():
+            least = max(1.0, self.noise[i] * self.scale[i])
+            found.mismatch[:, i] |= other_numbers(pair.baseline[:, i], pair.candidate[:, i], least)
 
 
 def measures_of(
@@ -78,7 +89,7 @@ def measures_of(
       base: the tolerance that the types allow; 0 = compared exactly.
       expected: tensor or column names whose differences are not counted.
     """
-    scale, typical, noise, own = _of_columns(tensor, labels, floors)
+    scale, typical, noise, own, whole = _of_columns(tensor, labels, floors)
     if (own == scale).all():
         own = scale
     tolerance = np.fmax(noise, base) if base else np.zeros(len(labels))
@@ -87,15 +98,21 @@ def measures_of(
         named = [{tensor, column_name(tensor, label)} for label in labels]
         counted = np.array([names.isdisjoint(expected) for names in named], dtype=np.bool_)
     return Measures(
-        tolerance=tolerance, scale=scale, typical=typical, noise=noise, own=own, counted=counted
+        tolerance=tolerance,
+        scale=scale,
+        typical=typical,
+        noise=noise,
+        own=own,
+        whole=whole > 0,
+        counted=counted,
     )
 
 
 def _of_columns(tensor: str, labels: Keys, floors: Floors) -> Floats:
-    """(scale, typical scale, noise, own scale) of every column, shape (4, c); 0 where there is no floor."""
+    """(scale, typical, noise, own scale, whole) of every column, shape (5, c); 0 where there is no floor."""
     whole = floors.get((tensor, ""))
     if whole is not None and whole.wide is not None:
         return whole.wide.of(labels)
     known = [floors.get((tensor, label)) for label in labels]
-    found = [(f.scale, f.typical, f.noise, f.scale) if f else (0.0,) * 4 for f in known]
-    return np.array(found, dtype=np.float64).reshape(-1, 4).T
+    found = [(f.scale, f.typical, f.noise, f.scale, f.whole) if f else (0.0,) * 5 for f in known]
+    return np.array(found, dtype=np.float64).reshape(-1, 5).T

@@ -41,6 +41,9 @@ from harness.diff.state import State, bytes_from_value, inside, under, value_fro
 from harness.diff.wide_reports import WideTensor, wide_reports
 from harness.diff.wide_sample import WANTED, WideSample, worst_columns
 
+_OF_ONE = 0.02
+"""Part of a unit by which relations of whole numbers may miss."""
+
 
 class TensorTally:
     """Counts how one tensor differs; batch boundaries do not matter.
@@ -369,7 +372,10 @@ class TensorTally:
 
     def measure(self, index: int = 0) -> tuple[float, float]:
         """(relative tolerance, scale) of a column."""
-        return float(self._measures.tolerance[index]), float(self._measures.scale[index])
+        tolerance, scale = self._measures.tolerance[index], self._measures.scale[index]
+        if self._measures.whole[index]:
+            tolerance = min(tolerance, max(self._measures.noise[index], _OF_ONE / scale))
+        return float(tolerance), float(scale)
 
     def state(self) -> State:
         """Everything that `restore` needs, as arrays."""

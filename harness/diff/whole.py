@@ -22,6 +22,7 @@ from harness.diff.distance import (
 )
 from harness.diff.nested import unlike
 from harness.diff.scales import batch_scales, column_scales
+from harness.diff.whole_numbers import counted_columns, other_numbers
 
 _COLUMNS = 64
 """Largest number of columns that are lent no scale."""
@@ -87,6 +88,10 @@ def apart(
         typical=typical,
         noise=np.full(width, tolerance),
     )
+    counted = counted_columns(before, np.where(found.absolute >= 1, scale, 0.0))
+    for i in np.flatnonzero(counted).tolist():
+        least = max(1.0, tolerance * scale[i])
+        found.mismatch[:, i] |= other_numbers(before[:, i], after[:, i], least)
     differs = np.asarray(found.mismatch.any(axis=1), dtype=np.bool_)
     return Apart(
         rows=differs if known else np.array([bool(differs.any())]),
