@@ -711,7 +711,7 @@ def test_what_a_killed_state_staged_does_not_come_with_its_next_files(tmp_path):
     assert len(traffic(tmp_path / "t")) == 1
 
 
-def day(path, number, rows=20_000, **options):
+def day(path, number, rows=8_500, **options):
     """A table whose first 64 KiB are those of every other day."""
     path.parent.mkdir(exist_ok=True)
     found = {
@@ -724,7 +724,12 @@ def day(path, number, rows=20_000, **options):
         lines = (",".join(map(str, (*row, "," * 999))) for row in zip(*found.values(), strict=True))
         path.write_text("\n".join([header, *lines]) + "\n")
     else:
-        pq.write_table(made.pa.table({n: list(v) for n, v in found.items()}), path, **options)
+        pq.write_table(
+            made.pa.table({n: list(v) for n, v in found.items()}),
+            path,
+            compression="none",
+            **options,
+        )
     return path
 
 
@@ -745,7 +750,7 @@ def import_of_day(path, to, state):
     [("d.parquet", {}), ("d.parquet", {"write_statistics": False}), ("d.csv", {})],
 )
 def test_other_files_that_begin_alike_come_in_and_the_same_file_does_not(name, options, tmp_path):
-    rows = 20_000 if name.endswith("parquet") else 20
+    rows = 8_500 if name.endswith("parquet") else 20
     first = day(tmp_path / "1" / name, 1, rows, **options)
     second = day(tmp_path / "2" / name, 2, rows, **options)
     assert first.read_bytes()[: 64 << 10] == second.read_bytes()[: 64 << 10]
@@ -754,6 +759,20 @@ def test_other_files_that_begin_alike_come_in_and_the_same_file_does_not(name, o
     shutil.copytree(tmp_path / "1", tmp_path / "3")
     with pytest.raises(TrafficError, match="is in the traffic already"):
         import_of_day(tmp_path / "3" / name, tmp_path / "t", tmp_path / "three")
+
+
+@pytest.mark.parametrize("name", ["d.parquet", "d.csv"])
+def test_files_of_an_object_store_that_begin_alike_are_told_apart(name, bucket, tmp_path):
+    from harness.store.places import move
+
+    rows = 8_500 if name.endswith("parquet") else 20
+    for number in (1, 2):
+        copy = shutil.copy(day(tmp_path / str(number) / name, number, rows), tmp_path / "copy")
+        move(Path(copy), bucket / str(number) / name)
+    import_of_day(bucket / "1", tmp_path / "t", tmp_path / "one")
+    assert import_of_day(bucket / "2", tmp_path / "t", tmp_path / "two").written == rows
+    with pytest.raises(TrafficError, match="is in the traffic already"):
+        import_of_day(tmp_path / "1", tmp_path / "t", tmp_path / "three")
 
 
 def test_a_list_of_former_versions_holds(tmp_path):
