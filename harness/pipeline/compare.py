@@ -55,7 +55,7 @@ from harness.pipeline.prepare import BATCH_REQUESTS
 from harness.pipeline.probes import effect_findings
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.renames import mapping_from_options
-from harness.pipeline.runtimes import environment_findings, runtimes
+from harness.pipeline.runtimes import environment_findings, runtimes, same_bytes
 from harness.pipeline.untraced import untraced_features
 from harness.replay.legs import Leg
 from harness.replay.order import draw_order, schedule
@@ -256,7 +256,9 @@ def _with_graph(
             declared=setup.declared, policy=setup.looked_into, listener=listener,
         )  # fmt: skip
     differ = bool(result.intermediates["compared"]["output_mismatches"])
-    lost = untraced_features(result.intermediates["features"], look, result.compared)
+    lost = untraced_features(
+        result.intermediates["features"], look, result.compared, identical=_identical(setup)
+    )
     return replace(
         result,
         graph=look,
@@ -265,6 +267,19 @@ def _with_graph(
         or bool(lost.differing),
         findings=(*result.findings, *lost.findings(), *look.findings(answers_differ=differ)),
         not_compared=(*result.not_compared, *lost.unseen, *look.not_compared()),
+    )
+
+
+def _identical(setup: _Setup) -> bool:
+    """Whether both versions compute the same of the same inputs."""
+    old, new = setup.graphs
+    return (
+        same_bytes(setup.models)
+        and bool(old.runtime)
+        and old.runtime == new.runtime
+        and setup.recipes[0].python == setup.recipes[1].python
+        and not (setup.mapping.inputs or setup.mapping.tensors)
+        and not (old.random_operators or new.random_operators)
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.diff.absences import UNTRACED
+from harness.diff.graph_match import Tier
 from harness.diff.graph_report import TensorState, TensorVerdict
 from harness.pipeline.graph_pass import GraphLook
 
@@ -24,6 +25,8 @@ class Untraced:
     """Differ there."""
     equal: tuple[str, ...] = ()
     """Equal in every request that was compared."""
+    proven: tuple[str, ...] = ()
+    """Equal in the requests that went through the graphs, and in the others by identical nodes."""
     requests: int = 0
     """Requests that went through the graphs."""
     unseen: tuple[str, ...] = ()
@@ -45,11 +48,19 @@ class Untraced:
                 remedy="Nothing: its values were compared there, where no trace returned them.",
             )
             for name in self.equal
+        ] + [
+            Finding(
+                kind="feature_equal", severity=Severity.INFO, where=name,
+                what=f"{name} is computed by identical nodes in both versions, of the same bytes and in the "
+                f"same runtime; it is equal in the {counted(self.requests)} that went through the graphs",
+                remedy="Nothing: its values were compared there, where no trace returned them.",
+            )
+            for name in self.proven
         ]  # fmt: skip
 
 
 def untraced_features(
-    features: Sequence[Mapping[str, Any]], look: GraphLook, compared: int
+    features: Sequence[Mapping[str, Any]], look: GraphLook, compared: int, *, identical: bool
 ) -> Untraced:
     """Looks them up in the graphs.
 
@@ -57,6 +68,8 @@ def untraced_features(
       features: reports of features, as in intermediates.json.
       look: what the graphs showed.
       compared: requests whose answers were compared.
+      identical: both versions are the same bytes with the same inputs, run in the same runtime, and
+        no random operator is in them.
     """
     lost = [f["name"] for f in features if f["kind"] == "raw" and f["text"] in UNTRACED]
     states = {s.baseline: s for s in look.report.states} if look.report else {}
@@ -64,9 +77,12 @@ def untraced_features(
     found = {name: states[name].verdict for name in lost if name in states}
     same = [name for name in lost if found.get(name) is TensorVerdict.EQUAL]
     whole = requests >= compared
+    tiers = {name: states[name].tier for name in same}
+    proven = [n for n in same if identical and not whole and tiers[n] == Tier.IDENTICAL]
     return Untraced(
         differing=tuple(states[n] for n in lost if found.get(n) is TensorVerdict.DIFFERS),
         equal=tuple(same if whole else ()),
+        proven=tuple(proven),
         requests=requests,
         unseen=(
             *(f"feature {n}: not compared" for n in lost if found.get(n) in _NOWHERE),
@@ -74,7 +90,7 @@ def untraced_features(
                 f"feature {n}: equal in the {requests:,} requests that were traced through the graphs, "
                 "and not compared in the others"
                 for n in same
-                if not whole
+                if not whole and n not in proven
             ),
         ),
     )
