@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from harness.core.tensors import Array, Floats
-from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, plus, shown
+from harness.diff.distance import FLOAT_TOLERANCE
+from harness.diff.pairs import ENOUGH, SLACK, Pairs, Relation, RelationKind, plus, shown
 from harness.diff.units import AFFINE, FACTORS, HOURS, PERIODS, known_factor, known_offset
 
 _CONFIRMED_ONE = 3
@@ -37,6 +38,8 @@ _NEARLY = 0.05
 """How far rounding may move the middle ratio of whole numbers from the factor."""
 _NEARLY_WHOLE = 1e-3
 """A fitted slope this near a whole number may be that number."""
+_ROUNDINGS = 10.0
+"""Float32 tolerances of a column's large values that sums in another order may be apart."""
 _SHORT = 3
 """Decimals of a short intercept."""
 
@@ -45,7 +48,7 @@ def rounded(pairs: Pairs) -> Relation | None:
     """The baseline's value with fewer digits."""
     if not pairs.whole and pairs.explained(pairs.baseline, pairs.near) >= ENOUGH:
         text = "candidate = baseline within twice the tolerance (rounding)"
-        return Relation(kind=RelationKind.PRECISION, value=None, share=1.0, text=text)
+        return Relation(kind=RelationKind.ROUNDING, value=None, share=1.0, text=text)
     if pairs.distinct() < _CONFIRMED_ONE:
         return None
     before = pairs.baseline
@@ -262,9 +265,17 @@ def _simplest(pairs: Pairs, fit: tuple[float, float]) -> tuple[float, float]:
 
 
 def loosely_equal(pairs: Pairs) -> Relation | None:
-    """Equal to about three digits, by no rounding rule that has a name."""
+    """Equal to about three digits, by no rounding rule that has a name.
+
+    A smaller number type changes large values by as large a part as small ones. Where all are within
+    `_ROUNDINGS` tolerances of the large values, it is none: the small ones alone lost digits, as in sums.
+    """
     if pairs.whole:
         return None
+    near = _ROUNDINGS / SLACK * pairs.near
+    if pairs.relative <= SLACK * FLOAT_TOLERANCE and pairs.explained(pairs.baseline, near) == 1.0:
+        text = "candidate = baseline within ten times the tolerance (sums in another order?)"
+        return Relation(kind=RelationKind.ROUNDING, value=None, share=1.0, text=text)
     share = pairs.explained(pairs.baseline, _HALF * np.abs(pairs.baseline))
     if share < ENOUGH:
         return None

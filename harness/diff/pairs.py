@@ -57,6 +57,8 @@ class RelationKind(enum.StrEnum):
     """Rounded."""
     STALE = "stale"
     """The value of an earlier row."""
+    ROUNDING = "rounding"
+    """Apart by a few tolerances of the large values, as sums in another order are."""
     OTHER_COLUMN = "other_column"
     """Another feature's values."""
     OTHER = "other"

@@ -18,6 +18,7 @@ REMEDIES: dict[str, str] = {
     RelationKind.SIGN: "Look for a reversed difference or a lost sign.",
     RelationKind.CLIPPED: "Look for a bound or a smaller number type in the candidate's preprocessing.",
     RelationKind.PRECISION: "Look for a cast to a smaller number type or an early rounding.",
+    RelationKind.ROUNDING: "Where a sum is known to be taken in another order, list this under expected_changes; else compare how both versions compute it.",
     RelationKind.STALE: "Look for a cache or a join that reads the previous value.",
     RelationKind.OTHER_COLUMN: "Look for swapped columns or a wrong name in the candidate's preprocessing.",
 }

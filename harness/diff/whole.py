@@ -21,7 +21,7 @@ from harness.diff.distance import (
     computed_tolerance,
 )
 from harness.diff.nested import unlike
-from harness.diff.scales import batch_scales, column_scales
+from harness.diff.scales import column_scales, lent_scales
 from harness.diff.whole_numbers import counted_columns, other_numbers
 
 _COLUMNS = 64
@@ -142,9 +142,7 @@ def _scales(baseline: Array, candidate: Array) -> tuple[Floats, Floats]:
     if len(columns):
         values = baseline if len(columns) == len(found[0]) else baseline[:, columns]
         own = column_scales(values)
-        found[:, columns] = (
-            own if len(found[0]) <= _COLUMNS else batch_scales(baseline, own, columns)
-        )
+        found[:, columns] = own if len(found[0]) <= _COLUMNS else lent_scales(baseline, own)
     return found[0], found[1]
 
 

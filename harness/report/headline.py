@@ -50,6 +50,7 @@ _RELATIONS = {
     "filled_with_zero": "missing values became zero",
     "filled_with_constant": "missing values became a constant",
     "precision": "lost precision",
+    "rounding": "rounded otherwise",
 }
 
 

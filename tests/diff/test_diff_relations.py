@@ -493,3 +493,31 @@ def test_a_stale_copy_of_values_of_which_some_are_missing_is_named():
     gappy = np.where(np.arange(N) % 9 == 0, np.float32(np.nan), TEMP)
     found = name_relation(gappy, np.roll(gappy, 1), order=np.arange(N))
     assert (found.kind, found.value) == (Kind.STALE, 1.0)
+
+
+def split_sums(rows=3000):
+    """One unit that seldom fires, summed at once and in two parts."""
+    rng = np.random.default_rng(31)
+    x = rng.random((rows, 256)).astype(np.float32)
+    weights = (rng.normal(size=(256, 64)) / 16).astype(np.float32)
+    parts = [x[:, at : at + 128] @ weights[at : at + 128] for at in (0, 128)]
+    once, twice = x @ weights, parts[0] + parts[1]
+    bias = np.quantile(once, 0.98, axis=0).astype(np.float32)
+    return np.maximum(once - bias, 0), np.maximum(twice - bias, 0)
+
+
+def test_sums_in_another_order_are_not_called_a_smaller_number_type():
+    before, after = split_sums()
+    found = [name_relation(before[:, i], after[:, i]) for i in range(64)]
+    kinds = {r.kind.value for r in found}
+    assert "rounding" in kinds
+    assert not any("lower precision" in r.text for r in found)
+
+
+def test_a_smaller_number_type_before_a_sum_is_still_called_one():
+    rng = np.random.default_rng(32)
+    x = rng.normal(size=(3000, 16)).astype(np.float32)
+    weights = rng.normal(size=16).astype(np.float32)
+    before = np.abs(x @ weights) + np.float32(10)
+    after = np.abs(x.astype(np.float16).astype(np.float32) @ weights) + np.float32(10)
+    assert "lower precision" in name_relation(before, after).text

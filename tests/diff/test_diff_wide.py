@@ -368,6 +368,15 @@ def test_swapped_one_hot_columns_beside_times_part_the_graphs(columns):
     assert apart(before, after, rows=rows, tolerance=0.0).rows.all()
 
 
+def test_a_column_of_few_rows_parts_the_graphs_by_what_parts_the_answers():
+    before = np.random.default_rng(33).uniform(0.5e5, 1.5e5, (5, 100)).astype(np.float32)
+    before[:, 7] = np.random.default_rng(34).uniform(0.02, 0.08, 5)
+    after = before.copy()
+    after[:, 7] *= np.float32(1.0009)
+    assert as_outputs(before, after)[0] == 5
+    assert apart(before, after, rows=5, tolerance=0.0).rows.all()
+
+
 def small_column(width):
     before = np.random.default_rng(27).uniform(0.5e4, 1.5e4, (1000, width)).astype(np.float32)
     before[:, 7] = np.random.default_rng(28).uniform(0.5, 1.5, 1000)
