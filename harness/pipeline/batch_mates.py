@@ -15,6 +15,7 @@ from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor
 from harness.pipeline.alone import Alone, alone_from_json, run_alone
 from harness.pipeline.company import Company, company
+from harness.pipeline.legs_of_run import keep_answered
 from harness.replay.legs import Leg
 from harness.replay.order import Batch, generator
 from harness.store.runs import RunFolder
@@ -64,6 +65,7 @@ def mixing_of_run(
             alone=tuple(alone_from_json(part) for part in saved.get("alone", ())),
         )
     found = mixing_of(floor, legs, batches, read, exact=exact, seed=seed)
+    keep_answered(run, legs)
     run.write_json(BATCH_MATES_FILE, found)
     return found
 

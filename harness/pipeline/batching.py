@@ -33,7 +33,8 @@ _FEW, _TRIES = 256, 5
 _MOST_BYTES = 16 << 20
 """Of inputs in a batch: several are in memory at a time."""
 _MOST_ANSWERED = 256 << 20
-"""Bytes of both versions' answers to a batch: both are in memory at a time."""
+"""Bytes of both versions' answers to a batch: both are in memory at a time. In the mean: a batch with more
+bulk requests than others has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,21 +70,19 @@ def largest_batch(
     sizes = Counter({"": 0})
     for batch in batches:
         sizes[batch.window] += len(batch)
-    # Asked before larger batches are tried: what the floor took is what a traced batch takes.
-    traced = first_traced(max(sizes.values()), max(leg.mean_s for leg in legs))
-    found = replace(_small(legs, usual) or _measured(legs, batches, read, usual), traced=traced)
+    # Asked before larger batches are tried: what the floor took is what a traced batch takes, and trials
+    # repeat the same few requests.
+    traced = first_traced(max(sizes.values()), max(leg.answered.mean_s for leg in legs))
+    heaviest = max(leg.answered.bytes_each for leg in legs)
+    fitting = int(_MOST_ANSWERED // (2 * heaviest)) if heaviest else LARGEST
+    if fitting < usual:
+        why = f"the answers to a request have {round(heaviest):,} bytes in the mean"
+        found = Batching(requests=max(fitting, 1), why=why)
+    else:
+        found = _measured(legs, batches, read, usual, min(fitting, LARGEST))
+    found = replace(found, traced=traced)
     run.write_json(BATCHING_FILE, found)
     return found
-
-
-def _small(legs: Sequence[Leg], usual: int) -> Batching | None:
-    """Smaller batches than usual, where the answers so far were heavy."""
-    heaviest = max(leg.bytes_each for leg in legs)
-    fitting = int(_MOST_ANSWERED // (2 * heaviest)) if heaviest else usual
-    if fitting >= usual:
-        return None
-    why = f"the answers to a request have up to {round(heaviest):,} bytes"
-    return Batching(requests=max(fitting, 1), why=why)
 
 
 def _measured(
@@ -91,14 +90,16 @@ def _measured(
     batches: Sequence[Batch],
     read: Callable[[Ints], RequestBatch],
     usual: int,
+    most: int,
 ) -> Batching:
+    """A size up to `most`, which the answers allow."""
     if any(leg.singly for leg in legs):
         return Batching(requests=usual, why="every request is replayed by itself, as recorded")
     positions = _of_one_window(batches)
     if len(positions) <= GROWS_AFTER:
         return Batching(requests=usual, why="too few requests for larger batches")
     few = read(positions[:_FEW])
-    size = min(_affordable(leg, few, usual) for leg in legs)
+    size = min(_affordable(leg, few, usual, most) for leg in legs)
     if size == usual:
         return Batching(
             requests=usual, why="the usual batches are slow or large enough, or some fail"
@@ -132,7 +133,7 @@ def _of_one_window(batches: Sequence[Batch]) -> Ints:
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-def _affordable(leg: Leg, few: RequestBatch, usual: int) -> int:
+def _affordable(leg: Leg, few: RequestBatch, usual: int, most: int) -> int:
     """Requests in the largest batch that is neither slow nor heavy; the usual size, doubled."""
     each_s = np.inf
     for _ in range(_TRIES):
@@ -143,8 +144,8 @@ def _affordable(leg: Leg, few: RequestBatch, usual: int) -> int:
         each_s = min(each_s, float(np.nansum(answers.latency_s)) / len(few))
     each_bytes = sum(a.nbytes for a in few.inputs.values()) / len(few)
     size = usual
-    while 2 * size <= LARGEST and 2 * size * each_s <= _LONGEST_S:
-        if 2 * size * each_bytes > _MOST_BYTES or 2 * size * 2 * leg.bytes_each > _MOST_ANSWERED:
+    while 2 * size <= most and 2 * size * each_s <= _LONGEST_S:
+        if 2 * size * each_bytes > _MOST_BYTES:
             break
         size *= 2
     return size

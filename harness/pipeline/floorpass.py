@@ -16,6 +16,7 @@ from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor, floor_from_json
 from harness.diff.floor_builder import FloorBuilder
 from harness.diff.probes import ProbeGuard
+from harness.pipeline.legs_of_run import keep_answered
 from harness.pipeline.noise import NoiseLevels, answers_vary
 from harness.replay.composition import asked_by, cuts, joined, rows_of
 from harness.replay.legs import Leg
@@ -71,6 +72,7 @@ def floor_of_run(
             random=random,
             heard=heard,
         )
+    keep_answered(run, (first,))
     run.write_json(FLOOR_FILE, floor)
     return floor
 

@@ -31,6 +31,7 @@ from harness.pipeline.gate_graph import with_graph
 from harness.pipeline.golden_of_run import golden_failures
 from harness.pipeline.graph_pass import check_mapped_tensors
 from harness.pipeline.latency_pass import take_latency
+from harness.pipeline.legs_of_run import recall_answered
 from harness.pipeline.loop import import_mathematics, replay
 from harness.pipeline.noise import answers_vary
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
@@ -144,6 +145,8 @@ def _replayed(
         failed = opening_failures(baseline, candidate, anchor)
         if failed is not None:
             return not_run(prepared, failed, prepared.manifest, plan)
+        if not again:
+            recall_answered(prepared.run, (baseline, candidate, *more))
         manifest = {
             **prepared.manifest,
             "isolation": isolation_json(prepared, baseline, candidate, *more[: len(third)]),

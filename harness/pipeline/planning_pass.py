@@ -21,6 +21,7 @@ from harness.judge.unit_sums import UnitSums
 from harness.judge.window_claim import Read
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.evidence import RunningEvidence, Terms
+from harness.pipeline.legs_of_run import keep_answered
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.replay.legs import Leg
@@ -74,6 +75,7 @@ def with_planned_bets(
             "read": jsonable(read),
         }
         manifest = {**manifest, "planning": planning}
+        keep_answered(prepared.run, legs if anchor is None else (*legs, anchor))
         prepared.run.write_json("manifest.json", manifest)
     return replace(terms, plan=plan), manifest
 

@@ -20,6 +20,7 @@ from harness.core.observations import Cause, Observations
 from harness.core.quarantine import Quarantined
 from harness.core.tensors import NESTED, Feeds
 from harness.core.traffic import RequestBatch
+from harness.replay.answered import Answered
 from harness.replay.assembly import (
     Part,
     Shapes,
@@ -79,8 +80,8 @@ class Leg:
         self._column = {own: traffic for traffic, own in input_names}
         self._pending: deque[_Pending] = deque()
         self._speed = Speed()
-        self.bytes_each = 0.0
-        """Of the answer to a request, features and all: the most so far."""
+        self.answered = Answered()
+        """How heavy the answers were, and how long they took, except of batches unlike the usual."""
         self.first = self._processes.running
         """The first process: its signature, isolation and versions stay readable after it ended."""
         self._shapes = (
@@ -225,11 +226,6 @@ class Leg:
             result = again if starved else None
         return self._answered(entry, result, usual) if isinstance(result, BatchAnswer) else None
 
-    @property
-    def mean_s(self) -> float:
-        """Time a request, over the batches answered so far; 0 when none was."""
-        return self._speed.seconds / max(self._speed.requests, 1)
-
     def counters(self) -> LegCounters:
         """What happened so far."""
         return self._tally.counters()
@@ -298,9 +294,9 @@ class Leg:
 
     def _answered(self, entry: _Pending, answer: BatchAnswer, usual: bool = True) -> Observations:
         self._shapes.learn(answer)
-        self.bytes_each = max(self.bytes_each, _bytes(answer) / max(len(entry.batch), 1))
         if usual:
-            self._speed.learn(answer, len(entry.batch))
+            self._speed.learn(answer)
+            self.answered.learn(answer, len(entry.batch), trace=entry.trace)
         self._tally.contradictions(answer.undeclared)
         if entry.trace and answer.trace_error:
             self._tally.untraced(answer.trace_error)
@@ -342,11 +338,6 @@ class Leg:
             if entry.sent and entry.result is None:
                 entry.result = sandbox.collect()
                 self._drop_dead()
-
-
-def _bytes(answer: BatchAnswer) -> int:
-    groups = (answer.outputs, answer.features, answer.trace_outputs)
-    return sum(array.nbytes for group in groups for array in group.values())
 
 
 def _quarantined(leg: str, batch: RequestBatch, index: int, fault: BatchFault) -> Quarantined:

@@ -73,9 +73,9 @@ def _room(waiting: Sequence[tuple[Batch, RequestBatch]], legs: Sequence[Leg]) ->
     if not waiting:
         return True
     last = waiting[-1][1]
-    each = sum(leg.bytes_each for leg in legs)
-    held = sum(_inputs_bytes(requests) + each * len(requests) for _, requests in waiting)
-    if held + _inputs_bytes(last) + each * len(last) > _MOST_BYTES:
+    a_row = sum(leg.answered.bytes_a_row for leg in legs)
+    held = sum(_bytes(requests, a_row) for _, requests in waiting)
+    if held + _bytes(last, a_row) > _MOST_BYTES:
         return False
     if len(waiting) < _LEAST_IN_FLIGHT:
         return True
@@ -83,5 +83,7 @@ def _room(waiting: Sequence[tuple[Batch, RequestBatch]], legs: Sequence[Leg]) ->
     return len(waiting) < IN_FLIGHT and requests + len(last) <= _MOST_REQUESTS
 
 
-def _inputs_bytes(requests: RequestBatch) -> int:
-    return sum(array.nbytes for array in requests.inputs.values())
+def _bytes(requests: RequestBatch, a_row: float) -> float:
+    """Of inputs, and of answers with so many bytes a row."""
+    inputs = sum(array.nbytes for array in requests.inputs.values())
+    return inputs + a_row * int(requests.rows.sum())

@@ -39,21 +39,9 @@ class Speed:
 
     slowest_s_per_row: float = 0.0
     """In a batch that was answered; 0 = none was."""
-    seconds: float = 0.0
-    """Of all batches that were answered."""
-    requests: int = 0
-    """In these."""
 
-    def learn(self, answer: BatchAnswer, requests: int = 0) -> None:
-        """Takes over the time of an answer.
-
-        Args:
-          answer: to a batch or a part of one.
-          requests: in a batch that was answered as a whole.
-        """
-        if requests:
-            self.seconds += answer.service_s
-            self.requests += requests
+    def learn(self, answer: BatchAnswer) -> None:
+        """Takes over the time of an answer to a batch or a part of one."""
         if answer.rows:
             self.slowest_s_per_row = max(self.slowest_s_per_row, answer.service_s / answer.rows)
 

@@ -1,5 +1,7 @@
 """Batches grow only where both versions show that it changes no bit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -57,7 +59,7 @@ def read(positions):
     )
 
 
-def found(tmp_path, baseline, candidate, n=N, size=read):
+def found(tmp_path, baseline, candidate, n=N, size=read, floor=((0, 256),)):
     batches = schedule([("newest", np.arange(n))], USUAL)
     limits = SandboxPolicy(require="S0")
     with RunFolder.create(tmp_path / "run") as run:
@@ -66,7 +68,8 @@ def found(tmp_path, baseline, candidate, n=N, size=read):
             for name, model in (("baseline", baseline), ("candidate", candidate))
         ]
         for leg in legs:  # as the floor does before
-            leg.tried(size(np.arange(256)))
+            for start, stop in floor:
+                leg.tried(size(np.arange(start, stop)))
         first = largest_batch(run, legs, batches, size, USUAL)
         for leg in legs:
             leg.close()
@@ -133,4 +136,23 @@ def test_batches_are_as_large_as_both_versions_answers_may_be(
     batching = found(tmp_path, plain, wide(tmp_path / "wide.onnx", 1000))
     assert batching.requests == requests
     if requests < USUAL:
-        assert "the answers to a request have up to 4,004 bytes" in batching.why
+        assert "the answers to a request have 4,004 bytes in the mean" in batching.why
+
+
+def read_with_a_bulk_request(positions):
+    """The very first request has 5,000 rows, every other one."""
+    rows = np.where(positions == 0, 5000, 1)
+    requests = read(positions)
+    column = np.repeat(np.sin(positions), rows).astype(np.float32)
+    return dataclasses.replace(requests, rows=rows, inputs={"x": column})
+
+
+@pytest.mark.parametrize(
+    "floor", [((1, 20_001),), ((0, 1), (1, 20_000)), ((0, 341), (341, 20_000))]
+)
+def test_one_bulk_request_makes_no_other_batches_small(tmp_path, plain, monkeypatch, floor):
+    monkeypatch.setattr(batching_module, "_MOST_ANSWERED", 1 << 20)
+    heavy = wide(tmp_path / "wide.onnx", 50)  # 204 bytes a row: 2,570 requests of two versions
+    monkeypatch.setattr(batching_module, "_LONGEST_S", 60.0)
+    batching = found(tmp_path, plain, heavy, size=read_with_a_bulk_request, floor=floor)
+    assert batching.requests == 2048

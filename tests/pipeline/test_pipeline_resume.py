@@ -14,6 +14,7 @@ import pytest
 from gates import AS_OF, MODELS, RETRAIN, ROOT
 
 from harness.core.errors import TrafficError, UsageError
+from harness.pipeline import batching, judgement
 from harness.pipeline import prepare as preparation
 from harness.pipeline.gate import resume_gate, run_gate
 from harness.store.runs import RunFolder
@@ -68,7 +69,7 @@ def prepared(tmp_path_factory, some_flights, windows):
     return folder / "run"
 
 
-def _not_now(*_):
+def _not_now(*_, **__):
     raise KeyboardInterrupt
 
 
@@ -486,3 +487,25 @@ def test_a_policy_that_was_changed_is_refused(prepared):
     policy.write_text(policy.read_text().replace("margin: 0.02", "margin: 0.2"))
     with pytest.raises(UsageError, match=r"policy\.yaml"):
         resume_gate(run)
+
+
+@pytest.mark.parametrize(
+    "before", ["mixing_of_run", pytest.param("largest_batch", marks=pytest.mark.long)]
+)
+def test_batches_follow_from_the_floor_that_an_interrupted_run_measured(
+    prepared, monkeypatch, before
+):
+    """Only the floor has shown how heavy answers with features are."""
+    # Fewer than usual with features, the usual ones without.
+    monkeypatch.setattr(batching, "_MOST_ANSWERED", 20_000)
+    planned = []
+    for name, stops in (("whole", ()), ("stopped", (before,))):
+        run = copy_of(prepared, f"{name}-{before}")
+        for stop in (*stops, "answering_of_run"):
+            with monkeypatch.context() as patch:
+                patch.setattr(judgement, stop, _not_now)
+                with pytest.raises(KeyboardInterrupt):
+                    resume_gate(run)
+        planned.append((read(run, "batching")["requests"], read(run, "batching")["why"]))
+    assert planned[0] == planned[1]
+    assert planned[0][0] < BATCH

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections import deque
+from dataclasses import replace
 
 import legs_models as models
 import numpy as np
@@ -21,8 +22,8 @@ class Asked:
         self._leg, self.open, self.most = leg, deque(), 0
 
     @property
-    def bytes_each(self):
-        return self._leg.bytes_each
+    def answered(self):
+        return self._leg.answered
 
     def submit(self, batch, **how):
         self._leg.submit(batch, **how)
@@ -105,3 +106,19 @@ def test_heavy_answers_are_awaited_before_the_next_batch_is_given(
 ):
     monkeypatch.setattr(pairs, "_MOST_BYTES", bound)
     assert peak_of_heavy_answers(tmp_path, 100, 6)[2] == most
+
+
+def test_a_bulk_request_has_as_much_room_as_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "_MOST_BYTES", 250 * 2 * WIDE * 4)  # 250 rows of both versions
+    some, rows = models.batch_with(100, {}), models.batch_with(200, {})
+    bulk = replace(
+        rows, seq=rows.seq[:1], request_id=rows.request_id[:1], ts_ns=rows.ts_ns[:1],
+        rows=np.array([200]), answered=rows.answered[:1],
+    )  # fmt: skip
+    trace = {"trace_model": with_wide_feature(tmp_path / "t.onnx"), "trace_tensors": ["wide"]}
+    with models.leg_on(models.division(tmp_path / "n.onnx"), **trace) as leg:
+        assert leg.tried(some, trace=True) is not None
+        waiting = [
+            [(Batch(index=0, window="newest", order=np.arange(len(b))), b)] for b in (some, bulk)
+        ]
+        assert [pairs._room(w, (leg, leg)) for w in waiting] == [True, False]

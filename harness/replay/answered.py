@@ -1,0 +1,79 @@
+"""How heavy a version's answers are and how long they take, in the mean over what it answered so far.
+
+The mean, not the most: one bulk request among thousands would make every batch a small one, and whether a
+sample holds such a request is chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.sandbox.answers import BatchAnswer
+
+
+@dataclass(slots=True, kw_only=True)
+class Amount:
+    """Answers, summed."""
+
+    bytes: int = 0
+    """Of outputs and features."""
+    rows: int = 0
+    """In all requests."""
+    requests: int = 0
+    """That were answered."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Answered:
+    """What a leg knows of its version's answers."""
+
+    seconds: float = 0.0
+    """Of all batches that were answered."""
+    plain: Amount = field(default_factory=Amount)
+    """Answers without features."""
+    traced: Amount = field(default_factory=Amount)
+    """Answers that were asked for with features."""
+
+    def learn(self, answer: BatchAnswer, requests: int, *, trace: bool) -> None:
+        """Takes over an answer.
+
+        Args:
+          answer: to a batch.
+          requests: in it.
+          trace: features were asked for.
+        """
+        groups = (answer.outputs, answer.features, answer.trace_outputs)
+        known = self.traced if trace else self.plain
+        known.bytes += sum(array.nbytes for group in groups for array in group.values())
+        known.rows += answer.rows
+        known.requests += requests
+        self.seconds += answer.service_s
+
+    @property
+    def requests(self) -> int:
+        """Answered so far."""
+        return self.plain.requests + self.traced.requests
+
+    @property
+    def mean_s(self) -> float:
+        """Time a request; 0 when none was answered."""
+        return self.seconds / max(self.requests, 1)
+
+    @property
+    def bytes_a_row(self) -> float:
+        """Of an answer: with features where these were asked for, as most batches have them."""
+        return max(known.bytes / max(known.rows, 1) for known in (self.plain, self.traced))
+
+    @property
+    def bytes_each(self) -> float:
+        """Of the answer to a request with as many rows as they have in the mean."""
+        rows = self.plain.rows + self.traced.rows
+        return self.bytes_a_row * rows / max(self.requests, 1)
+
+
+def answered_from_json(value: Mapping[str, Any]) -> Answered:
+    """Reads what `core.jsonable` made of an Answered."""
+    amounts = {name: Amount(**value[name]) for name in ("plain", "traced")}
+    return Answered(seconds=float(value["seconds"]), **amounts)
