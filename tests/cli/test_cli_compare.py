@@ -129,7 +129,11 @@ def test_a_feature_that_only_the_new_version_has_is_a_warning(model, x, harness,
 
 def test_a_feature_that_cannot_be_traced_does_not_differ_from_itself(model, x, harness, tmp_path):
     odd = redeclared(model, tmp_path / "odd.onnx", ["doubled", "nowhere"])
-    assert harness(*PLAIN, odd, odd, "-i", inputs("npz", tmp_path, x)).code == 0
+    ran = harness(*PLAIN, odd, odd, "-i", inputs("npz", tmp_path, x))
+    # Nor is it equal: nobody has seen it.
+    assert ran.code == 2
+    assert "0 requests differ" in ran.out
+    assert "feature nowhere: not compared" in ran.out
 
 
 def test_many_features_that_were_not_compared_are_one_line(harness, tmp_path):

@@ -188,7 +188,7 @@ def spoil(state, path, value):
         (("exposures", "units", 0), "another"),
         (("split",), None),
         (("sha256",), "0" * 64),
-        (("form",), 3),
+        (("form",), 99),
         (("added",), 1),
     ],
 )
