@@ -334,7 +334,6 @@ def _result(
         or sum(f.count() for f in failures)
         or candidate_stopped(legs, failures[0])
         or legs[1].counters().flaky
-        or failed_trials(mixing.alone)
         or golden[1].failure
         or (outputs.requests and _lacking(setup, features))
     )
@@ -347,7 +346,7 @@ def _result(
     # What no trace returns is looked up in the graphs.
     unproven = [name for name, why in features.unproven if why not in UNTRACED]
     unseen = bool(features.partly or features.uneven or unproven)
-    hidden += _unbatched(mixing)
+    hidden += _unbatched(mixing) or failed_trials(mixing.alone)
     hidden += sentences_about_small((*outputs.outputs, *features.features))
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),
