@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.tensors import Array, Nested
 from harness.pipeline.graph_opening import Runner, Version
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graph_values import graph_from_description, pairs_from
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.nested_values import nested_from
 from harness.sandbox.tracing import Edit, Edited, Traced
 

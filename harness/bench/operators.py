@@ -24,7 +24,7 @@ from harness.diff.graph_report import GraphReport
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.graph_opening import GraphPassError, Opener, Version
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.tracing import Edit, Traced
 
 if TYPE_CHECKING:

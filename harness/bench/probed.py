@@ -27,8 +27,9 @@ from harness.core.tensors import Tensors
 from harness.pipeline.assets import assets_root
 from harness.pipeline.probes import GUARD_EVERY
 from harness.replay.pairs import IN_FLIGHT
-from harness.sandbox.answers import BatchAnswer, LoadFailure
+from harness.sandbox.answers import BatchAnswer
 from harness.sandbox.graphs import Look, ProbeResult, look, probe
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 from harness.store.tables import open_traffic
 

@@ -14,7 +14,7 @@ from harness.bench.throughput import answered, batch, throughput
 from harness.core.errors import GateError
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Tensors
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.pool import Pool
 from harness.sandbox.process import Sandbox

@@ -149,7 +149,7 @@ def _windows_are_filled(case: Case) -> Answer | None:
         if window.judged <= 0:
             return hold(
                 "empty_window",
-                f"The {name} window holds nothing to judge{why}, and {listed(users)} needs it.",
+                f"The {name} window holds nothing to judge{why}, which {listed(users)} would read.",
                 settle,
                 users[0],
             )

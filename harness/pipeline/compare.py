@@ -61,8 +61,8 @@ from harness.replay.legs import Leg
 from harness.replay.order import draw_order, schedule
 from harness.replay.pairs import replay_pairs
 from harness.resolve.pin import pin
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.isolation import weakest
 from harness.store.tables import open_traffic
 from harness.store.windows import SealedWindow

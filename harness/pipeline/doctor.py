@@ -25,8 +25,9 @@ from harness.pipeline.assets import default_cache_dir, default_environments_dir
 from harness.pipeline.isolation_advice import isolation_checks
 from harness.pipeline.machine import Check, State
 from harness.pipeline.surroundings import surroundings
-from harness.sandbox.answers import BatchFault, LoadFailure
+from harness.sandbox.answers import BatchFault
 from harness.sandbox.environments import cached_environments
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.installing import InstallError, uv_program
 from harness.sandbox.one_node import ONE_NODE
 from harness.sandbox.process import Sandbox

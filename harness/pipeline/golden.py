@@ -34,7 +34,7 @@ from harness.replay.composition import asked_by
 from harness.resolve.golden import GOLDEN_FILE, golden_place
 from harness.resolve.golden_logging import log_golden, registered
 from harness.resolve.pin import pin
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.store.golden import GoldenRows, read_golden, write_golden
 from harness.store.tables import open_traffic
 

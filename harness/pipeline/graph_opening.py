@@ -14,7 +14,7 @@ import numpy as np
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.tracing import Edit, Edited, Traced, Tracer, edit
 
 _MOST_ROUNDS = 16

@@ -26,7 +26,7 @@ from harness.record.importers.sink import EventSink, SinkOptions
 from harness.record.importers.sources import SourceFile, missing_file, source_files
 from harness.record.importers.tables import TableMapping
 from harness.resolve.pin import pin
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.store.windows import is_window
 
 FORMATS = ("kserve", "sagemaker", "databricks", "mlflow", "seldon", "table")

@@ -50,7 +50,7 @@ from harness.pipeline.tracing import not_traced, with_traces
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
 from harness.replay.order import plan_sha256, schedule
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.pool import Pool
 from harness.store.windows import SealedWindow
 

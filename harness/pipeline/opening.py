@@ -16,8 +16,8 @@ from harness.core.models import ModelGraph, PinnedModel
 from harness.core.policies import SandboxPolicy
 from harness.replay.leg_counters import USUAL, LegCaps
 from harness.replay.legs import Leg
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Look, Looked, ProbeResult, look
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.pool import Pool
 from harness.sandbox.process import Sandbox

@@ -38,8 +38,8 @@ from harness.pipeline.runtimes import Runtimes, check_same, runtimes, saved_runt
 from harness.replay.order import Batch, schedule
 from harness.resolve.digest import model_content
 from harness.resolve.pin import pin
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.pool import Pool
 from harness.store.attempts import AttemptLedger
 from harness.store.orders import StoredOrder

@@ -8,8 +8,8 @@ from harness.core.jsonable import jsonable
 from harness.decide.facts import Facts
 from harness.pipeline.prepare import Prepared
 from harness.replay.legs import Leg
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.isolation import is_weaker, weakest
 
 

@@ -23,7 +23,8 @@ from harness.core.tensors import Bools, Feeds, Floats, Ints
 from harness.core.traffic import RequestBatch
 from harness.replay.inputs import inputs_for_version
 from harness.replay.order import generator
-from harness.sandbox.answers import BatchAnswer, LoadFailure
+from harness.sandbox.answers import BatchAnswer
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 COLD_CALLS = 32

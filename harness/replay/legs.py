@@ -32,7 +32,8 @@ from harness.replay.inputs import inputs_for_version
 from harness.replay.leg_counters import LegCaps, LegCounters, Tally
 from harness.replay.processes import Ended, Processes
 from harness.replay.recovery import Recovery, Speed
-from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, spoken
+from harness.sandbox.answers import BatchAnswer, BatchFault, spoken
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 AHEAD = 16

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.replay.leg_counters import LegCaps, Tally
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 

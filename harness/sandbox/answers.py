@@ -14,71 +14,26 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.core.observations import Cause, Outcome
-from harness.core.plain_text import printable
-from harness.core.tensors import NESTED, NUMPY_DTYPES, Signature, Tensors, TensorSpec
-from harness.sandbox.child import columns, nested
-from harness.sandbox.child.frames import Frame, FrameError, Header, header_from_bytes
+from harness.core.tensors import NESTED, NUMPY_DTYPES, Tensors, TensorSpec
+from harness.sandbox.child import columns
+from harness.sandbox.child.frames import Frame, FrameError, header_from_bytes
+from harness.sandbox.child_texts import (
+    MAX_NAME,
+    MAX_TEXT,
+    MOST_SHOWN,
+    expect_kind,
+    message_from,
+    reason_from,
+    texts_from,
+)
+from harness.sandbox.hello import LEAF_DTYPES, Hello
 from harness.sandbox.nested_values import Forms, expect_declared, forms_from, nested_from
 
-MAX_TENSORS = 100_000
-MAX_NAME = 10_000
-MAX_TEXT = 4000
 MAX_WORDS = 300
-_MOST_SHOWN = 1000
-"""Characters of a name, or of several, in a message."""
 _FATAL = "Fatal Python error"
 _KEPT, _KEPT_BYTES = 64, 1 << 16
 _LEAST_BODY, _SLACK = 16 << 20, 4
 _GROUPS = ("outputs", "features", "trace_outputs", "leaves")
-_DATATYPES = {
-    "tensor(bool)": "BOOL",
-    "tensor(int8)": "INT8",
-    "tensor(int16)": "INT16",
-    "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64",
-    "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16",
-    "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64",
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-    "seq(map(int64,tensor(float)))": "MAP",
-    "seq(map(string,tensor(float)))": "MAP",
-}
-_LEAF_DTYPES = {kind: NUMPY_DTYPES[name] for kind, name in _DATATYPES.items() if name != "MAP"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadFailure:
-    """A version that cannot be run, as an observation."""
-
-    kind: str
-    """load (onnxruntime refused it), look (ours at the graph failed), metadata (cannot be read), crash (also: an interpreter without the
-    packages), timeout or invalid (broke the protocol)."""
-    message: str
-    """What happened, in one or two sentences."""
-    remedy: str = ""
-    """What to do, where the kind is metadata: the author's mistake, and no failure of the model's."""
-    unseen: bool = False
-    """The process ended before it was given the model, which cannot be to blame."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
-    """A loaded model's description of itself."""
-
-    signature: Signature
-    """Inputs and outputs in the model's order."""
-    loose: frozenset[str]
-    """Outputs whose declared rank is 0 or unknown: they may have no batch axis."""
-    trace_missing: tuple[str, ...]
-    """Named tensors that the trace session does not have."""
-    trace_error: str
-    """Why there is no trace session although one was asked for."""
-    fixed: bool = False
-    """An input declares how many rows it takes: no batch of several requests has as many as each of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,78 +94,6 @@ def spoken(last_words: str) -> str:
     if fatal is not None:
         lines = lines[: max(fatal, 1)]
     return lines[-1][:MAX_WORDS] if lines else ""
-
-
-def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
-    """One input or output; the flag says that its declared rank is 0 or unknown.
-
-    Raises:
-      FrameError: not a description.
-    """
-    if not isinstance(described, dict):
-        msg = "a signature entry is no object"
-        raise FrameError(msg)
-    name = text_from(described.get("name"), MAX_NAME)
-    onnx_type = text_from(described.get("type"), MAX_NAME)
-    shape = described.get("shape")
-    known = [d for d in shape if type(d) is int and d >= 0] if isinstance(shape, list) else []
-    if not isinstance(shape, list) or len(shape) > columns.MAX_RANK or not columns.is_shape(known):
-        msg = f"the shape of {name[:_MOST_SHOWN]!r} is no short list"
-        raise FrameError(msg)
-    trailing = tuple(d if type(d) is int and d >= 0 else None for d in shape[1:])
-    datatype = _DATATYPES.get(onnx_type, f"OTHER:{onnx_type}")
-    if nested.leaf_kind(onnx_type) in _LEAF_DTYPES:
-        datatype = f"{NESTED}{onnx_type}"
-    rowless = datatype == "MAP" or datatype.startswith(NESTED)
-    return TensorSpec(name=name, datatype=datatype, shape=() if rowless else trailing), not shape
-
-
-def signature_from_header(header: Header) -> tuple[Signature, frozenset[str]]:
-    """Inputs, outputs, and the outputs that may have no batch axis.
-
-    Raises:
-      FrameError: not a signature.
-    """
-    groups: list[tuple[TensorSpec, ...]] = []
-    loose: set[str] = set()
-    for group in ("inputs", "outputs"):
-        entries = header.get(group)
-        if not isinstance(entries, list) or len(entries) > MAX_TENSORS:
-            msg = f"the list of {group} is missing or too long"
-            raise FrameError(msg)
-        specs = [spec_from_described(e) for e in entries]
-        if len({s.name for s, _ in specs}) != len(specs):
-            msg = f"two {group} have the same name"
-            raise FrameError(msg)
-        groups.append(tuple(s for s, _ in specs))
-        loose |= {s.name for s, unknown in specs if group == "outputs" and unknown}
-    return Signature(inputs=groups[0], outputs=groups[1]), frozenset(loose)
-
-
-def hello_from_header(header: Header) -> Hello | LoadFailure:
-    """What the child said after it tried to load the model.
-
-    Raises:
-      FrameError: it is no hello.
-    """
-    expect_kind(header, "hello")
-    if header.get("ok") is not True:
-        return LoadFailure(kind="load", message=reason_from(header.get("error")))
-    signature, loose = signature_from_header(header)
-    missing = texts_from(header.get("trace_missing", []), MAX_NAME)
-    return Hello(
-        signature=signature,
-        loose=loose,
-        trace_missing=missing,
-        trace_error=message_from(header.get("trace_error", "")),
-        fixed=any(_declares_rows(entry) for entry in header["inputs"]),
-    )
-
-
-def _declares_rows(described: Header) -> bool:
-    """Whether a checked description has a first dimension that is a number."""
-    shape = described["shape"]
-    return bool(shape) and type(shape[0]) is int and shape[0] > 0
 
 
 class _Said(NamedTuple):
@@ -334,7 +217,7 @@ class Answers:
             _expect_one_story(said)
             for entry in (*said.groups[1], *said.groups[2]):
                 if entry.shape[:1] != (rows,):
-                    msg = f"traced tensor {entry.name[:_MOST_SHOWN]!r} has the shape {entry.shape} for {rows} rows"
+                    msg = f"traced tensor {entry.name[:MOST_SHOWN]!r} has the shape {entry.shape} for {rows} rows"
                     raise FrameError(msg)
             said = said._replace(undeclared=_undeclared(said.groups[0], self._hello))
         if len(text) <= _KEPT_BYTES:
@@ -362,21 +245,21 @@ def _expect_declared(said: _Said, hello: Hello) -> None:
     absent = set(said.left_out) & hello.loose
     kinds = {s.name: s.datatype for s in hello.signature.outputs}
     whole = {n: k.removeprefix(NESTED) for n, k in kinds.items() if k.startswith(NESTED)}
-    expect_declared(said.forms, said.groups[-1], whole, _LEAF_DTYPES)
+    expect_declared(said.forms, said.groups[-1], whole, LEAF_DTYPES)
     expected = {
         name: kind
         for name, kind in kinds.items()
         if not kind.startswith("OTHER:") and name not in {*whole, *absent}
     }
     if set(outputs) != set(expected):
-        names = str(sorted(set(outputs) ^ set(expected))[:10])[:_MOST_SHOWN]
+        names = str(sorted(set(outputs) ^ set(expected))[:10])[:MOST_SHOWN]
         msg = f"the outputs are not those of the signature: {names}"
         raise FrameError(msg)
     for name, entry in outputs.items():
         datatype = expected[name]
         dtype = np.dtype(np.float64) if datatype == "MAP" else NUMPY_DTYPES[datatype]
         if columns.DTYPES[entry.dtype] != dtype or not entry.shape:
-            msg = f"output {name[:_MOST_SHOWN]!r} came as {entry.dtype} {entry.shape}, declared as {datatype[:_MOST_SHOWN]}"
+            msg = f"output {name[:MOST_SHOWN]!r} came as {entry.dtype} {entry.shape}, declared as {datatype[:MOST_SHOWN]}"
             raise FrameError(msg)
 
 
@@ -417,7 +300,7 @@ def _expect_keys(said: _Said, hello: Hello) -> None:
         raise FrameError(msg)
     for entry in said.groups[0]:
         if entry.name in maps and entry.shape[1:] != (len(keys[entry.name]),):
-            msg = f"output {entry.name[:_MOST_SHOWN]!r} has the shape {entry.shape} for {len(keys[entry.name])} class names"
+            msg = f"output {entry.name[:MOST_SHOWN]!r} has the shape {entry.shape} for {len(keys[entry.name])} class names"
             raise FrameError(msg)
 
 
@@ -432,38 +315,5 @@ def _expect_one_story(said: _Said) -> None:
         raise FrameError(msg)
     both = {e.name for e in said.groups[1]} & set(said.left_out)
     if both:
-        msg = f"features were sent and left out: {str(sorted(both)[:10])[:_MOST_SHOWN]}"
+        msg = f"features were sent and left out: {str(sorted(both)[:10])[:MOST_SHOWN]}"
         raise FrameError(msg)
-
-
-def expect_kind(header: Header, kind: str) -> None:
-    """Raises FrameError unless the frame is of this kind."""
-    if header.get("kind") != kind:
-        msg = f"expected a frame of the kind '{kind}', got {header.get('kind')!r:.40}"
-        raise FrameError(msg)
-
-
-def text_from(value: object, longest: int) -> str:
-    """A text of bounded length that can be written down, or FrameError."""
-    if not isinstance(value, str) or len(value) > longest or not columns.is_unicode(value):
-        msg = "a text is missing, too long or holds half a character"
-        raise FrameError(msg)
-    return value
-
-
-def message_from(value: object) -> str:
-    """A message for people, fit for a terminal; half characters are replaced. As `text_from` otherwise."""
-    return text_from(printable(value) if isinstance(value, str) else value, MAX_TEXT)
-
-
-def reason_from(value: object) -> str:
-    """Why something failed, as `message_from`; never empty."""
-    return message_from(value).strip() or "it gave no reason"
-
-
-def texts_from(values: object, longest: int) -> tuple[str, ...]:
-    """A list of texts of bounded length, or FrameError."""
-    if not isinstance(values, list) or len(values) > MAX_TENSORS:
-        msg = "a list of texts is missing or too long"
-        raise FrameError(msg)
-    return tuple(text_from(v, longest) for v in values)

@@ -31,7 +31,7 @@ from typing import Any
 from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.jsonable import sha256
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.installing import InstallError, install
 from harness.sandbox.one_node import ONE_NODE
 from harness.sandbox.process import Sandbox

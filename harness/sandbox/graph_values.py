@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from harness.core.graphs import Attribute, Constant, Graph, Node
-from harness.sandbox.answers import MAX_NAME, text_from, texts_from
 from harness.sandbox.child.frames import FrameError
+from harness.sandbox.child_texts import MAX_NAME, text_from, texts_from
 
 MOST_NODES = 200_000
 """More operators than any model that a gate can trace has."""

@@ -19,22 +19,15 @@ from harness.core.models import ModelGraph
 from harness.core.plain_text import printable
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Signature
-from harness.sandbox.answers import (
-    MAX_NAME,
-    LoadFailure,
-    expect_kind,
-    reason_from,
-    signature_from_header,
-    text_from,
-    texts_from,
-)
 from harness.sandbox.bundle import GRAPHS
 from harness.sandbox.child.columns import is_unicode
 from harness.sandbox.child.frames import FrameError, Header, header_from_bytes
 from harness.sandbox.child_process import ChildProcess
+from harness.sandbox.child_texts import MAX_NAME, expect_kind, reason_from, text_from, texts_from
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_child import FEATURES, FITTED
 from harness.sandbox.graph_values import pairs_from
+from harness.sandbox.hello import LoadFailure, signature_from_header
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,

@@ -17,11 +17,12 @@ from harness.core.errors import GateError
 from harness.core.observations import Cause, Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Feeds, Signature
-from harness.sandbox.answers import Answers, BatchAnswer, BatchFault, LoadFailure
+from harness.sandbox.answers import Answers, BatchAnswer, BatchFault
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import Frame, FrameError, header_text
 from harness.sandbox.child.ring import SLOTS
 from harness.sandbox.deadlines import Deadline
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import OUT_OF_MEMORY, PIPE_ERRORS, Loaded, Start
 

@@ -12,18 +12,13 @@ from pathlib import Path
 
 from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import (
-    Hello,
-    LoadFailure,
-    expect_kind,
-    hello_from_header,
-    spoken,
-    text_from,
-)
+from harness.sandbox.answers import spoken
 from harness.sandbox.channel import ChannelClosed, ChannelTimeout
 from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
+from harness.sandbox.child_texts import expect_kind, text_from
 from harness.sandbox.deadlines import received
+from harness.sandbox.hello import Hello, LoadFailure, hello_from_header
 from harness.sandbox.isolation import Isolation, isolation_from_child, refuse_weaker
 from harness.sandbox.model_files import NOTHING, ModelFiles
 from harness.sandbox.pool import Pool, Waiting

@@ -14,20 +14,15 @@ from types import TracebackType
 from harness.core.graphs import Graph
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Nested, Tensors
-from harness.sandbox.answers import (
-    MAX_NAME,
-    LoadFailure,
-    expect_kind,
-    reason_from,
-    texts_from,
-)
 from harness.sandbox.bundle import TRACER
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import FrameError, header_text
 from harness.sandbox.child_process import ChildProcess
+from harness.sandbox.child_texts import MAX_NAME, expect_kind, reason_from, texts_from
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_values import graph_from_description, pairs_from
 from harness.sandbox.graphs import asked_graphs, received_graph
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.nested_values import forms_from, nested_from
 from harness.sandbox.starting import (

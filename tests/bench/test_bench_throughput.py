@@ -8,8 +8,8 @@ import pytest
 from harness.bench import throughput as measured
 from harness.bench.paired import paired_ratio
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.child import sessions
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 from tests.sandbox import sandbox_models
 

@@ -15,8 +15,8 @@ from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.pipeline import opening
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import Looked, ProbeResult
+from harness.sandbox.hello import LoadFailure
 
 LIMITS = SandboxPolicy()
 

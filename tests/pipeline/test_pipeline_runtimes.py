@@ -20,7 +20,7 @@ from harness.pipeline.opening import LegRecipe, look_at, open_legs
 from harness.pipeline.progress import silent
 from harness.pipeline.runtimes import LegRuntime, check_same, environment_findings, runtimes
 from harness.resolve import pin
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 
 OTHER = "1.26.0"
 LIMITS = SandboxPolicy(require="S0")

@@ -12,7 +12,7 @@ from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.replay.leg_counters import LegCaps
 from harness.replay.legs import Leg
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 CRASH = (-(2**63), -1)

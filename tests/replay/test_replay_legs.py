@@ -13,7 +13,7 @@ from harness.core.observations import Observations, Outcome
 from harness.replay.leg_counters import LegCaps
 from harness.replay.legs import FIRST_AHEAD, Leg
 from harness.sandbox import deadlines
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 

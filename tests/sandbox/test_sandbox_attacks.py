@@ -16,7 +16,7 @@ import sandbox_models as models
 from test_sandbox_external import adding
 
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 TESTS = Path(__file__).parents[1]

@@ -8,9 +8,9 @@ from onnx import TensorProto, helper
 
 from harness.core.graphs import Graph
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.child.frames import FrameError
 from harness.sandbox.graph_values import graph_from_description
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.tracing import Edit, Edited, edit
 
 LIMITS = SandboxPolicy()

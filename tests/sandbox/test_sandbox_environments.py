@@ -18,13 +18,13 @@ import pytest
 from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.policies import SandboxPolicy
 from harness.sandbox import installing
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.environments import (
     cached_environments,
     environment_for,
     environment_path,
 )
 from harness.sandbox.graphs import Look, look
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 LIMITS = SandboxPolicy(require="S0", memory_bytes=4 << 30)

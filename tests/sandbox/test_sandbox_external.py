@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from harness.core.errors import UsageError
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import BatchAnswer, LoadFailure
+from harness.sandbox.answers import BatchAnswer
 from harness.sandbox.child import external
 from harness.sandbox.graphs import Look, Looked, ProbeResult, inspect, look, probe
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.process import Sandbox
 from harness.sandbox.starting import Start

@@ -8,8 +8,9 @@ from onnx import TensorProto
 from harness.core.clock import iso
 from harness.core.models import ModelGraph
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import BatchAnswer, LoadFailure
+from harness.sandbox.answers import BatchAnswer
 from harness.sandbox.graphs import ProbeResult, inspect, probe
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 LIMITS = SandboxPolicy()

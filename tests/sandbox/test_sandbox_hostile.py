@@ -11,7 +11,9 @@ import sandbox_models as models
 
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import MAX_TEXT, BatchFault, LoadFailure
+from harness.sandbox.answers import BatchFault
+from harness.sandbox.child_texts import MAX_TEXT
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 REPOSITORY = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ import zipfile
 import pytest
 
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.child import packages
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.installing import InstallError, install
 from harness.sandbox.process import Sandbox
 

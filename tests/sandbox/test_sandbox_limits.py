@@ -11,8 +11,8 @@ from onnx import TensorProto
 from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.models import ModelGraph
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import LoadFailure
 from harness.sandbox.graphs import inspect
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.process import Sandbox
 from harness.sandbox.starting import DESCRIPTION, Start, refuse_broken_environment

@@ -9,9 +9,10 @@ from onnx import TensorProto, helper
 
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Nested, Signature, TensorSpec
-from harness.sandbox.answers import Answers, Hello
+from harness.sandbox.answers import Answers
 from harness.sandbox.child import columns, nested, sessions
 from harness.sandbox.child.frames import Frame, FrameError, Prefix
+from harness.sandbox.hello import Hello
 from harness.sandbox.process import Sandbox
 
 KINDS = {

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from harness.core.errors import GateError, SandboxError, UsageError
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import BatchAnswer, BatchFault, LoadFailure, spoken
+from harness.sandbox.answers import BatchAnswer, BatchFault, spoken
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 LIMITS = SandboxPolicy()

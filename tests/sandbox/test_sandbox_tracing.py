@@ -7,7 +7,7 @@ import sandbox_models as models
 from onnx import TensorProto, helper
 
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.answers import LoadFailure
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.tracing import Edit, Edited, Traced, Tracer, edit
 
 LIMITS = SandboxPolicy(batch_deadline_s=5.0)

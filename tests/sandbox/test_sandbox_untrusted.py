@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.tensors import Signature, TensorSpec
-from harness.sandbox.answers import Answers, BatchFault, Hello, LoadFailure, hello_from_header
+from harness.sandbox.answers import Answers, BatchFault
 from harness.sandbox.child import columns, frames
 from harness.sandbox.child.frames import Frame, FrameError, Prefix
 from harness.sandbox.graph_values import graph_from_description, pairs_from
+from harness.sandbox.hello import Hello, LoadFailure, hello_from_header
 from harness.sandbox.starting import isolation_from_header
 from harness.sandbox.tracing import keys_from
 

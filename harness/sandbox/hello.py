@@ -1,0 +1,141 @@
+"""What a child says of a model that it was to load, checked and typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.core.tensors import NESTED, NUMPY_DTYPES, Signature, TensorSpec
+from harness.sandbox.child import columns, nested
+from harness.sandbox.child.frames import FrameError, Header
+from harness.sandbox.child_texts import (
+    MAX_NAME,
+    MAX_TENSORS,
+    MOST_SHOWN,
+    expect_kind,
+    message_from,
+    reason_from,
+    text_from,
+    texts_from,
+)
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+    "seq(map(int64,tensor(float)))": "MAP",
+    "seq(map(string,tensor(float)))": "MAP",
+}
+LEAF_DTYPES = {kind: NUMPY_DTYPES[name] for kind, name in _DATATYPES.items() if name != "MAP"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFailure:
+    """A version that cannot be run, as an observation."""
+
+    kind: str
+    """load (onnxruntime refused it), look (ours at the graph failed), metadata (cannot be read), crash (also: an interpreter without the
+    packages), timeout or invalid (broke the protocol)."""
+    message: str
+    """What happened, in one or two sentences."""
+    remedy: str = ""
+    """What to do, where the kind is metadata: the author's mistake, and no failure of the model's."""
+    unseen: bool = False
+    """The process ended before it was given the model, which cannot be to blame."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """A loaded model's description of itself."""
+
+    signature: Signature
+    """Inputs and outputs in the model's order."""
+    loose: frozenset[str]
+    """Outputs whose declared rank is 0 or unknown: they may have no batch axis."""
+    trace_missing: tuple[str, ...]
+    """Named tensors that the trace session does not have."""
+    trace_error: str
+    """Why there is no trace session although one was asked for."""
+    fixed: bool = False
+    """An input declares how many rows it takes: no batch of several requests has as many as each of them."""
+
+
+def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
+    """One input or output; the flag says that its declared rank is 0 or unknown.
+
+    Raises:
+      FrameError: not a description.
+    """
+    if not isinstance(described, dict):
+        msg = "a signature entry is no object"
+        raise FrameError(msg)
+    name = text_from(described.get("name"), MAX_NAME)
+    onnx_type = text_from(described.get("type"), MAX_NAME)
+    shape = described.get("shape")
+    known = [d for d in shape if type(d) is int and d >= 0] if isinstance(shape, list) else []
+    if not isinstance(shape, list) or len(shape) > columns.MAX_RANK or not columns.is_shape(known):
+        msg = f"the shape of {name[:MOST_SHOWN]!r} is no short list"
+        raise FrameError(msg)
+    trailing = tuple(d if type(d) is int and d >= 0 else None for d in shape[1:])
+    datatype = _DATATYPES.get(onnx_type, f"OTHER:{onnx_type}")
+    if nested.leaf_kind(onnx_type) in LEAF_DTYPES:
+        datatype = f"{NESTED}{onnx_type}"
+    rowless = datatype == "MAP" or datatype.startswith(NESTED)
+    return TensorSpec(name=name, datatype=datatype, shape=() if rowless else trailing), not shape
+
+
+def signature_from_header(header: Header) -> tuple[Signature, frozenset[str]]:
+    """Inputs, outputs, and the outputs that may have no batch axis.
+
+    Raises:
+      FrameError: not a signature.
+    """
+    groups: list[tuple[TensorSpec, ...]] = []
+    loose: set[str] = set()
+    for group in ("inputs", "outputs"):
+        entries = header.get(group)
+        if not isinstance(entries, list) or len(entries) > MAX_TENSORS:
+            msg = f"the list of {group} is missing or too long"
+            raise FrameError(msg)
+        specs = [spec_from_described(e) for e in entries]
+        if len({s.name for s, _ in specs}) != len(specs):
+            msg = f"two {group} have the same name"
+            raise FrameError(msg)
+        groups.append(tuple(s for s, _ in specs))
+        loose |= {s.name for s, unknown in specs if group == "outputs" and unknown}
+    return Signature(inputs=groups[0], outputs=groups[1]), frozenset(loose)
+
+
+def hello_from_header(header: Header) -> Hello | LoadFailure:
+    """What the child said after it tried to load the model.
+
+    Raises:
+      FrameError: it is no hello.
+    """
+    expect_kind(header, "hello")
+    if header.get("ok") is not True:
+        return LoadFailure(kind="load", message=reason_from(header.get("error")))
+    signature, loose = signature_from_header(header)
+    missing = texts_from(header.get("trace_missing", []), MAX_NAME)
+    return Hello(
+        signature=signature,
+        loose=loose,
+        trace_missing=missing,
+        trace_error=message_from(header.get("trace_error", "")),
+        fixed=any(_declares_rows(entry) for entry in header["inputs"]),
+    )
+
+
+def _declares_rows(described: Header) -> bool:
+    """Whether a checked description has a first dimension that is a number."""
+    shape = described["shape"]
+    return bool(shape) and type(shape[0]) is int and shape[0] > 0
