@@ -21,8 +21,8 @@ def command() -> None:
 @click.option("--requests", type=click.IntRange(min=2048), default=None,
               help="Requests in the window, in place of a million (heavy: 2,048).")  # fmt: skip
 @click.option("--memory", is_flag=True,
-              help="Also compare the parent's peak memory at 100,000 and a million requests; done by itself "
-                   "where neither --model nor --requests is given.")  # fmt: skip
+              help="Compare the parent's peak memory at 100,000 and a million requests: alone, or with --model "
+                   "after these. A call without any option does all.")  # fmt: skip
 @click.option("--long", is_flag=True, help="With --memory: ten million, too.")
 @cache_option
 @as_json_option
@@ -32,9 +32,10 @@ def gate(models: tuple[str, ...], requests: int | None, memory: bool, long: bool
     from harness.bench.gate import bench_gate
     from harness.bench.gate_models import WEIGHTS
 
-    every = not models and requests is None
-    figures = bench_gate(models or tuple(WEIGHTS), requests=requests, memory=memory or every,
-                         long=long, cache_dir=cache)  # fmt: skip
+    chosen = models or (() if memory else tuple(WEIGHTS))
+    everything = not models and requests is None
+    figures = bench_gate(chosen, requests=requests, memory=memory or everything, long=long,
+                         cache_dir=cache)  # fmt: skip
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
 
@@ -135,7 +136,7 @@ def canary(runs: int, seed: int, as_json: bool) -> int:
               help="Measure this alone; may be given several times.")  # fmt: skip
 @as_json_option
 def record(only: tuple[str, ...], as_json: bool) -> int:
-    """What the recording proxy adds, loses and passes, with h2load (Debian: nghttp2-client); two minutes."""
+    """What the recording proxy adds, loses and passes, with h2load (Debian: nghttp2-client); three minutes."""
     from harness.bench.record import SECTIONS, bench_record
 
     figures = bench_record(only or SECTIONS)

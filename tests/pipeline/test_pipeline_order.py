@@ -75,7 +75,8 @@ def test_batches_grow_to_the_largest_and_no_look_comes_much_later():
     assert [a for a, _ in edges[1:]] == [b for _, b in edges[:-1]]
     assert (edges[0][0], edges[-1][1]) == (0, 300_000)
     assert max(b - a for a, b in edges) == 8192
-    assert all(b - a <= max(1024, a / 16) for a, b in edges)
+    assert all(b - a <= max(1024, a / 8) for a, b in edges)
+    assert next(a for a, b in edges if b - a == 8192) < 100_000 / 1.5
     small = [(a, b) for a, b in cuts(300_000, 1024) if b <= GROWS_AFTER]
     assert edges[: len(small)] == small
 
