@@ -136,7 +136,7 @@ def import_mathematics() -> None:
 def _pairs(
     prepared: Prepared,
     legs: tuple[Leg, Leg],
-    batches: tuple[Batch, ...],
+    batches: Sequence[Batch],
     *,
     trace: bool,
     anchor: Leg | None,
@@ -261,7 +261,7 @@ class _Stop:
         return "all within their margins" if status.promote_ready else "undecided"
 
 
-def _read(prepared: Prepared, batches: tuple[Batch, ...]) -> Iterator[tuple[Batch, RequestBatch]]:
+def _read(prepared: Prepared, batches: Sequence[Batch]) -> Iterator[tuple[Batch, RequestBatch]]:
     window = prepared.window
     if window is None:
         return

@@ -11,6 +11,7 @@ import re
 import secrets
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,9 @@ class Prepared:
     """None when a version does not load: then nothing is replayed."""
     orders: tuple[tuple[str, StoredOrder], ...]
     """(window, what is judged of it in test order), newest first."""
-    batches: tuple[Batch, ...]
+    batches: Sequence[Batch]
     """The schedule."""
-    planning: tuple[Batch, ...]
+    planning: Sequence[Batch]
     """First requests of each window's order that only plan the bets; no other batch holds them."""
     label: Floats
     """Label per storage position, NaN where none counts, shape (n,)."""
@@ -245,8 +246,8 @@ def restore(
         seen, found = at_hand
     window: SealedWindow | None = None
     orders: list[tuple[str, StoredOrder]] = []
-    batches: tuple[Batch, ...] = ()
-    planning: tuple[Batch, ...] = ()
+    batches: Sequence[Batch] = ()
+    planning: Sequence[Batch] = ()
     label: Floats = np.empty(0)
     counts: dict[str, WindowCounts] = {}
     units: GateUnits | None = None
@@ -259,9 +260,9 @@ def restore(
         unit = unit_codes(policy, window)
         units = None if unit is None else GateUnits.of(unit, dict(orders))
         n0 = {w: 0 if carried else planning_requests(policy, order, unit) for w, order in orders}
-        planning = tuple(schedule([(name, order[: n0[name]]) for name, order in orders], size))
+        planning = schedule([(name, order[: n0[name]]) for name, order in orders], size)
         orders = [(name, order[n0[name] :]) for name, order in orders]
-        batches = tuple(schedule(orders, size))
+        batches = schedule(orders, size)
         counts = window_counts(policy, window, dict(orders), selection, unit)
     return Prepared(
         request=request, run=run, manifest=manifest, policy=policy, baseline=baseline,

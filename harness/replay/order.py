@@ -9,9 +9,10 @@ promotion for the best of 10).
 from __future__ import annotations
 
 import hashlib
-import itertools
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def draw_units(selected: Bools, unit: Ints, *, seed: int, window: str, limit: in
     return positions[order[: fitting[-1]]] if len(fitting) else np.empty(0, np.int64)
 
 
-def cuts(n: int, batch_requests: int, largest: int | None = None) -> list[tuple[int, int]]:
+def cuts(n: int, batch_requests: int, largest: int | None = None) -> Ints:
     """Where an order of n requests is cut into batches: smaller ones first.
 
     Every batch end is a look. Early looks decide clear cases soon and show how the evidence grew;
@@ -136,8 +137,11 @@ def cuts(n: int, batch_requests: int, largest: int | None = None) -> list[tuple[
       n: requests.
       batch_requests: size of all but the early batches.
       largest: size up to which later batches double; None = they do not.
+
+    Returns:
+      First position of each batch and the one behind its last, shape (batches, 2).
     """
-    edges = [0]
+    edges = array("q", [0])
     for size, count in _EARLY:
         for _ in range(count):
             edges.append(min(edges[-1] + min(size, batch_requests), n))
@@ -146,12 +150,46 @@ def cuts(n: int, batch_requests: int, largest: int | None = None) -> list[tuple[
         while largest is not None and 2 * size <= largest and edges[-1] >= _GROWTH * size:
             size *= 2
         edges.append(min(edges[-1] + size, n))
-    return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
+    found = np.array(edges, np.int64)
+    found = found[np.append(True, found[1:] > found[:-1])]
+    return np.column_stack([found[:-1], found[1:]])
+
+
+class Schedule(Sequence[Batch]):
+    """A run's batches, each made when it is asked for: a few bytes each, however long the traffic.
+
+    Args:
+      orders: (window, storage positions in test order).
+      taken: which of the orders each batch is cut from, shape (n,).
+      edges: where it is cut, shape (n, 2).
+    """
+
+    def __init__(self, orders: Sequence[tuple[str, Order]], taken: Ints, edges: Ints) -> None:
+        self._orders = tuple(orders)
+        self._taken = taken
+        self._edges = edges
+
+    def __len__(self) -> int:
+        """Batches."""
+        return len(self._taken)
+
+    @overload
+    def __getitem__(self, at: int) -> Batch: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Batch, ...]: ...
+    def __getitem__(self, at: int | slice) -> Batch | tuple[Batch, ...]:
+        """One batch, or some."""
+        if isinstance(at, slice):
+            return tuple(self[i] for i in range(*at.indices(len(self))))
+        index = range(len(self))[at]
+        window, order = self._orders[self._taken[index]]
+        start, stop = self._edges[index].tolist()
+        return Batch(index=index, window=window, order=order[start:stop])
 
 
 def schedule(
     orders: Sequence[tuple[str, Order]], batch_requests: int, largest: int | None = None
-) -> list[Batch]:
+) -> Schedule:
     """Cuts each window's order into batches and takes them in turn.
 
     Taking turns lets every guardrail look from the start, whichever window it reads.
@@ -161,16 +199,12 @@ def schedule(
       batch_requests: requests a batch, but for the early ones; see `cuts`.
       largest: of the later ones; see `cuts`.
     """
-    queues = [
-        (name, [order[a:b] for a, b in cuts(len(order), batch_requests, largest)])
-        for name, order in orders
-    ]
-    batches: list[Batch] = []
-    for turn in range(max((len(q) for _, q in queues), default=0)):
-        for name, queue in queues:
-            if turn < len(queue):
-                batches.append(Batch(index=len(batches), window=name, order=queue[turn]))
-    return batches
+    queues = [cuts(len(order), batch_requests, largest) for _, order in orders]
+    turns = np.concatenate([np.empty(0, np.int64), *(np.arange(len(q)) for q in queues)])
+    taken = np.repeat(np.arange(len(queues)), [len(q) for q in queues])
+    edges = np.concatenate([np.empty((0, 2), np.int64), *queues])
+    in_turn = np.argsort(turns, kind="stable")
+    return Schedule(orders, taken[in_turn], edges[in_turn])
 
 
 def plan_sha256(batches: Sequence[Batch]) -> str:

@@ -1,6 +1,9 @@
 """The test order and the schedule as a gate uses them."""
 
+import tracemalloc
+
 import numpy as np
+import pytest
 
 from harness.replay.order import BLOCK_ROWS, GROWS_AFTER, cuts, draw_order, schedule
 
@@ -66,24 +69,24 @@ def test_windows_take_turns_and_keep_their_orders():
 
 
 def test_nothing_to_judge_is_no_batch():
-    assert schedule([("newest", np.empty(0, np.int64))], 10) == []
-    assert schedule([], 10) == []
+    assert not schedule([("newest", np.empty(0, np.int64))], 10)
+    assert not schedule([], 10)
 
 
 def test_batches_grow_to_the_largest_and_no_look_comes_much_later():
-    edges = cuts(300_000, 1024, 8192)
+    edges = cuts(300_000, 1024, 8192).tolist()
     assert [a for a, _ in edges[1:]] == [b for _, b in edges[:-1]]
     assert (edges[0][0], edges[-1][1]) == (0, 300_000)
     assert max(b - a for a, b in edges) == 8192
     assert all(b - a <= max(1024, a / 8) for a, b in edges)
     assert next(a for a, b in edges if b - a == 8192) < 100_000 / 1.5
-    small = [(a, b) for a, b in cuts(300_000, 1024) if b <= GROWS_AFTER]
+    small = [[a, b] for a, b in cuts(300_000, 1024).tolist() if b <= GROWS_AFTER]
     assert edges[: len(small)] == small
 
 
 def test_batches_that_may_not_grow_stay_as_they_were():
-    assert cuts(300_000, 1024, 1024) == cuts(300_000, 1024)
-    assert cuts(GROWS_AFTER, 1024, 8192) == cuts(GROWS_AFTER, 1024)
+    assert cuts(300_000, 1024, 1024).tolist() == cuts(300_000, 1024).tolist()
+    assert cuts(GROWS_AFTER, 1024, 8192).tolist() == cuts(GROWS_AFTER, 1024).tolist()
 
 
 def test_batches_that_grow_hold_the_same_orders():
@@ -95,3 +98,26 @@ def test_batches_that_grow_hold_the_same_orders():
     for name, drawn in orders:
         parts = [b.positions for b in batches if b.window == name]
         assert np.concatenate(parts).tolist() == drawn.tolist()
+
+
+def test_a_schedule_gives_one_batch_or_some_as_a_list_does():
+    orders = [("newest", np.arange(25)), ("matured", np.arange(12) + 100)]
+    batches = schedule(orders, 10)
+    every = [*batches]
+    assert [b.index for b in every] == list(range(len(batches))) == list(range(5))
+    assert [b.window for b in batches[1:4]] == [b.window for b in every[1:4]]
+    assert batches[-1].positions.tolist() == every[-1].positions.tolist() == [20, 21, 22, 23, 24]
+    assert batches[5:] == ()
+    with pytest.raises(IndexError):
+        batches[5]
+
+
+def test_a_long_schedule_is_small():
+    tracemalloc.start()
+    try:
+        batches = schedule([("newest", np.broadcast_to(np.int64(0), 10_000_000))], 1024)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(batches) > 9_000
+    assert held < 50 * len(batches)
