@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLIGHTS = ROOT / "scenarios" / "traffic" / "flights"
 MODELS = ROOT / "models" / "flights"
 AS_OF = "2013-11-01T00:00:00Z"
+FEW_ALONE = 64
+"""Requests that a gate of a test runs alone, where the sample's size is not what the test is about."""
 EVERY = 16
 """One exchange in so many is in the small traffic."""
 VERSIONS = ("v1", "v2", "utc_hour", "other_signature", "broken")
@@ -48,6 +50,25 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of this test run have in common."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _asked_alone() -> Iterator[int]:
+    """Half the time of a gate of the small traffic would go into requests that run alone."""
+    from harness.pipeline import alone
+
+    of_the_product = alone.WANTED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alone, "WANTED", FEW_ALONE)
+        yield of_the_product
+
+
+@pytest.fixture
+def as_many_alone(_asked_alone: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many requests run alone as in the product."""
+    from harness.pipeline import alone
+
+    monkeypatch.setattr(alone, "WANTED", _asked_alone)
 
 
 @pytest.fixture(scope="session")

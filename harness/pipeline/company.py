@@ -59,8 +59,10 @@ def company(
     compared = failed = 0
     for batch in prefix(batches, FLOOR_REQUESTS):
         requests = read(batch.positions)
+        whole = leg.tried(requests)
         parts = [rows_of(requests, start, stop) for start, stop in cuts(len(requests))]
-        whole, pieces = leg.tried(requests), tried_in_parts(leg, parts)
+        # What fails whole says nothing whatever its parts do, which may cost a deadline each.
+        pieces = None if whole is None else tried_in_parts(leg, parts)
         if whole is None or pieces is None:
             failed += 1
         else:

@@ -165,8 +165,9 @@ def open_legs(*recipes: LegRecipe, pool: Pool | None = None) -> Iterator[list[Le
     """Starts a leg per recipe, all at the same time; a recipe may be given twice.
 
     A version's bytes are sealed once, for all of its processes and for every restart. A version that
-    does not load gives a leg that has ended. While the legs are open, one more process waits, so that
-    a leg that loses its process goes on after the time that its model takes to load.
+    does not load gives a leg that has ended. From the first process on that is lost, one more waits, so
+    that a leg which loses another goes on after the time that its model takes to load; most legs lose
+    none, and would have paid a start for nothing.
 
     Args:
       recipes: the legs.
@@ -188,8 +189,6 @@ def open_legs(*recipes: LegRecipe, pool: Pool | None = None) -> Iterator[list[Le
             )
             for opener in openers
         ]
-        for opener in openers:
-            opener.prepare_restart()
         yield legs
 
 

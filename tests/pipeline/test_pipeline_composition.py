@@ -22,6 +22,8 @@ from harness.replay.composition import cuts
 from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 
+pytestmark = pytest.mark.usefixtures("as_many_alone")
+
 LIMITS = SandboxPolicy(require="S0")
 KIND = TensorProto.FLOAT
 

@@ -13,6 +13,8 @@ from harness.pipeline.gate import run_gate
 from harness.pipeline.opening import LegRecipe, open_legs
 from harness.replay.order import Batch
 
+pytestmark = pytest.mark.usefixtures("as_many_alone")
+
 POISON = 4.5
 FAILING = """
 <ir_version: 8, opset_import: ["" : 15]>
