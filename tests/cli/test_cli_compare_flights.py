@@ -5,6 +5,8 @@ import json
 import pytest
 from gates import MODELS
 
+from harness.pipeline.compare import compare_models
+
 FAULTS = {
     "v2": set(),
     "threshold": set(),
@@ -28,11 +30,25 @@ FAULTS = {
 KINDS = {"lower_precision", "feature_changed", "feature_follows", "filled_with_zero"}
 
 
+@pytest.fixture(scope="module")
+def compared(some_flights, windows):
+    """What `compare_models` says of v1 and another model; each is compared once."""
+    known = {}
+
+    def compare(name):
+        if name not in known:
+            known[name] = compare_models(
+                str(MODELS / "v1.onnx"), str(MODELS / f"{name}.onnx"),
+                inputs=[some_flights], limit=1200, cache_dir=windows,
+            )  # fmt: skip
+        return known[name]
+
+    return compare
+
+
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_planted_fault_is_named_and_nothing_else(name, harness, some_flights):
-    ran = harness("compare", MODELS / "v1.onnx", MODELS / f"{name}.onnx", "-i", some_flights,
-                  "--limit", 1200, "--json")  # fmt: skip
-    told = json.loads(ran.out)["findings"]
+def test_the_planted_fault_is_named_and_nothing_else(name, compared):
+    told = json.loads(compared(name).to_json())["findings"]
     found = {_key(f) for f in told if f["kind"] in KINDS}
     assert {(k, w, r, v if v is None else round(v, 6)) for k, w, r, v in found} == FAULTS[name]
 
@@ -44,39 +60,21 @@ def _key(finding):
     return (finding["kind"], where, finding["relation"], finding["value"])
 
 
-def test_zeros_for_missing_values_name_every_feature_with_gaps(harness, some_flights):
-    words = ("compare", MODELS / "v1.onnx", MODELS / "zero_fill.onnx", "-i", some_flights, "--json")
-    (found,) = [f for f in json.loads(harness(*words).out)["findings"] if f["kind"] == "filled_with_zero"]  # fmt: skip
+def test_zeros_for_missing_values_name_every_feature_with_gaps(compared):
+    told = json.loads(compared("zero_fill").to_json())["findings"]
+    (found,) = [f for f in told if f["kind"] == "filled_with_zero"]
     assert {"wind_gust", "plane_age", "seats", "recent_delay"} <= set(found["where"].split(", "))
 
 
-def test_float16_is_named_and_not_excused_by_a_retrain(harness, some_flights):
-    words = (
-        "compare",
-        MODELS / "v1.onnx",
-        MODELS / "float16.onnx",
-        "-i",
-        some_flights,
-        "--limit",
-        600,
-    )
-    text = harness(*words).out
+def test_float16_is_named_and_not_excused_by_a_retrain(compared):
+    text = compared("float16").to_text()
     assert "rounded to float16" in text
     assert "retrain" not in text
 
 
 @pytest.mark.parametrize(("name", "sign"), [("threshold", "0 became 1"), ("leaky", "refitted")])
-def test_faults_of_the_scorer_show_in_the_answers(name, sign, harness, some_flights):
-    words = (
-        "compare",
-        MODELS / "v1.onnx",
-        MODELS / f"{name}.onnx",
-        "-i",
-        some_flights,
-        "--limit",
-        600,
-    )
-    ran = harness(*words)
-    assert ran.code == 1
-    assert sign in ran.out
-    assert "probability: " in ran.out
+def test_faults_of_the_scorer_show_in_the_answers(name, sign, compared):
+    result = compared(name)
+    assert result.exit_code == 1
+    assert sign in result.to_text()
+    assert "probability: " in result.to_text()

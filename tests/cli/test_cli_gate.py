@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -75,10 +77,10 @@ def test_an_empty_window_is_a_hold(gate):
     assert decision["next"]
 
 
-def test_advise_exits_0_with_the_decision_of_enforce(gate, write_policy):
+def test_advise_exits_0_with_the_decision_of_enforce(gate, write_policy, rolled_back):
     code, decision = gate(UTC, policy=write_policy(RETRAIN, mode="advise"))
     assert (code, decision["decision"], decision["mode"]) == (0, "ROLLBACK", "advise")
-    _, enforced = gate(UTC, name="enforced")
+    enforced = json.loads((rolled_back.run / "decision.json").read_text())
     assert (enforced["decision"], enforced["reason"]) == (decision["decision"], decision["reason"])
 
 
@@ -144,16 +146,35 @@ def test_an_unfaithful_recording_is_told_first(gate, some_flights, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def promoted(tmp_path_factory, some_flights, flights_registry, windows):
-    """A run folder that many tests read."""
+def retrain(tmp_path_factory, some_flights, flights_registry, windows):
+    """Runs a gate whose folder many tests read or copy."""
     from harness.pipeline.gate import run_gate
 
-    folder = tmp_path_factory.mktemp("promoted")
-    (folder / "policy.yaml").write_text(yaml.safe_dump(RETRAIN))
-    return run_gate(
-        CHAMPION, CHALLENGER, traffic=[some_flights], policy=folder / "policy.yaml", as_of=AS_OF,
-        out=folder / "run", registry_uri=flights_registry, cache_dir=windows,
-    )  # fmt: skip
+    def run(candidate):
+        folder = tmp_path_factory.mktemp("retrain")
+        (folder / "policy.yaml").write_text(yaml.safe_dump(RETRAIN))
+        return run_gate(
+            CHAMPION, candidate, traffic=[some_flights], policy=folder / "policy.yaml", as_of=AS_OF,
+            out=folder / "run", registry_uri=flights_registry, cache_dir=windows,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def promoted(retrain):
+    return retrain(CHALLENGER)
+
+
+@pytest.fixture(scope="module")
+def rolled_back(retrain):
+    return retrain(UTC)
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A run's folder that a test may change: (result of the gate) → folder."""
+    return lambda result: Path(shutil.copytree(result.run, tmp_path / "copied"))
 
 
 def test_decision_json_holds_what_is_promised(promoted):
@@ -208,16 +229,14 @@ def test_junit_and_summary_can_be_read(promoted):
     assert "PROMOTE" in (promoted.run / "summary.md").read_text()
 
 
-def test_a_rollback_is_a_failure_in_junit(gate):
-    gate(UTC)
-    suite = ET.parse(gate.runs / "run" / "junit.xml").getroot()  # noqa: S314 - our own
+def test_a_rollback_is_a_failure_in_junit(rolled_back):
+    suite = ET.parse(rolled_back.run / "junit.xml").getroot()  # noqa: S314 - our own
     assert list(suite.iter("failure"))
 
 
-def test_every_seed_is_another(gate):
-    gate(name="a")
-    gate(name="b")
-    assert manifest(gate.runs / "a")["seed"] != manifest(gate.runs / "b")["seed"]
+def test_every_seed_is_another(gate, promoted):
+    gate()
+    assert manifest(gate.runs / "run")["seed"] != manifest(promoted.run)["seed"]
 
 
 def test_pairs_and_evidence_are_frames(promoted):
@@ -255,30 +274,33 @@ def test_the_default_run_folder_is_named_after_the_candidate(
 
 
 @pytest.mark.parametrize("file", ["decision.json", "evidence.json"])
-def test_a_changed_run_is_not_reported(gate, harness, file):
+def test_a_changed_run_is_not_reported(rolled_back, copied, harness, file):
     """Somebody turns a rollback into a promotion after the run."""
-    code, _ = gate(candidate="models:/flights/3")
-    assert code == 1
-    path = gate.runs / "run" / file
-    path.write_text(path.read_text().replace("ROLLBACK", "PROMOTE"))
+    run = copied(rolled_back)
+    assert harness("report", run).code == 0
+    text = (run / file).read_text()
+    assert "ROLLBACK" in text
+    (run / file).write_text(text.replace("ROLLBACK", "PROMOTE"))
     for form in ("all", "terminal"):
-        ran = harness("report", gate.runs / "run", "--format", form)
+        ran = harness("report", run, "--format", form)
         assert ran.code == 2
         assert "do not belong together" in ran.err
         assert "PROMOTE" not in ran.out
 
 
 @pytest.mark.parametrize("file", ["manifest", "findings", "summary", "intermediates", "floor"])
-def test_a_report_is_made_of_no_file_that_was_changed_after_the_run(gate, harness, file):
-    gate()
-    path = gate.runs / "run" / f"{file}.json"
+def test_a_report_is_made_of_no_file_that_was_changed_after_the_run(
+    promoted, copied, harness, file
+):
+    run = copied(promoted)
+    path = run / f"{file}.json"
     path.write_text(path.read_text() + " ")
-    ran = harness("report", gate.runs / "run")
+    ran = harness("report", run)
     assert ran.code == 2
     assert f"decision.json and {file}.json do not belong together" in ran.err
 
 
-def test_a_run_without_its_evidence_is_not_reported(gate, harness):
-    gate()
-    (gate.runs / "run" / "evidence.json").unlink()
-    assert harness("report", gate.runs / "run").code == 2
+def test_a_run_without_its_evidence_is_not_reported(promoted, copied, harness):
+    run = copied(promoted)
+    (run / "evidence.json").unlink()
+    assert harness("report", run).code == 2

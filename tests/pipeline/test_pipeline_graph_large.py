@@ -30,7 +30,12 @@ def chain(path: Path, altered: float = 1.0) -> Path:
 
 @pytest.mark.parametrize(
     "options",
-    [{"most_whole": 5}, {"memory_bytes": 1, "most_sketched": 3}, {"most_whole": 1}],
+    [
+        {"most_whole": 5},
+        {"memory_bytes": 1, "most_sketched": 3},
+        # As the first, with more steps.
+        pytest.param({"most_whole": 1}, marks=pytest.mark.long),
+    ],
     ids=["whole", "sketches", "one"],
 )
 def test_the_first_difference_of_a_large_graph_is_found_between_the_tensors_chosen(
