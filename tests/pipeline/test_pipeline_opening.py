@@ -78,9 +78,11 @@ def test_nothing_is_left_when_the_legs_are_closed(tmp_path):
     before = open_things()
     one = recipe(tiny_model(tmp_path / "m.onnx"))
     with open_legs(one, one) as legs:
+        psutil.Process(legs[0].first.pid).kill()
+        legs[0].submit(batch([1.0]), trace=False)
+        assert legs[0].collect().outcome.tolist() == [Outcome.OK]
         # Two legs, and one process that waits.
         assert len(open_things()[1] - before[1]) == 3
-        assert len(legs) == 2
     assert open_things() == before
 
 
@@ -163,16 +165,25 @@ def test_a_probe_that_failed_is_told_and_the_leg_runs_without(tmp_path):
     assert made.untraced == ("no feature of the baseline could be traced: why",)
 
 
-def test_a_leg_that_loses_its_process_gets_the_one_that_waits(tmp_path):
+def test_while_no_process_is_lost_none_waits(tmp_path):
     with open_legs(recipe(tiny_model(tmp_path / "m.onnx"))) as (leg,):
         assert leg.first is not None
-        (spare,) = {p.pid for p in psutil.Process().children()} - {leg.first.pid}
-        psutil.Process(leg.first.pid).kill()
+        assert {p.pid for p in psutil.Process().children()} == {leg.first.pid}
+
+
+def test_a_leg_that_loses_another_process_gets_the_one_that_waits(tmp_path):
+    def lose():
+        """Kills the process that answers: (the one that answers then, the one that waits)."""
+        psutil.Process(leg._processes.running.pid).kill()
         leg.submit(batch([1.0, 2.0]), trace=False)
         assert leg.collect().outcome.tolist() == [Outcome.OK] * 2
-        there = {p.pid for p in psutil.Process().children()}
-    assert spare in there
-    assert len(there) == 2
+        running = leg._processes.running.pid
+        (waiting,) = {p.pid for p in psutil.Process().children()} - {running}
+        return running, waiting
+
+    with open_legs(recipe(tiny_model(tmp_path / "m.onnx"))) as (leg,):
+        _, spare = lose()
+        assert lose()[0] == spare
 
 
 def test_a_look_of_ours_that_fails_blames_no_version(tmp_path):
