@@ -59,6 +59,10 @@ class Harm:
     """Of the share of answers whose score is outside of 0 and 1."""
     loss: float = 0.0
     """Of the mean loss of what is answered; a failure costs 1, and so does NaN."""
+    hang: float = 0.0
+    """Of the share of requests that never have an answer."""
+    hang_before: float = 0.0
+    """The share that neither version ever answers; no difference."""
 
 
 _FAILED_MARGIN, _NAN_MARGIN, _LOSS_MARGIN, _LOSS_BEFORE = 0.03, 0.03, 0.06, 0.4
@@ -74,7 +78,11 @@ MARGINS = Harm(
 )
 NAN_MARGIN = Harm(name="exactly at NaN's margin", nan=_NAN_MARGIN)
 AT_MARGINS = (MARGINS, NAN_MARGIN)
-HARMLESS = (Harm(name="the same model"), *AT_MARGINS)
+HARMLESS = (
+    Harm(name="the same model"),
+    Harm(name="the same model, and both hang as often", hang_before=0.02),
+    *AT_MARGINS,
+)
 HARMS = (
     Harm(name="rate", rate=0.35),
     Harm(name="score", score=0.2),
@@ -83,6 +91,7 @@ HARMS = (
     Harm(name="NaN", nan=0.25),
     Harm(name="scores outside of 0 and 1", outside=0.25),
     Harm(name="label loss", loss=0.35),
+    Harm(name="hang", hang=0.25),
 )
 
 
@@ -154,7 +163,10 @@ def run_canary(live: Live, harm: Harm, seed: int, most: int = _MOST) -> Ran:
         candidate = np.array([a.candidate for a in arrivals], np.bool_)
         exposed += int(np.count_nonzero(candidate))
         values, losses = _outcomes(live, rng, harm, level[users], candidate)
+        hangs = _hanging(rng, harm, candidate)
         for i, arrival in enumerate(arrivals):
+            if hangs[i]:
+                continue
             given = {name: float(column[i]) for name, column in values.items()}
             canary.answered(arrival.seq, given, {"loss": float(losses[i])})
             at_ns = arrival.ts_ns + round(_LABEL_AFTER_S * 1e9)
@@ -164,6 +176,9 @@ def run_canary(live: Live, harm: Harm, seed: int, most: int = _MOST) -> Ran:
         standing = canary.judge(canary.batch(now_ns + 1))
         if standing.final:
             break
+    else:
+        # Who is still waited for has hung by then.
+        standing = canary.judge(canary.batch(now_ns + round(live.patience_s * 1e9) + 1))
     return Ran(decision=standing.decision, reason=standing.reason, exposed=exposed)
 
 
@@ -199,6 +214,13 @@ def _outcomes(
     # A label of 0 makes the absolute loss the answer itself.
     losses = np.where(outside, np.nan, between(_LOSS_BEFORE, harm.loss))
     return sent_unusable(live, values), losses
+
+
+def _hanging(rng: np.random.Generator, harm: Harm, candidate: Bools) -> Bools:
+    """Which requests never have an answer; draws nothing where none hangs."""
+    if not (harm.hang or harm.hang_before):
+        return np.zeros(len(candidate), np.bool_)
+    return np.asarray(rng.random(len(candidate)) < harm.hang_before + harm.hang * candidate)
 
 
 def bench_canary(

@@ -2,6 +2,7 @@
 
 A request enters once its answer is known or its time is over; what never had an answer enters as
 failed. So no outcome can keep a request out of the evidence, and a batch is whole up to its end.
+Silence beyond the patience is a failure of the arm; what was lost here is unknown, and nobody's fault.
 
 `arrive` may be called from another thread than everything else.
 """
@@ -20,6 +21,7 @@ from harness.core.tensors import Floats
 from harness.judge.exposures import Requests
 from harness.live.arrivals import Arrival
 from harness.live.split import Split, name_of
+from harness.live.values import of_silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Intake:
         self._noted = noted
         self._carried = tuple(g.name for g in live.guardrails if g.label_maturity_s is None)
         self._counting = frozenset(g.name for g in live.guardrails if g.kind is LiveKind.ERRORS)
+        self._of_silence = self._unknown() | of_silence(live)
         self._losses = tuple(g.name for g in live.guardrails if g.metric is LiveMetric.LOSS)
         self._patience_ns = round(live.patience_s * 1e9)
         self._lock = threading.Lock()
@@ -190,8 +193,7 @@ class Intake:
                 if now_ns - waiting.arrival.ts_ns < self._patience_ns:
                     until_ns = waiting.arrival.ts_ns
                     break
-                # Silence is a failure, unlike an answer that was lost here.
-                waiting.values = self._unknown() | dict.fromkeys(self._counting, 1.0)
+                waiting.values = self._of_silence
                 self.count("never_answered")
             rows.append(waiting)
         for waiting in rows:

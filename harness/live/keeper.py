@@ -54,11 +54,12 @@ class Keeper:
         """Reason of the verdict that followers heard last, also from an earlier process."""
         self._said_failing = False
 
-    def turn(self, notes: tuple[str, ...]) -> None:
+    def turn(self, notes: tuple[str, ...], now_ns: int | None = None) -> None:
         """Judges what has ended since the last turn.
 
         Args:
           notes: what was not compared, besides what is counted.
+          now_ns: the instant up to which answers have been taken in; None = now.
 
         Raises:
           OSError, HarnessError: evidence can no longer be kept or made; see `give_up`.
@@ -66,7 +67,7 @@ class Keeper:
         if self._canary.ended:
             self._finish(notes)
             return
-        now_ns = self._clock.now_ns()
+        now_ns = self._clock.now_ns() if now_ns is None else now_ns
         self._look_at_the_clock()
         entry = self._canary.batch(now_ns)
         worth = len(entry.batch.requests) or entry.batch.labels
@@ -197,9 +198,11 @@ _NOTES = {
     "without_unit": "{n:,} requests named no unit: the baseline answered them, and they are not judged",
     "not_split": "{n:,} calls other than ModelInfer, streams among them, went to the baseline",
     "other_models": "{n:,} requests asked for another model and went to the baseline",
-    "never_answered": "{n:,} requests had no answer in time and count as failed",
-    "not_observed": "{n:,} answers were dropped before they were measured; they count as failed",
-    "lost_at_a_restart": "{n:,} requests were lost when the process ended; they count as failed",
+    "never_answered": "{n:,} requests had no answer within the patience and count as failed",
+    "not_observed": "{n:,} answers were dropped before they were measured: unknown, which counts against a "
+    "promotion and never for a rollback",
+    "lost_at_a_restart": "{n:,} requests were under way when the process ended: unknown, which counts "
+    "against a promotion and never for a rollback",
     "lost_without_a_trace": "{n:,} requests were lost when the process ended, without a trace",
     "reboots": "the machine was started again {n:,} times: requests since the last look before are unknown",
     "neither_answered": "{n:,} requests that neither version answers enter nothing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,6 +39,9 @@ Heard = Callable[[dict[str, Any]], None]
 EXIT_CODES = {Decision.PROMOTE: 0, Decision.ROLLBACK: 1, Decision.HOLD: 3}
 _GRACE_S = 5.0
 _SLOW_S = 10.0
+_STOOD_STILL_S = 1.0
+"""A turn that comes so much too late finds answers that nobody has read yet."""
+_CATCH_UP_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,5 +329,15 @@ class _Served:
                 told(f"canary: {standing.decision.value}: {standing.explanation}")
             if self._options.exit_when_decided and standing.final:
                 self._stop.set()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), self._options.batch_s)
+            await self._until_the_next()
+
+    async def _until_the_next(self) -> None:
+        """Waits for the next turn; a process that stood still reads first what came meanwhile.
+
+        Otherwise answers that have come would be taken for silence.
+        """
+        due = time.monotonic() + self._options.batch_s
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), self._options.batch_s)
+        if time.monotonic() - due > _STOOD_STILL_S:
+            await asyncio.sleep(_CATCH_UP_S)

@@ -258,6 +258,32 @@ def latency_values(rail: LiveGuardrail, seconds: Floats) -> Floats:
     return np.where(np.isnan(seconds), np.nan, slower)
 
 
+def of_silence(live: Live) -> dict[str, float]:
+    """What is known of a split request that had no answer within the patience; NaN elsewhere.
+
+    It has failed, and took longer than the patience: a latency is known where no longer one has
+    another value.
+
+    Args:
+      live: the policy's live section.
+
+    Returns:
+      Guardrail → value, where there is one.
+    """
+    found = {}
+    for rail in live.guardrails:
+        if rail.kind is LiveKind.ERRORS or (
+            rail.kind is LiveKind.SHIFT and rail.metric is LiveMetric.FAILURE
+        ):
+            found[rail.name] = 1.0
+        elif rail.metric is LiveMetric.LATENCY:
+            longer = np.array([np.nextafter(live.patience_s, np.inf), np.inf])
+            least, most = latency_values(rail, longer).tolist()
+            if least == most:
+                found[rail.name] = least
+    return found
+
+
 def _needed(rule: DecisionRule | None) -> DecisionRule:
     if rule is None:
         raise GateError("live", "the policy was read without its decision", "Report this.")

@@ -142,6 +142,8 @@ class Watcher:
 
     def turn(self) -> None:
         """Judges what has ended since the last turn."""
+        # Whose patience ends while answers are measured is not silent yet.
+        now_ns = self._clock.now_ns()
         try:
             if self._canary.ended:
                 self._told.clear()
@@ -149,7 +151,7 @@ class Watcher:
             else:
                 self._measure()
                 self._read_labels()
-            self._keeper.turn(self.notes())
+            self._keeper.turn(self.notes(), now_ns)
         except (OSError, HarnessError) as trouble:
             self.give_up(trouble)
 

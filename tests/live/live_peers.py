@@ -174,6 +174,7 @@ class Client:
         self._request = request_bytes(NAME, {"x": np.ones((1, 4), np.float32)}, "")
         self._tag = tag
         self.sent = 0
+        self._left = []
 
     def ask(self, user=None, timeout=60.0):
         """(code, response)."""
@@ -185,8 +186,8 @@ class Client:
         except grpc.RpcError as error:
             return error.code().name, b""
 
-    def ask_until(self, done, most=6_000, many=20):
-        """Asks in bunches until `done()`; says how many."""
+    def ask_until(self, done, most=6_000, many=20, wait_s=None):
+        """Asks in bunches until `done()`, each when the one before has ended or `wait_s` is over; says how many."""
         for asked in range(0, most, many):
             if done():
                 return asked
@@ -195,8 +196,12 @@ class Client:
                 self.sent += 1
                 metadata = (("x-user", f"{self._tag}{self.sent}"),)
                 futures.append(self._call.future(self._request, timeout=60.0, metadata=metadata))
+            if wait_s is not None:
+                self._left += futures  # one that nobody holds is cancelled
+            until = None if wait_s is None else time.monotonic() + wait_s
             for future in futures:
-                future.exception()
+                with contextlib.suppress(grpc.FutureTimeoutError):
+                    future.exception(until and max(until - time.monotonic(), 0.0))
         return most
 
     def close(self):

@@ -8,6 +8,14 @@ from harness.core.verdicts import Decision
 from harness.live.canary import UNWATCHED_NS, Canary
 from harness.live.labels import Label
 
+HANGING = (
+    POLICY
+    + """
+    - {name: failed, metric: failure, kind: shift, margin: 0.1, effect: 0.0, variance: 0.02}
+    - {name: slow, metric: latency, kind: shift, slower_than: 50ms, margin: 0.1, effect: 0.0, variance: 0.02}
+"""
+)
+
 
 def test_harm_sends_the_very_next_request_to_the_baseline():
     traffic, watched = Traffic(1, harm=0.4), canary()
@@ -106,6 +114,54 @@ def test_silence_counts_as_failed_and_a_late_answer_is_not_believed():
     assert dict(watched.standing().counts) == {"answered_late": 1, "never_answered": 1}
 
 
+def answer_where(hangs, at_once, text=HANGING, most=6_000, seed=2):
+    """What becomes of a canary where the candidate hangs in some requests, or fails at once there."""
+    traffic, watched = Traffic(seed), canary(text=text)
+    lost = {"score": np.nan, "errors": 1.0, "failed": 1.0, "slow": np.nan}
+    while not watched.ended and traffic.sent < most:
+        arrival = traffic.request(watched)
+        if not (arrival.candidate and traffic.rng.random() < hangs):
+            watched.answered(
+                arrival.seq, {"score": 0.3, "errors": 0.0, "failed": 0.0, "slow": 0.0}, {}
+            )
+        elif at_once:
+            watched.answered(arrival.seq, lost, {})
+        if traffic.sent % 20 == 0:
+            watched.judge(watched.batch(traffic.now_ns + 1))
+    return watched.judge(watched.batch(traffic.now_ns + 6 * SECOND))
+
+
+@pytest.mark.parametrize("hangs", [1.0, 0.3])
+def test_a_candidate_that_hangs_is_rolled_back_as_one_that_fails_at_once(hangs):
+    silent, failing = answer_where(hangs, at_once=False), answer_where(hangs, at_once=True)
+    assert [s.reason for s in (silent, failing)] == ["guardrail_failed"] * 2
+    assert dict(silent.counts)["never_answered"] > 0
+    # Silence shows a patience later: what came in it is exposed, too, and no more.
+    assert silent.n_requests <= failing.n_requests + 5 * 10 + 20
+
+
+def test_a_candidate_that_hangs_now_and_then_does_not_climb():
+    text = HANGING.replace("[0.1, 0.5]", "[0.05, 0.25, 0.5]").replace(
+        "margin: 0.1,", "margin: 0.01,"
+    )
+    found = answer_where(0.2, at_once=False, text=text)
+    assert (found.reason, found.step) == ("guardrail_failed", 0)
+
+
+def test_one_slow_guardrail_alone_rolls_back_what_hangs():
+    text = (
+        POLICY
+        + "    - {name: slow, metric: latency, kind: shift, slower_than: 50ms, margin: 0.1}\n"
+    )
+    traffic, watched = Traffic(2), canary(text=text)
+    while not watched.ended and traffic.sent < 1_000:
+        arrival = traffic.request(watched)
+        if not arrival.candidate:
+            watched.answered(arrival.seq, {"score": 0.3, "errors": 0.0, "slow": 0.0}, {})
+        watched.judge(watched.batch(traffic.now_ns + 1))
+    assert watched.standing().culprits == ("slow",)
+
+
 def test_the_first_word_about_a_request_counts():
     traffic, watched = Traffic(8), canary()
     arrival = traffic.request(watched)
@@ -117,11 +173,26 @@ def test_the_first_word_about_a_request_counts():
 
 
 def test_an_answer_that_was_dropped_here_is_no_error_of_the_model():
-    traffic, watched = Traffic(8), canary()
+    traffic, watched = Traffic(8), canary(text=HANGING)
     watched.answered(traffic.request(watched).seq, None, {})
     values = watched.batch(traffic.now_ns + 1).batch.requests.values
-    assert np.isnan(values["score"]).all()
+    assert all(np.isnan(values[name]).all() for name in ("score", "failed", "slow"))
     assert values["errors"].tolist() == [0.0]
+
+
+def test_what_was_under_way_at_a_restart_is_unknown_however_long_ago_it_came():
+    ring = []
+    watched, traffic = Canary(live(HANGING), "s", ring.append), Traffic(8)
+    state = watched.state()
+    for _ in range(200):
+        traffic.request(watched)
+    again = Canary.from_state(state, live(HANGING), "s")
+    again.lost(ring, ring[-1].seq)
+    entry = again.batch(traffic.now_ns + 600 * SECOND)
+    values = entry.batch.requests.values
+    assert all(np.isnan(values[name]).all() for name in ("score", "failed", "slow"))
+    now = again.judge(entry)
+    assert (now.final, dict(now.counts)) == (False, {"lost_at_a_restart": 200})
 
 
 def test_nobody_is_exposed_while_nobody_watches():

@@ -70,6 +70,43 @@ def test_the_bench_keeps_its_limits():
     assert figures.within_limits, figures.to_text()
 
 
+HANGING = (
+    POLICY
+    + "    - {name: failed, metric: failure, kind: shift, margin: 0.05, effect: 0.0, variance: 0.1}\n"
+)
+HANGING += "    - {name: slow, metric: latency, kind: shift, slower_than: 50ms, margin: 0.05, effect: 0.0, variance: 0.1}\n"
+
+
+def hanging(seed, before, more, requests=1_500):
+    """The answer of a canary in which both versions hang, the candidate more often."""
+    traffic, watched = Traffic(seed), Canary(live(HANGING), str(seed))
+    while not watched.ended and traffic.sent < requests:
+        arrival = traffic.request(watched)
+        if traffic.rng.random() >= before + more * arrival.candidate:
+            values = traffic.values(arrival.candidate) | {"failed": 0.0, "slow": 0.0}
+            watched.answered(arrival.seq, values, {})
+        if traffic.sent % 100 == 0:
+            watched.judge(watched.batch(traffic.now_ns + 1))
+    return watched.judge(watched.batch(traffic.now_ns + 6 * SECOND)).decision
+
+
+@pytest.mark.parametrize(
+    ("before", "more"), [(0.2, 0.0), (0.1, 0.05)], ids=["alike", "at the margin"]
+)
+def test_a_candidate_that_hangs_within_the_margin_is_rolled_back_no_more_than_alpha_allows(
+    before, more
+):
+    found = [hanging(seed, before, more) for seed in range(20)]
+    assert found.count(Decision.ROLLBACK) <= tolerated(20)
+    assert found.count(Decision.PROMOTE) <= tolerated(
+        20
+    )  # too little is measured, or it is no better
+
+
+def test_as_many_requests_roll_back_what_hangs_beyond_the_margin():
+    assert [hanging(seed, 0.1, 0.3) for seed in range(4)] == [Decision.ROLLBACK] * 4
+
+
 KEPT, LOST = 100, 10
 """Requests of a batch that are answered, and those under way when the process is killed after it."""
 

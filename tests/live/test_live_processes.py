@@ -108,6 +108,7 @@ def _score(response):
         ("nan", 1, {"nan"}),
         ("logit", 1, {"nan"}),
         ("latency", 1, {"slow"}),
+        ("hang", 1, {"failed", "slow"}),
     ],
 )
 @pytest.mark.parametrize("seed", [1, 2])
@@ -122,12 +123,33 @@ def test_a_harm_of_each_kind_is_rolled_back_and_none_is_promoted(
             proxy, address,
         ),
     ):  # fmt: skip
-        Client(address).ask_until(lambda: decided(out))
+        wait_s = 0.25 if harm == "hang" else None
+        Client(address).ask_until(lambda: decided(out), wait_s=wait_s)
         found, shown, err = proxy.wait()
     assert [json.loads(line) for line in shown.splitlines()] == events(out)[1:]  # served since
     assert events(out)[-1]["event"] == "decision"
     assert (found, "Traceback" in err) == (code, False)
     assert culprits is None or set(decided(out)["culprits"]) <= culprits
+
+
+@pytest.mark.long
+def test_answers_that_came_while_the_process_stood_still_are_no_silence(tmp_path, policy):
+    out = tmp_path / "out"
+    with (
+        model("latency", 1) as baseline,
+        model("latency", 2) as candidate,
+        canary(policy, out, baseline, candidate) as (proxy, address),
+    ):
+        client = Client(address)
+        client.ask_until(lambda: False, most=40)
+        for wait_s in (0.04, 0.06, 0.08):
+            client.ask_until(lambda: False, most=60, many=60, wait_s=wait_s)
+            proxy.process.send_signal(signal.SIGSTOP)
+            time.sleep(3.0)  # the patience is 2 s
+            proxy.process.send_signal(signal.SIGCONT)
+            time.sleep(1.0)
+        proxy.stop()
+    assert "never_answered" not in dict(events(out)[-1]["counts"])
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ import pytest
 from harness.decide.policy import live_from_yaml
 from harness.live.layouts import Answered
 from harness.live.unusable import sent_unusable
-from harness.live.values import Measurer
+from harness.live.values import Measurer, of_silence
 from harness.wire.columns import ColumnDecoder
 from harness.wire.gen import open_inference_pb2
 from harness.wire.messages import response_bytes
@@ -165,3 +165,29 @@ def test_sent_values_without_a_score_are_nan_where_they_have_not_failed():
     found = sent_unusable(live, sent)
     np.testing.assert_array_equal(found["nan"], [0, 1, 0, NAN])
     assert all(found[name] is sent[name] for name in ("score", "rate", "failed"))
+
+
+def test_of_silence_is_known_that_it_failed_and_took_longer_than_the_patience():
+    found = of_silence(live_from_yaml(POLICY, "p"))  # its patience is 10 s
+    assert found == {"failed": 1.0, "errors": 1.0, "slow": 1.0, "seconds": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("changed", "to", "known"),
+    [
+        ("slower_than: 50ms", "slower_than: 10s", True),
+        ("slower_than: 50ms", "slower_than: 11s", False),
+        ("range: [0, 0.2]", "range: [0, 10]", True),
+        ("range: [0, 0.2]", "range: [0, 10.1]", False),
+    ],
+)
+def test_a_latency_that_silence_does_not_tell_is_unknown(changed, to, known):
+    found = of_silence(live_from_yaml(POLICY.replace(changed, to), "p"))
+    assert (("slow" if "slower" in to else "seconds") in found) is known
+
+
+def test_silence_in_a_shadow_tells_nothing_of_a_pair():
+    paired = POLICY.replace("steps: [0.5]", "unit: request").partition("    - {name: rate")[0]
+    paired = paired.replace("kind: shift", "kind: paired")
+    paired += "    - {name: failed, metric: failure, kind: paired, margin: 0.1}\n"
+    assert of_silence(live_from_yaml(paired, "p")) == {}
