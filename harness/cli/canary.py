@@ -62,8 +62,8 @@ def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
     default="",
     help="Of the split (default: a new secret one, kept in the folder).",
 )
-@click.option("--labels", type=click.Path(path_type=Path), callback=existing,
-              help='JSON lines that are appended to: {"unit": "u17", "label": 1}.')  # fmt: skip
+@click.option("--labels", type=click.Path(path_type=Path),
+              help='JSON lines that are appended to: {"unit": "u17", "label": 1}; there at the first start.')  # fmt: skip
 @click.option("--judge-listen", metavar="HOST:PORT", default="", callback=address,
               help="Serve harness.v1.CanaryJudge (protos/canary_judge.proto): Watch, and without --listen Observe.")  # fmt: skip
 @click.option("--metrics", metavar="HOST:PORT", default="", callback=address,

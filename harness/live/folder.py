@@ -47,6 +47,7 @@ from harness.live.folder_files import (
     STATE,
     begun,
     cut_short,
+    goes_on,
     mend_last_line,
     missing_files,
     told_end,
@@ -109,7 +110,7 @@ class CanaryFolder:
           UsageError: another policy, seed or version than the folder's.
           GateError: it cannot be written.
         """
-        if (path / MANIFEST).exists() or begun(path):
+        if goes_on(path):
             return cls._continued(path, live, identity)
         run = _new(path)
         try:

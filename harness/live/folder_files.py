@@ -36,6 +36,11 @@ def begun(path: Path) -> bool:
     return any((path / name).exists() for name in (ARRIVALS, STATE, EVENTS)) and not cut_short(path)
 
 
+def goes_on(path: Path) -> bool:
+    """Whether a start on a folder goes on with what is in it."""
+    return (path / MANIFEST).exists() or begun(path)
+
+
 def cut_short(path: Path) -> bool:
     """Whether a first start was killed before it served anybody: no evidence is lost by beginning anew.
 

@@ -43,6 +43,22 @@ class _Read:
     """False: nothing was read."""
 
 
+def check_label_file(path: Path) -> None:
+    """Refuses a wrong path at a first start; later, when production depends on it, it is a trouble.
+
+    Args:
+      path: that labels are said to come in.
+
+    Raises:
+      UsageError: there is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"--labels {path}", "there is no such file, or it is no regular one",
+            "Create it; labels are appended to it.",
+        )  # fmt: skip
+
+
 class LabelFile:
     """Reads what has been appended.
 
@@ -50,9 +66,6 @@ class LabelFile:
       path: JSON lines; `guardrail` may say which one a label is for.
       offset: bytes whose labels have been taken before.
       head: of the file that they were taken from; see `Label.head`.
-
-    Raises:
-      UsageError: there is no such file.
     """
 
     def __init__(self, path: Path, offset: int = 0, head: str = "") -> None:
@@ -66,11 +79,6 @@ class LabelFile:
         """How often something was wrong that had not been before."""
         self.trouble = ""
         """Why labels may be missing, as it was last; "" = nothing was wrong so far."""
-        if not path.is_file():
-            raise UsageError(
-                f"--labels {path}", "there is no such file, or it is no regular one",
-                "Create it; labels are appended to it.",
-            )  # fmt: skip
 
     def read(self, now_ns: int) -> list[Label]:
         """Labels of complete lines that came since the last time; see `Label.unit` for lines that are none.

@@ -19,10 +19,11 @@ from harness.core.errors import GateError, UsageError
 from harness.core.live import Live, LiveKind, LiveMetric, Standing
 from harness.core.verdicts import Decision
 from harness.live.folder import CanaryFolder
+from harness.live.folder_files import goes_on
 from harness.live.identity import Identity, seed_in
 from harness.live.judge_service import JudgeServer
 from harness.live.keeper import JUDGE_FAILED, notes_of
-from harness.live.label_file import LabelFile
+from harness.live.label_file import LabelFile, check_label_file
 from harness.live.metrics import CanaryExposition
 from harness.live.observer import Observer
 from harness.live.own_thread import STUCK, Patience, awaited, begun
@@ -104,6 +105,8 @@ def serve_canary(
     """
     live = read_live_policy(options.policy)
     _check(options, live)
+    if options.labels and not goes_on(options.out):
+        check_label_file(options.labels)
     _check_sources(options, live)
     must_be_free(
         {

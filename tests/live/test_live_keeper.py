@@ -14,7 +14,7 @@ from harness.live.folder import CanaryFolder
 from harness.live.follow import follow
 from harness.live.identity import Identity
 from harness.live.keeper import Keeper, notes_of
-from harness.live.label_file import LabelFile
+from harness.live.label_file import LabelFile, check_label_file
 from harness.live.labels import NOT_TAKEN, Label
 from harness.live.steady_clock import SteadyClock
 
@@ -212,7 +212,7 @@ def test_a_label_file_that_becomes_a_pipe_holds_nothing_up_and_is_refused_at_a_s
     os.close(writer)
     assert (labels.troubles, "no regular file" in labels.trouble) == (1, True)
     with pytest.raises(UsageError, match="no regular one"):
-        LabelFile(path)
+        check_label_file(path)
 
 
 def test_a_label_file_that_does_not_answer_is_waited_for_once_and_read_when_it_does(

@@ -312,3 +312,30 @@ def test_labels_that_show_a_worse_candidate_roll_it_back(tmp_path):
                     file.write(json.dumps(row) + "\n")
         code, _, err = proxy.stop()
     assert (code, decided(out)["culprits"]) == (1, ["loss"]), err
+
+
+def test_a_label_file_that_is_away_at_a_restart_holds_up_nothing_but_labels(tmp_path):
+    policy, labels, out = tmp_path / "policy.yaml", tmp_path / "labels.jsonl", tmp_path / "out"
+    policy.write_text(LABELS)
+    with model("none", 1) as baseline:
+        labels.touch()
+        with canary(policy, out, baseline, baseline, "--labels", labels) as (proxy, address):
+            assert Client(address).ask()[0] == "OK"
+            proxy.stop()
+        labels.unlink()
+        for there in (None, os.mkfifo, os.mkdir):
+            if there:
+                there(labels)
+            with canary(policy, out, baseline, baseline, "--labels", labels) as (proxy, address):
+                assert Client(address).ask()[0] == "OK"
+                time.sleep(0.5)
+                proxy.stop()
+            assert "label_file" in {event["event"] for event in _since_the_last_restart(out)}
+            if there:
+                labels.rmdir() if there is os.mkdir else labels.unlink()
+    assert "label file" in " ".join(json.loads((out / "decision.json").read_text())["not_compared"])
+
+
+def _since_the_last_restart(out):
+    said = events(out)
+    return said[max(i for i, event in enumerate(said) if event["event"] == "restart") :]
