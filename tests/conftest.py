@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("gates", "s3_servers")
+pytest_plugins = ("gates", "looks", "s3_servers")
 
 # An example's time follows from what else the machine does.
 settings.register_profile("any machine", deadline=None)

@@ -18,6 +18,8 @@ from hostile_worker import hostile_worker
 from harness.pipeline import opening
 from harness.sandbox import deadlines
 
+pytestmark = pytest.mark.usefixtures("each_look_anew")
+
 AS_OF = "2020-12-01T00:00:00Z"
 N = 600
 POISONED = (17, 401)

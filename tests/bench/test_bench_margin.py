@@ -110,8 +110,14 @@ def test_attempts_at_full_level_break_the_bound_that_spending_keeps(monkeypatch)
     assert not all(f.kept for f in figures_of(cell, runs=400, n=20_000, seed=SEED))
 
 
+# K = 10 takes its three-fold's way, three times as long.
+LONG = {"window, K = 10"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("test", TESTS)
+@pytest.mark.parametrize(
+    "test", [pytest.param(t, marks=pytest.mark.long) if t in LONG else t for t in TESTS]
+)
 def test_every_combination_keeps_its_level_at_the_margin(test):
     cells = [c for c in table() if c.test == test and not c.reason]
     found = [f for c in cells for f in figures_of(c, runs=60, n=20_000, seed=SEED)]

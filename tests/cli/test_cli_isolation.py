@@ -12,6 +12,8 @@ import emulation
 import pytest
 from gates import REFACTOR, reaching, tiny_model, tiny_traffic
 
+pytestmark = pytest.mark.usefixtures("each_look_anew")
+
 REPOSITORY = Path(__file__).parents[2]
 AS_OF = "2020-12-01T00:00:00Z"
 RUN = "import sys; from harness.cli.entry import run; sys.exit(run(sys.argv[1:]))"

@@ -22,8 +22,6 @@ from harness.replay.composition import cuts
 from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 
-pytestmark = pytest.mark.usefixtures("as_many_alone")
-
 LIMITS = SandboxPolicy(require="S0")
 KIND = TensorProto.FLOAT
 
@@ -361,6 +359,7 @@ def with_some_nan(positions):
     return replace(requests, rows=np.ones(len(positions), np.int64))
 
 
+@pytest.mark.usefixtures("as_many_alone")
 @pytest.mark.parametrize(("k", "differ"), [(1.0, Company.NOTHING), (2.0, Company.ANSWERS)])
 def test_a_branch_that_every_batch_takes_and_most_requests_do_not_is_seen(tmp_path, k, differ):
     recipe = LegRecipe(
@@ -372,6 +371,7 @@ def test_a_branch_that_every_batch_takes_and_most_requests_do_not_is_seen(tmp_pa
     assert (found.differ, found.requests) == (differ, 984)
 
 
+@pytest.mark.usefixtures("as_many_alone")
 def test_a_gate_judges_what_requests_get_alone(tmp_path):
     old, new = (str(switching(tmp_path / f"m{k}.onnx", k)) for k in (1, 2))
     np.savez(tmp_path / "t.npz", x=with_some_nan(np.arange(1500)).inputs["x"])
@@ -391,6 +391,7 @@ def test_a_gate_judges_what_requests_get_alone(tmp_path):
     assert "answered otherwise than in their batches" in compared.to_text()
 
 
+@pytest.mark.usefixtures("as_many_alone")
 def test_the_sample_is_spread_over_the_whole_schedule_and_finds_the_few_unusual(tmp_path):
     asked = []
 
@@ -414,6 +415,7 @@ def test_the_sample_is_spread_over_the_whole_schedule_and_finds_the_few_unusual(
     assert np.flatnonzero(odd).tolist() == [7, 307]
 
 
+@pytest.mark.usefixtures("as_many_alone")
 def test_a_request_that_only_its_batch_answers_gets_another_answer_alone(tmp_path):
     """Adds zero made of the second row: a request of one row fails by itself."""
     path = model(

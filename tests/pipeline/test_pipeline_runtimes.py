@@ -22,6 +22,8 @@ from harness.pipeline.runtimes import LegRuntime, check_same, environment_findin
 from harness.resolve import pin
 from harness.sandbox.hello import LoadFailure
 
+pytestmark = pytest.mark.usefixtures("each_look_anew")
+
 OTHER = "1.26.0"
 LIMITS = SandboxPolicy(require="S0")
 RUNNING = {name: importlib.metadata.version(name) for name in ("onnxruntime", "numpy")}
