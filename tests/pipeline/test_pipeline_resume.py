@@ -14,7 +14,7 @@ import pytest
 from gates import AS_OF, MODELS, RETRAIN, ROOT
 
 from harness.core.errors import TrafficError, UsageError
-from harness.pipeline import batching, judgement
+from harness.pipeline import alone, batching, judgement
 from harness.pipeline import prepare as preparation
 from harness.pipeline.gate import resume_gate, run_gate
 from harness.store.runs import RunFolder
@@ -47,6 +47,14 @@ STRICT = {
     "windows": {**RETRAIN["windows"], "min_requests": 100_000},
 }
 """Never stops early, so that there is something to interrupt."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_in_the_command(_asked_alone):
+    """As many requests run alone here as in the processes that are interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alone, "WANTED", _asked_alone)
+        yield
 
 
 @pytest.fixture(scope="module")
