@@ -66,17 +66,27 @@ def test_the_frame_of_these_models_is_harmless_below_its_threshold(gate, tmp_pat
     assert (code, decision["decision"], kinds) == (0, "PROMOTE", {})
 
 
+KINDS = {
+    "crash": (hostile.CRASH, "candidate_crash"),
+    "loop": (hostile.LOOP, "candidate_timeout"),
+    "hungry": (hostile.HUNGRY, "candidate_error"),
+    "error": (hostile.ERROR, "candidate_error"),
+}
+LONG = {("always", "loop")}
+"""With few requests it stands in test_adversarial_users; here each of many costs its deadline."""
+
+
 @pytest.mark.parametrize(
-    ("harm", "kind"),
+    ("harm", "kind", "threshold"),
     [
-        (hostile.CRASH, "candidate_crash"),
-        (hostile.LOOP, "candidate_timeout"),
-        (hostile.HUNGRY, "candidate_error"),
-        (hostile.ERROR, "candidate_error"),
+        pytest.param(
+            *KINDS[name], threshold, id=f"{when}-{name}",
+            marks=[pytest.mark.long] if (when, name) in LONG else [],
+        )
+        for when, threshold in (("poison", hostile.POISON), ("always", hostile.ALWAYS))
+        for name in KINDS
     ],
-    ids=["crash", "loop", "hungry", "error"],
-)
-@pytest.mark.parametrize("threshold", [hostile.POISON, hostile.ALWAYS], ids=["poison", "always"])
+)  # fmt: skip
 def test_a_candidate_that_does_harm_is_rolled_back(gate, tmp_path, harm, kind, threshold):
     poison = POISONED if threshold == hostile.POISON else ()
     code, decision, kinds, _ = gate(candidate(tmp_path, harm, threshold), poison=poison)
