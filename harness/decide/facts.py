@@ -123,8 +123,8 @@ class Facts:
     """By kind."""
     candidate_flaky: int = 0
     """Batches that failed in the candidate's process once and passed unchanged in the next one."""
-    candidate_failed_trials: tuple[str, ...] = ()
-    """What the candidate did not answer before the replay, of a sample that the baseline answered."""
+    candidate_failed_trials: tuple[FailureCount, ...] = ()
+    """What the candidate did not answer before or beside the replay, and the baseline did; examples are in words."""
     baseline_failures: int = 0
     """Requests on which the baseline failed, whatever the candidate did."""
     legs_ended_early: tuple[tuple[str, str], ...] = ()

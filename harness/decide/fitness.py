@@ -286,14 +286,15 @@ def candidate_is_steady(case: Case) -> Answer | None:
 
 
 def candidate_answers_the_sample(case: Case) -> Answer | None:
-    """A replay that ends early never gets to most of the sample: what fails there is not judged."""
-    failed = case.facts.candidate_failed_trials
-    if not failed or not one_decides(case.policy, "error"):
+    """A replay that ends early never gets to all requests: what fails of the others is not judged."""
+    failed = [f for f in case.facts.candidate_failed_trials if one_decides(case.policy, f.kind)]
+    if not failed:
         return None
+    shown = "; ".join(example for f in failed for example in f.examples[:1])
     return hold(
         "candidate_fails_in_sample",
-        f"The candidate did not answer all of the sample of the traffic that is run before the replay "
-        f"({failed[0]}); the baseline did.",
+        f"The candidate did not answer all that was asked before and beside the replay: {shown}. The baseline "
+        "did.",
         "Find out why (`harness compare` with these requests), repair the candidate, and run the gate again.",
     )
 

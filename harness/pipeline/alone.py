@@ -28,6 +28,8 @@ from harness.replay.composition import cuts, joined, requests_at, rows_of
 from harness.replay.legs import FIRST_AHEAD, Leg
 from harness.replay.order import Batch
 
+BY = "sample that runs alone"
+"""Who asks."""
 WANTED = 1024
 """Requests drawn at random: of such a number a share of 0.3 % escapes with a probability below 5 %."""
 _SPREAD = 16
@@ -66,7 +68,7 @@ class Alone:
     differ: Company = Company.NOTHING
     """How far their answers alone are from those in the batch."""
     failed: tuple[str, ...] = ()
-    """Requests and batches that it did not answer, not even the second time."""
+    """Requests and batches that it did not answer; the leg's ledger has them, too."""
     fails_alone: bool = False
     """Whether one of them is a request by itself, whose batch was answered."""
 
@@ -98,12 +100,6 @@ def alone_from_json(value: Mapping[str, Any]) -> Alone:
     """Reads what `core.jsonable` made of an Alone."""
     read = {"differ": Company(value["differ"]), "failed": tuple(value["failed"])}
     return Alone(**{**value, **read})
-
-
-def failed_trials(sample: Sequence[Alone]) -> tuple[str, ...]:
-    """What the candidate did not answer of the sample, and the baseline did: the replay may end before it."""
-    failed = {one.role: one.failed for one in sample}
-    return tuple(f for f in failed.get("candidate", ()) if f not in failed.get("baseline", ()))
 
 
 def run_alone(
@@ -169,7 +165,6 @@ class _Look:
         self._differing: list[RequestBatch] = []
         self._requests = self._further = self._failures = 0
         self._failed: list[str] = []
-        self._flaky = leg.counters().flaky
         self._fails_alone = self._slow = False
 
     @property
@@ -200,7 +195,7 @@ class _Look:
         """What requests get by themselves, as far as there is time, up to the first that fails.
 
         One that is answered the second time proves nothing: the leg counts it, and no version that has
-        such a one is promoted.
+        such a one is promoted. Nor does one that the host gave no processor.
         """
 
         def wanted() -> Iterator[RequestBatch]:
@@ -211,13 +206,13 @@ class _Look:
                 yield rows_of(batch, index, index + 1)
 
         singles: dict[int, Observations] = {}
-        with contextlib.closing(self._leg.tried_each(wanted())) as answers:
+        with contextlib.closing(self._leg.tried_each(wanted(), by=BY)) as answers:
             for index, alone in zip(at, answers, strict=False):
                 if alone is not None:
                     singles[index] = alone
                     continue
                 self._failures += 1
-                if not self._passed_again():
+                if self._leg.ledger.holds(rows_of(batch, index, index + 1), BY):
                     self._fails_alone = True
                     self._failed.append(f"request {batch.request_id[index]}")
                 if self.over:
@@ -226,7 +221,7 @@ class _Look:
 
     def _whole(self, batch: RequestBatch) -> Iterator[tuple[int, int, Observations]]:
         """The batch as it is replayed; its parts where it fails, so that one request hides no others."""
-        whole = self._leg.tried(batch)
+        whole = self._leg.tried(batch, by=BY)
         if whole is not None:
             yield 0, len(batch), whole
             return
@@ -235,7 +230,7 @@ class _Look:
             if self.over:
                 return
             some = rows_of(batch, start, stop)
-            part = self._leg.tried(some)
+            part = self._leg.tried(some, by=BY)
             if part is not None:
                 yield start, stop, part
             else:
@@ -244,13 +239,8 @@ class _Look:
     def _fails(self, batch: RequestBatch) -> None:
         """Notes a batch that was not answered."""
         self._failures += 1
-        if not self._passed_again():
+        if self._leg.ledger.holds(batch, BY):
             self._failed.append(f"{counted(len(batch))} from {batch.request_id[0]} on")
-
-    def _passed_again(self) -> bool:
-        """Whether what was just not answered is flaky."""
-        before, self._flaky = self._flaky, self._leg.counters().flaky
-        return self._flaky > before
 
     def _compare(
         self, batch: RequestBatch, whole: Observations, at: Ints, singles: list[Observations]

@@ -26,6 +26,7 @@ from harness.store.runs import RunFolder
 
 BATCHING_FILE = "batching.json"
 LARGEST = 8192
+_BY = "batching trial"
 _LONGEST_S = 0.25
 """A batch that takes longer already costs next to nothing around it."""
 _FEW, _TRIES = 256, 5
@@ -107,9 +108,11 @@ def _measured(
     whole = read(positions[:size])
     parts = [read(positions[at : at + usual]) for at in range(0, size, usual)]
     for leg in legs:
-        small, large = tried_in_parts(leg, parts), leg.tried(whole)
+        small, large = tried_in_parts(leg, parts, by=_BY), leg.tried(whole, by=_BY)
         if small is None or large is None:
-            return Batching(requests=usual, why=f"the {leg.name} fails in the first batches")
+            return Batching(
+                requests=usual, why=f"the {leg.name} did not answer all of the first batches"
+            )
         if not same_answers(small, large):
             why = f"the {leg.name} answers otherwise in batches of {size:,}"
             return Batching(requests=usual, why=why)
@@ -137,7 +140,7 @@ def _affordable(leg: Leg, few: RequestBatch, usual: int, most: int) -> int:
     """Requests in the largest batch that is neither slow nor heavy; the usual size, doubled."""
     each_s = np.inf
     for _ in range(_TRIES):
-        answers = leg.tried(few)
+        answers = leg.tried(few, by=_BY)
         if answers is None:
             return usual
         # The quickest: a busy machine makes a batch slower, never faster.

@@ -20,6 +20,7 @@ from harness.replay.order import Batch
 
 _SINGLES = 64
 """Requests that are run by themselves, twice, to tell company from chance."""
+_BY = "question what batches change"
 _FAILURES = 3
 """Batches that may fail before nothing more is asked: each may cost a deadline and a process."""
 
@@ -43,7 +44,7 @@ def company(
 ) -> Company:
     """Whether requests get other answers in a part of their batch, and the same ones when alone.
 
-    A leg that runs each request by itself has no company to ask about. Batches that fail say nothing here; what fails is found in the replay. Answers that change from run
+    A leg that runs each request by itself has no company to ask about. Batches that fail say nothing here; they are in the leg's ledger. Answers that change from run
     to run are noise, and no mixing.
 
     Args:
@@ -59,10 +60,10 @@ def company(
     compared = failed = 0
     for batch in prefix(batches, FLOOR_REQUESTS):
         requests = read(batch.positions)
-        whole = leg.tried(requests)
+        whole = leg.tried(requests, by=_BY)
         parts = [rows_of(requests, start, stop) for start, stop in cuts(len(requests))]
         # What fails whole says nothing whatever its parts do, which may cost a deadline each.
-        pieces = None if whole is None else tried_in_parts(leg, parts)
+        pieces = None if whole is None else tried_in_parts(leg, parts, by=_BY)
         if whole is None or pieces is None:
             failed += 1
         else:
@@ -78,12 +79,12 @@ def company(
 
 
 def tried_in_parts(
-    leg: Leg, parts: Sequence[RequestBatch], *, usual: bool = True
+    leg: Leg, parts: Sequence[RequestBatch], *, by: str, usual: bool = True
 ) -> Observations | None:
-    """Consecutive requests, batch by batch, as one; None as soon as one fails; `usual` as in `Leg.tried`."""
+    """Consecutive requests, batch by batch, as one; None as soon as one fails; the rest as in `Leg.tried`."""
     found = []
     for part in parts:
-        answers = leg.tried(part, usual=usual)
+        answers = leg.tried(part, usual=usual, by=by)
         if answers is None:
             return None
         found.append(answers)
@@ -111,5 +112,5 @@ def same_answers(one: Observations, other: Observations, but: Collection[str] = 
 def steady_alone(leg: Leg, requests: RequestBatch, but: Collection[str]) -> bool:
     """Whether requests that run by themselves get the same answers twice."""
     singles = [rows_of(requests, i, i + 1) for i in range(min(len(requests), _SINGLES))]
-    first, second = (tried_in_parts(leg, singles, usual=False) for _ in range(2))
+    first, second = (tried_in_parts(leg, singles, usual=False, by=_BY) for _ in range(2))
     return first is not None and second is not None and same_answers(first, second, but)

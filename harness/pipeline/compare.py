@@ -25,7 +25,7 @@ from harness.diff.probes import ProbeGuard
 from harness.diff.reports import FeatureReport, sentences_about_small
 from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import SignatureMatch, check_signatures
-from harness.pipeline.alone import failed_trials
+from harness.pipeline.asked_again import AskedAgain, ask_again
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import Mixing, mixing_of, together
 from harness.pipeline.candidate_failures import CandidateFailures
@@ -39,7 +39,7 @@ from harness.pipeline.comparable import (
     without_rows,
 )
 from harness.pipeline.compare_result import LIMITS, NO_FEATURE, CompareResult
-from harness.pipeline.describe import batch_findings, intermediates_json, sample_findings
+from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
 from harness.pipeline.golden import GoldenCheck, check_golden
 from harness.pipeline.graph_pass import (
@@ -225,6 +225,12 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             only_old.update(replace(pair, baseline=pair.candidate, candidate=pair.baseline))
             done += len(pair)
             listener(Progress(stage="compare", done=done, total=len(order)))
+        # Every request was asked: what fails by itself is told already.
+        beside = (
+            AskedAgain()
+            if only_new.count()
+            else ask_again(candidate.ledger, setup.recipes, setup.match, window)
+        )
         result = _result(
             setup,
             floor,
@@ -233,6 +239,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             (baseline, candidate),
             mixing=mixing,
             observer=observer,
+            asked_again=beside,
             asked=len(order),
         )
     return _with_graph(setup, result, chosen, listener, singly=by_itself)
@@ -301,6 +308,7 @@ def _result(
     *,
     mixing: Mixing,
     observer: ProbeGuard,
+    asked_again: AskedAgain,
     asked: int,
 ) -> CompareResult:
     outputs, features, golden = diffs[0].finish(), diffs[1].finish(), setup.golden
@@ -315,16 +323,18 @@ def _result(
         *findings_from_chance(setup.random),
         *findings_from_floor(floor),
         *batch_findings(mixing),
-        *sample_findings(mixing, failures[0].count()),
+        *asked_again.findings(),
         *effect_findings(
             observer.effect(), "Production's own session gave every answer that was compared."
         ),
         *findings_from_served(logged),
         *without_rows(outputs),
     ]
-    for role, failed, leg in zip(("candidate", "baseline"), failures, reversed(legs), strict=True):
+    counters = {leg.name: leg.counters() for leg in legs}
+    counters["candidate"] = asked_again.counted_in(counters["candidate"])
+    for role, failed in zip(("candidate", "baseline"), failures, strict=True):
         findings += leg_findings(
-            role, leg.counters(), dict(failed.kinds), failed.ids, failed.messages
+            role, counters[role], dict(failed.kinds), failed.ids, failed.messages
         )
     findings += rejected_by_both(failures[0].both, failures[0].both_said)
     ended = tuple(f"{leg.name} stopped answering: {leg.ended}" for leg in legs if leg.ended)
@@ -333,7 +343,8 @@ def _result(
         differ
         or sum(f.count() for f in failures)
         or candidate_stopped(legs, failures[0])
-        or legs[1].counters().flaky
+        or counters["candidate"].flaky
+        or asked_again.failed
         or golden[1].failure
         or (outputs.requests and _lacking(setup, features))
     )
@@ -346,7 +357,9 @@ def _result(
     # What no trace returns is looked up in the graphs.
     unproven = [name for name, why in features.unproven if why not in UNTRACED]
     unseen = bool(features.partly or features.uneven or unproven)
-    hidden += _unbatched(mixing) or failed_trials(mixing.alone)
+    hidden += _unbatched(mixing) or tuple(
+        f"in one batch only: {text}" for text in asked_again.together
+    )
     hidden += sentences_about_small((*outputs.outputs, *features.features))
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),

@@ -21,7 +21,6 @@ from harness.diff.findings import (
 from harness.diff.floor import Floor
 from harness.diff.reports import FaithfulReport, FeatureReport, OutputReport, sentences_about_small
 from harness.diff.served import findings_from_served
-from harness.pipeline.alone import failed_trials
 from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.chance import findings_from_chance
 from harness.pipeline.evidence import RunningEvidence
@@ -30,8 +29,6 @@ from harness.pipeline.probes import Answering, answering_words
 FILE_VERSION = "file"
 ROUNDING = 1e-3
 """Largest relative difference that another processor's rounding explains (measured: ≤ 2.7e-4)."""
-_SHOWN = 3
-"""Requests that a sentence names."""
 UNFAITHFUL_SHARE = 0.01
 """Share of recorded answers that may differ by more before the replay is no evidence."""
 
@@ -206,26 +203,6 @@ def _fidelity_findings(report: FaithfulReport, recorded: str) -> list[Finding]:
             remedy="To check that a replay is faithful, gate with the version that answered while recording.",
         )
     ]
-
-
-def sample_findings(mixing: Mixing, failures: int) -> list[Finding]:
-    """Tells what the candidate did not answer before the replay, where the replay has not met the like.
-
-    Args:
-      mixing: with the sample.
-      failures: requests on which the candidate failed in the replay; they are told one by one.
-    """
-    failed = failed_trials(mixing.alone)
-    if not failed or failures:
-        return []
-    return [
-        Finding(
-            kind="candidate_fails_in_sample", severity=Severity.HARM, where="candidate",
-            what="the candidate did not answer, twice, what the baseline answered before the replay: "
-            f"{', '.join(failed[:_SHOWN])}",
-            remedy="Run these requests by themselves with `harness compare`, and look at what it says.",
-        )
-    ]  # fmt: skip
 
 
 def batch_findings(mixing: Mixing) -> list[Finding]:

@@ -16,9 +16,9 @@ from harness.decide.facts import Facts, FailureCount
 from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
-from harness.pipeline.alone import failed_trials
+from harness.pipeline.asked_again import AskedAgain
 from harness.pipeline.batch_mates import Mixing
-from harness.pipeline.describe import Described, batch_findings, sample_findings
+from harness.pipeline.describe import Described, batch_findings
 from harness.pipeline.evidence import Terms
 from harness.pipeline.golden_of_run import golden_findings, not_golden
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
@@ -61,6 +61,8 @@ class Ran:
     """How latency was measured; None when it was not."""
     answering: Answering
     """Which session's answers were judged."""
+    asked: AskedAgain
+    """What became of what the candidate did not answer beside the replay."""
 
     @property
     def observer_effect(self) -> str:
@@ -86,7 +88,7 @@ def ended(run: Ran) -> Outcome:
         ),
         *leg_findings(
             "candidate",
-            run.result.candidate,
+            run.asked.counted_in(run.result.candidate),
             dict(failures.kinds),
             failures.ids,
             failures.messages,
@@ -97,7 +99,7 @@ def ended(run: Ran) -> Outcome:
         *baseline_failures(failures.baseline),
         *latency_findings(run.latency),
         *batch_findings(run.mixing),
-        *sample_findings(run.mixing, failures.count()),
+        *run.asked.findings(),
         *effect_findings(run.observer_effect),
         *run.described.findings,
         *integrity_findings(run.manifest, *judged_by),
@@ -194,8 +196,8 @@ def _facts(run: Ran, *, one_value: bool) -> Facts:
             FailureCount(kind=kind.lower(), count=count, examples=tuple(failures.ids[:3]))
             for kind, count in failures.kinds.items()
         ),
-        candidate_flaky=result.candidate.flaky,
-        candidate_failed_trials=failed_trials(run.mixing.alone),
+        candidate_flaky=run.asked.counted_in(result.candidate).flaky,
+        candidate_failed_trials=run.asked.counts(),
         baseline_failures=failures.baseline,
         unfaithful_replay=run.described.unfaithful,
         observer_effect=run.observer_effect,

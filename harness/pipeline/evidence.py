@@ -134,8 +134,8 @@ class RunningEvidence:
         )
         self.observer.update(pair)
         self.probes.update(pair)
-        seen = _under_baseline_names(pair, self.terms.match)
-        repetition = None if again is None else _under_baseline_names(again, self.terms.match)
+        seen = under_baseline_names(pair, self.terms.match)
+        repetition = None if again is None else under_baseline_names(again, self.terms.match)
         self.failures.update(seen)
         sides = sides_of(seen)
         values = {
@@ -296,7 +296,7 @@ def _not_asked(n: int) -> RequestMismatch:
     return RequestMismatch(mismatch=np.zeros(n, np.bool_), compared=np.zeros(n, np.bool_))
 
 
-def _under_baseline_names(pair: PairBatch, match: SignatureMatch) -> PairBatch:
+def under_baseline_names(pair: PairBatch, match: SignatureMatch) -> PairBatch:
     """The candidate's outputs under the baseline's names, where a mapping renames them."""
     renamed = {theirs: ours for ours, theirs in match.outputs if ours != theirs}
     if not renamed:

@@ -18,6 +18,7 @@ from harness.diff.floor import Floor
 from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
 from harness.judge.plan import TestPlan
+from harness.pipeline.asked_again import AskedAgain, ask_again
 from harness.pipeline.batch_mates import mixing_of_run, together
 from harness.pipeline.batching import largest_batch
 from harness.pipeline.carried import planned_tests
@@ -31,8 +32,8 @@ from harness.pipeline.gate_graph import with_graph
 from harness.pipeline.golden_of_run import golden_failures
 from harness.pipeline.graph_pass import check_mapped_tensors
 from harness.pipeline.latency_pass import take_latency
-from harness.pipeline.legs_of_run import recall_answered
-from harness.pipeline.loop import import_mathematics, replay
+from harness.pipeline.legs_of_run import keep_unanswered, recall_answered
+from harness.pipeline.loop import LoopResult, import_mathematics, replay
 from harness.pipeline.noise import answers_vary
 from harness.pipeline.opening import LegRecipe, leg_recipe, open_legs
 from harness.pipeline.planning_pass import with_planned_bets
@@ -47,9 +48,11 @@ from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
 from harness.pipeline.run_facts import anchor_facts, isolation_json, load_facts, opening_failures
 from harness.pipeline.tracing import not_traced, with_traces
+from harness.replay.latency import LatencyLog
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
 from harness.replay.order import plan_sha256, schedule
+from harness.replay.unanswered import Ledger
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.pool import Pool
 from harness.store.windows import SealedWindow
@@ -145,6 +148,7 @@ def _replayed(
         failed = opening_failures(baseline, candidate, anchor)
         if failed is not None:
             return not_run(prepared, failed, prepared.manifest, plan)
+        keep_unanswered(prepared.run, (baseline, candidate, *more[: len(third)]))
         if not again:
             recall_answered(prepared.run, (baseline, candidate, *more))
         manifest = {
@@ -194,9 +198,10 @@ def _replayed(
                 anchor=anchor,
                 second=repeating,
             )
-    latency = take_latency(prepared, window, result.evidence, recipes, listener=listener, pool=pool)
-    if latency is not None:
-        manifest["latency"] = jsonable(latency)
+    latency, asked = _beside(
+        prepared, window, match, result,
+        recipes=recipes, ledger=candidate.ledger, manifest=manifest, listener=listener, pool=pool,
+    )  # fmt: skip
     untraced = [text for r in recipes for text in r.untraced]
     untraced += not_traced(prepared.batches, result.evidence.judged)
     untraced += not_guarded(answering, result.evidence.probes)
@@ -225,8 +230,39 @@ def _replayed(
             mixing=mixing,
             latency=latency,
             answering=answering,
+            asked=asked,
         )
     )
+
+
+def _beside(
+    prepared: Prepared,
+    window: SealedWindow,
+    match: SignatureMatch,
+    result: LoopResult,
+    *,
+    recipes: tuple[LegRecipe, LegRecipe],
+    ledger: Ledger,
+    manifest: dict[str, Any],
+    listener: Listener,
+    pool: Pool,
+) -> tuple[LatencyLog | None, AskedAgain]:
+    """Latency, and what became of the candidate's ledger; written into the manifest.
+
+    Nothing is asked again where what the replay judged decides by itself.
+    """
+    latency = take_latency(
+        prepared, window, result.evidence, recipes, ledger=ledger, listener=listener, pool=pool
+    )
+    if latency is not None:
+        manifest["latency"] = jsonable(latency)
+    failures = result.evidence.failures.kinds
+    if any(one_decides(prepared.policy, kind.lower()) for kind in failures):
+        return latency, AskedAgain()
+    asked = ask_again(ledger, recipes, match, window, run=prepared.run, pool=pool)
+    if ledger.entries:
+        manifest["asked_again"] = jsonable(asked)
+    return latency, asked
 
 
 def _scheduled(

@@ -16,6 +16,7 @@ from harness.pipeline.opening import LegRecipe, open_versions
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.replay.latency import LatencyLog, measure_latency
+from harness.replay.unanswered import Ledger
 from harness.sandbox.pool import Pool
 from harness.store.windows import SealedWindow
 
@@ -26,6 +27,7 @@ def take_latency(
     evidence: RunningEvidence,
     recipes: tuple[LegRecipe, LegRecipe],
     *,
+    ledger: Ledger,
     listener: Listener,
     pool: Pool,
 ) -> LatencyLog | None:
@@ -36,6 +38,7 @@ def take_latency(
       window: what they are read from.
       evidence: takes the samples.
       recipes: both versions.
+      ledger: takes what the candidate does not answer.
       listener: hears progress.
       pool: processes that wait already.
 
@@ -54,6 +57,7 @@ def take_latency(
             seed=prepared.seed,
             input_names=recipes[1].input_names,
             log=log,
+            ledger=ledger,
         )
         for sample in samples:
             evidence.take_latency(sample)

@@ -1,4 +1,4 @@
-"""What the legs know of their versions before the replay, kept: it decides the batches of a run.
+"""What the legs know of their versions before the replay, kept: it decides the batches of a run, and its verdict.
 
 A run that is gone on with asks neither the floor nor the company of requests again, and so would plan by
 less than the interrupted one knew.
@@ -7,6 +7,7 @@ less than the interrupted one knew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from harness.core.jsonable import jsonable
 from harness.pipeline.read_back import read_back
@@ -15,6 +16,7 @@ from harness.replay.legs import Leg
 from harness.store.runs import RunFolder
 
 LEGS_FILE = "legs.json"
+UNANSWERED_FILE = "unanswered.json"
 
 
 def keep_answered(run: RunFolder, legs: Sequence[Leg]) -> None:
@@ -44,3 +46,41 @@ def recall_answered(run: RunFolder, legs: Sequence[Leg]) -> None:
         for leg in legs:
             if leg.name in saved:
                 leg.answered = answered_from_json(saved[leg.name])
+
+
+def keep_unanswered(run: RunFolder, legs: Sequence[Leg]) -> None:
+    """Goes on from what an interrupted run saw of versions that fail, and keeps from now on what is seen.
+
+    At once, not step by step: a step that is done again may not see it again.
+
+    Args:
+      run: keeps it.
+      legs: of the run's versions, just opened.
+
+    Raises:
+      UsageError: the file is not what this version of harness writes.
+    """
+    saved = run.read_json(UNANSWERED_FILE) if run.has(UNANSWERED_FILE) else {}
+    with read_back(run.path, UNANSWERED_FILE):
+        for leg in legs:
+            if leg.name in saved:
+                seen = saved[leg.name]
+                leg.recall(flaky=int(seen["flaky"]), host_starved=int(seen["host_starved"]))
+                leg.ledger.recall(seen["unanswered"])
+    for leg in legs:
+        leg.ledger.noted = partial(_write_unanswered, run, legs)
+
+
+def _write_unanswered(run: RunFolder, legs: Sequence[Leg]) -> None:
+    seen = {leg.name: (leg.counters(), leg.ledger.entries) for leg in legs}
+    run.write_json(
+        UNANSWERED_FILE,
+        {
+            name: {
+                "flaky": counters.flaky,
+                "host_starved": counters.host_starved,
+                "unanswered": jsonable(entries),
+            }
+            for name, (counters, entries) in seen.items()
+        },
+    )

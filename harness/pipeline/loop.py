@@ -24,6 +24,7 @@ from harness.core.observations import Outcome, PairBatch
 from harness.core.tensors import Columns
 from harness.core.traffic import RequestBatch
 from harness.decide.fitness import one_decides
+from harness.pipeline.asked_again import note_repetition
 from harness.pipeline.evidence import RunningEvidence, Terms
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
@@ -85,7 +86,7 @@ def replay(
     Raises:
       Interrupted: SIGINT or SIGTERM; a checkpoint was written.
     """
-    book = _Book(prepared, terms, legs[1])
+    book = _Book(prepared, terms, (legs[1], *(() if second is None else second[1:])))
     evidence = book.evidence
     stop = _Stop(prepared, evidence)
     ahead = prepared.batches[book.next_batch :]
@@ -97,6 +98,8 @@ def replay(
         todo = () if stop.reached() else ahead
         for batch, pair in _pairs(prepared, legs, todo, trace=trace, anchor=anchor):
             again = None if second is None else repeated(second, pair.requests)
+            if again is not None:
+                note_repetition(legs[1].ledger, pair, again)
             label = prepared.label[batch.positions]
             ends = prepared.units.ends(batch) if prepared.units else None
             book.enter(batch, evidence.update(batch, pair, label, again, ends=ends))
@@ -158,7 +161,7 @@ def _save_quarantined(prepared: Prepared, legs: tuple[Leg, Leg]) -> None:
 class _Book:
     """The run folder's side of the loop: rows that wait for a chunk, and where the run stands."""
 
-    def __init__(self, prepared: Prepared, terms: Terms, candidate: Leg) -> None:
+    def __init__(self, prepared: Prepared, terms: Terms, candidate: Sequence[Leg]) -> None:
         self._run = prepared.run
         self._candidate = candidate
         self._flaky = 0
@@ -178,11 +181,12 @@ class _Book:
             with read_back(self._run.path, "saved evidence"):
                 self.evidence = RunningEvidence.restored(terms, arrays, meta["evidence"])
                 self.next_batch = int(meta["next_batch"])
-                self._flaky = int(meta["flaky"])
+                # What the legs know from before the replay is in what they count.
+                self._flaky = max(0, int(meta["flaky"]) - self.flaky())
 
     def flaky(self) -> int:
         """Batches that the candidate passed only the second time, before an interruption as after it."""
-        return self._flaky + self._candidate.counters().flaky
+        return self._flaky + sum(leg.counters().flaky for leg in self._candidate)
 
     def enter(self, batch: Batch, rows: Columns) -> None:
         """Takes one judged batch."""

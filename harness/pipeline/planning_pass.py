@@ -19,6 +19,7 @@ from harness.judge.metrics import Values
 from harness.judge.planned_bets import moments, planning_json
 from harness.judge.unit_sums import UnitSums
 from harness.judge.window_claim import Read
+from harness.pipeline.asked_again import note_failures
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.evidence import RunningEvidence, Terms
 from harness.pipeline.legs_of_run import keep_answered
@@ -102,7 +103,10 @@ def _values(
     done = 0
     for batch, pair in replay_pairs(*legs, requests, trace=trace, anchor=anchor):
         ends = prepared.units.ends(batch) if prepared.units else None
+        known = len(measured.failures.ids)
         rows = measured.update(batch, pair, prepared.label[batch.positions], ends=ends)
+        # Planned with, and never judged: nobody else would tell.
+        note_failures(legs[1].ledger, pair, measured.failures, known, by="planning set")
         for guardrail in terms.policy.guardrails:
             if guardrail.window.value == batch.window:
                 x, failed = (

@@ -40,6 +40,7 @@ _FIRST_GUARDED = 4
 """First batches of each window that are: what they were recorded with is compared with production's session."""
 LEAST_REQUESTS = 4096
 """A run that is no longer gains nothing: its first batches are guarded, and the candidate is asked before."""
+_BY = "question which session answers"
 _FAILURES = 3
 
 
@@ -192,13 +193,15 @@ def _asked(
     guard, failed = ProbeGuard(), 0
     for batch in prefix(batches, min(FLOOR_REQUESTS, total // GUARD_EVERY)):
         requests = read(batch.positions)
-        answers = candidate.tried(requests, trace=True)
+        answers = candidate.tried(requests, trace=True, by=_BY)
         if answers is None:
             failed += 1
         else:
             guard.update(PairBatch(requests=requests, baseline=answers, candidate=answers))
         if failed >= _FAILURES:
-            return Answering(alone=False, why="the candidate fails in the first batches")
+            return Answering(
+                alone=False, why="the candidate did not answer all of the first batches"
+            )
     seen = guard.sides["candidate"]
     if not guard.alike:
         why = "the candidate gave other bits, or none, while its features were read"

@@ -21,8 +21,10 @@ import numpy as np
 from harness.core.observations import Cause, LatencySample
 from harness.core.tensors import Bools, Feeds, Floats, Ints
 from harness.core.traffic import RequestBatch
+from harness.replay.composition import rows_of
 from harness.replay.inputs import inputs_for_version
 from harness.replay.order import generator
+from harness.replay.unanswered import Ledger
 from harness.sandbox.answers import BatchAnswer
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
@@ -73,6 +75,7 @@ def measure_latency(
     seed: int,
     input_names: Sequence[tuple[str, str]] = (),
     log: LatencyLog | None = None,
+    ledger: Ledger | None = None,
 ) -> Iterator[LatencySample]:
     """Measures both versions request by request.
 
@@ -83,6 +86,7 @@ def measure_latency(
       seed: the run's; the order within each pair is drawn from it.
       input_names: (name in the traffic, the candidate's name) for inputs that are called otherwise.
       log: says afterwards how it went.
+      ledger: takes what the candidate does not answer.
 
     Yields:
       One sample a batch: its pairs in order.
@@ -101,6 +105,7 @@ def measure_latency(
             columns={own: traffic for traffic, own in input_names},
             core=core,
             log=log,
+            ledger=ledger,
         ),
     )
     try:
@@ -148,6 +153,7 @@ class _Side:
     columns: dict[str, str]
     core: int
     log: LatencyLog
+    ledger: Ledger | None = None
     _sandbox: Sandbox | None = None
     _starts: int = 0
     _batch: RequestBatch | None = None
@@ -202,6 +208,9 @@ class _Side:
         if isinstance(answer, BatchAnswer):
             seconds[0] = answer.service_s
             return Cause.UNKNOWN
+        if self.ledger is not None and self._batch is not None:
+            asked = rows_of(self._batch, index, index + 1)
+            self.ledger.add(asked, answer.kind, answer.cause, answer.message, by="latency sample")
         return answer.cause
 
     def close(self) -> None:

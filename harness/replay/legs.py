@@ -31,7 +31,8 @@ from harness.replay.assembly import (
 from harness.replay.inputs import inputs_for_version
 from harness.replay.leg_counters import LegCaps, LegCounters, Tally
 from harness.replay.processes import Ended, Processes
-from harness.replay.recovery import Recovery, Speed
+from harness.replay.recovery import STARVED_TRIES, Recovery, Speed
+from harness.replay.unanswered import Ledger
 from harness.sandbox.answers import BatchAnswer, BatchFault, spoken
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
@@ -40,6 +41,8 @@ AHEAD = 16
 """Small batches given to a version before the first answer is awaited."""
 FIRST_AHEAD = 4
 """As many until it is known how fast it is."""
+TRIAL = "a trial before the replay"
+"""Who asks, where nobody says."""
 
 
 @dataclass(slots=True)
@@ -83,6 +86,8 @@ class Leg:
         self._speed = Speed()
         self.answered = Answered()
         """How heavy the answers were, and how long they took, except of batches unlike the usual."""
+        self.ledger = Ledger()
+        """What it did not answer when it was tried."""
         self.first = self._processes.running
         """The first process: its signature, isolation and versions stay readable after it ended."""
         self._shapes = (
@@ -166,26 +171,28 @@ class Leg:
         return self._answered(entry, result)
 
     def tried(
-        self, batch: RequestBatch, *, trace: bool = False, usual: bool = True
+        self, batch: RequestBatch, *, trace: bool = False, usual: bool = True, by: str = TRIAL
     ) -> Observations | None:
         """Answers that no verdict rests on; None where the batch fails, twice if that ends the process.
 
-        Nothing is searched or quarantined and no cap is touched but that of restarts: the replay finds
-        out what fails. A batch that passes the second time is counted as flaky all the same.
+        Nothing is searched or quarantined and no cap is touched but that of restarts. What fails is in
+        the ledger, which is looked into before the verdict; a batch that passes the second time is
+        counted as flaky, and one that the host gave no processor as that.
 
         Args:
           batch: requests; nothing else is in flight.
           trace: also return feature tensors.
           usual: a batch as the replay has them, whose time tells how long one takes.
+          by: who asks, for the ledger.
 
         Raises:
           SignatureError: the traffic lacks an input of the version.
         """
         entry = _Pending(batch, {} if self.ended else self._inputs(batch), trace)
-        return self._told(entry, usual=usual)
+        return self._told(entry, by, usual=usual)
 
     def tried_each(
-        self, batches: Iterable[RequestBatch]
+        self, batches: Iterable[RequestBatch], *, by: str = TRIAL
     ) -> Generator[Observations | None, None, None]:
         """As `tried` of each batch, in order; several are in flight, and their time tells nothing.
 
@@ -194,6 +201,7 @@ class Leg:
 
         Args:
           batches: requests; nothing else is in flight.
+          by: who asks, for the ledger.
 
         Raises:
           SignatureError: the traffic lacks an input of the version.
@@ -206,26 +214,56 @@ class Leg:
                     self.submit(batch, trace=False)
                 if not self._pending:
                     return
-                answer = self._told(self._pending.popleft(), usual=False)
+                answer = self._told(self._pending.popleft(), by, usual=False)
                 ahead = min(ahead + 1, AHEAD)
                 yield answer
         finally:
             while self._pending:
                 left_over, sandbox = self._pending.popleft(), self._processes.running
                 if left_over.sent and sandbox is not None:
-                    sandbox.collect()
+                    self._noted(left_over, sandbox.collect(), by)
                     self._drop_dead()
 
-    def _told(self, entry: _Pending, *, usual: bool) -> Observations | None:
+    def _told(self, entry: _Pending, by: str, *, usual: bool) -> Observations | None:
         """What a batch that is tried gets, the second time if its process ended."""
-        result = self._awaited(entry)
-        if isinstance(result, BatchFault) and not result.alive:
+        result = self._unstarved(entry)
+        if isinstance(result, BatchFault) and not result.alive and not _starved(result):
             entry.sent = False
-            again = self._awaited(entry)
-            starved = result.cause is Cause.HOST_STARVED
-            self._tally.flaky += isinstance(again, BatchAnswer) and not starved
-            result = again if starved else None
+            if isinstance(self._unstarved(entry), BatchAnswer):
+                self._tally.flaky += 1
+                self.ledger.changed()
+                return None
+        self._noted(entry, result, by)
         return self._answered(entry, result, usual) if isinstance(result, BatchAnswer) else None
+
+    def _unstarved(self, entry: _Pending) -> BatchAnswer | BatchFault | None:
+        """As `_awaited`; more than once when the host is to blame."""
+        result = self._awaited(entry)
+        for _ in range(STARVED_TRIES - 1):
+            if not _starved(result):
+                return result
+            self._starved_once()
+            entry.sent = False
+            result = self._awaited(entry)
+        if _starved(result):
+            self._starved_once()
+        return result
+
+    def _starved_once(self) -> None:
+        self._tally.host_starved += 1
+        self.ledger.changed()
+
+    def _noted(self, entry: _Pending, result: BatchAnswer | BatchFault | None, by: str) -> None:
+        """Writes down that a batch was not answered, where it was not."""
+        if isinstance(result, BatchFault):
+            self.ledger.add(
+                entry.batch, result.kind, result.cause, result.message, by=by, trace=entry.trace
+            )
+
+    def recall(self, *, flaky: int, host_starved: int) -> None:
+        """Goes on from what an interrupted run had counted of the same version, before anything is asked."""
+        self._tally.flaky += flaky
+        self._tally.host_starved += host_starved
 
     def counters(self) -> LegCounters:
         """What happened so far."""
@@ -339,6 +377,11 @@ class Leg:
             if entry.sent and entry.result is None:
                 entry.result = sandbox.collect()
                 self._drop_dead()
+
+
+def _starved(result: BatchAnswer | BatchFault | None) -> bool:
+    """Whether the host gave the process no processor: nothing is known of the version."""
+    return isinstance(result, BatchFault) and result.cause is Cause.HOST_STARVED
 
 
 def _quarantined(leg: str, batch: RequestBatch, index: int, fault: BatchFault) -> Quarantined:

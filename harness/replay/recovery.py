@@ -29,7 +29,7 @@ from harness.sandbox.answers import BatchAnswer, BatchFault
 _SHORTEST_DEADLINE_S = 0.5
 _PATIENCE = 20.0
 """A range of a search may take this many times as long as its rows ever took in a good batch."""
-_STARVED_TRIES = 3
+STARVED_TRIES = 3
 """Tries of the same when the host gives no processor."""
 
 
@@ -241,7 +241,7 @@ class Recovery:
         Raises:
           Ended: a cap was reached, or the host gave no processor again and again.
         """
-        for _ in range(_STARVED_TRIES):
+        for _ in range(STARVED_TRIES):
             sandbox = self.processes.live()
             sandbox.submit(inputs, rows, trace=trace)
             result = sandbox.collect(timeout_s)

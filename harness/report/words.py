@@ -40,7 +40,7 @@ REASONS = {
     "too_much_without_claim": "too much of the traffic is in slices too small for any claim",
     "leg_ended_early": "a version stopped answering before the traffic was through",
     "flaky_candidate": "the candidate's process failed now and then, and passed the second time",
-    "candidate_fails_in_sample": "the candidate did not answer all of the sample that is run before the replay",
+    "candidate_fails_in_sample": "the candidate did not answer all that was asked before and beside the replay",
     "interrupted": "the run was interrupted",
     "no_data": "a gating guardrail measured nothing",
 }

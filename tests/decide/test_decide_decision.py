@@ -156,7 +156,7 @@ CRASHES = (FailureCount(kind="crash", count=2, examples=("r7", "r9")),)
         ({"legs_ended_early": (("baseline", "died"),)}, Decision.HOLD, "leg_ended_early"),
         ({"candidate_flaky": 1}, Decision.HOLD, "flaky_candidate"),
         (
-            {"candidate_failed_trials": ("request r7",)},
+            {"candidate_failed_trials": (FailureCount(kind="crash", count=1, examples=("r7",)),)},
             Decision.HOLD,
             "candidate_fails_in_sample",
         ),

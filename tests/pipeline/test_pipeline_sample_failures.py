@@ -8,7 +8,7 @@ from onnx import parser, save_model
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.core.verdicts import Decision
-from harness.pipeline.alone import Alone, alone_from_json, failed_trials, run_alone
+from harness.pipeline.alone import Alone, alone_from_json, run_alone
 from harness.pipeline.gate import run_gate
 from harness.pipeline.opening import LegRecipe, open_legs
 from harness.replay.order import Batch
@@ -92,15 +92,6 @@ def test_a_batch_that_fails_is_named_with_its_parts(tmp_path):
 def test_a_whole_model_fails_on_nothing(tmp_path):
     found = sample(tiny_model(tmp_path / "m.onnx"))
     assert (found.failed, found.fails_alone, found.requests) == ((), False, 1024)
-
-
-def test_what_the_baseline_does_not_answer_either_is_no_fault_of_the_candidate():
-    both = [
-        Alone(role="baseline", requests=9, failed=("request a",)),
-        Alone(role="candidate", requests=9, failed=("request a", "request b")),
-    ]
-    assert failed_trials(both) == ("request b",)
-    assert failed_trials(both[:1]) == ()
 
 
 def test_what_failed_is_read_back():

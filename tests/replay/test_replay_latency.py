@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from harness.core.observations import Outcome
 from harness.replay import latency
 from harness.replay.latency import COLD_CALLS, LatencyLog, measure_latency
+from harness.replay.unanswered import Ledger
 from harness.sandbox.process import Sandbox
 
 
@@ -43,10 +45,12 @@ def batches(*sizes, bad=None):
         first += size
 
 
-def measured(baseline, candidate, *sizes, bad=None, seed=7):
+def measured(baseline, candidate, *sizes, bad=None, seed=7, ledger=None):
     log = LatencyLog()
     openers = [models.Opener(path) for path in (baseline, candidate)]
-    samples = list(measure_latency(*openers, batches(*sizes, bad=bad), seed=seed, log=log))
+    samples = list(
+        measure_latency(*openers, batches(*sizes, bad=bad), seed=seed, log=log, ledger=ledger)
+    )
     return samples, log, openers
 
 
@@ -106,7 +110,13 @@ def test_a_request_that_one_version_fails_is_nan_on_its_side(tmp_path, monkeypat
         [models.integers("x"), models.integers("d")], [models.integers("y")],
     )  # fmt: skip
     bad = {3: models.CRASH, 6: models.ERROR}
-    (sample,), log, _ = measured(good, models.division(tmp_path / "b.onnx"), 10, bad=bad)
+    ledger = Ledger()
+    new = models.division(tmp_path / "b.onnx")
+    (sample,), log, _ = measured(good, new, 10, bad=bad, ledger=ledger)
+    assert {(e.seq, e.kind, e.by) for e in ledger.entries} == {
+        ((3,), Outcome.CRASH, "latency sample"),
+        ((6,), Outcome.ERROR, "latency sample"),
+    }
     assert np.flatnonzero(np.isnan(sample.candidate_s)).tolist() == [3, 6]
     assert not np.isnan(sample.baseline_s).any()
     assert (log.restarts, log.cold) == (1, 6)

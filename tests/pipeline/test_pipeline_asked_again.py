@@ -1,0 +1,303 @@
+"""What the candidate fails on before or beside the replay is asked again, told, and never promoted."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import yaml
+from gates import REFACTOR, tiny_model, tiny_traffic
+from test_pipeline_sample_failures import ANY, POISON, failing
+
+from harness.core.observations import Cause, Observations, Outcome, PairBatch
+from harness.core.policies import SandboxPolicy
+from harness.core.traffic import RequestBatch
+from harness.core.verdicts import Decision
+from harness.diff.floor import Floor
+from harness.pipeline import alone, batch_mates, judgement, prepare, probes
+from harness.pipeline.asked_again import note_repetition
+from harness.pipeline.batching import largest_batch
+from harness.pipeline.company import Company, company
+from harness.pipeline.compare import compare_models
+from harness.pipeline.gate import resume_gate, run_gate
+from harness.pipeline.legs_of_run import keep_unanswered
+from harness.replay.legs import Leg
+from harness.replay.order import GROWS_AFTER, draw_order, schedule
+from harness.replay.unanswered import Ledger
+from harness.sandbox.answers import BatchFault
+from harness.sandbox.process import Sandbox
+from harness.store.runs import RunFolder
+from harness.store.sealing import seal
+from harness.store.traffic import TrafficSource
+from harness.store.windows import SealedWindow
+
+SEED = 7
+N = 3000
+OVER = """
+  length = Shape(x)
+  most = Constant<value = int64[1] {100}>()
+  many = Greater(length, most)
+  asked = Cast<to = 7>(many)
+  six = Constant<value = int64 {6}>()
+  sixes = Mul(asked, six)
+"""
+"""Instead of POISON in any batch: in one of more than 100 rows."""
+NEVER = "sixes = Constant<value = int64 {0}>()"
+SCORE = {
+    "version": 1, "preset": "none", "graph": {"when": "never"}, "sandbox": {"require": "S0"},
+    "windows": {"newest": {"days": 4000}, "min_requests": 100},
+    "decision": {"output": "probability", "rule": "threshold", "value": 0.5},
+    "guardrails": [{"name": "score", "metric": "score_shift", "margin": 0.05, "direction": "both"}],
+}  # fmt: skip
+"""Proven by the first batch, and silent about failures."""
+LATENCY = {"name": "latency", "metric": "latency_ratio", "margin": 1.7}
+
+
+def sealed(folder, values):
+    """A window of these requests, whose storage order does not depend on their values."""
+    source = TrafficSource.open([tiny_traffic(folder / "traffic", len(values), values=values)])
+    seal(source, folder / "window", seed=1)
+    return folder / "window"
+
+
+@pytest.fixture(scope="module")
+def order(tmp_path_factory):
+    """Numbers of N recorded requests in the order that SEED draws."""
+    window = SealedWindow.open(sealed(tmp_path_factory.mktemp("order"), np.zeros(N)))
+    drawn = draw_order(np.ones(N, np.bool_), seed=SEED, window="newest", limit=N)
+    return [int(str(i).removeprefix("t-")) for i in window.read(drawn).request_id]
+
+
+@pytest.fixture
+def gate(tmp_path, monkeypatch, order):
+    """Gates whose draw is known: `poison` of the order fails."""
+    monkeypatch.setattr(prepare.secrets, "randbits", lambda _: SEED)
+
+    def run(policy, *, poison=(), old=None, new=None):
+        values = np.linspace(-3, 3, N)
+        values[[order[i] for i in poison]] = POISON
+        file = tmp_path / "policy.yaml"
+        file.write_text(yaml.safe_dump(policy))
+        return run_gate(
+            str(old or tiny_model(tmp_path / "old.onnx")),
+            str(new or failing(tmp_path / "new.onnx", ANY)),
+            traffic=[sealed(tmp_path, values)], policy=file,
+            out=tmp_path / "run", cache_dir=tmp_path / "cache", state_dir=tmp_path / "state",
+            as_of="2020-12-01T00:00:00Z",
+        )  # fmt: skip
+
+    return run
+
+
+def kinds(result):
+    return {f.kind for f in result.findings}
+
+
+@pytest.mark.parametrize(
+    ("extra", "poison", "by"),
+    [
+        ({"windows": SCORE["windows"] | {"planning": 500}}, 100, "planning set"),
+        ({}, 700, "question what batches change"),
+        (
+            {"guardrails": [*SCORE["guardrails"], LATENCY], "latency": {"sample": N}},
+            2500,
+            "latency sample",
+        ),
+    ],
+)
+def test_what_fails_where_no_guardrail_looks_is_never_promoted(
+    gate, monkeypatch, extra, poison, by
+):
+    monkeypatch.setattr(alone, "_SPREAD", 1)
+    result = gate(SCORE | extra, poison=[poison])
+    record = result.record
+    assert (record.decision, record.reason) == (Decision.HOLD, "candidate_fails_in_sample")
+    assert f"({by}: error)" in record.explanation
+    (told,) = (f for f in result.findings if f.kind == "candidate_fails_in_sample")
+    assert f"({by}: error)" in told.what
+    (note,) = RunFolder.open(result.run).quarantined()
+    assert (note.leg, note.kind) == ("candidate", "error")
+    assert f"request {note.request_id} " in told.what
+
+
+def test_what_the_replay_judged_is_not_told_twice(gate):
+    result = gate(SCORE, poison=[10])
+    assert (result.record.decision, result.record.reason) == (Decision.ROLLBACK, "candidate_fails")
+    assert "candidate_fails_in_sample" not in kinds(result)
+
+
+def test_what_the_baseline_does_not_answer_either_is_no_fault_of_the_candidate(gate, tmp_path):
+    result = gate(SCORE, poison=[700], old=failing(tmp_path / "old.onnx", ANY))
+    assert result.record.decision is Decision.PROMOTE
+    saved = json.loads((result.run / "unanswered.json").read_text())
+    assert saved["candidate"]["unanswered"]
+
+
+def test_a_batch_that_fails_only_as_such_is_told(gate, tmp_path):
+    result = gate(SCORE, poison=[700], new=failing(tmp_path / "new.onnx", OVER))
+    assert result.record.decision is Decision.PROMOTE
+    (told,) = (f for f in result.findings if f.kind == "fails_together")
+    assert "in one batch" in told.what
+    assert "candidate_fails_in_sample" not in kinds(result)
+
+
+def test_a_comparison_in_which_batches_fail_as_such_is_not_comparable(tmp_path):
+    values = np.where(np.arange(500) == 3, POISON, 0.5)
+    found = compare_models(
+        str(failing(tmp_path / "old.onnx", NEVER)), str(failing(tmp_path / "new.onnx", OVER)),
+        inputs=[tiny_traffic(tmp_path / "traffic", 500, values=values)],
+        cache_dir=tmp_path / "cache", allow_lower_isolation=True,
+    )  # fmt: skip
+    assert (found.equal, found.comparable) == (True, False)
+    assert any(text.startswith("in one batch only: ") for text in found.not_compared)
+
+
+def interruption(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupted", [pytest.param(False, marks=pytest.mark.long), True])
+def test_a_process_that_died_once_is_not_forgotten(gate, tmp_path, monkeypatch, interrupted):
+    def hurt(leg, *rest):
+        if leg.name == "candidate":
+            os.kill(leg.first.pid, 9)
+        return alone.run_alone(leg, *rest)
+
+    monkeypatch.setattr(batch_mates, "run_alone", hurt)
+    same = tiny_model(tmp_path / "new.onnx", cutoff="2020-01-02T00:00:00Z")
+    policy = REFACTOR | {"windows": SCORE["windows"], "sandbox": {"require": "S0"}}
+    if interrupted:
+        monkeypatch.setattr(judgement, "largest_batch", interruption)
+        with pytest.raises(KeyboardInterrupt):
+            gate(policy, new=same)
+        monkeypatch.undo()
+        result = resume_gate(tmp_path / "run")
+    else:
+        result = gate(policy, new=same)
+    assert (result.record.decision, result.record.reason) == (Decision.HOLD, "flaky_candidate")
+    assert result.record.explanation.startswith("1 batch ")
+
+
+def read(positions):
+    n = len(positions)
+    return RequestBatch(
+        seq=positions, request_id=positions.astype(str).astype(object),
+        ts_ns=np.zeros(n, np.int64), rows=np.ones(n, np.int64),
+        inputs={"x": np.where(positions == 300, POISON, 0.5).astype(np.float32)}, recorded={},
+        answered=np.ones(n, np.bool_), context={},
+    )  # fmt: skip
+
+
+def leg_on(model, **traced):
+    limits, name = SandboxPolicy(require="S0"), "candidate"
+    return Leg(lambda: Sandbox.start(model, name=name, limits=limits, **traced), name=name)
+
+
+@pytest.fixture
+def poisoned(tmp_path):
+    with leg_on(failing(tmp_path / "m.onnx", ANY)) as leg:
+        yield leg
+
+
+def asked_by(leg):
+    return {entry.by for entry in leg.ledger.entries}
+
+
+def test_the_question_what_batches_change_writes_down_what_fails(poisoned):
+    assert company(poisoned, schedule([("newest", np.arange(1000))], 256), read) is Company.NOTHING
+    assert asked_by(poisoned) == {"question what batches change"}
+
+
+def test_the_batching_trial_writes_down_what_fails(poisoned, tmp_path):
+    batches = schedule([("newest", np.arange(GROWS_AFTER + 9))], 1024)
+    with RunFolder.create(tmp_path / "run") as run:
+        found = largest_batch(run, [poisoned], batches, read, 1024)
+    assert (found.requests, asked_by(poisoned)) == (1024, {"batching trial"})
+    assert any(300 in entry.seq for entry in poisoned.ledger.entries)
+
+
+def test_the_question_which_session_answers_writes_down_what_fails(tmp_path):
+    model = failing(tmp_path / "m.onnx", ANY)
+    batches = schedule([("newest", np.arange(32_000))], 1024)
+    with leg_on(model, trace_model=model, trace_tensors=("probability",)) as leg:
+        probes._asked(leg, batches, read, Floor(), 32_000)
+        assert asked_by(leg) == {"question which session answers"}
+
+
+def test_what_fails_in_flight_when_nobody_waits_any_more_is_written_down(poisoned):
+    ones = [read(np.arange(i, i + 1)) for i in (1, 300, 2)]
+    answers = poisoned.tried_each(ones)
+    assert next(answers) is not None
+    answers.close()
+    assert [entry.seq for entry in poisoned.ledger.entries] == [(300,)]
+
+
+def starving(monkeypatch, times):
+    """Lets the host give no processor to single requests so many times, by the words of the sandbox."""
+    left = [times]
+    collect = Sandbox.collect
+
+    def starved(self, *rest):
+        rows = self._asked[0].rows
+        found = collect(self, *rest)
+        if not left[0] or rows != 1:
+            return found
+        left[0] -= 1
+        self.close()
+        return BatchFault(
+            seq=found.seq, kind=Outcome.TIMEOUT, cause=Cause.HOST_STARVED, alive=False,
+            message="no answer within the deadline (the host gave it no processor)",
+        )  # fmt: skip
+
+    monkeypatch.setattr(Sandbox, "collect", starved)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_what_the_host_starves_counts_for_and_against_nobody(tmp_path, monkeypatch, times):
+    starving(monkeypatch, times)
+    with leg_on(tiny_model(tmp_path / "m.onnx")) as leg:
+        batches = schedule([("newest", np.arange(400, 600))], 256)
+        found = alone.run_alone(leg, batches, read, np.random.default_rng(1))
+        counters = leg.counters()
+    assert (found.failed, found.fails_alone, found.differ) == ((), False, Company.NOTHING)
+    assert (counters.host_starved, counters.flaky, leg.ledger.entries) == (times, 0, [])
+
+
+def test_what_failed_is_kept_as_it_happens_and_gone_on_from(tmp_path):
+    model = failing(tmp_path / "m.onnx", ANY)
+    with RunFolder.create(tmp_path / "run") as run:
+        with leg_on(model) as leg:
+            keep_unanswered(run, [leg])
+            os.kill(leg.first.pid, 9)
+            assert leg.tried(read(np.arange(9))) is None
+            assert leg.tried(read(np.arange(299, 301))) is None
+        with leg_on(model) as again:
+            keep_unanswered(run, [again])
+            assert again.counters().flaky == 1
+            assert again.ledger.entries == leg.ledger.entries
+            assert again.tried(read(np.arange(299, 301))) is None
+            assert len(again.ledger.entries) == 1
+
+
+def observed(*outcomes):
+    return Observations(
+        outcome=np.array(outcomes, np.int8), outputs={}, features={}, trace_outputs={},
+        latency_s=np.zeros(len(outcomes)),
+    )  # fmt: skip
+
+
+def test_what_fails_when_it_is_repeated_is_written_down():
+    ledger = Ledger()
+    requests, ok = read(np.arange(3)), observed(0, 0, 0)
+    pair = PairBatch(requests=requests, baseline=ok, candidate=observed(0, 0, Outcome.CRASH))
+    again = PairBatch(
+        requests=requests, baseline=ok, candidate=observed(0, Outcome.CRASH, Outcome.CRASH)
+    )
+    note_repetition(ledger, pair, again)
+    assert [(e.by, e.seq, e.kind) for e in ledger.entries] == [("repetition", (1,), Outcome.CRASH)]
+
+
+def test_what_the_host_starved_is_not_written_down():
+    ledger = Ledger()
+    ledger.add(read(np.arange(3)), Outcome.TIMEOUT, Cause.HOST_STARVED, "", by="anybody")
+    assert ledger.entries == []
