@@ -177,7 +177,9 @@ class WindowEvidence:
         )
         found = mine[0][0].process.low
         for side, bar, until in mine:
-            nulls, rejected = side.nulls[1:], self._log_e(side, len(side.nulls))[1:] >= bar
+            nulls, log_e = side.nulls[1:], self._log_e(side, len(side.nulls))
+            # One e-process a null: at the margin it is the verdict's, with all its bets.
+            rejected = np.where(nulls == side.process.m, log_e[0], log_e[1:]) >= bar
             first = int(np.argmin(rejected)) if not rejected.all() else len(nulls)
             found = float(nulls[first - 1]) if first else found
             if first < len(nulls) or until == side.process.high:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -158,6 +158,7 @@ def test_limits_hold_the_window_mean_at_every_look(name, direction):
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.floats(0.0, 0.03), st.integers(0, 15))
+@example(0, 0.0002676188840462146, 8)
 def test_limits_at_the_margin_say_what_the_verdict_says(seed, mean, n_failed):
     rng = np.random.default_rng(seed)
     x, bounds = window("ones", mean, rng)
