@@ -272,7 +272,8 @@ def import_command(
     default="5m",
     show_default=True,
     metavar="DURATION",
-    help="How long a request waits for its answer.",
+    help="How long a request waits here for its answer, whatever its own time is; time in which the sink "
+    "does not run is no waiting.",
 )
 @click.option(
     "--flush",

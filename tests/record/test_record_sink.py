@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, closing, contextmanager
 
 import logs_made as made
@@ -110,6 +111,41 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path, connect):
         for e in recorded:
             assert posted(connection, e, "response") == 200
         assert ended(process)["joined"] == 10
+
+
+def test_a_request_that_comes_late_or_by_a_slow_clock_waits_for_its_answer(tmp_path, connect):
+    """These times are years ago: the logger's clock is wrong, or it had queued them."""
+    recorded = [made.exchange(i) for i in range(3)]
+    with sink(tmp_path / "t", "--flush", "100ms", "--wait", "5m") as (process, address):
+        connection = connect(address)
+        for side in ("request", "response"):
+            assert {posted(connection, e, side) for e in recorded} == {200}
+            time.sleep(0.7)
+        report = ended(process)
+    assert (report["joined"], report["one_sided_requests"], report["late"]) == (3, 0, 0)
+    read = sorted(TrafficSource.open([tmp_path / "t"]).exchanges(), key=lambda e: e.ts_ns)
+    made.same(read, recorded)
+
+
+def test_a_request_waits_on_over_a_kill_and_is_written_without_its_answer_in_the_end(
+    tmp_path, connect
+):
+    options = ("--flush", "100ms", "--wait", "3s")
+    future = {"ce-time": "2100-01-01T00:00:00Z"}
+    with sink(tmp_path / "t", *options) as (process, address):
+        assert posted(connect(address), made.exchange(0), "request", **future) == 200
+        time.sleep(1.0)
+        process.kill()
+    time.sleep(2.5)  # nobody waits meanwhile
+    with sink(tmp_path / "t", *options) as (process, address):
+        time.sleep(0.5)
+        assert not list((tmp_path / "t").glob("model=*/**/*.parquet"))
+        until = time.monotonic() + 30
+        while not list((tmp_path / "t").glob("model=*/**/*.parquet")):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        report = ended(process)
+    assert (report["written"], report["one_sided_requests"]) == (1, 1)
 
 
 def test_faulty_events_are_answered_and_counted(tmp_path, connect):

@@ -209,7 +209,8 @@ def write_and_report(
     Args:
       staging: the staged parts.
       target: where to.
-      one_sided_until_ns: requests without an answer are written when they are older than this.
+      one_sided_until_ns: requests without an answer are written when they are older than this; see
+        `Staging.waiting`.
 
     Raises:
       TrafficError: the store refuses.

@@ -15,6 +15,7 @@ import queue
 import sqlite3
 import ssl
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,7 +60,8 @@ class SinkOptions:
     most_record_bytes: int
     """Larger events are refused with 413 and counted."""
     wait_s: float
-    """How long a request waits for its answer before it is written without one."""
+    """How long a request waits here for its answer before it is written without one; time in which the
+    sink did not run is no waiting."""
     flush_s: float
     """How often what is whole is written."""
     certificate: str = ""
@@ -158,7 +160,8 @@ class EventSink:
 
     def _stage(self) -> None:
         try:
-            with writing(self._target.to), Staging(self._target.state / STAGING_FILE) as staging:
+            state = self._target.state / STAGING_FILE
+            with writing(self._target.to), Staging(state, live=True) as staging:
                 self._stage_until_stopped(staging)
                 staging.undo()
                 if staging.counts()["records"]:
@@ -170,14 +173,14 @@ class EventSink:
                 self._queue.get_nowait().done.set()
 
     def _stage_until_stopped(self, staging: Staging) -> None:
-        written_ns = now_ns()
+        written_s = time.monotonic()
         while not self._stop.is_set() or not self._queue.empty():
             together = self._together()
             if together or self._trouble != self._unwritten:
                 self._take(staging, together)
-            if now_ns() - written_ns >= self._options.flush_s * 1e9:
+            if time.monotonic() - written_s >= self._options.flush_s:
                 self._flush(staging)
-                written_ns = now_ns()
+                written_s = time.monotonic()
 
     def _take(self, staging: Staging, together: Sequence[_Waiting]) -> None:
         """Stages events and commits; a disk that refuses costs none: their senders hear 503."""
@@ -220,7 +223,8 @@ class EventSink:
         return found
 
     def _write(self, staging: Staging) -> ImportReport:
-        until = now_ns() - round(self._options.wait_s * 1e9)
+        staging.note_ran()
+        until = staging.ran_ns - round(self._options.wait_s * 1e9)
         return write_and_report(staging, self._target, until)
 
 

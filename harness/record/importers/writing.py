@@ -30,7 +30,8 @@ def write_staged(
       to: the traffic's folder or prefix.
       writer: prefix of the file names.
       spool: local folder for files that are being made; emptied.
-      one_sided_until_ns: requests without an answer are written when they are older than this.
+      one_sided_until_ns: requests without an answer are written when they are older than this; see
+        `Staging.waiting`.
 
     Raises:
       TrafficError: the store refuses.
