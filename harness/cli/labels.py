@@ -44,9 +44,20 @@ A mapping:
 @click.option(
     "--as-of", metavar="TIME", help="Count what lies later as in the future (default: now)."
 )
+@click.option(
+    "--whole", is_flag=True,
+    help="The last line of a CSV file counts also where it has no end of line. Else it may be cut off: it is counted "
+    "as undecodable, and read again once the file has changed.",
+)  # fmt: skip
 @as_json_option
 def import_command(
-    source: Place, to: Place, kind: str, mapping: Path | None, as_of: str | None, as_json: bool
+    source: Place,
+    to: Place,
+    kind: str,
+    mapping: Path | None,
+    as_of: str | None,
+    whole: bool,
+    as_json: bool,
 ) -> int:
     """Import the labels in SOURCE beside the traffic, and report how they join it.
 
@@ -56,7 +67,7 @@ def import_command(
     """
     from harness.pipeline.labels import import_labels
 
-    report = import_labels(source, to, kind=kind, mapping=mapping, as_of=as_of)
+    report = import_labels(source, to, kind=kind, mapping=mapping, as_of=as_of, whole=whole)
     click.echo(report.to_json() if as_json else report.to_text())
     return 0
 

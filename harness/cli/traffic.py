@@ -198,6 +198,11 @@ For other formats it has version, inputs and outputs only: `column` is the body'
     "--max-record", default="64MiB", show_default=True, callback=size,
     help="Longer records are counted as oversized.",
 )  # fmt: skip
+@click.option(
+    "--whole", is_flag=True,
+    help="The last line of a CSV file counts also where it has no end of line. Else it may be cut off: it is counted "
+    "as undecodable, and read again once the file has changed.",
+)  # fmt: skip
 @registry_option
 @allow_lower_isolation_option
 @as_json_option
@@ -211,6 +216,7 @@ def import_command(
     model_name: str,
     wait: str | None,
     max_record: int,
+    whole: bool,
     registry: str | None,
     allow_lower_isolation: bool,
     as_json: bool,
@@ -233,7 +239,7 @@ def import_command(
     with ProgressBar(quiet=quiet or as_json) as progress:
         report = import_traffic(
             kind, source, to, mapping=mapping, model=model,
-            model_name=model_name, registry_uri=registry,
+            model_name=model_name, registry_uri=registry, whole=whole,
             wait_s=None if wait is None else seconds_from_duration(wait, "--wait"), most_record_bytes=max_record, allow_lower_isolation=allow_lower_isolation, listener=progress,
         )  # fmt: skip
     click.echo(report.to_json() if as_json else report.to_text())

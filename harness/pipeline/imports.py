@@ -47,6 +47,7 @@ def import_traffic(
     registry_uri: str | None = None,
     wait_s: float | None = None,
     most_record_bytes: int = MOST_RECORD_BYTES,
+    whole: bool = False,
     state_dir: Path | None = None,
     allow_lower_isolation: bool = False,
     listener: Listener = silent,
@@ -66,6 +67,7 @@ def import_traffic(
       wait_s: how much older than the newest request one without an answer must be to be written; None =
         five minutes where answers are records of their own (kserve, seldon), else none.
       most_record_bytes: longer records are counted as oversized.
+      whole: the last line of a CSV file counts also where it has no end of line.
       state_dir: where an import into an object store is remembered; None = the user's state folder.
       allow_lower_isolation: look at the model below the tier that policies require by default.
       listener: hears progress.
@@ -73,7 +75,7 @@ def import_traffic(
     Raises:
       UsageError: unknown format, wrong mapping, unusable model or source.
     """
-    files = _files(kind, source)
+    files = _files(kind, source, whole=whole)
     columns = None if mapping is None or kind != _TABLE else table_mapping(mapping)
     read = _reader(kind, columns, model_name, most_record_bytes)
     bodies = None if kind == _TABLE else mapping
@@ -139,7 +141,7 @@ def state_of(to: Place, name: str, state_dir: Path | None = None) -> Path:
     return (state_dir or default_state_dir()).resolve() / "imports" / digest
 
 
-def _files(kind: str, source: Place) -> list[SourceFile]:
+def _files(kind: str, source: Place, *, whole: bool) -> list[SourceFile]:
     suffixes = {
         "kserve": kserve.SUFFIXES,
         "sagemaker": sagemaker.SUFFIXES,
@@ -148,7 +150,7 @@ def _files(kind: str, source: Place) -> list[SourceFile]:
     }.get(kind, databricks.SUFFIXES)
     if kind not in FORMATS:
         raise UsageError(kind, f"is no format ({nearest(kind, FORMATS)})", "Name one of them.")
-    files = source_files(source, suffixes)
+    files = source_files(source, suffixes, whole=whole)
     if suffixes is databricks.SUFFIXES and not (isinstance(source, Path) and source.is_file()):
         present = present_files(source)
         if present is not None:

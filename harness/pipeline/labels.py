@@ -60,6 +60,7 @@ def import_labels(
     kind: str = "table",
     mapping: Path | None = None,
     as_of: str | None = None,
+    whole: bool = False,
     state_dir: Path | None = None,
 ) -> LabelReport:
     """Imports labels beside traffic; the same call again goes on, and takes only what is new.
@@ -70,6 +71,7 @@ def import_labels(
       kind: one of FORMATS.
       mapping: YAML file that says what a table's columns are; None = those of label files here.
       as_of: ISO 8601 instant of the report, for what lies in the future; None = now.
+      whole: the last line of a CSV file counts also where it has no end of line.
       state_dir: where an import into an object store is remembered; None = the user's state folder.
 
     Raises:
@@ -90,7 +92,11 @@ def import_labels(
     target = ImportTarget(to=absolute(to), state=state_of(to, "labels", state_dir), name="labels")
     at = None if as_of is None else ts_ns_from_iso(as_of, "--as-of")
     return run_import_labels(
-        source_files(source, suffixes), reader, target, how=repr((kind, columns)), as_of_ns=at
+        source_files(source, suffixes, whole=whole),
+        reader,
+        target,
+        how=repr((kind, columns)),
+        as_of_ns=at,
     )
 
 

@@ -190,7 +190,7 @@ def outcomes(folder, x):
     start = TINY_START_NS // 10**9
     rows = [f"t-{i},{'yes' if v > 0 else 'no'},{start + i},{start + i + 60},{start + i + 660}"
             for i, v in enumerate(x.tolist())]  # fmt: skip
-    (folder / "o.csv").write_text("\n".join(["id,outcome,asked,happened,loaded", *rows]))
+    (folder / "o.csv").write_text("\n".join(["id,outcome,asked,happened,loaded", *rows, ""]))
     return [folder / "o.csv", "--mapping", folder / "m.yaml"]
 
 

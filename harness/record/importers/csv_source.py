@@ -71,7 +71,7 @@ class _CsvLines:
     """
 
     def __init__(self, file: SourceFile, limit: int) -> None:
-        self._lines, self._limit = lines(file, limit), limit
+        self._lines, self._limit = lines(file, limit, ended=True), limit
         self._again: deque[tuple[int, str]] = deque()
         self._size = 0
         self.taken: list[tuple[int, str]] = []

@@ -24,6 +24,8 @@ from harness.core.errors import TrafficError
 from harness.core.places import Place
 from harness.record.importers.parts import Refused
 
+SAID_WHOLE = " whole"
+"""Ends the stamp of a file whose giver said that it is whole; who has said so once has said it for good."""
 _RAW_KEPT = 64 << 10
 _OF_THE_PLACE = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP,
@@ -210,7 +212,7 @@ class Ledger:
             "SELECT stamp, how, records, whole, reading, former FROM source WHERE name = ?", (name,)
         ).fetchone()
         self.commit()
-        if row and row[:2] == (stamp, how):
+        if row and row[0] in {stamp, stamp + SAID_WHOLE} and row[1] == how:
             _, _, records, whole, self._reading, self._former = row
             self.other_terms = False
             return None if whole else int(records)

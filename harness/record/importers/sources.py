@@ -1,6 +1,8 @@
 """Files of logs, and those of one JSON document a line, read with flat memory.
 
-A line longer than the limit is passed over, not held. `.gz` files are unpacked on the way.
+A line longer than the limit is passed over, not held. `.gz` files are unpacked on the way. The last line
+of a CSV file counts once it has its end: a number that is cut off is a number, too. (A JSON object that is
+cut off is none.)
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, BinaryIO
 from harness.core.errors import TrafficError, nearest
 from harness.core.places import Place, absolute
 from harness.record.importers.documents import parsed
+from harness.record.importers.ledger import SAID_WHOLE
 from harness.record.importers.parts import PayloadError, Refused, Trouble, kind_of
 from harness.store.objects import filesystem
 from harness.store.places import check_readable, files_below, is_file, stream
@@ -24,6 +27,10 @@ BEGINNING = 4096
 
 CUT = "the file is damaged or cut off"
 LEFT_OUT = "the file is left out"
+UNENDED = (
+    "the file ends in the middle of this line, which may be cut off: it is read again once the file has "
+    "changed, or with --whole"
+)
 _MOST_RECORDS = 1 << 40
 """More than a file can hold; a damaged one says anything."""
 
@@ -54,6 +61,8 @@ class SourceFile:
     """Changes when its content does: size and time of change."""
     changed_ns: int
     """When it was last changed, nanoseconds since the epoch."""
+    whole: bool = False
+    """Who gives it says that it is: of a CSV file the last line counts also without an end of line."""
     missing: str = ""
     """Why there is nothing to read where a table's log names it, and what to do; "" = it is there."""
 
@@ -76,18 +85,21 @@ class Record:
     """Its fields."""
 
 
-def source_files(source: Place, suffixes: Sequence[str]) -> list[SourceFile]:
+def source_files(
+    source: Place, suffixes: Sequence[str], *, whole: bool = False
+) -> list[SourceFile]:
     """The files of a source, by name.
 
     Args:
       source: a file, or a folder of them, here or in an object store.
       suffixes: endings that count, e.g. .jsonl; each may have .gz behind it.
+      whole: see `SourceFile.whole`.
 
     Raises:
       TrafficError: nothing there, nothing with such an ending, or it cannot be listed.
     """
     if is_file(source):
-        return [_source_file(source, source.name)]
+        return [_source_file(source, source.name, whole=whole)]
     if isinstance(source, Path) and not source.exists():
         raise TrafficError(str(source), "no such file or folder", "Check the path.")
     names = sorted(
@@ -98,7 +110,7 @@ def source_files(source: Place, suffixes: Sequence[str]) -> list[SourceFile]:
             str(source), f"no file that ends in {' or '.join(suffixes)} below it",
             "Give the folder or file that the logs lie in.",
         )  # fmt: skip
-    return [_source_file(source / str(name), str(name)) for name in names]
+    return [_source_file(source / str(name), str(name), whole=whole) for name in names]
 
 
 def missing_file(source: Place, name: str) -> SourceFile:
@@ -114,7 +126,7 @@ def _leads_out(name: str) -> bool:
     return name.startswith("/") or "://" in name or ".." in name.split("/")
 
 
-def _source_file(place: Place, name: str) -> SourceFile:
+def _source_file(place: Place, name: str, *, whole: bool) -> SourceFile:
     if isinstance(place, Path):
         check_readable(place)
         found = place.stat()
@@ -122,23 +134,35 @@ def _source_file(place: Place, name: str) -> SourceFile:
     else:
         info = filesystem(place).get_file_info(place.path)
         size, changed_ns = info.size, info.mtime_ns or 0
+    # A file that is said to be whole is read again, as one that has grown.
+    said = SAID_WHOLE if whole and name.removesuffix(".gz").endswith(".csv") else ""
     return SourceFile(
-        place=place, name=name, key=str(absolute(place)), stamp=f"{size} {changed_ns}",
-        changed_ns=changed_ns,
+        place=place, name=name, key=str(absolute(place)), stamp=f"{size} {changed_ns}{said}",
+        changed_ns=changed_ns, whole=whole,
     )  # fmt: skip
 
 
-def lines(file: SourceFile, limit: int) -> Iterator[tuple[int, bytes | Refused]]:
-    """(number from 1, line without its end) of each line; a longer one than `limit` bytes is refused."""
+def lines(
+    file: SourceFile, limit: int, *, ended: bool = False
+) -> Iterator[tuple[int, bytes | Refused]]:
+    """(number from 1, line without its end) of each line; a longer one than `limit` bytes is refused.
+
+    Args:
+      file: which is read.
+      limit: longest line, bytes.
+      ended: a last line without an end of line is refused, too, unless the file is said to be whole.
+    """
     with stream(file.place) as content:
         source: Any = gzip.GzipFile(fileobj=content) if file.name.endswith(".gz") else content
         try:
-            yield from _split(file.name, source, limit)
+            yield from _split(file.name, source, limit, ended=ended and not file.whole)
         except (OSError, EOFError) as error:  # a .gz that is cut off, or none
             yield 0, unreadable(file.name, str(error))
 
 
-def _split(name: str, source: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | Refused]]:
+def _split(
+    name: str, source: BinaryIO, limit: int, *, ended: bool
+) -> Iterator[tuple[int, bytes | Refused]]:
     held, passed, number = bytearray(), 0, 1
     # What was unpacked before the cut counts: read() would throw it away.
     read = getattr(source, "read1", source.read)
@@ -153,7 +177,10 @@ def _split(name: str, source: BinaryIO, limit: int) -> Iterator[tuple[int, bytes
             passed += len(held) - BEGINNING if not passed else max(0, len(held) - BEGINNING)
             del held[BEGINNING:]
     if held:
-        yield number, _line(name, number, held, passed, limit)
+        line = _line(name, number, held, passed, limit)
+        if ended and isinstance(line, bytes):
+            line = undecodable(f"{name}:{number}", UNENDED, line)
+        yield number, line
 
 
 def _line(name: str, number: int, held: bytearray, passed: int, limit: int) -> bytes | Refused:
