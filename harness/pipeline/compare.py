@@ -343,7 +343,7 @@ def _result(
         differ
         or sum(f.count() for f in failures)
         or candidate_stopped(legs, failures[0])
-        or counters["candidate"].flaky
+        or counters["candidate"].flaky + golden[1].flaky
         or asked_again.failed
         or golden[1].failure
         or (outputs.requests and _lacking(setup, features))

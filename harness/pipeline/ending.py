@@ -20,7 +20,7 @@ from harness.pipeline.asked_again import AskedAgain
 from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.describe import Described, batch_findings
 from harness.pipeline.evidence import Terms
-from harness.pipeline.golden_of_run import golden_findings, not_golden
+from harness.pipeline.golden_of_run import flaky_on_golden, golden_findings, not_golden
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.left_out import (
     left_out,
@@ -43,6 +43,7 @@ from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import COLUMNS, Summary
 from harness.pipeline.table_findings import about_units
 from harness.replay.latency import LatencyLog
+from harness.replay.leg_counters import LegCounters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,13 @@ class Ran:
     """Which session's answers were judged."""
     asked: AskedAgain
     """What became of what the candidate did not answer beside the replay."""
+
+    @property
+    def candidate(self) -> LegCounters:
+        """What happened to the candidate's process, in the replay as before and beside it."""
+        counters = self.asked.counted_in(self.result.candidate)
+        golden = flaky_on_golden(self.manifest, "candidate")
+        return replace(counters, flaky=counters.flaky + golden)
 
     @property
     def observer_effect(self) -> str:
@@ -88,7 +96,7 @@ def ended(run: Ran) -> Outcome:
         ),
         *leg_findings(
             "candidate",
-            run.asked.counted_in(run.result.candidate),
+            run.candidate,
             dict(failures.kinds),
             failures.ids,
             failures.messages,
@@ -196,7 +204,7 @@ def _facts(run: Ran, *, one_value: bool) -> Facts:
             FailureCount(kind=kind.lower(), count=count, examples=tuple(failures.ids[:3]))
             for kind, count in failures.kinds.items()
         ),
-        candidate_flaky=run.asked.counted_in(result.candidate).flaky,
+        candidate_flaky=run.candidate.flaky,
         candidate_failed_trials=run.asked.counts(),
         baseline_failures=failures.baseline,
         unfaithful_replay=run.described.unfaithful,

@@ -56,6 +56,8 @@ class GoldenCheck:
     """The first tensor that differs, and how; "" = all are reproduced."""
     named: bool = True
     """They say which version they are of."""
+    flaky: int = 0
+    """Times that its process failed on them and passed unchanged the second time."""
 
     def not_compared(self) -> tuple[str, ...]:
         """What is to be said about a version without golden rows."""
@@ -108,7 +110,7 @@ def check_golden(recipe: LegRecipe, model: PinnedModel) -> GoldenCheck:
             f"they are of the version {rows.model[:12]}, this one is {model.digest[:12]}",
             "Log each version's own golden rows with it, or take the file away.",
         )
-    seen = _answers(recipe, rows.inputs, where)
+    seen, flaky = _answers(recipe, rows.inputs, where)
     traced = {n: seen.features[n] for n in recipe.trace_tensors if n in seen.features}
     _check_names(where, rows, traced, seen.outputs)
     failure = _failed(seen)
@@ -118,7 +120,7 @@ def check_golden(recipe: LegRecipe, model: PinnedModel) -> GoldenCheck:
         failure = failure or _difference(name, logged, now)
     return GoldenCheck(
         role=recipe.role, rows=len(rows), tensors=len(ordered), failure=failure,
-        named=bool(rows.model),
+        named=bool(rows.model), flaky=flaky,
     )  # fmt: skip
 
 
@@ -228,7 +230,7 @@ def _rows(
     given = window.read(np.arange(count, dtype=np.int64)).inputs
     taken = {s.name: given[s.name] for s in seen.graph.signature.inputs}
     listener(Progress(stage="log", done=0, total=count))
-    found = _answers(recipe, taken, model)
+    found, _ = _answers(recipe, taken, model)
     listener(Progress(stage="log", done=count, total=count))
     if failed := _failed(found):
         raise UsageError(model, f"cannot be logged: {failed}", "Give rows that it answers.")
@@ -241,8 +243,8 @@ def _rows(
     return GoldenRows(model=pinned.digest, inputs=taken, features=found.features, outputs=outputs)
 
 
-def _answers(recipe: LegRecipe, inputs: Tensors, where: str) -> Observations:
-    """One pass over the rows, each a request of its own."""
+def _answers(recipe: LegRecipe, inputs: Tensors, where: str) -> tuple[Observations, int]:
+    """One pass over the rows, each a request of its own; and how often it failed once only."""
     n = len(next(iter(inputs.values())))
     batch = RequestBatch(
         seq=np.arange(n), request_id=np.array([f"golden row {i}" for i in range(n)], object),
@@ -261,7 +263,7 @@ def _answers(recipe: LegRecipe, inputs: Tensors, where: str) -> Observations:
             )
         asked = asked_by(leg)
         asked.submit(batch, trace=recipe.trace_model is not None)
-        return asked.collect()
+        return asked.collect(), leg.counters().flaky
 
 
 def _check_names(where: str, rows: GoldenRows, features: Tensors, outputs: Tensors) -> None:

@@ -64,5 +64,10 @@ def not_golden(manifest: dict[str, Any]) -> tuple[str, ...]:
     return tuple(text for check in _checks(manifest) for text in check.not_compared())
 
 
+def flaky_on_golden(manifest: dict[str, Any], role: str) -> int:
+    """How often a version's process failed on its golden rows, and passed the second time."""
+    return sum(check.flaky for check in _checks(manifest) if check.role == role)
+
+
 def _checks(manifest: dict[str, Any]) -> list[GoldenCheck]:
     return [GoldenCheck(**saved) for saved in manifest.get("golden", ())]

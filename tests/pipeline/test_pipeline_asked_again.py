@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.core.verdicts import Decision
 from harness.diff.floor import Floor
-from harness.pipeline import alone, batch_mates, judgement, prepare, probes
+from harness.pipeline import alone, batch_mates, golden, judgement, prepare, probes
 from harness.pipeline.asked_again import note_repetition
 from harness.pipeline.batching import largest_batch
 from harness.pipeline.company import Company, company
 from harness.pipeline.compare import compare_models
 from harness.pipeline.gate import resume_gate, run_gate
 from harness.pipeline.legs_of_run import keep_unanswered
+from harness.pipeline.opening import open_legs
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, draw_order, schedule
 from harness.replay.unanswered import Ledger
@@ -152,11 +154,13 @@ def test_a_comparison_in_which_batches_fail_as_such_is_not_comparable(tmp_path):
     assert any(text.startswith("in one batch only: ") for text in found.not_compared)
 
 
-def interruption(*_):
+def interruption(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("interrupted", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize(
+    "interrupted", [pytest.param("", marks=pytest.mark.long), "largest_batch", "take_latency"]
+)
 def test_a_process_that_died_once_is_not_forgotten(gate, tmp_path, monkeypatch, interrupted):
     def hurt(leg, *rest):
         if leg.name == "candidate":
@@ -167,7 +171,7 @@ def test_a_process_that_died_once_is_not_forgotten(gate, tmp_path, monkeypatch, 
     same = tiny_model(tmp_path / "new.onnx", cutoff="2020-01-02T00:00:00Z")
     policy = REFACTOR | {"windows": SCORE["windows"], "sandbox": {"require": "S0"}}
     if interrupted:
-        monkeypatch.setattr(judgement, "largest_batch", interruption)
+        monkeypatch.setattr(judgement, interrupted, interruption)
         with pytest.raises(KeyboardInterrupt):
             gate(policy, new=same)
         monkeypatch.undo()
@@ -301,3 +305,22 @@ def test_what_the_host_starved_is_not_written_down():
     ledger = Ledger()
     ledger.add(read(np.arange(3)), Outcome.TIMEOUT, Cause.HOST_STARVED, "", by="anybody")
     assert ledger.entries == []
+
+
+def test_a_process_that_died_once_on_golden_rows_is_not_promoted(gate, tmp_path, monkeypatch):
+    new = tiny_model(tmp_path / "new.onnx", cutoff="2020-01-02T00:00:00Z")
+    rows = tiny_traffic(tmp_path / "rows", 8)
+    golden.make_golden(
+        str(new), inputs=[rows], cache_dir=tmp_path / "cache", allow_lower_isolation=True
+    )
+
+    @contextmanager
+    def hurt(*recipes):
+        with open_legs(*recipes) as legs:
+            os.kill(legs[0].first.pid, 9)
+            yield legs
+
+    monkeypatch.setattr(golden, "open_legs", hurt)
+    result = gate(SCORE, new=new)
+    assert (result.record.decision, result.record.reason) == (Decision.HOLD, "flaky_candidate")
+    assert "candidate_flaky" in kinds(result)
