@@ -57,7 +57,7 @@ class Canary:
         self._ascent = Ascent(live.steps, live.ramp)
         self._coverage = Coverage(live)
         self._returning = Returning(live)
-        self._lately = Lately(live)
+        self._lately = Lately(live, sent=not seed)
         self._judge = LiveJudge(self._plan)
         self._answer = self._judge.answer()
         self._labels = LabelBook(live.guardrails)

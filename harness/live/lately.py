@@ -26,6 +26,8 @@ _NEWEST = 3
 """The candidate's very last answers, each of which must be usable; fewer where fewer came."""
 _OLDEST_S = 60.0
 """The candidate's last answer may be so old, or as old as an answer may take where that is longer."""
+_GAPS = 4.0
+"""Of batches that somebody sends, it may be so many times older than usually lies between two."""
 _WORSE = 0.25
 """The candidate's share of unusable answers may be so far above that of the baseline's last ones."""
 _BAD = 0.5
@@ -39,9 +41,12 @@ class Lately:
 
     Args:
       live: the policy's live section.
+      sent: batches come from elsewhere, as rarely as it pleases their sender: the candidate's last answer
+        is as old as it is at the batch's last request, and may be older where its requests are rare.
     """
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, *, sent: bool = False) -> None:
+        self._sent = sent
         gating = [g for g in live.guardrails if g.gating]
         self._failed = [
             g.name for g in gating if g.metric is LiveMetric.FAILURE or g.kind is LiveKind.ERRORS
@@ -56,6 +61,9 @@ class Lately:
         self._baseline: deque[bool] = deque(maxlen=_LAST)
         self._dead: deque[bool] = deque(maxlen=_NEWEST)
         self._last_ns: int | None = None
+        self._times: deque[int] = deque(maxlen=_LAST)
+        self._batch_ns: int | None = None
+        """The last request of the last batch; None = it had none."""
         self._since_start: int | None = None
 
     def restart(self) -> None:
@@ -63,6 +71,7 @@ class Lately:
         self._candidate.clear()
         self._baseline.clear()
         self._dead.clear()
+        self._times.clear()
         self._since_start = 0
 
     def add(self, requests: Requests, answers: dict[str, Floats]) -> None:
@@ -81,6 +90,8 @@ class Lately:
         self._dead.extend(dead[-_NEWEST:].tolist())
         if len(its):
             self._last_ns = int(requests.ts_ns[at][-1])
+            self._times.extend(requests.ts_ns[at][-_LAST:].tolist())
+        self._batch_ns = int(requests.ts_ns[-1]) if len(requests) else None
         if self._since_start is not None:
             # Where the baseline's are hardly ever usable either, all that can be asked for is an answer.
             unusable = its if self._is_worse([True]) else dead
@@ -155,14 +166,25 @@ class Lately:
             )
         if self._last_ns is None:
             return "The candidate has answered nothing yet"
-        if now_ns - self._last_ns > self._oldest_ns:
+        age_ns, most_ns = self._seen_ns(now_ns) - self._last_ns, self._most_age_ns()
+        if age_ns > most_ns:
             return (
-                f"The candidate's last answer is {(now_ns - self._last_ns) / 1e9:,.0f} s old, and may be "
-                f"{self._oldest_ns / 1e9:g} s old"
+                f"The candidate's last answer is {age_ns / 1e9:,.0f} s old, and may be "
+                f"{most_ns / 1e9:,.0f} s old"
             )
         if self._last_ns < stay_over_ns <= now_ns:
             return "The candidate has answered nothing since the step's least time was over"
         return ""
+
+    def _seen_ns(self, now_ns: int) -> int:
+        """The instant that is now, as far as requests tell."""
+        return self._batch_ns if self._sent and self._batch_ns is not None else now_ns
+
+    def _most_age_ns(self) -> float:
+        if not self._sent or len(self._times) < 2:  # noqa: PLR2004 - no gap
+            return self._oldest_ns
+        mean = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        return max(self._oldest_ns, _GAPS * mean)
 
     def _needed_after_a_start(self, share: float) -> int:
         its = self._stay_requests * (share if self._split else 1.0)
@@ -175,6 +197,8 @@ class Lately:
             "candidate": [int(bad) for bad in self._candidate],
             "baseline": [int(bad) for bad in self._baseline],
             "last_ns": self._last_ns,
+            "times": list(self._times),
+            "batch_ns": self._batch_ns,
             "since_start": self._since_start,
         }
 
@@ -183,8 +207,10 @@ class Lately:
         self._candidate.extend(bool(bad) for bad in state["candidate"])
         self._baseline.extend(bool(bad) for bad in state["baseline"])
         self._dead.extend(bool(failed) for failed in state["dead"])
-        self._last_ns, self._since_start = (
-            None if state[name] is None else int(state[name]) for name in ("last_ns", "since_start")
+        self._times.extend(int(at) for at in state.get("times", ()))
+        self._last_ns, self._batch_ns, self._since_start = (
+            None if state.get(name) is None else int(state[name])
+            for name in ("last_ns", "batch_ns", "since_start")
         )
 
 

@@ -8,7 +8,9 @@ from canaries import POLICY, SECOND, Traffic, canary, live
 
 from harness.core.verdicts import Decision
 from harness.judge.exposures import Requests
+from harness.judge.live_plan import LiveBatch
 from harness.live.canary import Canary
+from harness.live.entries import Entry
 from harness.live.folder import CanaryFolder
 from harness.live.follow import follow
 from harness.live.identity import Identity
@@ -90,6 +92,48 @@ def test_nothing_goes_up_on_an_old_answer():
     standing = watched.judge(watched.batch(traffic.now_ns + 70 * SECOND))
     assert (standing.step, "s old, and may be 60 s old" in standing.explanation) == (0, True)
     assert traffic.turn(watched, 50).step == 1
+
+
+HOUR = 3600 * SECOND
+
+
+def sent(watched, number, n, rng, candidate=None):
+    """The standing after an hour's batch of `n` requests that somebody else split."""
+    began, share = 10**18 + number * HOUR, watched.standing().share
+    arms = rng.random(n) < share if candidate is None else np.full(n, candidate)
+    requests = Requests(
+        ts_ns=np.sort(rng.integers(0, HOUR - 1, n)) + began,
+        unit=np.array([f"{number}-{i}" for i in range(n)], object),
+        candidate=arms, propensity=np.full(n, share),
+        values={"score": np.full(n, 0.3), "errors": np.zeros(n), "failed": np.zeros(n)},
+    )  # fmt: skip
+    batch = LiveBatch(number=number, until_ns=began + HOUR, requests=requests, labels={})
+    return watched.judge(Entry(batch=batch, seq=0, answers={}, label_offset=0, digest=""))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sparse_stream_of_batches_is_not_held_for_its_sparseness(seed):
+    text = FAILED.replace("[0.1,", "[0.05,").replace("requests: 2000", "requests: 200")
+    watched, rng = Canary(live(text), ""), np.random.default_rng(seed)
+    found = [sent(watched, number, 100, rng) for number in range(12)]
+    assert found[-1].decision is Decision.PROMOTE
+
+
+@pytest.mark.parametrize(
+    ("n", "candidate", "held"), [(100, False, True), (0, None, True), (100, None, False)],
+    ids=["of the baseline alone", "empty", "of both"],
+)  # fmt: skip
+def test_of_batches_that_are_sent_too_some_must_hold_the_candidate_s_answers(n, candidate, held):
+    text = FAILED.replace("requests: 2000", "requests: 800")
+    watched, rng = Canary(live(text), ""), np.random.default_rng(1)
+    for number in range(7):
+        before = sent(watched, number, 100, rng)
+    assert (before.step, "s old" in before.explanation) == (0, False)
+    for number in (7, 8):
+        found = sent(watched, number, n, rng, candidate)
+    assert ("s old, and may be" in found.explanation) is held
+    again = Canary.from_state(json.loads(json.dumps(watched.state())), live(text), "")
+    assert again.standing() == found
 
 
 TIMED = FAILED.replace("requests: 2000", "time: 300s")
