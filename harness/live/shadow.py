@@ -187,8 +187,7 @@ async def _shadowed(options: ShadowOptions, told: Callable[[str], None]) -> Shad
     try:
         end_metrics = serve_metrics(shown, options.metrics) if options.metrics else None
         port = await proxy.start(options.listen)
-        # From here on a start that leaves no last word leaves none of the one before, either.
-        (options.out / RESULT).unlink(missing_ok=True)
+        before.begin(options.out / RESULT)
         told(f"shadow: serving on port {port}")
         while not ended.is_set():
             with suppress(TimeoutError):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from harness.store.files import write_atomically
 
 NOT_MIRRORED = {
     "sampled_out": "not in the sample",
@@ -26,6 +29,8 @@ _BROKEN = 4
 _LEAST_COMPARED = 0.95
 """Of the requests that both versions answer; with fewer nothing is called equal."""
 RESULT = "shadow.json"
+_BEGUN = ".begun.json"
+"""What was known when the last start began to serve: all there is where it leaves no last word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +50,46 @@ class Before:
 
     @classmethod
     def read(cls, result: Path) -> Self:
-        """Reads the result of the start before; where there is none, that one was cut."""
-        try:
-            found = json.loads(result.read_bytes())
-            return cls(
-                mirrored=int(found["mirrored"]),
-                not_mirrored={why: int(found["not_mirrored"][why]) for why in NOT_MIRRORED},
-                lost=int(found["lost"]),
-                cut=int(found["cut"]) + (found["exit_code"] == _BROKEN),
-                taken=int(found.get("taken", 0)),  # a lost mirror leaves no count
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return cls(cut=1)
+        """Reads the result of the start before.
+
+        Where there is none, that one was cut, and what was known when it began is known still.
+
+        Args:
+          result: the file of results.
+        """
+        for file in (result, result.with_name(_BEGUN)):
+            try:
+                found = json.loads(file.read_bytes())
+                return cls(
+                    mirrored=int(found["mirrored"]),
+                    not_mirrored={why: int(found["not_mirrored"][why]) for why in NOT_MIRRORED},
+                    lost=int(found["lost"]),
+                    cut=int(found["cut"]) + (found["exit_code"] == _BROKEN),
+                    taken=int(found.get("taken", 0)),  # a lost mirror leaves no count
+                )
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return cls(cut=1)
+
+    def begin(self, result: Path) -> None:
+        """Leaves this to the next start, and no last word: from now on one that leaves none was cut.
+
+        A full disk stops no production: the next start knows less then.
+
+        Args:
+          result: the file of results.
+
+        Raises:
+          OSError: the last word of the start before cannot be taken away.
+        """
+        told = {
+            "mirrored": self.mirrored,
+            "not_mirrored": dict.fromkeys(NOT_MIRRORED, 0) | dict(self.not_mirrored),
+            "lost": self.lost, "cut": self.cut, "taken": self.taken, "exit_code": _BROKEN,
+        }  # fmt: skip
+        with suppress(OSError):
+            write_atomically(result.with_name(_BEGUN), json.dumps(told).encode())
+        result.unlink(missing_ok=True)
 
     def cut_with(self, taken_before: int) -> int:
         """`cut`, and 1 more where the mirror's account of what it had told of is gone or another one.

@@ -440,6 +440,18 @@ def test_the_account_of_the_start_before_is_whole_or_counted_as_cut(tmp_path, wr
     assert (found.mirrored, found.lost) == ((0, 0) if not isinstance(written, dict) else (9, 3))
 
 
+def test_starts_that_leave_no_last_word_are_all_counted_and_what_was_known_stays_so(tmp_path):
+    path = tmp_path / "shadow.json"
+    path.write_text(result(MirrorReport(whole=True, taken=7), lost=3).to_json())
+    for cut in range(3):
+        found = Before.read(path)
+        assert (found.cut, found.mirrored, found.lost, found.taken) == (cut, 9, 3, 7)
+        found.begin(path)
+        assert not path.exists()
+    path.write_text("{")
+    assert Before.read(path).cut == 3
+
+
 def test_an_account_that_the_mirror_no_longer_has_in_full_is_counted_as_cut(tmp_path):
     path = tmp_path / "shadow.json"
     path.write_text(result(MirrorReport(whole=True, taken=7), cut=1).to_json())

@@ -277,6 +277,22 @@ def test_a_shadow_that_was_killed_leaves_what_it_saw_to_the_next_start(tmp_path,
     assert result["differ"] > 0
 
 
+@pytest.mark.long
+def test_every_start_that_was_killed_is_counted(tmp_path, baseline):
+    out = tmp_path / "out"
+    for kills in range(3):
+        with shadow(out, baseline, baseline, "--json") as (process, address):
+            ask(address, requests(5))
+            process.process.kill()
+            process.process.wait()
+        report, until = out / "mirror.json", time.perf_counter() + 20
+        while not (report.exists() and json.loads(report.read_text())["whole"]):
+            assert time.perf_counter() < until, kills
+            time.sleep(0.1)
+    with shadow(out, baseline, baseline, "--json") as (process, address):
+        assert ended(process)[1]["cut"] == 3
+
+
 @pytest.mark.parametrize("damaged", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_shadow_whose_earlier_account_is_gone_is_not_equal(tmp_path, baseline, damaged):
     """Without any disagreement kept, only the account knows of those that were found."""
