@@ -28,7 +28,8 @@ from harness.diff.feature_match import match_features
 from harness.diff.fitted import explained_columns
 from harness.diff.floor import Floor
 from harness.diff.measures import floors_by_column
-from harness.diff.pairs import Relation, RelationKind, Vocabularies
+from harness.diff.other_rows import asked_further
+from harness.diff.pairs import Vocabularies
 from harness.diff.refits import gained, refits, without_gained
 from harness.diff.reports import (
     FeatureReport,
@@ -43,7 +44,7 @@ from harness.diff.reports import (
 from harness.diff.roots import Differing, follows
 from harness.diff.row_order import RowOrder
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
-from harness.diff.swaps import other_column
+from harness.diff.swaps import in_another_order
 from harness.diff.tally import TensorTally
 
 RAW = "raw"
@@ -208,15 +209,9 @@ class FeatureDiff:
         if tally.rows == 0:
             return [not_compared(tally.name, RAW, self._absences.why(tally.name))]
         vocabularies: Vocabularies = (self._words[0].get(tally.name), self._words[1].get(theirs))
-        reports = tally.reports(vocabularies)
-        if not tally.flat or reports[0].relation != RelationKind.OTHER:
-            return reports
-        relation = (
-            self._order.stale(tally)
-            or other_column(tally, [t for _, t in self._raw])
-            or other_column(tally, [*self._inputs.values()])
-        )
-        return reports if relation is None else [_renamed(reports[0], relation)]
+        others = [*(t for _, t in self._raw), *self._inputs.values()]
+        further = asked_further(tally, self._order, others)
+        return in_another_order(tally, tally.reports(vocabularies, further))
 
     def _differing(self, raw: Mapping[str, Sequence[TensorReport]]) -> list[Differing]:
         by_name = {tally.name: tally for _, tally in self._raw}
@@ -328,10 +323,6 @@ class FeatureDiff:
 
 def _any(reports: Sequence[TensorReport], verdict: ParityVerdict) -> bool:
     return any(report.verdict is verdict for report in reports)
-
-
-def _renamed(report: TensorReport, relation: Relation) -> TensorReport:
-    return replace(report, relation=relation.kind.value, value=relation.value, text=relation.text)
 
 
 def _marked(report: TensorReport, follow: Follow | None) -> TensorReport:

@@ -21,6 +21,8 @@ _LONGEST = 1 << 17
 """Places in time, from the first to the last sampled row, over which lags are correlated."""
 _WORDS = 64
 """Most frequent values that are correlated."""
+_KEPT = 0.5
+"""Least share of the differing rows that carry on the row before them: a late copy seldom does."""
 _HOLDS = 10
 """Updates that a sample must show before its values are called held."""
 
@@ -56,7 +58,8 @@ def _late(pairs: Pairs, asked: Bools) -> Relation | None:
 def held(pairs: Pairs) -> Relation | None:
     """The baseline's value at the last update, kept until the next: a cache that is refreshed too seldom.
 
-    Rows that differ carry on the row before them, and a hold begins where both sides agree.
+    Rows that differ carry on the row before them, and a hold begins where both sides agree, or with the
+    value of the row just before.
     """
     if pairs.order is None or pairs.distinct() < _CONFIRMED:
         return None
@@ -67,15 +70,18 @@ def held(pairs: Pairs) -> Relation | None:
     follows[1:] = np.diff(order) == 1
     kept = np.zeros(len(order), np.bool_)
     kept[1:] = np.abs(np.diff(after)) <= slack[1:]
+    before = pairs.baseline[by_time]
+    previous = np.zeros(len(order), np.bool_)
+    previous[1:] = np.abs(after[1:] - before[:-1]) <= slack[1:]
     asked = differs & follows
-    if asked.sum() < max(_CHECKED, pairs.count // 2):
+    if asked.sum() < max(_CHECKED, pairs.count // 2) or kept[asked].mean() < _KEPT:
         return None
-    share = float(kept[asked].mean())
+    share = float((kept | previous)[asked].mean())
     if share < ENOUGH:
         return None
     # A new value must be the baseline's own: else it is some constant, or a rounding of its own.
     new = follows & ~kept
-    if new.sum() < _HOLDS or float(differs[new].mean()) > 1.0 - ENOUGH:
+    if new.sum() < _HOLDS or float((differs & ~previous)[new].mean()) > 1.0 - ENOUGH:
         return None
     # A late copy of values that stay for long looks like this, too; it is late in every row.
     everywhere = np.ones(len(order), np.bool_)

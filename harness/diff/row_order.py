@@ -8,7 +8,7 @@ from harness.core.tensors import Array, Ints
 from harness.diff.columns import ComparedRows
 from harness.diff.pairs import Relation, RelationKind
 from harness.diff.relations import name_relation
-from harness.diff.sample import LIMIT
+from harness.diff.sample import LIMIT, rows_kept
 from harness.diff.tally import TensorTally
 
 
@@ -31,13 +31,16 @@ class RowOrder:
             self._parts.append(np.array(kept, dtype=np.int64))
             self._rows += len(kept)
 
-    def stale(self, tally: TensorTally) -> Relation | None:
-        """Tries an earlier row's value, where the sampled beginning is dense in time."""
-        before, after = tally.sample.prefix(0)
+    def stale(self, tally: TensorTally, index: int = 0) -> Relation | None:
+        """Tries an earlier row's value of a column, where the sampled beginning is dense in time."""
+        before, after = tally.longest_prefix(index)
         order = self.state()
+        if len(before) < min(len(order), rows_kept(len(tally.labels))):
+            return None
+        order = order[: len(before)]
         if len(order) != len(before) or len(np.unique(order)) < len(order):
             return None
-        tolerance, scale = tally.measure()
+        tolerance, scale = tally.measure(index)
         relation = name_relation(before, after, tolerance=tolerance, scale=scale, order=order)
         return relation if relation.kind is RelationKind.STALE else None
 

@@ -22,11 +22,12 @@ from harness.core.traffic import LOGGED, RequestBatch
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
 from harness.diff.measures import floors_by_column
-from harness.diff.pairs import RelationKind
+from harness.diff.other_rows import asked_further
 from harness.diff.reports import ParityVerdict, ServedReport, TensorReport
 from harness.diff.row_order import RowOrder
 from harness.diff.sentences import remedy_for, sentence
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
+from harness.diff.swaps import in_another_order
 from harness.diff.tally import TensorTally
 
 _TRUTH = {"true": 1.0, "false": 0.0}
@@ -131,14 +132,9 @@ class ServedDiff:
         return diff
 
     def _reports(self, tally: TensorTally) -> list[TensorReport]:
-        """A tally's, with an earlier row's value tried where nothing else is known."""
-        reports = tally.reports()
-        if not tally.flat or reports[0].relation != RelationKind.OTHER:
-            return reports
-        stale = self._orders[tally.name].stale(tally)
-        if stale is None:
-            return reports
-        return [replace(reports[0], relation=stale.kind.value, value=stale.value, text=stale.text)]
+        """A tally's, with earlier rows and other logged features tried where nothing else is known."""
+        further = asked_further(tally, self._orders[tally.name], [*self._tallies.values()])
+        return in_another_order(tally, tally.reports(further=further))
 
     def _where(self, requests: int, name: str) -> str:
         """In how many requests, of a feature that was compared in others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -36,11 +36,14 @@ from harness.diff.reports import (
     small_words,
     within_words,
 )
-from harness.diff.sample import RowSample, rows_kept
+from harness.diff.sample import LIMIT, RowSample, rows_kept
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.wide_reports import WideTensor, wide_reports
 from harness.diff.wide_sample import WANTED, WideSample, worst_columns
 
+Further = Callable[[int, Relation], Relation]
+"""A column's number and what its own pairs say → what it is called."""
+_WHOLLY_KEPT = ("raw", "fitted")
 _OF_ONE = 0.02
 """Part of a unit by which relations of whole numbers may miss."""
 
@@ -186,9 +189,10 @@ class TensorTally:
     def _rows_kept(self) -> int:
         """Rows of which all columns are kept, of a wide tensor.
 
-        None but of fitted ones: which of many refitted columns is a fault, no count of requests says.
+        None but of features: which of many refitted columns is a fault, no count of requests says, and a
+        raw one may carry another one's values, or be what a scaler acts on.
         """
-        return rows_kept(len(self.labels)) if self.kind == "fitted" else 0
+        return rows_kept(len(self.labels)) if self.kind in _WHOLLY_KEPT else 0
 
     @property
     def _kept(self) -> RowSample | WideSample:
@@ -222,18 +226,25 @@ class TensorTally:
         for label in set(ours) ^ set(theirs):
             self.one_sided_labels[label] = "baseline only" if label in ours else "candidate only"
 
-    def reports(self, vocabularies: Vocabularies = (None, None)) -> list[TensorReport]:
-        """One report a column, with the relation named from the sample; of a wide tensor see `wide_reports`."""
-        return [report for _, report in self.reports_by_column(vocabularies)]
+    def reports(
+        self, vocabularies: Vocabularies = (None, None), further: Further | None = None
+    ) -> list[TensorReport]:
+        """One report a column, with the relation named from the sample; of a wide tensor see `wide_reports`.
+
+        Args:
+          vocabularies: of columns of codes.
+          further: asks other rows and other columns about a column that differs.
+        """
+        return [report for _, report in self.reports_by_column(vocabularies, further)]
 
     def reports_by_column(
-        self, vocabularies: Vocabularies = (None, None)
+        self, vocabularies: Vocabularies = (None, None), further: Further | None = None
     ) -> list[tuple[int, TensorReport]]:
         """(column, report); the column is the worst of those that a report stands for."""
         if self.rows == 0 or not self.labels:
             return [(0, not_compared(self.name, self.kind, NO_ROWS))]
         if self._columns is None:
-            return [(i, self._report(i, vocabularies)) for i in range(len(self.labels))]
+            return [(i, self._report(i, vocabularies, further)) for i in range(len(self.labels))]
         tensor = WideTensor(
             name=self.name,
             labels=self.labels,
@@ -242,22 +253,26 @@ class TensorTally:
             mismatched=self.mismatched,
             unlike=bool(self._unlike),
         )
-        return wide_reports(tensor, lambda i: self._report(i, vocabularies))
+        return wide_reports(tensor, lambda i: self._report(i, vocabularies, further))
 
     def _zeroed(self) -> Bools:
         """Columns of a wide fitted tensor that the candidate fills with 0, shape (k,): told by themselves."""
         found = np.zeros(len(self.labels), dtype=np.bool_)
-        if not self.sample.seen or self._unlike:
+        if self.kind != "fitted" or not self.sample.seen or self._unlike:
             return found
         for index in zero_filled_columns(*self.sample.beginning()).tolist():
             relation = self._relation(index, (None, None))
             found[index] = relation.kind is RelationKind.FILLED_WITH_ZERO
         return found
 
-    def _report(self, index: int, vocabularies: Vocabularies) -> TensorReport:
+    def _report(
+        self, index: int, vocabularies: Vocabularies, further: Further | None
+    ) -> TensorReport:
         label = self.labels[index]
         mismatched = int(self._figures.differing[index])
         relation = self._relation(index, vocabularies)
+        if mismatched and further is not None and not self._unlike:
+            relation = further(index, relation)
         return TensorReport(
             name=column_name(self.name, label),
             kind=self.kind,
@@ -354,8 +369,8 @@ class TensorTally:
 
     @property
     def flat(self) -> bool:
-        """One value a row, on both sides."""
-        return self.labels == ("",) and not self._unlike
+        """One value a row, on both sides: of shape (rows) or (rows, 1)."""
+        return self.labels in (("",), ("0",)) and not self._unlike
 
     @property
     def wide(self) -> bool:
@@ -365,6 +380,25 @@ class TensorTally:
     def prefix(self, index: int) -> tuple[Array, Array]:
         """A column's values in the first rows, which are the same for every tensor; none where not kept."""
         return (self.sample if self.sample.seen else self._kept).prefix(index)
+
+    def longest_prefix(self, index: int) -> tuple[Array, Array]:
+        """As `prefix`, in more rows where this column of a wide tensor was kept by itself."""
+        kept = self._kept.prefix(index)
+        return kept if len(kept[0]) else self.prefix(index)
+
+    def rows_shared(self, other: TensorTally) -> int:
+        """How many of the first rows both keep; 0 where these are not the same ones."""
+        (limit, rows), (most, there) = self._first_rows, other._first_rows
+        limit = min(limit, most)
+        return min(rows, limit) if min(rows, limit) == min(there, limit) else 0
+
+    @property
+    def _first_rows(self) -> tuple[int, int]:
+        """(rows that are kept at most, rows that are kept) of the beginning."""
+        limit, seen = LIMIT, self._kept.seen
+        if self.sample.seen:
+            limit, seen = self.sample.limit, self.sample.seen
+        return limit, min(seen, limit)
 
     def max_rel(self) -> float:
         """Largest relative difference over all columns."""
