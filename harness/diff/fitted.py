@@ -13,11 +13,13 @@ import numpy as np
 
 from harness.core.tensors import Array
 from harness.diff.pairs import RelationKind, shown
+from harness.diff.refit_doubts import has_fitted_bound
 from harness.diff.reports import TensorReport
 from harness.diff.tally import TensorTally
 
 _ROWS = 30
 _DISTINCT = 3
+_ANEW = "the baseline at another bound"
 _FILLS = (RelationKind.FILLED_WITH_ZERO, RelationKind.FILLED_WITH_CONSTANT)
 
 
@@ -30,7 +32,17 @@ def explained_columns(
         if report.mismatched_requests and report.columns == 1
         else report
         for tally in fitted
-        for i, report in tally.reports_by_column()
+        for i, report in _bounded_anew(tally)
+    ]
+
+
+def _bounded_anew(tally: TensorTally) -> list[tuple[int, TensorReport]]:
+    """Reports by column: another bound of a column that had one is a fit, and no clipping."""
+    return [
+        (i, replace(r, relation=RelationKind.OTHER.value, value=None, text=f"{r.text}, {_ANEW}"))
+        if r.relation == RelationKind.CLIPPED and has_fitted_bound(tally, i)
+        else (i, r)
+        for i, r in tally.reports_by_column()
     ]
 
 

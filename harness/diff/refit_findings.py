@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.diff.pairs import RelationKind
+from harness.diff.refit_doubts import is_no_fit
 from harness.diff.reports import FeatureReport, ParityVerdict, Refit, TensorReport
 from harness.diff.sentences import REMEDIES, sentence, tensor_of
 
@@ -105,10 +106,12 @@ def refitted(report: FeatureReport, *, doubted: bool) -> list[Finding]:
       doubted: something was found already that no retrain explains.
     """
     rounded = any(is_less_precise(r) for r in report.features)
+    doubts = {name for refit in report.refits if refit.suspicious for name in _columns(refit)}
     changed = [
         r
         for r in report.features
-        if r.verdict is ParityVerdict.REFITTED and not (is_zero_fill(r) or is_less_precise(r))
+        if r.verdict is ParityVerdict.REFITTED
+        and not (is_zero_fill(r) or is_less_precise(r) or is_no_fit(r) or r.name in doubts)
     ]
     constants = [r for r in report.refits if not r.suspicious and not (rounded and _rounded(r))]
     if not changed and not constants:
@@ -147,20 +150,69 @@ def refitted(report: FeatureReport, *, doubted: bool) -> list[Finding]:
 
 
 def suspicious(report: FeatureReport) -> list[Finding]:
-    """Constants that look forgotten; zeros have a finding of their own where a column shows them."""
-    told = {name for r in report.features if is_zero_fill(r) for name in (r.name, r.about)}
+    """What looks forgotten or distorted; zeros have a finding of their own where a column shows them."""
+    zeros = [r for r in report.features if is_zero_fill(r)]
+    told = {name for r in zeros for name in (r.name, r.about)}
+    told |= {tensor_of(r) for r in zeros if r.columns > 1}
+    groups: dict[tuple[str, str, str], list[Refit]] = {}
+    for refit in report.refits:
+        if refit.suspicious and not _told(refit, told):
+            place = refit.tensor.split("[")[0], refit.role, refit.suspicious.partition(",")[0]
+            groups.setdefault(place, []).append(refit)
+    columns: dict[tuple[str, str], list[TensorReport]] = {}
+    constants = {name for refits in groups.values() for r in refits for name in _columns(r)}
+    for r in report.features:
+        if is_no_fit(r) and r.name not in constants:
+            columns.setdefault((tensor_of(r), r.text), []).append(r)
     return [
-        Finding(
-            kind="suspicious_refit",
-            severity=Severity.WARNING,
-            where=refit.feature,
-            what=f"{refit.feature} {refit.role} {_constant(refit.baseline)} → "
-            f"{_constant(refit.candidate)} in {refit.tensor}: {refit.suspicious}",
-            remedy="Check that the preprocessing was fitted with the model and shipped with it.",
-        )
-        for refit in report.refits
-        if refit.suspicious and refit.feature not in told
+        *(_doubted(_named([r.feature for r in g]), _refit_words(g)) for g in groups.values()),
+        *(
+            _doubted(_named([r.about or r.name for r in g]), _column_words(g))
+            for g in columns.values()
+        ),
     ]
+
+
+def _told(refit: Refit, told: set[str]) -> bool:
+    """Whether a column's zeros, or its whole tensor's, have a finding that says this."""
+    if refit.feature in told:
+        return True
+    return refit.role == "fill" and not told.isdisjoint((refit.tensor, refit.tensor.split("[")[0]))
+
+
+def _columns(refit: Refit) -> list[str]:
+    """The columns that show a constant."""
+    return refit.tensor.split(", ")
+
+
+def _doubted(where: str, what: str) -> Finding:
+    return Finding(
+        kind="suspicious_refit",
+        severity=Severity.WARNING,
+        where=where,
+        what=what,
+        remedy="Check that the preprocessing was fitted with the model and shipped with it.",
+    )
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
+
+
+def _refit_words(refits: list[Refit]) -> str:
+    """One constant in full, and how many are like it."""
+    first = refits[0]
+    text = (
+        f"{first.feature} {first.role} {_constant(first.baseline)} → {_constant(first.candidate)} "
+        f"in {_named(_columns(first))}: {first.suspicious}"
+    )
+    return text if len(refits) == 1 else f"{text}; so are {counted(len(refits) - 1, 'more column')}"
+
+
+def _column_words(reports: list[TensorReport]) -> str:
+    """What no fit explains, and the columns that it is in."""
+    columns = sum(r.columns for r in reports)
+    return f"{_named([r.name for r in reports])}: {reports[0].text}, in {counted(columns, 'column')}; no fit explains it"
 
 
 def _constant(value: float | str) -> str:

@@ -13,25 +13,29 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from harness.core.counted import counted
-from harness.core.tensors import Array, Bools, Floats
-from harness.diff.pairs import shown
+from harness.core.tensors import Array, Floats
+from harness.diff.columns import column_name
+from harness.diff.distance import FLOAT_TOLERANCE
+from harness.diff.refit_doubts import EXACT, doubted_fill, doubted_scale
+from harness.diff.refit_lines import (
+    AS_IT_IS,
+    Line,
+    Source,
+    Sources,
+    has_numbers,
+    line_of,
+    sources_of,
+)
 from harness.diff.reports import Refit
 from harness.diff.tally import TensorTally
+from harness.diff.whole import permuted_columns
 
 FILL, OFFSET, SCALE, VOCABULARY = "fill", "offset", "scale", "vocabulary"
+ORDER = "order"
 _ROWS = 30
-_DISTINCT = 3
-_STRAIGHT = 1e-5
-"""A column is a line of a feature where it misses by at most this share of its own range."""
-_FIRST = 256
-"""Rows that rule out most lines, of all columns at once."""
-_LOOSE = 4.0
-"""Times that a line of these rows may miss by more than the line of all."""
-_MOVED = 1e-5
-"""Constants nearer than this, relative to the larger, are the same: the fit carries float32's noise."""
+_VALUES = 4
+"""Distinct values of a column that tell it from others."""
 _WORDS = 4
-_AS_IT_IS = (1.0, 0.0)
-"""The line of a column that only fills gaps: no scaler of anything."""
 Words = Mapping[str, tuple[str, ...]]
 
 
@@ -53,15 +57,15 @@ def refits(
       One entry a constant, the first column that shows it.
     """
     found: dict[tuple[str, str], Refit] = {}
-    features = [tally for tally in raw if _columns(tally) == 1]
-    for tally in fitted:
-        if not (columns := _columns(tally)):
-            continue
-        about = _lines_maybe(tally, features)
-        for index in range(columns):
-            for refit in _of_column(tally, index, about[index]):
+    features = [tally for tally in raw if has_numbers(tally)]
+    moved: list[Refit] = []
+    for tally in filter(has_numbers, fitted):
+        sources = sources_of(tally, features)
+        for index, asked in enumerate(sources):
+            for refit in _of_column(tally, index, asked.both):
                 found.setdefault((refit.feature, refit.role), refit)
-    return (*_moved(found.values()), *_vocabularies(pairs, words))
+        moved += _order(tally, sources)
+    return (*moved, *_moved(found.values()), *_vocabularies(pairs, words))
 
 
 def gained(old: tuple[str, ...] | None, new: tuple[str, ...] | None) -> tuple[int, int] | None:
@@ -87,84 +91,78 @@ def without_gained(baseline: Array, candidate: Array, counts: tuple[int, int]) -
     return np.where(new, baseline, candidate) if new.any() else candidate
 
 
-def _of_column(tally: TensorTally, index: int, features: Sequence[TensorTally]) -> list[Refit]:
+def _of_column(tally: TensorTally, index: int, sources: Sequence[Source]) -> list[Refit]:
     old, new = (_floats(side) for side in tally.sample.prefix(index))
-    for feature in features:
-        raw = _beginning(tally, feature)
-        lines = [_line(x, y) for x, y in zip(raw, (old, new), strict=True)]
+    for source in sources:
+        raw = (source.baseline, source.candidate)
+        sides = [side[: len(source.baseline)] for side in (old, new)]
+        lines = [line_of(x, y) for x, y in zip(raw, sides, strict=True)]
         if lines[0] is None or lines[1] is None:
             continue
         both = (lines[0], lines[1])
-        fills = [_fill(x, y, line) for x, y, line in zip(raw, (old, new), both, strict=True)]
-        constants = [(FILL, fills[0], fills[1])]
-        if both != (_AS_IT_IS, _AS_IT_IS):
+        fills = [_fill(x, y, line) for x, y, line in zip(raw, sides, both, strict=True)]
+        constants: list[tuple[str, float, float, str]] = []
+        if fills[0] is not None and fills[1] is not None:
+            constants = [(FILL, fills[0], fills[1], doubted_fill(fills[0], fills[1]))]
+        if both != (AS_IT_IS, AS_IT_IS):
             (slope, at), (new_slope, new_at) = both
-            constants += [(OFFSET, 0.0 - at / slope, 0.0 - new_at / new_slope)]
-            constants += [(SCALE, 1 / slope, 1 / new_slope)]
-        label = tally.labels[index]
+            constants += [(OFFSET, 0.0 - at / slope, 0.0 - new_at / new_slope, "")]
+            constants += [(SCALE, 1 / slope, 1 / new_slope, doubted_scale(*both))]
         return [
             Refit(
-                tensor=f"{tally.name}[{label}]" if label else tally.name,
-                feature=feature.name, role=role, baseline=before, candidate=after,
-                suspicious=_doubt(role, before, after),
+                tensor=column_name(tally.name, tally.labels[index]),
+                feature=source.name, role=role, baseline=before, candidate=after, suspicious=doubt,
             )
-            for role, before, after in constants
-            if before is not None and after is not None
+            for role, before, after, doubt in constants
         ]  # fmt: skip
     return []
 
 
-def _beginning(tally: TensorTally, feature: TensorTally) -> list[Floats]:
-    """Both sides' values of a feature in the rows that are kept of a fitted tensor."""
-    return [_floats(side[: tally.sample.limit]) for side in feature.sample.prefix(0)]
-
-
-def _lines_maybe(
-    tally: TensorTally, features: Sequence[TensorTally]
-) -> list[Sequence[TensorTally]]:
-    """Per column the features that it may be a line of on both sides: the others are not asked one by one."""
-    sides = tally.sample.beginning()
-    possible = np.zeros((len(features), len(tally.labels)), dtype=np.bool_)
-    first = [_floats(side[:_FIRST]) for side in sides]
-    with np.errstate(all="ignore"):
-        ranges = [_ranges(side) for side in sides]
-        for place, feature in enumerate(features):
-            raw = _beginning(tally, feature)
-            if all(len(x) == len(side) for x, side in zip(raw, sides, strict=True)):
-                possible[place] = _may_be_lines(raw[0][:_FIRST], first[0], ranges[0])
-                possible[place] &= _may_be_lines(raw[1][:_FIRST], first[1], ranges[1])
+def _order(tally: TensorTally, sources: Sequence[Sources]) -> list[Refit]:
+    """Columns that hold each other's values: refitted by what they are lines of, else as they are."""
+    moved = _moved_lines(tally, sources) or _moved_values(tally)
+    if not moved:
+        return []
     return [
-        [features[i] for i in np.flatnonzero(possible[:, column]).tolist()]
-        for column in range(len(tally.labels))
+        Refit(
+            tensor=", ".join(column_name(tally.name, tally.labels[i]) for i, _, _ in moved),
+            feature=tally.name,
+            role=ORDER,
+            baseline=_listed([old for _, old, _ in moved]),
+            candidate=_listed([new for _, _, new in moved]),
+            suspicious="columns swapped?",
+        )
     ]
 
 
-def _ranges(values: Array) -> Floats:
-    """Largest less smallest finite value by column, shape (k,); NaN or −inf where there is none."""
-    known = np.isfinite(values)
-    low = np.where(known, values, np.inf).min(axis=0)
-    return np.asarray(np.where(known, values, -np.inf).max(axis=0) - low, dtype=np.float64)
+def _moved_lines(tally: TensorTally, sources: Sequence[Sources]) -> list[tuple[int, str, str]]:
+    """(column, raw column that it held, raw column that it holds), where these are the same ones in all."""
+    found = []
+    for index, asked in enumerate(sources):
+        if asked.both or not (asked.before and asked.after):
+            continue
+        old, new = (_floats(side) for side in tally.sample.prefix(index))
+        held = [s.name for s in asked.before if line_of(s.baseline, old[: len(s.baseline)])]
+        holds = [s.name for s in asked.after if line_of(s.candidate, new[: len(s.candidate)])]
+        if held and holds:
+            found.append((index, held[0], holds[0]))
+    return found if sorted(o for _, o, _ in found) == sorted(n for _, _, n in found) else []
 
 
-def _may_be_lines(x: Floats, y: Floats, ranges: Floats) -> Bools:
-    """Columns of y, shape (n, k), that a line of x may give as far as these rows show, shape (k,)."""
-    known = np.isfinite(x)[:, None] & np.isfinite(y)
-    low = np.where(known, x[:, None], np.inf).argmin(axis=0)
-    high = np.where(known, x[:, None], -np.inf).argmax(axis=0)
-    places = np.arange(y.shape[1])
-    run, rise = x[high] - x[low], y[high, places] - y[low, places]
-    missed = np.abs(y - y[low, places] - (x[:, None] - x[low]) * (rise / run))
-    straight = np.where(known, missed, 0.0).max(axis=0) <= _LOOSE * _STRAIGHT * ranges
-    undecided = (known.sum(axis=0) < _DISTINCT) | ~(np.abs(run) > 0)
-    return np.asarray((straight | undecided) & (ranges > 0), dtype=np.bool_)
+def _moved_values(tally: TensorTally) -> list[tuple[int, str, str]]:
+    """As `_moved_lines`, of columns whose values are the baseline's in other columns; flags may be any words'."""
+    before, after = tally.sample.beginning()
+    if len(before) < _ROWS:
+        return []
+    order = permuted_columns(before, after, tolerance=FLOAT_TOLERANCE)
+    moved = [(i, tally.labels[i], tally.labels[j]) for i, j in enumerate(order) if i != j]
+    plain = any(len(np.unique(before[:, i])) < _VALUES for i, _, _ in moved)
+    return [] if plain else moved
 
 
-def _doubt(role: str, before: float, after: float) -> str:
-    if role == FILL and abs(after) <= _MOVED * abs(before) and before != 0:
-        return f"0 stands for a missing value, {shown(before)} did before: fitted, or forgotten?"
-    if role == SCALE and after == 1 and abs(before - 1) > _MOVED:
-        return "the candidate does not scale it"
-    return ""
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _WORDS} more" if len(names) > _WORDS else ""
+    return ", ".join(names[:_WORDS]) + more
 
 
 def _moved(found: Iterable[Refit]) -> list[Refit]:
@@ -174,7 +172,7 @@ def _moved(found: Iterable[Refit]) -> list[Refit]:
         if isinstance(refit.baseline, float)
         and isinstance(refit.candidate, float)
         and abs(refit.candidate - refit.baseline)
-        > _MOVED * max(abs(refit.baseline), abs(refit.candidate))
+        > EXACT * max(abs(refit.baseline), abs(refit.candidate))
     ]
 
 
@@ -196,43 +194,12 @@ def _vocabularies(pairs: Sequence[tuple[str, str]], words: tuple[Words, Words]) 
     return found
 
 
-def _line(x: Floats, y: Floats) -> tuple[float, float] | None:
-    """(slope, intercept) where y is a straight line of x; None where it is not."""
-    if len(x) != len(y):
-        return None
-    known = np.isfinite(x) & np.isfinite(y)
-    if known.sum() < _ROWS:
-        return None
-    x, y = x[known], y[known]
-    low, high = int(np.argmin(x)), int(np.argmax(x))
-    if x[low] == x[high] or y[low] == y[high]:
-        return None
-    slope = (y[high] - y[low]) / (x[high] - x[low])
-    intercept = y[low] - slope * x[low]
-    missed = np.abs(y - slope * x - intercept).max()
-    if missed > _STRAIGHT * abs(y[high] - y[low]) or len(np.unique(x)) < _DISTINCT:
-        return None
-    if np.array_equal(x, y):
-        return _AS_IT_IS
-    return float(slope), float(intercept)
-
-
-def _fill(x: Floats, y: Floats, line: tuple[float, float]) -> float | None:
+def _fill(x: Floats, y: Floats, line: Line) -> float | None:
     """What stands for a missing x, in its unit; None where nothing is missing, or nothing fixed does."""
     given = y[np.isnan(x)]
     if not len(given) or not np.isfinite(given).all() or np.ptp(given) > 0:
         return None
     return (float(given[0]) - line[1]) / line[0]
-
-
-def _columns(tally: TensorTally) -> int:
-    """Columns that can be looked at one by one; 0 for words, and for what was not compared."""
-    one_by_one = tally.rows and not tally.unlike and tally.sample.seen and _numbers(tally)
-    return len(tally.labels) if one_by_one else 0
-
-
-def _numbers(tally: TensorTally) -> bool:
-    return all(side.dtype != object for side in tally.sample.prefix(0))
 
 
 def _floats(values: Array) -> Floats:

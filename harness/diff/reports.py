@@ -138,9 +138,9 @@ class Refit:
     feature: str
     """The raw feature that it is about."""
     role: str
-    """fill, offset, scale or vocabulary."""
+    """fill, offset, scale, vocabulary, or order of columns."""
     baseline: float | str
-    """In the feature's own unit; for a vocabulary its size in words."""
+    """In the feature's own unit; for a vocabulary its size in words; for an order what the columns hold."""
     candidate: float | str
     """As `baseline`."""
     suspicious: str
