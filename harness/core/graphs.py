@@ -75,6 +75,8 @@ class Graph:
     """(tensor, `operator → what it makes`) of all that is computed from a random operator."""
     coarse: frozenset[str] = frozenset()
     """float64 tensors that float32 arithmetic is before: they carry float32's digits."""
+    opsets: tuple[tuple[str, str], ...] = ()
+    """(domain, version) of the operators that it may use; () = not known."""
     _producers: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _consumers: dict[str, list[int]] = field(
         default_factory=dict, init=False, repr=False, compare=False

@@ -146,3 +146,6 @@ class GraphReport:
     random: tuple[tuple[str, str], ...] = ()
     """(baseline's tensor, the operator) of matched tensors that are computed from a random operator: no
     two runs agree on these, so they are neither equal nor different."""
+    same_graph: bool = False
+    """Both are one graph but for names: all tensors are matched as identical, of the same opsets, and no
+    branch was left out."""

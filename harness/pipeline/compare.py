@@ -264,7 +264,7 @@ def _with_graph(
         )  # fmt: skip
     differ = bool(result.intermediates["compared"]["output_mismatches"])
     lost = untraced_features(
-        result.intermediates["features"], look, result.compared, identical=_identical(setup)
+        result.intermediates["features"], look, result.compared, identical=_identical(setup, look)
     )
     return replace(
         result,
@@ -277,15 +277,16 @@ def _with_graph(
     )
 
 
-def _identical(setup: _Setup) -> bool:
-    """Whether both versions compute the same of the same inputs."""
+def _identical(setup: _Setup, look: GraphLook) -> bool:
+    """Whether both versions compute the same of the same inputs, whatever their tensors are called."""
     old, new = setup.graphs
+    renamed = look.report is not None and look.report.same_graph
     return (
-        same_bytes(setup.models)
+        (renamed or (same_bytes(setup.models) and not setup.mapping.tensors))
         and bool(old.runtime)
         and old.runtime == new.runtime
         and setup.recipes[0].python == setup.recipes[1].python
-        and not (setup.mapping.inputs or setup.mapping.tensors)
+        and not setup.mapping.inputs
         and not (old.random_operators or new.random_operators)
     )
 

@@ -20,7 +20,7 @@ from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.changes import Change, Divergence, later_changes
 from harness.diff.frontier import Regions
-from harness.diff.graph_match import GraphMatch
+from harness.diff.graph_match import GraphMatch, Tier
 from harness.diff.graph_report import GraphReport, TensorVerdict
 from harness.diff.matching import match_graphs
 from harness.diff.regroup import Regrouping, first_free
@@ -258,6 +258,20 @@ class _Tracing:
             later=self._later(found, divergent),
             random=tuple(sorted(random.items())),
             not_compared=(*self._not_compared(), *closer.problems),
+            same_graph=self._same_graph(),
+        )
+
+    def _same_graph(self) -> bool:
+        """Whether names are all that tells the two apart."""
+        old, new = self._old.graph, self._new.graph
+        one_sided = self._match.baseline_only or self._match.candidate_only
+        return (
+            set(self._match.tiers()) == {Tier.IDENTICAL}
+            and not one_sided
+            and len(old.nodes) == len(new.nodes)
+            and bool(old.opsets)
+            and old.opsets == new.opsets
+            and not (self._old.conditions() or self._new.conditions())
         )
 
     def _frontier(self, divergent: set[str], closer: Closer) -> list[Divergence]:

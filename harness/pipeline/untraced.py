@@ -51,7 +51,7 @@ class Untraced:
         ] + [
             Finding(
                 kind="feature_equal", severity=Severity.INFO, where=name,
-                what=f"{name} is computed by identical nodes in both versions, of the same bytes and in the "
+                what=f"{name} is computed by identical nodes in both versions, with the same constants and in the "
                 f"same runtime; it is equal in the {counted(self.requests)} that went through the graphs",
                 remedy="Nothing: its values were compared there, where no trace returned them.",
             )
@@ -68,8 +68,8 @@ def untraced_features(
       features: reports of features, as in intermediates.json.
       look: what the graphs showed.
       compared: requests whose answers were compared.
-      identical: both versions are the same bytes with the same inputs, run in the same runtime, and
-        no random operator is in them.
+      identical: both versions are the same bytes, or the same graph but for names, with the same inputs,
+        run in the same runtime, and no random operator is in them.
     """
     lost = [f["name"] for f in features if f["kind"] == "raw" and f["text"] in UNTRACED]
     states = {s.baseline: s for s in look.report.states} if look.report else {}

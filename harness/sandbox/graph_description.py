@@ -30,8 +30,8 @@ def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
       files: external data that it may use.
 
     Returns:
-      inputs, outputs, nodes [op, name, inputs, outputs, captures, attributes] and constants
-      [name, text, exact, loose]; an attribute is like a constant.
+      inputs, outputs, nodes [op, name, inputs, outputs, captures, attributes], constants
+      [name, text, exact, loose] and opsets [domain, version]; an attribute is like a constant.
     """
     graph = model.graph
     functions = {(f.domain, f.name): f for f in model.functions}
@@ -63,6 +63,7 @@ def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
         "outputs": [o.name for o in graph.output],
         "nodes": nodes,
         "constants": constants,
+        "opsets": sorted([o.domain or "ai.onnx", str(o.version)] for o in model.opset_import),
     }
 
 

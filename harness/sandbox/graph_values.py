@@ -34,6 +34,7 @@ def graph_from_description(data: bytes) -> Graph:
         constants=tuple(_constant(c) for c in _listed(given.get("constants"))),
         random=pairs_from(given.get("random")),
         coarse=frozenset(texts_from(given.get("coarse"), MAX_NAME)),
+        opsets=pairs_from(given.get("opsets")),
     )
 
 

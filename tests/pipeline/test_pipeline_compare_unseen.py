@@ -23,6 +23,16 @@ m (float[N,4] x) => (bool[N,8] y) {{
   y = Greater(g, z)
 }}
 """
+RENAMED = """
+m (float[N,4] x) => (bool[N,8] y) {{
+  factor = Constant<value = float {{{k}}}>()
+  zero = Constant<value = float {{0.0}}>()
+  scaled = Mul(x, factor)
+  parts = SequenceConstruct(scaled, x)
+  whole = ConcatFromSequence<axis = 1>(parts)
+  y = Greater(whole, zero)
+}}
+"""
 PLAIN = """
 m (float[{rows},4] x) => (float[{rows},4] y) {{
   k = Constant<value = float {{{k}}}>()
@@ -50,12 +60,13 @@ m (float[N,4] x) => (float[N,4] p, float[N,4] q) {{
 def compared(tmp_path, windows):
     """Compares two drawn models on sixty requests of one row."""
 
-    def compare(old, new, features=(), **options):
+    def compare(old, new, features=(), renamed=None, opset=15, **options):
         paths = []
-        for name, text in (("old", old), ("new", new)):
-            model = onnx.parser.parse_model(HEAD + text)
-            if features:
-                onnx.helper.set_model_props(model, {"harness.features": json.dumps(features)})
+        for name, text, declared in (("old", old, features), ("new", new, renamed or features)):
+            head = HEAD.replace("15", str(opset)) if name == "new" else HEAD
+            model = onnx.parser.parse_model(head + text)
+            if declared:
+                onnx.helper.set_model_props(model, {"harness.features": json.dumps(declared)})
             paths.append(str(tmp_path / f"{name}.onnx"))
             onnx.save(model, paths[-1])
         x = np.random.default_rng(3).normal(size=(60, 4)).astype(np.float32)
@@ -86,6 +97,23 @@ def test_a_sequence_of_the_same_file_is_proven_by_its_nodes_where_the_graphs_saw
     assert "f is computed by identical nodes in both versions" in result.to_text()
 
 
+def test_a_renamed_and_mapped_sequence_is_proven_by_its_nodes(compared):
+    result = compared(
+        SEQUENCE.format(k=1.0), RENAMED.format(k=1.0), ["f"], ["parts"],
+        looked_into=GraphPolicy(requests=20), mapping=("tensors:f=parts",),
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert "f is computed by identical nodes in both versions" in result.to_text()
+
+
+def test_a_renamed_sequence_of_another_opset_stays_unproven(compared):
+    result = compared(
+        SEQUENCE.format(k=1.0), RENAMED.format(k=1.0), ["f"], ["parts"], opset=16,
+        looked_into=GraphPolicy(requests=20), mapping=("tensors:f=parts",),
+    )  # fmt: skip
+    assert result.exit_code == 2
+
+
 def test_a_random_operator_anywhere_leaves_a_sequence_of_the_same_file_unproven(compared):
     one = SEQUENCE.format(k=1.0).replace("f = Seq", "r = RandomUniformLike(x)\n  f = Seq")
     assert compared(one, one, ["f"], looked_into=GraphPolicy(requests=20)).exit_code == 2
@@ -94,7 +122,7 @@ def test_a_random_operator_anywhere_leaves_a_sequence_of_the_same_file_unproven(
 @pytest.mark.parametrize(("requests", "why"), [(0, "not compared"), (20, "not compared in the")])
 def test_a_declared_feature_that_nothing_compared_is_no_parity(compared, requests, why):
     old = SEQUENCE.format(k=1.0)
-    new = old.replace("z", "zero")
+    new = old.replace("g = Con", "h = Neg(a)\n  g = Con")
     result = compared(old, new, ["f"], looked_into=GraphPolicy(requests=requests))
     assert result.exit_code == 2
     assert [t for t in result.not_compared if t.startswith("feature f: ") and why in t]
