@@ -26,6 +26,8 @@ _MOST = 0.9
 """Share of them that must not."""
 _MANY = 3
 """Moved columns from which on the order is told once for the tensor."""
+_CLEAR = 16
+"""Moved columns that are enough where others that differ are constant in the rows that are kept."""
 _SHOWN = 4
 
 
@@ -74,8 +76,9 @@ def in_another_order(tally: TensorTally, reports: list[TensorReport]) -> list[Te
     if any(r.verdict is not ParityVerdict.DIFFERS for r in differing) or len(before) < _ROWS:
         return reports
     order = permuted_columns(before, after, tolerance=max(map(_tolerance, differing)))
-    moved = [(i, j) for i, j in enumerate(order) if i != j]
-    if len(moved) != columns:
+    # Columns that are constant in these rows stand for each other by chance: they are no evidence.
+    moved = [(i, j) for i, j in enumerate(order) if i != j and (after[:, i] != after[0, i]).any()]
+    if not moved or len(moved) < min(columns, _CLEAR):
         return reports
     some = ", ".join(f"{tally.labels[i]} is {tally.labels[j]}" for i, j in moved[:_SHOWN])
     more = f" and {counted(columns - _SHOWN, 'more column')}" if columns > _SHOWN else ""
@@ -89,7 +92,8 @@ def in_another_order(tally: TensorTally, reports: list[TensorReport]) -> list[Te
         max_rel=max(r.max_rel for r in differing),
         relation=(RelationKind.PERMUTED if flags else RelationKind.OTHER_COLUMN).value,
         value=None,
-        text=f"candidate holds the baseline's columns in another order: {some}{more}",
+        text=f"candidate holds the baseline's columns in another order: {some}{more}"
+        + (f", as {counted(len(before), 'row')} show" if len(moved) < columns else ""),
     )
     return [together, *(r for r in reports if not r.mismatched_requests)]
 

@@ -119,6 +119,14 @@ def test_permuted_categories_of_a_one_hot_are_named_once(count):
     assert "in 100 % of 600 requests" in found[0].what
 
 
+def test_permuted_categories_that_the_kept_rows_do_not_all_have_are_named_once():
+    codes = np.random.default_rng(4).integers(0, 1000, N)
+    before = one_hot(codes, 1000)
+    found = texts({"oh": before}, {"oh": before[:, np.roll(np.arange(1000), 3)]})
+    assert len(found) == 1
+    assert next(iter(found.values())).endswith("as 524 rows show")
+
+
 def test_two_swapped_flags_are_named_once():
     flags = (np.random.default_rng(5).random((N, 4)) < 0.3).astype(np.float32)
     found = texts({"m": flags}, {"m": flags[:, [0, 2, 1, 3]]})
