@@ -25,7 +25,8 @@ from harness.diff.signature import SignatureMatch
 from harness.pipeline.candidate_failures import NAN, CandidateFailures
 from harness.pipeline.evidence import under_baseline_names
 from harness.pipeline.opening import LegRecipe, open_legs
-from harness.replay.composition import asked_by, rows_of
+from harness.replay.asked import asked_by
+from harness.replay.composition import rows_of
 from harness.replay.leg_counters import LegCounters
 from harness.replay.legs import Leg
 from harness.replay.unanswered import Ledger, Unanswered

@@ -19,13 +19,13 @@ import numpy as np
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
 from harness.pipeline.company import same_answers, tried_in_parts
+from harness.pipeline.room import LARGEST, Room, in_memory, room_for
 from harness.pipeline.tracing import FIRST_TRACED, first_traced
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, Batch
 from harness.store.runs import RunFolder
 
 BATCHING_FILE = "batching.json"
-LARGEST = 8192
 _BY = "batching trial"
 _LONGEST_S = 0.25
 """A batch that takes longer already costs next to nothing around it."""
@@ -33,9 +33,6 @@ _FEW, _TRIES = 256, 5
 """Requests, and how often, that show how long one takes."""
 _MOST_BYTES = 16 << 20
 """Of inputs in a batch: several are in memory at a time."""
-_MOST_ANSWERED = 256 << 20
-"""Bytes of both versions' answers to a batch: both are in memory at a time. In the mean: a batch with more
-bulk requests than others has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +71,15 @@ def largest_batch(
     # Asked before larger batches are tried: what the floor took is what a traced batch takes, and trials
     # repeat the same few requests.
     traced = first_traced(max(sizes.values()), max(leg.answered.mean_s for leg in legs))
-    heaviest = max(leg.answered.bytes_each for leg in legs)
-    fitting = int(_MOST_ANSWERED // (2 * heaviest)) if heaviest else LARGEST
-    if fitting < usual:
-        why = f"the answers to a request have {round(heaviest):,} bytes in the mean"
-        found = Batching(requests=max(fitting, 1), why=why)
+    room = room_for(legs)
+    if room.requests < usual:
+        found = Batching(requests=room.requests, why=room.why)
     else:
-        found = _measured(legs, batches, read, usual, min(fitting, LARGEST))
+        found = _measured(legs, batches, read, usual, min(room.requests, LARGEST))
+        # Larger batches were tried, and perhaps did not fit.
+        room = in_memory(legs, Room(requests=found.requests, why=found.why))
+        if room.requests < found.requests:
+            found = Batching(requests=min(room.requests, usual), why=room.why)
     found = replace(found, traced=traced)
     run.write_json(BATCHING_FILE, found)
     return found

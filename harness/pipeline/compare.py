@@ -55,6 +55,7 @@ from harness.pipeline.prepare import BATCH_REQUESTS
 from harness.pipeline.probes import effect_findings
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.renames import mapping_from_options
+from harness.pipeline.room import room_in
 from harness.pipeline.runtimes import environment_findings, runtimes, same_bytes
 from harness.pipeline.untraced import untraced_features
 from harness.replay.legs import Leg
@@ -195,6 +196,10 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
     chosen = DifferingFirst(setup.looked_into.requests)
     with open_legs(*setup.recipes, setup.recipes[0]) as legs:
         baseline, candidate, again = (_running(leg) for leg in legs)
+        both = (baseline, candidate)
+        room = room_in(both, batches, window.read, traced=both if trace else ())
+        if room.requests < BATCH_REQUESTS:
+            batches = schedule([("inputs", order)], room.requests)
         floor = measure_floor(
             baseline,
             again,

@@ -18,7 +18,8 @@ from harness.diff.floor_builder import FloorBuilder
 from harness.diff.probes import ProbeGuard
 from harness.pipeline.legs_of_run import keep_answered
 from harness.pipeline.noise import NoiseLevels, answers_vary
-from harness.replay.composition import asked_by, cuts, joined, rows_of
+from harness.replay.asked import asked_by
+from harness.replay.composition import cuts, joined, rows_of
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 from harness.store.runs import RunFolder

@@ -30,7 +30,7 @@ from harness.pipeline.describe import ROUNDING
 from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.runtimes import runtimes
-from harness.replay.composition import asked_by
+from harness.replay.asked import asked_by
 from harness.resolve.golden import GOLDEN_FILE, golden_place
 from harness.resolve.golden_logging import log_golden, registered
 from harness.resolve.pin import pin

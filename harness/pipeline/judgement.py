@@ -46,12 +46,13 @@ from harness.pipeline.probes import (
 )
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
+from harness.pipeline.room import room_of_run
 from harness.pipeline.run_facts import anchor_facts, isolation_json, load_facts, opening_failures
 from harness.pipeline.tracing import not_traced, with_traces
 from harness.replay.latency import LatencyLog
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
-from harness.replay.order import plan_sha256, schedule
+from harness.replay.order import plan_sha256, schedule, smaller
 from harness.replay.unanswered import Ledger
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.pool import Pool
@@ -155,6 +156,8 @@ def _replayed(
             **prepared.manifest,
             "isolation": isolation_json(prepared, baseline, candidate, *more[: len(third)]),
         }
+        others = (candidate, *more[: len(third)])
+        prepared = _fitting(prepared, window, manifest, (baseline, *others), trace=trace)
         floor = floor_of_run(
             prepared.run, baseline, second, prepared.batches, window.read, trace=trace,
             policy=policy, fitted=only_fitted(*graphs),
@@ -162,7 +165,6 @@ def _replayed(
             heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
         )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)
-        others = (candidate, *more[: len(third)])
         mixing = mixing_of_run(
             prepared.run, floor, (baseline, *others), prepared.batches, window.read,
             exact=is_exact(policy), seed=prepared.seed,
@@ -232,6 +234,27 @@ def _replayed(
             answering=answering,
             asked=asked,
         )
+    )
+
+
+def _fitting(
+    prepared: Prepared,
+    window: SealedWindow,
+    manifest: dict[str, Any],
+    legs: tuple[Leg, ...],
+    *,
+    trace: bool,
+) -> Prepared:
+    """The run with batches whose answers the gate can hold, and that fit into every leg's memory."""
+    traced = legs[:2] if trace else ()
+    room = room_of_run(prepared.run, legs, prepared.batches, window.read, traced=traced)
+    if room.requests >= int(manifest["batch_requests"]):
+        return prepared
+    manifest["room"] = jsonable(room)
+    return replace(
+        prepared,
+        batches=schedule(prepared.orders, room.requests),
+        planning=smaller(prepared.planning, room.requests),
     )
 
 

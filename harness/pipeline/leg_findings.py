@@ -109,6 +109,18 @@ def _limits(role: str, counters: LegCounters, severity: Severity) -> list[Findin
                 "version would end there.",
             )
         )
+    if counters.smaller:
+        found.append(
+            Finding(
+                kind="smaller_batches",
+                severity=Severity.INFO,
+                where=role,
+                what=f"{counted(counters.smaller, 'batch', 'batches')} did not fit into the {role}'s "
+                f"sandbox.memory as a whole: run in parts of at most {counted(counters.most_rows, 'row')}",
+                remedy="Nothing needs to be done: how many requests share a batch is the gate's choice. More "
+                "sandbox.memory makes the replay quicker.",
+            )
+        )
     if counters.host_starved:
         found.append(
             Finding(

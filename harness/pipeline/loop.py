@@ -26,6 +26,7 @@ from harness.core.traffic import RequestBatch
 from harness.decide.fitness import one_decides
 from harness.pipeline.asked_again import note_repetition
 from harness.pipeline.evidence import RunningEvidence, Terms
+from harness.pipeline.legs_of_run import keep_answered
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.read_back import read_back
@@ -89,6 +90,8 @@ def replay(
     book = _Book(prepared, terms, (legs[1], *(() if second is None else second[1:])))
     evidence = book.evidence
     stop = _Stop(prepared, evidence)
+    every = legs if anchor is None else (*legs, anchor)
+    fit = [leg.answered.most_rows for leg in every]
     ahead = prepared.batches[book.next_batch :]
     total = sum(len(b) for b in prepared.batches)
     done = total - sum(len(b) for b in ahead)
@@ -104,6 +107,8 @@ def replay(
             ends = prepared.units.ends(batch) if prepared.units else None
             book.enter(batch, evidence.update(batch, pair, label, again, ends=ends))
             _save_quarantined(prepared, legs)
+            if fit != (fit := [leg.answered.most_rows for leg in every]):
+                keep_answered(prepared.run, every)
             done += len(pair)
             # Before the next batch is read: it would be one more in memory.
             del pair, again

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.core.observations import Observations
 from harness.sandbox.answers import BatchAnswer
 
 
@@ -35,6 +36,8 @@ class Answered:
     """Answers without features."""
     traced: Amount = field(default_factory=Amount)
     """Answers that were asked for with features."""
+    most_rows: int = 0
+    """So many at once fit into the memory of a leg, where more did not; 0 = all that was asked did."""
 
     def learn(self, answer: BatchAnswer, requests: int, *, trace: bool) -> None:
         """Takes over an answer.
@@ -44,12 +47,30 @@ class Answered:
           requests: in it.
           trace: features were asked for.
         """
+        self.weigh(answer, answer.rows, requests, trace=trace and not answer.trace_error)
+        self.seconds += answer.service_s
+
+    def weigh(
+        self, answer: BatchAnswer | Observations, rows: int, requests: int, *, trace: bool
+    ) -> None:
+        """Takes over how heavy an answer is, and nothing of its time.
+
+        Args:
+          answer: to a batch.
+          rows: in it.
+          requests: in it.
+          trace: it came with features, as was asked.
+        """
         groups = (answer.outputs, answer.features, answer.trace_outputs)
         known = self.traced if trace else self.plain
         known.bytes += sum(array.nbytes for group in groups for array in group.values())
-        known.rows += answer.rows
+        known.rows += rows
         known.requests += requests
-        self.seconds += answer.service_s
+
+    def fitted(self, rows: int) -> None:
+        """Takes over that so many rows fit into the memory and twice as many do not; 0 = nothing is known."""
+        if rows:
+            self.most_rows = min(rows, self.most_rows or rows)
 
     @property
     def requests(self) -> int:
@@ -62,6 +83,11 @@ class Answered:
         return self.seconds / max(self.requests, 1)
 
     @property
+    def rows_each(self) -> float:
+        """Rows that a request has in the mean; 0 when none was answered."""
+        return (self.plain.rows + self.traced.rows) / max(self.requests, 1)
+
+    @property
     def bytes_a_row(self) -> float:
         """Of an answer: with features where these were asked for, as most batches have them."""
         return max(known.bytes / max(known.rows, 1) for known in (self.plain, self.traced))
@@ -69,11 +95,11 @@ class Answered:
     @property
     def bytes_each(self) -> float:
         """Of the answer to a request with as many rows as they have in the mean."""
-        rows = self.plain.rows + self.traced.rows
-        return self.bytes_a_row * rows / max(self.requests, 1)
+        return self.bytes_a_row * self.rows_each
 
 
 def answered_from_json(value: Mapping[str, Any]) -> Answered:
     """Reads what `core.jsonable` made of an Answered."""
     amounts = {name: Amount(**value[name]) for name in ("plain", "traced")}
-    return Answered(seconds=float(value["seconds"]), **amounts)
+    most = int(value.get("most_rows", 0))
+    return Answered(seconds=float(value["seconds"]), most_rows=most, **amounts)

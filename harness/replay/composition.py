@@ -1,16 +1,9 @@
-"""Which requests share a run of the model: many of them, or each by itself as it was recorded.
-
-Small requests are put together into batches, which is faster by an order of magnitude. That is right only
-where a batch changes no answer: a model that subtracts its batch's mean answers production's single
-requests otherwise. The A/A leg shows which it is, and a leg with `singly` set replays request by request.
-So does every leg whose version returns sequences or optionals: these cannot be shared out among requests.
-"""
+"""Batches cut into pieces, and the observations of pieces put together again."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,52 +13,9 @@ from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Ints, Tensors
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import in_key_order
-from harness.replay.legs import AHEAD, Leg
 
 _SPLITS = (333 / 1024, 845 / 1024)
 """Where a repetition's batches are cut; the smallest have to be cut too, or their batch stays the same."""
-
-
-class Singly:
-    """A leg that takes batches and runs each of their requests by itself.
-
-    Args:
-      leg: nothing else may be in flight in it.
-    """
-
-    def __init__(self, leg: Leg) -> None:
-        self._leg = leg
-        self._batches: deque[int] = deque()
-        self._requests: deque[tuple[RequestBatch, int, bool, bool, bool]] = deque()
-        self._in_flight = 0
-
-    def submit(
-        self, batch: RequestBatch, *, trace: bool, alone: bool = False, cut: bool = False
-    ) -> None:
-        """As `Leg.submit`."""
-        self._batches.append(len(batch))
-        self._requests.extend((batch, i, trace, alone, cut) for i in range(len(batch)))
-        self._fill()
-
-    def collect(self) -> Observations:
-        """As `Leg.collect`."""
-        pieces = []
-        for _ in range(self._batches.popleft()):
-            self._fill()
-            pieces.append(self._leg.collect())
-            self._in_flight -= 1
-        return joined(pieces)
-
-    def _fill(self) -> None:
-        while self._requests and self._in_flight < AHEAD:
-            batch, index, trace, alone, cut = self._requests.popleft()
-            self._leg.submit(rows_of(batch, index, index + 1), trace=trace, alone=alone, cut=cut)
-            self._in_flight += 1
-
-
-def asked_by(leg: Leg) -> Leg | Singly:
-    """The leg in the composition that it is to replay."""
-    return Singly(leg) if leg.singly else leg
 
 
 def cuts(n: int) -> list[tuple[int, int]]:

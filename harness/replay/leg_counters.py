@@ -52,6 +52,10 @@ class LegCounters:
     """Batches answered without the trace that was asked for."""
     trace_fault: str
     """What the version said of the first of them that it answers without a trace alone; "" = of none."""
+    smaller: int
+    """Batches that ran in parts, as the whole needed more memory than a leg has."""
+    most_rows: int
+    """In a part of such a batch; 0 = there was none."""
     memory_limit: int
     """Requests that by themselves need more memory than a leg has."""
     host_starved: int
@@ -78,6 +82,8 @@ class Tally:
     assembled: int = 0
     trace_faults: int = 0
     trace_fault: str = ""
+    smaller: int = 0
+    most_rows: int = 0
     memory_limit: int = 0
     host_starved: int = 0
     fault_s: float = 0.0
@@ -86,6 +92,8 @@ class Tally:
     undeclared: dict[str, str] = field(default_factory=dict)
     costly: int = 0
     """Requests that by themselves cost a process."""
+    hangs: int = 0
+    """Requests in a row that hung by themselves, with nothing answered in between."""
     kept: list[Quarantined] = field(default_factory=list)
     """Requests with their inputs, the first MAX_KEPT, until somebody takes them."""
     taken: int = 0

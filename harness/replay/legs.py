@@ -28,10 +28,11 @@ from harness.replay.assembly import (
     observations_from_parts,
     shapes_from_signature,
 )
+from harness.replay.composition import joined, rows_of
 from harness.replay.inputs import inputs_for_version
 from harness.replay.leg_counters import LegCaps, LegCounters, Tally
 from harness.replay.processes import Ended, Processes
-from harness.replay.recovery import STARVED_TRIES, Recovery, Speed
+from harness.replay.recovery import STARVED_TRIES, Recovery, Speed, is_flaky
 from harness.replay.unanswered import Ledger
 from harness.sandbox.answers import BatchAnswer, BatchFault, spoken
 from harness.sandbox.hello import LoadFailure
@@ -127,6 +128,24 @@ class Leg:
         """Set when the version could not be loaded at the start."""
         return self._processes.load_failure
 
+    def parts(self, batch: RequestBatch) -> list[tuple[int, int]]:
+        """Where the parts of a batch begin and end that fit into the leg's memory: the whole, as far as is known.
+
+        Args:
+          batch: n ≥ 0 requests.
+        """
+        if not self._too_large(batch):
+            return [(0, len(batch))]
+        most = self._tally.most_rows = self.answered.most_rows
+        self._tally.smaller += 1
+        edges, held = [0], 0
+        for index, rows in enumerate(batch.rows.tolist()):
+            if held + rows > most and index > edges[-1]:
+                edges.append(index)
+                held = 0
+            held += rows
+        return list(itertools.pairwise([*edges, len(batch)]))
+
     def submit(
         self, batch: RequestBatch, *, trace: bool, alone: bool = False, cut: bool = False
     ) -> None:
@@ -145,7 +164,7 @@ class Leg:
         """
         if self.whole and len(batch) > 1:
             what = "returns sequences, which no batch of several requests can be told apart in"
-            raise GateError(self.name, what, "Submit it through `composition.asked_by`.")
+            raise GateError(self.name, what, "Submit it through `asked.asked_by`.")
         if self.ended:
             self._pending.append(_Pending(batch, {}, trace, alone, cut))
             return
@@ -177,7 +196,8 @@ class Leg:
 
         Nothing is searched or quarantined and no cap is touched but that of restarts. What fails is in
         the ledger, which is looked into before the verdict; a batch that passes the second time is
-        counted as flaky, and one that the host gave no processor as that.
+        counted as flaky, and one that the host gave no processor as that. What does not fit into the
+        memory as a whole is answered in halves.
 
         Args:
           batch: requests; nothing else is in flight.
@@ -219,31 +239,81 @@ class Leg:
                 yield answer
         finally:
             while self._pending:
-                left_over, sandbox = self._pending.popleft(), self._processes.running
-                if left_over.sent and sandbox is not None:
-                    self._noted(left_over, sandbox.collect(), by)
+                left_over = self._pending.popleft()
+                result, sandbox = left_over.result, self._processes.running
+                if left_over.sent and result is None and sandbox is not None:
+                    result = sandbox.collect()
                     self._drop_dead()
+                self._noted(left_over, result, by)
 
     def _told(self, entry: _Pending, by: str, *, usual: bool) -> Observations | None:
-        """What a batch that is tried gets, the second time if its process ended."""
+        """What a batch that is tried gets, the second time if its process ended or was short of memory."""
+        if self._too_large(entry.batch):
+            return self._told_in_halves(entry, by, usual=usual)
         result = self._unstarved(entry)
-        if isinstance(result, BatchFault) and not result.alive and not _starved(result):
-            entry.sent = False
-            if isinstance(self._unstarved(entry), BatchAnswer):
-                self._tally.flaky += 1
-                self.ledger.changed()
-                return None
+        if isinstance(result, BatchFault) and not _starved(result):
+            several, fresh = len(entry.batch) > 1, result.seq == 1
+            if result.short_of_memory and several and fresh:
+                self._make_room(result)
+                return self._told_in_halves(entry, by, usual=usual)
+            if result.short_of_memory or not result.alive:
+                self._make_room(result)
+                return self._told_again(entry, result, by, usual=usual)
         self._noted(entry, result, by)
         return self._answered(entry, result, usual) if isinstance(result, BatchAnswer) else None
 
+    def _told_again(
+        self, entry: _Pending, first: BatchFault, by: str, *, usual: bool
+    ) -> Observations | None:
+        """As `_told`, of a batch that failed once, in a fresh process."""
+        entry.sent, entry.result = False, None
+        again = self._unstarved(entry)
+        if not isinstance(again, BatchAnswer):
+            if isinstance(again, BatchFault):
+                self._make_room(again)
+                if again.short_of_memory and len(entry.batch) > 1:
+                    return self._told_in_halves(entry, by, usual=usual)
+            self._noted(entry, first, by)
+            return None
+        if is_flaky(first, len(entry.batch)):
+            self._tally.flaky += 1
+            self.ledger.changed()
+            return None
+        self._learn_fit(int(entry.batch.rows.sum()))
+        return self._answered(entry, again, usual)
+
+    def _told_in_halves(self, entry: _Pending, by: str, *, usual: bool) -> Observations | None:
+        """As `_told`, of a batch that does not fit into the memory as a whole."""
+        count = len(entry.batch)
+        was_known, told = self._too_large(entry.batch), []
+        parts = [rows_of(entry.batch, a, b) for a, b in ((0, count // 2), (count // 2, count))]
+        for part in parts:
+            half = _Pending(part, {} if self.ended else self._inputs(part), entry.trace)
+            answer = self._told(half, by, usual=usual)
+            if answer is None:
+                return None
+            told.append(answer)
+        if not was_known:
+            self._learn_fit(max(int(part.rows.sum()) for part in parts))
+        return joined(told)
+
+    def _learn_fit(self, rows: int) -> None:
+        """Takes over that so many rows only just fit: half of them leave room for what a process keeps."""
+        self.answered.fitted(max(rows // 2, 1))
+
+    def _too_large(self, batch: RequestBatch) -> bool:
+        """Whether it is known not to fit into the memory as a whole."""
+        most = self.answered.most_rows
+        return len(batch) > 1 and 0 < most < int(batch.rows.sum())
+
     def _unstarved(self, entry: _Pending) -> BatchAnswer | BatchFault | None:
         """As `_awaited`; more than once when the host is to blame."""
-        result = self._awaited(entry)
+        result = entry.result or self._awaited(entry)
         for _ in range(STARVED_TRIES - 1):
             if not _starved(result):
                 return result
             self._starved_once()
-            entry.sent = False
+            entry.sent, entry.result = False, None
             result = self._awaited(entry)
         if _starved(result):
             self._starved_once()
@@ -275,7 +345,7 @@ class Leg:
 
     def close(self) -> None:
         """Ends the process; nothing more can be collected from it."""
-        self._processes.close()
+        self._processes.discard()
         self._processes.ended = self.ended or "was closed"
 
     def __enter__(self) -> Leg:
@@ -309,11 +379,19 @@ class Leg:
         except Ended:
             return None
         if not entry.sent:
+            self._settle_in_flight()
             self._send(entry, sandbox)
             self._send_waiting()
         result = sandbox.collect()
         self._drop_dead()
-        return result
+        return self._as_asked(entry, result)
+
+    def _as_asked(
+        self, entry: _Pending, result: BatchAnswer | BatchFault
+    ) -> BatchAnswer | BatchFault:
+        """An answer without its trace is a fault where fewer requests at once may be traced."""
+        one = len(entry.batch) == 1 or not self.answered.traced.requests
+        return result if one or isinstance(result, BatchFault) else result.unless_traced()
 
     def _send_waiting(self) -> None:
         """Gives a running process every batch it does not have yet, in order."""
@@ -331,7 +409,16 @@ class Leg:
         for entry in self._pending:
             entry.sent = entry.sent and entry.result is not None
 
+    def _make_room(self, fault: BatchFault) -> None:
+        """Before more is tried: a process without memory goes, of any other the answers in flight are taken."""
+        if fault.short_of_memory:
+            self._processes.discard()
+            self._forget_sent()
+        else:
+            self._settle_in_flight()
+
     def _answered(self, entry: _Pending, answer: BatchAnswer, usual: bool = True) -> Observations:
+        self._tally.hangs = 0
         self._shapes.learn(answer)
         if usual:
             self._speed.learn(answer)
@@ -354,11 +441,14 @@ class Leg:
         recovery = Recovery(
             inputs=entry.inputs, rows=entry.batch.rows, trace=entry.trace, caps=self._caps,
             processes=self._processes, tally=self._tally, speed=self._speed, died=self._forget_sent,
+            most_rows=self.answered.most_rows, traceable=bool(self.answered.traced.requests),
         )  # fmt: skip
         # What is known when a cap ends the search is kept; the rest was not run.
         with self._processes.fault(), contextlib.suppress(Ended):
-            self._settle_in_flight()
+            self._make_room(fault)
             recovery.recover(fault)
+        self.answered.fitted(recovery.result.most_rows)
+        self._tally.most_rows = self.answered.most_rows
         faults = recovery.result.poison()
         for index, known in sorted(faults.items()):
             self._tally.quarantine(_quarantined(self.name, entry.batch, index, known))
@@ -375,7 +465,7 @@ class Leg:
             if sandbox is None:
                 return
             if entry.sent and entry.result is None:
-                entry.result = sandbox.collect()
+                entry.result = self._as_asked(entry, sandbox.collect())
                 self._drop_dead()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -205,6 +205,16 @@ def schedule(
     edges = np.concatenate([np.empty((0, 2), np.int64), *queues])
     in_turn = np.argsort(turns, kind="stable")
     return Schedule(orders, taken[in_turn], edges[in_turn])
+
+
+def smaller(batches: Sequence[Batch], most: int) -> list[Batch]:
+    """Batches cut into such of at most so many requests, in the same order."""
+    parts = [
+        replace(batch, order=batch.order[start : start + most])
+        for batch in batches
+        for start in range(0, len(batch), most)
+    ]
+    return [replace(part, index=index) for index, part in enumerate(parts)]
 
 
 def plan_sha256(batches: Sequence[Batch]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from harness.core.observations import PairBatch
 from harness.core.traffic import RequestBatch
-from harness.replay.composition import asked_by
+from harness.replay.asked import asked_by
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 

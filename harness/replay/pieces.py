@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from harness.core.observations import PairBatch
 from harness.core.traffic import RequestBatch
-from harness.replay.composition import asked_by, cuts, joined, rows_of
+from harness.replay.asked import asked_by
+from harness.replay.composition import cuts, joined, rows_of
 from harness.replay.legs import Leg
 
 

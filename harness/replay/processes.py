@@ -73,6 +73,12 @@ class Processes:
         self.running = None
         return True
 
+    def discard(self) -> None:
+        """Lets go of a process that lives: what it allocated is not to be in the way of what comes next."""
+        if self.running is not None:
+            self.running.close()
+            self.running = None
+
     def ending(self, why: str) -> Ended:
         """Ends the leg.
 
@@ -80,14 +86,8 @@ class Processes:
           What to raise.
         """
         self.ended = self.ended or why
-        self.close()
+        self.discard()
         return Ended(why)
-
-    def close(self) -> None:
-        """Ends the process."""
-        if self.running is not None:
-            self.running.close()
-            self.running = None
 
     @contextmanager
     def fault(self) -> Iterator[None]:

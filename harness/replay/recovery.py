@@ -9,6 +9,11 @@ give another composition. Requests that fail only in company keep the answers of
 A version that hangs on everything would cost a deadline for each step of a search. When nothing is
 known of its speed, single requests are tried first; a few that hang in a row, with nothing answered in
 between, end the leg.
+
+How many requests share a batch is the harness's choice, and so is what earlier batches left in a process
+(the runtime gives back no memory). What runs out of memory is tried again in a fresh process, then in
+halves, each after a failure in a fresh process, too; a request is blamed for memory only when it was
+the first and only one that its process was given.
 """
 
 from __future__ import annotations
@@ -56,6 +61,8 @@ class Recovered:
     """Requests that failed when they were tried alone, also when the search was cut short then."""
     whole: Part | None = None
     """The answers of everything that is no poison, from one run; None = only the pieces."""
+    most_rows: int = 0
+    """So many fit into the memory at once, where the batch did only in parts; 0 = nothing is known."""
 
     def poison(self) -> dict[int, BatchFault]:
         """Index → how the request fails by itself."""
@@ -91,10 +98,15 @@ class Recovery:
     speed: Speed
     """The leg's."""
     died: Callable[[], None]
-    """Called when a process died: what was in flight in it must be sent again."""
+    """Called when a process died or was given up: what was in flight in it must be sent again."""
+    most_rows: int = 0
+    """More at once did not fit into the memory before; 0 = that is not known."""
+    traceable: bool = False
+    """The version's memory has been enough for a trace: where it is not, fewer requests are tried."""
     result: Recovered = field(default_factory=Recovered)
     """Filled on the way, so that a search that is cut short leaves what it knows."""
-    _hangs: int = 0
+    _untraced: str = ""
+    """What a part said that was answered only without the trace that was asked for."""
     _offsets: Ints = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,9 +124,9 @@ class Recovery:
         """
         count = len(self.rows)
         self.tally.host_starved += fault.cause is Cause.HOST_STARVED
-        if count and _hung(fault) and not self.speed.slowest_s_per_row:
+        if count > 1 and _hung(fault) and not self.speed.slowest_s_per_row:
             self._sample()
-        if not fault.alive:
+        if not fault.alive or (fault.short_of_memory and fault.seq > 1):
             again = self._second_try(fault)
             if isinstance(again, BatchAnswer):
                 self.result.whole = np.arange(count), again
@@ -122,31 +134,112 @@ class Recovery:
             fault = again
         if not count:
             return
-        found = self.result.found
-        locate(count, fault, self._searched, found)
-        poison = [i for i, _ in found.poison]
+        if count == 1:
+            self._blame(0, fault)
+        if fault.short_of_memory:
+            self._in_halves(0, count, fault)
+        else:
+            locate(count, fault, self._searched, self.result.found)
+        self._put_together(fault)
+
+    def _put_together(self, fault: BatchFault) -> None:
+        """Answers what is no poison from one run, where that can be; otherwise the pieces stay."""
+        count = len(self.rows)
+        poison = [i for i, _ in self.result.found.poison]
         rest = np.delete(np.arange(count), poison)
         if not len(rest):
             return
-        answer = self._refilled(rest) if poison else None
+        most = self.result.most_rows or self.most_rows
+        fits = not most or self._rows(0, count) <= most
+        answer = self._refilled(rest) if poison and fits else None
         if answer is not None:
             self.result.whole = rest, answer
             return
-        self.tally.assembled += 1
-        if self.trace:
-            self.tally.untraced(fault.message)
+        if self.result.most_rows:
+            self.tally.smaller += 1
+        else:
+            self.tally.assembled += 1
+        if self.trace and (self._untraced or not fault.short_of_memory):
+            self.tally.untraced(self._untraced or fault.message)
 
     def _second_try(self, fault: BatchFault) -> BatchAnswer | BatchFault:
         """The identical batch in a fresh process; then, if a trace was asked for, without it."""
         self.tally.retries += 1
         result = self._tried(0, len(self.rows), trace=self.trace)
         if isinstance(result, BatchAnswer):
-            self.tally.flaky += fault.cause is not Cause.HOST_STARVED
-        elif self.trace:
+            self.tally.flaky += is_flaky(fault, len(self.rows))
+            self.tally.hangs = 0
+            if fault.short_of_memory and len(self.rows) > 1:
+                self._fits(self._rows(0, len(self.rows)))
+        elif self.trace and not (result.short_of_memory and len(self.rows) > 1):
             traced, result = result, self._tried(0, len(self.rows), trace=False)
             if isinstance(result, BatchAnswer):
                 self.tally.untraced(traced.message)
         return result
+
+    def _in_halves(self, start: int, stop: int, fault: BatchFault | None) -> bool:
+        """Answers a range that does not fit into the memory as a whole, in parts that do.
+
+        Args:
+          start: its first request.
+          stop: the one behind its last.
+          fault: how it failed as a whole, in a fresh process; None = it was not tried.
+
+        Returns:
+          Whether memory was short for no request by itself.
+        """
+        if stop - start == 1:
+            if fault is not None:
+                self.result.found.poison.append((start, fault))
+                return False
+            return self._in_parts(start, stop)
+        middle = (start + stop) // 2
+        fit = [self._in_parts(*part) for part in ((start, middle), (middle, stop))]
+        if all(fit) and fault is not None:
+            self._fits(max(self._rows(start, middle), self._rows(middle, stop)))
+        return all(fit)
+
+    def _fits(self, rows: int) -> None:
+        """Learns from rows that only just fit: half of them leave room for what a process keeps."""
+        rows = max(rows // 2, 1)
+        self.result.most_rows = min(rows, self.result.most_rows or rows)
+
+    def _in_parts(self, start: int, stop: int) -> bool:
+        """As `_in_halves`, of a range that may fit as a whole."""
+        most = self.result.most_rows or self.most_rows
+        if stop - start > 1 and most and self._rows(start, stop) > most:
+            return self._in_halves(start, stop, None)
+        single = stop - start == 1
+        result = self._tried(start, stop, trace=self.trace)
+        if isinstance(result, BatchAnswer) and self.traceable and not single:
+            result = result.unless_traced()
+        if isinstance(result, BatchAnswer):
+            self._untraced = self._untraced or result.trace_error
+        if single and self.trace and isinstance(result, BatchFault):
+            self._untraced = result.message
+            result = self._tried(start, stop, trace=False)
+        found = self.result.found
+        if isinstance(result, BatchAnswer):
+            self.tally.hangs = 0
+            found.pieces.append((start, stop, result))
+            return True
+        if single:
+            self._blame(start, result)
+        if result.short_of_memory:
+            return self._in_halves(start, stop, result)
+        # Another failure: what it is about is searched as ever, without a trace.
+        self._untraced = self._untraced or result.message
+        inside = Found()
+        try:
+            locate(stop - start, result, lambda a, b: self._searched(start + a, start + b), inside)
+        finally:
+            found.pieces += [(start + a, start + b, answer) for a, b, answer in inside.pieces]
+            found.poison += [(start + i, f) for i, f in inside.poison]
+        return True
+
+    def _rows(self, start: int, stop: int) -> int:
+        """Of a range of requests."""
+        return int(self._offsets[stop] - self._offsets[start])
 
     def _sample(self) -> None:
         """Tries single requests, spread over the batch, of a version that has answered nothing so far."""
@@ -169,19 +262,26 @@ class Recovery:
         result = self._tried(start, stop, trace=False, timeout_s=timeout_s)
         if isinstance(result, BatchAnswer):
             self.speed.learn(result)
-            self._hangs = 0
+            self.tally.hangs = 0
         elif single:
-            self.result.singles[start] = result
-            self._check_caps(result)
+            self._blame(start, result)
         return result
+
+    def _blame(self, index: int, fault: BatchFault) -> None:
+        """Notes that a request fails by itself.
+
+        Raises:
+          Ended: a cap was reached.
+        """
+        self.result.singles[index] = fault
+        self._check_caps(fault)
 
     def _usual_s(self, start: int, stop: int) -> float | None:
         """Time that a range may take; None = the whole deadline."""
         sandbox = self.processes.live()
         if not self.speed.slowest_s_per_row:
             return None
-        rows = int(self._offsets[stop] - self._offsets[start])
-        usual_s = _PATIENCE * rows * self.speed.slowest_s_per_row
+        usual_s = _PATIENCE * self._rows(start, stop) * self.speed.slowest_s_per_row
         return min(sandbox.batch_deadline_s, max(_SHORTEST_DEADLINE_S, usual_s))
 
     def _check_caps(self, fault: BatchFault) -> None:
@@ -190,13 +290,13 @@ class Recovery:
         Raises:
           Ended: they have.
         """
-        if fault.alive:
+        if fault.alive and not fault.short_of_memory:
             return
         self.tally.costly += 1
-        self._hangs = self._hangs + 1 if _hung(fault) else 0
-        if self._hangs >= self.caps.max_hangs:
+        self.tally.hangs = self.tally.hangs + 1 if _hung(fault) else 0
+        if self.tally.hangs >= self.caps.max_hangs:
             raise self.processes.ending(
-                f"{self._hangs} requests in a row got no answer, each by itself"
+                f"{self.tally.hangs} requests in a row got no answer, each by itself"
             )
         if self.tally.costly >= self.caps.max_quarantined:
             raise self.processes.ending(
@@ -241,16 +341,41 @@ class Recovery:
         Raises:
           Ended: a cap was reached, or the host gave no processor again and again.
         """
-        for _ in range(STARVED_TRIES):
+        starved = 0
+        while starved < STARVED_TRIES:
             sandbox = self.processes.live()
             sandbox.submit(inputs, rows, trace=trace)
             result = sandbox.collect(timeout_s)
             if self.processes.drop_dead():
                 self.died()
-            if isinstance(result, BatchAnswer) or result.cause is not Cause.HOST_STARVED:
+            if isinstance(result, BatchAnswer):
                 return result
-            self.tally.host_starved += 1
+            if result.short_of_memory:
+                self.processes.discard()
+                self.died()
+                if result.seq == 1:
+                    return result
+            elif result.cause is not Cause.HOST_STARVED:
+                return result
+            else:
+                starved += 1
+                self.tally.host_starved += 1
         raise self.processes.ending("the host gave its process no processor")
+
+
+def is_flaky(fault: BatchFault, requests: int) -> bool:
+    """Whether what failed so and passed unchanged the second time says something of the version.
+
+    A host without a processor says nothing, nor does a memory that several requests at once have filled:
+    how many is the harness's choice. A process that needs more and more for single requests does.
+
+    Args:
+      fault: the first time.
+      requests: that shared the batch.
+    """
+    if fault.short_of_memory:
+        return requests == 1 and (fault.grown or fault.seq == 1)
+    return fault.cause is not Cause.HOST_STARVED
 
 
 def _hung(fault: BatchFault) -> bool:

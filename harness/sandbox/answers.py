@@ -57,12 +57,23 @@ class BatchAnswer:
     """From when the child could begin with it until its answer was complete, by the parent's clock."""
     trace_error: str = ""
     """Why the trace session raised; the outputs are good all the same."""
+    trace_short: bool = False
+    """The trace session needed more memory than there was."""
     alone: bool = False
     """The trace session answered alone: outputs and features are of one run."""
     left_out: tuple[str, ...] = field(default=())
     """Tensors with no row per input row."""
     undeclared: tuple[tuple[str, str], ...] = field(default=())
     """(output, how its shape contradicts the signature)."""
+
+    def unless_traced(self) -> BatchAnswer | BatchFault:
+        """The answer; a fault where only memory for its trace was short, which fewer requests may get."""
+        if not self.trace_short:
+            return self
+        return BatchFault(
+            seq=self.seq, kind=Outcome.ERROR, message=self.trace_error, alive=True,
+            cause=Cause.MEMORY_LIMIT,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +92,14 @@ class BatchFault:
     """What more is known of it."""
     last_words: str = ""
     """End of the dead process's standard error: untrusted, for a person who investigates."""
+    grown: bool = False
+    """It ran out of memory over as many rows as its process had answered before, and never more than these:
+    what it needs grows with time."""
+
+    @property
+    def short_of_memory(self) -> bool:
+        """Whether more memory was needed than there was; what a process holds already is in the way then."""
+        return self.cause is Cause.MEMORY_LIMIT
 
 
 def spoken(last_words: str) -> str:

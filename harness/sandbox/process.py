@@ -70,6 +70,8 @@ class Sandbox:
         self._asked: deque[_Asked] = deque()
         self._seq = 0
         self._answered_at = time.perf_counter()
+        self._widest = dict.fromkeys((False, True), -1)
+        self._most_asked = -1
         self._dead = ""
 
     @classmethod
@@ -222,6 +224,27 @@ class Sandbox:
         if self._dead:
             return BatchFault(seq=asked.seq, kind=Outcome.CRASH, message=self._dead, alive=False)
         limit = self._limits.batch_deadline_s if timeout_s is None else timeout_s
+        return self._about_memory(asked, self._awaited(asked, limit))
+
+    def close(self) -> None:
+        """Ends the process. Batches in flight are lost."""
+        self._dead = self._dead or "the sandbox was closed"
+        self._child.close()
+
+    def __enter__(self) -> Sandbox:
+        """The sandbox itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the process."""
+        self.close()
+
+    def _awaited(self, asked: _Asked, limit: float) -> BatchAnswer | BatchFault:
         deadline = Deadline(self._child, limit)
         try:
             most = None if asked.trace else self._answers.most_bytes(asked.rows)
@@ -244,23 +267,19 @@ class Sandbox:
                 last_words=self._child.last_words,
             )
 
-    def close(self) -> None:
-        """Ends the process. Batches in flight are lost."""
-        self._dead = self._dead or "the sandbox was closed"
-        self._child.close()
-
-    def __enter__(self) -> Sandbox:
-        """The sandbox itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Ends the process."""
-        self.close()
+    def _about_memory(
+        self, asked: _Asked, result: BatchAnswer | BatchFault
+    ) -> BatchAnswer | BatchFault:
+        """The result, with what it says about memory; notes how many rows were asked and answered at once."""
+        before, self._most_asked = self._most_asked, max(self._most_asked, asked.rows)
+        widest = self._widest[asked.trace]
+        if isinstance(result, BatchAnswer):
+            self._widest[asked.trace] = max(widest, asked.rows)
+            return replace(result, trace_short=True) if _short(result.trace_error) else result
+        said = result.message if result.alive else result.last_words
+        if not (result.short_of_memory or (result.cause is Cause.UNKNOWN and _short(said))):
+            return result
+        return replace(result, cause=Cause.MEMORY_LIMIT, grown=widest == asked.rows >= before)
 
     def _checked(self, asked: _Asked, frame: Frame) -> BatchAnswer | BatchFault:
         now = time.perf_counter()
@@ -270,6 +289,9 @@ class Sandbox:
         if isinstance(result, BatchAnswer) and result.alone and not asked.alone:
             msg = "the trace session answered for the model, which nobody asked for"
             raise FrameError(msg)
-        if isinstance(result, BatchFault) and any(s in result.message for s in OUT_OF_MEMORY):
-            return replace(result, cause=Cause.MEMORY_LIMIT)
         return result
+
+
+def _short(text: str) -> bool:
+    """Whether the runtime or Python says that an allocation failed."""
+    return any(sign in text for sign in OUT_OF_MEMORY)

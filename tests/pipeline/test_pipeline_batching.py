@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.pipeline import batching as batching_module
-from harness.pipeline.batching import LARGEST, largest_batch
+from harness.pipeline import room
+from harness.pipeline.batching import largest_batch
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, schedule
 from harness.sandbox.process import Sandbox
@@ -80,7 +81,7 @@ def found(tmp_path, baseline, candidate, n=N, size=read, floor=((0, 256),)):
 
 def test_a_model_whose_rows_do_not_meet_gets_large_batches(tmp_path, plain):
     batching = found(tmp_path, plain, plain)
-    assert batching.requests == LARGEST
+    assert batching.requests == room.LARGEST
     batches = schedule([("newest", np.arange(N))], USUAL, batching.requests)
     assert max(len(b.positions) for b in batches) > USUAL
 
@@ -126,12 +127,12 @@ def wide(path, numbers):
 
 
 @pytest.mark.parametrize(
-    ("limit", "requests"), [(1 << 40, LARGEST), (16 << 20, 2048), (1 << 20, 130), (1, 1)]
+    ("limit", "requests"), [(1 << 40, room.LARGEST), (16 << 20, 2048), (1 << 20, 130), (1, 1)]
 )
 def test_batches_are_as_large_as_both_versions_answers_may_be(
     tmp_path, plain, monkeypatch, limit, requests
 ):
-    monkeypatch.setattr(batching_module, "_MOST_ANSWERED", limit)
+    monkeypatch.setattr(room, "MOST_ANSWERED", limit)
     monkeypatch.setattr(batching_module, "_LONGEST_S", 60.0)  # what is heavy may be slow here, too
     batching = found(tmp_path, plain, wide(tmp_path / "wide.onnx", 1000))
     assert batching.requests == requests
@@ -151,7 +152,7 @@ def read_with_a_bulk_request(positions):
     "floor", [((1, 20_001),), ((0, 1), (1, 20_000)), ((0, 341), (341, 20_000))]
 )
 def test_one_bulk_request_makes_no_other_batches_small(tmp_path, plain, monkeypatch, floor):
-    monkeypatch.setattr(batching_module, "_MOST_ANSWERED", 1 << 20)
+    monkeypatch.setattr(room, "MOST_ANSWERED", 1 << 20)
     heavy = wide(tmp_path / "wide.onnx", 50)  # 204 bytes a row: 2,570 requests of two versions
     monkeypatch.setattr(batching_module, "_LONGEST_S", 60.0)
     batching = found(tmp_path, plain, heavy, size=read_with_a_bulk_request, floor=floor)

@@ -15,7 +15,7 @@ from harness.core.verdicts import Decision
 from harness.pipeline.compare import compare_models
 from harness.pipeline.gate import run_gate
 from harness.pipeline.opening import LegRecipe, open_legs
-from harness.replay.composition import asked_by
+from harness.replay.asked import asked_by
 
 FLOAT = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
 SEQUENCE = helper.make_sequence_type_proto(FLOAT)

@@ -14,7 +14,7 @@ import pytest
 from gates import AS_OF, MODELS, RETRAIN, ROOT
 
 from harness.core.errors import TrafficError, UsageError
-from harness.pipeline import alone, batching, judgement
+from harness.pipeline import alone, judgement, room
 from harness.pipeline import prepare as preparation
 from harness.pipeline.gate import resume_gate, run_gate
 from harness.store.runs import RunFolder
@@ -507,7 +507,7 @@ def test_batches_follow_from_the_floor_that_an_interrupted_run_measured(
 ):
     """Only the floor has shown how heavy answers with features are."""
     # Fewer than usual with features, the usual ones without.
-    monkeypatch.setattr(batching, "_MOST_ANSWERED", 20_000)
+    monkeypatch.setattr(room, "MOST_ANSWERED", 20_000)
     planned = []
     for name, stops in (("whole", ()), ("stopped", (before,))):
         run = copy_of(prepared, f"{name}-{before}")

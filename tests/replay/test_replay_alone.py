@@ -5,7 +5,7 @@ import pytest
 from onnx import helper
 
 from harness.core.observations import Outcome
-from harness.replay.composition import asked_by
+from harness.replay.asked import asked_by
 from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 

@@ -25,6 +25,9 @@ class Asked:
     def answered(self):
         return self._leg.answered
 
+    def parts(self, batch):
+        return self._leg.parts(batch)
+
     def submit(self, batch, **how):
         self._leg.submit(batch, **how)
         self.open.append(len(batch))

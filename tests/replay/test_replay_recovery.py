@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from harness.core.observations import Cause, Outcome
+from harness.replay.asked import asked_by
 from harness.replay.leg_counters import LegCaps
 from harness.replay.legs import Leg
 from harness.sandbox import deadlines
@@ -119,6 +120,41 @@ def test_a_version_that_hangs_on_everything_ends_after_a_few_deadlines(tmp_path,
         assert leg.counters().restarts == 3
     assert sorted(np.flatnonzero(found.outcome == Outcome.TIMEOUT)) == [0, 127, 255]
     assert (found.outcome == Outcome.NOT_RUN).sum() == 253
+
+
+def test_requests_that_hang_in_batches_of_their_own_reach_the_cap(tmp_path, patient):
+    batch = models.batch_with(32, dict.fromkeys(range(32), HANG))
+    with models.leg_on(looping(tmp_path / "m.onnx"), deadline_s=0.2) as leg:
+        leg.singly = True
+        asked = asked_by(leg)
+        asked.submit(batch, trace=False)
+        found = asked.collect()
+        assert leg.ended == "3 requests in a row got no answer, each by itself"
+    assert (found.outcome == Outcome.TIMEOUT).sum() == 3
+    assert (found.outcome == Outcome.NOT_RUN).sum() == 29
+
+
+def test_hangs_with_answers_in_between_are_not_in_a_row(tmp_path, patient):
+    batch = models.batch_with(8, dict.fromkeys((0, 2, 4, 6), HANG))
+    with models.leg_on(looping(tmp_path / "m.onnx"), deadline_s=0.2) as leg:
+        leg.singly = True
+        asked = asked_by(leg)
+        asked.submit(batch, trace=False)
+        found = asked.collect()
+        assert leg.ended == ""
+    assert np.flatnonzero(found.outcome).tolist() == [0, 2, 4, 6]
+
+
+def test_single_requests_that_die_reach_the_cap(tmp_path):
+    caps = LegCaps(max_quarantined=4)
+    batch = models.batch_with(12, dict.fromkeys(range(12), models.CRASH))
+    with models.leg_on(models.division(tmp_path / "m.onnx"), caps=caps) as leg:
+        leg.singly = True
+        asked = asked_by(leg)
+        asked.submit(batch, trace=False)
+        found = asked.collect()
+        assert leg.ended == "4 requests ended its process, each by itself"
+    assert (found.outcome == Outcome.CRASH).sum() == 4
 
 
 def test_a_hang_in_the_first_batch_is_found_when_others_answer(tmp_path, patient):

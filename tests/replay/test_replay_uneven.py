@@ -7,8 +7,8 @@ from onnx import TensorProto, helper
 
 from harness.core.observations import Outcome
 from harness.core.tensors import Signature
+from harness.replay.asked import InParts
 from harness.replay.assembly import observations_from_parts, shapes_from_signature
-from harness.replay.composition import Singly
 from harness.sandbox.answers import BatchAnswer
 
 NODES = (
@@ -37,7 +37,7 @@ def leg(tmp_path):
 
 def collected(leg, wide):
     """x of 5, 0 and 7, request by request, `tiled` as wide as each asks for."""
-    asked = Singly(leg)
+    asked = InParts(leg)
     asked.submit(models.batch_of([5, 0, 7], wide), trace=True)
     return asked.collect()
 
