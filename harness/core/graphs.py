@@ -77,6 +77,10 @@ class Graph:
     """float64 tensors that float32 arithmetic is before: they carry float32's digits."""
     opsets: tuple[tuple[str, str], ...] = ()
     """(domain, version) of the operators that it may use; () = not known."""
+    roundings: tuple[tuple[str, float], ...] = ()
+    """(tensor, how far rounding moves it, relative to its scale: sums in another order) of all that the graph
+    tells it of; 0 = it holds what it was given, moved and picked."""
+    _rounded: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _producers: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _consumers: dict[str, list[int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -84,6 +88,7 @@ class Graph:
 
     def __post_init__(self) -> None:
         """Indexes who makes and who reads each tensor."""
+        self._rounded.update(self.roundings)
         for place, node in enumerate(self.nodes):
             for name in node.outputs:
                 if name:
@@ -95,6 +100,10 @@ class Graph:
         """The node that makes a tensor; None for inputs and constants."""
         place = self._producers.get(tensor)
         return None if place is None else self.nodes[place]
+
+    def rounding(self, tensor: str) -> float | None:
+        """A tensor's figure of `roundings`; None where the graph does not tell it."""
+        return self._rounded.get(tensor)
 
     def place(self, tensor: str) -> int:
         """Index of the node that makes a tensor; −1 for inputs and constants."""

@@ -60,6 +60,9 @@ class ModelGraph:
     """(tensor, `operator → what it makes`) of all that is computed from such an operator, outputs included."""
     coarse: frozenset[str] = frozenset()
     """float64 tensors, outputs included, that float32 arithmetic is before: they carry float32's digits."""
+    roundings: tuple[tuple[str, float], ...] = ()
+    """(tensor, how far rounding moves it, relative to its scale: sums in another order) of all that the graph
+    tells it of; 0 = it holds what it was given, moved and picked."""
     runtime: str = ""
     """The onnxruntime version that will run it."""
     training_cutoff_ns: int | None = None

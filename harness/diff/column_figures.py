@@ -11,6 +11,9 @@ from harness.diff.column_difference import ColumnDifference
 from harness.diff.distance import SMALL_SHARE
 from harness.diff.state import State
 
+_OFTEN = 2.0 * SMALL_SHARE
+"""Part of all values that is no chance, where no column has two rows."""
+
 
 def _counts() -> Ints:
     return np.zeros(0, dtype=np.int64)
@@ -55,9 +58,10 @@ class ColumnFigures:
     @property
     def unproven(self) -> Bools:
         """Columns with too many rows that no tolerance of their own covers to be comparable, shape (k,)."""
-        return np.asarray(
-            np.maximum(self.small, self.lent) > SMALL_SHARE * self.rows, dtype=np.bool_
-        )
+        found = np.maximum(self.small, self.lent)
+        # Of few rows one is soon too many: chance puts one near zero in some column.
+        often = (found > 1) | (found.sum() > _OFTEN * self.rows * len(found))
+        return np.asarray(often & (found > SMALL_SHARE * self.rows), dtype=np.bool_)
 
     def state(self) -> State:
         """The columns' figures, as arrays."""

@@ -45,8 +45,8 @@ HALF_TOLERANCE = 2.0 * float(np.finfo(np.float16).eps)
 """Smallest relative tolerance where both sides are float16: two float16 roundings at the scale."""
 FLOOR_FACTOR = 8.0
 """A difference up to this many times the baseline's own A/A difference is noise."""
-_FRACTIONS = 2.0**23
-"""From here on float32 has whole numbers alone, so that rounding is one, too."""
+_HELD = 2.0**24
+"""Whole numbers below it are held exactly by float32."""
 _LARGE = 1e-3
 """Part of a value that is large: a thousand float32 tolerances."""
 _TOLERANCES = 100.0
@@ -142,7 +142,7 @@ def single_precision(baseline: Array, candidate: Array) -> Bools:
     with np.errstate(over="ignore", invalid="ignore"):
         for side in (baseline, candidate):
             exact &= side.astype(np.float32) == side
-            counted &= (side == np.rint(side)) & (np.abs(side) < _FRACTIONS)
+            counted &= (side == np.rint(side)) & (np.abs(side) < _HELD)
         single: Bools = exact & ~(counted & (baseline != candidate))
     return single
 

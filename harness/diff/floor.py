@@ -40,12 +40,12 @@ class WideFloor:
     """The scales without that part of a loan that rounding hardly takes up."""
     labels: Keys = ()
     """Names of the columns; () = they are numbered."""
-    whole: tuple[bool, ...] = ()
+    whole: tuple[float, ...] = ()
     """As `ColumnFloor.whole`; () = none is."""
 
     def of(self, labels: Keys) -> Floats:
         """(scale, typical scale, noise, own scale, whole) of these columns, shape (5, c); 0 for one not known."""
-        whole = self.whole or (False,) * len(self.scale)
+        whole = self.whole or (0.0,) * len(self.scale)
         found = np.array(
             [self.scale, self.typical, self.relative, self.own, whole], dtype=np.float64
         )
@@ -86,8 +86,12 @@ class ColumnFloor:
     """`typical_scale` of the first rows."""
     wide: WideFloor | None = None
     """The columns of a wide tensor one by one."""
-    whole: bool = False
-    """Large whole numbers that are counted, no rounded ones: see `whole_numbers`."""
+    whole: float = 0.0
+    """Whole numbers below it are counted, and no rounded ones: see `whole_numbers`; 0 = none are."""
+    rounding: float = 0.0
+    """Relative difference that sums in another order make, as far as the graph tells; 0 = none, or not known."""
+    own: float = np.inf
+    """As `WideFloor.own`; what is above the scale is the scale."""
 
     @property
     def noise(self) -> float:
@@ -95,8 +99,8 @@ class ColumnFloor:
         return FLOOR_FACTOR * self.relative
 
     def tolerance(self, base: float) -> float:
-        """Relative tolerance for the candidate: max(8 × floor, base)."""
-        return max(self.noise, base)
+        """Relative tolerance for the candidate: max(8 × floor, rounding, base)."""
+        return max(self.noise, self.rounding, base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +183,6 @@ def _column_from_json(value: Mapping[str, Any]) -> ColumnFloor:
     if wide is None:
         return ColumnFloor(**value)
     figures = {name: tuple(map(float, wide[name])) for name in _FIGURES}
-    whole = tuple(map(bool, wide.get("whole", ())))
+    whole = tuple(map(float, wide.get("whole", ())))
     floor = WideFloor(**figures, labels=tuple(wide["labels"]), whole=whole)
     return ColumnFloor(**{**value, "wide": floor})

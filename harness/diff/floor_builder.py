@@ -28,11 +28,16 @@ class FloorBuilder:
       uncounted: tensors and columns that do not make a request differ, under the baseline's names:
         what the policy expects to change, what comes after fitted constants.
       random: as `Floor.random`; these make none differ either.
+      roundings: as `ModelGraph.roundings`, of the baseline.
     """
 
     def __init__(
-        self, uncounted: Collection[str] = (), random: Mapping[str, str] | None = None
+        self,
+        uncounted: Collection[str] = (),
+        random: Mapping[str, str] | None = None,
+        roundings: Mapping[str, float] | None = None,
     ) -> None:
+        self._roundings = dict(roundings or {})
         self._random = dict(random or {})
         self._uncounted = frozenset(uncounted) | self._random.keys()
         self._held: list[PairBatch] = []
@@ -84,7 +89,8 @@ class FloorBuilder:
         scales = {
             # Features are looked up and scaled, answers are sums of many terms: see `scales`.
             group: {
-                name: scales_of(parts, lent=group == "outputs") for name, parts in found.items()
+                name: scales_of(parts, lent=group == "outputs", rounding=self._roundings.get(name))
+                for name, parts in found.items()
             }
             for group, found in values.items()
         }

@@ -13,8 +13,8 @@ from harness.diff.columns import WIDE, Aligned, Keys, column_name, numbered
 from harness.diff.distance import FLOOR_FACTOR, base_tolerance
 from harness.diff.floor import SWALLOWED, ColumnFloor, WideFloor
 from harness.diff.sample import LIMIT
-from harness.diff.scales import USUAL, column_scales, lent_scales
-from harness.diff.whole_numbers import counted_columns
+from harness.diff.scales import USUAL, column_scales, is_lent, lent_scales
+from harness.diff.whole_numbers import counted_below
 
 _CELLS = 1 << 22
 """Values that the scales of a wide tensor are made of."""
@@ -34,8 +34,10 @@ class Scales:
     """T of each, shape (k,)."""
     own: Floats = field(default_factory=lambda: np.zeros(0))
     """S of each with what rounding takes up of the loan, shape (k,)."""
-    whole: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    whole: Floats = field(default_factory=lambda: np.zeros(0))
     """As `ColumnFloor.whole` of each, shape (k,)."""
+    rounding: float = 0.0
+    """As `ColumnFloor.rounding`, of all."""
 
     def of(self, labels: Keys) -> Floats:
         """(S, T, own S, whole) of these columns, shape (4, c); 0 for a class that was met later."""
@@ -85,6 +87,8 @@ class ColumnSums:
             self._unequal_rows += rows
             return np.full(rows, bool(self._counted.any()))
         self._base = base_tolerance(pair.baseline.dtype, pair.candidate.dtype)
+        if self._base:
+            self._base = max(self._base, self._scales.rounding)
         found = compare_columns(
             pair.baseline,
             pair.candidate,
@@ -133,7 +137,9 @@ class ColumnSums:
             relative=relative,
             scale=float(self._scale[index]),
             typical=float(self._typical[index]),
-            whole=bool(self._whole[index]),
+            whole=float(self._whole[index]),
+            rounding=self._scales.rounding,
+            own=float(self._own[index]),
             rows=self._rows,
             mismatch_share=float(self._unequal[index]) / max(self._rows, 1),
             nondeterministic=noisy,
@@ -151,6 +157,8 @@ class ColumnSums:
             relative=float(self._relative.max()),
             scale=float(self._scale.max()),
             typical=float(self._typical.max()),
+            rounding=self._scales.rounding,
+            own=float(self._own.max()),
             rows=self._rows,
             mismatch_share=self._unequal_rows / max(self._rows, 1),
             nondeterministic=bool(self._unequal.any()),
@@ -161,28 +169,38 @@ class ColumnSums:
                 relative=tuple(self._relative.tolist()),
                 own=tuple(self._own.tolist()),
                 labels=() if self.labels == numbered(len(self.labels)) else self.labels,
-                whole=tuple((self._whole > 0).tolist()) if self._whole.any() else (),
+                whole=tuple(self._whole.tolist()) if self._whole.any() else (),
             ),
         )
 
 
-def scales_of(parts: list[tuple[Keys, Array]], *, lent: bool) -> Scales:
+def scales_of(
+    parts: list[tuple[Keys, Array]], *, lent: bool, rounding: float | None = None
+) -> Scales:
     """The scales of one tensor's columns, from its first rows: fewer of a very wide one.
 
     Args:
       parts: (labels, values of shape (R, k)), batch by batch.
       lent: as for `scales.lent_scales`, where it is wide.
+      rounding: as `ModelGraph.roundings` has it; None = not known.
     """
     labels = tuple(dict.fromkeys(label for own, _ in parts for label in own))
     if any(values.dtype == object for _, values in parts):
-        return Scales()
+        return Scales(rounding=rounding or 0.0)
     most = min(LIMIT, max(_CELLS // max(len(labels), 1), _LEAST_ROWS))
     matrix = np.concatenate([_placed(own, values[:most], labels) for own, values in parts])[:most]
     own = column_scales(matrix)
-    scales = lent_scales(matrix, own) if lent and len(labels) > WIDE else own
+    lent = is_lent(rounding, wide=lent and len(labels) > WIDE)
+    scales = lent_scales(matrix, own, sums=rounding is not None) if lent else own
     usual = np.minimum(scales[0], USUAL * own[0])
-    whole = counted_columns(matrix, own[0])
-    return Scales(labels=labels, scale=scales[0], typical=scales[1], own=usual, whole=whole)
+    return Scales(
+        labels=labels,
+        scale=scales[0],
+        typical=scales[1],
+        own=usual,
+        whole=counted_below(matrix, own[0], rounding),
+        rounding=rounding or 0.0,
+    )
 
 
 def _placed(own: Keys, values: Array, labels: Keys) -> Array:

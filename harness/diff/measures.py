@@ -38,7 +38,7 @@ class Measures:
     """As `ColumnFloor.typical`."""
     noise: Floats
     """As `ColumnFloor.noise`."""
-    whole: Bools
+    whole: Floats
     """As `ColumnFloor.whole`."""
     own: Floats
     """As `WideFloor.own`."""
@@ -72,9 +72,11 @@ class Measures:
     def _count_whole(self, pair: Aligned, found: ColumnDifference) -> None:
         """Enters whole numbers that are others: a tolerance for rounding is not for these."""
         width = pair.baseline.shape[1]
-        for i in np.flatnonzero(self.whole[:width] & (found.absolute[:width] >= 1)).tolist():
+        for i in np.flatnonzero((self.whole[:width] > 0) & (found.absolute[:width] >= 1)).tolist():
             least = max(1.0, self.noise[i] * self.scale[i])
-            found.mismatch[:, i] |= other_numbers(pair.baseline[:, i], pair.candidate[:, i], least)
+            found.mismatch[:, i] |= other_numbers(
+                pair.baseline[:, i], pair.candidate[:, i], least, self.whole[i]
+            )
 
 
 def measures_of(
@@ -89,10 +91,10 @@ def measures_of(
       base: the tolerance that the types allow; 0 = compared exactly.
       expected: tensor or column names whose differences are not counted.
     """
-    scale, typical, noise, own, whole = _of_columns(tensor, labels, floors)
+    scale, typical, noise, own, whole, rounding = _of_columns(tensor, labels, floors)
     if (own == scale).all():
         own = scale
-    tolerance = np.fmax(noise, base) if base else np.zeros(len(labels))
+    tolerance = np.fmax(np.fmax(noise, rounding), base) if base else np.zeros(len(labels))
     counted = np.ones(len(labels), dtype=np.bool_)
     if expected:
         named = [{tensor, column_name(tensor, label)} for label in labels]
@@ -103,16 +105,19 @@ def measures_of(
         typical=typical,
         noise=noise,
         own=own,
-        whole=whole > 0,
+        whole=whole,
         counted=counted,
     )
 
 
 def _of_columns(tensor: str, labels: Keys, floors: Floors) -> Floats:
-    """(scale, typical, noise, own scale, whole) of every column, shape (5, c); 0 where there is no floor."""
+    """(scale, typical, noise, own scale, whole, rounding) of every column, shape (6, c); 0 without a floor."""
     whole = floors.get((tensor, ""))
     if whole is not None and whole.wide is not None:
-        return whole.wide.of(labels)
+        return np.vstack([whole.wide.of(labels), np.full(len(labels), whole.rounding)])
     known = [floors.get((tensor, label)) for label in labels]
-    found = [(f.scale, f.typical, f.noise, f.scale, f.whole) if f else (0.0,) * 5 for f in known]
-    return np.array(found, dtype=np.float64).reshape(-1, 5).T
+    found = [
+        (f.scale, f.typical, f.noise, min(f.own, f.scale), f.whole, f.rounding) if f else (0.0,) * 6
+        for f in known
+    ]
+    return np.array(found, dtype=np.float64).reshape(-1, 6).T

@@ -278,6 +278,11 @@ def within_words(values: int) -> str:
     )
 
 
+def units_words(absolute: float) -> str:
+    """What is said of values so large that the tolerance covers whole units of them."""
+    return f"values moved by up to {absolute:,.7g}, within the tolerance"
+
+
 def sentences_about_small(reports: Sequence[TensorReport]) -> tuple[str, ...]:
     """Columns whose small values are not comparable, each with the count."""
     return tuple(f"{r.name}: {r.text}" for r in reports if r.verdict is ParityVerdict.SMALL_VALUES)

@@ -34,6 +34,7 @@ from harness.diff.reports import (
     lent_words,
     not_compared,
     small_words,
+    units_words,
     within_words,
 )
 from harness.diff.sample import LIMIT, RowSample, rows_kept
@@ -305,7 +306,10 @@ class TensorTally:
         small = int(self._figures.small[index])
         if self._figures.unproven[index]:
             return self._small_words(index)
-        return f"{relation.text}; {within_words(small)}" if small else relation.text
+        if small:
+            return f"{relation.text}; {within_words(small)}"
+        absolute = float(self._figures.absolute[index])
+        return f"{relation.text}; {units_words(absolute)}" if absolute >= 1 else relation.text
 
     def small_columns(self) -> tuple[tuple[str, str], ...]:
         """(column, why) of those that count, and are not comparable for their small values."""

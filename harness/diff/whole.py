@@ -21,8 +21,8 @@ from harness.diff.distance import (
     computed_tolerance,
 )
 from harness.diff.nested import unlike
-from harness.diff.scales import column_scales, lent_scales
-from harness.diff.whole_numbers import counted_columns, other_numbers
+from harness.diff.scales import column_scales, is_lent, lent_scales
+from harness.diff.whole_numbers import counted_below, other_numbers
 
 _COLUMNS = 64
 """Largest number of columns that are lent no scale."""
@@ -55,6 +55,7 @@ def apart(
     rows: int,
     tolerance: float,
     fine: bool = False,
+    rounding: float | None = None,
 ) -> Apart:
     """Compares two whole tensors.
 
@@ -64,6 +65,7 @@ def apart(
       rows: of the batch.
       tolerance: relative, ≥ 0; never below what the types allow.
       fine: where they are float64, all digits count: no float32 arithmetic is before the baseline's.
+      rounding: of the baseline's, as `Graph.roundings` has it; None = not known.
 
     Returns:
       Rows that differ and how far; every row where the two cannot be compared.
@@ -79,7 +81,8 @@ def apart(
     after = candidate.reshape(before.shape)
     width = before.shape[1]
     least = max(tolerance, computed_tolerance(baseline.dtype, candidate.dtype, coarse=not fine))
-    scale, typical = _scales(before, after)
+    least = max(least, rounding or 0.0)
+    scale, typical = _scales(before, after, rounding)
     found = compare_columns(
         before,
         after,
@@ -88,10 +91,10 @@ def apart(
         typical=typical,
         noise=np.full(width, tolerance),
     )
-    counted = counted_columns(before, np.where(found.absolute >= 1, scale, 0.0))
-    for i in np.flatnonzero(counted).tolist():
+    below = counted_below(before, np.where(found.absolute >= 1, scale, 0.0), rounding)
+    for i in np.flatnonzero(below).tolist():
         least = max(1.0, tolerance * scale[i])
-        found.mismatch[:, i] |= other_numbers(before[:, i], after[:, i], least)
+        found.mismatch[:, i] |= other_numbers(before[:, i], after[:, i], least, below[i])
     differs = np.asarray(found.mismatch.any(axis=1), dtype=np.bool_)
     return Apart(
         rows=differs if known else np.array([bool(differs.any())]),
@@ -108,6 +111,7 @@ def apart_whole(
     rows: int,
     tolerance: float,
     fine: bool = False,
+    rounding: float | None = None,
     output: bool = False,
 ) -> Apart:
     """As `apart`; of sequences and optionals the forms, then all their values as one column.
@@ -118,6 +122,7 @@ def apart_whole(
       rows: of the batch.
       tolerance: relative, ≥ 0; never below what the types allow.
       fine: as for `apart`.
+      rounding: the same.
       output: clients read them, so another shape is another answer.
     """
     if isinstance(baseline, Nested) and isinstance(candidate, Nested):
@@ -125,24 +130,26 @@ def apart_whole(
         if why:
             return _unlike(1, why)
         flat = baseline.flat(), candidate.flat()
-        return apart(*flat, rows=_NO_ROWS, tolerance=tolerance, fine=fine)
+        return apart(*flat, rows=_NO_ROWS, tolerance=tolerance, fine=fine, rounding=rounding)
     if isinstance(baseline, Nested) or isinstance(candidate, Nested):
         return _unlike(1, "a sequence or an optional on one side only")
-    found = apart(baseline, candidate, rows=rows, tolerance=tolerance, fine=fine)
+    found = apart(baseline, candidate, rows=rows, tolerance=tolerance, fine=fine, rounding=rounding)
     if output and baseline.shape != candidate.shape and not found.unlike:
         why = f"shape {_shape(baseline)} against {_shape(candidate)}"
         return _unlike(len(found.rows), why)
     return found
 
 
-def _scales(baseline: Array, candidate: Array) -> tuple[Floats, Floats]:
-    """The scales S and T of every column that differs; those of wide tensors are lent (see `scales`)."""
+def _scales(baseline: Array, candidate: Array, rounding: float | None) -> tuple[Floats, Floats]:
+    """The scales S and T of every column that differs; those of long sums are lent (see `scales`)."""
     found = np.zeros((2, baseline.shape[1]))
     columns = unequal_columns(baseline, candidate)
     if len(columns):
         values = baseline if len(columns) == len(found[0]) else baseline[:, columns]
         own = column_scales(values)
-        found[:, columns] = own if len(found[0]) <= _COLUMNS else lent_scales(baseline, own)
+        lent = is_lent(rounding, wide=len(found[0]) > _COLUMNS)
+        known = rounding is not None
+        found[:, columns] = lent_scales(baseline, own, columns, sums=known) if lent else own
     return found[0], found[1]
 
 
@@ -152,6 +159,8 @@ class TensorTrace:
 
     fine: bool = False
     """Where it is float64, all digits count: no float32 arithmetic is before the baseline's."""
+    rounding: float | None = None
+    """Of the baseline's, as `Graph.roundings` has it; None = not known."""
     output: bool = False
     """Clients read it: another shape is another answer."""
     compared: int = 0
@@ -209,6 +218,7 @@ class TensorTrace:
             rows=rows,
             tolerance=self.tolerance,
             fine=self.fine,
+            rounding=self.rounding,
             output=self.output,
         )
         before = self.rows

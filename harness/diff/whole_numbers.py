@@ -1,7 +1,9 @@
 """Columns of large whole numbers: identifiers, cents, seconds. One more or less is no rounding of these.
 
-A relative tolerance of 1e-6 is some units of a number of millions. float32 that had rounded them would
-leave fractions in some of the values below 2^23; float64 has room for fractions in all.
+A relative tolerance of 1e-6 is some units of a number of millions. What was only moved and picked is not
+rounded, whatever its size, and its whole numbers are counted one by one, beside others that are not whole. Where
+arithmetic is before a column, or nobody knows, its values must show that they were not rounded to whole numbers:
+below 2^23 float32 has others between them, float64 below 2^52.
 """
 
 from __future__ import annotations
@@ -10,42 +12,60 @@ import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats
 
+_SINGLE_BITS, _DOUBLE_BITS = 23, 52
+"""Binary places of the fraction: numbers of 2 to this power and more are whole, all of them."""
 _HELD = 2.0**24
 """Whole numbers below it are held exactly by float32."""
-_FRACTIONS = 2.0**23
-"""Below it float32 has numbers that are not whole."""
+_HELD_BY_DOUBLE = 2.0**53
 _LARGE = 1e5
 """Columns of smaller scales need none of this: their tolerance is below 1 by far."""
-_ENOUGH = 20
-"""Distinct values below `_FRACTIONS` that are no whole numbers by chance."""
+_ENOUGH = 20.0
+"""Bits by which distinct values, taken together, are no whole numbers by chance."""
+_MOST = 0.9
+"""Part of the values that are whole, at least, where they are to show that all are meant to be."""
+_SINGLE_ROUNDING = 1e-9
+"""More than float64's arithmetic makes, and less than float32's."""
 
 
-def counted_columns(values: Array, scale: Floats) -> Bools:
-    """Columns whose finite values all are whole, and not by float32's rounding, shape (k,).
+def counted_below(values: Array, scale: Floats, rounding: float | None = None) -> Floats:
+    """The limit below which a column's whole numbers are compared as such, shape (k,); 0 = they are not.
 
     Args:
       values: the baseline's first rows, shape (n, k).
       scale: their `robust_scale`, shape (k,).
+      rounding: as `ModelGraph.roundings` has it; None = not known.
     """
-    found = np.zeros(values.shape[1], dtype=np.bool_)
+    found = np.zeros(values.shape[1])
     if values.dtype.kind != "f":
         return found
+    # What is not known to come of float32 is taken for float64 where the values are of that type.
+    double = values.dtype == np.float64 and (rounding is None or rounding < _SINGLE_ROUNDING)
+    limit = _HELD_BY_DOUBLE if double and rounding is not None else _HELD
     for i in np.flatnonzero(scale >= _LARGE).tolist():
-        own = values[:, i]
-        own = own[np.isfinite(own)]
-        if bool((own == np.rint(own)).all()):
-            below = np.unique(own[(np.abs(own) < _FRACTIONS) & (own != 0)])
-            found[i] = values.dtype == np.float64 or len(below) >= _ENOUGH
+        if rounding == 0 or _not_by_chance(values[:, i], _DOUBLE_BITS if double else _SINGLE_BITS):
+            found[i] = limit
     return found
 
 
-def other_numbers(baseline: Array, candidate: Array, least: float) -> Bools:
+def _not_by_chance(column: Array, bits: int) -> bool:
+    """Whether values that might have fractions have none."""
+    own = np.abs(column[np.isfinite(column)].astype(np.float64))
+    own = np.unique(own[(own > 0) & (own < 2.0**bits)])
+    whole = own == np.rint(own)
+    if not len(own) or whole.mean() < _MOST:
+        return False
+    # A number of [2^e, 2^(e+1)) is whole once in 2^(bits − e).
+    return bool((bits - np.floor(np.log2(np.fmax(own[whole], 1.0)))).sum() >= _ENOUGH)
+
+
+def other_numbers(baseline: Array, candidate: Array, least: float, below: float) -> Bools:
     """Rows in which both numbers are whole, and at least so far apart, shape (n,).
 
     Args:
       baseline: numbers of one column, shape (n,).
       candidate: the same, or words.
       least: the smallest difference that no noise explains.
+      below: the column's `counted_below`.
     """
     if object in (baseline.dtype, candidate.dtype):
         return np.zeros(len(baseline), dtype=np.bool_)
@@ -53,5 +73,5 @@ def other_numbers(baseline: Array, candidate: Array, least: float) -> Bools:
     with np.errstate(invalid="ignore"):
         found = np.abs(after - before) >= least
         for side in (before, after):
-            found &= (side == np.rint(side)) & (np.abs(side) < _HELD)
+            found &= (side == np.rint(side)) & (np.abs(side) < below)
     return np.asarray(found, dtype=np.bool_)

@@ -207,6 +207,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             window.read,
             trace=trace,
             random=setup.random,
+            roundings=dict(setup.graphs[0].roundings),
             heard=_heard(listener, "floor"),
         )
         again.close()

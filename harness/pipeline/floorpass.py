@@ -41,6 +41,7 @@ def floor_of_run(
     policy: Policy,
     fitted: Collection[str],
     random: Mapping[str, str],
+    roundings: Mapping[str, float],
     heard: Callable[[int, int], None],
 ) -> Floor:
     """A run's noise floor, measured once: that of a noisy baseline is another one the next time.
@@ -57,6 +58,7 @@ def floor_of_run(
         no request differ.
       fitted: tensors after fitted constants, which never make one differ.
       random: outputs and features that are computed from a random operator, and from which.
+      roundings: the baseline's, as `ModelGraph.roundings`.
       heard: told (done, total) requests.
     """
     if run.has(FLOOR_FILE):
@@ -71,6 +73,7 @@ def floor_of_run(
             policy=policy,
             fitted=fitted,
             random=random,
+            roundings=roundings,
             heard=heard,
         )
     keep_answered(run, (first,))
@@ -89,6 +92,7 @@ def measure_floor(
     policy: Policy | None = None,
     fitted: Collection[str] = (),
     random: Mapping[str, str] | None = None,
+    roundings: Mapping[str, float] | None = None,
 ) -> Floor:
     """Runs both baseline legs over the same requests and measures how far they differ.
 
@@ -108,15 +112,16 @@ def measure_floor(
       policy: as for `floor_of_run`; None where nothing is judged.
       fitted: as for `floor_of_run`.
       random: as for `floor_of_run`; they say nothing about the batch either.
+      roundings: as for `floor_of_run`.
     """
     most = list(prefix(batches, FLOOR_REQUESTS))
-    in_pieces = _Measured(policy, fitted, random)
+    in_pieces = _Measured(policy, fitted, random, roundings)
     in_pieces.run(first, second, most, read, cuts, trace=trace, heard=heard)
     floor = in_pieces.floor()
     if floor.silent or _gave_up(first, second) or first.singly:
         return floor
     first.singly = second.singly = True
-    by_itself = _Measured(policy, fitted, random)
+    by_itself = _Measured(policy, fitted, random, roundings)
     few = list(prefix(batches, SINGLE_REQUESTS))
     by_itself.run(first, second, few, read, _whole, trace=trace, heard=lambda *_: None)
     alone = by_itself.floor()
@@ -142,11 +147,15 @@ class _Measured:
     """One pass of both legs over some batches."""
 
     def __init__(
-        self, policy: Policy | None, fitted: Collection[str], random: Mapping[str, str] | None
+        self,
+        policy: Policy | None,
+        fitted: Collection[str],
+        random: Mapping[str, str] | None,
+        roundings: Mapping[str, float] | None,
     ) -> None:
         guardrails = policy.guardrails if policy else ()
         expected = {name for g in guardrails for name in g.expected_changes}
-        self._builder = FloorBuilder({*expected, *fitted}, random)
+        self._builder = FloorBuilder({*expected, *fitted}, random, roundings)
         self._levels = NoiseLevels(policy)
         self._guard = ProbeGuard()
 

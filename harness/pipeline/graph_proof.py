@@ -84,6 +84,7 @@ class Closer:
         found = {
             (name, partner): TensorTrace(
                 fine=name not in self._laid[0].graph.coarse,
+                rounding=self._laid[0].graph.rounding(name),
                 floor=self._traces[name].floor if name in self._traces else floor,
                 output=name in dict(self._outputs),
             )
@@ -163,7 +164,13 @@ class Closer:
         if both is None:
             return ()
         trace = self._traces[divergence.baseline]
-        return worst_rows(*both, self._used, tolerance=trace.tolerance, fine=trace.fine)
+        return worst_rows(
+            *both,
+            self._used,
+            tolerance=trace.tolerance,
+            fine=trace.fine,
+            rounding=trace.rounding,
+        )
 
     def _relation(self, divergence: Divergence) -> str:
         """How the values follow from the baseline's."""
@@ -174,7 +181,7 @@ class Closer:
         rows = len(self._ids)
         trace = self._traces[divergence.baseline]
         least = computed_tolerance(ours.dtype, theirs.dtype, coarse=not trace.fine)
-        tolerance = max(trace.tolerance, least)
+        tolerance = max(trace.tolerance, trace.rounding or 0.0, least)
         order = permuted_columns(ours, theirs, tolerance=tolerance, fine=trace.fine)
         if order:
             shown = ", ".join(map(str, order[:_SHOWN_COLUMNS]))
@@ -221,6 +228,7 @@ class Closer:
                     rows=int(batch.rows.sum()),
                     tolerance=trace.tolerance,
                     fine=trace.fine,
+                    rounding=trace.rounding,
                     output=True,
                 ).rows
                 for found in (plain, patched)

@@ -24,6 +24,7 @@ def worst_rows(
     *,
     tolerance: float,
     fine: bool = False,
+    rounding: float | None = None,
 ) -> tuple[WorstRow, ...]:
     """Picks the rows that differ most.
 
@@ -33,10 +34,13 @@ def worst_rows(
       used: the batches, R rows in all.
       tolerance: relative; rows within it are none.
       fine: as for `diff.whole.apart`.
+      rounding: the same.
     """
     rows = len(baseline)
     after = candidate.reshape(baseline.shape)
-    differ = apart(baseline, after, rows=rows, tolerance=tolerance, fine=fine).rows
+    differ = apart(
+        baseline, after, rows=rows, tolerance=tolerance, fine=fine, rounding=rounding
+    ).rows
     far = _distances(baseline.reshape(rows, -1), after.reshape(rows, -1))
     order = np.argsort(-far, kind="stable")
     chosen = [int(row) for row in order if differ[row]][:MOST_ROWS]

@@ -187,8 +187,10 @@ class _Tracing:
 
     def _trace(self, name: str) -> TensorTrace:
         """An empty one; sketches are made of float32."""
+        rounding = self._old.graph.rounding(name)
         return TensorTrace(
             fine=not self._open.sketched and name not in self._old.graph.coarse,
+            rounding=(rounding or None) if self._open.sketched else rounding,
             output=name in self._outputs,
         )
 

@@ -162,6 +162,7 @@ def _replayed(
             prepared.run, baseline, second, prepared.batches, window.read, trace=trace,
             policy=policy, fitted=only_fitted(*graphs),
             random=by_chance(graphs, (*match.outputs, *pairs.raw, *pairs.fitted)),
+            roundings=dict(graphs[0].roundings),
             heard=lambda done, total: listener(Progress(stage="floor", done=done, total=total)),
         )  # fmt: skip
         manifest["floor_sha256"] = sha256(floor)

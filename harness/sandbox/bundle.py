@@ -40,7 +40,8 @@ def bundle() -> bytes:
         "harness/__init__.py": "",
         "harness/sandbox/__init__.py": "",
     }
-    for name in ("child", "cut", "description", "edits", "pack", "precision", "random"):
+    graphs = ("child", "cut", "description", "edits", "pack", "precision", "random", "rounding")
+    for name in graphs:
         files[f"harness/sandbox/graph_{name}.py"] = (sandbox / f"graph_{name}.py").read_text()
     for entry in (sandbox / "child").iterdir():
         if entry.name.endswith(".py"):

@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> None:
         graph_pack,
         graph_precision,
         graph_random,
+        graph_rounding,
     )
     from harness.sandbox.child import external, sessions
 
@@ -107,6 +108,7 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
     from harness.sandbox.graph_edits import intermediate_names
     from harness.sandbox.graph_precision import doubles_from_singles
     from harness.sandbox.graph_random import RandomNodes
+    from harness.sandbox.graph_rounding import roundings
 
     random = RandomNodes(model)
     signature = session and {
@@ -121,6 +123,7 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
         "random": random.operators(),
         "random_tensors": random.tensors(),
         "coarse": doubles_from_singles(model),
+        "roundings": roundings(model),
         "runtime": onnxruntime.__version__,
     }
 
@@ -167,11 +170,13 @@ def edited_model(
     from harness.sandbox.graph_description import described_graph
     from harness.sandbox.graph_precision import doubles_from_singles
     from harness.sandbox.graph_random import RandomNodes
+    from harness.sandbox.graph_rounding import roundings
 
     left = graph_edits.flattened(model, edit["taken"])
     graph = described_graph(model, files) | {
         "random": RandomNodes(model).tensors(),
         "coarse": doubles_from_singles(model),
+        "roundings": roundings(model),
     }
     unknown = {
         "branches": graph_edits.branches(model),

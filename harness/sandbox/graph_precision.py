@@ -16,12 +16,12 @@ from harness.sandbox.graph_description import bodies, captured
 if TYPE_CHECKING:
     import onnx
 
-_UNKNOWN, _FLOAT, _INT64, _STRING, _BOOL, _DOUBLE = 0, 1, 7, 8, 9, 11
+UNKNOWN, _FLOAT, _INT64, _STRING, _BOOL, DOUBLE = 0, 1, 7, 8, 9, 11
 """Element types as TensorProto numbers them."""
-_FLOATS = frozenset({_FLOAT, 10, 16, 17, 18, 19, 20})
+FLOATS = frozenset({_FLOAT, 10, 16, 17, 18, 19, 20})
 """float32 and all that is narrower."""
-_WHOLE = frozenset({2, 3, 4, 5, 6, _INT64, _STRING, _BOOL, 12, 13, 21, 22})
-_MOVES = frozenset(
+WHOLE = frozenset({2, 3, 4, 5, 6, _INT64, _STRING, _BOOL, 12, 13, 21, 22})
+MOVES = frozenset(
     [
         "Abs",
         "ArrayFeatureExtractor",
@@ -130,6 +130,16 @@ class _Known:
 
 def doubles_from_singles(model: onnx.ModelProto) -> list[str]:
     """Tensors of the main graph that are float64, or may be, and carry float32's digits only."""
+    known = _looked_through(model)
+    return [n for n in known.coarse if known.kinds.get(n, UNKNOWN) in (UNKNOWN, DOUBLE)]
+
+
+def known_kinds(model: onnx.ModelProto) -> dict[str, int]:
+    """Tensors of the main graph → element types; UNKNOWN, or none at all, where they cannot be told."""
+    return _looked_through(model).kinds
+
+
+def _looked_through(model: onnx.ModelProto) -> _Known:
     functions = _Functions({(f.domain, f.name): f for f in model.functions})
     known = _Known()
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
@@ -144,7 +154,7 @@ def doubles_from_singles(model: onnx.ModelProto) -> list[str]:
             walks.pop()
         else:
             walks.append(inner)
-    return [n for n in known.coarse if known.kinds.get(n, _UNKNOWN) in (_UNKNOWN, _DOUBLE)]
+    return known
 
 
 Walk = Iterator["Walk"]
@@ -190,20 +200,20 @@ def _one(node: onnx.NodeProto, known: _Known) -> None:
     coarse = any(name in known.coarse for name in reads)
     if node.op_type == "Cast":
         # The digits of a float64 end here; whole numbers and words become the same float anywhere.
-        coarse |= kind in _FLOATS and known.kinds.get(reads[0], _UNKNOWN) in (_DOUBLE, _UNKNOWN)
-    elif node.op_type not in _MOVES:
-        coarse |= kind in _FLOATS or kind == _UNKNOWN
+        coarse |= kind in FLOATS and known.kinds.get(reads[0], UNKNOWN) in (DOUBLE, UNKNOWN)
+    elif node.op_type not in MOVES:
+        coarse |= kind in FLOATS or kind == UNKNOWN
     for place, name in enumerate(node.output):
         if not name:
             continue
         whole = place and node.op_type in _SECOND_WHOLE
         known.kinds.setdefault(name, _INT64 if whole else kind)
-        if coarse and known.kinds[name] not in _WHOLE:
+        if coarse and known.kinds[name] not in WHOLE:
             known.coarse.add(name)
 
 
 def _kind(node: onnx.NodeProto, known: _Known) -> int:
-    """Element type of a node's first output; _UNKNOWN where it cannot be told."""
+    """Element type of a node's first output; UNKNOWN where it cannot be told."""
     attributes = {a.name: a for a in node.attribute}
     named = next((attributes[k].i for k in ("to", "dtype") if k in attributes), None)
     if named is not None:
@@ -217,7 +227,7 @@ def _kind(node: onnx.NodeProto, known: _Known) -> int:
     if node.op_type in ("Constant", "ConstantOfShape"):
         return _constant_kind(attributes)
     place = _TYPED_BY.get(node.op_type, 0)
-    return known.kinds.get(node.input[place], _UNKNOWN) if len(node.input) > place else _UNKNOWN
+    return known.kinds.get(node.input[place], UNKNOWN) if len(node.input) > place else UNKNOWN
 
 
 def _constant_kind(attributes: dict[str, onnx.AttributeProto]) -> int:
@@ -237,7 +247,7 @@ def _learned_kind(
             return _FLOAT
         return _INT64 if "values_int64s" in attributes else _STRING
     if node.op_type in ("ArrayFeatureExtractor", "Imputer", "TreeEnsemble", "Binarizer"):
-        return known.kinds.get(node.input[0], _UNKNOWN)
+        return known.kinds.get(node.input[0], UNKNOWN)
     return _FLOAT
 
 
@@ -263,11 +273,11 @@ def _enter(
         # A Loop's first result is its condition; the last ones of all are the node's outputs.
         results = [o.name for o in body.output][-len(node.output) :]
         for name, result in zip(node.output, results, strict=False):
-            kinds.setdefault(name, own.kinds.get(result, _UNKNOWN))
+            kinds.setdefault(name, own.kinds.get(result, UNKNOWN))
         coarse |= not own.coarse.isdisjoint(results)
     known.kinds |= kinds
     if coarse:
-        known.coarse |= {n for n in node.output if n and kinds.get(n, _UNKNOWN) not in _WHOLE}
+        known.coarse |= {n for n in node.output if n and kinds.get(n, UNKNOWN) not in WHOLE}
 
 
 def _call(
@@ -280,7 +290,7 @@ def _call(
     """A function of the model: its parameters are what the node reads."""
     given = list(zip(body.input, node.input, strict=False))
     own = _Known(
-        kinds={ours: known.kinds.get(theirs, _UNKNOWN) for ours, theirs in given},
+        kinds={ours: known.kinds.get(theirs, UNKNOWN) for ours, theirs in given},
         coarse={ours for ours, theirs in given if theirs in known.coarse},
     )
     inputs = tuple((own.kinds[ours], ours in own.coarse) for ours, _ in given)
@@ -288,7 +298,7 @@ def _call(
     if called not in functions.results:
         yield _walk(body.node, own, functions, within | {(node.domain, node.op_type)})
         functions.results[called] = [
-            (own.kinds.get(name, _UNKNOWN), name in own.coarse) for name in body.output
+            (own.kinds.get(name, UNKNOWN), name in own.coarse) for name in body.output
         ]
     for (kind, coarse), name in zip(functions.results[called], node.output, strict=False):
         known.kinds[name] = kind

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.core.graphs import Attribute, Constant, Graph, Node
 from harness.sandbox.child.frames import FrameError
-from harness.sandbox.child_texts import MAX_NAME, text_from, texts_from
+from harness.sandbox.child_texts import MAX_NAME, figures_from, text_from, texts_from
 
 MOST_NODES = 200_000
 """More operators than any model that a gate can trace has."""
@@ -35,6 +35,7 @@ def graph_from_description(data: bytes) -> Graph:
         random=pairs_from(given.get("random")),
         coarse=frozenset(texts_from(given.get("coarse"), MAX_NAME)),
         opsets=pairs_from(given.get("opsets")),
+        roundings=figures_from(given.get("roundings"), MAX_NAME),
     )
 
 

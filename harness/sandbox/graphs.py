@@ -23,7 +23,14 @@ from harness.sandbox.bundle import GRAPHS
 from harness.sandbox.child.columns import is_unicode
 from harness.sandbox.child.frames import FrameError, Header, header_from_bytes
 from harness.sandbox.child_process import ChildProcess
-from harness.sandbox.child_texts import MAX_NAME, expect_kind, reason_from, text_from, texts_from
+from harness.sandbox.child_texts import (
+    MAX_NAME,
+    expect_kind,
+    figures_from,
+    reason_from,
+    text_from,
+    texts_from,
+)
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_child import FEATURES, FITTED
 from harness.sandbox.graph_values import pairs_from
@@ -355,6 +362,7 @@ def _graph_from_header(header: Header, own: _Own | None) -> ModelGraph:
         random_operators=texts_from(header.get("random"), MAX_NAME),
         random_tensors=pairs_from(header.get("random_tensors")),
         coarse=frozenset(texts_from(header.get("coarse"), MAX_NAME)),
+        roundings=figures_from(header.get("roundings"), MAX_NAME),
         runtime=own.runtime if own else text_from(header.get("runtime"), 100),
         training_cutoff_ns=None
         if cutoff is None
