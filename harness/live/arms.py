@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from harness.live.arrivals import Arrival
+from harness.live.heartbeat import Heartbeat
 from harness.record.upstream import Upstream
 
 _JUDGED = "request "
+_LATE = int(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
 _ITS_CLIENTS_DOING = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
@@ -50,33 +53,36 @@ class ForgivingArm(Arm):
       upstream: the candidate.
       arrival: the request's.
       baseline: who is asked then.
-      failed: hears of the failure: (the arm's name before, gRPC status code).
+      failed: hears of the failure: (the arm's name before, gRPC status code; None = nothing is known of it).
       patience_s: a candidate that has not answered by then has failed.
+      heartbeat: a deadline that ends while this process stood still says nothing of the candidate.
     """
 
-    __slots__ = ("_baseline", "_failed", "_patience_s")
+    __slots__ = ("_baseline", "_failed", "_heartbeat", "_patience_s")
 
     def __init__(
         self,
         upstream: Upstream,
         arrival: Arrival,
         baseline: Upstream,
-        failed: Callable[[str, int], None],
+        failed: Callable[[str, int | None], None],
         patience_s: float,
+        heartbeat: Heartbeat,
     ) -> None:
         super().__init__(upstream, arrival)
         self._baseline = baseline
         self._failed = failed
         self._patience_s = patience_s
+        self._heartbeat = heartbeat
 
     def unary(self, method: str) -> Any:  # noqa: ANN401 - grpc has no types
         """A callable like the upstream's, whose call turns to the baseline when it fails."""
 
         def asked(request: bytes, *, timeout: float | None, metadata: Any) -> _Forgiven:  # noqa: ANN401
-            start = time.perf_counter()
+            start = time.monotonic()
 
             def again() -> Any:  # noqa: ANN401
-                left = None if timeout is None else timeout - (time.perf_counter() - start)
+                left = None if timeout is None else timeout - (time.monotonic() - start)
                 return self._baseline.unary(method)(request, timeout=left, metadata=metadata)
 
             ours = timeout is None or self._patience_s < timeout
@@ -87,14 +93,15 @@ class ForgivingArm(Arm):
                 if ours
                 else _ITS_CLIENTS_DOING
             )
-            return _Forgiven(first, again, self._told, doing)
+            return _Forgiven(first, again, partial(self._told, start), doing)
 
         return asked
 
-    def _told(self, code: int) -> None:
+    def _told(self, start: float, code: int) -> None:
         # What the client gets from here on is the baseline's, and is no observation.
         before, self.name = self.name, self._baseline.name
-        self._failed(before, code)
+        late = code == _LATE and self._heartbeat.stood_since(start)
+        self._failed(before, None if late else code)
 
 
 class _Forgiven:

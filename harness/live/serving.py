@@ -267,13 +267,16 @@ class _Served:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         turns: asyncio.Task[None] | None = None
+        heart = asyncio.create_task(self._watcher.heartbeat.beat())
         try:
             told(await self._started())
             turns = asyncio.create_task(self._turns(told))
             await self._stop.wait()
         finally:
             patience = Patience()
+            self._watcher.stopping()
             await self._proxy.stop(_GRACE_S)
+            heart.cancel()
             await self._judge.stop()
             stuck = turns is not None and not await patience.ended(turns)
             if self._end_metrics is not None:

@@ -17,6 +17,7 @@ from harness.live.arrivals import Arrival
 from harness.live.canary import Canary
 from harness.live.folder import CanaryFolder
 from harness.live.forms import Forms
+from harness.live.heartbeat import Heartbeat
 from harness.live.keeper import JUDGE_FAILED, Keeper
 from harness.live.label_file import LabelFile
 from harness.live.layouts import Answered
@@ -70,6 +71,9 @@ class Watcher:
         canary.resumed(clock.now_ns())
         self._keeper = Keeper(canary, folder, clock)
         self._unfit: dict[str, str] = {}
+        self.heartbeat = Heartbeat()
+        """Of the proxy's event loop."""
+        self._stopping = False
 
     # On the proxy's event loop
 
@@ -111,6 +115,7 @@ class Watcher:
                 self._baseline,
                 self._candidate_failed,
                 self._live.patience_s,
+                self.heartbeat,
             )
         return Arm(self._candidate, arrival)
 
@@ -119,12 +124,19 @@ class Watcher:
         took_s = call.latency_ns / 1e9
         self._tell(call.upstream, Answered(call.response, call.code, took_s, call.request))
 
-    def _candidate_failed(self, name: str, code: int) -> None:
-        self._tell(name, Answered(b"", code, 0.0))
+    def stopping(self) -> None:
+        """From now on calls are cut here: what ends without an answer says nothing of either version."""
+        self._stopping = True
 
-    def _tell(self, name: str, answered: Answered) -> None:
+    def _candidate_failed(self, name: str, code: int | None) -> None:
+        self._tell(name, None if code is None else Answered(b"", code, 0.0))
+
+    def _tell(self, name: str, answered: Answered | None) -> None:
         found = judged(name)
         if found is None:
+            return
+        if answered is None or (self._stopping and answered.code):
+            self._told.append((*found, None))
             return
         size = len(answered.request) + len(answered.response)
         if self._told_bytes - self._taken_bytes + size > _MOST_BYTES:

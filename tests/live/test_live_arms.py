@@ -8,6 +8,7 @@ import pytest
 
 from harness.live.arms import ForgivingArm
 from harness.live.arrivals import Arrival
+from harness.live.heartbeat import Heartbeat
 from harness.record.upstream import Upstream
 from harness.wire import MODEL_INFER
 
@@ -24,8 +25,12 @@ async def _server(answer):
     return server, f"127.0.0.1:{port}"
 
 
-@pytest.mark.parametrize("timeout", [None, 20.0])
-def test_a_candidate_that_hangs_is_cut_and_the_baseline_is_asked(timeout):
+@pytest.mark.parametrize(
+    ("timeout", "still", "told"), [(None, False, 4), (20.0, False, 4), (20.0, True, None)]
+)
+def test_a_candidate_that_hangs_is_cut_and_the_baseline_is_asked(timeout, still, told):
+    """A process that stood still when the deadline came knows nothing of the candidate."""
+
     async def hangs(*_):
         await asyncio.sleep(30.0)
         return b"late"
@@ -37,12 +42,18 @@ def test_a_candidate_that_hangs_is_cut_and_the_baseline_is_asked(timeout):
         slow, quick = await _server(hangs), await _server(answers)
         ups = Upstream(slow[1], name="candidate"), Upstream(quick[1], name="baseline")
         failed = []
+        heart = Heartbeat()
+        beating = asyncio.create_task(heart.beat())
         arm = ForgivingArm(
-            ups[0], Arrival(1, 1, 1, 0.5, 0, True), ups[1], lambda *told: failed.append(told), 0.3
-        )
+            ups[0], Arrival(1, 1, 1, 0.5, 0, True), ups[1], lambda *told: failed.append(told), 0.3,
+            heart,
+        )  # fmt: skip
         start = time.perf_counter()
+        if still:
+            asyncio.get_running_loop().call_later(0.1, time.sleep, 0.6)
         found = await arm.unary(MODEL_INFER)(b"", timeout=timeout, metadata=())
         took = time.perf_counter() - start
+        beating.cancel()
         for up in ups:
             await up.close()
         for server, _ in (slow, quick):
@@ -50,5 +61,5 @@ def test_a_candidate_that_hangs_is_cut_and_the_baseline_is_asked(timeout):
         return found, failed, took
 
     found, failed, took = asyncio.run(asked())
-    assert (found, failed) == (b"baseline", [("request 1 1", 4)])
+    assert (found, failed) == (b"baseline", [("request 1 1", told)])
     assert took < 10.0

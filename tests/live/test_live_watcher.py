@@ -212,3 +212,17 @@ def test_a_mistake_in_routing_is_the_baseline_s_answer_and_the_end(watching, mon
     assert watcher.route(MODEL_INFER, request(), meta("u")).name == "baseline"
     assert canary.standing().reason == "judge_failed"
     assert watcher.route(MODEL_INFER, request(), meta("u")).name == "baseline"
+
+
+def test_what_is_cut_when_it_stops_is_nobodys_failure(watching):
+    watcher, _ = watching()
+    arms = [watcher.route(MODEL_INFER, request(), meta(f"u{i}")) for i in range(40)]
+    watcher.offer(told(arms[0], code=14))
+    watcher.stopping()
+    for arm in arms[1:-1]:
+        watcher.offer(told(arm, code=1))
+    watcher.offer(told(arms[-1]))
+    watcher.turn()
+    counts = dict(watcher.standing.counts)
+    assert counts["not_observed"] == 38
+    assert counts.get("baseline_failed", 0) + counts.get("candidate_failed", 0) == 1

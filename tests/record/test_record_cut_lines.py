@@ -100,3 +100,16 @@ def test_a_label_that_is_cut_off_is_not_taken_until_its_line_has_an_end(tmp_path
     assert (undecodable, found[0], np.isnan(found[1])) == (1, 1.0, True)
     path.write_text(first + f"r-000001,{at},25")
     assert labels(whole=True) == (0, [1.0, 25.0])
+
+
+def test_a_row_of_several_lines_waits_with_its_last_one(tmp_path, table):
+    """None of its lines is a row by itself."""
+    path = tmp_path / "l.csv"
+    text = 'id,ts,x,p,note\nr0,1700000000000,0.5,0.25,one\nr1,1700000000001,0.5,0.5,"see\nfake,1700000000009,0.5,0.9,b\nend"'
+    path.write_text(text)
+    report, answers = table(path)
+    assert answers == [0.25]
+    assert (report.undecodable, report.records) == (1, 2)
+    path.write_text(text + "\n")
+    report, answers = table(path)
+    assert answers == [0.25, 0.5]

@@ -8,7 +8,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from harness.record.importers.parts import Refused
-from harness.record.importers.sources import Record, SourceFile, check_columns, lines, undecodable
+from harness.record.importers.sources import (
+    UNENDED,
+    Record,
+    SourceFile,
+    check_columns,
+    lines,
+    undecodable,
+)
 
 _MOST_ROW_LINES = 1000
 """A CSV row of more lines has a quote that is not closed."""
@@ -47,6 +54,12 @@ def _csv_cells(
     try:
         cells = next(reader, None)
     except _OpenQuoteError:
+        if source.goes_on_unended():
+            # Its lines are no rows by themselves: the row waits with its last line.
+            last = source.refused.pop()
+            return undecodable(
+                f"{file.name}:{source.taken[0][0]}", UNENDED, source.raw() + last.raw
+            )
         cells = []
     except csv.Error as error:
         return undecodable(f"{file.name}:{source.number}", f"no CSV: {error}", source.raw())
@@ -86,6 +99,10 @@ class _CsvLines:
     def put_back(self) -> None:
         """All lines of the row but its first are read again, as rows of their own."""
         self._again.extendleft(reversed(self.taken[1:]))
+
+    def goes_on_unended(self) -> bool:
+        """Whether the row goes on into a last line that has no end."""
+        return not self._again and bool(self.refused) and self.refused[-1].why == UNENDED
 
     def raw(self, most: int | None = None) -> bytes:
         """The row's lines as they were read."""
