@@ -78,8 +78,7 @@ class Graph:
     opsets: tuple[tuple[str, str], ...] = ()
     """(domain, version) of the operators that it may use; () = not known."""
     roundings: tuple[tuple[str, float], ...] = ()
-    """(tensor, how far rounding moves it, relative to its scale: sums in another order) of all that the graph
-    tells it of; 0 = it holds what it was given, moved and picked."""
+    """(tensor, 0) of all that the graph shows nothing to round; nothing is known of the others."""
     _rounded: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _producers: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _consumers: dict[str, list[int]] = field(

@@ -61,8 +61,7 @@ class ModelGraph:
     coarse: frozenset[str] = frozenset()
     """float64 tensors, outputs included, that float32 arithmetic is before: they carry float32's digits."""
     roundings: tuple[tuple[str, float], ...] = ()
-    """(tensor, how far rounding moves it, relative to its scale: sums in another order) of all that the graph
-    tells it of; 0 = it holds what it was given, moved and picked."""
+    """(tensor, 0) of all that the graph shows nothing to round; nothing is known of the others."""
     runtime: str = ""
     """The onnxruntime version that will run it."""
     training_cutoff_ns: int | None = None

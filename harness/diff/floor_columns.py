@@ -191,7 +191,7 @@ def scales_of(
     matrix = np.concatenate([_placed(own, values[:most], labels) for own, values in parts])[:most]
     own = column_scales(matrix)
     lent = is_lent(rounding, wide=lent and len(labels) > WIDE)
-    scales = lent_scales(matrix, own, sums=rounding is not None) if lent else own
+    scales = lent_scales(matrix, own) if lent else own
     usual = np.minimum(scales[0], USUAL * own[0])
     return Scales(
         labels=labels,

@@ -141,15 +141,14 @@ def apart_whole(
 
 
 def _scales(baseline: Array, candidate: Array, rounding: float | None) -> tuple[Floats, Floats]:
-    """The scales S and T of every column that differs; those of long sums are lent (see `scales`)."""
+    """The scales S and T of every column that differs; those of wide tensors are lent (see `scales`)."""
     found = np.zeros((2, baseline.shape[1]))
     columns = unequal_columns(baseline, candidate)
     if len(columns):
         values = baseline if len(columns) == len(found[0]) else baseline[:, columns]
         own = column_scales(values)
         lent = is_lent(rounding, wide=len(found[0]) > _COLUMNS)
-        known = rounding is not None
-        found[:, columns] = lent_scales(baseline, own, columns, sums=known) if lent else own
+        found[:, columns] = lent_scales(baseline, own) if lent else own
     return found[0], found[1]
 
 

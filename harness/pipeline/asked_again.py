@@ -163,7 +163,9 @@ class _Passed(enum.Enum):
 
 def _passed(entry: Unanswered, before: LegCounters, after: LegCounters) -> _Passed:
     """How an entry whose requests are all answered came to that, by its leg's counters."""
-    if after.assembled > before.assembled or entry.cause is Cause.MEMORY_LIMIT:
+    # How many share a batch is the gate's choice; a request that was asked by itself had nothing beside it.
+    short = entry.cause is Cause.MEMORY_LIMIT and len(entry.seq) > 1
+    if after.assembled > before.assembled or short:
         return _Passed.IN_PARTS
     # What only the session that returns features fails is no failure of production's.
     return _Passed.UNTRACED if after.trace_faults > before.trace_faults else _Passed.THIS_TIME

@@ -443,10 +443,14 @@ class Leg:
             processes=self._processes, tally=self._tally, speed=self._speed, died=self._forget_sent,
             most_rows=self.answered.most_rows, traceable=bool(self.answered.traced.requests),
         )  # fmt: skip
+        flaky = self._tally.flaky
         # What is known when a cap ends the search is kept; the rest was not run.
         with self._processes.fault(), contextlib.suppress(Ended):
             self._make_room(fault)
             recovery.recover(fault)
+        if self._tally.flaky > flaky:
+            # At once: a kill before the next checkpoint would forget it.
+            self.ledger.changed()
         self.answered.fitted(recovery.result.most_rows)
         self._tally.most_rows = self.answered.most_rows
         faults = recovery.result.poison()

@@ -1,4 +1,4 @@
-"""Sums in another order are no difference, in float32 nor in float16; weights that moved are one."""
+"""Weights of small nets that moved are a difference, in float32, float16 and float64."""
 
 import numpy as np
 import onnxruntime
@@ -49,10 +49,6 @@ class Net:
         self.order = np.arange(width)
         self.x = rng.normal(size=((20, 200, 500)[seed % 3], width)).astype(np.float32)
 
-    def permuted(self, seed):
-        self.order = np.random.default_rng(seed).permutation(len(self.order))
-        return self
-
     def model(self):
         nodes = [
             ("Cast", ["x"], "c", {"to": TYPES[self.kind]}), ("Gather", ["c", "P"], "p", {"axis": 1}),
@@ -81,7 +77,7 @@ class Net:
 
 def compared(before, after, rounding):
     """(the diff, rows of it that differ, rows that differ in the graphs)."""
-    builder = FloorBuilder(roundings={"y": rounding})
+    builder = FloorBuilder(roundings={} if rounding is None else {"y": rounding})
     for pair in output_pairs({"y": before}, {"y": before}):
         builder.update(pair)
     diff = OutputDiff(MATCH, builder.finish())
@@ -93,38 +89,15 @@ def compared(before, after, rounding):
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_permuted_inputs_of_small_nets_never_diverge(kind):
-    found = {}
-    for seed in range(NETS):
-        net = Net(seed, kind)
-        before, rounding = net.answers(), dict(roundings(net.model()))["y"]
-        diff, *differing = compared(before, net.permuted(seed + 1).answers(), rounding)
-        if any(differing) or diff.finish().unproven:
-            found[seed] = differing
-    assert found == {}
-
-
-@pytest.mark.parametrize("kind", TYPES)
 def test_weights_that_moved_by_more_than_rounding_are_found(kind):
     moved = {"float32": 1e-4, "float16": 5e-2, "float64": 1e-9}[kind]
     missed = []
     for seed in range(0, NETS, 2):
         net = Net(seed, kind)
-        before, rounding = net.answers(), dict(roundings(net.model()))["y"]
+        before, rounding = net.answers(), roundings(net.model()).get("y")
         rng = np.random.default_rng(seed)
         net.weights["W1"] *= 1 + moved * rng.normal(size=net.weights["W1"].shape)
         _, differing, in_graph = compared(before, net.answers(), rounding)
         if not (differing and in_graph):
             missed.append(seed)
     assert len(missed) <= NETS // 14
-
-
-def test_one_value_near_zero_among_few_rows_of_many_columns_is_chance():
-    before = np.random.default_rng(8).normal(size=(20, 63)).astype(np.float32)
-    before[3, 7] = 1e-5
-    after = before.copy()
-    after[3, 7] += np.float32(1e-7)
-    for width, unproven in ((63, False), (1, True)):
-        part = slice(7, 7 + width) if width == 1 else slice(None)
-        diff, differing, _ = compared(before[:, part], after[:, part], 1e-6)
-        assert (differing, bool(diff.finish().unproven)) == (0, unproven)
