@@ -324,3 +324,27 @@ def test_a_process_that_died_once_on_golden_rows_is_not_promoted(gate, tmp_path,
     result = gate(SCORE, new=new)
     assert (result.record.decision, result.record.reason) == (Decision.HOLD, "flaky_candidate")
     assert "candidate_flaky" in kinds(result)
+
+
+@pytest.mark.parametrize(
+    ("asked", "decision", "kind"),
+    [(1, Decision.HOLD, "candidate_flaky"), (2, Decision.PROMOTE, "fails_together")],
+)
+def test_a_request_short_of_memory_by_itself_that_passes_now_is_flaky(
+    gate, tmp_path, monkeypatch, asked, decision, kind
+):
+    """How many share a batch is the gate's choice; one by itself had nothing beside it."""
+
+    def short(leg, *rest):
+        if leg.name == "candidate":
+            leg.ledger.add(
+                read(np.arange(asked)), Outcome.ERROR, Cause.MEMORY_LIMIT, "no memory",
+                by="latency sample",
+            )  # fmt: skip
+        return alone.run_alone(leg, *rest)
+
+    monkeypatch.setattr(batch_mates, "run_alone", short)
+    same = tiny_model(tmp_path / "new.onnx", cutoff="2020-01-02T00:00:00Z")
+    result = gate(REFACTOR | {"windows": SCORE["windows"], "sandbox": {"require": "S0"}}, new=same)
+    assert result.record.decision == decision
+    assert kind in kinds(result)

@@ -169,11 +169,15 @@ class Crashing:
 def test_what_passes_the_second_time_is_flaky(tmp_path):
     opener = Crashing(models.Opener(models.division(tmp_path / "m.onnx")))
     with Leg(opener, name="candidate") as leg:
+        kept = []
+        leg.ledger.noted = lambda: kept.append(leg.counters().flaky)
         first, second = replayed(leg, models.batch_with(5, {}), models.batch_with(5, {}))
         counters = leg.counters()
     assert failed(first) == failed(second) == {}
     assert (counters.retries, counters.flaky, counters.restarts) == (1, 1, 1)
     assert counters.poison == ()
+    # At once: a kill before the next checkpoint forgets nothing.
+    assert kept == [1]
 
 
 def test_a_trial_that_passes_the_second_time_is_flaky_and_no_answer(tmp_path):
