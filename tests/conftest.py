@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("gates", "looks", "s3_servers")
+pytest_plugins = ("forked", "gates", "looks", "s3_servers")
 
 # An example's time follows from what else the machine does.
 settings.register_profile("any machine", deadline=None)
@@ -41,6 +42,11 @@ atexit.register(shutil.rmtree, os.environ["HARNESS_STATE_DIR"], ignore_errors=Tr
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["HARNESS_ENVIRONMENTS_DIR"] = tempfile.mkdtemp(prefix="harness-tests-environments-")
     atexit.register(shutil.rmtree, os.environ["HARNESS_ENVIRONMENTS_DIR"], ignore_errors=True)
+
+# What several processes of one test run lock.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["HARNESS_TESTS_RUN_DIR"] = tempfile.mkdtemp(prefix="harness-tests-run-")
+    atexit.register(shutil.rmtree, os.environ["HARNESS_TESTS_RUN_DIR"], ignore_errors=True)
 
 # Warnings are errors; these are raised inside MLflow by MLflow's own code, and nothing here can
 # avoid them.
@@ -84,6 +90,22 @@ def pytest_configure(config: pytest.Config) -> None:
     """Adds the exceptions from "warnings are errors"."""
     for line in _THIRD_PARTY_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """In a new checkout each module's assertions are rewritten by one process; the others read what it wrote.
+
+    Half of a process's collection is that work, and all processes collect the same modules at the same time.
+    """
+    if not isinstance(collector, pytest.Module) or sys.dont_write_bytecode:
+        return (yield)
+    path = collector.path
+    rewritten = f"{path.stem}.{sys.implementation.cache_tag}-pytest-*.pyc"
+    if any((path.parent / "__pycache__").glob(rewritten)):
+        return (yield)
+    with _locked(Path(os.environ["HARNESS_TESTS_RUN_DIR"]) / "rewriting.lock"):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -286,6 +286,7 @@ def tiny_traffic(
     values: Sequence[float] | None = None,
     users: Sequence[str] | None = None,
     later_s: int = 0,
+    without_rows: Collection[int] = (),
 ) -> Path:
     """Writes n recorded requests of the tiny model, one a second, x drawn from a normal.
 
@@ -297,6 +298,7 @@ def tiny_traffic(
       values: the x; None draws them.
       users: the context column `user`; None = it is not recorded.
       later_s: by which all arrive later.
+      without_rows: which requests ask for nothing.
     """
     import numpy as np
 
@@ -310,16 +312,17 @@ def tiny_traffic(
     x = x.astype(np.float32)
     p = (1 / (1 + np.exp(-x))).astype(np.float32)
     ids = [f"t-{i}" for i in range(len(x))]
+    taken = [slice(i, i + (i not in without_rows)) for i in range(len(x))]
     ts = TINY_START_NS + (later_s + np.arange(len(x))) * 1_000_000_000
     with TrafficWriter(folder) as writer:
         writer.write(
             Exchange(
                 ts_ns=int(ts[i]), latency_ns=1000, code=0, method=MODEL_INFER, model="tiny",
                 version="1", request_id=ids[i],
-                request=request_bytes("tiny", {name: x[i : i + 1]}, ids[i]),
+                request=request_bytes("tiny", {name: x[taken[i]]}, ids[i]),
                 response=response_bytes(
                     "tiny", "1",
-                    {"probability": p[i : i + 1], "label": (p[i : i + 1] >= 0.5).astype(np.int64)},
+                    {"probability": p[taken[i]], "label": (p[taken[i]] >= 0.5).astype(np.int64)},
                     ids[i],
                 ),
                 context={"site": "ab"[i % 2], **({} if users is None else {"user": users[i]})},

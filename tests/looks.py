@@ -53,7 +53,7 @@ class _Known:
         return replace(self.answer, probe=replace(self.answer.probe, path=asked.copy, cut=cut))
 
 
-class _Looks:
+class Looks:
     """`sandbox.graphs.look`, each question once."""
 
     def __init__(self, look: Callable[..., list[Any]]) -> None:
@@ -91,16 +91,16 @@ def _question(asked: Any, limits: Any, options: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _looks() -> Iterator[_Looks]:
+def _looks() -> Iterator[Looks]:
     from harness.pipeline import opening
 
-    looks = _Looks(opening.look)
+    looks = Looks(opening.look)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opening, "look", looks)
         yield looks
 
 
 @pytest.fixture
-def each_look_anew(_looks: _Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+def each_look_anew(_looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look of this test's gates is a process of its own."""
     monkeypatch.setattr("harness.pipeline.opening.look", _looks.real)

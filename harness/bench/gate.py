@@ -2,8 +2,8 @@
 
 The gate does more than run two models: it reads and decodes, diffs, judges and writes every pair. The
 ratio says what all of that costs beside the models themselves: bare `InferenceSession.run` of the
-same batches, both versions, one process each, on the same cores, just after the gate. Both are measured
-twice in turn, and the quicker one counts on both sides: other load makes a run slower, never faster.
+same batches, both versions, one process each, on the same cores. Gates and bare runs take turns, in pairs
+next to each other; the median of the pairs is judged, and printed with its interval (`gate_took`).
 What a gate costs once, however long its traffic is, stays apart: starting, sealing, the noise floor
 (A/A) on a prefix, the first requests' features, the report. So every figure a request is a slope: two
 gates over windows of different length, and what the longer one took more, by the requests it had more.
@@ -16,10 +16,11 @@ and a copy cut off behind the features gives these; elsewhere one session does b
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from typing import Any
 from harness.bench.figures import Figure, Figures, load_figure
 from harness.bench.gate_models import WEIGHTS, Weight, write_model
 from harness.bench.gate_run import MODULES
+from harness.bench.gate_took import Took, clock_ratio, middle, other_work, processor_ratio
+from harness.bench.paired import ENOUGH
 from harness.bench.repeated import write_repeated
 from harness.core.errors import GateError
 from harness.pipeline.assets import assets_root, default_cache_dir
@@ -39,13 +42,6 @@ FLAT_LIMIT = 1.10
 SMALL, LARGE, LARGEST = 100_000, 1_000_000, 10_000_000
 _MILLION = 1_000_000
 _MANY = 200_000
-_TIMES = 2
-_MOST_RATIO = 1.05
-"""No gate is quicker than what it does: more than this is other work beside the bare runs."""
-_MOST_SPREAD = 1.2
-"""Slowest bare run over the quickest of the same batches."""
-_NEAR_NOTHING = 0.02
-"""Share of the whole by which a part that is next to nothing may come out below zero."""
 _US = 1e6
 _OUTPUTS = """\
 version: 1
@@ -78,12 +74,17 @@ class _Bench:
         path = self.folder / f"window-{n}"
         return path if path.exists() else write_repeated(self.recorded, n, path)
 
-    def gate(self, model: Path, n: int, policy: str) -> dict[str, Any]:
-        """One gate in a fresh process, so that its peak memory is its own."""
+    def gate(self, model: Path, n: int, policy: str, *, memory: bool = False) -> dict[str, Any]:
+        """One gate in a fresh process, so that its peak memory is its own.
+
+        With `memory`, what importing takes of it is measured, too: `imported_mb`.
+        """
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             file = Path(scratch) / "policy.yaml"
             file.write_text(policy)
             (found,) = _run([["gate", model, self.window(n), file, f"{scratch}/run"]])
+            if not memory:
+                return found
             (imported,) = _run([["imports", f"{scratch}/{MODULES}"]])
         return {**found, "imported_mb": imported["peak_mb"]}
 
@@ -92,6 +93,7 @@ def bench_gate(
     models: Sequence[str],
     *,
     requests: int | None = None,
+    pairs: int = ENOUGH,
     memory: bool = False,
     long: bool = False,
     cache_dir: Path | None = None,
@@ -101,6 +103,7 @@ def bench_gate(
     Args:
       models: names of WEIGHTS.
       requests: in place of the weights' own numbers.
+      pairs: of gates and bare runs, for each model.
       memory: compare the parent's peak memory at 100,000 and a million requests, too.
       long: at ten million, too.
       cache_dir: where the recorded traffic's sealed window is kept.
@@ -111,104 +114,49 @@ def bench_gate(
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as scratch:
         bench = _Bench(recorded=recorded, folder=Path(scratch))
         for name in models:
-            figures += _weighed(bench, WEIGHTS[name], requests)
+            figures += _weighed(bench, WEIGHTS[name], requests, pairs)
         if memory:
             sizes = (SMALL, LARGE, LARGEST) if long else (SMALL, LARGE)
             figures += _memory(bench, sizes)
     return Figures(title="A gate beside bare onnxruntime", figures=tuple(figures))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Took:
-    """Seconds, of one gate or of what a longer gate took more than a shorter one."""
-
-    requests: int
-    replay_s: float
-    """Wall-clock time between the floor and the last pair."""
-    parent_s: Mapping[str, float]
-    """Processor time meanwhile by section."""
-    waiting_s: float
-    children_s: float
-    """Processor time of both versions' processes."""
-    bare_wall_s: float
-    """The same batches in bare onnxruntime, both versions at once: the slower one's time."""
-    bare_s: float
-    """Processor time of both."""
-    spread: float = 1.0
-    """Slowest bare run over the quickest, by the clock."""
-
-    @property
-    def cpu_s(self) -> float:
-        """Processor time of the gate's replay."""
-        return self.children_s + sum(self.parent_s.values())
-
-    def more_than(self, short: Took) -> Took:
-        """What it took more."""
-        return Took(
-            requests=self.requests - short.requests,
-            replay_s=self.replay_s - short.replay_s,
-            parent_s={k: s - short.parent_s.get(k, 0.0) for k, s in self.parent_s.items()},
-            waiting_s=self.waiting_s - short.waiting_s,
-            children_s=self.children_s - short.children_s,
-            bare_wall_s=self.bare_wall_s - short.bare_wall_s,
-            bare_s=self.bare_s - short.bare_s,
-            spread=max(self.spread, short.spread),
-        )
-
-    def spoiled(self) -> tuple[str, str]:
-        """Why its ratio by the clock, and that of processor times, are worth nothing; "" = they are not."""
-        bad = []
-        for bare, gate, parts in (
-            (self.bare_wall_s, self.replay_s, (self.waiting_s,)),
-            (self.bare_s, self.cpu_s, (*self.parent_s.values(), self.children_s)),
-        ):
-            if min(bare, gate) <= 0 or min(parts) < -_NEAR_NOTHING * gate:
-                bad.append("a longer run took less")
-            elif bare > _MOST_RATIO * gate:
-                bad.append("quicker than the models alone")
-            else:
-                bad.append("")
-        if self.spread > _MOST_SPREAD and not bad[0]:
-            bad[0] = f"bare runs of the same batches vary by {self.spread - 1:.0%}"
-        return bad[0], bad[1]
-
-    def once(self, more: Took) -> tuple[float, float]:
-        """Seconds, and seconds of processor time, that do not come with further requests."""
-        times = self.requests / more.requests
-        extra_s = self.replay_s - self.bare_wall_s, self.cpu_s - self.bare_s
-        each_s = more.replay_s - more.bare_wall_s, more.cpu_s - more.bare_s
-        return extra_s[0] - times * each_s[0], extra_s[1] - times * each_s[1]
-
-
-def _weighed(bench: _Bench, weight: Weight, requests: int | None) -> list[Figure]:
+def _weighed(bench: _Bench, weight: Weight, requests: int | None, pairs: int) -> list[Figure]:
     """The figures of one model."""
     n = requests or weight.requests
     model = write_model(weight, bench.folder)
-    gate, whole = _took(bench, model, n)
     # Far apart, so that noise counts little; a shorter gate yet would be all first requests.
     fewer = n // 4 if n >= _MANY else n // 2
-    more = whole.more_than(_took(bench, model, fewer)[1])
-    name, once = weight.name, whole.once(more)
-    by_clock, by_processor = more.spoiled()
+    rounds = _rounds(bench, model, (n, fewer), pairs)
+    whole = [one[n].took for one in rounds]
+    more = [one[n].took.more_than(one[fewer].took) for one in rounds]
+    gates = [one[n].gate for one in rounds]
+    name = weight.name
+    once = [w.once(m) for w, m in zip(whole, more, strict=True)]
+    seconds = [float(gate["seconds"]) for gate in gates]
     figures = [
-        Figure(name=f"{name}: onnxruntime, a row", value=more.bare_s / 2 / more.requests * _US, unit="µs",
-               note=f"meant to be ≥ {weight.about_us:g}; {n:,} requests less {fewer:,}, in batches up to {gate['batch']:,}"),
-        Figure(name=f"{name}: two cores give, both versions", value=more.requests / more.bare_wall_s,
-               unit="requests/s", note="bare session.run, one process a version"),
-        Figure(name=f"{name}: gate", value=more.requests / more.replay_s, unit="requests/s"),
-        Figure(name=f"{name}: ratio", value=more.bare_wall_s / more.replay_s, unit="×", at_most=False,
-               limit=weight.ratio, note="what comes with every further request; fixed cost apart",
-               spoiled=by_clock),
-        Figure(name=f"{name}: ratio of processor time", value=more.bare_s / more.cpu_s, unit="×", at_most=False,
-               limit=weight.ratio, note="no gate can be faster; other load changes it little",
-               spoiled=by_processor),
-        Figure(name=f"{name}: fixed cost of the replay", value=once[0], unit="s",
-               note=f"{once[1]:.2f} s of processor time: features of the first requests, first looks"),
-        Figure(name=f"{name}: ratio with the fixed cost", value=whole.bare_wall_s / whole.replay_s, unit="×",
-               note=f"of {n:,} requests"),
-        Figure(name=f"{name}: whole gate", value=gate["seconds"], unit="s",
-               limit=MILLION_LIMIT_S if n == _MILLION else None,
-               note="with start, floor, verification, report"),
+        Figure(name=f"{name}: onnxruntime, a row", value=middle(more, lambda m: m.bare_s / 2 / m.requests * _US),
+               unit="µs",
+               note=f"meant to be ≥ {weight.about_us:g}; {n:,} requests less {fewer:,}, "
+               f"in batches up to {max(gate['batch'] for gate in gates):,}"),
+        Figure(name=f"{name}: two cores give, both versions",
+               value=middle(more, lambda m: m.requests / m.bare_wall_s), unit="requests/s",
+               note="bare session.run, one process a version"),
+        Figure(name=f"{name}: bare runs had a processor", value=100 * middle(more, lambda m: m.share),
+               unit="%", note="of their time; less than all = other work on the machine"),
+        Figure(name=f"{name}: gate", value=middle(more, lambda m: m.requests / m.replay_s), unit="requests/s"),
+        clock_ratio(more, f"{name}: ratio", weight.ratio,
+                    "what comes with every further request; fixed cost apart"),
+        processor_ratio(more, f"{name}: ratio of processor time", weight.ratio,
+                        "no gate can be faster; other load changes it little"),
+        Figure(name=f"{name}: fixed cost of the replay", value=statistics.median(s for s, _ in once), unit="s",
+               note=f"{statistics.median(s for _, s in once):.2f} s of processor time: features of the first "
+               "requests, first looks"),
+        Figure(name=f"{name}: ratio with the fixed cost", value=middle(whole, lambda w: w.bare_wall_s / w.replay_s),
+               unit="×", note=f"of {n:,} requests"),
+        Figure(name=f"{name}: whole gate", value=statistics.median(seconds), unit="s",
+               limit=MILLION_LIMIT_S if n == _MILLION else None, spoiled=other_work(whole),
+               note=f"{min(seconds):.1f} … {max(seconds):.1f}, with start, floor, verification, report"),
     ]  # fmt: skip
     return [*figures, *_with_features(bench, name, model, min(n, SMALL)), *_profile(name, more)]
 
@@ -220,7 +168,8 @@ def _with_features(bench: _Bench, name: str, model: Path, n: int) -> list[Figure
         (_FEATURES, "one session gives outputs and features"),
         (_BITS_AND_FEATURES, "bits of outputs judged: a second session gives the features"),
     ):
-        _, took = _took(bench, model, n, policy, times=1)
+        (one,) = _rounds(bench, model, (n,), 1, policy)
+        took = one[n].took
         figures.append(
             Figure(name=f"{name}: ratio with features, {'one session' if policy == _FEATURES else 'refactor'}",
                    value=took.bare_s / took.cpu_s, unit="×",
@@ -229,48 +178,82 @@ def _with_features(bench: _Bench, name: str, model: Path, n: int) -> list[Figure
     return figures
 
 
-def _took(
-    bench: _Bench, model: Path, n: int, policy: str = _OUTPUTS, *, times: int = _TIMES
-) -> tuple[dict[str, Any], Took]:
-    """Gates and, after each, the same batches in bare onnxruntime: the quicker gate, and the least of all."""
-    gates, bare = [], []
-    for _ in range(times):
-        gates.append(bench.gate(model, n, policy))
-        bare.append(_bare(model, bench.window(n), gates[-1]["batch"]))
-    quickest = min(gates, key=lambda gate: float(gate["replay_s"]))
-    least = min(gates, key=lambda gate: sum(gate["cpu_s"].values()) + float(gate["children_cpu_s"]))
-    return quickest, Took(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    """A gate and the bare runs next to it."""
+
+    gate: dict[str, Any]
+    """What the measured program said."""
+    took: Took
+
+
+def _rounds(
+    bench: _Bench, model: Path, sizes: Sequence[int], count: int, policy: str = _OUTPUTS
+) -> list[dict[int, _Pair]]:
+    """Gates over windows of some sizes, each beside the same batches in bare onnxruntime.
+
+    Every second round goes the other way, so that what comes later is the gate as often as the bare run.
+
+    Returns:
+      By size, for each round.
+    """
+    rounds: list[dict[int, _Pair]] = []
+    batches: dict[int, int] = {}
+    for index in range(count):
+        backwards = index % 2 == 1
+        found = {}
+        for n in reversed(sizes) if backwards else sizes:
+            bare = _bare(model, bench.window(n), batches[n]) if backwards else None
+            gate = bench.gate(model, n, policy)
+            batches[n] = gate["batch"]
+            found[n] = _pair(n, gate, bare or _bare(model, bench.window(n), batches[n]))
+        rounds.append(found)
+    return rounds
+
+
+def _pair(n: int, gate: dict[str, Any], bare: _Bare) -> _Pair:
+    took = Took(
         requests=n,
-        replay_s=quickest["replay_s"],
-        parent_s=least["cpu_s"],
-        waiting_s=sum(quickest["wait_s"].values()),
-        children_s=least["children_cpu_s"],
-        bare_wall_s=min(wall_s for wall_s, _ in bare),
-        spread=max(wall_s for wall_s, _ in bare) / min(wall_s for wall_s, _ in bare),
-        bare_s=min(cpu_s for _, cpu_s in bare),
+        replay_s=gate["replay_s"],
+        parent_s=gate["cpu_s"],
+        waiting_s=sum(gate["wait_s"].values()),
+        children_s=gate["children_cpu_s"],
+        bare_wall_s=bare.wall_s,
+        bare_s=bare.cpu_s,
+        share=bare.share,
     )
+    return _Pair(gate=gate, took=took)
 
 
-def _profile(name: str, more: Took) -> list[Figure]:
+def _profile(name: str, more: Sequence[Took]) -> list[Figure]:
     """Processor time a further request, by who takes it."""
-    parts = {
-        "versions: the models": more.bare_s,
-        "versions: around the models": more.children_s - more.bare_s,
-        **dict(sorted(more.parent_s.items(), key=lambda part: -part[1])),
+    each = {
+        section: [m.parent_s.get(section, 0.0) / m.requests * _US for m in more]
+        for section in sorted({section for one in more for section in one.parent_s})
     }
-    each = _US / more.requests
+    ours = {section: statistics.median(us) for section, us in each.items()}
+    parts = {
+        "versions: the models": _each_us(more, lambda m: m.bare_s),
+        "versions: around the models": _each_us(more, lambda m: m.children_s - m.bare_s),
+        **dict(sorted(ours.items(), key=lambda part: -part[1])),
+    }
     return [
-        *(Figure(name=f"{name}:   {part}", value=s * each, unit="µs/request") for part, s in parts.items()),
-        Figure(name=f"{name}:   the gate waits", value=more.waiting_s * each, unit="µs/request",
+        *(Figure(name=f"{name}:   {part}", value=us, unit="µs/request") for part, us in parts.items()),
+        Figure(name=f"{name}:   the gate waits", value=_each_us(more, lambda m: m.waiting_s), unit="µs/request",
                note="not processor time"),
     ]  # fmt: skip
+
+
+def _each_us(more: Sequence[Took], of: Callable[[Took], float]) -> float:
+    """Microseconds a request."""
+    return middle(more, lambda m: of(m) / m.requests * _US)
 
 
 def _memory(bench: _Bench, sizes: Sequence[int]) -> list[Figure]:
     model = assets_root() / "models" / "flights" / "v2.onnx"
     figures, grown = [], {}
     for n in sizes:
-        gate = bench.gate(model, n, _OUTPUTS)
+        gate = bench.gate(model, n, _OUTPUTS, memory=True)
         grown[n] = gate["peak_mb"] - gate["imported_mb"]
         figures.append(
             Figure(name=f"parent's peak above imports, {n:,} requests", value=grown[n], unit="MB",
@@ -280,10 +263,26 @@ def _memory(bench: _Bench, sizes: Sequence[int]) -> list[Figure]:
     return [*figures, Figure(name="growth of that", value=flat, unit="×", limit=FLAT_LIMIT)]
 
 
-def _bare(model: Path, window: Path, batch: int) -> tuple[float, float]:
-    """Both versions at once: the slower one's time, and the processor time of both."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bare:
+    """Both versions in bare onnxruntime at once."""
+
+    wall_s: float
+    """The slower one's time."""
+    cpu_s: float
+    """Processor time of both."""
+    share: float
+    """Of a processor that each had meanwhile."""
+
+
+def _bare(model: Path, window: Path, batch: int) -> _Bare:
     found = _run([["bare", model, window, batch]] * 2)
-    return max(f["wall_s"] for f in found), sum(f["cpu_s"] for f in found)
+    cpu_s = sum(f["cpu_s"] for f in found)
+    return _Bare(
+        wall_s=max(f["wall_s"] for f in found),
+        cpu_s=cpu_s,
+        share=cpu_s / sum(f["wall_s"] for f in found),
+    )
 
 
 def _run(commands: Sequence[Sequence[object]]) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -42,7 +41,7 @@ SECTIONS = {
         "harness.pipeline.evidence:RunningEvidence.status",
     ],
     "failures": ["harness.pipeline.evidence:CandidateFailures.update"],
-    "pairs as columns": ["harness.pipeline.evidence:_pairs_table"],
+    "pairs as columns": ["harness.pipeline.evidence:pairs_table"],
     "pairs to disk": [
         "harness.store.pairs:TableWriter.add",
         "harness.store.pairs:TableWriter.close",
@@ -129,14 +128,14 @@ def _wait() -> None:
 
 
 def children_cpu_s() -> float:
-    """Processor time of this process's children that are alive."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    total = 0.0
+    """Processor time of this process's children that are alive, all their threads."""
+    total_ns = 0
     for task in Path("/proc/self/task").iterdir():
         for pid in (task / "children").read_text().split():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) / ticks
-    return total
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                # Nanoseconds, where `stat` counts in hundredths of a second.
+                total_ns += int((thread / "schedstat").read_text().split()[0])
+    return total_ns / 1e9
 
 
 def _status_mb(name: str) -> float:

@@ -16,9 +16,12 @@ from harness.pipeline.graph_opening import Runner, Version
 from harness.sandbox.graph_values import graph_from_description, pairs_from
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.nested_values import nested_from
+from harness.sandbox.reordering import ORDERS
 from harness.sandbox.tracing import Edit, Edited, Traced
 
 if TYPE_CHECKING:
+    import onnx
+
     from harness.sandbox.child.external import Files
 
 
@@ -68,6 +71,35 @@ class InProcess:
         except sessions.RUNTIME_ERRORS as error:
             return LoadFailure(kind="load", message=str(error))
         return _Session(session)
+
+    def reordered(
+        self,
+        version: Version,  # noqa: ARG002 - as the protocol has it
+        copy: Edited,
+        folder: Path,
+    ) -> tuple[Path, ...] | LoadFailure:
+        """As `sandbox.reordering.reordered`."""
+        import onnx
+
+        from harness.sandbox.graph_child import reordered_model
+
+        model = onnx.load_model_from_string(copy.path.read_bytes())
+        found = []
+        for place, order in enumerate(ORDERS):
+            answer, content = reordered_model(model, **asdict(order), returned=True)
+            if answer["sums"]:
+                found.append(folder / f"{copy.path.stem}.order-{place}.onnx")
+                found[-1].write_bytes(content)
+        return tuple(found)
+
+
+def is_rearranged(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
+    """As `ModelGraph.is_rearranged`."""
+    from harness.sandbox.graph_child import numbers_of
+
+    ours, theirs = (numbers_of(model, _NO_FILES) for model in (before, after))
+    same = bool(ours["numbers"]) and ours["numbers"] == theirs["numbers"]
+    return same and ours["arrangement"] != theirs["arrangement"]
 
 
 _NO_FILES: Files = {}

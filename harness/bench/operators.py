@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.bench.alterations import Alteration, alterations
-from harness.bench.in_process import InProcess
+from harness.bench.in_process import InProcess, is_rearranged
+from harness.core.models import Rearrangement
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
@@ -100,7 +101,14 @@ class Pairs:
         ]  # fmt: skip
         outputs = zip(baseline.graph.output, candidate.graph.output, strict=True)
         match = SignatureMatch(inputs=inputs, outputs=tuple((a.name, b.name) for a, b in outputs))
-        wanted = GraphPass(baseline=versions[0], candidate=versions[1], match=match)
+        wanted = GraphPass(
+            baseline=versions[0],
+            candidate=versions[1],
+            match=match,
+            rearranged=Rearrangement.NUMBERS
+            if is_rearranged(baseline, candidate)
+            else Rearrangement.NONE,
+        )
         return trace_graphs(wanted, [whole(feeds)], self._scratch, lambda *_: None)
 
     def values(self, model: onnx.ModelProto, feeds: Tensors) -> Traced | LoadFailure:

@@ -10,7 +10,6 @@ load moves the figures little; the interval of a median says how much.
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.bench.figures import Figure
+from harness.bench.paired import PairedRatio, paired_ratio
 from harness.core.errors import GateError
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Tensors
@@ -38,8 +38,6 @@ _BATCH = 1024
 _ROUNDS = 60
 _BATCHES = GUARD_EVERY
 _WARM = 40
-_WIDE = 1.96
-"""Half width of the interval, in standard deviations of how many values lie below the median."""
 _LIMITS = SandboxPolicy()
 
 
@@ -78,21 +76,23 @@ def probed_replays() -> tuple[Figure, ...]:
     said = f"batches of {_BATCH}, processor time of both processes, median of {_ROUNDS} pairs"
     count = len(seen.probe.exposed)
     return (
-        ratios[0].figure(
-            "replay with all features probed, to plain", PROBED_LIMIT,
+        _figure(
+            ratios[0], "replay with all features probed, to plain", PROBED_LIMIT,
             f"flights, {count} features in the one session; {said}",
         ),
-        ratios[1].figure("the same with every tensor", None, f"{len(every.exposed)} tensors"),
-        ratios[2].figure(
-            "features as a gate reads them, to plain", PROBED_LIMIT,
+        _figure(
+            ratios[1], "the same with every tensor", None, f"{len(every.exposed)} tensors"
+        ),
+        _figure(
+            ratios[2], "features as a gate reads them, to plain", PROBED_LIMIT,
             f"one session, and production's beside it in one batch of {GUARD_EVERY}",
         ),
-        ratios[3].figure(
-            "the same with production's session in every batch", None,
+        _figure(
+            ratios[3], "the same with production's session in every batch", None,
             "where differences of outputs are judged, or reading features changes a bit; the other one"
             f" computes no outputs but in one batch of {GUARD_EVERY}",
         ),
-        ratios[4].figure("both sessions whole in every batch", None, "as compare has it"),
+        _figure(ratios[4], "both sessions whole in every batch", None, "as compare has it"),
     )  # fmt: skip
 
 
@@ -107,24 +107,14 @@ class _Way:
     """One batch in so many is answered by both sessions, whole; 0 = none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ratio:
-    """A median of ratios of short replays next to each other."""
-
-    median: float
-    lower: float
-    upper: float
-    """A 95 % interval of the median, from order statistics."""
-
-    def figure(self, name: str, limit: float | None, note: str) -> Figure:
-        """The ratio as a line of the benchmark."""
-        between = f"95 % between {self.lower:.3f} and {self.upper:.3f}"
-        return Figure(
-            name=name, value=self.median, unit="×", limit=limit, note=f"{between}; {note}"
-        )
+def _figure(ratio: PairedRatio, name: str, limit: float | None, note: str) -> Figure:
+    """The ratio as a line of the benchmark."""
+    return Figure(
+        name=name, value=ratio.median, unit="×", limit=limit, note=f"{ratio.shown()}; {note}"
+    )
 
 
-def _ratios(plain: Callable[[], float], *others: Callable[[], float]) -> list[_Ratio]:
+def _ratios(plain: Callable[[], float], *others: Callable[[], float]) -> list[PairedRatio]:
     """Each other's time to the plain one's just beside it; every second round goes the other way."""
     runs = (plain, *others)
     found = np.empty((_ROUNDS, len(runs)))
@@ -132,12 +122,8 @@ def _ratios(plain: Callable[[], float], *others: Callable[[], float]) -> list[_R
         order = range(len(runs)) if i % 2 else reversed(range(len(runs)))
         for at in order:
             found[i, at] = runs[at]()
-    ordered = np.sort(found[:, 1:] / found[:, :1], axis=0)
-    first = math.floor(_ROUNDS / 2 - _WIDE * math.sqrt(_ROUNDS) / 2)
-    return [
-        _Ratio(median=float(np.median(c)), lower=float(c[first]), upper=float(c[-1 - first]))
-        for c in ordered.T
-    ]
+    first, *rest = found.T.tolist()
+    return [paired_ratio(column, first) for column in rest]
 
 
 def _started(model: Path, beside: ProbeResult | None = None) -> Sandbox:

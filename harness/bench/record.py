@@ -199,7 +199,7 @@ def _peak(
             through.append(one.rate)
             own += (_cpu_s(proxy.process.pid) - spent) / one.done / _PEAK_ROUNDS
         totals = proxy.end()
-    ratio = paired_ratio(through, direct, seed=_SEED)
+    ratio = paired_ratio(through, direct)
     dropped = sum(count for _, count in totals["not_recorded"])
     return [
         Figure(

@@ -73,10 +73,7 @@ def throughput(
                 else:
                     there.append(_sandboxed(sandbox, batches, rows, count))
     # The first pair warms both up.
-    wall, cpu = (
-        paired_ratio([h[i] for h in here[1:]], [t[i] for t in there[1:]], seed=_SEED)
-        for i in (0, 1)
-    )
+    wall, cpu = (paired_ratio([h[i] for h in here[1:]], [t[i] for t in there[1:]]) for i in (0, 1))
     name = f"batches of {statistics.median(h[1] for h in here) * 1e3:.2f} ms"
     return [
         Figure(

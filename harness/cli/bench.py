@@ -20,13 +20,16 @@ def command() -> None:
               help="What is replayed against itself: about 1.3 µs, 5 µs and 5 ms a row; may be repeated; all by default.")  # fmt: skip
 @click.option("--requests", type=click.IntRange(min=2048), default=None,
               help="Requests in the window, in place of a million (heavy: 2,048).")  # fmt: skip
+@click.option("--pairs", type=click.IntRange(min=1), default=6, show_default=True,
+              help="Gates with bare runs beside them, of each model; the median ratio is judged, and six are the "
+                   "fewest that give a 95 % interval.")  # fmt: skip
 @click.option("--memory", is_flag=True,
               help="Compare the parent's peak memory at 100,000 and a million requests: alone, or with --model "
                    "after these. A call without any option does all.")  # fmt: skip
 @click.option("--long", is_flag=True, help="With --memory: ten million, too.")
 @cache_option
 @as_json_option
-def gate(models: tuple[str, ...], requests: int | None, memory: bool, long: bool,
+def gate(models: tuple[str, ...], requests: int | None, pairs: int, memory: bool, long: bool,
          cache: Path | None, as_json: bool) -> int:  # fmt: skip
     """Throughput of a whole gate as a ratio to bare InferenceSession.run of the same batches."""
     from harness.bench.gate import bench_gate
@@ -34,8 +37,8 @@ def gate(models: tuple[str, ...], requests: int | None, memory: bool, long: bool
 
     chosen = models or (() if memory else tuple(WEIGHTS))
     everything = not models and requests is None
-    figures = bench_gate(chosen, requests=requests, memory=memory or everything, long=long,
-                         cache_dir=cache)  # fmt: skip
+    figures = bench_gate(chosen, requests=requests, pairs=pairs, memory=memory or everything,
+                         long=long, cache_dir=cache)  # fmt: skip
     click.echo(figures.to_json() if as_json else figures.to_text())
     return 0 if figures.within_limits else 1
 

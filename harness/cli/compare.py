@@ -42,7 +42,7 @@ More:
 @click.option("--limit", type=click.IntRange(min=1), default=20_000, show_default=True,
               help="Most requests to compare, drawn at random.")  # fmt: skip
 @click.option("--map", "mapping", multiple=True, metavar="KIND:OLD=NEW|FILE",
-              help="Names that differ, e.g. inputs:age=age_years; KIND is inputs, outputs or tensors; or a YAML file of a `mapping:`, as in a policy.")  # fmt: skip
+              help="Names that differ, e.g. inputs:age=age_years; KIND is inputs, outputs or tensors; narrower:INPUT accepts that the new version takes fewer lengths of an input (a batch of 1, say); or a YAML file of a `mapping:`, as in a policy.")  # fmt: skip
 @click.option("--graph-requests", type=click.IntRange(min=0), default=256, show_default=True,
               help="Requests on which every tensor of both graphs is compared, those that differ first; 0 = none.")  # fmt: skip
 @click.option("--memory", default="256MiB", show_default=True, metavar="SIZE", callback=size,

@@ -77,9 +77,12 @@ class Graph:
     """float64 tensors that float32 arithmetic is before: they carry float32's digits."""
     opsets: tuple[tuple[str, str], ...] = ()
     """(domain, version) of the operators that it may use; () = not known."""
-    roundings: tuple[tuple[str, float], ...] = ()
-    """(tensor, 0) of all that the graph shows nothing to round; nothing is known of the others."""
-    _rounded: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    exact: frozenset[str] = frozenset()
+    """Tensors, outputs included, that the graph shows nothing to round; nothing is known of the others."""
+    handed_on: frozenset[str] = frozenset()
+    """As `ModelGraph.handed_on`."""
+    smooth: frozenset[str] = frozenset()
+    """As `ModelGraph.smooth`."""
     _producers: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _consumers: dict[str, list[int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -87,7 +90,6 @@ class Graph:
 
     def __post_init__(self) -> None:
         """Indexes who makes and who reads each tensor."""
-        self._rounded.update(self.roundings)
         for place, node in enumerate(self.nodes):
             for name in node.outputs:
                 if name:
@@ -99,10 +101,6 @@ class Graph:
         """The node that makes a tensor; None for inputs and constants."""
         place = self._producers.get(tensor)
         return None if place is None else self.nodes[place]
-
-    def rounding(self, tensor: str) -> float | None:
-        """A tensor's figure of `roundings`; None where the graph does not tell it."""
-        return self._rounded.get(tensor)
 
     def place(self, tensor: str) -> int:
         """Index of the node that makes a tensor; −1 for inputs and constants."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,17 @@ class PinnedModel:
     """A copy of its golden rows; None when none were logged with it. Not part of the digest."""
 
 
+class Rearrangement(enum.StrEnum):
+    """What the graphs of two versions show of the numbers that they hold."""
+
+    NONE = ""
+    """Nothing, or that they stand in one arrangement, or that they are others."""
+    NUMBERS = "numbers"
+    """The same numbers in another arrangement."""
+    FUNCTION = "function"
+    """That, and both compute the same but for the order of their sums."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelGraph:
     """What a sandboxed look at the model bytes found."""
@@ -60,9 +72,35 @@ class ModelGraph:
     """(tensor, `operator → what it makes`) of all that is computed from such an operator, outputs included."""
     coarse: frozenset[str] = frozenset()
     """float64 tensors, outputs included, that float32 arithmetic is before: they carry float32's digits."""
-    roundings: tuple[tuple[str, float], ...] = ()
-    """(tensor, 0) of all that the graph shows nothing to round; nothing is known of the others."""
+    exact: frozenset[str] = frozenset()
+    """Tensors, outputs included, that the graph shows nothing to round; nothing is known of the others."""
+    handed_on: frozenset[str] = frozenset()
+    """Tensors, outputs included, that hold values of the inputs as they came: moved and picked, no more."""
+    smooth: frozenset[str] = frozenset()
+    """Tensors, outputs included, that follow rounded sums without a jump: no step, comparison or tree between."""
+    numbers: str = ""
+    """Digest of all numbers that it holds, in whatever order and pieces; "" = not known."""
+    arrangement: str = ""
+    """Digest of its graph, names apart; "" = not known."""
+    function: str = ""
+    """Digest of what it computes, but for the order of its sums; "" = not known."""
     runtime: str = ""
     """The onnxruntime version that will run it."""
     training_cutoff_ns: int | None = None
     """Last instant whose data it was trained on, declared by the metadata; None when it is not."""
+
+    def is_rearranged(self, other: ModelGraph) -> bool:
+        """Whether both hold the same numbers, and not in the same graph."""
+        same = bool(self.numbers) and self.numbers == other.numbers
+        return same and self.arrangement != other.arrangement
+
+    def is_same_function(self, other: ModelGraph) -> bool:
+        """Whether both compute the same but for the order of their sums."""
+        return bool(self.function) and self.function == other.function
+
+    def rearrangement(self, other: ModelGraph, *, renamed: bool) -> Rearrangement:
+        """What both graphs show of their numbers; where a name stands for another, no more than that they are the same."""
+        if not self.is_rearranged(other):
+            return Rearrangement.NONE
+        proven = self.is_same_function(other) and not renamed
+        return Rearrangement.FUNCTION if proven else Rearrangement.NUMBERS

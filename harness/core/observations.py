@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from harness.core.tensors import Bools, Floats, Ints, Tensors
+from harness.core.tensors import Array, Bools, Floats, Ints, Tensors
 from harness.core.traffic import RequestBatch
 
 
@@ -75,6 +75,9 @@ class Observations:
     uneven: tuple[str, ...] = ()
     """Features that the trace returned in several shapes for the requests of this batch: no array holds them
     all, so `features` leaves them out."""
+    forms: dict[str, tuple[tuple[int, Array], ...]] = field(default_factory=dict)
+    """Outputs that requests of this batch, run apart, got in several shapes: no array holds them all, so
+    `outputs` leaves them out. For consecutive requests: how many they are, and their rows, (rows, *trailing)."""
     alone: bool = False
     """The trace session answered alone: `outputs` are its own, and `trace_outputs` is empty."""
 
@@ -98,7 +101,7 @@ class PairBatch:
 
     def row_owner(self) -> npt.NDArray[np.int64]:
         """Index of the request that owns each model row, shape (R,)."""
-        return np.repeat(np.arange(len(self.requests)), self.requests.rows)
+        return self.requests.row_owner()
 
     def both_answered(self) -> Bools:
         """Which requests both versions answered, shape (n,)."""

@@ -347,11 +347,18 @@ class GraphPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """Names that differ between the versions: baseline's name → candidate's name."""
+    """What the versions may differ in and still be compared: names, baseline's → candidate's, and lengths."""
 
     inputs: tuple[tuple[str, str], ...] = ()
     outputs: tuple[tuple[str, str], ...] = ()
     tensors: tuple[tuple[str, str], ...] = ()
+    narrower: tuple[str, ...] = ()
+    """Baseline's inputs of which the candidate may take fewer lengths: declared where the baseline takes any."""
+
+    def renames(self) -> bool:
+        """Whether a name stands for another one."""
+        pairs = (*self.inputs, *self.outputs, *self.tensors)
+        return any(ours != theirs for ours, theirs in pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

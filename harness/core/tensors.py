@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
@@ -18,6 +19,10 @@ Bools = npt.NDArray[np.bool_]
 Strings = npt.NDArray[np.object_]
 Tensors = dict[str, Array]
 Kind = TypeVar("Kind", bound=np.generic)
+
+
+TEXT_BYTES = 49
+"""Of a text in memory, besides its characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,8 @@ class PackedText:
         """One value, or some as an array."""
         if isinstance(at, (int, np.integer)):
             return self._value(range(len(self))[at])
-        chosen = np.arange(len(self))[at].tolist()
+        every = range(len(self))
+        chosen = every[at] if isinstance(at, slice) else np.arange(len(self))[at].tolist()
         found = np.empty(len(chosen), object)
         found[:] = [self._value(i) for i in chosen]
         return found
@@ -131,6 +137,10 @@ class Decoded(Mapping[str, npt.NDArray[Kind]]):
         """Whether there is such a column; without making its text."""
         return name in self._columns
 
+    def cut(self, start: int, stop: int) -> Decoded[Kind]:
+        """Rows start:stop of every column; without making their text."""
+        return Decoded({name: column[start:stop] for name, column in self._columns.items()})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Nested:
@@ -174,6 +184,19 @@ class Nested:
         return cells
 
 
+def held_bytes(array: Array) -> int:
+    """Memory that an array takes; a text counts by its length, also where others share it."""
+    if array.dtype != object:
+        return int(array.nbytes)
+    texts = sum(len(value) + TEXT_BYTES for value in array.flat if isinstance(value, str))
+    return int(array.nbytes) + texts
+
+
+def flat_rows(tensor: Array) -> Array:
+    """A tensor of any rank as a matrix, shape (rows, values of a row); also one without rows or values."""
+    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
+
+
 def same_bits(baseline: Array, candidate: Array) -> bool:
     """Whether two tensors are surely equal: same dtype, shape and bytes (words: same words).
 
@@ -200,6 +223,10 @@ Columns = Mapping[str, Array | CodedText | PackedText]
 
 NESTED = "NESTED:"
 """Beginning of the datatype of sequences and optionals; onnxruntime's name for the type follows."""
+
+MAP = "MAP:"
+"""Beginning of the datatype of ZipMap's scores, class → score; onnxruntime's name for the type follows: a class
+0 is no class "0"."""
 
 # Open Inference datatype → numpy dtype. BYTES become object arrays of str.
 NUMPY_DTYPES: dict[str, np.dtype[np.generic]] = {
@@ -229,17 +256,21 @@ class TensorSpec:
     name: str
     """As the model and the wire call it."""
     datatype: str
-    """A key of NUMPY_DTYPES; "MAP" for ZipMap (class → score); "NESTED:<onnx type>" for a sequence or an
-    optional of these, one for a whole request; "OTHER:<onnx type>" is not compared."""
+    """A key of NUMPY_DTYPES; "MAP:<onnx type>" for ZipMap (class → score); "NESTED:<onnx type>" for a sequence
+    or an optional of these, one for a whole request; "OTHER:<onnx type>" is not compared."""
     shape: tuple[int | None, ...]
     """Trailing shape without the batch axis; None for a free dimension."""
 
-    def shown(self) -> str:
-        """As shown to a user, in one line: name FP32[?, 3], or name seq(tensor(float))."""
+    def shown(self, rows: int | None = None) -> str:
+        """As shown to a user, in one line: name FP32[?, 3], or name seq(tensor(float)).
+
+        Args:
+          rows: that a batch must have; None = any.
+        """
         name = one_line(self.name)
-        if self.datatype.startswith(NESTED):
-            return f"{name} {self.datatype.removeprefix(NESTED)}"
-        dims = ", ".join("?" if d is None else str(d) for d in (None, *self.shape))
+        if self.datatype.startswith((NESTED, MAP)):
+            return f"{name} {self.datatype.partition(':')[2]}"
+        dims = ", ".join("?" if d is None else str(d) for d in (rows, *self.shape))
         return f"{name} {self.datatype}[{dims}]"
 
 
@@ -251,3 +282,7 @@ class Signature:
     """In the model's order."""
     outputs: tuple[TensorSpec, ...]
     """In the model's order."""
+    rows: tuple[tuple[str, int], ...] = ()
+    """Inputs that declare how many rows they take → that number; others take any."""
+    lengths: tuple[tuple[str, int], ...] = ()
+    """Plain outputs whose first dimension is declared as a number above 1 that no input declares → that number."""

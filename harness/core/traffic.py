@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from harness.core.tensors import (
     Array,
     Bools,
@@ -15,6 +17,8 @@ from harness.core.tensors import (
     Tensors,
     TensorSpec,
 )
+
+_OBJECT = np.dtype(object).itemsize
 
 OK_CODE = 0
 """gRPC status code of an answered request."""
@@ -88,6 +92,24 @@ class RequestBatch:
     def __len__(self) -> int:
         """Number of requests."""
         return len(self.seq)
+
+    @property
+    def single(self) -> bool:
+        """Whether every request carries exactly one row."""
+        return bool((self.rows == 1).all())
+
+    def row_owner(self) -> Ints:
+        """Index of the request that owns each model row, shape (R,)."""
+        requests = np.arange(len(self.rows))
+        return requests if self.single else np.repeat(requests, self.rows)
+
+    def input_bytes(self) -> int:
+        """Memory that the inputs take, as text where they are text; none is made for it."""
+        coded = self.coded
+        return sum(
+            coded[name].codes.size * _OBJECT if name in coded else self.inputs[name].nbytes
+            for name in self.inputs
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from harness.decide.facts import Facts, WindowFacts
 from harness.decide.fitness import (
     Answer,
     Case,
+    anchor_answers,
     anchor_is_golden,
     anchor_loads,
     baseline_is_golden,
@@ -30,11 +31,13 @@ from harness.decide.fitness import (
     gating,
     hold,
     labels_are_whole,
+    legs_ran_through,
     listed,
     parity_is_whole,
     probes_change_nothing,
     replay_is_faithful,
     run_is_whole,
+    said_of_early_ends,
     shapes_are_kept,
     traffic_is_whole,
     unfit,
@@ -48,6 +51,9 @@ from harness.decide.slices import (
 
 SOUND_HOLDS = frozenset({"empty_window", "too_few_requests", "not_enough_evidence"})
 """Reasons of a HOLD whose evidence is sound and merely too little: a later run may go on from it."""
+
+_LEAST_SHOWN = 3
+"""Guardrails that measured fewer requests than were judged, named."""
 
 
 def decide(
@@ -74,7 +80,7 @@ def decide(
     return DecisionRecord(
         decision=answer.decision,
         reason=answer.reason,
-        explanation=answer.explanation,
+        explanation=_whole(answer, facts),
         binding_guardrail=answer.binding,
         next=answer.next,
         n_requests=sum(window.judged for window in facts.windows),
@@ -83,6 +89,13 @@ def decide(
         attempt=facts.attempt,
         not_compared=facts.not_compared,
     )
+
+
+def _whole(answer: Answer, facts: Facts) -> str:
+    """The explanation; of a HOLD also which passes ended before their time, whatever its reason is."""
+    early = said_of_early_ends(facts)
+    told = answer.decision is not Decision.HOLD or early in answer.explanation
+    return answer.explanation if told else f"{answer.explanation} {early}"
 
 
 def _harm_is_not_proven(case: Case) -> Answer | None:
@@ -207,7 +220,7 @@ def _everything_is_proven(case: Case) -> Answer | None:
         explanation=(
             f"{_all(len(wanted))}{slices} {'is' if len(wanted) == 1 and not n_slices else 'are'} "
             f"proven within {'its margin' if len(wanted) == 1 and not n_slices else 'their margins'} "
-            f"on {_judged(case)}.{_unclaimed(case)} "
+            f"on {_measured(case, deciding)}.{_unclaimed(case)} "
             f"A candidate beyond {'it' if len(wanted) == 1 and not n_slices else 'any of them'} passes "
             f"with a probability of at most {case.status.alpha_promote:.2g}."
         ),
@@ -240,7 +253,7 @@ def _not_enough(case: Case) -> Answer:
         text += f" {_what_is_left(case)}"
     return hold(
         "not_enough_evidence",
-        f"Neither harm nor harmlessness is proven on {_judged(case)}. The baseline stays for now.",
+        f"Neither harm nor harmlessness is proven on {_measured(case, case.evidence)}. The baseline stays for now.",
         text,
         found.evidence.name if found else "",
     )
@@ -290,8 +303,10 @@ _RULES: tuple[Callable[[Case], Answer | None], ...] = (
     shapes_are_kept,
     candidate_answers_the_sample,
     candidate_is_steady,
+    legs_ran_through,
     _windows_are_filled,
     _slices_are_sound,
+    anchor_answers,
     _everything_is_proven,
     _not_enough,
 )
@@ -307,6 +322,25 @@ def _unclaimed(case: Case) -> str:
     if found is None:
         return ""
     return f" No claim is made of {found.share:.1%} of them, whose {found.column} is too rare."
+
+
+def _measured(case: Case, evidence: Sequence[Evidence]) -> str:
+    """What was judged, and which deciding guardrails measured less of it: claims are about what they measured."""
+    judged = {window.name: window.judged for window in case.facts.windows}
+    whole = [e for e in evidence if e.gating and not e.slice]
+    fewer = [
+        e for e in whole if e.window not in judged or case.policy.unit or e.n < judged[e.window]
+    ]
+    if len(whole) == 1 and fewer:
+        if case.policy.unit:
+            return f"{judged_as(case.policy, fewer[0].n)}, from {_judged(case)}"
+        return f"{fewer[0].n:,} of {_judged(case)}"
+    shown = [
+        f"'{e.name}' on {judged_as(case.policy, e.n)}"
+        for e in sorted(fewer, key=lambda e: e.n)[:_LEAST_SHOWN]
+    ]
+    more = f", and {len(fewer) - _LEAST_SHOWN} more on fewer" if len(fewer) > _LEAST_SHOWN else ""
+    return _judged(case) + (f" ({', '.join(shown)}{more})" if shown else "")
 
 
 def _judged(case: Case) -> str:

@@ -33,6 +33,8 @@ class TrafficFacts:
     """(reason, count) of those that were read and cannot."""
     not_recorded: tuple[tuple[str, int], ...] = ()
     """(reason, count) of requests that a recorder saw, should have recorded, and did not."""
+    without_rows: int = 0
+    """Sealed exchanges that ask for nothing: they are replayed, and nothing is compared or judged in them."""
 
     @property
     def recorded(self) -> int:
@@ -83,6 +85,8 @@ class FailureCount:
     """Requests."""
     examples: tuple[str, ...] = ()
     """A few request ids."""
+    left: bool = False
+    """It failed once, and the baseline was not asked the same to its end: a leg had ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +99,18 @@ class Unclaimed:
     """What it is sliced by."""
     share: float
     """Of the window's requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorFailures:
+    """What a guardrail against the anchor could not read, as the anchor failed there."""
+
+    guardrail: str
+    """Its name in the policy."""
+    failed: int
+    """Requests that the candidate answers and the anchor fails."""
+    asked: int
+    """These, and those that entered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +143,8 @@ class Facts:
     """What the candidate did not answer before or beside the replay, and the baseline did; examples are in words."""
     baseline_failures: int = 0
     """Requests on which the baseline failed, whatever the candidate did."""
+    anchor_failures: tuple[AnchorFailures, ...] = ()
+    """Of the guardrails against the anchor; none where it answered all."""
     legs_ended_early: tuple[tuple[str, str], ...] = ()
     """(leg, why) for legs that ended for another reason than the judge's answer."""
     floor_above_margin: tuple[str, ...] = ()

@@ -10,7 +10,14 @@ from harness.core.policies import Against, Guardrail, Metric, Policy, Scope
 from harness.core.verdicts import Decision, Evidence, Status
 from harness.decide.coverage import COVER, sentence_about_uncovered
 from harness.decide.facts import Facts
-from harness.decide.integrity import Unfit, harm_without_labels, unfit_labels, unfit_traffic
+from harness.decide.integrity import (
+    MOST_LOST,
+    Unfit,
+    harm_without_labels,
+    percent,
+    unfit_labels,
+    unfit_traffic,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +103,27 @@ def anchor_is_golden(case: Case) -> Answer | None:
         f"The anchor does not reproduce its own golden rows: {how}. What runs here is not the version "
         "that the lineage began with, so nothing can be held against it.",
         "Find out what changed since (runtime, requirements, preprocessing), or name another anchor.",
+    )
+
+
+def anchor_answers(case: Case) -> Answer | None:
+    """What an anchor fails is not missing by chance: a few are told, more leave the guardrail unproven."""
+    deciding = {g.name for g in gating(case)}
+    lost = [
+        found
+        for found in case.facts.anchor_failures
+        if found.guardrail in deciding and found.failed > MOST_LOST * found.asked
+    ]
+    if not lost:
+        return None
+    worst = max(lost, key=lambda found: found.failed / found.asked)
+    return hold(
+        "anchor_fails",
+        f"The anchor fails {worst.failed:,} of {counted(worst.asked)} that the candidate answers "
+        f"({percent(worst.failed, worst.asked)}), and at most {100 * MOST_LOST:g} % may be missing: "
+        f"{listed([found.guardrail for found in lost])} would be proven on the rest alone.",
+        "Find out why (findings, where anchor), or name another version as `anchor:`.",
+        worst.guardrail,
     )
 
 
@@ -251,21 +279,36 @@ def shapes_are_kept(case: Case) -> Answer | None:
 
 
 def run_is_whole(case: Case) -> Answer | None:
-    """A run that ended before its time has no answer."""
-    if case.facts.interrupted:
-        return hold(
-            "interrupted",
-            "The run was interrupted before it had an answer.",
-            "Resume it: the evidence so far is kept.",
-        )
-    if case.facts.legs_ended_early:
-        legs = "; ".join(f"{leg}: {why}" for leg, why in case.facts.legs_ended_early)
-        return hold(
-            "leg_ended_early",
-            f"A pass through a version ended before its time ({legs}), so evidence is missing.",
-            "Remove the cause and run the gate again.",
-        )
-    return None
+    """A run that was interrupted has no answer."""
+    if not case.facts.interrupted:
+        return None
+    return hold(
+        "interrupted",
+        "The run was interrupted before it had an answer.",
+        "Resume it: the evidence so far is kept.",
+    )
+
+
+def legs_ran_through(case: Case) -> Answer | None:
+    """A pass that ended before its time leaves evidence out.
+
+    Asked after what the candidate showed until then: whether that also used up a leg's time follows from how
+    busy the machine was, and the reason must not.
+    """
+    early = said_of_early_ends(case.facts)
+    return (
+        hold("leg_ended_early", early, "Remove the cause and run the gate again.")
+        if early
+        else None
+    )
+
+
+def said_of_early_ends(facts: Facts) -> str:
+    """Which passes ended before their time, and why; "" where none did."""
+    legs = "; ".join(f"{leg}: {why}" for leg, why in facts.legs_ended_early)
+    return (
+        legs and f"A pass through a version ended before its time ({legs}), so evidence is missing."
+    )
 
 
 def candidate_is_steady(case: Case) -> Answer | None:
@@ -279,7 +322,7 @@ def candidate_is_steady(case: Case) -> Answer | None:
     return hold(
         "flaky_candidate",
         f"{count:,} {'batch' if count == 1 else 'batches'} failed in the candidate's process and passed "
-        "unchanged in a fresh one. The answers are good, but in production there is no second try.",
+        "unchanged the second time. The answers are good, but in production there is no second try.",
         "Find out why the process failed (finding candidate_flaky): repair the candidate, or the machine "
         "when it is to blame, and run the gate again.",
     )
@@ -291,10 +334,10 @@ def candidate_answers_the_sample(case: Case) -> Answer | None:
     if not failed:
         return None
     shown = "; ".join(example for f in failed for example in f.examples[:1])
+    beside = "" if any(f.left for f in failed) else " The baseline did."
     return hold(
         "candidate_fails_in_sample",
-        f"The candidate did not answer all that was asked before and beside the replay: {shown}. The baseline "
-        "did.",
+        f"The candidate did not answer all that was asked before and beside the replay: {shown}.{beside}",
         "Find out why (`harness compare` with these requests), repair the candidate, and run the gate again.",
     )
 

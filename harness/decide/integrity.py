@@ -1,5 +1,8 @@
 """Whether the traffic and its labels are whole enough to carry a decision.
 
+One rule holds for all that shows nothing of the versions: what was not recorded, what cannot be replayed, and
+what is replayed and has no row to compare.
+
 What is missing is never missing by chance: requests that cannot be read are the unusual ones, labels
 that are not there are those of one outcome (only the complaints are entered, only the late flights are
 filed). A test over the rest is valid for the rest, and says nothing about what is asked. A few are
@@ -39,12 +42,14 @@ class Unfit:
 
 
 def unfit_traffic(traffic: TrafficFacts) -> Unfit | None:
-    """Too much of the recording cannot be replayed; None when it is whole enough."""
+    """Too much of the recording cannot be replayed, or asks for nothing; None when it is whole enough."""
     if traffic.lost > MOST_LOST * traffic.recorded:
         return _not_replayable(traffic)
     served = traffic.recorded + traffic.unrecorded
-    if traffic.lost + traffic.unrecorded <= MOST_LOST * served:
+    if traffic.lost + traffic.unrecorded + traffic.without_rows <= MOST_LOST * served:
         return None
+    if traffic.without_rows > traffic.unrecorded:
+        return _mostly_empty(traffic, served)
     missing = [*traffic.not_sealed, *traffic.not_recorded]
     return Unfit(
         reason="traffic_integrity",
@@ -54,6 +59,20 @@ def unfit_traffic(traffic: TrafficFacts) -> Unfit | None:
             f"{100 * MOST_LOST:g} %, and what is left is no fair sample of production."
         ),
         settle="Give the recorder what these reasons ask for, and record again into a new folder.",
+    )
+
+
+def _mostly_empty(traffic: TrafficFacts, served: int) -> Unfit:
+    bare = ("they have no row", traffic.without_rows)
+    missing = [bare, *traffic.not_sealed, *traffic.not_recorded]
+    left = traffic.sealed - traffic.without_rows
+    return Unfit(
+        reason="traffic_integrity",
+        explanation=(
+            f"{left:,} of {served:,} requests had rows and could be replayed: nothing is compared in the others "
+            f"({reasons(missing)}), and at most {100 * MOST_LOST:g} % may be like that."
+        ),
+        settle="Leave requests without rows out of what is given, or give more requests that have rows.",
     )
 
 

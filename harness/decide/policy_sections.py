@@ -143,12 +143,13 @@ def read_approval(section: Section) -> Approval:
 
 
 def read_mapping(section: Section) -> Mapping:
-    """Names that differ between the versions."""
-    section.only(("inputs", "outputs", "tensors"))
+    """Names that differ between the versions, and lengths that the candidate need not take."""
+    section.only(("inputs", "outputs", "tensors", "narrower"))
     return Mapping(
         inputs=section.maybe("inputs", section.pairs, ()),
         outputs=section.maybe("outputs", section.pairs, ()),
         tensors=section.maybe("tensors", section.pairs, ()),
+        narrower=section.maybe("narrower", section.texts, ()),
     )
 
 

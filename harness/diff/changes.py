@@ -76,6 +76,8 @@ class Divergence:
     """What differs in the region, at most MOST_CHANGES."""
     cause: Cause
     """What the changes amount to."""
+    farther: bool = False
+    """The changes stand before `last_equal`, where what they do is within the tolerance."""
 
 
 def whole_operator(kind: ChangeKind, node: Node) -> Change:

@@ -12,6 +12,8 @@ _CHECKS = 3
 """Differing rows per distinct code: with fewer, any pairing of codes would look like a rule."""
 _MOST_CODES = 2048
 _SHOWN = 4
+_MOST_TOLD = 200
+"""Characters of a word."""
 _FEW = 3
 
 
@@ -50,11 +52,11 @@ def name_words(baseline: Array, candidate: Array) -> Relation:
         and (len(olds) > 1 or olds.isdisjoint(baseline[~differs]))
     ):
         where = (
-            f"wherever the baseline is {olds.pop()!r}"
+            f"wherever the baseline is {_told(olds.pop())}"
             if len(olds) == 1
             else "where the baseline has other words"
         )
-        text = f"candidate is {news.pop()!r} {where}"
+        text = f"candidate is {_told(news.pop())} {where}"
         return Relation(kind=RelationKind.FILLED_WITH_CONSTANT, value=None, share=1.0, text=text)
     plain = [
         str(b).strip().casefold() == str(c).strip().casefold()
@@ -76,13 +78,29 @@ def _renamed(baseline: Array, candidate: Array, differs: Bools) -> Relation:
         text = f"{counted(several, 'word')} {verb}, with no rule"
         return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
     first = {str(b): str(c) for b, c in zip(baseline[differs], candidate[differs], strict=True)}
-    some = ", ".join(f"{b} → {first[b]}" for b in words.tolist() if b in first and first[b] != b)
+    moved = [(b, first[b]) for b in words.tolist() if b in first and first[b] != b]
+    some = ", ".join(f"{_short(b)} → {_short(c)}" for b, c in moved)
     return Relation(
         kind=RelationKind.PERMUTED,
         value=None,
         share=found[1],
         text=f"words stand for each other: {_cut(some)}",
     )
+
+
+def _told(word: object) -> str:
+    """A word in quotes."""
+    text = str(word) if isinstance(word, str) else repr(word)
+    return (
+        repr(word)
+        if len(text) <= _MOST_TOLD
+        else f"{text[:_MOST_TOLD]!r}… ({len(text):,} characters)"
+    )
+
+
+def _short(word: str) -> str:
+    """The beginning of a word."""
+    return word if len(word) <= _MOST_TOLD else f"{word[:_MOST_TOLD]}…"
 
 
 def _bijection(was: Ints, now: Floats, differs: Bools) -> tuple[Floats, float] | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.tensors import Array, Bools, Ints, PackedText, Strings
+from harness.core.tensors import Array, Bools, Ints, PackedText, Strings, flat_rows
 from harness.core.traffic import RequestBatch
 
 WIDE = 64
@@ -97,8 +97,9 @@ def compared_rows(batch: RequestBatch, ok: Bools) -> ComparedRows:
       ok: which of them are compared, shape (n,).
     """
     n = len(batch)
-    owner = np.repeat(np.arange(n), batch.rows)
+    owner = batch.row_owner()
     everything = bool(ok.all())
+    single = everything and batch.single
     rows = None if everything else ok[owner]
     kept = owner if rows is None else owner[rows]
     return ComparedRows(
@@ -106,9 +107,9 @@ def compared_rows(batch: RequestBatch, ok: Bools) -> ComparedRows:
         rows=rows,
         owner=kept,
         ids=batch.request_id,
-        single=everything and len(owner) == n and bool((batch.rows == 1).all()),
+        single=single,
         total=len(owner),
-        count=int(np.count_nonzero(np.diff(kept, prepend=-1))),
+        count=n if single else int(np.count_nonzero(np.diff(kept, prepend=-1))),
     )
 
 
@@ -131,7 +132,7 @@ def aligned(
     Returns:
       Matrices over the union of columns; a class that one side lacks is NaN there.
     """
-    before, after = _flat(baseline), _flat(candidate)
+    before, after = flat_rows(baseline), flat_rows(candidate)
     reshaped = ""
     if keys[0] is not None and keys[1] is not None:
         labels = tuple(dict.fromkeys((*known, *keys[0], *keys[1])))
@@ -171,10 +172,6 @@ def _became(baseline: Array, candidate: Array) -> str:
 def shown_shape(tensor: Array) -> str:
     """Shape of a tensor by rows: (rows, 2, 3)."""
     return f"({', '.join(['rows', *map(str, tensor.shape[1:])])})"
-
-
-def _flat(tensor: Array) -> Array:
-    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
 
 
 def _labels(tensor: Array) -> Keys:

@@ -47,6 +47,8 @@ FLOOR_FACTOR = 8.0
 """A difference up to this many times the baseline's own A/A difference is noise."""
 _HELD = 2.0**24
 """Whole numbers below it are held exactly by float32."""
+_SKIPPED = 4.0
+"""Units of float32 in the last place that a few roundings stay below."""
 _LARGE = 1e-3
 """Part of a value that is large: a thousand float32 tolerances."""
 _TOLERANCES = 100.0
@@ -134,15 +136,20 @@ def computed_tolerance(
 def single_precision(baseline: Array, candidate: Array) -> Bools:
     """Cells whose two float64 values may have come of float32; both of one shape, which is the result's.
 
-    float32 holds them exactly, and they are no two whole numbers among which it has others: a count, an
-    identifier or a second that is another one is no rounding.
+    float32 holds them exactly, and they are no two whole numbers among which it has others, or so many that
+    no rounding skips them: a count, an identifier or a second that is another one is no rounding.
     """
     exact = np.ones(baseline.shape, dtype=np.bool_)
-    counted = exact.copy()
+    whole = exact.copy()
+    held = exact.copy()
     with np.errstate(over="ignore", invalid="ignore"):
         for side in (baseline, candidate):
             exact &= side.astype(np.float32) == side
-            counted &= (side == np.rint(side)) & (np.abs(side) < _HELD)
+            whole &= side == np.rint(side)
+            held &= np.abs(side) < _HELD
+        unit = np.spacing(np.abs(baseline).astype(np.float32))
+        apart = np.abs(np.subtract(candidate, baseline, dtype=np.float64))
+        counted = whole & (held | (apart >= _SKIPPED * unit))
         single: Bools = exact & ~(counted & (baseline != candidate))
     return single
 
@@ -166,8 +173,8 @@ def compare_rows(
     Args:
       baseline: shape (R, k).
       candidate: shape (R, k).
-      tolerance: relative, ≥ 0, scalar or shape (k,); only used for floats; float64 cells that
-        float32 holds exactly get at least `FLOAT_TOLERANCE`.
+      tolerance: relative, ≥ 0, scalar or shape (k,); only used for floats; 0 = bit by bit; above it, float64
+        cells that float32 holds exactly get at least `FLOAT_TOLERANCE`.
       scale: the columns' `robust_scale`, ≥ 0, scalar or shape (k,).
       typical: the columns' `typical_scale`, the same; what is above the scale is the scale.
       noise: relative to the scale: what the baseline's own noise explains, the same.
@@ -201,15 +208,20 @@ def _floats(
 ) -> RowDifference:
     before = baseline.astype(np.float64)
     after = candidate.astype(np.float64)
-    same = (before == after) | (np.isnan(before) & np.isnan(after))
-    finite = np.isfinite(before) & np.isfinite(after)
     with np.errstate(over="ignore", invalid="ignore"):
-        absolute = np.where(finite & ~same, np.abs(after - before), 0.0)
+        absolute = np.abs(after - before)
+    masked = np.zeros(absolute.shape, dtype=np.bool_)
+    # Only of two finite numbers the difference is finite.
+    if not np.isfinite(absolute).all():
+        same = (before == after) | (np.isnan(before) & np.isnan(after))
+        finite = np.isfinite(before) & np.isfinite(after)
+        absolute = np.where(finite & ~same, absolute, 0.0)
+        masked = ~finite & ~same
     relative = _relative(absolute, before, after, measures[0])
-    masked = ~finite & ~same
     allowed = tolerance
     if _doubles(baseline.dtype, candidate.dtype) and (relative > tolerance).any():
         single = single_precision(before, after)
+        single &= np.greater(tolerance, 0.0)
         allowed = np.where(single, np.fmax(tolerance, FLOAT_TOLERANCE), tolerance)
     beyond = relative > allowed
     small = np.zeros(beyond.shape, dtype=np.bool_)
@@ -272,6 +284,8 @@ def integer_delta(baseline: Array, candidate: Array) -> Ints:
 
 def _exact(baseline: Array, candidate: Array, scale: Floats | float) -> RowDifference:
     mismatch = np.asarray(baseline != candidate, dtype=np.bool_)
+    if not mismatch.any():
+        return _all_or_nothing(mismatch)
     before = baseline.astype(np.float64)
     after = candidate.astype(np.float64)
     delta = np.abs(after - before)

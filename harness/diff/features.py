@@ -27,6 +27,7 @@ from harness.diff.columns import Alike, ComparedRows, column_name, compared_rows
 from harness.diff.feature_match import match_features
 from harness.diff.fitted import explained_columns
 from harness.diff.floor import Floor
+from harness.diff.handed_on import handed_on_by_both
 from harness.diff.measures import floors_by_column
 from harness.diff.other_rows import asked_further
 from harness.diff.pairs import Vocabularies
@@ -69,6 +70,7 @@ class FeatureDiff:
       candidate_graph: what the candidate declares.
       expected_changes: features or columns that are meant to change; reported, not counted.
       mapping: names that differ between the versions.
+      proven: the baseline's features that no trace returns, and that are known to be equal → why.
     """
 
     def __init__(
@@ -78,29 +80,40 @@ class FeatureDiff:
         candidate_graph: ModelGraph,
         expected_changes: Collection[str] = (),
         mapping: NameMapping | None = None,
+        *,
+        proven: Mapping[str, str] | None = None,
     ) -> None:
         match = match_features(baseline_graph, candidate_graph, mapping or NameMapping())
         random = dict(floor.random)
+        self._proven = dict(proven or {})
         self.match = replace(
             match,
-            raw=tuple(pair for pair in match.raw if pair[0] not in random),
+            raw=tuple(p for p in match.raw if p[0] not in random and p[0] not in self._proven),
             fitted=tuple(pair for pair in match.fitted if pair[0] not in random),
         )
         self._random = {a: (RAW, random[a]) for a, _ in match.raw if a in random}
         self._random |= {a: (FITTED, random[a]) for a, _ in match.fitted if a in random}
         floors = floors_by_column(floor.features)
         coarse = baseline_graph.coarse
+        both = (*self.match.raw, *self.match.fitted)
+        moved = handed_on_by_both(baseline_graph, candidate_graph, both)
         self._raw = [
             (
                 b,
                 TensorTally(
-                    a, RAW, floors, expected_changes, coarse=a in coarse, alike=Alike.COLUMN
+                    a, RAW, floors, expected_changes,
+                    coarse=a in coarse, moved=a in moved, alike=Alike.COLUMN,
                 ),
             )
             for a, b in self.match.raw
-        ]
+        ]  # fmt: skip
         self._fitted = [
-            (b, TensorTally(a, FITTED, floors, (), coarse=a in coarse, alike=Alike.COLUMN))
+            (
+                b,
+                TensorTally(
+                    a, FITTED, floors, (), coarse=a in coarse, moved=a in moved, alike=Alike.COLUMN
+                ),
+            )
             for a, b in self.match.fitted
         ]
         self._inputs: dict[str, TensorTally] = {}
@@ -120,9 +133,12 @@ class FeatureDiff:
         self._whole = 0
         self._mismatched = 0
         self._order = RowOrder()
+        self._saved: State | None = None
+        """The state, as long as no batch came after it: most come without features."""
 
     def update(self, pair: PairBatch) -> RequestMismatch:
         """Compares one batch; returns which of its n requests have a differing raw feature."""
+        self._saved = None
         before, after = pair.baseline, pair.candidate
         ok: Bools = np.asarray((before.outcome == Outcome.OK) & (after.outcome == Outcome.OK))
         mismatch = np.zeros(len(pair), dtype=np.bool_)
@@ -131,7 +147,9 @@ class FeatureDiff:
         self._answered += int(ok.sum())
         missing = self._absences.note(before, after, int(ok.sum()))
         there = not missing[: len(self._counts)][self._counts].any()
-        if not before.features or not after.features:
+        whole = there and not self._without_partner() and not self._by_chance()
+        nothing = not (before.features and after.features)
+        if nothing and (self._raw or not self._proven):
             return RequestMismatch(mismatch=mismatch, compared=np.zeros_like(ok))
         view = compared_rows(pair.requests, ok)
         self._order.note(pair.requests.seq, view)
@@ -147,7 +165,6 @@ class FeatureDiff:
         self._note_inputs(pair.requests.inputs, view)
         self._requests += int(ok.sum())
         self._mismatched += int(mismatch.sum())
-        whole = there and not self._without_partner() and not self._by_chance()
         self._whole += int(ok.sum()) if whole else 0
         return RequestMismatch(mismatch=mismatch, compared=ok if whole else np.zeros_like(ok))
 
@@ -168,7 +185,14 @@ class FeatureDiff:
         marks = {f.name: f for f in found}
         features = [_marked(r, marks.get(name)) for name, rs in raw.items() for r in rs]
         fitted = explained_columns(
-            [tally for _, tally in self._fitted if tally.rows], [tally for _, tally in self._raw]
+            [tally for _, tally in self._fitted if tally.rows],
+            [tally for _, tally in self._raw],
+            {
+                name: frozenset(r.relation for r in reports if r.mismatched_requests)
+                for name, reports in raw.items()
+                if any(r.mismatched_requests for r in reports)
+            },
+            list(self._inputs.values()),
         )
         fitted += [
             not_compared(tally.name, FITTED, self._absences.why(tally.name))
@@ -178,6 +202,12 @@ class FeatureDiff:
         alone = self._one_sided()
         differing = [n for n, rs in raw.items() if _any(rs, ParityVerdict.DIFFERS)]
         reports = (*features, *fitted, *alone)
+        constants = refits(
+            [tally for _, tally in self._fitted],
+            [*(tally for _, tally in self._raw), *self._inputs.values()],
+            self.match.raw,
+            self._words,
+        )
         return FeatureReport(
             features=reports,
             requests=self._requests,
@@ -197,12 +227,9 @@ class FeatureDiff:
             reshaped=tuple(
                 (tally.name, tally.reshaped) for _, tally in self._raw if tally.reshaped
             ),
-            refits=refits(
-                [tally for _, tally in self._fitted],
-                [*(tally for _, tally in self._raw), *self._inputs.values()],
-                self.match.raw,
-                self._words,
-            ),
+            retyped=tuple((tally.name, tally.retyped) for _, tally in self._raw if tally.retyped),
+            refits=constants.constants,
+            unread=constants.unread,
         )
 
     def _raw_reports(self, theirs: str, tally: TensorTally) -> list[TensorReport]:
@@ -267,7 +294,11 @@ class FeatureDiff:
             (self.match.candidate_only, ONLY_CANDIDATE),
         )
         random = [not_compared(n, kind, by_random(why)) for n, (kind, why) in self._random.items()]
-        return random + [
+        proven = [
+            replace(not_compared(name, RAW, why), verdict=ParityVerdict.EQUAL)
+            for name, why in self._proven.items()
+        ]
+        return [*proven, *random] + [
             not_compared(
                 name,
                 FITTED if name in self._only_fitted else RAW,
@@ -284,7 +315,9 @@ class FeatureDiff:
         return tuple(name for name in self._expected if name not in known)
 
     def state(self) -> State:
-        """Everything so far, as arrays without objects."""
+        """Everything so far, as arrays without objects; not to be written to."""
+        if self._saved is not None:
+            return self._saved
         state: State = {
             "head": bytes_from_value(
                 [self._answered, self._requests, self._whole, self._mismatched, list(self._inputs)]
@@ -294,6 +327,7 @@ class FeatureDiff:
         }
         for i, tally in enumerate(self._tallies()):
             state |= under(str(i), tally.state())
+        self._saved = state
         return state
 
     def _tallies(self) -> list[TensorTally]:
@@ -308,9 +342,11 @@ class FeatureDiff:
         candidate_graph: ModelGraph,
         expected_changes: Collection[str] = (),
         mapping: NameMapping | None = None,
+        *,
+        proven: Mapping[str, str] | None = None,
     ) -> FeatureDiff:
         """Continues from `state()`; the other arguments as in the first construction."""
-        diff = cls(floor, baseline_graph, candidate_graph, expected_changes, mapping)
+        diff = cls(floor, baseline_graph, candidate_graph, expected_changes, mapping, proven=proven)
         head = value_from_bytes(state["head"])
         diff._answered, diff._requests, diff._whole, diff._mismatched, inputs = head
         diff._inputs = {name: TensorTally(name, INPUT, {}, ()) for name in inputs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.diff.absences import UNTRACED
-from harness.diff.floor import Floor
+from harness.diff.floor import ROUNDED, SWALLOWED, Floor
 from harness.diff.refit_findings import (
     FEW,
     is_less_precise,
@@ -35,6 +35,11 @@ _UNTRACED_REMEDY = (
     "A trace returns tensors with a row for each row of a request: what was not compared says why this one "
     "does not come. Declare such a tensor in its place, or list the feature under expected_changes."
 )
+_UNITS_REMEDY = (
+    "Where one of these is an identifier, let both versions hand it on as it came, or keep it as int64 or text: "
+    "then it is compared exactly."
+)
+_UNIT = 1.0
 _LOST_REMEDY = "Declare the same features in both versions' metadata, or map their names."
 _RESHAPED_REMEDY = (
     "Clients read the shape: give the candidate the baseline's, or, when they are ready for it, list the "
@@ -64,6 +69,7 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
     found += suspicious(report)
     found += refitted(report, doubted=bool(found))
     found += [_reshaped(name, how) for name, how in report.reshaped]
+    found += _retyped(report)
     found += [_expected(r) for r in report.features if r.verdict is ParityVerdict.EXPECTED]
     found += [
         Finding(
@@ -75,7 +81,7 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
         )
         for name in report.unknown_expected
     ]
-    return found + _small(report.features) + _uncompared(report)
+    return [*found, *_units(report.features), *_small(report.features), *_uncompared(report)]
 
 
 def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Finding]:
@@ -119,7 +125,7 @@ def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Fi
                     requests=output.examples,
                 )
             )
-    return found + _small(report.outputs)
+    return [*found, *_units(report.outputs), *_small(report.outputs)]
 
 
 def _small(reports: tuple[TensorReport, ...]) -> list[Finding]:
@@ -134,6 +140,27 @@ def _small(reports: tuple[TensorReport, ...]) -> list[Finding]:
         )
         for report in reports
         if report.verdict is ParityVerdict.SMALL_VALUES
+    ]
+
+
+def _units(reports: tuple[TensorReport, ...]) -> list[Finding]:
+    """One line about all numbers so large that whole units of them are within the tolerance, where they moved."""
+    moved = [r for r in reports if r.verdict is ParityVerdict.EQUAL and r.max_abs >= _UNIT]
+    if not moved:
+        return []
+    moved.sort(key=lambda r: -r.max_abs)
+    where = _listed([r.name for r in moved])
+    return [
+        Finding(
+            kind="whole_units",
+            severity=Severity.INFO,
+            where=where,
+            what=(
+                f"{where}: values moved by up to {moved[0].max_abs:,.7g} within the tolerance; nothing shows that "
+                "rounding did not do it, so that other whole numbers so near are not told apart"
+            ),
+            remedy=_UNITS_REMEDY,
+        )
     ]
 
 
@@ -160,7 +187,7 @@ def findings_from_faithful(report: FaithfulReport) -> list[Finding]:
 
 
 def findings_from_floor(floor: Floor) -> list[Finding]:
-    """Columns in which the baseline differs from itself."""
+    """Columns in which the baseline differs from itself, and what the order of its sums moves."""
     return [
         Finding(
             kind="nondeterministic",
@@ -173,6 +200,48 @@ def findings_from_floor(floor: Floor) -> list[Finding]:
             remedy="Fix the seed or take random operators out; until then only larger differences show.",
         )
         for column in floor.noisy()
+    ] + _other_orders(floor)
+
+
+def _other_orders(floor: Floor) -> list[Finding]:
+    """What the order of sums moves, where the candidate holds the same numbers in another arrangement."""
+    orders = floor.orders
+    if orders is None:
+        return []
+    columns = sorted((*floor.outputs, *floor.features), key=lambda c: -c.ordered)
+    moved = [c for c in columns if c.ordered]
+    if orders.problem:
+        said = (
+            f"how far the order of sums moves its answers was not measured ({orders.problem}), so that it "
+            "is held to the usual tolerance"
+        )
+    elif moved:
+        more = f", {len(moved) - 1:,} more by less" if len(moved) > 1 else ""
+        allowed = (
+            "the graphs are shown to compute the same but for that order, so that up to eight times as much is taken "
+            f"for rounding, {percent(SWALLOWED)} of the scale at most"
+            if orders.proven
+            else f"up to eight times as much is taken for rounding, of columns where that is at most {ROUNDED:g} of "
+            "the scale, and nothing is excused in others: nothing shows there that no weights changed places"
+        )
+        said = (
+            f"sums in {orders.count} other orders move the baseline's own {moved[0].name} by up to "
+            f"{moved[0].ordered:.2g} of its scale{more} (measured on {counted(orders.requests, 'request')}); "
+            f"{allowed}"
+        )
+    else:
+        said = (
+            "sums in other orders move nothing of what was compared but what jumps (a step, a comparison, a tree), "
+            "and so nothing is excused"
+        )
+    return [
+        Finding(
+            kind="other_order",
+            severity=Severity.WARNING if orders.problem else Severity.INFO,
+            where="floor",
+            what=f"the candidate holds the baseline's numbers in another arrangement: {said}",
+            remedy="",
+        )
     ]
 
 
@@ -213,6 +282,30 @@ def _reshaped(name: str, how: str) -> Finding:
         what=f"{name}: {how}; its values were compared as one column",
         remedy="Inside a model this changes nothing unless what reads the feature minds its shape.",
     )
+
+
+def _retyped(report: FeatureReport) -> list[Finding]:
+    """One line a change of type, about those that are equal all the same."""
+    equal = {tensor_of(r) for r in report.features if r.verdict is ParityVerdict.EQUAL}
+    equal -= {tensor_of(r) for r in report.features if r.verdict is not ParityVerdict.EQUAL}
+    kinds: dict[str, list[str]] = {}
+    for name, how in report.retyped:
+        if name in equal:
+            kinds.setdefault(how, []).append(name)
+    return [
+        Finding(
+            kind="feature_retyped",
+            severity=Severity.INFO,
+            where=_listed(names),
+            what=f"{_listed(names)}: {how}; compared with float32's tolerance",
+            remedy="Inside a model fewer digits of a feature change little; identifiers lose theirs.",
+        )
+        for how, names in kinds.items()
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
 
 
 def _expected(report: TensorReport) -> Finding:

@@ -6,34 +6,92 @@ one has a value, the column is about that feature; where the feature is missing,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from harness.core.tensors import Array
+from harness.core.tensors import Array, Floats
+from harness.diff.lost_digits import moved_in_line
 from harness.diff.pairs import RelationKind, shown
-from harness.diff.refit_doubts import has_fitted_bound
+from harness.diff.refit_doubts import UNTOLD, has_fitted_bound, is_marked
+from harness.diff.refit_zeros import dropped_categories, is_of_no_spread
 from harness.diff.reports import TensorReport
 from harness.diff.tally import TensorTally
+from harness.diff.upstream import differing_columns, upstream_of
 
 _ROWS = 30
 _DISTINCT = 3
 _ANEW = "the baseline at another bound"
+_IN_LINE = f"candidate is a line of the baseline, as constants fitted anew leave it; {UNTOLD}"
 _FILLS = (RelationKind.FILLED_WITH_ZERO, RelationKind.FILLED_WITH_CONSTANT)
 
 
 def explained_columns(
-    fitted: Sequence[TensorTally], raw: Sequence[TensorTally]
+    fitted: Sequence[TensorTally],
+    raw: Sequence[TensorTally],
+    differing: Mapping[str, frozenset[str]],
+    inputs: Sequence[TensorTally] = (),
 ) -> list[TensorReport]:
-    """Reports of fitted tensors, with the raw feature each differing column is about."""
-    return [
-        _explained(tally, i, report, raw)
-        if report.mismatched_requests and report.columns == 1
-        else report
-        for tally in fitted
-        for i, report in _bounded_anew(tally)
-    ]
+    """Reports of fitted tensors, with the raw feature each differing column is about.
+
+    Args:
+      fitted: the tensors.
+      raw: features.
+      differing: of these the names of those that differ, with what their columns are called.
+      inputs: beside the features.
+    """
+    causes = {t.name: (t, differing[t.name]) for t in raw if t.name in differing}
+    found = []
+    for tally in fitted:
+        dropped = dropped_categories(tally)
+        for i, report in _in_line(tally, _bounded_anew(tally)):
+            if not report.mismatched_requests:
+                found.append(report)
+                continue
+            told = _follows(tally, i, report, causes)
+            if told is report:
+                told = _fitted_zero(tally, i, report, dropped, (*raw, *inputs))
+            found.append(_explained(tally, i, told, raw) if told.columns == 1 else told)
+    return found
+
+
+def _follows(
+    tally: TensorTally,
+    index: int,
+    report: TensorReport,
+    causes: Mapping[str, tuple[TensorTally, frozenset[str]]],
+) -> TensorReport:
+    """What a fault upstream leaves here has no name of its own: it is told where it is."""
+    if not causes or not is_marked(report):
+        return report
+    columns = [index] if report.columns == 1 else differing_columns(tally)
+    names = upstream_of(tally, columns, report.relation, causes)
+    if not names:
+        return report
+    other = RelationKind.OTHER.value
+    return replace(report, relation=other, value=None, text=f"follows from {names}")
+
+
+def _fitted_zero(
+    tally: TensorTally,
+    index: int,
+    report: TensorReport,
+    dropped: Sequence[int],
+    others: Sequence[TensorTally],
+) -> TensorReport:
+    """Zeros that a clean fit leaves are no forgotten fill."""
+    if report.relation != RelationKind.FILLED_WITH_ZERO:
+        return report
+    if index in dropped:
+        why = "a category that is too rare in the candidate's data"
+    elif report.columns == 1 and is_of_no_spread(tally, index, others):
+        why = "hardly ever another value, so that a fit of other rows takes it to 0"
+    else:
+        return report
+    return replace(
+        report, relation=RelationKind.OTHER.value, value=None, text=f"{report.text}: {why}"
+    )
 
 
 def _bounded_anew(tally: TensorTally) -> list[tuple[int, TensorReport]]:
@@ -44,6 +102,36 @@ def _bounded_anew(tally: TensorTally) -> list[tuple[int, TensorReport]]:
         else (i, r)
         for i, r in tally.reports_by_column()
     ]
+
+
+def _in_line(
+    tally: TensorTally, reports: Sequence[tuple[int, TensorReport]]
+) -> list[tuple[int, TensorReport]]:
+    """Reports by column: few digits that another scale leaves by chance are no lost ones.
+
+    Where other columns of the tensor lost digits in the same way, they are.
+    """
+    few = [(i, r) for i, r in reports if r.relation == RelationKind.PRECISION]
+    chance = {
+        i
+        for i, r in few
+        # A decimal is met by chance where values are few; eleven binary digits, and eight, are not.
+        if r.columns == 1
+        and "float16" not in r.text
+        and moved_in_line(*_numbers(tally, i), said=r.text)
+    }
+    lost = {r.text for i, r in few if i not in chance}
+    return [
+        (i, replace(r, relation=RelationKind.OTHER.value, value=None, text=_IN_LINE))
+        if i in chance and r.text not in lost
+        else (i, r)
+        for i, r in reports
+    ]
+
+
+def _numbers(tally: TensorTally, index: int) -> tuple[Floats, Floats]:
+    before, after = tally.longest_prefix(index)
+    return before.astype(np.float64), after.astype(np.float64)
 
 
 def _explained(

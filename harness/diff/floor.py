@@ -12,7 +12,7 @@ tolerance excuses gave a share of 0 to a score with noise of ±0.2, and any cand
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,23 @@ from harness.diff.distance import FLOOR_FACTOR
 
 SWALLOWED = 0.01
 """A tolerance beyond this part of the scale hides faults that matter: it proves no parity."""
+ROUNDED = 1e-4
+"""The most that the order of sums may explain: beyond it lie float16, float8 and jumps, which no measure tells from
+swapped weights. (Tried and left: eight times what was measured up to a hundredth of the scale, twice beyond.)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherOrders:
+    """The baseline with its sums in other orders, for a candidate that holds the same numbers otherwise arranged."""
+
+    count: int = 0
+    """Orders that were measured."""
+    requests: int = 0
+    """Requests that each was measured on."""
+    problem: str = ""
+    """Why none was, though the candidate holds the same numbers; "" = that is not so, or it was measured."""
+    proven: bool = False
+    """The graphs compute the same but for the order of sums, as undoing the arrangement shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +55,8 @@ class WideFloor:
     """As `ColumnFloor.relative`."""
     own: tuple[float, ...]
     """The scales without that part of a loan that rounding hardly takes up."""
+    ordered: tuple[float, ...] = ()
+    """As `ColumnFloor.ordered`; () = none is."""
     labels: Keys = ()
     """Names of the columns; () = they are numbered."""
     whole: tuple[float, ...] = ()
@@ -49,13 +68,17 @@ class WideFloor:
         found = np.array(
             [self.scale, self.typical, self.relative, self.own, whole], dtype=np.float64
         )
-        found[2] *= FLOOR_FACTOR
-        known = self.labels or numbered(len(self.scale))
+        found[2] = noise_of(found[2], self.ordered or np.zeros(len(self.scale)))
+        known = self.names()
         if known == labels:
             return found
         place = {label: i for i, label in enumerate(known)}
         found = np.pad(found, ((0, 0), (0, 1)))
         return found[:, [place.get(label, -1) for label in labels]]
+
+    def names(self) -> Keys:
+        """The columns' labels."""
+        return self.labels or numbered(len(self.scale))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +94,8 @@ class ColumnFloor:
     largest: float
     """Largest finite |difference| between the two A/A legs."""
     relative: float
-    """Largest finite |difference| relative to what the rows' verdicts are relative to."""
+    """Largest finite |difference| relative to what the rows' verdicts are relative to; also of sums in other orders,
+    where it is proven that nothing else is between the versions."""
     scale: float
     """`robust_scale` of the first rows."""
     rows: int
@@ -88,19 +112,21 @@ class ColumnFloor:
     """The columns of a wide tensor one by one."""
     whole: float = 0.0
     """Whole numbers below it are counted, and no rounded ones: see `whole_numbers`; 0 = none are."""
-    rounding: float = 0.0
-    """Relative difference that sums in another order make, as far as the graph tells; 0 = none, or not known."""
     own: float = np.inf
     """As `WideFloor.own`; what is above the scale is the scale."""
 
+    ordered: float = 0.0
+    """Largest relative difference from itself that the baseline shows when its sums go in another order, as
+    measured; 0 = none, or it was not measured. No noise: the baseline as it is never shows it."""
+
     @property
     def noise(self) -> float:
-        """Relative difference that the baseline's own noise explains: 8 × floor."""
-        return FLOOR_FACTOR * self.relative
+        """Relative difference that the baseline's own noise and the order of its sums explain."""
+        return float(noise_of(self.relative, self.ordered))
 
     def tolerance(self, base: float) -> float:
-        """Relative tolerance for the candidate: max(8 × floor, rounding, base)."""
-        return max(self.noise, self.rounding, base)
+        """Relative tolerance for the candidate: max(8 × floor, base)."""
+        return max(self.noise, base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +154,8 @@ class Floor:
     random: tuple[tuple[str, str], ...] = ()
     """(output or feature, who makes it by chance) of either version: no two runs agree on these, so nothing
     is compared there, and their noise excuses nothing."""
+    orders: OtherOrders | None = None
+    """None = the candidate holds other numbers, or the same ones as the baseline has them, or neither sums over any."""
     probed_alike: bool = False
     """Reading features changed no bit of its answers; False also where none were read."""
 
@@ -171,7 +199,24 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
         batch_dependent=bool(value.get("batch_dependent", False)),
         batch_rounding=bool(value.get("batch_rounding", False)),
         random=tuple((str(name), str(why)) for name, why in value.get("random", ())),
+        orders=OtherOrders(**value["orders"]) if value.get("orders") else None,
         probed_alike=bool(value.get("probed_alike", False)),
+    )
+
+
+def noise_of(relative: Floats | float, ordered: Floats | Sequence[float] | float) -> Floats:
+    """What noise and the order of sums explain, relative to the scale: eight times what was measured.
+
+    Of the order of sums that is rounding of float32 only, up to `ROUNDED`; where it moves more, nothing is explained:
+    few rows may have jumped, and how far the others may be it does not say.
+
+    Args:
+      relative: as `ColumnFloor.relative`, any shape.
+      ordered: as `ColumnFloor.ordered`, the same shape.
+    """
+    sums = FLOOR_FACTOR * np.asarray(ordered, dtype=np.float64)
+    return np.asarray(
+        np.fmax(FLOOR_FACTOR * np.asarray(relative), np.where(sums > ROUNDED, 0.0, sums))
     )
 
 
@@ -184,5 +229,6 @@ def _column_from_json(value: Mapping[str, Any]) -> ColumnFloor:
         return ColumnFloor(**value)
     figures = {name: tuple(map(float, wide[name])) for name in _FIGURES}
     whole = tuple(map(float, wide.get("whole", ())))
-    floor = WideFloor(**figures, labels=tuple(wide["labels"]), whole=whole)
+    ordered = tuple(map(float, wide.get("ordered", ())))
+    floor = WideFloor(**figures, labels=tuple(wide["labels"]), whole=whole, ordered=ordered)
     return ColumnFloor(**{**value, "wide": floor})

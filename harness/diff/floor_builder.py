@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from harness.core.observations import Outcome, PairBatch
-from harness.core.tensors import Array, Bools, Tensors, holds_nested
+from harness.core.tensors import Array, Bools, Tensors, held_bytes, holds_nested
 from harness.diff.columns import ComparedRows, Keys, aligned, compared_rows
 from harness.diff.floor import Floor
 from harness.diff.floor_columns import ColumnSums, Scales, scales_of
@@ -28,16 +28,20 @@ class FloorBuilder:
       uncounted: tensors and columns that do not make a request differ, under the baseline's names:
         what the policy expects to change, what comes after fitted constants.
       random: as `Floor.random`; these make none differ either.
-      roundings: as `ModelGraph.roundings`, of the baseline.
+      exact: as `ModelGraph.exact`, of the baseline.
+      coarse: as `ModelGraph.coarse`, the same.
     """
 
     def __init__(
         self,
         uncounted: Collection[str] = (),
         random: Mapping[str, str] | None = None,
-        roundings: Mapping[str, float] | None = None,
+        *,
+        exact: Collection[str] = (),
+        coarse: Collection[str] = (),
     ) -> None:
-        self._roundings = dict(roundings or {})
+        self._exact = frozenset(exact)
+        self._coarse = frozenset(coarse)
         self._random = dict(random or {})
         self._uncounted = frozenset(uncounted) | self._random.keys()
         self._held: list[PairBatch] = []
@@ -58,7 +62,7 @@ class FloorBuilder:
         self._held.append(pair)
         self._held_rows += int(pair.requests.rows[_answered(pair)].sum())
         self._held_bytes += sum(
-            array.nbytes
+            held_bytes(array)
             for seen in (pair.baseline, pair.candidate)
             for group in (seen.outputs, seen.features, seen.trace_outputs)
             for array in group.values()
@@ -89,7 +93,12 @@ class FloorBuilder:
         scales = {
             # Features are looked up and scaled, answers are sums of many terms: see `scales`.
             group: {
-                name: scales_of(parts, lent=group == "outputs", rounding=self._roundings.get(name))
+                name: scales_of(
+                    parts,
+                    lent=group == "outputs",
+                    exact=name in self._exact,
+                    coarse=name in self._coarse,
+                )
                 for name, parts in found.items()
             }
             for group, found in values.items()

@@ -36,8 +36,6 @@ class Scales:
     """S of each with what rounding takes up of the loan, shape (k,)."""
     whole: Floats = field(default_factory=lambda: np.zeros(0))
     """As `ColumnFloor.whole` of each, shape (k,)."""
-    rounding: float = 0.0
-    """As `ColumnFloor.rounding`, of all."""
 
     def of(self, labels: Keys) -> Floats:
         """(S, T, own S, whole) of these columns, shape (4, c); 0 for a class that was met later."""
@@ -87,8 +85,6 @@ class ColumnSums:
             self._unequal_rows += rows
             return np.full(rows, bool(self._counted.any()))
         self._base = base_tolerance(pair.baseline.dtype, pair.candidate.dtype)
-        if self._base:
-            self._base = max(self._base, self._scales.rounding)
         found = compare_columns(
             pair.baseline,
             pair.candidate,
@@ -138,7 +134,6 @@ class ColumnSums:
             scale=float(self._scale[index]),
             typical=float(self._typical[index]),
             whole=float(self._whole[index]),
-            rounding=self._scales.rounding,
             own=float(self._own[index]),
             rows=self._rows,
             mismatch_share=float(self._unequal[index]) / max(self._rows, 1),
@@ -157,7 +152,6 @@ class ColumnSums:
             relative=float(self._relative.max()),
             scale=float(self._scale.max()),
             typical=float(self._typical.max()),
-            rounding=self._scales.rounding,
             own=float(self._own.max()),
             rows=self._rows,
             mismatch_share=self._unequal_rows / max(self._rows, 1),
@@ -175,22 +169,23 @@ class ColumnSums:
 
 
 def scales_of(
-    parts: list[tuple[Keys, Array]], *, lent: bool, rounding: float | None = None
+    parts: list[tuple[Keys, Array]], *, lent: bool, exact: bool = False, coarse: bool = False
 ) -> Scales:
     """The scales of one tensor's columns, from its first rows: fewer of a very wide one.
 
     Args:
       parts: (labels, values of shape (R, k)), batch by batch.
       lent: as for `scales.lent_scales`, where it is wide.
-      rounding: as `ModelGraph.roundings` has it; None = not known.
+      exact: nothing rounds it, as `ModelGraph.exact` has it.
+      coarse: as `ModelGraph.coarse` has it.
     """
     labels = tuple(dict.fromkeys(label for own, _ in parts for label in own))
     if any(values.dtype == object for _, values in parts):
-        return Scales(rounding=rounding or 0.0)
+        return Scales()
     most = min(LIMIT, max(_CELLS // max(len(labels), 1), _LEAST_ROWS))
     matrix = np.concatenate([_placed(own, values[:most], labels) for own, values in parts])[:most]
     own = column_scales(matrix)
-    lent = is_lent(rounding, wide=lent and len(labels) > WIDE)
+    lent = is_lent(exact=exact, wide=lent and len(labels) > WIDE)
     scales = lent_scales(matrix, own) if lent else own
     usual = np.minimum(scales[0], USUAL * own[0])
     return Scales(
@@ -198,8 +193,7 @@ def scales_of(
         scale=scales[0],
         typical=scales[1],
         own=usual,
-        whole=counted_below(matrix, own[0], rounding),
-        rounding=rounding or 0.0,
+        whole=counted_below(matrix, own[0], exact=exact, coarse=coarse),
     )
 
 

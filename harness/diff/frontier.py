@@ -118,7 +118,8 @@ class Regions:
             if ours_nodes or theirs_nodes
             else self._constant_changes((tensor, theirs), f"Constant → {tensor}")
         )
-        if not changes:
+        farther = not changes
+        if farther:
             changes = self._farther_changes(tensor, theirs)
         return Divergence(
             baseline=tensor,
@@ -129,6 +130,7 @@ class Regions:
                 tuple(shown(n) for n in theirs_nodes),
             ),
             changes=changes[:MOST_CHANGES],
+            farther=farther and bool(changes),
             cause=Cause.NONDETERMINISTIC if noisy else cause_of(changes),
         )
 

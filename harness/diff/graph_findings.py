@@ -13,7 +13,14 @@ from harness.diff.changes import (
     is_bound,
     is_one_number,
 )
-from harness.diff.graph_report import FirstDivergence, GraphReport, PatchProof
+from harness.diff.graph_match import Tier
+from harness.diff.graph_report import (
+    FirstDivergence,
+    GraphReport,
+    PatchProof,
+    TensorState,
+    TensorVerdict,
+)
 
 
 def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Finding]:
@@ -23,7 +30,9 @@ def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Fi
       report: of the pass with graph optimisation off.
       answers_differ: whether the answers differ as production computes them.
     """
-    found = [_first(report, d) for d in report.divergences]
+    features = (s for s in report.states if s.tier == Tier.DECLARED)
+    parted = answers_differ or any(s.verdict is TensorVerdict.DIFFERS for s in features)
+    found = [_first(report, d, parted=parted) for d in report.divergences]
     if report.later:
         found.append(_later(report.later))
     # Where chance is in the graphs, it is the nearer cause of answers that differ.
@@ -61,18 +70,25 @@ def _told(changes: Sequence[Change]) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def _first(report: GraphReport, first: FirstDivergence) -> Finding:
+def _first(report: GraphReport, first: FirstDivergence, *, parted: bool) -> Finding:
     d = first.divergence
     state = next(s for s in report.states if s.baseline == d.baseline)
     after = f"equal up to {_some(d.last_equal)}" if d.last_equal else "nothing before it to compare"
     named = d.baseline if d.baseline == d.candidate else f"{d.baseline} (now {d.candidate})"
-    parts = [
-        f"the graphs part at {named}: {state.differing:,} of {state.rows:,} rows differ, {after}",
-        *([first.relation] if first.relation else []),
-        *([told(d)] if d.changes else [_WORDS[d.cause]]),
-        *_proven(report, first),
-    ]
+    rounding = report.rearranged and state.by_order and d.cause is not Cause.NONDETERMINISTIC
     harmless = not report.outputs_differ and report.outputs_compared
+    # Graphs that come to the same answers and features do not part, whatever they make on the way.
+    place = "the graphs part" if parted else "other values on the way,"
+    parts = [
+        f"{place} at {named}: {state.differing:,} of {state.rows:,} rows differ, {after}",
+        *([first.relation] if first.relation else []),
+        *_differing(report, state, d),
+        *_proven(
+            report,
+            first,
+            mended="nothing after it differs" if _is_unsure(report, state, d) else _WHOLE,
+        ),
+    ]
     emptied = any(map(_became_zero, d.changes))
     refitted = d.cause is Cause.WEIGHTS and not emptied
     if harmless:
@@ -84,7 +100,9 @@ def _first(report: GraphReport, first: FirstDivergence) -> Finding:
         severity=Severity.INFO if harmless or refitted else Severity.WARNING,
         where=d.baseline,
         what="; ".join(parts),
-        remedy=_EMPTIED
+        remedy=_ROUNDED
+        if rounding
+        else _EMPTIED
         if emptied
         else _ONE_NUMBER
         if refitted and _is_plain(first)
@@ -93,8 +111,47 @@ def _first(report: GraphReport, first: FirstDivergence) -> Finding:
     )
 
 
-def _proven(report: GraphReport, first: FirstDivergence) -> list[str]:
-    """What feeding showed of one tensor of the frontier: by itself, and with all others."""
+def _differing(report: GraphReport, state: TensorState, d: Divergence) -> list[str]:
+    """What differs before a first difference; of numbers in another arrangement, how far their order goes."""
+    if not d.changes:
+        return [_WORDS[d.cause]]
+    weights = any(c.kind is ChangeKind.WEIGHTS for c in d.changes)
+    where = "before that, where it stays within the tolerance: " if d.farther else ""
+    if not report.rearranged or not (weights or state.by_order):
+        return [f"{where}{told(d)}"]
+    how = "in another arrangement"
+    if d.cause is Cause.WEIGHTS:
+        how = "in other places, and no operator here picks them in another order"
+    changes = _some([_without_numbers(c) for c in d.changes])
+    said = [f"both versions hold the same numbers {how} ({where}{changes})"]
+    if not state.ordered:
+        return [*said, "how far the order of sums moves these was not measured"]
+    much = "rounding may be all of it" if state.by_order else "more than rounding explains"
+    moved = f"sums in other orders move the baseline's own values by up to {state.ordered:.2g} of their scale"
+    return [*said, f"{moved}, and these are apart by up to {state.relative:.2g}: {much}"]
+
+
+def _is_unsure(report: GraphReport, state: TensorState, d: Divergence) -> bool:
+    """Whether another order of the same sums may be all that is between the versions, or lies elsewhere."""
+    weights = any(c.kind is ChangeKind.WEIGHTS for c in d.changes)
+    return report.rearranged and (state.by_order or (weights and (d.farther or not state.ordered)))
+
+
+def _without_numbers(change: Change) -> str:
+    """A change of an arrangement; which numbers stand first says nothing."""
+    if change.kind in (ChangeKind.WEIGHTS, ChangeKind.CONSTANT):
+        return f"{change.name} of {change.node}"
+    return _change(change)
+
+
+def _proven(report: GraphReport, first: FirstDivergence, *, mended: str) -> list[str]:
+    """What feeding showed of one tensor of the frontier: by itself, and with all others.
+
+    Args:
+      report: of the pass.
+      first: the tensor.
+      mended: what it means that no row differs then.
+    """
     if first.is_output:
         return ["it is an output itself, so nothing comes after it"]
     if first.unfed:
@@ -108,7 +165,7 @@ def _proven(report: GraphReport, first: FirstDivergence) -> list[str]:
         if own is not None and own.restored:
             said.append(
                 f"with the baseline's values fed in there, {own.output} is equal in "
-                f"{_every(own.rows)}: this is the whole cause"
+                f"{_every(own.rows)}: {mended}"
             )
         elif len(joint.tensors) > 1:
             said.append(_fed_together(first, joint, own, unfed, again=together))
@@ -253,6 +310,7 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= _TOLD else f"{shown} and {len(names) - _TOLD} more"
 
 
+_WHOLE = "this is the whole cause"
 _TOLD = 3
 _SEVERAL = 3
 """Numbers that no fit makes 0 together."""
@@ -268,6 +326,12 @@ _WORDS = {
 _ONE_NUMBER = (
     "A retrain may refit a number like this; where it is a unit, an offset or a threshold, both versions "
     "should hold the same one."
+)
+
+
+_ROUNDED = (
+    "Where large terms nearly cancel, float32 keeps few digits in any order: take what is large off before the sum, or "
+    "compute it in float64. It stays a difference, as nothing shows that no numbers changed places."
 )
 
 

@@ -21,6 +21,8 @@ COMMUTATIVE = frozenset(
 )  # fmt: skip
 """Operators whose inputs may be swapped."""
 ALIAS = "Identity"
+_BY_COUNT = "Split"
+"""What each output holds depends on how many there are."""
 _UNKNOWN = b"unknown"
 
 
@@ -103,6 +105,8 @@ def downstream(graph: Graph) -> dict[str, bytes]:
 
 def _own(node: Node, *, exact: bool) -> Iterable[str]:
     yield node.op
+    if node.op == _BY_COUNT:
+        yield str(len(node.outputs))
     for attribute in node.attributes:
         yield attribute.name
         yield attribute.exact if exact else attribute.loose

@@ -29,6 +29,8 @@ class Tier(enum.StrEnum):
     """The same name, made by another operator: what a fusion keeps."""
     PLACE = "neighbours, other operator"
     """Read by the same operators, and from the same tensors or of the same name, alone on both sides."""
+    FUSED = "fused or split"
+    """Read by the same operators, and made by one operator in one version and by others in the other."""
     OUTPUT = "output"
     """The outputs that the signature pairs."""
     VALUES = "values"

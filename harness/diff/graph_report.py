@@ -45,8 +45,14 @@ class TensorState:
     """Largest finite difference."""
     floor: float = 0.0
     """The baseline's own, relative to the scale."""
+    ordered: float = 0.0
+    """How far sums in other orders move the baseline's own, relative to the scale; 0 also where it was not measured."""
+    by_order: bool = False
+    """No column differs by more than eight times what these move it."""
     small: int = 0
     """Rows with differences within the tolerance that are large parts of their values, in the column with the most."""
+    empty: bool = False
+    """It was compared, and held no value in any row."""
     why: str = ""
     """Why it was not compared, or is unlike."""
 
@@ -149,3 +155,8 @@ class GraphReport:
     same_graph: bool = False
     """Both are one graph but for names: all tensors are matched as identical, of the same opsets, and no
     branch was left out."""
+    rearranged: bool = False
+    """Both hold the same numbers, otherwise arranged."""
+    constant: tuple[str, ...] = ()
+    """Baseline's features that are constants, or copies of some, of the same type, shape and values in the
+    candidate: equal in every request."""

@@ -3,8 +3,9 @@
 Tiers, best first: features that both versions declare; the same computation including weights; the user's own
 mapping; the same computation but for weights; the same operator on the same constants; a neighbour of a matched pair
 that only one operator of that kind can be; the same name; the same way on to the outputs; the same output; the same
-place between matched tensors; the same values. A tensor is matched once. What stays unmatched is counted and told,
-never taken for equal.
+place between matched tensors; the same values; the same readers. Where looks would pair the beginnings of a step that
+one version fuses, its ends are paired. A tensor is matched once. What stays unmatched is counted and told, never taken
+for equal.
 
 Names come late on purpose: exporters number tensors, so that one inserted node renames all that follow,
 and `Add_3` of one version is `Add_4` of the other. (With names second, one inserted Mul made 40 tensors
@@ -19,14 +20,21 @@ from typing import TypeVar
 
 from harness.core.graphs import Graph, Node
 from harness.diff.equal_constants import EqualConstants
+from harness.diff.fused import Fusions
 from harness.diff.graph_hashes import COMMUTATIVE, downstream, upstream, without_aliases
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
 from harness.diff.uses import made_as, made_by, unmatched_readers, use_of
+from harness.diff.with_copies import WithoutCopies, with_copies
 
 _Thing = TypeVar("_Thing")
 _Key = TypeVar("_Key", bound=Hashable)
 Fingerprints = Mapping[str, Hashable]
 """Tensor → something that is equal for equal values and hardly ever for others."""
+_SURE = (Tier.DECLARED, Tier.IDENTICAL, Tier.MAPPED)
+_LOOKS = (Tier.ARCHITECTURE, Tier.NEIGHBOUR, Tier.NAME, Tier.DOWNSTREAM)
+"""Reasons for which the first operators of a fused step may look alike."""
+_MOST_LOOKS = 8
+"""Times that what is known of the readers is followed back."""
 
 
 def match_graphs(
@@ -74,6 +82,8 @@ class _Matching:
         )
         self._held = tuple({c.name for c in g.constants} for g in (self._old, self._new))
         self._ends: tuple[dict[str, str], dict[str, str]] = ({}, {})
+        graphs = self._old, self._new
+        self._fusions = Fusions(graphs, self._ends[0], self._of_old, self._of_new)
         # Inputs and constants are no computed tensors, but they anchor their readers.
         self._anchors = dict(inputs)
         self._equal = EqualConstants((self._old, self._new), self._exact)
@@ -112,8 +122,15 @@ class _Matching:
             self._same_key(partial(between, 0), partial(between, 1), Tier.PLACE, 1)
         if values is not None:
             self._same_values(values)
+        self._same_readers()
         self._repeated()
-        return self._finished(outputs)
+        sides = (
+            WithoutCopies(whole=whole, plain=plain, copies=copies, exact=exact)
+            for whole, plain, copies, exact in zip(
+                self._whole, (old, new), (self._old_copies, self._new_copies), self._exact, strict=True
+            )
+        )  # fmt: skip
+        return with_copies(*sides, outputs=outputs, pairs=self._of_old, taken=self._of_new)
 
     def _by_digest(self, declared: Mapping[str, str]) -> dict[Tier, dict[str, str]]:
         """Declared pairs, those that are the same computation apart from the others."""
@@ -239,7 +256,19 @@ class _Matching:
             old, new = self._fresh.pop()
             for found in (self._readers(old, new), self._sources(old, new)):
                 for ours, theirs in found:
-                    self._take(ours, theirs, Tier.NEIGHBOUR)
+                    same = made_as(self._old, ours) == made_as(self._new, theirs)
+                    self._take(ours, theirs, Tier.NEIGHBOUR if same else Tier.FUSED)
+            fused = self._fusions.after(old, new) if old not in self._held[0] else None
+            if fused:
+                self._take(*fused, Tier.FUSED)
+
+    def _same_readers(self) -> None:
+        """What matched operators read in the same place, though other operators make it."""
+        for _ in range(_MOST_LOOKS):
+            self._neighbours()
+            taken = [self._take(*pair, Tier.FUSED) for pair in list(self._fusions.same_readers())]
+            if not any(taken):
+                break
 
     def _readers(self, old: str, new: str) -> Iterable[tuple[str, str]]:
         """Unmatched operators that read a pair in the same place, where both sides have one of a kind."""
@@ -263,7 +292,12 @@ class _Matching:
     def _sources(self, old: str, new: str) -> Iterable[tuple[str, str]]:
         """What a pair's own operators read, slot by slot, where the operators are the same."""
         ours, theirs = self._old.producer(old), self._new.producer(new)
-        if ours is None or theirs is None or ours.op != theirs.op:
+        if ours is None or theirs is None:
+            return
+        if ours.op != theirs.op:
+            found = self._fusions.roots(old, new)
+            if found and self._fusions.alike(*found):
+                yield found
             return
         if ours.op not in COMMUTATIVE:
             pairs = list(zip(ours.sources(), theirs.sources(), strict=False))
@@ -273,10 +307,7 @@ class _Matching:
             partners = {self._partner(s) for s in ours.sources()}
             right = [s for s in reads if s not in partners]
             pairs = list(zip(left, right, strict=True)) if len(left) == len(right) == 1 else []
-        for a, b in pairs:
-            made = made_as(self._old, a)
-            if made and made == made_as(self._new, b):
-                yield a, b
+        yield from (pair for pair in pairs if self._fusions.alike(*pair))
 
     def _place(self, side: int, name: str, *, named: bool = False) -> Hashable:
         """Between which matched tensors one operator stands, in the candidate's names.
@@ -323,8 +354,14 @@ class _Matching:
     def _take(self, ours: str, theirs: str, tier: Tier, *, again: bool = False) -> bool:
         if ours in self._of_old or (theirs in self._of_new and not again):
             return False
-        sure = tier in (Tier.DECLARED, Tier.IDENTICAL, Tier.MAPPED)
-        if not sure and not (
+        if tier in _LOOKS:
+            found = self._fusions.ends(ours, theirs)
+            if found and found != (ours, theirs):
+                return self._take(*found, Tier.FUSED)
+            early = tier in (Tier.ARCHITECTURE, Tier.NEIGHBOUR)
+            if early and self._fusions.has_namesake(ours, theirs):
+                return False
+        if tier not in _SURE and not (
             self._ends[0].get(ours, theirs) == theirs and self._ends[1].get(theirs, ours) == ours
         ):
             # An output has its partner: (x + a) + b and x + c end alike and do not begin alike.
@@ -343,56 +380,6 @@ class _Matching:
 
     def _free_new(self) -> list[str]:
         return [name for name in self._new.computed() if name not in self._of_new]
-
-    def _finished(self, outputs: Mapping[str, str]) -> GraphMatch:
-        """Adds the copies, which match where their originals do; an output stands for its own partner.
-
-        (An output that is a copy of a tensor which also exists on the other side was compared with that
-        tensor, and not with the other side's output.)
-        """
-        pairs, alone = [], []
-        whole = (set(self._whole[0].observable()), set(self._whole[1].observable()))
-        ends = {a: b for a, b in outputs.items() if a in whole[0] and b in whole[1]}
-        copies: dict[str, str] = {}
-        for copy, origin in self._new_copies.items():
-            copies.setdefault(origin, copy)
-        for name in self._whole[0].observable():
-            found = self._of_old.get(self._old_copies.get(name, name))
-            if name in ends:
-                pairs.append(self._end(name, ends[name], found))
-            elif found is None:
-                alone.append(name)
-            else:
-                partner = copies.get(found.candidate, found.candidate)
-                theirs = partner if name in self._old_copies else found.candidate
-                pairs.append(TensorMatch(baseline=name, candidate=theirs, tier=found.tier))
-        known = {pair.candidate for pair in pairs}
-        lone = [
-            name
-            for name in self._whole[1].computed()
-            if name not in known and self._new_copies.get(name, name) not in self._of_new
-        ]
-        # A copy of something that is not computed (an input, a constant) needs no partner.
-        return GraphMatch(
-            pairs=tuple(pairs),
-            baseline_only=tuple(n for n in alone if self._is_computed(0, n)),
-            candidate_only=tuple(n for n in lone if self._is_computed(1, n)),
-        )
-
-    def _end(self, ours: str, theirs: str, found: TensorMatch | None) -> TensorMatch:
-        """An output with its partner, for the reason for which their originals match."""
-        origin = self._new_copies.get(theirs, theirs)
-        exact = self._exact[0].get(self._old_copies.get(ours, ours))
-        tier = Tier.OUTPUT
-        if exact is not None and exact == self._exact[1].get(origin):
-            tier = Tier.IDENTICAL
-        elif found is not None and found.candidate == origin:
-            tier = found.tier
-        return TensorMatch(baseline=ours, candidate=theirs, tier=tier)
-
-    def _is_computed(self, side: int, name: str) -> bool:
-        copies = (self._old_copies, self._new_copies)[side]
-        return (self._old, self._new)[side].producer(copies.get(name, name)) is not None
 
 
 def _grouped(things: Iterable[_Thing], key: Callable[[_Thing], _Key]) -> dict[_Key, list[_Thing]]:

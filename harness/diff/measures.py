@@ -80,7 +80,13 @@ class Measures:
 
 
 def measures_of(
-    tensor: str, labels: Keys, floors: Floors, base: float, expected: Collection[str]
+    tensor: str,
+    labels: Keys,
+    floors: Floors,
+    base: float,
+    expected: Collection[str],
+    *,
+    noisy: bool = False,
 ) -> Measures:
     """The measures of a tensor's columns.
 
@@ -90,11 +96,12 @@ def measures_of(
       floors: per column; one without a floor is measured against each row's own magnitude.
       base: the tolerance that the types allow; 0 = compared exactly.
       expected: tensor or column names whose differences are not counted.
+      noisy: the baseline's own noise explains differences whatever the base, as of floats that nothing rounds.
     """
-    scale, typical, noise, own, whole, rounding = _of_columns(tensor, labels, floors)
+    scale, typical, noise, own, whole = _of_columns(tensor, labels, floors)
     if (own == scale).all():
         own = scale
-    tolerance = np.fmax(np.fmax(noise, rounding), base) if base else np.zeros(len(labels))
+    tolerance = np.fmax(noise, base) if base or noisy else np.zeros(len(labels))
     counted = np.ones(len(labels), dtype=np.bool_)
     if expected:
         named = [{tensor, column_name(tensor, label)} for label in labels]
@@ -111,13 +118,13 @@ def measures_of(
 
 
 def _of_columns(tensor: str, labels: Keys, floors: Floors) -> Floats:
-    """(scale, typical, noise, own scale, whole, rounding) of every column, shape (6, c); 0 without a floor."""
+    """(scale, typical, noise, own scale, whole) of every column, shape (5, c); 0 without a floor."""
     whole = floors.get((tensor, ""))
     if whole is not None and whole.wide is not None:
-        return np.vstack([whole.wide.of(labels), np.full(len(labels), whole.rounding)])
+        return whole.wide.of(labels)
     known = [floors.get((tensor, label)) for label in labels]
     found = [
-        (f.scale, f.typical, f.noise, min(f.own, f.scale), f.whole, f.rounding) if f else (0.0,) * 6
+        (f.scale, f.typical, f.noise, min(f.own, f.scale), f.whole) if f else (0.0,) * 5
         for f in known
     ]
-    return np.array(found, dtype=np.float64).reshape(-1, 6).T
+    return np.array(found, dtype=np.float64).reshape(-1, 5).T

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.core.tensors import Array, Floats
-from harness.diff.distance import FLOAT_TOLERANCE
-from harness.diff.pairs import ENOUGH, SLACK, Pairs, Relation, RelationKind, plus, shown
+from harness.core.tensors import Floats
+from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, plus, shown
 from harness.diff.units import AFFINE, FACTORS, HOURS, PERIODS, known_factor, known_offset
 
 _CONFIRMED_ONE = 3
@@ -25,63 +24,18 @@ _SECOND = 0.01
 """Least share of the second of two shifts."""
 _INTEGER_RANGE = 100.0
 """Integers over a range this wide may have been rounded after scaling."""
-_DECIMALS = 5
-_STEPS = {10.0: "tens", 100.0: "hundreds", 1000.0: "thousands"}
 _CLUSTERS = 6
 _WHOLE_SHIFT = 0.125
 """A shift this part of the slack from a whole number is that number: two roundings of float32."""
 _CLEARLY = 2.0
 """A line that misses this many times less than another is the one that is meant."""
-_HALF = 2.0 * float(np.finfo(np.float16).eps)
 _SAME = 1e-9
 _NEARLY = 0.05
 """How far rounding may move the middle ratio of whole numbers from the factor."""
 _NEARLY_WHOLE = 1e-3
 """A fitted slope this near a whole number may be that number."""
-_ROUNDINGS = 10.0
-"""Float32 tolerances of a column's large values that sums in another order may be apart."""
 _SHORT = 3
 """Decimals of a short intercept."""
-
-
-def rounded(pairs: Pairs) -> Relation | None:
-    """The baseline's value with fewer digits."""
-    if not pairs.whole and pairs.explained(pairs.baseline, pairs.near) >= ENOUGH:
-        text = "candidate = baseline within twice the tolerance (rounding)"
-        return Relation(kind=RelationKind.ROUNDING, value=None, share=1.0, text=text)
-    if pairs.distinct() < _CONFIRMED_ONE:
-        return None
-    before = pairs.baseline
-    for words, predicted in (() if pairs.whole else _fewer_digits(before)) + _in_steps(before):
-        share = pairs.explained(predicted)
-        if share >= ENOUGH:
-            text = f"candidate = baseline {words}"
-            return Relation(kind=RelationKind.PRECISION, value=None, share=share, text=text)
-    return None
-
-
-def _fewer_digits(before: Floats) -> tuple[tuple[str, Floats], ...]:
-    """Ways to round numbers that are not whole, and what comes of it."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (
-            ("rounded to float32", before.astype(np.float32).astype(np.float64)),
-            ("rounded to float16", before.astype(np.float16).astype(np.float64)),
-            ("rounded to bfloat16", _bfloat16(before)),
-            ("cut off to whole numbers", np.trunc(before)),
-            ("rounded down to whole numbers", np.floor(before)),
-            ("rounded up to whole numbers", np.ceil(before)),
-            ("rounded to whole numbers", np.round(before)),
-            *((f"rounded to {k} decimals", np.round(before, k)) for k in range(1, _DECIMALS)),
-        )
-
-
-def _in_steps(before: Floats) -> tuple[tuple[str, Floats], ...]:
-    """Rounding to tens and more, down or to the nearest; of whole numbers, too."""
-    found = []
-    for step, words in _STEPS.items():
-        found.append((f"rounded to {words}", np.round(before / step) * step))
-        found.append((f"rounded down to {words}", np.floor(before / step) * step))
-    return tuple(found)
 
 
 def sign(pairs: Pairs) -> Relation | None:
@@ -264,25 +218,6 @@ def _simplest(pairs: Pairs, fit: tuple[float, float]) -> tuple[float, float]:
     return slope, short if missed(slope, short) <= allowed else intercept
 
 
-def loosely_equal(pairs: Pairs) -> Relation | None:
-    """Equal to about three digits, by no rounding rule that has a name.
-
-    A smaller number type changes large values by as large a part as small ones. Where all are within
-    `_ROUNDINGS` tolerances of the large values, it is none: the small ones alone lost digits, as in sums.
-    """
-    if pairs.whole:
-        return None
-    near = _ROUNDINGS / SLACK * pairs.near
-    if pairs.relative <= SLACK * FLOAT_TOLERANCE and pairs.explained(pairs.baseline, near) == 1.0:
-        text = "candidate = baseline within ten times the tolerance (sums in another order?)"
-        return Relation(kind=RelationKind.ROUNDING, value=None, share=1.0, text=text)
-    share = pairs.explained(pairs.baseline, _HALF * np.abs(pairs.baseline))
-    if share < ENOUGH:
-        return None
-    text = "candidate = baseline to about three digits (lower precision?)"
-    return Relation(kind=RelationKind.PRECISION, value=None, share=share, text=text)
-
-
 def _clusters(pairs: Pairs) -> list[tuple[float, int]]:
     """(centre, rows) of the most frequent differences, largest first; empty when they spread."""
     delta = pairs.delta[pairs.differs]
@@ -381,14 +316,6 @@ def _ulp(pairs: Pairs) -> Floats:
         return np.zeros(len(pairs.slack))
     size = np.fmax(np.abs(pairs.baseline), np.abs(pairs.candidate))
     return np.spacing(np.where(np.isfinite(size), size, 0.0))
-
-
-def _bfloat16(values: Floats) -> Floats:
-    """Rounds to the 8 significant bits of bfloat16, ties to even."""
-    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-    kept = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16
-    wide: Array = kept.astype(np.uint32).view(np.float32)
-    return wide.astype(np.float64)
 
 
 def _scaled(factor: float, share: float, meaning: str) -> Relation:

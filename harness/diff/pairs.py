@@ -19,6 +19,8 @@ SLACK = 2.0
 _LEAST = 1e-12
 """Smallest relative tolerance of a fitted relation: fits are not exact to float64's last digits. (1e-9
 was more than a second of a time since 1970, so that a shift by one was told as rounding.)"""
+_WRITTEN = 2.0**-24
+"""Relative difference between a number and the nearest one of float32."""
 _DISTINCT = 1e-9
 """Values nearer than this, relative to the larger, confirm a relation only once."""
 _SPAN = 100.0
@@ -134,9 +136,18 @@ class Pairs:
         reach = typical / _SPAN if typical < scale else full
         own = np.fmax(np.abs(before), np.abs(after))
         relative = np.full(len(before), tolerance)
+        near = apart = relative
         if tolerance < FLOAT_TOLERANCE and not whole:
-            relative[single_precision(before, after)] = FLOAT_TOLERANCE
-        distinct = np.maximum(relative, _DISTINCT)
+            if baseline.dtype == candidate.dtype == before.dtype:
+                most = FLOAT_TOLERANCE if tolerance else _WRITTEN
+                relative[single_precision(before, after)] = most
+            else:
+                # Whole numbers and what nothing rounds: a relation is rounded as float32 writes it down.
+                relative = np.maximum(relative, _WRITTEN)
+        if tolerance == 0:
+            near = apart = np.zeros(len(before))
+        # Values that nothing rounds confirm a relation one by one, however near float32 would write them.
+        distinct = np.maximum(apart, _DISTINCT)
         size = SLACK * np.fmax(reach, np.where(np.isfinite(own), own, 0.0))
         return cls(
             baseline=before,
@@ -144,7 +155,7 @@ class Pairs:
             delta=delta,
             differs=differs,
             slack=np.maximum(relative, _LEAST) * size,
-            near=relative * size,
+            near=near * size,
             gap=_middle((distinct * np.fmin(size, SLACK * scale))[differs]),
             relative=SLACK * _middle(distinct[differs]),
             whole=whole,

@@ -11,8 +11,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.observations import Observations, Outcome, PairBatch
-from harness.core.tensors import Array, Bools, same_bits
+from harness.core.tensors import Array, Bools, flat_rows, same_bits
 from harness.core.traffic import RequestBatch
 
 _EXAMPLES = 5
@@ -29,6 +30,8 @@ class Guarded:
     """Answered by both sessions."""
     differing: int = 0
     """Of these: with other bits."""
+    left: int = 0
+    """Answered by both, with an output in several shapes, which was not compared."""
     examples: list[str] = field(default_factory=list)
     """Ids of the first that differ."""
 
@@ -41,14 +44,14 @@ class ProbeGuard:
         """By version."""
 
     def update(self, pair: PairBatch) -> None:
-        """Takes one batch."""
+        """Takes one batch, as it was answered: of its parts nobody could tell what was not compared."""
         for side, seen in zip(_SIDES, (pair.baseline, pair.candidate), strict=True):
             self._take(self.sides[side], pair.requests, seen)
 
     @property
     def alike(self) -> bool:
         """Whether every version was asked twice, and gave the same bits both times."""
-        return all(g.both and not g.differing for g in self.sides.values())
+        return all(g.both and not (g.differing or g.left) for g in self.sides.values())
 
     @property
     def differ(self) -> bool:
@@ -71,17 +74,29 @@ class ProbeGuard:
         ]
         return "; ".join([*wrong, *unseen])
 
+    def not_compared(self) -> tuple[str, ...]:
+        """Of which answers nothing shows whether reading features changes them, as sentences."""
+        return tuple(
+            f"of {counted(g.left)} that the {side} answered in several shapes: whether reading features changes "
+            "outputs that differ in shape"
+            for side, g in self.sides.items()
+            if g.left
+        )
+
     def state(self) -> dict[str, Any]:
         """Plain values from which `from_state` goes on."""
-        return {side: [g.alone, g.both, g.differing, g.examples] for side, g in self.sides.items()}
+        return {
+            side: [g.alone, g.both, g.differing, g.examples, g.left]
+            for side, g in self.sides.items()
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Continues from `state()`."""
         guard = cls()
-        for side, (alone, both, differing, examples) in state.items():
+        for side, (alone, both, differing, examples, *left) in state.items():
             guard.sides[side] = Guarded(
-                alone=alone, both=both, differing=differing, examples=list(examples)
+                alone=alone, both=both, differing=differing, examples=list(examples), left=sum(left)
             )
         return guard
 
@@ -90,7 +105,10 @@ class ProbeGuard:
         ok: Bools = np.asarray(seen.outcome == Outcome.OK)
         if seen.alone:
             guarded.alone += int(ok.sum())
-        elif seen.trace_outputs and ok.any():
+            return
+        if seen.forms and (seen.trace_outputs or seen.features or seen.uneven):
+            guarded.left += int(ok.sum())
+        if seen.trace_outputs and ok.any():
             wrong = _unlike(requests, seen, ok)
             guarded.both += int(ok.sum())
             guarded.differing += len(wrong)
@@ -101,7 +119,7 @@ class ProbeGuard:
 def _unlike(requests: RequestBatch, seen: Observations, ok: Bools) -> Array:
     """Indices of answered requests whose outputs are not the same bits in both sessions."""
     found = np.zeros(len(requests), np.bool_)
-    owner = np.repeat(np.arange(len(requests)), requests.rows)
+    owner = requests.row_owner()
     for name, plain in seen.outputs.items():
         traced = seen.trace_outputs.get(name)
         if traced is None:
@@ -120,5 +138,5 @@ def _rows_unlike(plain: Array, traced: Array) -> Bools:
             np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(len(a), -1)
             for a in (plain, traced)
         )
-    unlike: Bools = np.asarray(plain != traced, np.bool_).reshape(len(plain), -1)
-    return np.asarray(unlike.any(axis=1))
+    unlike = flat_rows(np.asarray(plain != traced, np.bool_))
+    return np.asarray(unlike.any(axis=1), np.bool_)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.diff.pairs import RelationKind
-from harness.diff.refit_doubts import is_no_fit
+from harness.diff.refit_doubts import UNTOLD, is_no_fit
+from harness.diff.refits import VALUES
 from harness.diff.reports import FeatureReport, ParityVerdict, Refit, TensorReport
 from harness.diff.sentences import REMEDIES, sentence, tensor_of
 
@@ -138,6 +139,7 @@ def refitted(report: FeatureReport, *, doubted: bool) -> list[Finding]:
         parts.append(
             f"refitted: {counted(len(constants), 'constant')} ({listed}{f' and {more} more' if more > 0 else ''})"
         )
+    parts += _untold(report, changed, doubts)
     return [
         Finding(
             kind="refitted",
@@ -149,13 +151,35 @@ def refitted(report: FeatureReport, *, doubted: bool) -> list[Finding]:
     ]
 
 
+def _untold(report: FeatureReport, changed: list[TensorReport], doubts: set[str]) -> list[str]:
+    """One sentence about columns whose values prove nothing, neither a fault nor a fit."""
+    told = doubts | {r.name for r in report.features if is_less_precise(r) or is_zero_fill(r)}
+    told |= {r.name for r in report.features if is_no_fit(r)}
+    unread = [name for name in report.unread if name not in told]
+    lines = [r.name for r in changed if r.text.endswith(UNTOLD) and r.name not in unread]
+    reasons = [(unread, "no constant can be read off the values"), (lines, UNTOLD)]
+    names = [*unread, *lines]
+    if not names:
+        return []
+    why = ", or ".join(reason for columns, reason in reasons if columns)
+    columns = counted(len(names), "column")
+    return [f"a fault in {columns} ({_named(names)}) cannot be told from a refit: {why}"]
+
+
 def suspicious(report: FeatureReport) -> list[Finding]:
     """What looks forgotten or distorted; zeros have a finding of their own where a column shows them."""
     zeros = [r for r in report.features if is_zero_fill(r)]
     told = {name for r in zeros for name in (r.name, r.about)}
     told |= {tensor_of(r) for r in zeros if r.columns > 1}
+    # Of the same constants, what became of the values has its name from the baseline's.
+    named = {r.name for r in report.features if is_no_fit(r) or is_less_precise(r)}
+    rounded = [r.text for r in report.features if is_less_precise(r)]
     groups: dict[tuple[str, str, str], list[Refit]] = {}
     for refit in report.refits:
+        if refit.role == VALUES and (
+            refit.tensor in named or any(str(refit.candidate) in text for text in rounded)
+        ):
+            continue
         if refit.suspicious and not _told(refit, told):
             place = refit.tensor.split("[")[0], refit.role, refit.suspicious.partition(",")[0]
             groups.setdefault(place, []).append(refit)

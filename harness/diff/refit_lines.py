@@ -25,6 +25,8 @@ _LEAST = 1e-12
 """Variance of a column, of values up to 1, below which it is constant."""
 _MOST_PAIRS = 1 << 20
 """Pairs of columns that are asked; of more, those in the same place only."""
+_ROUNDED = 2.0**-22
+"""Part of a value, and of what it is computed of, that a few operations in float32 may leave uncertain."""
 AS_IT_IS = (1.0, 0.0)
 """The line of a column that only fills gaps: no scaler of anything."""
 Line = tuple[float, float]
@@ -76,7 +78,7 @@ def sources_of(tally: TensorTally, features: Sequence[TensorTally]) -> list[Sour
         if rows < _ROWS:
             continue
         raw = [_floats(side)[:rows] for side in feature.sample.beginning()]
-        possible = [_may_be(x, y[:rows]) for x, y in zip(raw, fitted, strict=True)]
+        possible = [may_be_lines(x, y[:rows]) for x, y in zip(raw, fitted, strict=True)]
         for j, i in np.argwhere(possible[0] | possible[1]).tolist():
             source = Source(
                 name=feature.name if feature.flat else column_name(feature.name, feature.labels[j]),
@@ -113,7 +115,33 @@ def line_of(x: Floats, y: Floats) -> Line | None:
     return float(slope), float(intercept)
 
 
-def _may_be(x: Floats, y: Floats) -> Bools:
+def read_off(x: Floats, y: Floats, slope: float, there: float) -> float:
+    """The raw value that a line takes to a value of the column; 0 where it is no further from 0 than can be read.
+
+    It is read at the row nearest to it, so that of a value which some row has, only that row's rounding is in it.
+
+    Args:
+      x: raw values, shape (n,).
+      y: the column that is a line of them, the same rows.
+      slope: of the line.
+      there: the column's value.
+
+    Returns:
+      In the raw unit.
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    near = int(np.argmin(np.abs(y - there)))
+    found = (there - (y[near] - slope * x[near])) / slope
+    ends = np.array([np.argmin(x), np.argmax(x)])
+    of_ends, of_near = (np.abs(y[i]) + np.abs(slope * x[i]) for i in (ends, near))
+    of_slope = of_ends.sum() / (abs(slope) * np.ptp(x))
+    of_value = (abs(there) + abs(slope * found) + of_near) / abs(slope)
+    unsure = _ROUNDED * (of_value + abs(found - x[near]) * of_slope)
+    return 0.0 if abs(found) <= unsure else float(found)
+
+
+def may_be_lines(x: Floats, y: Floats) -> Bools:
     """Which columns of y, shape (n, k), may be lines of which of x, shape (n, j); shape (j, k)."""
     j, k = x.shape[1], y.shape[1]
     if j * k <= _MOST_PAIRS:

@@ -9,14 +9,21 @@ Each side's line is over its own raw values: a fault upstream does not look like
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from harness.core.counted import counted
-from harness.core.tensors import Array, Floats
+from harness.core.tensors import Array, Bools, Floats
 from harness.diff.columns import column_name
-from harness.diff.distance import FLOAT_TOLERANCE
-from harness.diff.refit_doubts import EXACT, doubted_fill, doubted_scale
+from harness.diff.refit_curves import Curve, curves_of, forms_held
+from harness.diff.refit_doubts import (
+    EXACT,
+    doubted_fill,
+    doubted_form,
+    doubted_offset,
+    doubted_scale,
+)
 from harness.diff.refit_lines import (
     AS_IT_IS,
     Line,
@@ -24,19 +31,30 @@ from harness.diff.refit_lines import (
     Sources,
     has_numbers,
     line_of,
+    read_off,
     sources_of,
 )
+from harness.diff.refit_orders import Moved, exchanged_values, moved_columns
+from harness.diff.refit_shapes import distorted
+from harness.diff.refit_zeros import dropped_categories, nearly_all
 from harness.diff.reports import Refit
 from harness.diff.tally import TensorTally
-from harness.diff.whole import permuted_columns
 
 FILL, OFFSET, SCALE, VOCABULARY = "fill", "offset", "scale", "vocabulary"
-ORDER = "order"
-_ROWS = 30
-_VALUES = 4
-"""Distinct values of a column that tell it from others."""
+ORDER, FORM = "order", "form"
+VALUES = "values"
 _WORDS = 4
 Words = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refits:
+    """What the values show of fitted constants."""
+
+    constants: tuple[Refit, ...]
+    """One entry a constant that differs, the first column that shows it."""
+    unread: tuple[str, ...]
+    """Columns that changed, of which no constant can be read off and nothing else is told."""
 
 
 def refits(
@@ -44,28 +62,39 @@ def refits(
     raw: Sequence[TensorTally],
     pairs: Sequence[tuple[str, str]],
     words: tuple[Words, Words],
-) -> tuple[Refit, ...]:
-    """Lists every fitted constant that differs.
+) -> Refits:
+    """Lists every fitted constant that differs, and the columns that show none.
 
     Args:
       fitted: matched tensors after fitted constants.
       raw: matched raw features and number inputs, of the same requests.
       pairs: (baseline's, candidate's) names of the raw features.
       words: vocabularies of baseline and candidate.
-
-    Returns:
-      One entry a constant, the first column that shows it.
     """
     found: dict[tuple[str, str], Refit] = {}
     features = [tally for tally in raw if has_numbers(tally)]
     moved: list[Refit] = []
+    unread: list[str] = []
     for tally in filter(has_numbers, fitted):
         sources = sources_of(tally, features)
-        for index, asked in enumerate(sources):
-            for refit in _of_column(tally, index, asked.both):
-                found.setdefault((refit.feature, refit.role), refit)
-        moved += _order(tally, sources)
-    return (*moved, *_moved(found.values()), *_vocabularies(pairs, words))
+        told = [_of_column(tally, index, asked.both) for index, asked in enumerate(sources)]
+        unknown = [i for i, constants in enumerate(told) if constants is None]
+        curves = curves_of(tally, features, unknown)
+        told += [_of_curve(tally, curve) for curve in curves]
+        for refit in (refit for constants in told for refit in constants or ()):
+            key = refit.feature, refit.role
+            if key not in found or (refit.suspicious and not found[key].suspicious):
+                found[key] = refit
+        left = _changed(tally, sorted({*unknown} - {curve.index for curve in curves}))
+        others = _order(tally, moved_columns(tally, sources, unknown))
+        others = others or _without_constants(tally, sources, left, raw)
+        others += _dropped(tally)
+        moved += others
+        shown = {name for refit in others for name in refit.tensor.split(", ")}
+        names = [column_name(tally.name, tally.labels[i]) for i in left]
+        unread += [name for name in names if name not in shown]
+    constants = (*moved, *_moved(found.values()), *_vocabularies(pairs, words))
+    return Refits(constants=constants, unread=tuple(unread))
 
 
 def gained(old: tuple[str, ...] | None, new: tuple[str, ...] | None) -> tuple[int, int] | None:
@@ -91,7 +120,8 @@ def without_gained(baseline: Array, candidate: Array, counts: tuple[int, int]) -
     return np.where(new, baseline, candidate) if new.any() else candidate
 
 
-def _of_column(tally: TensorTally, index: int, sources: Sequence[Source]) -> list[Refit]:
+def _of_column(tally: TensorTally, index: int, sources: Sequence[Source]) -> list[Refit] | None:
+    """Constants of a column that is a line of one raw column on both sides; None where it is of none."""
     old, new = (_floats(side) for side in tally.sample.prefix(index))
     for source in sources:
         raw = (source.baseline, source.candidate)
@@ -105,9 +135,15 @@ def _of_column(tally: TensorTally, index: int, sources: Sequence[Source]) -> lis
         if fills[0] is not None and fills[1] is not None:
             constants = [(FILL, fills[0], fills[1], doubted_fill(fills[0], fills[1]))]
         if both != (AS_IT_IS, AS_IT_IS):
-            (slope, at), (new_slope, new_at) = both
-            constants += [(OFFSET, 0.0 - at / slope, 0.0 - new_at / new_slope, "")]
-            constants += [(SCALE, 1 / slope, 1 / new_slope, doubted_scale(*both))]
+            slope, new_slope = both[0][0], both[1][0]
+            offsets = (
+                read_off(raw[0], sides[0], slope, 0.0),
+                read_off(raw[1], sides[1], new_slope, 0.0),
+            )
+            doubt = doubted_offset(*offsets, 1 / new_slope, source.candidate)
+            constants += [(OFFSET, *offsets, doubt)]
+            spread = nearly_all(raw[0]) is None
+            constants += [(SCALE, 1 / slope, 1 / new_slope, doubted_scale(*both, spread=spread))]
         return [
             Refit(
                 tensor=column_name(tally.name, tally.labels[index]),
@@ -115,12 +151,88 @@ def _of_column(tally: TensorTally, index: int, sources: Sequence[Source]) -> lis
             )
             for role, before, after, doubt in constants
         ]  # fmt: skip
+    return None
+
+
+def _distorted(tally: TensorTally, index: int, sources: Sequence[Source]) -> list[Refit]:
+    """A column that was a line of a raw one, and is none for a reason that its values show."""
+    old, new = (_floats(side) for side in tally.sample.prefix(index))
+    for source in sources:
+        rows = len(source.baseline)
+        if line_of(source.baseline, old[:rows]) is None:
+            continue
+        if line_of(source.candidate, new[:rows]) is not None:
+            return []
+        if found := _bent(tally, index, source.name, source.candidate):
+            return found
     return []
 
 
-def _order(tally: TensorTally, sources: Sequence[Sources]) -> list[Refit]:
-    """Columns that hold each other's values: refitted by what they are lines of, else as they are."""
-    moved = _moved_lines(tally, sources) or _moved_values(tally)
+def _bent(tally: TensorTally, index: int, name: str, values: Floats) -> list[Refit]:
+    """What became of a line of these values of the candidate, shape (n,)."""
+    why = distorted(values, _floats(tally.sample.prefix(index)[1][: len(values)]))
+    if not why:
+        return []
+    return [
+        Refit(
+            tensor=column_name(tally.name, tally.labels[index]),
+            feature=name, role=VALUES, baseline=f"a line of {name}", candidate=why,
+            suspicious="no fit explains it",
+        )
+    ]  # fmt: skip
+
+
+def _of_curve(tally: TensorTally, curve: Curve) -> list[Refit]:
+    """Constants of a column that is a line of one curve on both sides; or what became of the curve."""
+    column = column_name(tally.name, tally.labels[curve.index])
+    before, after = curve.forms
+    constants: list[tuple[str, str, float | str, float | str, str]]
+    if before != after:
+        constants = [(curve.feature, FORM, before, after, doubted_form(before, after))]
+    else:
+        (slope, _), (new_slope, _) = curve.lines
+        constants = [
+            (before, OFFSET, *curve.offsets, ""),
+            (before, SCALE, 1 / slope, 1 / new_slope, doubted_scale(*curve.lines)),
+        ]
+    return [
+        Refit(tensor=column, feature=of, role=role, baseline=old, candidate=new, suspicious=doubt)
+        for of, role, old, new, doubt in constants
+    ]
+
+
+def _dropped(tally: TensorTally) -> list[Refit]:
+    """One entry for the categories of a tensor of flags that the candidate has no more."""
+    gone = [tally.labels[i] for i in dropped_categories(tally)]
+    if not gone:
+        return []
+    return [
+        Refit(
+            tensor=", ".join(column_name(tally.name, label) for label in gone),
+            feature=tally.name, role=VOCABULARY, baseline=f"with {_listed(gone)}",
+            candidate="without: too rare", suspicious="",
+        )
+    ]  # fmt: skip
+
+
+def _without_constants(
+    tally: TensorTally,
+    sources: Sequence[Sources],
+    columns: Sequence[int],
+    raw: Sequence[TensorTally],
+) -> list[Refit]:
+    """What became of columns that changed, and of which no constant can be read off."""
+    found = {i: _distorted(tally, i, sources[i].before) for i in columns}
+    left = [i for i, refits_of in found.items() if not refits_of]
+    found |= {i: _exchanged(tally, i, raw) for i in left}
+    features = [feature for feature in raw if has_numbers(feature)]
+    for i, name, values in forms_held(tally, features, left):
+        found[i] = found[i] or _bent(tally, i, name, values)
+    return [refit for refits_of in found.values() for refit in refits_of]
+
+
+def _order(tally: TensorTally, moved: Sequence[Moved]) -> list[Refit]:
+    """Columns that hold each other's values, if there are any."""
     if not moved:
         return []
     return [
@@ -135,29 +247,43 @@ def _order(tally: TensorTally, sources: Sequence[Sources]) -> list[Refit]:
     ]
 
 
-def _moved_lines(tally: TensorTally, sources: Sequence[Sources]) -> list[tuple[int, str, str]]:
-    """(column, raw column that it held, raw column that it holds), where these are the same ones in all."""
-    found = []
-    for index, asked in enumerate(sources):
-        if asked.both or not (asked.before and asked.after):
-            continue
-        old, new = (_floats(side) for side in tally.sample.prefix(index))
-        held = [s.name for s in asked.before if line_of(s.baseline, old[: len(s.baseline)])]
-        holds = [s.name for s in asked.after if line_of(s.candidate, new[: len(s.candidate)])]
-        if held and holds:
-            found.append((index, held[0], holds[0]))
-    return found if sorted(o for _, o, _ in found) == sorted(n for _, _, n in found) else []
-
-
-def _moved_values(tally: TensorTally) -> list[tuple[int, str, str]]:
-    """As `_moved_lines`, of columns whose values are the baseline's in other columns; flags may be any words'."""
-    before, after = tally.sample.beginning()
-    if len(before) < _ROWS:
+def _exchanged(tally: TensorTally, index: int, raw: Sequence[TensorTally]) -> list[Refit]:
+    """A column of categories' values that stand for each other, where no raw column differs in the same rows."""
+    before, after = tally.prefix(index)
+    why = exchanged_values(before, after)
+    if not why or any(_differs_with(tally, before != after, feature) for feature in raw):
         return []
-    order = permuted_columns(before, after, tolerance=FLOAT_TOLERANCE)
-    moved = [(i, tally.labels[i], tally.labels[j]) for i, j in enumerate(order) if i != j]
-    plain = any(len(np.unique(before[:, i])) < _VALUES for i, _, _ in moved)
-    return [] if plain else moved
+    column = column_name(tally.name, tally.labels[index])
+    return [
+        Refit(
+            tensor=column, feature=column, role=VALUES, baseline="one for each category",
+            candidate=why, suspicious="the same values for other categories, which no fit gives",
+        )
+    ]  # fmt: skip
+
+
+def _differs_with(tally: TensorTally, rows: Bools, feature: TensorTally) -> bool:
+    """Whether a raw feature differs in all of these rows, shape (n,), so that they may follow from it."""
+    shared = min(tally.rows_shared(feature), len(rows))
+    if not shared or feature.unlike:
+        return bool(feature.unlike)
+    before, after = (side[:shared] for side in feature.sample.beginning())
+    return bool((before != after).any(axis=1)[rows[:shared]].all())
+
+
+def _changed(tally: TensorTally, columns: Sequence[int]) -> list[int]:
+    """Those of these columns that differ beyond their tolerance in the first rows."""
+    before, after = (_floats(side) for side in tally.sample.beginning())
+    found = []
+    for i in columns:
+        tolerance, scale = tally.measure(i)
+        old, new = before[:, i], after[:, i]
+        same = (old == new) | (np.isnan(old) & np.isnan(new))
+        with np.errstate(invalid="ignore"):
+            same |= np.abs(new - old) <= tolerance * max(scale, 0.0)
+        if not same.all():
+            found.append(i)
+    return found
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -169,10 +295,13 @@ def _moved(found: Iterable[Refit]) -> list[Refit]:
     return [
         refit
         for refit in found
-        if isinstance(refit.baseline, float)
-        and isinstance(refit.candidate, float)
-        and abs(refit.candidate - refit.baseline)
-        > EXACT * max(abs(refit.baseline), abs(refit.candidate))
+        if refit.role == FORM
+        or (
+            isinstance(refit.baseline, float)
+            and isinstance(refit.candidate, float)
+            and abs(refit.candidate - refit.baseline)
+            > EXACT * max(abs(refit.baseline), abs(refit.candidate))
+        )
     ]
 
 
@@ -199,7 +328,7 @@ def _fill(x: Floats, y: Floats, line: Line) -> float | None:
     given = y[np.isnan(x)]
     if not len(given) or not np.isfinite(given).all() or np.ptp(given) > 0:
         return None
-    return (float(given[0]) - line[1]) / line[0]
+    return read_off(x, y, line[0], float(given[0]))
 
 
 def _floats(values: Array) -> Floats:

@@ -5,7 +5,7 @@ both first steps look the same and are paired, though their values differ; what 
 the next step is equal again. So a pair that rests on looks alone and differs gives way, where one side
 goes on from it, by operators whose tensors have no equal partner either, to a tensor with the other side's
 very values. Where graphs repeat themselves such a pair may also be crosswise: what is made by the same
-operator from the right partners is tried first. Who reads the tensor that loses its partner is compared as before: if a reader differs by it,
+operator from the right partners is tried first, and what stands before the pair last. Who reads the tensor that loses its partner is compared as before: if a reader differs by it,
 the graphs part there.
 """
 
@@ -75,6 +75,12 @@ class Regrouping:
             ]
             free = self._of_new.get(b, a) == a
             earlier = [(name, b) for name in self._after(0, a, divergent)] if free else []
+            # Of several like steps in a row, what is read by the same need not be the one with equal values.
+            nearby = (*self._before(1, b, divergent), *self._follows(0, a, divergent))
+            later += [(a, name) for name in nearby]
+            if free:
+                nearby = (*self._before(0, a, divergent), *self._follows(1, b, divergent))
+                earlier += [(name, b) for name in nearby]
             if later or earlier:
                 found[ours, theirs] = (*later, *earlier)
         return found
@@ -108,6 +114,36 @@ class Regrouping:
             if len(found) >= _MOST_STEPS:
                 break
         return list(found)[:_MOST_STEPS]
+
+    def _before(self, side: int, tensor: str, divergent: Collection[str]) -> list[str]:
+        """What a tensor is made from, through tensors without an equal partner, and has none itself."""
+        graph = (self._old, self._new)[side]
+        found: dict[str, None] = {}
+        waiting = [tensor]
+        for name in waiting:
+            node = graph.producer(name)
+            for source in node.sources() if node else ():
+                if (
+                    source not in found
+                    and graph.producer(source)
+                    and self._loose(side, source, divergent)
+                ):
+                    found[source] = None
+                    waiting.append(source)
+            if len(found) >= _MOST_STEPS:
+                break
+        return list(found)[:_MOST_STEPS]
+
+    def _follows(self, side: int, tensor: str, divergent: Collection[str]) -> list[str]:
+        """What the other side makes of the partners of what a tensor is made from."""
+        node = (self._old, self._new)[side].producer(tensor)
+        partners = self._of_new if side else {ours: name for name, ours in self._of_new.items()}
+        return [
+            name
+            for source in (node.sources() if node else ())
+            if source in partners
+            for name in self._after(1 - side, partners[source], divergent)
+        ]
 
     def _loose(self, side: int, tensor: str, divergent: Collection[str]) -> bool:
         """Whether a tensor has no partner, or one by looks alone whose values differ."""

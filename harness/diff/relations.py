@@ -26,11 +26,10 @@ from harness.diff.distance import (
 )
 from harness.diff.fills import clipped, filled
 from harness.diff.holds import held, stale
+from harness.diff.lost_digits import loosely_equal, rounded
 from harness.diff.numeric import (
     affine,
     cyclic,
-    loosely_equal,
-    rounded,
     scaled,
     shifted,
     sign,

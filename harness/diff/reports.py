@@ -102,7 +102,9 @@ class OutputReport:
     outputs: tuple[TensorReport, ...]
     """Per output column."""
     requests: int
-    """Requests compared: both versions answered."""
+    """Requests that both versions answered."""
+    without_rows: int
+    """Of these: with no row, so that nothing was compared."""
     mismatched_requests: int
     """Of these: any counted column beyond tolerance."""
     extra_outputs: tuple[str, ...]
@@ -138,9 +140,11 @@ class Refit:
     feature: str
     """The raw feature that it is about."""
     role: str
-    """fill, offset, scale, vocabulary, or order of columns."""
+    """fill, offset, scale, vocabulary, order of columns, form: which curve of the feature is scaled, or
+    values: what no constant explains."""
     baseline: float | str
-    """In the feature's own unit; for a vocabulary its size in words; for an order what the columns hold."""
+    """In the feature's own unit; for a vocabulary its size in words; for an order what the columns hold;
+    for a form the curve."""
     candidate: float | str
     """As `baseline`."""
     suspicious: str
@@ -176,8 +180,12 @@ class FeatureReport:
     features' parity is not proven, whatever the others say."""
     refits: tuple[Refit, ...] = ()
     """Fitted constants that changed, as far as the values show them."""
+    unread: tuple[str, ...] = ()
+    """Fitted columns that changed, and whose values show no constant."""
     reshaped: tuple[tuple[str, str], ...] = ()
     """(feature, how its shape changed although its values were compared)."""
+    retyped: tuple[tuple[str, str], ...] = ()
+    """(feature, which float type became which)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.core.tensors import Array, Bools
+from harness.core.tensors import Array, Bools, held_bytes
 from harness.diff.state import State, array_from_parts, array_parts, bytes_from_value
 from harness.diff.state import value_from_bytes as _read
 
@@ -20,6 +20,9 @@ _CELLS = 1 << 19
 """Values that the beginning of a wide tensor may have, where all its columns are kept."""
 _LEAST = 64
 """Rows of it at least: enough to know a column by."""
+
+_TEXT = 16 << 20
+"""Bytes of text that the beginning may have, and that the rows which differ may: a text may be of any length."""
 
 
 def rows_kept(columns: int) -> int:
@@ -35,9 +38,11 @@ class RowSample:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        self.limit = LIMIT if limit is None else limit
+        self.limit = self._full = LIMIT if limit is None else limit
         self.seen = 0
         self.differing = 0
+        self._most = LIMIT
+        self._text = [0, 0]
         self._baseline: list[Array] = []
         self._candidate: list[Array] = []
 
@@ -47,7 +52,7 @@ class RowSample:
 
     def add_equal(self, values: Array) -> None:
         """Offers rows, shape (R, k), that are the same on both sides."""
-        kept = values[: max(self.limit - self.seen, 0)].copy()
+        kept = values[: self._first(values)].copy()
         self.seen += len(values)
         if len(kept):
             # One object on both sides: saved once.
@@ -56,15 +61,42 @@ class RowSample:
 
     def add(self, baseline: Array, candidate: Array, mismatch: Bools) -> None:
         """Offers rows, shape (R, k); `mismatch` marks those that differ, shape (R,)."""
-        first = max(self.limit - self.seen, 0)
         keep = np.zeros(len(mismatch), dtype=np.bool_)
-        keep[:first] = True
-        keep[np.flatnonzero(mismatch)[: max(LIMIT - self.differing, 0)]] = True
+        keep[: self._first(baseline)] = True
+        differ = np.flatnonzero(mismatch)[: max(self._most - self.differing, 0)]
+        fitting = self._fitting(baseline[differ], self.differing, 1)
+        if fitting < len(differ):
+            self._most = self.differing + fitting
+        keep[differ[:fitting]] = True
         self.seen += len(mismatch)
-        self.differing = min(self.differing + int(mismatch.sum()), LIMIT)
+        self.differing = min(self.differing + int(mismatch.sum()), self._most)
         if keep.any():
             self._baseline.append(baseline[keep])
             self._candidate.append(candidate[keep])
+
+    def _first(self, values: Array) -> int:
+        """How many of these rows are kept as the stream's first ones; later none is where text is too long."""
+        room = values[: max(self.limit - self.seen, 0)]
+        fitting = self._fitting(room, self.seen, 0)
+        if fitting < len(room):
+            self.limit = self.seen + fitting
+        return fitting
+
+    def _fitting(self, values: Array, kept: int, part: int) -> int:
+        """How many of these rows there is room for, by their text.
+
+        Args:
+          values: rows.
+          kept: rows of that part so far, of which a few are kept however long they are.
+          part: 0 = the beginning, 1 = rows that differ.
+        """
+        if values.dtype != object:
+            return len(values)
+        for count, row in enumerate(values):
+            if self._text[part] >= _TEXT and kept + count >= _LEAST:
+                return count
+            self._text[part] += held_bytes(row)
+        return len(values)
 
     def column(self, index: int) -> tuple[Array, Array]:
         """One column's sampled values, baseline and candidate, in test order."""
@@ -73,6 +105,13 @@ class RowSample:
         if not before:
             return np.zeros(0), np.zeros(0)
         return np.concatenate(before), np.concatenate(after)
+
+    @property
+    def cut(self) -> int | None:
+        """How many rows are kept where text left no room for others; None = as many as are kept of numbers."""
+        kept = sum(map(len, self._baseline))
+        shortened = self._most < LIMIT or self.limit < self._full
+        return kept if shortened and kept < self.seen else None
 
     def prefix(self, index: int) -> tuple[Array, Array]:
         """As `column`, of the first rows only: these rows are the same ones for every tensor."""
@@ -89,19 +128,30 @@ class RowSample:
 
     def state(self) -> State:
         """Everything, as arrays."""
-        state: State = {"head": bytes_from_value([self.seen, self.differing])}
+        state: State = {"head": bytes_from_value(self._head())}
         if not self._baseline:
             return state
-        state |= array_parts("baseline", _stacked(self._baseline))
-        if any(b is not c for b, c in zip(self._baseline, self._candidate, strict=True)):
-            state |= array_parts("candidate", _stacked(self._candidate))
+        alike = all(b is c for b, c in zip(self._baseline, self._candidate, strict=True))
+        before = _stacked(self._baseline)
+        after = before if alike else _stacked(self._candidate)
+        chunks = (*self._baseline, *self._candidate)
+        if all(chunk.shape[1:] == before.shape[1:] for chunk in chunks):
+            # In one piece from now on: the next checkpoint has nothing to put together.
+            self._baseline, self._candidate = [before], [after]
+        state |= array_parts("baseline", before)
+        if not alike:
+            state |= array_parts("candidate", after)
         return state
+
+    def _head(self) -> list[object]:
+        return [self.seen, self.differing, self.limit, self._most, self._text]
 
     @classmethod
     def from_state(cls, state: State, limit: int | None = None) -> RowSample:
         """Continues from `state()` of one with that limit."""
         sample = cls(limit)
-        sample.seen, sample.differing = _read(state["head"])
+        sample.seen, sample.differing, most, sample._most, sample._text = _read(state["head"])
+        sample.limit = min(sample.limit, most)
         baseline = array_from_parts("baseline", state)
         if baseline is not None:
             candidate = array_from_parts("candidate", state)
@@ -116,6 +166,8 @@ def _column(chunk: Array, index: int) -> Array:
 
 
 def _stacked(chunks: list[Array]) -> Array:
+    if len(chunks) == 1:
+        return chunks[0]
     width = max(chunk.shape[1] for chunk in chunks)
     return np.concatenate(
         [

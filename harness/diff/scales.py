@@ -80,14 +80,14 @@ def _of_whole(values: Array) -> tuple[Floats, Floats]:
     return column_scales(values.reshape(-1)[::step, None])
 
 
-def is_lent(rounding: float | None, *, wide: bool) -> bool:
+def is_lent(*, exact: bool, wide: bool) -> bool:
     """Whether the columns of a tensor are lent the scale of the whole.
 
     Args:
-      rounding: as `ModelGraph.roundings` has it; None = not known.
-      wide: it has so many columns that any sum is lent it, known or not.
+      exact: nothing rounds it, as far as is known.
+      wide: it has so many columns that a sum would be lent it.
     """
-    return wide and rounding is None
+    return wide and not exact
 
 
 def robust_scale(values: Array) -> float:

@@ -20,7 +20,7 @@ REMEDIES: dict[str, str] = {
     RelationKind.PRECISION: "Look for a cast to a smaller number type or an early rounding.",
     RelationKind.ROUNDING: "Where a sum is known to be taken in another order, list this under expected_changes; else compare how both versions compute it.",
     RelationKind.STALE: "Look for a cache or a join that reads the previous value.",
-    RelationKind.OTHER_COLUMN: "Look for swapped columns or a wrong name in the candidate's preprocessing.",
+    RelationKind.OTHER_COLUMN: "Look for swapped columns or a wrong name in the candidate.",
 }
 _OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
 

@@ -28,85 +28,142 @@ class SignatureMatch:
     extra_outputs: tuple[str, ...] = ()
     """Candidate outputs the baseline does not have: not compared."""
     not_compared: tuple[str, ...] = ()
-    """Baseline outputs of a kind that is not compared (sparse tensors, maps)."""
+    """Baseline outputs of a kind that is not compared (sparse tensors)."""
+    narrower: tuple[str, ...] = ()
+    """Inputs of which the candidate takes fewer lengths, which the mapping accepts; in words."""
 
 
 def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping) -> SignatureMatch:
     """Pairs inputs and outputs by name, after the policy's mapping.
 
-    Types must be the same and shapes must fit (a free dimension fits any); more outputs on the
-    candidate's side are allowed and listed.
+    Types must be the same and shapes must fit. A free dimension fits any, but for one of an input that the
+    candidate fixes, a batch's rows among them: what clients send today it would not take. More outputs on
+    the candidate's side are allowed and listed.
 
     Raises:
       SignatureError: something has no partner or another type or shape. The message shows both
-        signatures and, when names alone differ, the mapping lines that would bridge them.
+        signatures and the mapping lines that would bridge them, where there are such lines.
     """
     problems: list[str] = []
-    paired_specs: dict[str, Pairs] = {}
-    bridges: dict[str, Names] = {}
     unbridged: list[str] = []
-    pairs: dict[str, Names] = {}
-    for side, ours, theirs, renamed in (
-        ("inputs", baseline.inputs, candidate.inputs, mapping.inputs),
-        ("outputs", baseline.outputs, candidate.outputs, mapping.outputs),
-    ):
-        _check_mapping(side, renamed, ours, theirs)
-        paired, lost, extra = _paired(ours, theirs, dict(renamed))
-        paired_specs[side] = paired
-        pairs[side] = tuple((b.name, c.name) for b, c in paired)
-        unlike = [_unlike(side, b, c) for b, c in paired if not _fits(b, c)]
+    pairs: dict[str, Pairs] = {}
+    bridges: dict[str, Names] = {}
+    sides = _sides(baseline, candidate)
+    for side, renamed in zip(sides, (mapping.inputs, mapping.outputs), strict=True):
+        _check_mapping(side, renamed)
+        paired, lost, extra = _paired(side, dict(renamed))
+        pairs[side.name] = paired
+        unlike = [_unlike(side, b, c) for b, c in paired if not _fits(side, b, c)]
         problems += unlike
         unbridged += unlike
-        problems += [f"{side[:-1]} {spec.shown()} is missing from the candidate" for spec in lost]
-        if side == "inputs":
-            problems += [f"input {s.shown()} is only the candidate's" for s in extra]
-        bridges[side] = _bridge(lost, extra)
-        unbridged += _left_over(side, lost, extra, bridges[side])
+        problems += [f"{side.one} {side.shown(0, s)} is missing from the candidate" for s in lost]
+        if side.takes:
+            problems += [f"input {side.shown(1, s)} is only the candidate's" for s in extra]
+        bridges[side.name] = _bridge(side, lost, extra)
+        unbridged += _left_over(side, lost, extra, bridges[side.name])
+    narrower = _narrower(sides[0], pairs["inputs"], bridges["inputs"])
+    _check_narrower(sides[0], mapping)
+    refused = tuple(name for name in narrower if name not in mapping.narrower)
+    alike = {ours.name for ours, _ in pairs["inputs"]}
+    problems += [narrower[name] for name in refused if name in alike]
     if problems:
-        raise SignatureError(
-            _WHERE,
-            "; ".join(problems),
-            _remedy(_side_by_side(baseline, candidate, paired_specs), bridges, mapping, unbridged),
-        )
-    return _match(baseline, candidate, pairs)
+        table = _side_by_side(sides, pairs)
+        remedy = _remedy(table, bridges, mapping, refused, unbridged)
+        raise SignatureError(_WHERE, "; ".join(problems), remedy)
+    return _match(baseline, candidate, pairs, tuple(narrower.values()))
 
 
-def _match(baseline: Signature, candidate: Signature, pairs: dict[str, Names]) -> SignatureMatch:
-    odd = tuple(s.name for s in baseline.outputs if s.datatype.startswith(_NOT_COMPARED))
-    taken = {theirs for _, theirs in pairs["outputs"]}
-    return SignatureMatch(
-        inputs=pairs["inputs"],
-        outputs=tuple(pair for pair in pairs["outputs"] if pair[0] not in odd),
-        extra_outputs=tuple(s.name for s in candidate.outputs if s.name not in taken),
-        not_compared=odd,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """What both versions take, or return."""
+
+    name: str
+    """inputs or outputs."""
+    specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+    """The baseline's and the candidate's."""
+    rows: tuple[dict[str, int], dict[str, int]]
+    """Of each version the rows that its tensors must have, where that is declared."""
+
+    @property
+    def one(self) -> str:
+        """One of them."""
+        return self.name[:-1]
+
+    @property
+    def takes(self) -> bool:
+        """Whether this is what they take."""
+        return self.name == "inputs"
+
+    def shown(self, version: int, spec: TensorSpec) -> str:
+        """As shown to a user, with its rows."""
+        return spec.shown(self.rows[version].get(spec.name))
+
+    def lengths(self, ours: TensorSpec, theirs: TensorSpec) -> list[tuple[int | None, int | None]]:
+        """Each dimension of two tensors of one rank, their rows first; None = any."""
+        first = (self.rows[0].get(ours.name), self.rows[1].get(theirs.name))
+        return [first, *zip(ours.shape, theirs.shape, strict=True)]
+
+
+def _sides(baseline: Signature, candidate: Signature) -> tuple[_Side, _Side]:
+    rows = (dict(baseline.rows), dict(candidate.rows))
+    return (
+        _Side(name="inputs", specs=(baseline.inputs, candidate.inputs), rows=rows),
+        _Side(name="outputs", specs=(baseline.outputs, candidate.outputs), rows=({}, {})),
     )
 
 
-def _check_mapping(
-    side: str, renamed: Names, ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec]
-) -> None:
+def _match(
+    baseline: Signature, candidate: Signature, pairs: dict[str, Pairs], narrower: tuple[str, ...]
+) -> SignatureMatch:
+    odd = tuple(s.name for s in baseline.outputs if s.datatype.startswith(_NOT_COMPARED))
+    names = {side: tuple((b.name, c.name) for b, c in found) for side, found in pairs.items()}
+    taken = {theirs for _, theirs in names["outputs"]}
+    return SignatureMatch(
+        inputs=names["inputs"],
+        outputs=tuple(pair for pair in names["outputs"] if pair[0] not in odd),
+        extra_outputs=tuple(s.name for s in candidate.outputs if s.name not in taken),
+        not_compared=odd,
+        narrower=narrower,
+    )
+
+
+def _check_mapping(side: _Side, renamed: Names) -> None:
     """A mapping that names nothing would silently not map, and one of two for a name only once."""
-    for position, specs, whose in ((0, ours, "baseline"), (1, theirs, "candidate")):
+    for position, specs, whose in zip((0, 1), side.specs, ("baseline", "candidate"), strict=True):
         known = [spec.name for spec in specs]
         for pair in renamed:
             if pair[position] not in known:
                 raise SignatureError(
-                    f"mapping.{side}",
-                    f"the {whose} has no {side[:-1]} '{pair[position]}'",
+                    f"mapping.{side.name}",
+                    f"the {whose} has no {side.one} '{pair[position]}'",
                     f"Correct the name: {nearest(pair[position], known)}.",
                 )
         named = [pair[position] for pair in renamed]
         twice = next((name for name in named if named.count(name) > 1), None)
         if twice is not None:
             raise SignatureError(
-                f"mapping.{side}", f"names the {whose}'s '{twice}' twice", "Map each name once."
+                f"mapping.{side.name}",
+                f"names the {whose}'s '{twice}' twice",
+                "Map each name once.",
+            )
+
+
+def _check_narrower(inputs: _Side, mapping: Mapping) -> None:
+    known = [spec.name for spec in inputs.specs[0]]
+    for name in mapping.narrower:
+        if name not in known:
+            raise SignatureError(
+                "mapping.narrower",
+                f"the baseline has no input '{name}'",
+                f"Correct the name: {nearest(name, known)}.",
             )
 
 
 def _paired(
-    ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], renamed: dict[str, str]
+    side: _Side, renamed: dict[str, str]
 ) -> tuple[Pairs, list[TensorSpec], list[TensorSpec]]:
     """Pairs, and what is left on each side; what the mapping names stands for nothing else."""
+    ours, theirs = side.specs
     by_name = {spec.name: spec for spec in theirs}
     mapped = frozenset(renamed.values())
     paired = []
@@ -121,26 +178,40 @@ def _paired(
     return paired, lost, list(by_name.values())
 
 
-def _fits(ours: TensorSpec, theirs: TensorSpec) -> bool:
+def _fits(side: _Side, ours: TensorSpec, theirs: TensorSpec) -> bool:
+    """Whether types and declared lengths are the same; a free dimension fits any."""
     return (
         ours.datatype == theirs.datatype
         and len(ours.shape) == len(theirs.shape)
-        and all(
-            a is None or b is None or a == b for a, b in zip(ours.shape, theirs.shape, strict=True)
-        )
+        and all(a is None or b is None or a == b for a, b in side.lengths(ours, theirs))
     )
 
 
-def _unlike(side: str, ours: TensorSpec, theirs: TensorSpec) -> str:
-    return f"{side[:-1]} {ours.shown()} is {theirs.shown()} in the candidate"
+def _narrower(inputs: _Side, pairs: Pairs, bridge: Names) -> dict[str, str]:
+    """Inputs of which the candidate takes fewer lengths, as they are paired or would be: name → in words."""
+    ours, theirs = ({spec.name: spec for spec in specs} for specs in inputs.specs)
+    found = {}
+    for old, new in (*pairs, *((ours[a], theirs[b]) for a, b in bridge)):
+        if _fits(inputs, old, new) and any(
+            a is None and b is not None for a, b in inputs.lengths(old, new)
+        ):
+            found[old.name] = (
+                f"input {inputs.shown(0, old)} is {inputs.shown(1, new)} in the candidate, which takes no "
+                "other lengths than these"
+            )
+    return found
 
 
-def _bridge(lost: Iterable[TensorSpec], extra: Sequence[TensorSpec]) -> Names:
+def _unlike(side: _Side, ours: TensorSpec, theirs: TensorSpec) -> str:
+    return f"{side.one} {side.shown(0, ours)} is {side.shown(1, theirs)} in the candidate"
+
+
+def _bridge(side: _Side, lost: Iterable[TensorSpec], extra: Sequence[TensorSpec]) -> Names:
     """Renamings that would pair what is lost with what is extra, of fitting type and shape."""
     left = list(extra)
     found = []
     for spec in lost:
-        fitting = [other for other in left if _fits(spec, other)]
+        fitting = [other for other in left if _fits(side, spec, other)]
         if fitting:
             best = max(fitting, key=lambda other: _likeness(spec.name, other.name))
             left.remove(best)
@@ -149,12 +220,12 @@ def _bridge(lost: Iterable[TensorSpec], extra: Sequence[TensorSpec]) -> Names:
 
 
 def _left_over(
-    side: str, lost: Iterable[TensorSpec], extra: Iterable[TensorSpec], bridge: Names
+    side: _Side, lost: Iterable[TensorSpec], extra: Iterable[TensorSpec], bridge: Names
 ) -> list[str]:
     """What no renaming would settle."""
     ours, theirs = {a for a, _ in bridge}, {b for _, b in bridge}
-    left = [f"{side[:-1]} {s.name} stays without a partner" for s in lost if s.name not in ours]
-    if side == "inputs":
+    left = [f"{side.one} {s.name} stays without a partner" for s in lost if s.name not in ours]
+    if side.takes:
         left += [f"input {s.name} stays without a value" for s in extra if s.name not in theirs]
     return left
 
@@ -164,42 +235,67 @@ def _likeness(a: str, b: str) -> float:
 
 
 def _remedy(
-    table: list[str], bridges: dict[str, Names], mapping: Mapping, unbridged: list[str]
+    table: list[str],
+    bridges: dict[str, Names],
+    mapping: Mapping,
+    refused: tuple[str, ...],
+    unbridged: list[str],
 ) -> str:
+    """Both signatures, and what to write where a mapping bridges them.
+
+    Args:
+      table: the signatures side by side.
+      bridges: renamings that would pair what has no partner.
+      mapping: as it is.
+      refused: inputs of which the candidate takes fewer lengths, unless the mapping accepts it.
+      unbridged: what no mapping settles.
+    """
     lines = ["The two signatures:", *table]
-    if not any(bridges.values()):
+    if refused:
+        lines.append(
+            "Export the candidate with the baseline's free dimensions, so that it takes what clients send."
+        )
+    named = any(bridges.values())
+    if not named and (unbridged or not refused):
         lines.append(
             "Give the candidate the baseline's inputs and outputs, or compare versions that share them."
         )
         return "\n".join(lines)
-    lines += [
-        "If these are the same things under other names, add to the policy, or give `compare` as --map FILE:",
-        "mapping:",
-    ]
+    if named:
+        doubt = "these are the same things under other names" + (
+            ", and nobody sends other lengths" if refused else ""
+        )
+    else:
+        doubt = "nobody sends other lengths"
+    lines += [f"If {doubt}, add to the policy, or give `compare` as --map FILE:", "mapping:"]
     for side, old in (("inputs", mapping.inputs), ("outputs", mapping.outputs)):
         renamed = (*old, *bridges[side])
         if renamed:
             lines.append(f"  {side}: {{{', '.join(f'{a}: {b}' for a, b in renamed)}}}")
+    if refused:
+        lines.append(f"  narrower: [{', '.join((*mapping.narrower, *refused))}]")
     if unbridged:
         lines.append(f"# Names are not all: {'; '.join(unbridged)}.")
     return "\n".join(lines)
 
 
-def _side_by_side(baseline: Signature, candidate: Signature, pairs: dict[str, Pairs]) -> list[str]:
+def _side_by_side(sides: tuple[_Side, _Side], pairs: dict[str, Pairs]) -> list[str]:
     """A line a tensor, beside its partner, or beside one that has none either."""
     rows = [("", "baseline", "candidate")]
-    for side, ours, theirs in (
-        ("input", baseline.inputs, candidate.inputs),
-        ("output", baseline.outputs, candidate.outputs),
-    ):
-        partner = {old.name: new for old, new in pairs[f"{side}s"]}
+    for side in sides:
+        ours, theirs = side.specs
+        partner = {old.name: new for old, new in pairs[side.name]}
         taken = {new.name for new in partner.values()}
         left = [(spec, partner.get(spec.name)) for spec in ours]
         filled = iter([s for s in theirs if s.name not in taken])
         matched = [(spec, other or next(filled, None)) for spec, other in left]
         rest = [(None, other) for other in filled]
         rows += [
-            (side, spec.shown() if spec else "–", other.shown() if other else "–")
+            (
+                side.one,
+                side.shown(0, spec) if spec else "–",
+                side.shown(1, other) if other else "–",
+            )
             for spec, other in (*matched, *rest)
         ]
     widths = [max(len(cell) for cell in column) for column in zip_longest(*rows, fillvalue="")]

@@ -78,6 +78,10 @@ def in_another_order(tally: TensorTally, reports: list[TensorReport]) -> list[Te
     order = permuted_columns(before, after, tolerance=max(map(_tolerance, differing)))
     # Columns that are constant in these rows stand for each other by chance: they are no evidence.
     moved = [(i, j) for i, j in enumerate(order) if i != j and (after[:, i] != after[0, i]).any()]
+    # A class of one version only has no values on the other side that could stand elsewhere.
+    alone = [tally.labels[i] in tally.one_sided_labels for i in range(len(tally.labels))]
+    if any(alone[i] or alone[j] for i, j in moved):
+        return reports
     if not moved or len(moved) < min(columns, _CLEAR):
         return reports
     some = ", ".join(f"{tally.labels[i]} is {tally.labels[j]}" for i, j in moved[:_SHOWN])

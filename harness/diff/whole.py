@@ -1,9 +1,7 @@
 """Intermediate tensors of any shape, compared whole: what is the first place to part?
 
 Rows are known only where a tensor's first axis is as long as the batch; then every column has its own
-scale, as in `distance`. All else is one column. The floor is the baseline against itself in the same
-batch composition, and, where rows are known, in halves of the batch: summation order is noise. A
-baseline that answers otherwise for halves (its answer depends on the batch) keeps the first floor only.
+scale, as in `distance`. All else is one column.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import numpy as np
 from harness.core.tensors import Array, Bools, Floats, Ints, Nested
 from harness.diff.column_difference import compare_columns, unequal_columns
 from harness.diff.distance import (
-    FLOOR_FACTOR,
     Comparison,
     comparison,
     computed_tolerance,
@@ -28,8 +25,6 @@ _COLUMNS = 64
 """Largest number of columns that are lent no scale."""
 _NO_ROWS = -1
 """Length that no tensor has."""
-_BATCH_DEPENDENT = 1e-3
-"""Halves that are further apart than this are no rounding: the tensor is about the whole batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +37,8 @@ class Apart:
     """Largest difference relative to the scale; inf for NaN, infinity or words on one side only."""
     absolute: float
     """Largest finite difference."""
+    columns: Floats = field(default_factory=lambda: np.zeros(0))
+    """`relative` of each column, shape (k,); () where the two cannot be compared."""
     unlike: str = ""
     """Why the two cannot be compared: another shape or type."""
     small: int = 0
@@ -53,9 +50,10 @@ def apart(
     candidate: Array,
     *,
     rows: int,
-    tolerance: float,
+    tolerance: float | Floats,
     fine: bool = False,
-    rounding: float | None = None,
+    exact: bool = False,
+    moved: bool = False,
 ) -> Apart:
     """Compares two whole tensors.
 
@@ -63,9 +61,10 @@ def apart(
       baseline: any shape.
       candidate: the same number of values, perhaps in another shape.
       rows: of the batch.
-      tolerance: relative, ≥ 0; never below what the types allow.
+      tolerance: relative, ≥ 0, of all columns or of each; never below what the types allow.
       fine: where they are float64, all digits count: no float32 arithmetic is before the baseline's.
-      rounding: of the baseline's, as `Graph.roundings` has it; None = not known.
+      exact: nothing rounds the baseline's, as `Graph.exact` has it.
+      moved: both versions hand it on as it came: floats of one type are compared bit by bit.
 
     Returns:
       Rows that differ and how far; every row where the two cannot be compared.
@@ -80,26 +79,31 @@ def apart(
     before = _matrix(baseline, rows)
     after = candidate.reshape(before.shape)
     width = before.shape[1]
-    least = max(tolerance, computed_tolerance(baseline.dtype, candidate.dtype, coarse=not fine))
-    least = max(least, rounding or 0.0)
-    scale, typical = _scales(before, after, rounding)
+    noise = _of_each(tolerance, width)
+    usual = 0.0
+    if not (moved and baseline.dtype == candidate.dtype):
+        usual = computed_tolerance(baseline.dtype, candidate.dtype, coarse=not fine)
+    scale, typical = _scales(before, after, exact=exact)
     found = compare_columns(
         before,
         after,
-        np.full(width, least),
+        np.fmax(noise, usual),
         scale,
         typical=typical,
-        noise=np.full(width, tolerance),
+        noise=noise,
     )
-    below = counted_below(before, np.where(found.absolute >= 1, scale, 0.0), rounding)
+    below = counted_below(
+        before, np.where(found.absolute >= 1, scale, 0.0), exact=exact, coarse=not fine
+    )
     for i in np.flatnonzero(below).tolist():
-        least = max(1.0, tolerance * scale[i])
+        least = max(1.0, noise[i] * scale[i])
         found.mismatch[:, i] |= other_numbers(before[:, i], after[:, i], least, below[i])
     differs = np.asarray(found.mismatch.any(axis=1), dtype=np.bool_)
     return Apart(
         rows=differs if known else np.array([bool(differs.any())]),
         relative=_largest(found.relative, masked=bool(found.masked.any())),
         absolute=_largest(found.absolute, masked=False),
+        columns=np.where(found.masked > 0, np.inf, found.relative),
         small=min(int(found.small.max(initial=0)), count),
     )
 
@@ -109,9 +113,10 @@ def apart_whole(
     candidate: Array | Nested,
     *,
     rows: int,
-    tolerance: float,
+    tolerance: float | Floats,
     fine: bool = False,
-    rounding: float | None = None,
+    exact: bool = False,
+    moved: bool = False,
     output: bool = False,
 ) -> Apart:
     """As `apart`; of sequences and optionals the forms, then all their values as one column.
@@ -120,9 +125,10 @@ def apart_whole(
       baseline: a tensor or a nest of them.
       candidate: the same kind.
       rows: of the batch.
-      tolerance: relative, ≥ 0; never below what the types allow.
+      tolerance: relative, ≥ 0, of all columns or of each; never below what the types allow.
       fine: as for `apart`.
-      rounding: the same.
+      exact: the same.
+      moved: the same.
       output: clients read them, so another shape is another answer.
     """
     if isinstance(baseline, Nested) and isinstance(candidate, Nested):
@@ -130,113 +136,35 @@ def apart_whole(
         if why:
             return _unlike(1, why)
         flat = baseline.flat(), candidate.flat()
-        return apart(*flat, rows=_NO_ROWS, tolerance=tolerance, fine=fine, rounding=rounding)
+        return apart(*flat, rows=_NO_ROWS, tolerance=tolerance, fine=fine, exact=exact, moved=moved)
     if isinstance(baseline, Nested) or isinstance(candidate, Nested):
         return _unlike(1, "a sequence or an optional on one side only")
-    found = apart(baseline, candidate, rows=rows, tolerance=tolerance, fine=fine, rounding=rounding)
+    found = apart(
+        baseline, candidate, rows=rows, tolerance=tolerance, fine=fine, exact=exact, moved=moved
+    )
     if output and baseline.shape != candidate.shape and not found.unlike:
         why = f"shape {_shape(baseline)} against {_shape(candidate)}"
         return _unlike(len(found.rows), why)
     return found
 
 
-def _scales(baseline: Array, candidate: Array, rounding: float | None) -> tuple[Floats, Floats]:
+def _of_each(tolerance: float | Floats, width: int) -> Floats:
+    """The tolerance of each column, shape (width,); of other columns than these the largest."""
+    given = np.asarray(tolerance, dtype=np.float64)
+    fits = given.shape == (width,)
+    return given if fits else np.full(width, given.max(initial=0.0))
+
+
+def _scales(baseline: Array, candidate: Array, *, exact: bool) -> tuple[Floats, Floats]:
     """The scales S and T of every column that differs; those of wide tensors are lent (see `scales`)."""
     found = np.zeros((2, baseline.shape[1]))
     columns = unequal_columns(baseline, candidate)
     if len(columns):
         values = baseline if len(columns) == len(found[0]) else baseline[:, columns]
         own = column_scales(values)
-        lent = is_lent(rounding, wide=len(found[0]) > _COLUMNS)
+        lent = is_lent(exact=exact, wide=len(found[0]) > _COLUMNS)
         found[:, columns] = lent_scales(baseline, own) if lent else own
     return found[0], found[1]
-
-
-@dataclass(slots=True)
-class TensorTrace:
-    """One matched pair of tensors over a few batches."""
-
-    fine: bool = False
-    """Where it is float64, all digits count: no float32 arithmetic is before the baseline's."""
-    rounding: float | None = None
-    """Of the baseline's, as `Graph.roundings` has it; None = not known."""
-    output: bool = False
-    """Clients read it: another shape is another answer."""
-    compared: int = 0
-    """Batches with values on both sides."""
-    rows: int = 0
-    """Rows of these; batches where rows are not known."""
-    differing: int = 0
-    """Of these: beyond the tolerance."""
-    relative: float = 0.0
-    """Largest difference relative to the scale."""
-    absolute: float = 0.0
-    """Largest finite difference."""
-    floor: float = 0.0
-    """Largest difference of the baseline from itself, relative to the scale."""
-    noisy: bool = False
-    """The baseline differs from itself by more than rounding in the same batch."""
-    unlike: str = ""
-    """Why a batch could not be compared."""
-    small: int = 0
-    """Rows with differences within the tolerance that are large parts of their values, in the column with the most."""
-    reshaped: bool = False
-    """The same number of values in another shape: equal, and yet what reads it may differ by it."""
-    examples: list[int] = field(default_factory=list)
-    """First differing rows, as (batch rows before it + row), at most 5."""
-
-    def floor_from(
-        self, again: Array | Nested, baseline: Array | Nested, halves: Array | None, rows: int
-    ) -> None:
-        """Takes the baseline against itself.
-
-        Args:
-          again: the same batch, another process.
-          baseline: the batch.
-          halves: both halves, joined; None where the tensor has no rows.
-          rows: of the batch.
-        """
-        same = apart_whole(baseline, again, rows=rows, tolerance=0.0)
-        self.noisy |= bool(same.rows.any())
-        self.floor = max(self.floor, same.relative)
-        if halves is not None:
-            split = apart_whole(baseline, halves, rows=rows, tolerance=0.0).relative
-            if split <= _BATCH_DEPENDENT:
-                self.floor = max(self.floor, split)
-
-    @property
-    def tolerance(self) -> float:
-        """Relative: eight floors; `apart` adds what the types allow."""
-        return FLOOR_FACTOR * self.floor
-
-    def update(self, baseline: Array | Nested, candidate: Array | Nested, *, rows: int) -> None:
-        """Takes one batch of both versions."""
-        found = apart_whole(
-            baseline,
-            candidate,
-            rows=rows,
-            tolerance=self.tolerance,
-            fine=self.fine,
-            rounding=self.rounding,
-            output=self.output,
-        )
-        before = self.rows
-        shapes = [v.shape for v in (baseline, candidate) if not isinstance(v, Nested)]
-        self.reshaped |= len(set(shapes)) > 1
-        self.compared += 1
-        self.rows += len(found.rows)
-        self.differing += int(found.rows.sum())
-        self.relative = max(self.relative, found.relative)
-        self.absolute = max(self.absolute, found.absolute)
-        self.unlike = self.unlike or found.unlike
-        self.small += found.small
-        left = 5 - len(self.examples)
-        self.examples += [before + int(i) for i in np.flatnonzero(found.rows)[:left]]
-
-    @property
-    def differs(self) -> bool:
-        """Whether any row was beyond the tolerance."""
-        return self.differing > 0
 
 
 def permuted_columns(

@@ -97,6 +97,11 @@ class WideSample:
             return np.zeros(0), np.zeros(0)
         return self._columns[index].sample.column(0)
 
+    def cut(self, index: int) -> int | None:
+        """As `RowSample.cut`."""
+        kept = self._columns.get(index)
+        return None if kept is None else kept.sample.cut
+
     def prefix(self, index: int) -> tuple[Array, Array]:
         """As `RowSample.prefix`; nothing of a column that was not kept from the first row on."""
         if index not in self._columns or self._columns[index].first:

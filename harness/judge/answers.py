@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.policies import DecisionRule, Rule
 from harness.core.tensors import Array, Bools, Floats, Nested
 
+COUNTED = "Count columns from 0, or leave `positive` out for the last."
+"""What to do about a column that is not there."""
 _ROUNDING = 1e-6
 """Scores this far outside [0, 1] are float32 rounding and are cut to the bound."""
 
@@ -107,6 +109,22 @@ def positives(pair: PairBatch, rule: DecisionRule) -> RowPair:
     )
 
 
+def read_by(rule: DecisionRule, pair: PairBatch) -> dict[str, RowPair]:
+    """All that a rule reads of answers: the "decision", and the "score" where there is one.
+
+    Args:
+      rule: names the outputs.
+      pair: both versions' answers.
+
+    Raises:
+      PolicyError: the outputs are not what the rule reads.
+    """
+    found = {"decision": positives(pair, rule)}
+    if rule.score is not None or rule.rule is not Rule.NONE:
+        found["score"] = scores(pair, rule)
+    return found
+
+
 def _matrix(observed: Observations, name: str) -> Array:
     """An output as (R, columns); no columns where the version answered nothing at all."""
     if name in observed.outputs:
@@ -148,11 +166,50 @@ def _columns(pair: PairBatch, name: str, rule: DecisionRule) -> tuple[Floats, Fl
     return baseline, candidate
 
 
+def lacks_column(rule: DecisionRule, width: int) -> bool:
+    """Whether an output with so many columns lacks the positive one.
+
+    One column is the positive class's score, also where `positive: 1` counts as if there were two.
+    """
+    return not -width <= rule.positive < width and not _only_column(rule, width)
+
+
+def without_column(pair: PairBatch, rule: DecisionRule) -> PairBatch:
+    """Answers that lack the positive column as answers without a value.
+
+    For a few requests whose answers are narrower than others': a policy that fits no answer is refused.
+
+    Args:
+      pair: both versions' answers, each in one shape.
+      rule: names the outputs and the column.
+    """
+    named = (rule.score,) if rule.rule is Rule.NONE else (rule.output, rule.score)
+    names = {name for name in named if name is not None}
+
+    def read(side: Observations) -> Observations:
+        found = dict(side.outputs)
+        for name in names & found.keys():
+            width = _matrix(side, name).shape[1]
+            if width and lacks_column(rule, width):
+                nothing: Floats = np.full((len(found[name]), rule.positive + 1), np.nan)
+                found[name] = nothing
+        return replace(side, outputs=found)
+
+    return replace(
+        pair, baseline=read(pair.baseline), candidate=read(pair.candidate),
+        anchor=None if pair.anchor is None else read(pair.anchor),
+    )  # fmt: skip
+
+
 def _positive(name: str, rule: DecisionRule, width: int) -> int:
-    if not -width <= rule.positive < width:
+    if lacks_column(rule, width):
         what = f"column {rule.positive} is outside output '{name}' with {width} columns"
-        raise PolicyError("decision.positive", what, "Count columns from 0, or from −1 backwards.")
-    return rule.positive
+        raise PolicyError("decision.positive", what, COUNTED)
+    return 0 if _only_column(rule, width) else rule.positive
+
+
+def _only_column(rule: DecisionRule, width: int) -> bool:
+    return width == 1 and rule.positive == 1 and rule.rule is not Rule.ARGMAX
 
 
 def _classes(observed: Observations, name: str, width: int) -> Floats:
@@ -186,6 +243,8 @@ def _numbered(values: Array, rows: int, words: dict[str, int]) -> Floats:
 
 
 def _in_unit(values: Floats) -> Floats:
+    if len(values) and not np.signbit(values).any() and values.max() <= 1.0:
+        return values
     inside = (values >= -_ROUNDING) & (values <= 1.0 + _ROUNDING)
     return np.where(inside, np.clip(values, 0.0, 1.0), np.nan)
 

@@ -49,6 +49,8 @@ class Judge:
           alpha_rollback: P(rollback while all are within) ≤ this.
         """
         self._plan = plan
+        self._plan_digest = ""
+        """Of the plan, once asked for: it never changes."""
         self._alpha_promote = alpha_promote
         self._alpha_rollback = alpha_rollback
         self._tracks = [self._track(test) for test in plan.tests]
@@ -202,10 +204,15 @@ class Judge:
             for test, track in zip(self._plan.tests, self._tracks, strict=True)
         )
 
+    def left_out(self, guardrail: str) -> dict[str, int]:
+        """Reason → requests of a guardrail that did not enter, as `metrics.Values` names them."""
+        return dict(self._left_out.get(guardrail, {}))
+
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `from_state` continues identically."""
+        self._plan_digest = self._plan_digest or self._plan.digest()
         return {
-            "plan": self._plan.digest(),
+            "plan": self._plan_digest,
             "alphas": [self._alpha_promote, self._alpha_rollback],
             "rollback": self._rollback,
             "culprits": list(self._culprits),

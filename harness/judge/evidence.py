@@ -30,6 +30,12 @@ _LEFT_OUT_WORDS = {
     "not_measured": "could not be measured",
     "label_of_no_two": "have a label that is neither 0 nor 1",
 }
+_BESIDE_ANCHOR = {
+    "both_failed": "failed in the candidate and the anchor",
+    "baseline_failed": "failed in the anchor only",
+    "not_run": "were not run through the candidate and the anchor",
+}
+"""The same of a guardrail that reads the anchor in the baseline's place."""
 
 
 def evidence_of(
@@ -163,7 +169,10 @@ def _left_out(test: PlannedTest, left_out: Mapping[str, int]) -> str:
         if test.population is not None
         else " Requests that did not enter: "
     )
-    parts = [f"{n:,} {_LEFT_OUT_WORDS.get(why, why)}" for why, n in sorted(left_out.items())]
+    words = dict(_LEFT_OUT_WORDS)
+    if test.guardrail.against is Against.ANCHOR:
+        words |= _BESIDE_ANCHOR
+    parts = [f"{n:,} {words.get(why, why)}" for why, n in sorted(left_out.items())]
     return f"{told}{', '.join(parts)}."
 
 

@@ -16,7 +16,7 @@ from harness.core.policies import (
     Metric,
     Scope,
 )
-from harness.core.tensors import Bools, Floats
+from harness.core.tensors import Bools, Floats, flat_rows
 from harness.judge.answers import RowPair, decisions, positives, scores
 from harness.judge.excess import excess_flips
 
@@ -48,6 +48,8 @@ class Sides:
     both_failed: Bools
     not_run: Bools
     no_rows: Bools
+    every: bool = False
+    """Both answered every request, each with at least one row."""
 
 
 def bounds(guardrail: Guardrail) -> tuple[float, float]:
@@ -142,6 +144,12 @@ def _same_batch(pair: PairBatch, *columns: Floats | Bools | None) -> None:
 def sides_of(pair: PairBatch) -> Sides:
     """How each request of a pair ended."""
     base, cand = pair.baseline.outcome, pair.candidate.outcome
+    if not (base.any() or cand.any()) and (pair.requests.rows > 0).all():
+        nobody = np.zeros(len(pair), np.bool_)
+        return Sides(
+            both=~nobody, candidate_failed=nobody, baseline_failed=nobody, both_failed=nobody,
+            not_run=nobody, no_rows=nobody, every=True,
+        )  # fmt: skip
     not_run = (base == Outcome.NOT_RUN) | (cand == Outcome.NOT_RUN)
     no_rows = ~not_run & (pair.requests.rows == 0)
     base_ok, cand_ok = base == Outcome.OK, cand == Outcome.OK
@@ -295,15 +303,15 @@ def nan_rows(observed: Observations, pair: PairBatch) -> Floats:
     """1 where any output value of a row is NaN, else 0, shape (R,)."""
     found = np.zeros(int(pair.requests.rows.sum()), np.bool_)
     for values in observed.outputs.values():
-        if values.dtype.kind == "f" and values.size:
-            found |= np.isnan(values.reshape(len(values), -1)).any(axis=1)
+        if values.dtype.kind == "f":
+            found |= np.isnan(flat_rows(values)).any(axis=1)
     return found.astype(np.float64)
 
 
 def request_means(pair: PairBatch, rows: Floats) -> Floats:
     """Mean over each request's rows, shape (n,); NaN without rows."""
     k = pair.requests.rows
-    if len(rows) == len(k) and (k == 1).all():
+    if len(rows) == len(k) and pair.requests.single:
         return rows
     sums = np.bincount(pair.row_owner(), rows, len(k))
     return np.where(k > 0, sums / np.maximum(k, 1), np.nan)
@@ -318,6 +326,8 @@ def _entered(
     baseline_enters: bool = False,
 ) -> Values:
     """Applies who enters, who failed and who is left out."""
+    if sides.every and no_label is None and not_measured is None:
+        return Values(x=x, failed=np.isnan(x))
     nobody = np.zeros(len(x), np.bool_)
     out = nobody if no_label is None else no_label
     blind = nobody if not_measured is None else not_measured

@@ -71,6 +71,8 @@ class Spread:
             part = zeros * (position - cell)
             self._weights[cell] += zeros - part
             self._weights[min(cell + 1, STEPS)] += part
+        if not len(x):
+            return
         at = x - lo
         at *= STEPS / (hi - lo)
         left = at.astype(np.int64)

@@ -144,6 +144,7 @@ class LiveDiff:
         return OutputReport(
             outputs=tuple(column for report in found for column in report.outputs),
             requests=sum(report.requests for report in found),
+            without_rows=sum(report.without_rows for report in found),
             mismatched_requests=sum(report.mismatched_requests for report in found),
             extra_outputs=_once(name for report in found for name in report.extra_outputs),
             not_compared=_once(note for report in found for note in report.not_compared),
@@ -175,10 +176,10 @@ class LiveDiff:
         pair = paired(_only(baseline, ~wrong, rows), _only(candidate, ~wrong, theirs),
                       np.where(wrong, 0, rows))  # fmt: skip
         if match is not None and key not in self._diffs and rows[~wrong].any():
-            floor = FloorBuilder()
-            floor.update(replace(pair, candidate=pair.baseline))
             # Answers of services: nobody knows what arithmetic was before their float64.
             coarse = [ours for ours, _ in match.outputs]
+            floor = FloorBuilder(coarse=coarse)
+            floor.update(replace(pair, candidate=pair.baseline))
             self._diffs[key] = OutputDiff(match, floor.finish(), (), coarse)
         return pair
 

@@ -5,7 +5,7 @@ what every part of some dozens of requests has and one request has not: a graph 
 soon as any row holds a NaN answers nearly every batch by that branch, and most single requests by the other.
 So requests from all over the schedule are run in exactly their recorded composition and held against what
 they got in their batch. They are drawn at random, which bounds the share that can escape, and some more are
-drawn where rows are unusual (NaN, infinity, empty text) and where they are not.
+drawn where rows are unusual (NaN, infinity, empty text), where they are not, and where there is none.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 
 from harness.core.counted import counted
-from harness.core.observations import Observations, PairBatch
-from harness.core.tensors import Bools, Ints
+from harness.core.observations import Observations
+from harness.core.tensors import Bools, Ints, flat_rows
 from harness.core.traffic import RequestBatch
-from harness.diff.floor_builder import FloorBuilder
-from harness.pipeline.company import Company, same_answers, steady_alone
+from harness.pipeline.company import Company, same_answers
+from harness.pipeline.differing import Differing
 from harness.replay.composition import cuts, joined, requests_at, rows_of
-from harness.replay.legs import FIRST_AHEAD, Leg
+from harness.replay.legs import Leg
 from harness.replay.order import Batch
+from harness.replay.trials import FIRST_AHEAD
 
 BY = "sample that runs alone"
 """Who asks."""
@@ -37,12 +38,14 @@ _SPREAD = 16
 _LEAST = FIRST_AHEAD
 """Requests of each batch that are run alone however long it takes."""
 _OF_A_KIND = 4
-"""Further ones of each batch whose rows are unusual, and as many whose rows are not."""
+"""Further ones of each batch whose rows are unusual, as many whose rows are not, and as many without rows."""
 _LONGEST_S = 5.0
 """For the requests of one batch: a version that takes longer is slow, and asked `_LEAST` of each from then on.
 Wide of what others take, so that what runs alone does not follow from the machine's mood."""
 _FAILURES = 9
-"""Batches and parts that may fail before nothing more is asked: each may cost a deadline and a process."""
+"""Batches and parts that may cost a process, and a deadline, before nothing more is asked."""
+_ENOUGH = 0.975
+"""Part of the requests that were wanted which keeps what they promise."""
 _ESCAPES = 0.05
 """Probability with which a share as large as `Alone.escaping` is overlooked."""
 
@@ -51,6 +54,7 @@ _SAID = {
     Company.NOTHING: "answered as in their batches",
     Company.ROUNDING: "answered as in their batches but for rounding",
     Company.ANSWERS: "answered otherwise than in their batches",
+    Company.UNSHOWN: "not compared with their batches, as these fail or their answers change from run to run",
 }
 _FAILS = "not all answered, as they are in their batches"
 
@@ -64,7 +68,7 @@ class Alone:
     requests: int = 0
     """Drawn at random and run alone."""
     further: int = 0
-    """Run alone because their rows are unusual, or are not."""
+    """Run alone because their rows are unusual, or are not, or because they have none."""
     differ: Company = Company.NOTHING
     """How far their answers alone are from those in the batch."""
     failed: tuple[str, ...] = ()
@@ -75,7 +79,7 @@ class Alone:
     @property
     def escaping(self) -> float:
         """Share of requests that may differ alone and be overlooked with a probability of 5 %; 1 = none ran."""
-        return float(1 - _ESCAPES ** (1 / self.requests)) if self.requests else 1.0
+        return _escaping(self.requests)
 
     def to_text(self) -> str:
         """How many requests were run alone, and what that says."""
@@ -85,15 +89,19 @@ class Alone:
             )
         unanswered = f"; it failed on {', '.join(self.failed[:3])}" if self.failed else ""
         return (
-            f"{self.role}: {self.requests + self.further:,} requests run alone: "
+            f"{self.role}: {counted(self.requests + self.further)} run alone: "
             + (_FAILS if self.fails_alone else _SAID[self.differ])
             + unanswered
             + (
                 f"; a share of other answers above {100 * self.escaping:.2g} % escapes with a probability below 5 %"
-                if self.differ is not Company.ANSWERS
+                if self.differ in (Company.NOTHING, Company.ROUNDING)
                 else ""
             )
         )
+
+
+def _escaping(requests: int) -> float:
+    return float(1 - _ESCAPES ** (1 / requests)) if requests else 1.0
 
 
 def alone_from_json(value: Mapping[str, Any]) -> Alone:
@@ -107,28 +115,37 @@ def run_alone(
     batches: Sequence[Batch],
     read: Callable[[Ints], RequestBatch],
     rng: np.random.Generator,
-    random: Mapping[str, str] | None = None,
+    *,
+    most: float = 0.0,
+    steady: bool = False,
 ) -> Alone:
     """Runs a sample of requests in their batch and by themselves, and compares.
 
     A leg that runs each request by itself is not asked. A request that its batch answers and that fails
-    alone gets another answer. Answers that change from run to run are noise. Requests without rows are
-    not drawn: they have no answer that could be compared.
+    alone gets another answer; of requests without rows that is all that is compared. Where answers differ
+    that also change from run to run, as behind a random operator, nothing is shown. Requests whose batch, and
+    part of it, fails are not compared: others are drawn in their place, and where too few are left nothing is
+    shown either.
 
     Args:
       leg: a version, with nothing in flight.
       batches: the whole schedule.
       read: gives the requests at storage positions.
       rng: what is drawn with; the same seed draws the same requests of every version.
-      random: outputs that a random operator is before.
+      most: share of other answers that may escape where some batches fail; what is promised always may.
+      steady: a version that fails by chance is not promoted. Where only chance kept its batches from being
+        answered they are no reason to run each request by itself: each might cost a process.
     """
     if leg.singly or not batches:
         return Alone(role=leg.name)
-    look = _Look(leg, dict(random or {}))
+    look = _Look(leg, most, steady=steady)
     picked = np.unique(np.linspace(0, len(batches) - 1, min(_SPREAD, len(batches))).astype(int))
-    for index in picked.tolist():
+    usual = -(-WANTED // len(picked))
+    for count, index in enumerate(picked.tolist()):
         batch = read(batches[index].positions)
-        drawn, further = _drawn(batch, -(-WANTED // len(picked)), rng)
+        wanted = usual + -(-look.lost // (len(picked) - count))
+        drawn, further = _drawn(batch, wanted, rng)
+        look.lost -= max(len(drawn) - usual, 0)
         look.batch(batch, drawn, further)
         if look.over:
             break
@@ -136,18 +153,19 @@ def run_alone(
 
 
 def _drawn(batch: RequestBatch, wanted: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Indices of requests drawn at random, in random order, and of further ones of both kinds."""
-    order = rng.permutation(np.flatnonzero(batch.rows))
+    """Indices of requests drawn at random, in random order, and of further ones of each kind."""
+    order = rng.permutation(len(batch))
     drawn, left = order[:wanted], order[wanted:]
-    odd = unusual(batch)[left]
-    return drawn, np.concatenate([left[odd][:_OF_A_KIND], left[~odd][:_OF_A_KIND]])
+    odd, bare = unusual(batch)[left], batch.rows[left] == 0
+    kinds = (odd, ~odd & ~bare, bare)
+    return drawn, np.concatenate([left[kind][:_OF_A_KIND] for kind in kinds])
 
 
 def unusual(batch: RequestBatch) -> Bools:
     """Which requests hold a NaN, an infinity or an empty text, shape (n,)."""
     rows: Bools = np.zeros(int(batch.rows.sum()), np.bool_)
     for tensor in batch.inputs.values():
-        flat = tensor.reshape(len(tensor), -1)
+        flat = flat_rows(tensor)
         if tensor.dtype == object:
             rows |= (flat == "").any(axis=1)
         elif tensor.dtype.kind not in "iub":
@@ -159,10 +177,16 @@ def unusual(batch: RequestBatch) -> Bools:
 class _Look:
     """One version's sample so far."""
 
-    def __init__(self, leg: Leg, random: dict[str, str]) -> None:
-        self._leg, self._random = leg, random
-        self._apart = FloorBuilder(random=random)
-        self._differing: list[RequestBatch] = []
+    def __init__(self, leg: Leg, most: float, *, steady: bool) -> None:
+        self._leg = leg
+        self._most = most
+        self._steady = steady
+        self._known = self._told()
+        self._flaky = leg.counters().flaky
+        self._differing = Differing()
+        self._restarts = leg.counters().restarts
+        self.lost = 0
+        """Drawn at random from what failed, and not made up for by others yet."""
         self._requests = self._further = self._failures = 0
         self._failed: list[str] = []
         self._fails_alone = self._slow = False
@@ -170,7 +194,8 @@ class _Look:
     @property
     def over(self) -> bool:
         """Whether nothing more needs to be asked, or may be."""
-        return self._fails_alone or self._failures >= _FAILURES
+        cost = min(self._failures, self._leg.counters().restarts - self._restarts)
+        return self._fails_alone or cost >= _FAILURES
 
     def batch(self, batch: RequestBatch, drawn: Ints, further: Ints) -> None:
         """Answers a batch whole, and some of its requests alone.
@@ -181,10 +206,13 @@ class _Look:
           further: indices of others.
         """
         chance = set(drawn.tolist())
+        self.lost += len(chance)
         for start, stop, whole in self._whole(batch):
             part = rows_of(batch, start, stop)
-            until = time.perf_counter() + _LONGEST_S * len(part) / len(batch)
+            longest_s = _LONGEST_S * max(len(drawn) * _SPREAD / WANTED, 1.0)
+            until = time.perf_counter() + longest_s * len(part) / len(batch)
             inside = [i for i in (*drawn.tolist(), *further.tolist()) if start <= i < stop]
+            self.lost -= sum(i in chance for i in inside)
             singles = self._singles(batch, inside, until)
             self._requests += sum(i in chance for i in singles)
             self._further += sum(i not in chance for i in singles)
@@ -247,11 +275,10 @@ class _Look:
     ) -> None:
         """Holds answers alone, in the order of `at`, against those in the batch."""
         order = np.argsort(at)
-        alone = joined([singles[i] for i in order.tolist()])
+        alone = [singles[i] for i in order.tolist()]
         requests, together = requests_at(batch, whole, at[order])
-        if not same_answers(alone, together, self._random):
-            self._differing.append(requests)
-            self._apart.update(PairBatch(requests=requests, baseline=together, candidate=alone))
+        if not same_answers(joined(alone), together):
+            self._differing.add(requests, together, alone)
 
     def found(self) -> Alone:
         """What the sample shows."""
@@ -263,6 +290,19 @@ class _Look:
     def _company(self) -> Company:
         if self._fails_alone:
             return Company.ANSWERS
-        if not self._differing or not steady_alone(self._leg, self._differing[-1], self._random):
-            return Company.NOTHING
-        return Company.ROUNDING if self._apart.finish().rounding else Company.ANSWERS
+        few = self._requests < _ENOUGH * WANTED and _escaping(self._requests) > self._most
+        shown = self._requests >= _LEAST and not few
+        if self._failures and not (shown or (self._steady and self._by_chance())):
+            # So many batches hold requests that fail: what the others get alone was hardly compared.
+            return Company.UNSHOWN
+        return self._differing.company(self._leg, BY)
+
+    def _by_chance(self) -> bool:
+        """Whether each failure passed the second time: the leg has counted it, and holds the version for it."""
+        passed = self._leg.counters().flaky - self._flaky
+        return passed >= self._failures and not self._failed and self._told() == self._known
+
+    def _told(self) -> tuple[int, int, str]:
+        """What changes where a failure is not the version's chance."""
+        counters = self._leg.counters()
+        return len(self._leg.ledger.entries), counters.host_starved, self._leg.ended

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from harness.core.policies import LATENCY_METRICS, Policy
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
 from harness.diff.floor import Floor
@@ -35,6 +36,11 @@ class Mixing:
     alone: tuple[Alone, ...] = ()
     """What requests got alone, by version; empty where each runs by itself anyway."""
 
+    @property
+    def unshown(self) -> tuple[str, ...]:
+        """Of those of which nothing shows that it changes none: every request runs by itself, too."""
+        return tuple(one.role for one in self.alone if one.differ is Company.UNSHOWN)
+
 
 def mixing_of_run(
     run: RunFolder,
@@ -45,6 +51,7 @@ def mixing_of_run(
     *,
     exact: bool,
     seed: int,
+    most: float = 0.0,
 ) -> Mixing:
     """`mixing_of` a run; asked once, as a resumed run must not change.
 
@@ -56,6 +63,7 @@ def mixing_of_run(
       read: gives the requests at storage positions.
       exact: bits count.
       seed: the run's.
+      most: share of other answers that may escape where some batches fail.
     """
     if run.has(BATCH_MATES_FILE):
         saved = run.read_json(BATCH_MATES_FILE)
@@ -64,7 +72,7 @@ def mixing_of_run(
             rounding=tuple(saved["rounding"]),
             alone=tuple(alone_from_json(part) for part in saved.get("alone", ())),
         )
-    found = mixing_of(floor, legs, batches, read, exact=exact, seed=seed)
+    found = mixing_of(floor, legs, batches, read, exact=exact, seed=seed, most=most)
     keep_answered(run, legs)
     run.write_json(BATCH_MATES_FILE, found)
     return found
@@ -78,16 +86,18 @@ def mixing_of(
     *,
     exact: bool,
     seed: int,
+    most: float = 0.0,
 ) -> Mixing:
     """Which versions' answers depend on the batch; of a baseline's that do in the A/A leg, no other is asked.
 
     Args:
       floor: what the A/A leg showed of the baseline.
-      legs: every version, the baseline first, with nothing in flight.
+      legs: every version, the baseline first, then the candidate, with nothing in flight.
       batches: the schedule.
       read: gives the requests at storage positions.
       exact: bits count.
       seed: draws the requests that are run alone.
+      most: share of other answers that may escape where some batches fail.
     """
     if floor.batch_dependent:
         return Mixing(answers=("baseline",))
@@ -99,7 +109,9 @@ def mixing_of(
     alone: list[Alone] = []
     if not answers:
         alone = [
-            run_alone(leg, batches, read, generator(seed, "alone"), random)
+            run_alone(
+                leg, batches, read, generator(seed, "alone"), most=most, steady=leg is legs[1]
+            )
             for leg in legs
             if not leg.singly
         ]
@@ -115,17 +127,28 @@ def mixing_of(
     )
 
 
-def together(legs: Sequence[Leg], mixing: Sequence[str]) -> bool:
+def share_within_margins(policy: Policy) -> float:
+    """Share of answers that may be any others without a mean that leaves its margin.
+
+    Args:
+      policy: each of its deciding guardrails has a margin for a mean of bounded values.
+    """
+    judged = [g for g in policy.guardrails if g.gating and g.metric not in LATENCY_METRICS]
+    margins = [(min(g.margin, g.slice_margin or g.margin), g.bounds()) for g in judged]
+    return min((margin / (hi - lo) for margin, (lo, hi) in margins), default=0.0)
+
+
+def together(legs: Sequence[Leg], mixing: Mixing) -> bool:
     """Puts all legs into one composition: by itself each request where any version asks for it.
 
     Args:
       legs: every version.
-      mixing: names of the legs whose answers depend on the batch.
+      mixing: versions whose answers depend on the batch, as far as is shown.
 
     Returns:
       Whether each request runs by itself, as recorded.
     """
-    by_itself = bool(mixing) or any(leg.apart for leg in legs)
+    by_itself = bool(mixing.answers or mixing.unshown) or any(leg.apart for leg in legs)
     for leg in legs:
         leg.singly = by_itself
     return by_itself

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
-from harness.core.observations import Observations, Outcome, PairBatch
-from harness.core.tensors import Bools
+from harness.core.observations import Outcome, PairBatch
+from harness.core.tensors import Bools, Ints
+from harness.replay.forms import in_forms
+from harness.replay.looks import look_of, newly_nan
 
 LISTED = 20
 NAN = "NAN"
@@ -30,6 +33,10 @@ class CandidateFailures:
     """Requests that the baseline fails."""
     both: int = 0
     """Of these: the candidate fails, too."""
+    shapeless: int = 0
+    """Of these: both answer, and with outputs whose rows are not the request's."""
+    anchor: int = 0
+    """Requests that the anchor fails, where there is one."""
     both_said: str = ""
     """What the baseline said about the first of these."""
 
@@ -41,18 +48,20 @@ class CandidateFailures:
         base_failed = run & (base != Outcome.OK)
         cand_failed = run & (cand != Outcome.OK)
         self.baseline += int(base_failed.sum())
+        if pair.anchor is not None:
+            third = pair.anchor.outcome
+            self.anchor += int(((third != Outcome.NOT_RUN) & (third != Outcome.OK)).sum())
         twice = base_failed & cand_failed
         self.both += int(twice.sum())
+        self.shapeless += int((twice & (base == Outcome.INVALID) & (cand == Outcome.INVALID)).sum())
         if not self.both_said:
             self.both_said = next((text for i, text in pair.baseline.messages if twice[i]), "")
         alone = cand_failed & ~base_failed
-        for code, count in zip(*np.unique(cand[alone], return_counts=True), strict=True):
-            self.kinds[Outcome(int(code)).name] += int(count)
-        nan = run & ~base_failed & ~cand_failed & _only_candidate_nan(pair)
-        if nan.any():
-            self.kinds[NAN] += int(nan.sum())
-        for i in np.flatnonzero(alone | nan)[: LISTED - len(self.ids)]:
-            self.ids.append(str(pair.requests.request_id[i]))
+        found = failing(pair)
+        self.kinds.update({kind: int(which.sum()) for kind, which in found.items()})
+        if found:
+            for i in np.flatnonzero(np.any([*found.values()], axis=0))[: LISTED - len(self.ids)]:
+                self.ids.append(str(pair.requests.request_id[i]))
         for index, message in pair.candidate.messages:
             if alone[index] and message not in self.messages and len(self.messages) < LISTED:
                 self.messages.append(message)
@@ -65,7 +74,8 @@ class CandidateFailures:
         """Plain JSON values."""
         return {
             "kinds": dict(self.kinds), "ids": list(self.ids), "messages": list(self.messages),
-            "baseline": self.baseline, "both": self.both, "both_said": self.both_said,
+            "baseline": self.baseline, "both": self.both, "shapeless": self.shapeless, "both_said": self.both_said,
+            "anchor": self.anchor,
         }  # fmt: skip
 
     @classmethod
@@ -73,22 +83,44 @@ class CandidateFailures:
         """Goes on from `state()`."""
         return cls(
             kinds=Counter(state["kinds"]), ids=list(state["ids"]), messages=list(state["messages"]),
-            baseline=state["baseline"], both=state["both"], both_said=state["both_said"],
+            baseline=state["baseline"], both=state["both"], shapeless=state.get("shapeless", 0), both_said=state["both_said"],
+            anchor=state.get("anchor", 0),
         )  # fmt: skip
 
 
-def _nan_rows(seen: Observations, name: str) -> Bools | None:
-    values = seen.outputs.get(name)
-    if values is None or values.dtype.kind != "f":
-        return None
-    return np.asarray(np.isnan(values.reshape(len(values), -1)).any(axis=1))
+def failing(pair: PairBatch) -> dict[str, Bools]:
+    """Requests that only the candidate fails.
+
+    Another shape is left out: clients may be ready for it, which the comparison of outputs knows.
+
+    Args:
+      pair: a batch, outputs under the baseline's names.
+
+    Returns:
+      Outcome name, or NAN → which requests, shape (n,); kinds that do not occur are left out.
+    """
+    parts = in_forms(pair)
+    if len(parts) > 1:
+        return _gathered(len(pair), [(at, failing(part)) for at, part, _ in parts])
+    ((_, pair, _),) = parts
+    base, cand = pair.baseline.outcome, pair.candidate.outcome
+    answered = base == Outcome.OK
+    failed = answered & (cand != Outcome.NOT_RUN) & (cand != Outcome.OK)
+    found = {Outcome(int(code)).name: failed & (cand == code) for code in np.unique(cand[failed])}
+    theirs = look_of(pair.candidate)
+    if theirs.nan:
+        rows = newly_nan(look_of(pair.baseline), theirs, int(pair.requests.rows.sum()))
+        nan = np.bincount(pair.row_owner(), weights=rows, minlength=len(pair)) > 0
+        nan &= answered & (cand == Outcome.OK)
+        if nan.any():
+            found[NAN] = nan
+    return found
 
 
-def _only_candidate_nan(pair: PairBatch) -> Bools:
-    """Requests with a NaN in an output where the baseline has none, shape (n,)."""
-    rows = np.zeros(int(pair.requests.rows.sum()), np.bool_)
-    for name in pair.candidate.outputs:
-        theirs, ours = _nan_rows(pair.candidate, name), _nan_rows(pair.baseline, name)
-        if theirs is not None:
-            rows |= theirs & ~ours if ours is not None else theirs
-    return np.bincount(pair.row_owner(), weights=rows, minlength=len(pair)) > 0
+def _gathered(n: int, parts: Iterable[tuple[Ints, dict[str, Bools]]]) -> dict[str, Bools]:
+    """What was found in parts of n requests, as of all of them."""
+    found: dict[str, Bools] = {}
+    for at, kinds in parts:
+        for kind, which in kinds.items():
+            found.setdefault(kind, np.zeros(n, np.bool_))[at] = which
+    return found

@@ -9,16 +9,19 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import numpy as np
+
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.tensors import Ints, same_bits
 from harness.core.traffic import RequestBatch
 from harness.diff.floor_builder import FloorBuilder
 from harness.pipeline.floorpass import FLOOR_REQUESTS, SINGLE_REQUESTS, prefix
+from harness.replay.assembly import in_key_order
 from harness.replay.composition import cuts, joined, rows_of
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 
-_SINGLES = 64
+SINGLES = 64
 """Requests that are run by themselves, twice, to tell company from chance."""
 _BY = "question what batches change"
 _FAILURES = 3
@@ -29,11 +32,13 @@ class Company(enum.StrEnum):
     """What the requests that share a batch change in each other's answers."""
 
     NOTHING = "nothing"
-    """No bit; or too much failed to tell."""
+    """No bit that is seen; of parts of batches also where too much failed to tell, or changes by itself."""
     ROUNDING = "rounding"
     """Last digits, within the tolerance that a quiet version has."""
     ANSWERS = "answers"
     """More than that."""
+    UNSHOWN = "unshown"
+    """More than that, and as much from run to run: that the batch changes nothing is not shown."""
 
 
 def company(
@@ -45,7 +50,7 @@ def company(
     """Whether requests get other answers in a part of their batch, and the same ones when alone.
 
     A leg that runs each request by itself has no company to ask about. Batches that fail say nothing here; they are in the leg's ledger. Answers that change from run
-    to run are noise, and no mixing.
+    to run are noise, and no mixing: requests that run alone show whether they may share batches.
 
     Args:
       leg: a version, with nothing in flight.
@@ -57,6 +62,7 @@ def company(
         return Company.NOTHING
     random = random or {}
     apart, last = FloorBuilder(random=random), None
+    shapes = False
     compared = failed = 0
     for batch in prefix(batches, FLOOR_REQUESTS):
         requests = read(batch.positions)
@@ -69,13 +75,16 @@ def company(
         else:
             if not same_answers(pieces, whole, random):
                 last = requests
+                shapes |= bool(
+                    (pieces.outcome != whole.outcome).any() or pieces.forms or whole.forms
+                )
                 apart.update(PairBatch(requests=requests, baseline=whole, candidate=pieces))
             compared += len(requests)
         if compared >= SINGLE_REQUESTS or failed >= _FAILURES:
             break
     if last is None or not steady_alone(leg, last, random):
         return Company.NOTHING
-    return Company.ROUNDING if apart.finish().rounding else Company.ANSWERS
+    return Company.ROUNDING if apart.finish().rounding and not shapes else Company.ANSWERS
 
 
 def tried_in_parts(
@@ -102,6 +111,8 @@ def same_answers(one: Observations, other: Observations, but: Collection[str] = 
     return (
         bool((one.outcome == Outcome.OK).all() and (other.outcome == Outcome.OK).all())
         and one.keys == other.keys
+        # What has several shapes is compared request by request, which is not done here.
+        and not (one.forms or other.forms)
         and set(one.outputs) == set(other.outputs)
         and all(
             same_bits(a, other.outputs[name]) for name, a in one.outputs.items() if name not in but
@@ -109,8 +120,37 @@ def same_answers(one: Observations, other: Observations, but: Collection[str] = 
     )
 
 
+def unlike(one: Observations, other: Observations) -> frozenset[str]:
+    """Outputs of a request, or of several, that hold other bits, or are of another form.
+
+    Classes that only the other one has a score of are NaN in one of them, as they are in a batch.
+
+    Args:
+      one: observations.
+      other: of the same requests.
+    """
+    names = {*one.outputs, *other.outputs, *one.forms, *other.forms}
+    if not np.array_equal(one.outcome, other.outcome):
+        return frozenset(names)
+    return frozenset(n for n in names if not _alike(n, one, other))
+
+
+def _alike(name: str, one: Observations, other: Observations) -> bool:
+    if name not in one.outputs or name not in other.outputs:
+        return False
+    ours, theirs = one.keys.get(name), other.keys.get(name)
+    if ours is not None and theirs is not None and not set(ours) <= set(theirs):
+        return False
+    values = other.outputs[name]
+    # Without rows nobody sees the shape of one.
+    return not len(values) or same_bits(in_key_order(one.outputs[name], ours, theirs), values)
+
+
 def steady_alone(leg: Leg, requests: RequestBatch, but: Collection[str]) -> bool:
     """Whether requests that run by themselves get the same answers twice."""
-    singles = [rows_of(requests, i, i + 1) for i in range(min(len(requests), _SINGLES))]
-    first, second = (tried_in_parts(leg, singles, usual=False, by=_BY) for _ in range(2))
-    return first is not None and second is not None and same_answers(first, second, but)
+    singles = [rows_of(requests, i, i + 1) for i in range(min(len(requests), SINGLES))]
+    first, second = ([leg.tried(s, usual=False, by=_BY) for s in singles] for _ in range(2))
+    return all(
+        one is not None and other is not None and unlike(one, other) <= set(but)
+        for one, other in zip(first, second, strict=True)
+    )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from harness.core.counted import counted
 from harness.core.errors import UsageError
 from harness.core.findings import Finding, Severity
 from harness.core.places import Place
+from harness.decide.facts import TrafficFacts
+from harness.decide.integrity import reasons, unfit_traffic
+from harness.diff.absences import BASELINE_UNTRACED
 from harness.diff.reports import FeatureReport, OutputReport
+from harness.pipeline.alone import Alone
+from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.candidate_failures import NAN, CandidateFailures
+from harness.pipeline.opening import LegRecipe
 from harness.replay.legs import Leg
 from harness.store.windows import SealedWindow
 
@@ -22,12 +28,52 @@ def check_requests(window: SealedWindow, inputs: Sequence[Place]) -> None:
     """
     if window.info.count:
         return
-    why = "; ".join(f"{counted(n)} left out: {reason}" for reason, n in window.info.not_sealed)
+    lost = not_sealed(window)
+    why = "; ".join(lost)
     raise UsageError(
         ", ".join(map(str, inputs)),
         f"hold no request{f' ({why})' if why else ''}, so nothing can be compared",
         "Give inputs with at least one request of at least one row.",
     )
+
+
+def not_sealed(window: SealedWindow) -> tuple[str, ...]:
+    """What was given and cannot be replayed, as sentences."""
+    return (
+        *(f"{counted(n)} left out: {reason}" for reason, n in window.info.not_sealed),
+        *(f"{counted(n)} never recorded: {reason}" for reason, n in window.info.not_recorded),
+    )
+
+
+def traffic_of(window: SealedWindow) -> TrafficFacts:
+    """How much of what was given can be replayed; what no recorder kept was not given."""
+    return TrafficFacts(
+        sealed=window.info.count,
+        not_sealed=window.info.not_sealed,
+        without_rows=window.index().without_rows(),
+    )
+
+
+def lost_requests(traffic: TrafficFacts) -> list[Finding]:
+    """Tells that requests were given and not compared, and whether they are too many for EQUAL."""
+    unfit = unfit_traffic(traffic)
+    if unfit is not None:
+        return [
+            Finding(
+                kind="traffic_integrity", severity=Severity.WARNING, where="inputs",
+                what=unfit.explanation, remedy=unfit.settle,
+            )
+        ]  # fmt: skip
+    if not traffic.lost:
+        return []
+    return [
+        Finding(
+            kind="traffic_not_sealed", severity=Severity.WARNING, where="inputs",
+            what=f"{traffic.lost:,} of {counted(traffic.recorded)} could not be sealed "
+            f"({reasons(traffic.not_sealed)})",
+            remedy="Repair the recorder or the export: these requests were given and not compared.",
+        )
+    ]  # fmt: skip
 
 
 def rows_compared(outputs: OutputReport) -> int:
@@ -36,23 +82,30 @@ def rows_compared(outputs: OutputReport) -> int:
 
 
 def requests_compared(outputs: OutputReport, features: FeatureReport) -> int:
-    """Requests of which some tensor was compared."""
+    """Requests of which some tensor was compared: none without a row."""
     if outputs.outputs:
-        return outputs.requests
+        return outputs.requests - outputs.without_rows
     return features.requests if any(report.rows for report in features.features) else 0
 
 
-def without_rows(outputs: OutputReport) -> list[Finding]:
-    """Tells when requests came without a row; where no output is compared, rows are not known."""
-    if not outputs.requests or not outputs.outputs or rows_compared(outputs):
+def without_values(outputs: OutputReport) -> list[Finding]:
+    """Tells when no answer held a value; where no output is compared, rows are not known."""
+    answered = outputs.requests - outputs.without_rows
+    if not answered or not outputs.outputs or rows_compared(outputs):
         return []
     return [
         Finding(
             kind="nothing_compared", severity=Severity.WARNING, where="inputs",
-            what=f"{counted(outputs.requests)} came without a single row: no value was compared",
-            remedy="Give inputs with at least one row.",
+            what=f"{counted(answered)} were answered without a single value: no value was compared",
+            remedy="Give inputs to which both versions answer with values.",
         )
     ]  # fmt: skip
+
+
+def alone_only(alone: Sequence[Alone]) -> tuple[str, ...]:
+    """Versions that answered no batch of several requests, where none did: their requests run by themselves."""
+    none = [one.role for one in alone if not one.requests and one.failed]
+    return tuple(none) if len(none) == len(alone) else ()
 
 
 def candidate_stopped(legs: tuple[Leg, Leg], failures: CandidateFailures) -> bool:
@@ -65,6 +118,16 @@ def candidate_stopped(legs: tuple[Leg, Leg], failures: CandidateFailures) -> boo
     return bool(candidate.ended and not baseline.ended and not failures.both)
 
 
+def never_aligned(failures: CandidateFailures) -> tuple[str, ...]:
+    """Requests that no version answers, or only with outputs whose rows are not theirs, as sentences."""
+    rejected = failures.both - failures.shapeless
+    told = (
+        (rejected, "that both versions reject"),
+        (failures.shapeless, "answered by both versions without a row for each row of the inputs"),
+    )
+    return tuple(f"{counted(n)} {what}" for n, what in told if n)
+
+
 def never_run(
     ended: Sequence[str], asked: int, compared: int, failures: CandidateFailures
 ) -> tuple[str, ...]:
@@ -72,3 +135,33 @@ def never_run(
     alone = failures.count() - failures.kinds[NAN]
     left = asked - compared - failures.baseline - alone
     return (f"{counted(left)} that not both versions ran",) if ended and left else ()
+
+
+def unbatched(mixing: Mixing) -> tuple[str, ...]:
+    """What is said of a new version that answers none of the batches that the old one answers."""
+    ran = {one.role: one.requests for one in mixing.alone}
+    if ran.get("candidate", 1) or not ran.get("baseline"):
+        return ()
+    text = (
+        "candidate: it answers no batch of several requests with as many rows as were asked for, as the "
+        "baseline does: requests were compared one by one only"
+    )
+    return (text,)
+
+
+def lacking(baseline: LegRecipe, features: FeatureReport, random: Collection[str]) -> list[str]:
+    """Features that the old version computes and the new one does not show.
+
+    What the old version's own trace does not return is no difference: it would differ from itself.
+    """
+    shown = baseline.trace_tensors
+    there = {r.name for r in features.features if r.rows}
+    return [
+        n
+        for n, why in features.unproven
+        if why not in BASELINE_UNTRACED
+        and n in shown
+        and n not in random
+        and n not in there
+        and n not in features.uneven
+    ]

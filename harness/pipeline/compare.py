@@ -4,60 +4,71 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from harness.core.counted import counted
 from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
-from harness.core.models import ModelGraph, PinnedModel
+from harness.core.models import PinnedModel
 from harness.core.places import Place
-from harness.core.policies import GraphPolicy, Mapping
+from harness.core.policies import GraphPolicy
+from harness.decide.integrity import unfit_traffic
 from harness.diff.absences import UNTRACED
 from harness.diff.feature_match import match_features
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
 from harness.diff.floor import Floor
+from harness.diff.handed_on import handed_on_by_both
 from harness.diff.outputs import OutputDiff
 from harness.diff.probes import ProbeGuard
-from harness.diff.reports import FeatureReport, sentences_about_small
+from harness.diff.reports import sentences_about_small
 from harness.diff.served import ServedDiff, findings_from_served
-from harness.diff.signature import SignatureMatch, check_signatures
-from harness.pipeline.asked_again import AskedAgain, ask_again
+from harness.diff.signature import check_signatures
+from harness.pipeline.asked_again import AskedAgain, ask_again, failing_together
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import Mixing, mixing_of, together
 from harness.pipeline.candidate_failures import CandidateFailures
 from harness.pipeline.chance import by_chance, findings_from_chance
 from harness.pipeline.comparable import (
+    alone_only,
     candidate_stopped,
     check_requests,
+    lacking,
+    lost_requests,
+    never_aligned,
     never_run,
+    not_sealed,
     requests_compared,
     rows_compared,
-    without_rows,
+    traffic_of,
+    unbatched,
+    without_values,
 )
+from harness.pipeline.compare_graph import with_graph
 from harness.pipeline.compare_result import LIMITS, NO_FEATURE, CompareResult
+from harness.pipeline.compare_setup import Setup
 from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
-from harness.pipeline.golden import GoldenCheck, check_golden
+from harness.pipeline.golden import check_golden
 from harness.pipeline.graph_pass import (
     DifferingFirst,
     GraphLook,
-    batches_of,
     check_mapped_tensors,
-    look_into,
 )
+from harness.pipeline.integrity import empty_requests
 from harness.pipeline.leg_findings import leg_findings, rejected_by_both
-from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
+from harness.pipeline.legs_of_run import sound_only
+from harness.pipeline.opening import leg_recipe, lengths_beside, look_at, open_legs
+from harness.pipeline.order_pass import order_pass
 from harness.pipeline.prepare import BATCH_REQUESTS
 from harness.pipeline.probes import effect_findings
 from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.renames import mapping_from_options
 from harness.pipeline.room import room_in
-from harness.pipeline.runtimes import environment_findings, runtimes, same_bytes
-from harness.pipeline.untraced import untraced_features
+from harness.pipeline.runtimes import environment_findings, runtimes
+from harness.replay.forms import in_forms
 from harness.replay.legs import Leg
 from harness.replay.order import draw_order, schedule
 from harness.replay.pairs import replay_pairs
@@ -66,7 +77,6 @@ from harness.sandbox.graphs import Looked
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.isolation import weakest
 from harness.store.tables import open_traffic
-from harness.store.windows import SealedWindow
 
 ORDER_SEED = 0
 """Compare decides nothing by chance, so the same inputs are drawn every time."""
@@ -122,20 +132,21 @@ def compare_models(
             list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")
         )  # fmt: skip
         check_requests(window, inputs)
+        beside = lengths_beside(graphs, match.outputs)
         recipes = (
             leg_recipe(
                 "baseline", pinned[0], old_seen.probe, limits=LIMITS, python=pythons[0],
-                allow_weaker=weaker,
+                allow_weaker=weaker, lengths=beside[0],
             ),
             leg_recipe(
                 "candidate", pinned[1], new_seen.probe, limits=LIMITS, python=pythons[1], allow_weaker=weaker,
-                input_names=match.inputs,
+                input_names=match.inputs, lengths=beside[1],
             ),
         )  # fmt: skip
         features = match_features(*graphs, renames)
         declared = (*features.raw, *features.fitted)
         random = by_chance(graphs, (*match.outputs, *declared))
-        setup = _Setup(
+        setup = Setup(
             window=window, match=match, recipes=recipes, graphs=graphs,
             models=(pinned[0], pinned[1]), mapping=renames, looked_into=looked_into, random=random, declared=declared,
             golden=tuple(check_golden(r, m) for r, m in zip(recipes, pinned, strict=True)),
@@ -167,26 +178,7 @@ def _heard(listener: Listener, stage: str) -> Callable[[int, int], None]:
     return heard
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Setup:
-    """Two versions and the inputs, ready to run."""
-
-    window: SealedWindow
-    match: SignatureMatch
-    recipes: tuple[LegRecipe, LegRecipe]
-    graphs: tuple[ModelGraph, ModelGraph]
-    models: tuple[PinnedModel, PinnedModel]
-    mapping: Mapping
-    looked_into: GraphPolicy
-    declared: tuple[tuple[str, str], ...]
-    """(old, new) features and fitted constants that both versions declare."""
-    random: dict[str, str]
-    """Old version's outputs and features that are computed from a random operator → which one."""
-    golden: tuple[GoldenCheck, ...]
-    """Old and new version against their own golden rows."""
-
-
-def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
+def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
     """Measures the floor, then runs both versions and compares."""
     window = setup.window
     everything = np.ones(window.info.count, np.bool_)
@@ -207,15 +199,22 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             window.read,
             trace=trace,
             random=setup.random,
-            roundings=dict(setup.graphs[0].roundings),
+            graph=setup.graphs[0],
             heard=_heard(listener, "floor"),
         )
         again.close()
+        orders = order_pass(
+            setup.recipes, setup.graphs[0], setup.rearranged, batches, window.read,
+            trace=trace, random=setup.random, listener=listener,
+        )  # fmt: skip
+        floor = orders(floor, baseline) if orders else floor
         mixing = mixing_of(
-            floor, (baseline, candidate), batches, window.read, exact=False, seed=ORDER_SEED
+            floor, both, batches, sound_only(window.read, both), exact=False, seed=ORDER_SEED
         )
-        by_itself = together((baseline, candidate), mixing.answers)
-        outputs = OutputDiff(setup.match, floor, (), setup.graphs[0].coarse)
+        apart = mixing.answers or alone_only(mixing.alone)
+        by_itself = together((baseline, candidate), replace(mixing, answers=apart))
+        moved = handed_on_by_both(*setup.graphs, setup.match.outputs)
+        outputs = OutputDiff(setup.match, floor, (), setup.graphs[0].coarse, moved)
         features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
         served = ServedDiff(floor, setup.graphs[0].coarse)
         only_new, only_old = CandidateFailures(), CandidateFailures()
@@ -223,19 +222,22 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
         done = 0
         source = ((batch, window.read(batch.positions)) for batch in batches)
         for batch, pair in replay_pairs(baseline, candidate, source, trace=trace):
-            differ = outputs.update(pair).mismatch | features.update(pair).mismatch
-            chosen.add(batch.positions, differ, pair.both_answered())
-            served.update(pair.requests, pair.baseline)
+            differ = np.zeros(len(pair), np.bool_)
+            for at, part, _ in in_forms(pair):
+                differ[at] = outputs.update(part).mismatch | features.update(part).mismatch
+                served.update(part.requests, part.baseline)
             observer.update(pair)
+            chosen.add(batch.positions, differ, pair.both_answered())
             only_new.update(pair)
             only_old.update(replace(pair, baseline=pair.candidate, candidate=pair.baseline))
             done += len(pair)
             listener(Progress(stage="compare", done=done, total=len(order)))
         # Every request was asked: what fails by itself is told already.
+        ledgers = (baseline.ledger, candidate.ledger)
         beside = (
-            AskedAgain()
+            AskedAgain(together=failing_together(ledgers))
             if only_new.count()
-            else ask_again(candidate.ledger, setup.recipes, setup.match, window)
+            else ask_again(ledgers, setup.recipes, setup.match, window)
         )
         result = _result(
             setup,
@@ -248,53 +250,7 @@ def _compared(setup: _Setup, limit: int, listener: Listener) -> CompareResult:
             asked_again=beside,
             asked=len(order),
         )
-    return _with_graph(setup, result, chosen, listener, singly=by_itself)
-
-
-def _with_graph(
-    setup: _Setup,
-    result: CompareResult,
-    chosen: DifferingFirst,
-    listener: Listener,
-    *,
-    singly: bool,
-) -> CompareResult:
-    """Looks into both versions after their legs have ended, so that their memory is free."""
-    if not setup.looked_into.requests:
-        look = GraphLook(why="it was not asked for")
-    else:
-        look = look_into(
-            setup.recipes, setup.match, setup.mapping,
-            batches_of(setup.window, chosen.positions(), singly=singly),
-            declared=setup.declared, policy=setup.looked_into, listener=listener,
-        )  # fmt: skip
-    differ = bool(result.intermediates["compared"]["output_mismatches"])
-    lost = untraced_features(
-        result.intermediates["features"], look, result.compared, identical=_identical(setup, look)
-    )
-    return replace(
-        result,
-        graph=look,
-        equal=result.equal and not lost.differing,
-        comparable=bool(result.comparable and (not result.equal or not lost.unseen))
-        or bool(lost.differing),
-        findings=(*result.findings, *lost.findings(), *look.findings(answers_differ=differ)),
-        not_compared=(*result.not_compared, *lost.unseen, *look.not_compared()),
-    )
-
-
-def _identical(setup: _Setup, look: GraphLook) -> bool:
-    """Whether both versions compute the same of the same inputs, whatever their tensors are called."""
-    old, new = setup.graphs
-    renamed = look.report is not None and look.report.same_graph
-    return (
-        (renamed or (same_bytes(setup.models) and not setup.mapping.tensors))
-        and bool(old.runtime)
-        and old.runtime == new.runtime
-        and setup.recipes[0].python == setup.recipes[1].python
-        and not setup.mapping.inputs
-        and not (old.random_operators or new.random_operators)
-    )
+    return with_graph(setup, result, chosen, listener, singly=by_itself)
 
 
 def _running(leg: Leg) -> Leg:
@@ -307,7 +263,7 @@ def _running(leg: Leg) -> Leg:
 
 
 def _result(
-    setup: _Setup,
+    setup: Setup,
     floor: Floor,
     diffs: tuple[OutputDiff, FeatureDiff, ServedDiff],
     failures: tuple[CandidateFailures, CandidateFailures],
@@ -322,7 +278,9 @@ def _result(
     logged = diffs[2].finish()
     differ = bool(outputs.mismatched_requests or features.mismatched_requests)
     versions = {leg.name: leg.first.versions for leg in legs if leg.first}
+    given = traffic_of(setup.window)
     findings = [
+        *lost_requests(given),
         *environment_findings(setup.models, versions, differ=differ),
         *(f for check in golden for f in check.findings()),
         *findings_from_features(features, 0.0),
@@ -335,7 +293,8 @@ def _result(
             observer.effect(), "Production's own session gave every answer that was compared."
         ),
         *findings_from_served(logged),
-        *without_rows(outputs),
+        *empty_requests(given, "inputs"),
+        *without_values(outputs),
     ]
     counters = {leg.name: leg.counters() for leg in legs}
     counters["candidate"] = asked_again.counted_in(counters["candidate"])
@@ -343,9 +302,8 @@ def _result(
         findings += leg_findings(
             role, counters[role], dict(failed.kinds), failed.ids, failed.messages
         )
-    findings += rejected_by_both(failures[0].both, failures[0].both_said)
+    findings += rejected_by_both(failures[0].both, failures[0].shapeless, failures[0].both_said)
     ended = tuple(f"{leg.name} stopped answering: {leg.ended}" for leg in legs if leg.ended)
-    both = failures[0].both
     apart = bool(
         differ
         or sum(f.count() for f in failures)
@@ -353,7 +311,7 @@ def _result(
         or counters["candidate"].flaky + golden[1].flaky
         or asked_again.failed
         or golden[1].failure
-        or (outputs.requests and _lacking(setup, features))
+        or (outputs.requests and lacking(setup.recipes[0], features, setup.random))
     )
     judged = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}
     hidden = tuple(
@@ -363,21 +321,28 @@ def _result(
     )
     # What no trace returns is looked up in the graphs.
     unproven = [name for name, why in features.unproven if why not in UNTRACED]
-    unseen = bool(features.partly or features.uneven or unproven)
-    hidden += _unbatched(mixing) or tuple(
+    # So are outputs of a type that no session hands out.
+    unproven += [n for n, _ in outputs.unproven if n not in setup.match.not_compared]
+    unseen = bool(features.partly or features.uneven or unproven or unfit_traffic(given))
+    hidden += unbatched(mixing) or tuple(
         f"in one batch only: {text}" for text in asked_again.together
     )
     hidden += sentences_about_small((*outputs.outputs, *features.features))
+    # Where that is all outputs, the graphs alone can show that they are equal.
+    in_graphs = bool(outputs.requests and setup.match.not_compared and not setup.match.outputs)
     return CompareResult(
         equal=not (apart or ended or golden[0].failure),
         comparable=not golden[0].failure
         and (
             apart
-            or bool(rows_compared(outputs) and not (ended or hidden or unseen or setup.random))
+            or bool(
+                (rows_compared(outputs) or in_graphs)
+                and not (ended or hidden or unseen or setup.random)
+            )
         ),
         compared=requests_compared(outputs, features),
         asked=asked,
-        available=setup.window.info.count,
+        available=given.recorded,
         models=setup.models,
         findings=tuple(findings),
         intermediates=intermediates_json(outputs, features, None, floor)
@@ -386,42 +351,18 @@ def _result(
         alone=mixing.alone,
         isolation=weakest(leg.first.isolation for leg in legs if leg.first),
         not_compared=(
+            *not_sealed(setup.window),
             *outputs.not_compared,
             *features.not_compared,
             *logged.not_compared,
+            *observer.not_compared(),
             *(u for r in setup.recipes for u in r.untraced),
             *ended,
             *never_run(ended, asked, outputs.requests, failures[0]),
             *hidden,
             *(() if features.requests else (NO_FEATURE,)),
-            *(one.to_text() for one in mixing.alone if not one.requests and not _unbatched(mixing)),
+            *(one.to_text() for one in mixing.alone if not one.requests and not unbatched(mixing)),
             *(text for check in golden for text in check.not_compared()),
-            *((f"{counted(both)} that both versions reject",) if both else ()),
+            *never_aligned(failures[0]),
         ),
     )
-
-
-def _unbatched(mixing: Mixing) -> tuple[str, ...]:
-    """What is said of a new version that answers none of the batches that the old one answers."""
-    ran = {one.role: one.requests for one in mixing.alone}
-    if ran.get("candidate", 1) or not ran.get("baseline"):
-        return ()
-    text = (
-        "candidate: it answers no batch of several requests with as many rows as were asked for, as the "
-        "baseline does: requests were compared one by one only"
-    )
-    return (text,)
-
-
-def _lacking(setup: _Setup, features: FeatureReport) -> list[str]:
-    """Features that the old version computes and the new one does not show.
-
-    What the old version's own trace does not return is no difference: it would differ from itself.
-    """
-    shown = setup.recipes[0].trace_tensors
-    there = {r.name for r in features.features if r.rows}
-    return [
-        n
-        for n, _ in features.unproven
-        if n in shown and n not in setup.random and n not in there and n not in features.uneven
-    ]

@@ -35,11 +35,11 @@ class CompareResult:
     comparable: bool
     """They differ, or something was compared and nothing that matters stayed out of sight."""
     compared: int
-    """Requests that both versions answered."""
+    """Requests with rows that both versions answered."""
     asked: int
     """Requests that were drawn for the comparison."""
     available: int
-    """Requests that the inputs hold."""
+    """Requests that were given, those that could not be sealed among them."""
     models: tuple[PinnedModel, PinnedModel]
     findings: tuple[Finding, ...]
     intermediates: dict[str, Any]
@@ -81,7 +81,7 @@ class CompareResult:
         counts = self.intermediates.get("compared", {})
         lines = [
             f"{answer}: {old.name} ({old.digest[:12]}) and {new.name} ({new.digest[:12]})",
-            f"  {self.compared:,} of {self.asked:,} requests compared ({self.available:,} available)",
+            f"  {self.compared:,} of {counted(self.asked)} compared ({self.available:,} available)",
         ]
         for what in ("outputs", "features"):
             differ = counts.get(f"{what[:-1]}_mismatches", 0)
@@ -91,7 +91,7 @@ class CompareResult:
             equal, others = _equal_tensors(columns), _others(columns) + _small(columns)
             lines.append(f"  {what}: {equal}; {differ:,} requests differ{others}")
         lines += [
-            f"  {side}: {g['both'] - g['differing']:,} of {g['both']:,} requests are answered alike while features are read"
+            f"  {side}: {g['both'] - g['differing']:,} of {counted(g['both'])} answered alike while features are read"
             for side, g in self.intermediates.get("observer", {}).items()
             if g["both"]
         ]

@@ -140,7 +140,7 @@ def intermediates_json(
         "outputs": jsonable(outputs.outputs),
         "extra_outputs": list(outputs.extra_outputs),
         "compared": {
-            "output_requests": outputs.requests,
+            "output_requests": outputs.requests - outputs.without_rows,
             "output_mismatches": outputs.mismatched_requests,
             "feature_requests": features.requests,
             "whole_feature_requests": features.whole_requests,
@@ -209,7 +209,7 @@ def batch_findings(mixing: Mixing) -> list[Finding]:
     """Tells when answers depend on which requests share a batch.
 
     Args:
-      mixing: versions whose answers do.
+      mixing: versions whose answers do, or may.
     """
     rounding = [
         Finding(
@@ -220,8 +220,18 @@ def batch_findings(mixing: Mixing) -> list[Finding]:
         )
         for role in mixing.rounding
     ]  # fmt: skip
+    unshown = [
+        Finding(
+            kind="batch_not_compared", severity=Severity.INFO, where=role,
+            what=f"whether the {role}'s answers change with the batch that a request is in was not"
+            " compared, as they change from run to run, or as too few batches were answered; every request was"
+            " replayed by itself, as it was recorded",
+            remedy="Make the model answer, and the same each time, to have its requests share batches.",
+        )
+        for role in mixing.unshown
+    ]  # fmt: skip
     alone = {one.role for one in mixing.alone if one.fails_alone}
-    return rounding + [
+    return rounding + unshown + [
         Finding(
             kind="fails_alone", severity=Severity.WARNING, where=role,
             what=f"the {role} fails on requests by themselves that it answers in a batch; every request was"

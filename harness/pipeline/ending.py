@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from harness.core.findings import Finding, Severity
-from harness.core.policies import WindowName
+from harness.core.policies import Against, WindowName
 from harness.core.tensors import Floats
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
 from harness.decide.decision import decide
-from harness.decide.facts import Facts, FailureCount
+from harness.decide.facts import AnchorFailures, Facts, FailureCount
 from harness.judge.attempts import spent
 from harness.judge.combine import Judge
 from harness.judge.plan import TestPlan
@@ -38,12 +39,16 @@ from harness.pipeline.probes import (
     effect_findings,
 )
 from harness.pipeline.publish import Outcome
-from harness.pipeline.run_findings import baseline_failures, latency_findings, load_findings
+from harness.pipeline.run_findings import failures_of_reference, latency_findings, load_findings
 from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import COLUMNS, Summary
 from harness.pipeline.table_findings import about_units
 from harness.replay.latency import LatencyLog
 from harness.replay.leg_counters import LegCounters
+from harness.store.quarantine import Note
+
+_REFERENCE_FAILED = "baseline_failed"
+"""What the judge calls it, also where the anchor stands in the baseline's place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +108,10 @@ def ended(run: Ran) -> Outcome:
             notes,
         ),
         *leg_findings("baseline", run.result.baseline, {}, (), (), notes),
+        *_anchor_findings(run, notes),
         *golden_findings(run.manifest),
-        *baseline_failures(failures.baseline),
+        *failures_of_reference("baseline", failures.baseline),
+        *failures_of_reference("anchor", failures.anchor),
         *latency_findings(run.latency),
         *batch_findings(run.mixing),
         *run.asked.findings(),
@@ -125,6 +132,12 @@ def ended(run: Ran) -> Outcome:
         plan=run.plan,
         status=status,
     )
+
+
+def _anchor_findings(run: Ran, notes: Sequence[Note]) -> list[Finding]:
+    """What happened to the anchor's process, where there is one."""
+    counters = run.result.anchor
+    return [] if counters is None else leg_findings("anchor", counters, {}, (), (), notes)
 
 
 def _differ(described: Described) -> bool:
@@ -209,6 +222,7 @@ def _facts(run: Ran, *, one_value: bool) -> Facts:
         baseline_failures=failures.baseline,
         unfaithful_replay=run.described.unfaithful,
         observer_effect=run.observer_effect,
+        anchor_failures=_anchor_failures(run),
         legs_ended_early=tuple((leg, why) for leg, why in ended),
         floor_above_margin=floor_above_margin(run.terms),
         outputs_not_compared=run.described.unproven[0],
@@ -223,6 +237,21 @@ def _facts(run: Ran, *, one_value: bool) -> Facts:
             *not_golden(run.manifest),
         ),
     )
+
+
+def _anchor_failures(run: Ran) -> tuple[AnchorFailures, ...]:
+    """What guardrails against the anchor could not read, as it failed there."""
+    evidence = run.result.evidence
+    found = []
+    for guardrail in run.prepared.policy.guardrails:
+        if guardrail.against is not Against.ANCHOR:
+            continue
+        left = evidence.judge.left_out(guardrail.name)
+        failed = left.pop(_REFERENCE_FAILED, 0)
+        if failed:
+            asked = evidence.judged[guardrail.window.value] - sum(left.values())
+            found.append(AnchorFailures(guardrail=guardrail.name, failed=failed, asked=asked))
+    return tuple(found)
 
 
 def _with_cause(record: DecisionRecord, findings: list[Finding]) -> DecisionRecord:

@@ -7,7 +7,7 @@ interrupted one was; the state does not grow with the number of requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -24,24 +24,28 @@ from harness.core.policies import (
     Scope,
     WindowName,
 )
-from harness.core.tensors import Array, Bools, CodedText, Columns, Floats, PackedText, Strings
+from harness.core.tensors import Array, Bools, Columns, Floats, Strings
 from harness.core.verdicts import Status
 from harness.diff.faithful import FaithfulDiff
 from harness.diff.features import FeatureDiff
 from harness.diff.floor import Floor
+from harness.diff.handed_on import handed_on_by_both
 from harness.diff.observer import ObserverDiff
 from harness.diff.outputs import OutputDiff
 from harness.diff.probes import ProbeGuard
 from harness.diff.reports import RequestMismatch
 from harness.diff.served import ServedDiff
 from harness.diff.signature import SignatureMatch
-from harness.judge.answers import positives, scores
+from harness.judge.answers import without_column
 from harness.judge.combine import Judge
 from harness.judge.latency import LatencyValues
 from harness.judge.metrics import Sides, Values, observe, sides_of
 from harness.judge.plan import TestPlan
 from harness.judge.unit_sums import UnitSums
 from harness.pipeline.candidate_failures import CandidateFailures
+from harness.pipeline.pairs_columns import decided, pairs_table
+from harness.pipeline.parts import gathered, together
+from harness.replay.forms import in_forms
 from harness.replay.order import Batch
 
 State = dict[str, Array]
@@ -59,6 +63,23 @@ class Terms:
     floor: Floor
     graphs: tuple[ModelGraph, ModelGraph]
     """(baseline's, candidate's)."""
+    proven: Mapping[str, str] = field(default_factory=dict)
+    """The baseline's features that no trace returns, and that are known to be equal → why."""
+
+    @property
+    def moved(self) -> frozenset[str]:
+        """The baseline's outputs that both versions hand on."""
+        return handed_on_by_both(*self.graphs, self.match.outputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What was seen of n requests."""
+
+    values: dict[str, Values]
+    """By guardrail."""
+    columns: dict[str, Array]
+    """Of the pairs table, shape (n,) each."""
 
 
 class RunningEvidence:
@@ -71,11 +92,12 @@ class RunningEvidence:
         self.judge = Judge(terms.plan, terms.alpha_promote, terms.alpha_rollback)
         coarse = terms.graphs[0].coarse
         self.outputs = OutputDiff(
-            terms.match, floor, expected_changes(policy, Scope.OUTPUTS), coarse
+            terms.match, floor, expected_changes(policy, Scope.OUTPUTS), coarse, terms.moved
         )
         self.features = FeatureDiff(
-            floor, *terms.graphs, expected_changes(policy, Scope.FEATURES), policy.mapping
-        )
+            floor, *terms.graphs, expected_changes(policy, Scope.FEATURES), policy.mapping,
+            proven=terms.proven,
+        )  # fmt: skip
         self.faithful = FaithfulDiff(floor)
         self.served = ServedDiff(floor, coarse)
         self.observer = ObserverDiff(floor)
@@ -122,6 +144,28 @@ class RunningEvidence:
         Returns:
           The batch's rows of the pairs table.
         """
+        self.probes.update(pair)
+        parts = in_forms(pair, again)
+        looks = [
+            (at, self._look(batch, part, label[at], repetition, whole=len(parts) == 1))
+            for at, part, repetition in parts
+        ]
+        columns = gathered([(at, look.columns) for at, look in looks], len(pair))
+        values = {
+            name: together([(at, look.values[name]) for at, look in looks], len(pair))
+            for name in looks[0][1].values
+        }
+        self.judge.update(batch.window, *self._counting_once(values, pair, ends))
+        self.judged[batch.window] = self.judged.get(batch.window, 0) + len(pair)
+        return pairs_table(batch, pair, self.terms.policy, label, columns, values)
+
+    def _look(
+        self, batch: Batch, pair: PairBatch, label: Floats, again: PairBatch | None, *, whole: bool
+    ) -> _Look:
+        """What requests of a batch show, whose answers have one shape in each version; as in `update`.
+
+        A rule that does not fit the answers to the whole batch is a mistake in it.
+        """
         outputs = self.outputs.update(pair)
         features = self.features.update(pair) if batch.trace else _not_asked(len(pair))
         if batch.trace:
@@ -133,9 +177,10 @@ class RunningEvidence:
             else self.faithful.update(pair.requests, pair.baseline)
         )
         self.observer.update(pair)
-        self.probes.update(pair)
-        seen = under_baseline_names(pair, self.terms.match)
-        repetition = None if again is None else under_baseline_names(again, self.terms.match)
+        seen, repetition = (
+            self._named(pair, whole),
+            again if again is None else self._named(again, whole),
+        )
         self.failures.update(seen)
         sides = sides_of(seen)
         values = {
@@ -143,14 +188,14 @@ class RunningEvidence:
             for g in self.terms.policy.guardrails
             if g.window.value == batch.window and g.metric not in LATENCY_METRICS
         }
-        self.judge.update(batch.window, *self._counting_once(values, pair, ends))
-        self.judged[batch.window] = self.judged.get(batch.window, 0) + len(pair)
-        return _pairs_table(
-            batch, seen, self.terms.policy, label,
-            {"output_mismatch": outputs.mismatch, "feature_mismatch": features.mismatch,
-             "unfaithful": unfaithful.mismatch},
-            values,
-        )  # fmt: skip
+        flags = {"output_mismatch": outputs.mismatch, "feature_mismatch": features.mismatch,
+                 "unfaithful": unfaithful.mismatch}  # fmt: skip
+        return _Look(values=values, columns={**decided(seen, self.terms.policy), **flags})
+
+    def _named(self, pair: PairBatch, whole: bool) -> PairBatch:
+        """Answers as the guardrails read them."""
+        rule, named = self.terms.policy.decision, under_baseline_names(pair, self.terms.match)
+        return named if whole or rule is None else without_column(named, rule)
 
     def _counting_once(
         self, values: dict[str, Values], pair: PairBatch, ends: Bools | None
@@ -180,7 +225,7 @@ class RunningEvidence:
         Parity that could not be compared speaks against both sides; a difference that was found is
         one, whatever else was not compared.
         """
-        comparable = bool(self.features.match.raw)
+        comparable = bool(self.features.match.raw or self.terms.proven)
         if guardrail.against is Against.ANCHOR:
             pair = _against_anchor(pair)
             sides = sides_of(pair)
@@ -241,7 +286,7 @@ class RunningEvidence:
         )
         found.outputs = OutputDiff.from_state(
             saved("outputs"), terms.match, floor, expected_changes(policy, Scope.OUTPUTS),
-            terms.graphs[0].coarse,
+            terms.graphs[0].coarse, terms.moved,
         )  # fmt: skip
         found.features = FeatureDiff.from_state(
             saved("features"),
@@ -249,6 +294,7 @@ class RunningEvidence:
             *terms.graphs,
             expected_changes(policy, Scope.FEATURES),
             policy.mapping,
+            proven=terms.proven,
         )
         found.faithful = FaithfulDiff.from_state(saved("faithful"), floor)
         found.served = ServedDiff.from_state(saved("served"), floor, terms.graphs[0].coarse)
@@ -305,65 +351,6 @@ def under_baseline_names(pair: PairBatch, match: SignatureMatch) -> PairBatch:
         pair.candidate,
         outputs={renamed.get(n, n): v for n, v in pair.candidate.outputs.items()},
         keys={renamed.get(n, n): v for n, v in pair.candidate.keys.items()},
+        forms={renamed.get(n, n): v for n, v in pair.candidate.forms.items()},
     )
     return replace(pair, candidate=candidate)
-
-
-def _request_means(pair: PairBatch, rows: Floats) -> Floats:
-    """Mean over each request's rows; NaN without rows, shape (n,)."""
-    counts = pair.requests.rows.astype(np.float64)
-    sums = np.bincount(pair.row_owner(), weights=rows, minlength=len(pair))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means: Floats = sums / counts
-    return means
-
-
-def _pairs_table(
-    batch: Batch,
-    pair: PairBatch,
-    policy: Policy,
-    label: Floats,
-    flags: dict[str, Bools],
-    values: dict[str, Values],
-) -> Columns:
-    """One row a request: who, what both said, what each guardrail saw."""
-    n = len(pair)
-    nothing: Floats = np.full(n, np.nan)
-    table: dict[str, Array | CodedText | PackedText] = {
-        "request_id": pair.requests.request_id,
-        "seq": pair.requests.seq,
-        "window": CodedText(codes=np.zeros(n, np.int32), words=np.array([batch.window], object)),
-        "batch": np.full(n, batch.index, np.int64),
-        "ts_ns": pair.requests.ts_ns,
-        "rows": pair.requests.rows,
-        "label": label,
-        "baseline_outcome": pair.baseline.outcome,
-        "candidate_outcome": pair.candidate.outcome,
-        "baseline_latency_s": pair.baseline.latency_s,
-        "candidate_latency_s": pair.candidate.latency_s,
-        "baseline_score": nothing,
-        "candidate_score": nothing,
-        "baseline_decision": nothing,
-        "candidate_decision": nothing,
-        **flags,
-    }
-    rule = policy.decision
-    if rule is not None:
-        ok = np.repeat(pair.both_answered(), pair.requests.rows)
-        parts = {"decision": positives(pair, rule)}
-        if rule.score is not None or rule.rule.value != "none":
-            parts["score"] = scores(pair, rule)
-        for name, seen in parts.items():
-            for leg, side in (("baseline", seen.baseline), ("candidate", seen.candidate)):
-                table[f"{leg}_{name}"] = _request_means(pair, np.where(ok, side, np.nan))
-    # Every chunk has the columns of every guardrail; one that reads another window saw nothing here.
-    for guardrail in policy.guardrails:
-        observed = values.get(guardrail.name)
-        table[f"x:{guardrail.name}"] = nothing if observed is None else observed.x
-        table[f"failed:{guardrail.name}"] = (
-            np.zeros(n, np.bool_) if observed is None else observed.failed
-        )
-    coded = pair.requests.coded_context
-    for name in pair.requests.context:
-        table[f"cx:{name}"] = coded[name] if name in coded else pair.requests.context[name]
-    return table

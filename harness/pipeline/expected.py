@@ -1,10 +1,14 @@
-"""Whether the changes that a policy expects are changes of something that exists."""
+"""Whether what a policy names exists: before anything is replayed, as a typing error costs no replay."""
 
 from __future__ import annotations
 
+import math
+
 from harness.core.errors import PolicyError, nearest
 from harness.core.models import ModelGraph
-from harness.core.policies import Policy, Scope
+from harness.core.policies import Policy, Rule, Scope
+from harness.core.tensors import NUMPY_DTYPES, Signature
+from harness.judge.answers import COUNTED, lacks_column
 
 
 def check_expected_changes(
@@ -34,3 +38,38 @@ def check_expected_changes(
                     f"expects '{name}' to change, which is none of the versions' {guardrail.scope}",
                     f"Correct the name: {nearest(name, known[guardrail.scope])}.",
                 )
+
+
+def check_decision(policy: Policy, baseline: Signature, where: str) -> None:
+    """Refuses a decision about an output, or a column of it, that the baseline does not declare.
+
+    Of a free dimension nothing is known before it answers.
+
+    Args:
+      policy: names the outputs.
+      baseline: what it takes and returns.
+      where: the policy file, as the user knows it.
+
+    Raises:
+      PolicyError: with the nearest name, or the columns that there are.
+    """
+    rule = policy.decision
+    if rule is None:
+        return
+    outputs = {spec.name: spec for spec in baseline.outputs}
+    for key, name in (("output", rule.output), ("score", rule.score)):
+        if name is None:
+            continue
+        if name not in outputs:
+            raise PolicyError(
+                f"{where}, decision.{key}",
+                f"the baseline has no output '{name}'",
+                f"Name one of its outputs; {nearest(name, outputs)}",
+            )
+        spec, read = outputs[name], key == "score" or rule.rule is not Rule.NONE
+        known = [dimension for dimension in spec.shape if dimension is not None]
+        if not read or spec.datatype not in NUMPY_DTYPES or len(known) < len(spec.shape):
+            continue
+        if (width := math.prod(known)) and lacks_column(rule, width):
+            what = f"column {rule.positive} is outside the baseline's output {spec.shown()}"
+            raise PolicyError(f"{where}, decision.positive", what, COUNTED)

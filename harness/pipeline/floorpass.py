@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from harness.core.models import ModelGraph
 from harness.core.observations import PairBatch
 from harness.core.policies import Policy, Preset
 from harness.core.tensors import Ints
@@ -20,6 +21,7 @@ from harness.pipeline.legs_of_run import keep_answered
 from harness.pipeline.noise import NoiseLevels, answers_vary
 from harness.replay.asked import asked_by
 from harness.replay.composition import cuts, joined, rows_of
+from harness.replay.forms import in_forms
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
 from harness.store.runs import RunFolder
@@ -41,7 +43,8 @@ def floor_of_run(
     policy: Policy,
     fitted: Collection[str],
     random: Mapping[str, str],
-    roundings: Mapping[str, float],
+    graph: ModelGraph,
+    orders: Callable[[Floor, Leg], Floor] | None,
     heard: Callable[[int, int], None],
 ) -> Floor:
     """A run's noise floor, measured once: that of a noisy baseline is another one the next time.
@@ -58,7 +61,8 @@ def floor_of_run(
         no request differ.
       fitted: tensors after fitted constants, which never make one differ.
       random: outputs and features that are computed from a random operator, and from which.
-      roundings: the baseline's, as `ModelGraph.roundings`.
+      graph: the baseline's, which says where nothing rounds and where float32 does.
+      orders: adds what other orders of the baseline's sums move; None = the candidate does not earn it.
       heard: told (done, total) requests.
     """
     if run.has(FLOOR_FILE):
@@ -73,9 +77,11 @@ def floor_of_run(
             policy=policy,
             fitted=fitted,
             random=random,
-            roundings=roundings,
+            graph=graph,
             heard=heard,
         )
+    if orders is not None:
+        floor = orders(floor, first)
     keep_answered(run, (first,))
     run.write_json(FLOOR_FILE, floor)
     return floor
@@ -92,7 +98,7 @@ def measure_floor(
     policy: Policy | None = None,
     fitted: Collection[str] = (),
     random: Mapping[str, str] | None = None,
-    roundings: Mapping[str, float] | None = None,
+    graph: ModelGraph | None = None,
 ) -> Floor:
     """Runs both baseline legs over the same requests and measures how far they differ.
 
@@ -112,18 +118,19 @@ def measure_floor(
       policy: as for `floor_of_run`; None where nothing is judged.
       fitted: as for `floor_of_run`.
       random: as for `floor_of_run`; they say nothing about the batch either.
-      roundings: as for `floor_of_run`.
+      graph: as for `floor_of_run`; None = nothing is known.
     """
+    second.same_as(first)
     most = list(prefix(batches, FLOOR_REQUESTS))
-    in_pieces = _Measured(policy, fitted, random, roundings)
+    in_pieces = Measured(policy, fitted, random, graph)
     in_pieces.run(first, second, most, read, cuts, trace=trace, heard=heard)
     floor = in_pieces.floor()
     if floor.silent or _gave_up(first, second) or first.singly:
         return floor
     first.singly = second.singly = True
-    by_itself = _Measured(policy, fitted, random, roundings)
+    by_itself = Measured(policy, fitted, random, graph)
     few = list(prefix(batches, SINGLE_REQUESTS))
-    by_itself.run(first, second, few, read, _whole, trace=trace, heard=lambda *_: None)
+    by_itself.run(first, second, few, read, whole, trace=trace, heard=lambda *_: None)
     alone = by_itself.floor()
     company = alone.silent and not _gave_up(first, second)
     harmless = floor.rounding and not is_exact(policy) and not _varies(policy, floor)
@@ -143,7 +150,7 @@ def _varies(policy: Policy | None, floor: Floor) -> bool:
     return policy is not None and any(answers_vary(g, floor) for g in policy.guardrails)
 
 
-class _Measured:
+class Measured:
     """One pass of both legs over some batches."""
 
     def __init__(
@@ -151,11 +158,16 @@ class _Measured:
         policy: Policy | None,
         fitted: Collection[str],
         random: Mapping[str, str] | None,
-        roundings: Mapping[str, float] | None,
+        graph: ModelGraph | None,
     ) -> None:
         guardrails = policy.guardrails if policy else ()
         expected = {name for g in guardrails for name in g.expected_changes}
-        self._builder = FloorBuilder({*expected, *fitted}, random, roundings)
+        self._builder = FloorBuilder(
+            {*expected, *fitted},
+            random,
+            exact=graph.exact if graph else (),
+            coarse=graph.coarse if graph else (),
+        )
         self._levels = NoiseLevels(policy)
         self._guard = ProbeGuard()
 
@@ -180,17 +192,20 @@ class _Measured:
             old.submit(requests, trace=trace)
             for piece in pieces:
                 new.submit(piece, trace=trace)
-            pair = PairBatch(
-                requests=requests,
-                baseline=old.collect(),
-                candidate=joined([new.collect() for _ in pieces]),
-            )
-            self._builder.update(pair)
-            self._levels.update(pair)
+            whole, parts = old.collect(), [new.collect() for _ in pieces]
+            for asked, answer in zip((requests, *pieces), (whole, *parts), strict=True):
+                # Of requests that run by themselves, all together are no answer to the batch.
+                if not first.singly or len(asked) == 1:
+                    first.ledger.saw(asked, answer, by="floor")
+            pair = PairBatch(requests=requests, baseline=whole, candidate=joined(parts))
+            forms = in_forms(pair)
+            for _, part, _ in forms:
+                self._builder.update(part)
+                self._levels.update(part, whole=len(forms) == 1)
             self._guard.update(pair)
             done += len(requests)
             # Before the next batch is asked: it would be one more in memory.
-            del requests, pieces, pair
+            del requests, pieces, pair, part, whole, parts, asked, answer
             heard(done, total)
             if first.ended or second.ended:
                 return
@@ -215,7 +230,8 @@ def prefix(batches: Sequence[Batch], requests: int) -> Iterator[Batch]:
         yield batch
 
 
-def _whole(n: int) -> list[tuple[int, int]]:
+def whole(n: int) -> list[tuple[int, int]]:
+    """A batch as it is, as `replay.composition.cuts` has it in pieces."""
     return [(0, n)]
 
 

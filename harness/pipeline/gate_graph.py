@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.jsonable import jsonable
+from harness.core.models import Rearrangement
 from harness.core.observations import Outcome
 from harness.core.policies import Preset
 from harness.core.tensors import Array, Ints
@@ -40,6 +41,7 @@ def with_graph(
     match: SignatureMatch,
     *,
     declared: Sequence[tuple[str, str]],
+    rearranged: Rearrangement,
     singly: bool,
     recipes: tuple[LegRecipe, LegRecipe],
     listener: Listener,
@@ -52,6 +54,7 @@ def with_graph(
       window: what requests are read from.
       match: how the signatures were paired.
       declared: (baseline's, candidate's) features that both declare.
+      rearranged: as for `GraphPass`.
       singly: each request ran by itself.
       recipes: both versions.
       listener: hears progress.
@@ -76,6 +79,7 @@ def with_graph(
             prepared.policy.mapping,
             batches_of(window, _chosen(prepared), singly=singly),
             declared=declared,
+            rearranged=rearranged,
             policy=prepared.policy.graph,
             listener=listener,
         )

@@ -20,7 +20,7 @@ from harness.core.models import PinnedModel
 from harness.core.observations import Observations, Outcome
 from harness.core.places import Place
 from harness.core.policies import SandboxPolicy
-from harness.core.tensors import Array, Tensors, holds_nested
+from harness.core.tensors import Array, Tensors, flat_rows, holds_nested
 from harness.core.traffic import RequestBatch
 from harness.diff.distance import compare_rows
 from harness.diff.relations import name_relation
@@ -297,7 +297,7 @@ def _difference(name: str, logged: Array, now: Array) -> str:
     """
     if logged.shape != now.shape:
         return f"{name} has the shape {list(now.shape)}, it had {list(logged.shape)}"
-    before, after = logged.reshape(len(logged), -1), now.reshape(len(now), -1)
+    before, after = flat_rows(logged), flat_rows(now)
     scale, typical = column_scales(before)
     wrong = compare_rows(before, after, ROUNDING, scale, typical=typical).mismatch
     if not wrong.any():

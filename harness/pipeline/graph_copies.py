@@ -33,6 +33,8 @@ class OpenCopies:
     """The baseline's and the candidate's."""
     tracers: tuple[Runner, Runner, Runner]
     """The baseline, the candidate, and the baseline again."""
+    orders: tuple[Runner, ...]
+    """The baseline with its sums in other orders; none where that was not asked for."""
     sketched: bool
     """They return sketches: whole values take too much."""
     chosen: dict[str, str] | None
@@ -44,7 +46,13 @@ class OpenCopies:
 
 
 def open_copies(
-    stack: ExitStack, laid: tuple[Laid, Laid], match: GraphMatch, room: Room, first: RequestBatch
+    stack: ExitStack,
+    laid: tuple[Laid, Laid],
+    match: GraphMatch,
+    room: Room,
+    first: RequestBatch,
+    *,
+    orders: bool,
 ) -> OpenCopies:
     """Makes the copies and starts their processes; sketches when whole values take too much.
 
@@ -54,6 +62,7 @@ def open_copies(
       match: how their tensors are paired.
       room: how much the copies may return.
       first: the first batch, whose values are measured on a request.
+      orders: also open the baseline with its sums in other orders.
 
     Raises:
       GraphPassError: a copy cannot be made or does not load, or the time is over.
@@ -76,9 +85,11 @@ def open_copies(
         for tracer in tracers:
             tracer.close()
         tracers = _started(stack, laid, copies)
+    others = [laid[0].tracer(copy) for copy in laid[0].reordered(copies[0])] if orders else []
     return OpenCopies(
         copies=copies,
         tracers=(*tracers, stack.enter_context(laid[0].tracer(copies[0]))),
+        orders=tuple(stack.enter_context(runner) for runner in others),
         sketched=sketched,
         chosen=wanted,
         batch_bytes=batch_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -15,6 +15,7 @@ from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Array, Nested, Tensors
 from harness.core.traffic import RequestBatch
 from harness.sandbox.hello import LoadFailure
+from harness.sandbox.reordering import reordered
 from harness.sandbox.tracing import Edit, Edited, Traced, Tracer, edit
 
 _MOST_ROUNDS = 16
@@ -54,6 +55,11 @@ class Opener(Protocol):
     def started(self, version: Version, copy: Edited) -> Runner | LoadFailure:
         """Loads a copy, as `sandbox.tracing.Tracer.start`."""
 
+    def reordered(
+        self, version: Version, copy: Edited, folder: Path
+    ) -> tuple[Path, ...] | LoadFailure:
+        """Writes copies of a copy whose sums go in other orders, as `sandbox.reordering.reordered`."""
+
 
 class Sandboxed:
     """Each copy is made, and run, in a locked-down process of its own: for models of others."""
@@ -74,6 +80,14 @@ class Sandboxed:
             external=version.external,
             python=version.python,
             allow_weaker=version.allow_weaker,
+        )
+
+    def reordered(
+        self, version: Version, copy: Edited, folder: Path
+    ) -> tuple[Path, ...] | LoadFailure:
+        """In the parent's environment."""
+        return reordered(
+            copy.path, folder, version.limits, returned=True, allow_weaker=version.allow_weaker
         )
 
 
@@ -210,6 +224,19 @@ class Laid:
             msg = f"the {version.role}'s opened graph does not load: {tracer.message}"
             raise GraphPassError(msg)
         return tracer
+
+    def reordered(self, copy: Edited) -> list[Edited]:
+        """Copies of a copy that return the same and sum in other orders; none where it has no sums.
+
+        Raises:
+          GraphPassError: they cannot be made, or the time is over.
+        """
+        self._limit.check()
+        made = self.version.opener.reordered(self.version, copy, self._scratch)
+        if isinstance(made, LoadFailure):
+            msg = f"the {self.version.role}'s sums cannot be put in another order: {made.message}"
+            raise GraphPassError(msg)
+        return [replace(copy, path=path) for path in made]
 
     def same_branches(self, found: Traced) -> bool:
         """Whether a batch took the branches that are laid open."""

@@ -17,7 +17,7 @@ import numpy as np
 from harness.core.counted import counted
 from harness.core.errors import SandboxError, UsageError, nearest
 from harness.core.findings import Finding
-from harness.core.models import ModelGraph
+from harness.core.models import ModelGraph, Rearrangement
 from harness.core.policies import GraphPolicy, Mapping, When
 from harness.core.tensors import Bools, Ints
 from harness.core.traffic import RequestBatch
@@ -70,7 +70,7 @@ class GraphLook:
         small = sum(state.small_values for state in report.states)
         within = f", {counted(small, 'tensor')} of these but for small values" if small else ""
         return (
-            f"graph: {report.equal} of {report.compared} tensors equal in {report.requests:,} requests"
+            f"graph: {report.equal} of {report.compared} tensors equal in {counted(report.requests)}"
             f"{how}{within}{random}; "
             f"{report.coverage}; matched by {tiers or 'nothing'}"
         )
@@ -122,6 +122,7 @@ def look_into(
     batches: Sequence[RequestBatch],
     *,
     declared: Sequence[tuple[str, str]],
+    rearranged: Rearrangement = Rearrangement.NONE,
     policy: GraphPolicy,
     listener: Listener,
 ) -> GraphLook:
@@ -133,6 +134,7 @@ def look_into(
       mapping: names that differ.
       batches: requests that both answer.
       declared: (baseline's, candidate's) features, as they are compared elsewhere.
+      rearranged: as for `GraphPass`.
       policy: memory and time that it may take.
       listener: hears progress, in batches.
     """
@@ -146,6 +148,7 @@ def look_into(
         match=match,
         mapped=mapping.tensors,
         declared=tuple(declared),
+        rearranged=rearranged,
         memory_bytes=policy.memory_bytes,
         deadline_s=policy.deadline_s,
     )

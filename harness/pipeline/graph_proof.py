@@ -11,9 +11,11 @@ from harness.core.traffic import RequestBatch
 from harness.diff.changes import Divergence
 from harness.diff.distance import computed_tolerance
 from harness.diff.graph_report import FirstDivergence, PatchProof, WorstRow
+from harness.diff.handed_on import handed_on_by_both
 from harness.diff.pairs import RelationKind
 from harness.diff.relations import name_relation
-from harness.diff.whole import TensorTrace, apart_whole, permuted_columns
+from harness.diff.tensor_trace import TensorTrace
+from harness.diff.whole import apart_whole, permuted_columns
 from harness.pipeline.graph_opening import GraphPassError, Laid, Runner, joined
 from harness.pipeline.graph_rows import worst_rows
 from harness.sandbox.graph_edits import PATCH_SUFFIX
@@ -81,11 +83,15 @@ class Closer:
           pairs: (baseline's tensor, candidate's).
           floor: of tensors that were not compared before.
         """
+        graphs = self._laid[0].graph, self._laid[1].graph
         found = {
             (name, partner): TensorTrace(
                 fine=name not in self._laid[0].graph.coarse,
-                rounding=self._laid[0].graph.rounding(name),
+                exact=name in self._laid[0].graph.exact,
+                moved=bool(handed_on_by_both(*graphs, [(name, partner)])),
                 floor=self._traces[name].floor if name in self._traces else floor,
+                ordered=self._traces[name].ordered if name in self._traces else np.zeros(1),
+                proven=any(trace.proven for trace in self._traces.values()),
                 output=name in dict(self._outputs),
             )
             for name, partner in pairs
@@ -169,7 +175,8 @@ class Closer:
             self._used,
             tolerance=trace.tolerance,
             fine=trace.fine,
-            rounding=trace.rounding,
+            exact=trace.exact,
+            moved=trace.moved,
         )
 
     def _relation(self, divergence: Divergence) -> str:
@@ -181,7 +188,7 @@ class Closer:
         rows = len(self._ids)
         trace = self._traces[divergence.baseline]
         least = computed_tolerance(ours.dtype, theirs.dtype, coarse=not trace.fine)
-        tolerance = max(trace.tolerance, trace.rounding or 0.0, least)
+        tolerance = max(trace.largest_tolerance, least)
         order = permuted_columns(ours, theirs, tolerance=tolerance, fine=trace.fine)
         if order:
             shown = ", ".join(map(str, order[:_SHOWN_COLUMNS]))
@@ -228,7 +235,8 @@ class Closer:
                     rows=int(batch.rows.sum()),
                     tolerance=trace.tolerance,
                     fine=trace.fine,
-                    rounding=trace.rounding,
+                    exact=trace.exact,
+                    moved=trace.moved,
                     output=True,
                 ).rows
                 for found in (plain, patched)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.core.tensors import Array, Floats
+from harness.core.tensors import Array, Floats, flat_rows
 from harness.core.traffic import RequestBatch
 from harness.diff.graph_report import WorstRow
 from harness.diff.whole import apart
@@ -22,9 +22,10 @@ def worst_rows(
     candidate: Array,
     used: Sequence[RequestBatch],
     *,
-    tolerance: float,
+    tolerance: float | Floats,
     fine: bool = False,
-    rounding: float | None = None,
+    exact: bool = False,
+    moved: bool = False,
 ) -> tuple[WorstRow, ...]:
     """Picks the rows that differ most.
 
@@ -34,14 +35,15 @@ def worst_rows(
       used: the batches, R rows in all.
       tolerance: relative; rows within it are none.
       fine: as for `diff.whole.apart`.
-      rounding: the same.
+      exact: the same.
+      moved: the same.
     """
     rows = len(baseline)
     after = candidate.reshape(baseline.shape)
     differ = apart(
-        baseline, after, rows=rows, tolerance=tolerance, fine=fine, rounding=rounding
+        baseline, after, rows=rows, tolerance=tolerance, fine=fine, exact=exact, moved=moved
     ).rows
-    far = _distances(baseline.reshape(rows, -1), after.reshape(rows, -1))
+    far = _distances(flat_rows(baseline), flat_rows(after))
     order = np.argsort(-far, kind="stable")
     chosen = [int(row) for row in order if differ[row]][:MOST_ROWS]
     ends = np.cumsum([int(batch.rows.sum()) for batch in used])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness.core.graphs import Graph, Node
 from harness.diff.graph_hashes import without_aliases
 from harness.diff.graph_match import GraphMatch
 from harness.diff.graph_report import TensorState, TensorVerdict
-from harness.diff.whole import TensorTrace
+from harness.diff.tensor_trace import TensorTrace
 
 
 def tensor_states(
@@ -61,10 +61,32 @@ def tensor_states(
                 state,
                 verdict=TensorVerdict.DIFFERS if trace.differs else TensorVerdict.EQUAL,
                 rows=trace.rows, differing=trace.differing, relative=trace.relative,
-                absolute=trace.absolute, floor=trace.floor, small=trace.small, why=trace.unlike,
+                absolute=trace.absolute, floor=trace.floor, small=trace.small, empty=trace.empty,
+                ordered=float(trace.ordered.max(initial=0.0)), by_order=trace.by_order, why=trace.unlike,
             )  # fmt: skip
         states.append(state)
     return tuple(states)
+
+
+def equal_constants(
+    graphs: tuple[Graph, Graph], declared: Sequence[tuple[str, str]]
+) -> tuple[str, ...]:
+    """Features that are constants of both versions, or copies of some, and hold the same.
+
+    Args:
+      graphs: the baseline's and the candidate's.
+      declared: (baseline's, candidate's) features.
+
+    Returns:
+      The baseline's names.
+    """
+    held = []
+    for graph in graphs:
+        values = {c.name: c.exact for c in graph.constants}
+        _, copies = without_aliases(graph)
+        held.append(values | {n: values[of] for n, of in copies.items() if of in values})
+    ours, theirs = held
+    return tuple(a for a, b in declared if a in ours and ours[a] == theirs.get(b))
 
 
 def _reads(node: Node, copies: Mapping[str, str], known: set[str]) -> tuple[str, ...]:

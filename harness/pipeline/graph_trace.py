@@ -1,9 +1,8 @@
 """Both versions looked into on the same requests: the first place where they part, and the proof.
 
-A few hundred requests go through copies of both versions that return every tensor, with graph
-optimisation off and in the same batch composition. Nets whose tensors do not fit into the memory that
-is allowed return sketches first, and whole tensors only about the suspect region. The proof is made by
-feeding the baseline's values into the candidate at the place where they part.
+A few hundred requests go through copies of both versions that return every tensor, with graph optimisation off and in
+the same batch composition. Nets whose tensors do not fit into the memory that is allowed return sketches first, and
+whole tensors about the suspect region. The proof feeds the baseline's values into the candidate where they part.
 """
 
 from __future__ import annotations
@@ -13,38 +12,27 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from harness.core.models import Rearrangement
 from harness.core.policies import GraphPolicy
-from harness.core.tensors import Array, Nested, Tensors
+from harness.core.tensors import Tensors
 from harness.core.traffic import RequestBatch
+from harness.diff.carried import carried_on
 from harness.diff.changes import Change, Divergence, later_changes
 from harness.diff.frontier import Regions
-from harness.diff.graph_match import GraphMatch, Tier
+from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
 from harness.diff.graph_report import GraphReport, TensorVerdict
+from harness.diff.handed_on import handed_on_by_both
 from harness.diff.matching import match_graphs
 from harness.diff.regroup import Regrouping, first_free
 from harness.diff.signature import SignatureMatch
-from harness.diff.whole import TensorTrace, fingerprint
-from harness.pipeline.graph_choice import (
-    LEAST_ABOUT,
-    MOST_ABOUT,
-    MOST_SKETCHED,
-    MOST_WHOLE,
-    evenly,
-)
+from harness.diff.tensor_trace import TensorTrace
+from harness.diff.whole import fingerprint
+from harness.pipeline.graph_choice import LEAST_ABOUT, MOST_ABOUT, MOST_SKETCHED, MOST_WHOLE, evenly
 from harness.pipeline.graph_copies import Room, open_copies
-from harness.pipeline.graph_opening import (
-    GraphPassError,
-    Laid,
-    RunError,
-    TimeLimit,
-    Version,
-    halves,
-    joined,
-)
+from harness.pipeline.graph_noise import Compared, in_order, take_noise
+from harness.pipeline.graph_opening import GraphPassError, Laid, RunError, TimeLimit, Version
 from harness.pipeline.graph_proof import Closer
-from harness.pipeline.graph_states import tensor_states
+from harness.pipeline.graph_states import equal_constants, tensor_states
 from harness.sandbox.tracing import Traced
 
 _MOST_LOOKS = 4
@@ -67,6 +55,8 @@ class GraphPass:
     """Tensors that the user pairs: baseline's name, candidate's name."""
     declared: tuple[tuple[str, str], ...] = ()
     """Features that both versions declare: baseline's name, candidate's name."""
+    rearranged: Rearrangement = Rearrangement.NONE
+    """Where the numbers are arranged otherwise, the baseline's own sums in other orders say what rounding may do."""
     memory_bytes: int = GraphPolicy().memory_bytes
     """What the values of one batch of one version may take."""
     deadline_s: float = GraphPolicy().deadline_s
@@ -116,6 +106,7 @@ class _Tracing:
         self._wanted, self._old, self._new = wanted, old, new
         self._inputs = dict(wanted.match.inputs)
         self._outputs = dict(wanted.match.outputs)
+        self._answers = (*self._outputs, *wanted.match.not_compared)
         self._match = self._matched(None)
         self._traces: dict[str, TensorTrace] = {}
         self._why: dict[str, str] = {}
@@ -138,7 +129,8 @@ class _Tracing:
         room = Room(
             memory_bytes=wanted.memory_bytes, most_whole=wanted.most_whole, most_sketched=wanted.most_sketched
         )  # fmt: skip
-        self._open = open_copies(stack, self._laid, self._match, room, first)
+        orders = bool(wanted.rearranged)
+        self._open = open_copies(stack, self._laid, self._match, room, first, orders=orders)
 
     @property
     def _laid(self) -> tuple[Laid, Laid]:
@@ -156,42 +148,36 @@ class _Tracing:
         if not (self._old.same_branches(before) and self._new.same_branches(after)):
             self._other_branch += len(batch)
             return
-        again = self._run(2, feeds[0])
-        parts = [self._run(2, half) for half in halves(feeds[0], rows)] if rows > 1 else []
         if not self._requests and self._match.baseline_only and self._match.candidate_only:
             self._match = self._matched((self._prints(0, before), self._prints(1, after)))
-        for pair in self._match.pairs:
-            ours = self._open.copies[0].returned(pair.baseline)
-            theirs = self._open.copies[1].returned(pair.candidate)
-            values, others = before.value(ours), _in_order(ours, theirs, before, after)
-            if values is None or others is None:
-                continue
-            trace = self._traces.setdefault(pair.baseline, self._trace(pair.baseline))
-            repeated = again.value(ours)
-            if repeated is not None:
-                split = [p.tensors[ours] for p in parts if ours in p.tensors]
-                whole = (
-                    joined(split)
-                    if len(split) == len(parts) and not self._open.sketched and parts
-                    else None
-                )
-                fits = (
-                    whole is not None
-                    and isinstance(values, np.ndarray)
-                    and whole.shape == values.shape
-                )
-                trace.floor_from(repeated, values, whole if fits else None, rows)
-            trace.update(values, others, rows=rows)
+        compared = [found for p in self._match.pairs if (found := self._both(p, before, after))]
+        take_noise(self._open, feeds[0], rows, compared)
+        for one in compared:
+            one.trace.update(one.values, one.others, rows=rows)
         self._requests += len(batch)
         self._used.append(batch)
 
-    def _trace(self, name: str) -> TensorTrace:
+    def _both(self, pair: TensorMatch, before: Traced, after: Traced) -> Compared | None:
+        """Both sides' values of a pair; None where there is none of either."""
+        ours = self._open.copies[0].returned(pair.baseline)
+        theirs = self._open.copies[1].returned(pair.candidate)
+        values, others = before.value(ours), in_order(ours, theirs, before, after)
+        if values is None or others is None:
+            return None
+        trace = self._traces.setdefault(pair.baseline, self._trace(pair))
+        smooth = pair.baseline in self._old.graph.smooth
+        return Compared(trace=trace, name=ours, values=values, others=others, smooth=smooth)
+
+    def _trace(self, pair: TensorMatch) -> TensorTrace:
         """An empty one; sketches are made of float32."""
-        rounding = self._old.graph.rounding(name)
+        name, graphs = pair.baseline, (self._old.graph, self._new.graph)
+        whole = not self._open.sketched
         return TensorTrace(
-            fine=not self._open.sketched and name not in self._old.graph.coarse,
-            rounding=(rounding or None) if self._open.sketched else rounding,
+            fine=whole and name not in graphs[0].coarse,
+            exact=whole and name in graphs[0].exact,
+            moved=whole and bool(handed_on_by_both(*graphs, [(name, pair.candidate)])),
             output=name in self._outputs,
+            proven=self._wanted.rearranged is Rearrangement.FUNCTION,
         )
 
     def _run(self, which: int, feeds: Tensors) -> Traced:
@@ -255,12 +241,14 @@ class _Tracing:
             candidate_only=self._match.candidate_only,
             divergences=firsts,
             proofs=together,
-            outputs_differ=any(name in divergent for name in self._outputs),
-            outputs_compared=all(n in self._traces and n not in random for n in self._outputs),
+            outputs_differ=any(name in divergent for name in self._answers),
+            outputs_compared=all(n in self._traces and n not in random for n in self._answers),
             later=self._later(found, divergent),
             random=tuple(sorted(random.items())),
             not_compared=(*self._not_compared(), *closer.problems),
             same_graph=self._same_graph(),
+            rearranged=bool(self._wanted.rearranged),
+            constant=equal_constants((self._old.graph, self._new.graph), self._wanted.declared),
         )
 
     def _same_graph(self) -> bool:
@@ -281,6 +269,7 @@ class _Tracing:
         found: list[Divergence] = []
         asked: set[str] = set()
         for _ in range(_MOST_LOOKS + 1):
+            self._settle(divergent)
             regions = self._regions()
             reshaped = {name for name, trace in self._traces.items() if trace.reshaped}
             found = [
@@ -292,11 +281,19 @@ class _Tracing:
                 return found
             asked |= about
             partners = {p.baseline: p.candidate for p in self._match.pairs}
-            floor = max(self._traces[d.baseline].floor for d in found)
+            floor = max(self._traces[d.baseline].explained for d in found)
             whole = closer.whole({name: partners[name] for name in about}, floor)
             self._traces |= whole
             divergent |= {n for n, t in whole.items() if t.differs} - self._random().keys()
         return found
+
+    def _settle(self, divergent: set[str]) -> None:
+        """Takes as equal what merely carries on the rounding of equal tensors; sketches do not tell."""
+        graphs = self._old.graph, self._new.graph
+        known = {} if self._open.sketched else self._traces
+        for name in carried_on(graphs, self._match, known, divergent, self._inputs):
+            self._traces[name].differing = 0
+            divergent.discard(name)
 
     def _regions(self) -> Regions:
         return Regions(
@@ -323,7 +320,7 @@ class _Tracing:
         before = self._match
         each = max(1.0, self._open.batch_bytes * len(self._used) / max(len(self._traces), 1))
         at_once = max(1, min(MOST_ABOUT, int(self._wanted.memory_bytes / each)))
-        floor = max((self._traces[d.baseline].floor for d in found), default=0.0)
+        floor = max((self._traces[d.baseline].explained for d in found), default=0.0)
         for _ in range(_MOST_LOOKS):
             grouping = Regrouping(self._old.graph, self._new.graph, self._match, self._outputs)
             tried = grouping.instead(waiting, divergent)
@@ -392,14 +389,3 @@ class _Tracing:
             n, why = len(self._failures), self._failures[0].rstrip(".")
             said.append(f"{n} batch{'' if n == 1 else 'es'} could not be traced: {why}")
         return tuple(said)
-
-
-def _in_order(ours: str, theirs: str, before: Traced, after: Traced) -> Array | Nested | None:
-    """The candidate's values; scores by class in the baseline's order of classes."""
-    values = after.value(theirs)
-    if not isinstance(values, np.ndarray):
-        return values
-    mine, other = before.keys.get(ours), after.keys.get(theirs)
-    if mine is None or other is None or mine == other or set(mine) != set(other):
-        return values
-    return values[:, [other.index(key) for key in mine]]

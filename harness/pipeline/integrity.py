@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.errors import TrafficError
 from harness.core.findings import Finding, Severity
 from harness.core.policies import Loss, Metric, Policy, WindowName
@@ -103,6 +104,7 @@ def traffic_facts(manifest: dict[str, Any]) -> TrafficFacts:
         sealed=int(window["count"]),
         not_sealed=tuple((reason, int(count)) for reason, count in window["not_sealed"]),
         not_recorded=tuple((why, int(count)) for why, count in window.get("not_recorded", ())),
+        without_rows=int(window.get("without_rows", 0)),
     )
 
 
@@ -149,7 +151,7 @@ def integrity_findings(
                 "Repair the recorder or the export: these requests were served and are not judged.",
             )
         )  # fmt: skip
-    found += _of_recorders(manifest, traffic)
+    found += [*empty_requests(traffic, "recorded traffic"), *_of_recorders(manifest, traffic)]
     if labels is None:
         return found
     if labels.unknown:
@@ -185,6 +187,25 @@ def integrity_findings(
             )
         )  # fmt: skip
     return found
+
+
+def empty_requests(traffic: TrafficFacts, where: str) -> list[Finding]:
+    """Tells how many requests ask for nothing; whether they are too many is `unfit_traffic`'s to say.
+
+    Args:
+      traffic: what was given.
+      where: it was given.
+    """
+    if not traffic.without_rows:
+        return []
+    return [
+        Finding(
+            kind="requests_without_rows", severity=Severity.INFO, where=where,
+            what=f"{traffic.without_rows:,} of {counted(traffic.sealed)} have no row: "
+            "both versions are asked them, and nothing is compared there",
+            remedy="Nothing, where clients send such requests; else look at what empties them.",
+        )
+    ]  # fmt: skip
 
 
 def _of_recorders(manifest: dict[str, Any], traffic: TrafficFacts) -> list[Finding]:

@@ -16,7 +16,7 @@ from harness.pipeline.opening import LegRecipe, open_versions
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
 from harness.replay.latency import LatencyLog, measure_latency
-from harness.replay.unanswered import Ledger
+from harness.replay.legs import Leg
 from harness.sandbox.pool import Pool
 from harness.store.windows import SealedWindow
 
@@ -27,7 +27,7 @@ def take_latency(
     evidence: RunningEvidence,
     recipes: tuple[LegRecipe, LegRecipe],
     *,
-    ledger: Ledger,
+    legs: tuple[Leg, Leg],
     listener: Listener,
     pool: Pool,
 ) -> LatencyLog | None:
@@ -38,7 +38,8 @@ def take_latency(
       window: what they are read from.
       evidence: takes the samples.
       recipes: both versions.
-      ledger: takes what the candidate does not answer.
+      legs: of both versions: what they are known to fail is not asked, and the candidate's ledger takes what else
+        it does not answer.
       listener: hears progress.
       pool: processes that wait already.
 
@@ -57,7 +58,8 @@ def take_latency(
             seed=prepared.seed,
             input_names=recipes[1].input_names,
             log=log,
-            ledger=ledger,
+            ledger=legs[1].ledger,
+            blamed=(legs[0].blamed, legs[1].blamed),
         )
         for sample in samples:
             evidence.take_latency(sample)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.policies import LATENCY_METRICS, Claim, Metric, Policy
 from harness.core.tensors import Ints
 from harness.decide.facts import TrafficFacts, Unclaimed, WindowFacts
@@ -136,6 +137,8 @@ def _selected_out(prepared: Prepared) -> list[str]:
         f"{count:,} recorded exchanges could not be sealed: {reason}"
         for reason, count in info["not_sealed"]
     ]
+    if bare := traffic_facts(prepared.manifest).without_rows:
+        found.append(f"{counted(bare)} without a row: nothing is compared there")
     for name, s in prepared.manifest["selection"].items():
         found += [
             f"{name} window: {count:,} exchanges left out, {reason}"

@@ -24,7 +24,7 @@ def leg_findings(
     """What happened to a version's process.
 
     Args:
-      role: baseline or candidate.
+      role: baseline, candidate or anchor.
       counters: of its leg.
       failures: kind → requests that only this version fails.
       ids: the first of them.
@@ -136,9 +136,12 @@ def _limits(role: str, counters: LegCounters, severity: Severity) -> list[Findin
 
 
 def _poison(role: str, notes: Sequence[Note], severity: Severity) -> list[Finding]:
-    """Each request that fails by itself, the first few; what both versions fail is no harm."""
+    """Each request that fails by itself, the first few; what both versions fail is no harm.
+
+    What the anchor fails excuses neither: it serves nobody.
+    """
     mine = [n for n in notes if n.leg == role]
-    others = {n.request_id for n in notes if n.leg != role}
+    others = {n.request_id for n in notes if n.leg not in (role, "anchor")}
     return [
         Finding(
             kind="poison_request",
@@ -168,15 +171,26 @@ def _said(messages: Sequence[str]) -> str:
     return f' ("{messages[0][:200]}")' if messages else ""
 
 
-def rejected_by_both(count: int, said: str) -> list[Finding]:
+def rejected_by_both(count: int, shapeless: int, said: str) -> list[Finding]:
     """Requests that neither version answers: nothing is known of them.
 
     Args:
       count: of such requests.
+      shapeless: of these: both answer, and with outputs whose rows are not the request's.
       said: what the baseline said about the first of them.
     """
     if not count:
         return []
+    if shapeless == count:
+        return [
+            Finding(
+                kind="both_unaligned", severity=Severity.WARNING, where="outputs",
+                what=f"both versions answer {counted(count)} with outputs that have no row for each row of the "
+                f"inputs{_said([said] if said else [])}: nothing is compared there",
+                remedy="Outputs are compared row by row (a scalar or a sequence as a whole): compare copies of both "
+                "versions that return the named output with a row for each row, or without it.",
+            )
+        ]  # fmt: skip
     return [
         Finding(
             kind="both_reject", severity=Severity.WARNING, where="inputs",

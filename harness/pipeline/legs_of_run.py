@@ -6,12 +6,15 @@ less than the interrupted one knew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from harness.core.jsonable import jsonable
+from harness.core.tensors import Ints
+from harness.core.traffic import RequestBatch
 from harness.pipeline.read_back import read_back
 from harness.replay.answered import answered_from_json
+from harness.replay.blamed import without_blamed
 from harness.replay.legs import Leg
 from harness.store.runs import RunFolder
 
@@ -66,21 +69,41 @@ def keep_unanswered(run: RunFolder, legs: Sequence[Leg]) -> None:
             if leg.name in saved:
                 seen = saved[leg.name]
                 leg.recall(flaky=int(seen["flaky"]), host_starved=int(seen["host_starved"]))
-                leg.ledger.recall(seen["unanswered"])
+                leg.ledger.recall(seen["unanswered"], seen["together"])
+                leg.blamed.recall(seen["blamed"])
     for leg in legs:
         leg.ledger.noted = partial(_write_unanswered, run, legs)
 
 
+def sound_only(
+    read: Callable[[Ints], RequestBatch], legs: Sequence[Leg]
+) -> Callable[[Ints], RequestBatch]:
+    """Reads requests for questions beside the replay: without those that a version is known to fail.
+
+    Each would spoil the answers of the batch that it shares, and nothing about it is asked.
+
+    Args:
+      read: gives the requests at storage positions.
+      legs: of the run's versions.
+    """
+
+    def sound(positions: Ints) -> RequestBatch:
+        return without_blamed(read(positions), [leg.blamed for leg in legs])
+
+    return sound
+
+
 def _write_unanswered(run: RunFolder, legs: Sequence[Leg]) -> None:
-    seen = {leg.name: (leg.counters(), leg.ledger.entries) for leg in legs}
-    run.write_json(
-        UNANSWERED_FILE,
-        {
-            name: {
-                "flaky": counters.flaky,
-                "host_starved": counters.host_starved,
-                "unanswered": jsonable(entries),
-            }
-            for name, (counters, entries) in seen.items()
-        },
-    )
+    # Legs that were opened later write the same file.
+    others = run.read_json(UNANSWERED_FILE) if run.has(UNANSWERED_FILE) else {}
+    seen = {
+        leg.name: {
+            "flaky": leg.counters().flaky,
+            "host_starved": leg.counters().host_starved,
+            "unanswered": jsonable(leg.ledger.entries),
+            "together": leg.ledger.together,
+            "blamed": leg.blamed.kept(),
+        }
+        for leg in legs
+    }
+    run.write_json(UNANSWERED_FILE, {**others, **seen})

@@ -19,13 +19,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
+import numpy as np
+
 from harness.core.interruption import interrupted
 from harness.core.observations import Outcome, PairBatch
+from harness.core.policies import Scope
 from harness.core.tensors import Columns
 from harness.core.traffic import RequestBatch
 from harness.decide.fitness import one_decides
-from harness.pipeline.asked_again import note_repetition
-from harness.pipeline.evidence import RunningEvidence, Terms
+from harness.pipeline.asked_again import note_failures
+from harness.pipeline.evidence import (
+    RunningEvidence,
+    Terms,
+    expected_changes,
+    under_baseline_names,
+)
 from harness.pipeline.legs_of_run import keep_answered
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
@@ -35,6 +43,7 @@ from harness.replay.legs import Leg
 from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 from harness.replay.pieces import repeated
+from harness.replay.unanswered import Ledger
 from harness.store.pairs import TableWriter
 
 CHECKPOINT_BATCHES = 8
@@ -61,6 +70,8 @@ class LoopResult:
     baseline: LegCounters
     candidate: LegCounters
     """What failed now and then before an interruption is in it."""
+    anchor: LegCounters | None = None
+    """None where no guardrail asks for one."""
 
 
 def replay(
@@ -102,11 +113,11 @@ def replay(
         for batch, pair in _pairs(prepared, legs, todo, trace=trace, anchor=anchor):
             again = None if second is None else repeated(second, pair.requests)
             if again is not None:
-                note_repetition(legs[1].ledger, pair, again)
+                _note_repetition(legs[1].ledger, pair, again, terms)
             label = prepared.label[batch.positions]
             ends = prepared.units.ends(batch) if prepared.units else None
             book.enter(batch, evidence.update(batch, pair, label, again, ends=ends))
-            _save_quarantined(prepared, legs)
+            _save_quarantined(prepared, every)
             if fit != (fit := [leg.answered.most_rows for leg in every]):
                 keep_answered(prepared.run, every)
             done += len(pair)
@@ -119,13 +130,25 @@ def replay(
             if stop.reached():
                 break
         book.checkpoint()
-        _save_quarantined(prepared, legs)
+        _save_quarantined(prepared, every)
     return LoopResult(
         evidence=evidence,
         finished=book.next_batch == len(prepared.batches),
         ended_leg=_gave_up((*legs, *(() if anchor is None else (anchor,)), *(second or ()))),
         baseline=legs[0].counters(),
         candidate=replace(legs[1].counters(), flaky=book.flaky()),
+        anchor=None if anchor is None else anchor.counters(),
+    )
+
+
+def _note_repetition(ledger: Ledger, pair: PairBatch, again: PairBatch, terms: Terms) -> None:
+    """Writes down what the candidate answers, and fails when it is repeated."""
+    note_failures(
+        ledger,
+        under_baseline_names(again, terms.match),
+        by="repetition",
+        but=expected_changes(terms.policy, Scope.OUTPUTS),
+        new=np.asarray(pair.candidate.outcome == Outcome.OK),
     )
 
 
@@ -157,7 +180,7 @@ def _pairs(
         del pair
 
 
-def _save_quarantined(prepared: Prepared, legs: tuple[Leg, Leg]) -> None:
+def _save_quarantined(prepared: Prepared, legs: Sequence[Leg]) -> None:
     for leg in legs:
         for item in leg.take_quarantined():
             prepared.run.quarantine(item)
@@ -275,7 +298,9 @@ def _read(prepared: Prepared, batches: Sequence[Batch]) -> Iterator[tuple[Batch,
     if window is None:
         return
     for batch in batches:
-        yield batch, window.read(batch.positions)
+        # Its part of the order is in a file, and asked for again with the answers: read once.
+        known = replace(batch, order=batch.positions)
+        yield known, window.read(known.positions)
 
 
 def _gave_up(legs: Sequence[Leg]) -> str:

@@ -17,6 +17,7 @@ from harness.core.policies import DecisionRule, Guardrail, Loss, Metric, Policy,
 from harness.core.tensors import Array, Bools
 from harness.diff.feature_match import match_features
 from harness.diff.floor import ColumnFloor, Floor
+from harness.judge.answers import read_by, without_column
 from harness.judge.metrics import observe
 from harness.pipeline.evidence import Terms, expected_changes
 
@@ -45,12 +46,20 @@ class NoiseLevels:
         self._measured = {name: found for name, found in measured if found is not None}
         self._sums = {name: _Sum() for name in self._measured}
 
-    def update(self, pair: PairBatch) -> None:
+    def update(self, pair: PairBatch, *, whole: bool = True) -> None:
         """Adds A/A pairs: `candidate` holds the baseline's second leg.
 
+        Args:
+          pair: requests, whose answers have one shape.
+          whole: of a batch, so that a rule that does not fit the answers is a mistake in it.
+
         Raises:
-          PolicyError: the decision rule does not fit the model's outputs.
+          PolicyError: it does not, whatever reads it: before the replay.
         """
+        if self._rule is not None and not whole:
+            pair = without_column(pair, self._rule)
+        if self._rule is not None and pair.both_answered().any():
+            read_by(self._rule, pair)
         for name, guardrail in self._measured.items():
             values = observe(guardrail, pair, self._rule, None, None, None)
             # An answer on one side only is as different as answers can be; one that no value can be

@@ -42,6 +42,8 @@ class LegRecipe:
     """The policy's."""
     external: tuple[str, ...] = ()
     """Names of its external data files, as pinned."""
+    folder: Path | None = None
+    """Where the external data lie; None = beside the model."""
     python: Path | None = None
     """Interpreter of the version's own environment; None = the running one."""
     trace_model: Path | None = None
@@ -58,6 +60,8 @@ class LegRecipe:
     """(name in the traffic, this version's name)."""
     caps: LegCaps = USUAL
     """How much trouble its leg may make."""
+    lengths: tuple[tuple[str, int], ...] = ()
+    """(output, how long the version that it is compared with declares it as a whole)."""
 
 
 def look_at(
@@ -124,6 +128,7 @@ def leg_recipe(
     python: Path | None = None,
     allow_weaker: bool = False,
     input_names: tuple[tuple[str, str], ...] = (),
+    lengths: tuple[tuple[str, int], ...] = (),
 ) -> LegRecipe:
     """A leg on a version that was looked at.
 
@@ -135,6 +140,7 @@ def leg_recipe(
       python: interpreter of the version's own environment; None = the running one.
       allow_weaker: go on below the required isolation.
       input_names: (name in the traffic, this version's name).
+      lengths: (output, how long the version that it is compared with declares it as a whole).
     """
     trace_model: Path | None = None
     cut_model: Path | None = None
@@ -148,8 +154,24 @@ def leg_recipe(
     return LegRecipe(
         role=role, model=model.path, external=model.external, limits=limits, python=python,
         trace_model=trace_model, cut_model=cut_model, trace_tensors=traced, untraced=untraced,
-        allow_weaker=allow_weaker, input_names=input_names,
+        allow_weaker=allow_weaker, input_names=input_names, lengths=lengths,
     )  # fmt: skip
+
+
+def lengths_beside(
+    graphs: tuple[ModelGraph, ModelGraph], outputs: Sequence[tuple[str, str]]
+) -> tuple[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]:
+    """`LegRecipe.lengths` of baseline and candidate: each other's, under its own names.
+
+    Args:
+      graphs: baseline and candidate.
+      outputs: (baseline's name, candidate's name), as they are compared.
+    """
+    old, new = (dict(graph.signature.lengths) for graph in graphs)
+    return (
+        tuple((b, new[c]) for b, c in outputs if c in new),
+        tuple((c, old[b]) for b, c in outputs if b in old),
+    )
 
 
 def _by_reason(role: str, skipped: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -221,7 +243,7 @@ def _openers(recipes: Sequence[LegRecipe], pool: Pool | None) -> Iterator[list[_
             if recipe not in sealed:
                 files = ModelFiles(
                     recipe.model, external=recipe.external, trace_model=recipe.trace_model,
-                    cut_model=recipe.cut_model,
+                    cut_model=recipe.cut_model, folder=recipe.folder,
                 )  # fmt: skip
                 sealed[recipe] = stack.enter_context(files)
             opener = _Opener(recipe, sealed[recipe], pool)
@@ -277,4 +299,5 @@ class _Opener:
             python=recipe.python,
             allow_weaker=recipe.allow_weaker,
             pool=self._pool,
+            lengths=recipe.lengths,
         )

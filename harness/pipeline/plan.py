@@ -14,7 +14,6 @@ from harness.core.errors import UsageError
 from harness.core.places import Place, place_from_text
 from harness.core.policies import (
     LATENCY_METRICS,
-    Claim,
     Direction,
     Guardrail,
     Metric,
@@ -28,6 +27,7 @@ from harness.judge.planned_bets import moments
 from harness.judge.planning import POWER, RequestModel, Requirement, require, smallest_harm
 from harness.pipeline.at_hand import AtHand, earlier_values, table_at_hand, traffic_at_hand
 from harness.pipeline.plan_arms import arms_of_table, plan_arms
+from harness.pipeline.plan_notes import ZERO_ONE, notes_of_plan
 from harness.pipeline.policy_table import PolicyLike, policy_text
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ from harness.pipeline.plan_result import (
 
 _SEED = 0
 """A plan of the same policy and traffic says the same."""
-_ZERO_ONE = (0.0, 1.0)
 _AGAINST_ZERO = (Metric.LATENCY_P99, Metric.RATIO)
 
 
@@ -91,7 +90,7 @@ def plan(
         tests=tests,
         requests=sum(w.requests + w.planning for w in windows),
         binding=binding,
-        notes=_notes(asked, hand, tests),
+        notes=notes_of_plan(asked, hand, tests),
         out=out.resolve() if out is not None else None,
         counted=_counted_as(asked, for_table=for_table),
     )
@@ -234,9 +233,9 @@ def _model(guardrail: Guardrail, hand: AtHand) -> RequestModel:
             nodes=np.array([-0.5, 0.5]), p=np.array([0.5, 0.5]), bounds=bounds, basis=basis
         )
         return half.with_mean(mean)
-    if len(sample) and bounds != _ZERO_ONE:
+    if len(sample) and bounds != ZERO_ONE:
         return RequestModel.of_sample(sample, bounds, hand.basis).with_mean(mean)
-    zero_one = bounds == _ZERO_ONE and guardrail.metric is not Metric.COLUMN
+    zero_one = bounds == ZERO_ONE and guardrail.metric is not Metric.COLUMN
     basis = "zeros and ones" if zero_one else "the largest variance that the bounds allow"
     return RequestModel.widest(mean, bounds, basis)
 
@@ -302,7 +301,7 @@ def _fixed_sample(test: PlannedTest, model: RequestModel, alpha: float) -> float
     spread = math.sqrt(max(float(model.p @ np.square(model.nodes - mean)), 0.0))
     # Zeros and ones at the margin have the margin's variance, others are only shifted.
     at_margin = spread
-    if guardrail.bounds() == _ZERO_ONE:
+    if guardrail.bounds() == ZERO_ONE:
         at_margin = math.sqrt(test.margin * (1.0 - test.margin))
     power = 0.5 * (1.0 + POWER) if both else POWER
     return float(math.ceil(normal_sample_size_one_tail(gap, power, alpha, at_margin, spread)))
@@ -354,49 +353,3 @@ def _sufficient(deciding: Sequence[tuple[Requirement, float]]) -> float:
     missed = sum(1.0 - need.power_at(ends * share * (1.0 + 1e-9)) for need, share in deciding)
     enough = np.flatnonzero(missed <= 1.0 - POWER + 1e-12)
     return float(math.ceil(ends[enough[0]])) if len(enough) else math.inf
-
-
-def _notes(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> tuple[str, ...]:
-    notes = [_LEGEND]
-    notes += [f"{test.name}: {test.basis}" for test in tests if not test.name.endswith("]")]
-    for guardrail in (g for g in policy.guardrails if g.effect is None):
-        # Bets are planned from an effect and a spread; that of zeros and ones is known.
-        spread = guardrail.bounds() == _ZERO_ONE and guardrail.metric is not Metric.COLUMN
-        known = spread or policy.windows.planning or guardrail.metric is Metric.CALIBRATION_SHIFT
-        remedy = "`effect:`" if known else "`effect:` and `windows: {planning: N}` together"
-        # Units that are drawn with replacement cannot plan: they would be evidence at once.
-        fewer = (
-            f"; {remedy} may make them fewer"
-            if known or policy.weight is Weight.UNIT or not policy.unit
-            else ""
-        )
-        notes.append(
-            f"no effect is declared for {guardrail.name}: no change is planned for, and the bets "
-            f"are spread over all sizes{fewer}"
-        )
-    notes += [
-        f"{g.name}: figures are for each of {g.bins} bins at once, of which all have to be proven"
-        for g in policy.guardrails
-        if g.metric is Metric.CALIBRATION_SHIFT
-    ]
-    sampled = [g.name for g in policy.guardrails if g.metric in LATENCY_METRICS]
-    if sampled and all(g.window is not WindowName.TABLE for g in policy.guardrails):
-        notes.append(
-            f"{', '.join(sampled)}: requests are those replayed singly, `latency: {{sample: "
-            f"{policy.latency.sample}}}` by the policy"
-        )
-    if policy.unit:
-        once = ", each once" if policy.weight is Weight.UNIT else ", drawn by their size"
-        notes.append(f"what is counted are units of {policy.unit}{once}")
-    if policy.claim is Claim.WINDOW:
-        notes.append(
-            "claim: window needs fewer: the figures are those of a claim about the process; a window "
-            "that is read to its end is known exactly, whatever they say"
-        )
-    notes += [f"at hand: {what}" for what in hand.findings]
-    if hand.words:
-        notes.append(f"at hand: {hand.words}; \"seen from\": the smallest harmful mean that it shows "
-                     f"with probability {POWER:.0%}")  # fmt: skip
-    elif any(g.slice_by for g in policy.guardrails):
-        notes.append("slices are planned only with --traffic, which says how large they are")
-    return tuple(notes)

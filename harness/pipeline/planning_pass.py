@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.jsonable import jsonable
+from harness.core.policies import Scope
 from harness.core.tensors import Floats
 from harness.judge.metrics import Values
 from harness.judge.planned_bets import moments, planning_json
@@ -21,7 +22,12 @@ from harness.judge.unit_sums import UnitSums
 from harness.judge.window_claim import Read
 from harness.pipeline.asked_again import note_failures
 from harness.pipeline.carried import planned_tests
-from harness.pipeline.evidence import RunningEvidence, Terms
+from harness.pipeline.evidence import (
+    RunningEvidence,
+    Terms,
+    expected_changes,
+    under_baseline_names,
+)
 from harness.pipeline.legs_of_run import keep_answered
 from harness.pipeline.prepare import Prepared
 from harness.pipeline.progress import Listener, Progress
@@ -100,13 +106,14 @@ def _values(
     measured = RunningEvidence(terms)
     values: dict[str, list[Floats]] = defaultdict(list)
     sums: dict[str, UnitSums] = defaultdict(UnitSums)
+    expected = expected_changes(terms.policy, Scope.OUTPUTS)
     done = 0
     for batch, pair in replay_pairs(*legs, requests, trace=trace, anchor=anchor):
         ends = prepared.units.ends(batch) if prepared.units else None
-        known = len(measured.failures.ids)
         rows = measured.update(batch, pair, prepared.label[batch.positions], ends=ends)
         # Planned with, and never judged: nobody else would tell.
-        note_failures(legs[1].ledger, pair, measured.failures, known, by="planning set")
+        seen = under_baseline_names(pair, terms.match)
+        note_failures(legs[1].ledger, seen, by="planning set", but=expected)
         for guardrail in terms.policy.guardrails:
             if guardrail.window.value == batch.window:
                 x, failed = (

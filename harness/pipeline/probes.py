@@ -111,15 +111,15 @@ def with_guards(batches: Sequence[Batch], seed: int, *, alone: bool) -> tuple[Ba
 
 
 def not_guarded(answering: Answering, guard: ProbeGuard) -> tuple[str, ...]:
-    """Sentences about what was not compared because one session answered alone."""
+    """Sentences about what was not compared because one session answered alone, or in several shapes."""
     alone = guard.sides["baseline"].alone
     if not answering.alone or not alone:
-        return ()
+        return guard.not_compared()
     said = (
         f"production's own session did not answer {alone:,} requests, which the session that returns "
         "features answered alone: there, recorded answers were not compared with the replay's"
     )
-    return (said,)
+    return (said, *guard.not_compared())
 
 
 def answering_words(answering: Answering, guard: ProbeGuard) -> str:
@@ -171,7 +171,7 @@ def _why_not(policy: Policy, floor: Floor, total: int, *, trace: bool, singly: b
         ),
         (
             not floor.probed_alike,
-            "the baseline gave other bits, or none, while its features were read",
+            "the baseline gave other bits, or none to compare, while its features were read",
         ),
     )
     return next((why for applies, why in reasons if applies), "")
@@ -204,7 +204,7 @@ def _asked(
             )
     seen = guard.sides["candidate"]
     if not guard.alike:
-        why = "the candidate gave other bits, or none, while its features were read"
+        why = "the candidate gave other bits, or none to compare, while its features were read"
         return Answering(alone=False, why=why)
     return Answering(
         alone=True,

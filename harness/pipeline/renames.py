@@ -1,4 +1,4 @@
-"""Names that differ between two versions, as the command line gives them."""
+"""Names and lengths that differ between two versions, as the command line gives them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from harness.decide.document import read_document
 from harness.decide.policy_sections import read_mapping
 
 _KINDS = ("inputs", "outputs", "tensors")
+_NARROWER = "narrower"
 
 
 def mapping_from_options(options: Sequence[str]) -> Mapping:
-    """Reads KIND:OLD=NEW, and YAML files with a policy's `mapping:`.
+    """Reads KIND:OLD=NEW, narrower:INPUT, and YAML files with a policy's `mapping:`.
 
     Raises:
       UsageError: another form, an unknown kind, or a name that is mapped twice.
     """
     found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in _KINDS}
+    narrower: list[str] = []
     for option in options:
         if Path(option).is_file():
             text = Path(option).read_text(encoding="utf-8", errors="replace")
@@ -28,8 +30,12 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
             named = read_mapping(document.section("mapping"))
             for kind in _KINDS:
                 found[kind] += getattr(named, kind)
+            narrower += named.narrower
             continue
         kind, colon, names = option.partition(":")
+        if kind == _NARROWER and names:
+            narrower.append(names)
+            continue
         before, equals, after = names.partition("=")
         if not (colon and equals and before and after):
             raise UsageError(
@@ -38,7 +44,11 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
                 "Write it like inputs:age=age_years.",
             )
         if kind not in found:
-            raise UsageError(f"--map {option}", f"'{kind}' cannot be mapped", nearest(kind, found))
+            raise UsageError(
+                f"--map {option}",
+                f"'{kind}' cannot be mapped",
+                nearest(kind, (*_KINDS, _NARROWER)),
+            )
         found[kind].append((before, after))
     for kind, pairs in found.items():
         _check_once(kind, pairs)
@@ -46,6 +56,7 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
         inputs=tuple(found["inputs"]),
         outputs=tuple(found["outputs"]),
         tensors=tuple(found["tensors"]),
+        narrower=tuple(narrower),
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
 from harness.pipeline.legs_of_run import keep_answered
+from harness.replay.blamed import without_blamed
 from harness.replay.composition import rows_of
 from harness.replay.legs import Leg
 from harness.replay.order import Batch
@@ -150,7 +151,14 @@ def _one(leg: Leg, requests: RequestBatch, *, trace: bool) -> float:
 
 def _weighed(leg: Leg, requests: RequestBatch, *, trace: bool) -> float:
     """Learns what the answer to some requests weighs; the time that one took, infinite when they failed."""
-    answer = leg.tried(requests, trace=trace, usual=False)
+    answer = None
+    for _ in range(_FIRST):
+        known = len(leg.blamed.faults)
+        requests = without_blamed(requests, [leg.blamed])
+        answer = leg.tried(requests, trace=trace, usual=False)
+        # Without a request that has just shown to need too much by itself, the others may be answered.
+        if answer is not None or len(leg.blamed.faults) == known or len(requests) == 1:
+            break
     if answer is None:
         return math.inf
     came = trace and bool(answer.features or answer.trace_outputs)

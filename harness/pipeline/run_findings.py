@@ -37,14 +37,14 @@ def latency_findings(log: LatencyLog | None) -> list[Finding]:
     ]  # fmt: skip
 
 
-def baseline_failures(count: int) -> list[Finding]:
-    """Requests that the baseline itself fails."""
+def failures_of_reference(role: str, count: int) -> list[Finding]:
+    """Requests that the baseline, or the anchor, itself fails."""
     if not count:
         return []
     return [
         Finding(
-            kind="baseline_fails", severity=Severity.WARNING, where="baseline",
-            what=f"the replayed baseline fails {counted(count)}",
+            kind=f"{role}_fails", severity=Severity.WARNING, where=role,
+            what=f"the replayed {role} fails {counted(count)}",
             remedy="Look whether they failed in production, too; they carry no evidence about outputs.",
         )
     ]  # fmt: skip

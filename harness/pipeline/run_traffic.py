@@ -101,7 +101,9 @@ def fix_traffic(
     past = _ordered(run, manifest, policy, window, selections, label=label, past=past, unit=unit)
     orders = read_orders(run.path / ORDER_FILE)[1]
     _put_aside(run, policy, window, orders, past, unit=unit)
-    manifest["window"] = {**jsonable(window.info), "path": str(window.path)}
+    manifest["window"] = {
+        **jsonable(window.info), "path": str(window.path), "without_rows": index.without_rows()
+    }  # fmt: skip
     manifest["selection"] = {
         s.name: {
             "n": s.count, "eligible": s.eligible, "judged_at_most": len(orders[s.name]),

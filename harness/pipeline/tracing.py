@@ -27,9 +27,12 @@ def first_traced(requests: int, each_s: float) -> int:
     Args:
       requests: in the largest window.
       each_s: time that one takes; 0 when nothing is known.
+
+    Returns:
+      At most all of them: how fast a machine is says nothing where it makes no difference.
     """
     in_time = _TRACE_S / each_s if each_s else FIRST_TRACED
-    return int(min(FIRST_TRACED, max(in_time, requests // _TRACE_SHARE, 1)))
+    return int(min(FIRST_TRACED, max(requests, 1), max(in_time, requests // _TRACE_SHARE, 1)))
 
 
 def with_traces(

@@ -16,6 +16,7 @@ from harness.core.policies import DecisionRule
 from harness.core.tensors import Bools, Floats
 from harness.judge.answers import scores
 from harness.pipeline.opening import LegRecipe, open_legs
+from harness.replay.forms import in_forms
 from harness.replay.order import Batch
 from harness.replay.pairs import replay_pairs
 from harness.store.windows import SealedWindow
@@ -74,13 +75,14 @@ def true_losses(
                 raise GateError(role.name, role.ended, "Run harness doctor.")
         source = ((b, window.read(b.positions)) for b in batches)
         for batch, pair in replay_pairs(baseline, leg, source, trace=False):
-            seen = scores(pair, rule)
-            owner = pair.row_owner()
-            y = label[batch.positions][owner]
-            counts = np.maximum(pair.requests.rows, 1)
-            for side, into in ((seen.baseline, old), (seen.candidate, new)):
-                loss = np.bincount(owner, weights=(side - y) ** 2, minlength=len(pair))
-                into[batch.positions] = loss / counts
+            for at, part, _ in in_forms(pair):
+                seen = scores(part, rule)
+                owner, positions = part.row_owner(), batch.positions[at]
+                y = label[positions][owner]
+                counts = np.maximum(part.requests.rows, 1)
+                for side, into in ((seen.baseline, old), (seen.candidate, new)):
+                    loss = np.bincount(owner, weights=(side - y) ** 2, minlength=len(part))
+                    into[positions] = loss / counts
     return [_row(candidate, name, old[inside], new[inside]) for name, inside in spans]
 
 

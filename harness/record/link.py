@@ -8,9 +8,11 @@ reading of the other, so a slow peer costs memory of one buffer only.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from harness.record.following import ANY_STREAM, Following
 from harness.record.h2frames import ACK, GOAWAY, HEAD_BYTES, SETTINGS, frame, head_of
@@ -24,6 +26,7 @@ _ON_THE_WAY_S = 0.1
 _LOOK_S = 0.05
 _STILL_THERE_S = 1.0
 """A side that is not read is asked so often whether it has gone: nothing else would tell."""
+_CHUNK_BYTES = 256 << 10
 _TCP_CLOSED = 7
 """A connection's state in the first byte of Linux's TCP_INFO."""
 
@@ -289,6 +292,21 @@ class _UpstreamEnd(_End):
         if self._heard is not None:
             self._heard(data)
         _write(self._to, passed)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """An upstream that closes fails our next write, with its last answers still unread."""
+        if exc is not None and self._plain:
+            for chunk in _unread_of(self._reads):
+                self.data_received(chunk)
+        super().connection_lost(exc)
+
+
+def _unread_of(side: asyncio.Transport) -> Iterator[bytes]:
+    """What lies in the socket of a side that has gone: uvloop reads nothing more after a failed write."""
+    socket_fd = side.get_extra_info("socket").fileno()
+    with suppress(OSError):  # there is no more
+        while chunk := os.read(socket_fd, _CHUNK_BYTES):
+            yield chunk
 
 
 def _write(to: asyncio.Transport, data: bytes) -> None:

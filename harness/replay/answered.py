@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.observations import Observations
+from harness.core.tensors import held_bytes
+from harness.core.traffic import RequestBatch
 from harness.sandbox.answers import BatchAnswer
 
 
@@ -61,9 +63,8 @@ class Answered:
           requests: in it.
           trace: it came with features, as was asked.
         """
-        groups = (answer.outputs, answer.features, answer.trace_outputs)
         known = self.traced if trace else self.plain
-        known.bytes += sum(array.nbytes for group in groups for array in group.values())
+        known.bytes += answer.weight if isinstance(answer, BatchAnswer) else _weight(answer)
         known.rows += rows
         known.requests += requests
 
@@ -71,6 +72,10 @@ class Answered:
         """Takes over that so many rows fit into the memory and twice as many do not; 0 = nothing is known."""
         if rows:
             self.most_rows = min(rows, self.most_rows or rows)
+
+    def too_large(self, batch: RequestBatch) -> bool:
+        """Whether it is known not to fit into the memory as a whole."""
+        return len(batch) > 1 and 0 < self.most_rows < int(batch.rows.sum())
 
     @property
     def requests(self) -> int:
@@ -103,3 +108,9 @@ def answered_from_json(value: Mapping[str, Any]) -> Answered:
     amounts = {name: Amount(**value[name]) for name in ("plain", "traced")}
     most = int(value.get("most_rows", 0))
     return Answered(seconds=float(value["seconds"]), most_rows=most, **amounts)
+
+
+def _weight(answer: Observations) -> int:
+    """As `BatchAnswer.weight`, value by value: for a few requests."""
+    groups = (answer.outputs, answer.features, answer.trace_outputs)
+    return sum(held_bytes(array) for group in groups for array in group.values())

@@ -14,7 +14,8 @@ from collections import deque
 from harness.core.observations import Observations
 from harness.core.traffic import RequestBatch
 from harness.replay.composition import joined, rows_of
-from harness.replay.legs import AHEAD, Leg
+from harness.replay.legs import Leg
+from harness.replay.trials import AHEAD
 
 
 class InParts:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.core.observations import Observations, Outcome
-from harness.core.tensors import NESTED, NUMPY_DTYPES, Array, Ints, Signature, Tensors
+from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, Array, Ints, Signature, Tensors
 from harness.core.traffic import RequestBatch
 from harness.sandbox.answers import BatchAnswer, BatchFault
 
@@ -50,7 +51,7 @@ def shapes_from_signature(signature: Signature) -> Shapes:
     outputs: Tensors = {}
     keys: dict[str, tuple[str, ...]] = {}
     for spec in signature.outputs:
-        if spec.datatype == "MAP":
+        if spec.datatype.startswith(MAP):
             outputs[spec.name] = np.empty((0, 0), np.float64)
             keys[spec.name] = ()
         elif spec.datatype.startswith(NESTED):
@@ -88,22 +89,21 @@ def observations_from_parts(
     for index, fault in sorted(faults.items()):
         outcome[index] = fault.kind
         messages.append((index, fault.message))
-    keys = _all_keys([answer for _, answer in parts], shapes)
-    outputs = _filled(shapes.outputs, total, keys)
-    traced = trace and all(a.features or a.trace_outputs or not a.rows for _, a in parts)
+    answers = [answer for _, answer in parts]
+    keys = _all_keys(answers, shapes)
+    outputs = _filled(_as_answered(shapes.outputs, answers), total, keys)
+    several = [n for n in _in_several_shapes(answers, keys) if n in outputs]
+    forms = {name: _chunks(name, batch, parts, outputs.pop(name)) for name in several}
+    traced = trace and all(a.features or a.trace_outputs or not a.rows for a in answers)
     features = _filled(shapes.features, total, keys) if traced else {}
     trace_outputs = _filled(shapes.trace_outputs, total, keys) if traced else {}
     unfit: set[str] = set()
     for indices, answer in parts:
-        where = _row_indices(indices, rows, offsets)
-        odd = _placed(answer, where, keys, outputs)
-        outcome[indices] = Outcome.INVALID if odd else Outcome.OK
-        if odd:
-            message = f"has another shape than other requests' answers: {', '.join(odd)}"
-            messages.extend((int(i), message) for i in indices)
-            continue
+        outcome[indices] = Outcome.OK
         latency[indices] = latency_shares(answer.service_s, rows[indices])
         if answer.rows:
+            where = _row_indices(indices, rows, offsets)
+            _placed(answer, where, keys, outputs)
             unfit |= _traced(answer.features, where, features)
             unfit |= _traced(answer.trace_outputs, where, trace_outputs)
     # Filler among values would be compared as if the version had made it.
@@ -114,6 +114,7 @@ def observations_from_parts(
         trace_outputs={name: array for name, array in trace_outputs.items() if name not in unfit},
         latency_s=latency,
         keys=keys,
+        forms=forms,
         uneven=tuple(name for name in features if name in unfit),
         messages=tuple(sorted(messages)),
     )
@@ -171,24 +172,54 @@ def _row_indices(indices: Ints, rows: Ints, offsets: Ints) -> Ints:
     return np.asarray(starts + np.arange(int(counts.sum())), np.int64)
 
 
-def _placed(
-    answer: BatchAnswer,
-    where: Ints,
-    keys: Mapping[str, tuple[str, ...]],
-    outputs: Tensors,
+def _in_several_shapes(
+    answers: Sequence[BatchAnswer], keys: Mapping[str, tuple[str, ...]]
 ) -> list[str]:
-    """Writes an answer's rows into the batch's arrays; names of outputs whose shape does not fit."""
-    if not answer.rows:
-        return []
-    aligned = {
-        n: in_key_order(a, answer.keys.get(n), keys.get(n)) for n, a in answer.outputs.items()
-    }
-    odd = [n for n, a in aligned.items() if a.shape[1:] != outputs[n].shape[1:]]
-    if odd:
-        return odd
-    for name, array in aligned.items():
-        outputs[name][where] = array
-    return []
+    """Outputs that parts with rows have in several shapes; the columns of a ZipMap are put in one order."""
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    for answer in answers:
+        for name, array in answer.outputs.items() if answer.rows else ():
+            shapes.setdefault(name, set()).add(array.shape[1:])
+    return [name for name, found in shapes.items() if len(found) > 1 and name not in keys]
+
+
+def _as_answered(known: Tensors, answers: Sequence[BatchAnswer]) -> Tensors:
+    """What outputs look like in these answers; in the leg's others, where none of these has rows.
+
+    One that a part lacks is no output of the whole: filler would stand for what nobody answered.
+    """
+    seen = [answer.outputs for answer in answers if answer.rows]
+    first = seen[0] if seen else known
+    return {name: first[name] for name in known if all(name in one for one in (first, *seen))}
+
+
+def _chunks(
+    name: str, batch: RequestBatch, parts: Sequence[Part], filler: Array
+) -> tuple[tuple[int, Array], ...]:
+    """One output as `Observations.forms` has it: what each part was answered, filler where there is no answer."""
+    owner = np.full(len(batch), -1)
+    for part, (indices, _) in enumerate(parts):
+        owner[indices] = part
+    used = [0] * len(parts)
+    found = []
+    edges = np.flatnonzero(np.diff(owner, prepend=-2, append=-2)).tolist()
+    for start, stop in itertools.pairwise(edges):
+        part, count = int(owner[start]), int(batch.rows[start:stop].sum())
+        array = filler[:count]
+        if part >= 0 and count:
+            array = parts[part][1].outputs[name][used[part] : used[part] + count]
+            used[part] += count
+        found.append((stop - start, array))
+    return tuple(found)
+
+
+def _placed(
+    answer: BatchAnswer, where: Ints, keys: Mapping[str, tuple[str, ...]], outputs: Tensors
+) -> None:
+    """Writes an answer's rows into the batch's arrays."""
+    for name, array in outputs.items():
+        found = answer.outputs[name]
+        array[where] = in_key_order(found, answer.keys.get(name), keys.get(name))
 
 
 def _traced(values: Tensors, where: Ints, target: Tensors) -> set[str]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.core.observations import Observations, Outcome
-from harness.core.tensors import Array, Ints, Tensors
+from harness.core.tensors import Array, Decoded, Ints, Kind, Tensors
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import in_key_order
 
+Chunks = tuple[tuple[int, Array], ...]
+"""One output of consecutive requests: how many they are, and their rows."""
 _SPLITS = (333 / 1024, 845 / 1024)
 """Where a repetition's batches are cut; the smallest have to be cut too, or their batch stays the same."""
 
@@ -32,13 +35,42 @@ def rows_of(batch: RequestBatch, start: int, stop: int) -> RequestBatch:
         request_id=batch.request_id[start:stop],
         ts_ns=batch.ts_ns[start:stop],
         rows=batch.rows[start:stop],
-        inputs={name: tensor[low:high] for name, tensor in batch.inputs.items()},
+        inputs=_cut(batch.inputs, low, high),
         recorded={name: tensor[low:high] for name, tensor in batch.recorded.items()},
         answered=batch.answered[start:stop],
-        context={name: column[start:stop] for name, column in batch.context.items()},
+        context=_cut(batch.context, start, stop),
         coded={name: coded[low:high] for name, coded in batch.coded.items()},
         coded_context={name: c[start:stop] for name, c in batch.coded_context.items()},
     )
+
+
+def _cut(
+    columns: Mapping[str, npt.NDArray[Kind]], start: int, stop: int
+) -> Mapping[str, npt.NDArray[Kind]]:
+    """Rows start:stop of columns."""
+    if isinstance(columns, Decoded):
+        return columns.cut(start, stop)
+    return {name: column[start:stop] for name, column in columns.items()}
+
+
+def some_of(batch: RequestBatch, at: Ints) -> RequestBatch:
+    """Some requests of a batch: those at ascending indices, shape (k,)."""
+    rows = _rows_at(batch, at)
+    return replace(
+        batch, seq=batch.seq[at], request_id=batch.request_id[at], ts_ns=batch.ts_ns[at],
+        rows=batch.rows[at], answered=batch.answered[at],
+        inputs={name: tensor[rows] for name, tensor in batch.inputs.items()},
+        recorded={name: tensor[rows] for name, tensor in batch.recorded.items()},
+        context={name: column[at] for name, column in batch.context.items()},
+        coded={}, coded_context={},
+    )  # fmt: skip
+
+
+def _rows_at(batch: RequestBatch, at: Ints) -> Ints:
+    """Rows of the requests at ascending indices, in order."""
+    chosen = np.zeros(len(batch), np.bool_)
+    chosen[at] = True
+    return np.flatnonzero(np.repeat(chosen, batch.rows))
 
 
 def requests_at(
@@ -51,28 +83,66 @@ def requests_at(
       observations: of all of them.
       at: which, ascending, shape (k,).
     """
-    ends = np.cumsum(batch.rows)
-    rows = np.concatenate([np.arange(ends[i] - batch.rows[i], ends[i]) for i in at.tolist()])
-    some = replace(
-        batch, seq=batch.seq[at], request_id=batch.request_id[at], ts_ns=batch.ts_ns[at],
-        rows=batch.rows[at], answered=batch.answered[at],
-        inputs={name: tensor[rows] for name, tensor in batch.inputs.items()},
-        recorded={name: tensor[rows] for name, tensor in batch.recorded.items()},
-        context={name: column[at] for name, column in batch.context.items()},
-        coded={}, coded_context={},
+    bare = replace(observations, features={}, trace_outputs={}, uneven=())
+    return some_of(batch, at), observed_at(batch, bare, at)
+
+
+def observed_at(batch: RequestBatch, observations: Observations, at: Ints) -> Observations:
+    """What some requests of a batch were answered in it; outputs that have one shape among them are arrays.
+
+    Args:
+      batch: requests.
+      observations: of all of them.
+      at: which, ascending, shape (k,).
+    """
+    rows = _rows_at(batch, at)
+    place = {int(index): i for i, index in enumerate(at)}
+
+    def picked(tensors: Tensors) -> Tensors:
+        return {name: tensor[rows] for name, tensor in tensors.items()}
+
+    outputs, forms = picked(observations.outputs), {}
+    for name, chunks in observations.forms.items():
+        found = _chunks_at(batch, chunks, at)
+        outcome, first, seen = observations.outcome[at], 0, []
+        for count, array in found:
+            if len(array) and (outcome[first : first + count] == Outcome.OK).any():
+                seen.append(array)
+            first += count
+        if len({array.shape[1:] for array in seen}) > 1:
+            forms[name] = found
+        elif found:
+            like = (seen or [array for _, array in found])[0]
+            outputs[name] = np.concatenate(
+                [a if a.shape[1:] == like.shape[1:] else _filler(a, like) for _, a in found]
+            )
+    return replace(
+        observations, outcome=observations.outcome[at], outputs=outputs, forms=forms,
+        features=picked(observations.features), trace_outputs=picked(observations.trace_outputs),
+        latency_s=observations.latency_s[at],
+        messages=tuple((place[i], said) for i, said in observations.messages if i in place),
     )  # fmt: skip
-    return some, Observations(
-        outcome=observations.outcome[at],
-        outputs={name: tensor[rows] for name, tensor in observations.outputs.items()},
-        features={}, trace_outputs={}, latency_s=observations.latency_s[at],
-        keys=observations.keys,
-    )  # fmt: skip
+
+
+def _chunks_at(batch: RequestBatch, chunks: Chunks, at: Ints) -> Chunks:
+    """The same of some requests."""
+    chosen = np.zeros(len(batch), np.bool_)
+    chosen[at] = True
+    found, first = [], 0
+    for count, array in chunks:
+        here = chosen[first : first + count]
+        if here.any():
+            kept = np.repeat(here, batch.rows[first : first + count])
+            found.append((int(here.sum()), array if here.all() else array[kept]))
+        first += count
+    return tuple(found)
 
 
 def joined(pieces: Sequence[Observations]) -> Observations:
     """Observations of consecutive pieces of a batch as those of the whole batch.
 
-    An answer that has another shape than the first good one is INVALID, as within a batch.
+    Answers may have other shapes than those to other pieces: what is right follows from the other version's
+    answer to the same request, so they are kept apart, in `forms`. One to no rows has no shape to speak of.
     """
     keys = {
         name: tuple(dict.fromkeys(k for p in pieces for k in p.keys.get(name, ())))
@@ -82,25 +152,25 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         {n: in_key_order(a, p.keys.get(n), keys.get(n)) for n, a in p.outputs.items()}
         for p in pieces
     ]
-    good = next((i for i, p in enumerate(pieces) if (p.outcome == Outcome.OK).any()), 0)
-    outcomes, first = [], 0
+    several = _in_several_shapes(pieces, outputs)
+    forms = {name: _chunks(name, pieces, outputs) for name in sorted(several)}
+    answered = [
+        a for p, a in zip(pieces, outputs, strict=True) if (p.outcome == Outcome.OK).any()
+    ] or outputs[:1]
+    good = next((arrays for arrays in answered if any(map(len, arrays.values()))), answered[0])
     messages: list[tuple[int, str]] = []
+    first = 0
     for piece, arrays in zip(pieces, outputs, strict=True):
-        odd = [n for n, a in arrays.items() if a.shape[1:] != outputs[good][n].shape[1:]]
-        outcome = piece.outcome
-        if odd and (outcome == Outcome.OK).any():
-            message = f"has another shape than other requests' answers: {', '.join(odd)}"
-            messages.extend(
-                (first + int(i), message) for i in np.flatnonzero(outcome == Outcome.OK)
-            )
-            outcome = np.where(outcome == Outcome.OK, np.int8(Outcome.INVALID), outcome)
-        arrays.update({n: _filler(arrays[n], outputs[good][n]) for n in odd})
-        outcomes.append(outcome)
+        for name in forms.keys() & arrays.keys():
+            del arrays[name]
+        odd = [n for n, a in arrays.items() if n in good and a.shape[1:] != good[n].shape[1:]]
+        arrays.update({n: _filler(arrays[n], good[n]) for n in odd})
         messages.extend((first + i, text) for i, text in piece.messages)
-        first += len(outcome)
+        first += len(piece.outcome)
     return Observations(
-        outcome=np.concatenate(outcomes),
+        outcome=np.concatenate([p.outcome for p in pieces]),
         outputs=_joined(outputs),
+        forms=forms,
         features=_joined([p.features for p in pieces]),
         uneven=_uneven(pieces),
         trace_outputs=_joined([p.trace_outputs for p in pieces]),
@@ -109,6 +179,35 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         messages=tuple(sorted(messages)),
         alone=any(p.alone for p in pieces),
     )
+
+
+def _in_several_shapes(pieces: Sequence[Observations], outputs: Sequence[Tensors]) -> set[str]:
+    """Outputs that answers with rows have in several shapes."""
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    for piece, arrays in zip(pieces, outputs, strict=True):
+        if (piece.outcome == Outcome.OK).any():
+            for name, array in arrays.items():
+                if len(array):
+                    shapes.setdefault(name, set()).add(array.shape[1:])
+    several = {name for piece in pieces for name in piece.forms}
+    several |= {name for name, found in shapes.items() if len(found) > 1}
+    # One that a piece lacks is no output of the whole, as with one shape.
+    return {
+        n
+        for n in several
+        if all(n in a or n in p.forms for p, a in zip(pieces, outputs, strict=True))
+    }
+
+
+def _chunks(name: str, pieces: Sequence[Observations], outputs: Sequence[Tensors]) -> Chunks:
+    """One output, piece by piece."""
+    found: list[tuple[int, Array]] = []
+    for piece, arrays in zip(pieces, outputs, strict=True):
+        if name in piece.forms:
+            found.extend(piece.forms[name])
+        else:
+            found.append((len(piece.outcome), arrays[name]))
+    return tuple(found)
 
 
 def _filler(array: Array, like: Array) -> Array:

@@ -7,7 +7,8 @@ are held on the same core where the system allows it, and the parent's clock is 
 read. The first calls of every process are cold: they are made, and not counted.
 
 A request that the host gave no processor for is left out, with its pair, and counted; one that a version
-fails is NaN on its side.
+fails is NaN on its side. One that is known to cost a process by itself is not asked: what it leaves behind would be
+in the way of others.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ import numpy as np
 from harness.core.observations import Cause, LatencySample
 from harness.core.tensors import Bools, Feeds, Floats, Ints
 from harness.core.traffic import RequestBatch
+from harness.replay.blamed import Blamed
 from harness.replay.composition import rows_of
 from harness.replay.inputs import inputs_for_version
+from harness.replay.looks import Look, look_of
 from harness.replay.order import generator
 from harness.replay.unanswered import Ledger
-from harness.sandbox.answers import BatchAnswer
+from harness.sandbox.answers import BatchAnswer, BatchFault
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
 COLD_CALLS = 32
 """Calls of a fresh process that are not counted."""
+_BY = "latency sample"
 _MAX_RESTARTS = 5
 _NO_CORE = -1
 
@@ -76,6 +80,7 @@ def measure_latency(
     input_names: Sequence[tuple[str, str]] = (),
     log: LatencyLog | None = None,
     ledger: Ledger | None = None,
+    blamed: tuple[Blamed, Blamed] | None = None,
 ) -> Iterator[LatencySample]:
     """Measures both versions request by request.
 
@@ -87,6 +92,7 @@ def measure_latency(
       input_names: (name in the traffic, the candidate's name) for inputs that are called otherwise.
       log: says afterwards how it went.
       ledger: takes what the candidate does not answer.
+      blamed: what each version is known to fail.
 
     Yields:
       One sample a batch: its pairs in order.
@@ -97,8 +103,11 @@ def measure_latency(
     log = log if log is not None else LatencyLog()
     coin = generator(seed, "latency/order")
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _NO_CORE
+    known = blamed or (Blamed(), Blamed())
     sides = (
-        _Side(open_sandbox=baseline, name="baseline", columns={}, core=core, log=log),
+        _Side(
+            open_sandbox=baseline, name="baseline", columns={}, core=core, log=log, blamed=known[0]
+        ),
         _Side(
             open_sandbox=candidate,
             name="candidate",
@@ -106,6 +115,7 @@ def measure_latency(
             core=core,
             log=log,
             ledger=ledger,
+            blamed=known[1],
         ),
     )
     try:
@@ -137,6 +147,7 @@ def _pairs(
             break
         order = (1, 0) if swapped else (0, 1)
         causes = [sides[k].measured(i, seconds[i, k : k + 1]) for k in order]
+        sides[1].held_against(sides[0], i)
         starved = Cause.HOST_STARVED in causes
         log.host_starved += starved
         kept[i] = not starved
@@ -153,7 +164,11 @@ class _Side:
     columns: dict[str, str]
     core: int
     log: LatencyLog
+    blamed: Blamed
     ledger: Ledger | None = None
+    _known: dict[int, BatchFault] = field(default_factory=dict)
+    look: Look | None = None
+    """Of its last answer; None = there was none."""
     _sandbox: Sandbox | None = None
     _starts: int = 0
     _batch: RequestBatch | None = None
@@ -163,6 +178,7 @@ class _Side:
     def take(self, batch: RequestBatch) -> None:
         """The requests that follow."""
         self._batch = batch
+        self._known = self.blamed.among(batch)
         self._offsets = np.concatenate([[0], np.cumsum(batch.rows)])
         if self._sandbox is not None:
             self._bind(self._sandbox)
@@ -198,20 +214,30 @@ class _Side:
           index: in the batch.
           seconds: where its time goes, shape (1,); left as it is when there is no answer.
         """
-        sandbox = self._sandbox
-        if sandbox is None or not sandbox.alive:
-            return Cause.UNKNOWN  # died while it was made warm: the request has no answer from it
+        sandbox, self.look = self._sandbox, None
+        if sandbox is None or not sandbox.alive or index in self._known:
+            return Cause.UNKNOWN  # died while it was made warm, or is not asked: no answer from it
         first, last = int(self._offsets[index]), int(self._offsets[index + 1])
         inputs = {name: array[first:last] for name, array in self._inputs.items()}
         sandbox.submit(inputs, last - first, trace=False)
         answer = sandbox.collect()
         if isinstance(answer, BatchAnswer):
             seconds[0] = answer.service_s
+            self.look = look_of(answer)
             return Cause.UNKNOWN
         if self.ledger is not None and self._batch is not None:
             asked = rows_of(self._batch, index, index + 1)
-            self.ledger.add(asked, answer.kind, answer.cause, answer.message, by="latency sample")
+            self.ledger.add(asked, answer.kind, answer.cause, answer.message, by=_BY)
         return answer.cause
+
+    def held_against(self, other: _Side, index: int) -> None:
+        """Writes the request down that both have just answered, where this side's answer is a failure beside it."""
+        if self.ledger is None or self._batch is None or self.look is None or other.look is None:
+            return
+        # Nearly always there is nothing to say, and a request is not cut out for it.
+        if self.look.nan or self.look.shapes != other.look.shapes:
+            asked = rows_of(self._batch, index, index + 1)
+            self.ledger.hold(asked, self.look, other.look, by=_BY)
 
     def close(self) -> None:
         """Ends the process."""

@@ -92,8 +92,14 @@ class Tally:
     undeclared: dict[str, str] = field(default_factory=dict)
     costly: int = 0
     """Requests that by themselves cost a process."""
+    costly_alike: int = 0
+    """Further ones, which cost the other version one, too."""
     hangs: int = 0
     """Requests in a row that hung by themselves, with nothing answered in between."""
+    answers: int = 0
+    """To batches, parts of them or single requests."""
+    in_vain: int = 0
+    """Trials that ran out of time before anything was answered."""
     kept: list[Quarantined] = field(default_factory=list)
     """Requests with their inputs, the first MAX_KEPT, until somebody takes them."""
     taken: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from harness.core.observations import PairBatch
 from harness.core.traffic import RequestBatch
@@ -42,7 +43,7 @@ def replay_pairs(
     Yields:
       Each batch with the observations of both versions.
     """
-    waiting: deque[tuple[Batch, RequestBatch]] = deque()
+    waiting: deque[_Waiting] = deque()
     source = iter(batches)
     old, new = asked_by(baseline), asked_by(candidate)
     third = None if anchor is None else asked_by(anchor)
@@ -53,10 +54,10 @@ def replay_pairs(
                 leg.submit(item[1], trace=wanted, alone=item[0].alone, cut=item[0].cut)
             if third is not None:
                 third.submit(item[1], trace=False)
-            waiting.append(item)
+            waiting.append(_Waiting.of(*item))
         if not waiting:
             return
-        batch, requests = waiting.popleft()
+        batch, requests, *_ = waiting.popleft()
         pair = PairBatch(
             requests=requests,
             baseline=old.collect(),
@@ -68,22 +69,32 @@ def replay_pairs(
         del requests, pair
 
 
-def _room(waiting: Sequence[tuple[Batch, RequestBatch]], legs: Sequence[Leg]) -> bool:
+class _Waiting(NamedTuple):
+    """A batch in flight."""
+
+    batch: Batch
+    requests: RequestBatch
+    input_bytes: int
+    """Of the requests' inputs."""
+    rows: int
+    """Of all requests."""
+
+    @classmethod
+    def of(cls, batch: Batch, requests: RequestBatch) -> _Waiting:
+        """Weighs a batch, once."""
+        return cls(batch, requests, requests.input_bytes(), int(requests.rows.sum()))
+
+
+def _room(waiting: Sequence[_Waiting], legs: Sequence[Leg]) -> bool:
     """Whether one more batch, as large as the last, may be in flight."""
     if not waiting:
         return True
-    last = waiting[-1][1]
     a_row = sum(leg.answered.bytes_a_row for leg in legs)
-    held = sum(_bytes(requests, a_row) for _, requests in waiting)
-    if held + _bytes(last, a_row) > _MOST_BYTES:
+    # Of inputs, and of answers with so many bytes a row.
+    held = [one.input_bytes + a_row * one.rows for one in waiting]
+    if sum(held) + held[-1] > _MOST_BYTES:
         return False
     if len(waiting) < _LEAST_IN_FLIGHT:
         return True
-    requests = sum(len(r) for _, r in waiting)
-    return len(waiting) < IN_FLIGHT and requests + len(last) <= _MOST_REQUESTS
-
-
-def _bytes(requests: RequestBatch, a_row: float) -> float:
-    """Of inputs, and of answers with so many bytes a row."""
-    inputs = sum(array.nbytes for array in requests.inputs.values())
-    return inputs + a_row * int(requests.rows.sum())
+    sizes = [len(one.requests) for one in waiting]
+    return len(waiting) < IN_FLIGHT and sum(sizes) + sizes[-1] <= _MOST_REQUESTS

@@ -11,72 +11,34 @@ known of its speed, single requests are tried first; a few that hang in a row, w
 between, end the leg.
 
 How many requests share a batch is the harness's choice, and so is what earlier batches left in a process
-(the runtime gives back no memory). What runs out of memory is tried again in a fresh process, then in
-halves, each after a failure in a fresh process, too; a request is blamed for memory only when it was
-the first and only one that its process was given.
+(the runtime gives back no memory). What runs out of memory is tried in halves, in the same process: that costs
+next to nothing. A request is blamed for memory only when it was the first and only one that its process was
+given, and for anything else only by a process that had not run out of memory. A batch is known to be too
+large when it fails in a fresh process, too, and each of its requests is answered.
+
+Tried and left: a fresh process after each failure. One request that needs too much cost a dozen processes, and
+as many again wherever it was met.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Container
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.core.observations import Cause, Outcome
-from harness.core.tensors import Bools, Feeds, Ints, Tensors
-from harness.replay.assembly import Part
-from harness.replay.leg_counters import LegCaps, Tally
+from harness.core.tensors import Feeds, Ints
+from harness.replay.flight import Flight
+from harness.replay.leg_counters import USUAL, LegCaps, Tally
 from harness.replay.poison import Found, locate
-from harness.replay.processes import Processes
+from harness.replay.recovered import Recovered, Speed, is_flaky
+from harness.replay.tries import Tries
 from harness.sandbox.answers import BatchAnswer, BatchFault
 
 _SHORTEST_DEADLINE_S = 0.5
 _PATIENCE = 20.0
 """A range of a search may take this many times as long as its rows ever took in a good batch."""
-STARVED_TRIES = 3
-"""Tries of the same when the host gives no processor."""
-
-
-@dataclass(slots=True)
-class Speed:
-    """What a leg knows of its version's speed."""
-
-    slowest_s_per_row: float = 0.0
-    """In a batch that was answered; 0 = none was."""
-
-    def learn(self, answer: BatchAnswer) -> None:
-        """Takes over the time of an answer to a batch or a part of one."""
-        if answer.rows:
-            self.slowest_s_per_row = max(self.slowest_s_per_row, answer.service_s / answer.rows)
-
-
-@dataclass(slots=True)
-class Recovered:
-    """What is known of a batch afterwards."""
-
-    found: Found = field(default_factory=Found)
-    """What the search knows."""
-    singles: dict[int, BatchFault] = field(default_factory=dict)
-    """Requests that failed when they were tried alone, also when the search was cut short then."""
-    whole: Part | None = None
-    """The answers of everything that is no poison, from one run; None = only the pieces."""
-    most_rows: int = 0
-    """So many fit into the memory at once, where the batch did only in parts; 0 = nothing is known."""
-
-    def poison(self) -> dict[int, BatchFault]:
-        """Index → how the request fails by itself."""
-        return (
-            {}
-            if self.whole and not self.found.poison
-            else {**self.singles, **dict(self.found.poison)}
-        )
-
-    def parts(self) -> list[Part]:
-        """The answers to keep."""
-        if self.whole is not None:
-            return [self.whole]
-        return [(np.arange(a, b), answer) for a, b, answer in self.found.pieces]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +51,7 @@ class Recovery:
     """Model rows per request, shape (n,)."""
     trace: bool
     """A trace was asked for."""
-    processes: Processes
+    flight: Flight
     """Gives a fresh process after each that dies."""
     caps: LegCaps
     """The leg's."""
@@ -97,8 +59,8 @@ class Recovery:
     """The leg's."""
     speed: Speed
     """The leg's."""
-    died: Callable[[], None]
-    """Called when a process died or was given up: what was in flight in it must be sent again."""
+    alike: Container[int] = ()
+    """Requests that the other version fails in the same way: no sign of this one's kind."""
     most_rows: int = 0
     """More at once did not fit into the memory before; 0 = that is not known."""
     traceable: bool = False
@@ -107,11 +69,13 @@ class Recovery:
     """Filled on the way, so that a search that is cut short leaves what it knows."""
     _untraced: str = ""
     """What a part said that was answered only without the trace that was asked for."""
-    _offsets: Ints = field(init=False)
+    _tries: Tries = field(init=False)
 
     def __post_init__(self) -> None:
-        """Where each request's rows begin."""
-        self._offsets = np.concatenate([[0], np.cumsum(self.rows)])
+        """What can be tried."""
+        self._tries = Tries(
+            inputs=self.inputs, rows=self.rows, flight=self.flight, tally=self.tally
+        )
 
     def recover(self, fault: BatchFault) -> None:
         """Retry, search, re-run.
@@ -126,7 +90,7 @@ class Recovery:
         self.tally.host_starved += fault.cause is Cause.HOST_STARVED
         if count > 1 and _hung(fault) and not self.speed.slowest_s_per_row:
             self._sample()
-        if not fault.alive or (fault.short_of_memory and fault.seq > 1):
+        if not fault.alive or (count == 1 and not fault.of_its_own):
             again = self._second_try(fault)
             if isinstance(again, BatchAnswer):
                 self.result.whole = np.arange(count), again
@@ -136,116 +100,221 @@ class Recovery:
             return
         if count == 1:
             self._blame(0, fault)
-        if fault.short_of_memory:
-            self._in_halves(0, count, fault)
+        self._search(fault)
+
+    def around(self, known: dict[int, BatchFault]) -> None:
+        """Answers a batch without the requests that are known to fail by themselves; asks each once more.
+
+        Without the trace, as they were blamed: what only a trace fails is no failure.
+
+        Args:
+          known: index → how it failed by itself.
+
+        Raises:
+          Ended: a cap was reached.
+        """
+        if not self.tally.answers and any(map(_hung, known.values())):
+            # What is known to hang says nothing of the others, and another leg may have found it.
+            self._sample(but=known)
+        for index, fault in known.items():
+            again = self._tries.tried(index, index + 1, trace=False)
+            if isinstance(again, BatchAnswer):
+                self.tally.answers += 1
+                self.tally.flaky += is_flaky(fault, 1)
+                self.result.passed.append(index)
+                continue
+            self.result.singles[index] = fault
+            if not self.tally.answers and _hung(again):
+                self._hangs_on()
+        rest = np.delete(np.arange(len(self.rows)), list(self.result.singles))
+        fits = not self.most_rows or self._tries.rows_in(0, len(self.rows)) <= self.most_rows
+        result = self._tries.filled(rest, traced=self.trace) if len(rest) and fits else None
+        if len(rest) and not isinstance(result, BatchAnswer):
+            if result is not None and _hung(result) and not self.tally.answers:
+                self._sample()
+            self._search(result)
+            return
+        self.result.found.poison += self.result.singles.items()
+        if isinstance(result, BatchAnswer):
+            self.result.whole = rest, result
+
+    def _search(self, fault: BatchFault | None) -> None:
+        """Finds what fails by itself, and answers the rest; None = the batch was not tried as a whole."""
+        count, largest = len(self.rows), None
+        if fault is None or fault.short_of_memory:
+            largest = self._in_halves(0, count)
         else:
             locate(count, fault, self._searched, self.result.found)
-        self._put_together(fault)
+        # Each part passes: perhaps chance, so the same is asked once more.
+        chance = largest is None and fault is not None and fault.of_its_own
+        chance = chance and not self.result.found.poison
+        again = self._again(0, count, fault) if chance and fault is not None else None
+        if again is None:
+            self._put_together(fault, largest)
+        else:
+            self.result.whole = np.arange(count), again
+        running = self.flight.processes.running
+        if not self.result.found.poison and running is not None and running.ran_short:
+            self.flight.start_afresh()  # what filled it is not known
+            self.flight.processes.live()
 
-    def _put_together(self, fault: BatchFault) -> None:
-        """Answers what is no poison from one run, where that can be; otherwise the pieces stay."""
-        count = len(self.rows)
-        poison = [i for i, _ in self.result.found.poison]
+    def _put_together(self, fault: BatchFault | None, largest: int | None) -> None:
+        """Answers what is no poison from one run, where that can be; otherwise the pieces stay.
+
+        Args:
+          fault: of the batch; None = it was not tried as a whole.
+          largest: as `_in_halves` returns.
+        """
+        count, found = len(self.rows), self.result.found
+        poison = [i for i, _ in found.poison]
         rest = np.delete(np.arange(count), poison)
         if not len(rest):
             return
         most = self.result.most_rows or self.most_rows
-        fits = not most or self._rows(0, count) <= most
-        answer = self._refilled(rest) if poison and fits else None
-        if answer is not None:
-            self.result.whole = rest, answer
+        fits = not most or self._tries.rows_in(0, count) <= most
+        # What failed in a process that held more has not been tried: perhaps it fits into another.
+        untried = fault is not None and not fault.of_its_own
+        result = (
+            self._tries.filled(rest, traced=self.trace) if (poison or untried) and fits else None
+        )
+        if isinstance(result, BatchAnswer):
+            self.result.whole = rest, result
+            if untried and fault is not None and not (poison or fault.after_short):
+                self._fits(max(self._tries.rows_in(0, count) // 2, 1))
             return
-        if self.result.most_rows:
+        shown = fault if result is None else result
+        if shown is not None and shown.short_of_memory and shown.of_its_own and largest is not None:
+            self._fits(largest)
+        if self.result.most_rows or fault is None:
             self.tally.smaller += 1
         else:
             self.tally.assembled += 1
-        if self.trace and (self._untraced or not fault.short_of_memory):
-            self.tally.untraced(self._untraced or fault.message)
+        said = self._untraced or ("" if fault is None or fault.short_of_memory else fault.message)
+        if self.trace and said:
+            self.tally.untraced(said)
 
     def _second_try(self, fault: BatchFault) -> BatchAnswer | BatchFault:
         """The identical batch in a fresh process; then, if a trace was asked for, without it."""
         self.tally.retries += 1
-        result = self._tried(0, len(self.rows), trace=self.trace)
+        count = len(self.rows)
+        self.flight.start_afresh()
+        result = self._tries.tried(0, count, trace=self.trace)
         if isinstance(result, BatchAnswer):
-            self.tally.flaky += is_flaky(fault, len(self.rows))
+            self.tally.flaky += is_flaky(fault, count)
             self.tally.hangs = 0
-            if fault.short_of_memory and len(self.rows) > 1:
-                self._fits(self._rows(0, len(self.rows)))
-        elif self.trace and not (result.short_of_memory and len(self.rows) > 1):
-            traced, result = result, self._tried(0, len(self.rows), trace=False)
+            if fault.short_of_memory and not fault.after_short and count > 1:
+                self._fits(self.flight.room_after(result))
+        elif self.trace and not (result.short_of_memory and count > 1):
+            traced, result = result, self._tries.tried(0, count, trace=False, sure=count == 1)
             if isinstance(result, BatchAnswer):
                 self.tally.untraced(traced.message)
         return result
 
-    def _in_halves(self, start: int, stop: int, fault: BatchFault | None) -> bool:
+    def _in_halves(self, start: int, stop: int) -> int | None:
         """Answers a range that does not fit into the memory as a whole, in parts that do.
 
         Args:
           start: its first request.
           stop: the one behind its last.
-          fault: how it failed as a whole, in a fresh process; None = it was not tried.
 
         Returns:
-          Whether memory was short for no request by itself.
+          Rows that may be asked at once, by the largest part that was answered; None where memory was short
+          for a request by itself.
         """
         if stop - start == 1:
-            if fault is not None:
-                self.result.found.poison.append((start, fault))
-                return False
             return self._in_parts(start, stop)
         middle = (start + stop) // 2
-        fit = [self._in_parts(*part) for part in ((start, middle), (middle, stop))]
-        if all(fit) and fault is not None:
-            self._fits(max(self._rows(start, middle), self._rows(middle, stop)))
-        return all(fit)
+        halves = [self._in_parts(*part) for part in ((start, middle), (middle, stop))]
+        return None if None in halves else max(rows for rows in halves if rows is not None)
 
     def _fits(self, rows: int) -> None:
-        """Learns from rows that only just fit: half of them leave room for what a process keeps."""
-        rows = max(rows // 2, 1)
+        """Learns how many rows may be asked at once."""
         self.result.most_rows = min(rows, self.result.most_rows or rows)
 
-    def _in_parts(self, start: int, stop: int) -> bool:
+    def _in_parts(self, start: int, stop: int) -> int | None:
         """As `_in_halves`, of a range that may fit as a whole."""
-        most = self.result.most_rows or self.most_rows
-        if stop - start > 1 and most and self._rows(start, stop) > most:
-            return self._in_halves(start, stop, None)
+        found, most = self.result.found, self.result.most_rows or self.most_rows
         single = stop - start == 1
-        result = self._tried(start, stop, trace=self.trace)
+        if single and start in self.result.singles:
+            shown = self.result.singles[start]
+            found.poison.append((start, shown))
+            return None if shown.short_of_memory else 1
+        known = any(start <= i < stop for i in self.result.singles)
+        if not single and (known or 0 < most < self._tries.rows_in(start, stop)):
+            return self._in_halves(start, stop)
+        result = self._alone(start) if single else self._tries.tried(start, stop, trace=self.trace)
         if isinstance(result, BatchAnswer) and self.traceable and not single:
             result = result.unless_traced()
         if isinstance(result, BatchAnswer):
             self._untraced = self._untraced or result.trace_error
-        if single and self.trace and isinstance(result, BatchFault):
-            self._untraced = result.message
-            result = self._tried(start, stop, trace=False)
-        found = self.result.found
-        if isinstance(result, BatchAnswer):
             self.tally.hangs = 0
             found.pieces.append((start, stop, result))
-            return True
+            return self.flight.room_after(result)
         if single:
             self._blame(start, result)
+            found.poison.append((start, result))
+            return None if result.short_of_memory else 1
         if result.short_of_memory:
-            return self._in_halves(start, stop, result)
-        # Another failure: what it is about is searched as ever, without a trace.
-        self._untraced = self._untraced or result.message
-        inside = Found()
+            return self._in_halves(start, stop)
+        return self._searched_inside(start, stop, result)
+
+    def _searched_inside(self, start: int, stop: int, fault: BatchFault) -> int | None:
+        """As `_in_halves`, of a range with another failure: what it is about is searched as ever, without a trace."""
+        found, inside = self.result.found, Found()
         try:
-            locate(stop - start, result, lambda a, b: self._searched(start + a, start + b), inside)
+            locate(stop - start, fault, lambda a, b: self._searched(start + a, start + b), inside)
+            again = None if inside.poison else self._again(start, stop, fault)
+            if again is not None:
+                inside.pieces = [(0, stop - start, again)]
+            else:
+                self._untraced = self._untraced or fault.message
         finally:
             found.pieces += [(start + a, start + b, answer) for a, b, answer in inside.pieces]
             found.poison += [(start + i, f) for i, f in inside.poison]
-        return True
+        if any(f.short_of_memory for _, f in inside.poison):
+            return None
+        return max((answer.rows // 2 for _, _, answer in inside.pieces), default=0) or 1
 
-    def _rows(self, start: int, stop: int) -> int:
-        """Of a range of requests."""
-        return int(self._offsets[stop] - self._offsets[start])
+    def _again(self, start: int, stop: int, fault: BatchFault) -> BatchAnswer | None:
+        """What a range gets the second time, each of whose parts has passed; None = it fails as such."""
+        # What cost a process was asked a second time at once.
+        second = fault.alive and not fault.short_of_memory
+        result = self._tries.tried(start, stop, trace=self.trace, sure=True) if second else fault
+        if isinstance(result, BatchAnswer):
+            self.tally.flaky += is_flaky(fault, stop - start)
+            return result
+        if not result.short_of_memory:
+            self.result.together.append((start, stop))
+        return None
 
-    def _sample(self) -> None:
-        """Tries single requests, spread over the batch, of a version that has answered nothing so far."""
-        last = len(self.rows) - 1
-        for index in np.unique(np.linspace(0, last, min(self.caps.max_hangs, last + 1), dtype=int)):
-            if isinstance(self._searched(int(index), int(index) + 1), BatchAnswer):
+    def _alone(self, index: int) -> BatchAnswer | BatchFault:
+        """What a request gets by itself, with its trace where that can be; a fault is its own."""
+        result = self._tries.tried(index, index + 1, trace=self.trace, sure=not self.trace)
+        if isinstance(result, BatchAnswer) and result.after_short:
+            result = self._tries.tried(index, index + 1, trace=True, sure=True)
+        if isinstance(result, BatchAnswer) or not self.trace:
+            return result
+        # In a fresh process without the trace first: where that fails, so does the other.
+        bare = self._tries.tried(index, index + 1, trace=False, sure=True)
+        if isinstance(bare, BatchAnswer) and not result.of_its_own:
+            again = self._tries.tried(index, index + 1, trace=True)
+            if isinstance(again, BatchAnswer):
+                return again
+        self._untraced = result.message
+        return bare
+
+    def _sample(self, but: Container[int] = ()) -> None:
+        """Tries single requests, spread over the batch, of a version that has answered nothing so far.
+
+        Args:
+          but: not these.
+        """
+        among = [i for i in range(len(self.rows)) if i not in but]
+        few = min(self.caps.max_hangs, len(among))
+        for place in np.unique(np.linspace(0, len(among) - 1, few, dtype=int)):
+            index = among[place]
+            if isinstance(self._searched(index, index + 1), BatchAnswer):
+                self.tally.answers += 1
                 return
 
     def _searched(self, start: int, stop: int) -> BatchAnswer | BatchFault:
@@ -259,7 +328,7 @@ class Recovery:
             return known
         single = stop - start == 1
         timeout_s = None if single else self._usual_s(start, stop)
-        result = self._tried(start, stop, trace=False, timeout_s=timeout_s)
+        result = self._tries.tried(start, stop, trace=False, timeout_s=timeout_s, sure=single)
         if isinstance(result, BatchAnswer):
             self.speed.learn(result)
             self.tally.hangs = 0
@@ -274,127 +343,48 @@ class Recovery:
           Ended: a cap was reached.
         """
         self.result.singles[index] = fault
-        self._check_caps(fault)
+        self._check_caps(fault, alike=index in self.alike)
 
     def _usual_s(self, start: int, stop: int) -> float | None:
         """Time that a range may take; None = the whole deadline."""
-        sandbox = self.processes.live()
+        sandbox = self.flight.processes.live()
         if not self.speed.slowest_s_per_row:
             return None
-        usual_s = _PATIENCE * self._rows(start, stop) * self.speed.slowest_s_per_row
+        usual_s = _PATIENCE * self._tries.rows_in(start, stop) * self.speed.slowest_s_per_row
         return min(sandbox.batch_deadline_s, max(_SHORTEST_DEADLINE_S, usual_s))
 
-    def _check_caps(self, fault: BatchFault) -> None:
+    def _check_caps(self, fault: BatchFault, *, alike: bool) -> None:
         """Ends the leg when single requests have cost enough.
 
         Raises:
           Ended: they have.
         """
-        if fault.alive and not fault.short_of_memory:
+        if not fault.costs_process:
             return
-        self.tally.costly += 1
-        self.tally.hangs = self.tally.hangs + 1 if _hung(fault) else 0
-        if self.tally.hangs >= self.caps.max_hangs:
-            raise self.processes.ending(
-                f"{self.tally.hangs} requests in a row got no answer, each by itself"
-            )
-        if self.tally.costly >= self.caps.max_quarantined:
-            raise self.processes.ending(
-                f"{self.tally.costly} requests ended its process, each by itself"
-            )
+        self.tally.costly += not alike
+        self.tally.costly_alike += alike
+        if _hung(fault):
+            self._hangs_on()
+        else:
+            self.tally.hangs = 0
+        ending = self.flight.processes.ending
+        all_costly = self.tally.costly + self.tally.costly_alike
+        most = max(self.caps.max_quarantined, USUAL.max_quarantined)
+        if self.tally.costly >= self.caps.max_quarantined or all_costly >= most:
+            raise ending(f"{all_costly} requests ended its process, each by itself")
 
-    def _refilled(self, rest: Ints) -> BatchAnswer | None:
-        """The batch with other requests' rows in place of its poison; the answers of `rest` alone."""
-        keep = np.zeros(len(self.rows), np.bool_)
-        keep[rest] = True
-        kept = np.repeat(keep, self.rows)
-        good, bad = np.flatnonzero(kept), np.flatnonzero(~kept)
-        if not len(good):
-            return None  # requests without rows: their pieces say all there is
-        source = np.arange(len(kept))
-        source[bad] = good[np.arange(len(bad)) % len(good)]
-        inputs = {name: array[source] for name, array in self.inputs.items()}
-        self.tally.refilled += 1
-        message = ""
-        for trace in dict.fromkeys([self.trace, False]):
-            result = self._run(inputs, len(kept), trace=trace, timeout_s=None)
-            if isinstance(result, BatchAnswer):
-                if self.trace and not trace:
-                    self.tally.untraced(message)
-                return _without(result, kept)
-            message = result.message
-        return None
-
-    def _tried(
-        self, start: int, stop: int, *, trace: bool, timeout_s: float | None = None
-    ) -> BatchAnswer | BatchFault:
-        """Runs some requests of the batch alone."""
-        first, last = int(self._offsets[start]), int(self._offsets[stop])
-        inputs = {name: array[first:last] for name, array in self.inputs.items()}
-        return self._run(inputs, last - first, trace=trace, timeout_s=timeout_s)
-
-    def _run(
-        self, inputs: Feeds, rows: int, *, trace: bool, timeout_s: float | None
-    ) -> BatchAnswer | BatchFault:
-        """One run, in a fresh process when the last has died; more when the host is to blame.
+    def _hangs_on(self) -> None:
+        """Counts a request that hung by itself.
 
         Raises:
-          Ended: a cap was reached, or the host gave no processor again and again.
+          Ended: as many did in a row.
         """
-        starved = 0
-        while starved < STARVED_TRIES:
-            sandbox = self.processes.live()
-            sandbox.submit(inputs, rows, trace=trace)
-            result = sandbox.collect(timeout_s)
-            if self.processes.drop_dead():
-                self.died()
-            if isinstance(result, BatchAnswer):
-                return result
-            if result.short_of_memory:
-                self.processes.discard()
-                self.died()
-                if result.seq == 1:
-                    return result
-            elif result.cause is not Cause.HOST_STARVED:
-                return result
-            else:
-                starved += 1
-                self.tally.host_starved += 1
-        raise self.processes.ending("the host gave its process no processor")
-
-
-def is_flaky(fault: BatchFault, requests: int) -> bool:
-    """Whether what failed so and passed unchanged the second time says something of the version.
-
-    A host without a processor says nothing, nor does a memory that several requests at once have filled:
-    how many is the harness's choice. A process that needs more and more for single requests does.
-
-    Args:
-      fault: the first time.
-      requests: that shared the batch.
-    """
-    if fault.short_of_memory:
-        return requests == 1 and (fault.grown or fault.seq == 1)
-    return fault.cause is not Cause.HOST_STARVED
+        self.tally.hangs += 1
+        if self.tally.hangs >= self.caps.max_hangs:
+            what = f"{self.tally.hangs} requests in a row got no answer, each by itself"
+            raise self.flight.processes.ending(what)
 
 
 def _hung(fault: BatchFault) -> bool:
     """Whether the version had its time and gave no answer."""
     return fault.kind is Outcome.TIMEOUT and fault.cause is not Cause.HOST_STARVED
-
-
-def _without(answer: BatchAnswer, kept: Bools) -> BatchAnswer:
-    """Some rows of an answer, with their share of its time."""
-    rows = int(kept.sum())
-
-    def cut(tensors: Tensors) -> Tensors:
-        return {name: array[kept] for name, array in tensors.items()}
-
-    return replace(
-        answer,
-        rows=rows,
-        outputs=cut(answer.outputs),
-        features=cut(answer.features),
-        trace_outputs=cut(answer.trace_outputs),
-        service_s=answer.service_s * rows / max(len(kept), 1),
-    )

@@ -17,6 +17,10 @@ _CAUSES = {
     "runtime": "the same computation: another runtime, machine or batch",
     "nondeterministic": "a version differs from itself here",
 }
+_REARRANGED = (
+    "Both versions hold the same numbers in another arrangement: those shown stand elsewhere, too."
+)
+_FARTHER = "Some of it stands before tensors that are still equal within their tolerance."
 _TITLE = "Where the graphs part"
 
 
@@ -44,8 +48,8 @@ def graph_section(graph: Doc) -> Section | None:
         facts=_facts(report, len(names)),
         drawing=drawing(states, names),
         tables=(
-            _firsts(firsts, states, report.at("proofs")),
-            _changes(firsts),
+            _firsts(firsts, states, report),
+            _changes(firsts, rearranged=report.at("rearranged").flag(default=False)),
             _worst(firsts),
             *_unseen(states, report),
         ),
@@ -96,7 +100,8 @@ def _small(states: tuple[Doc, ...]) -> tuple[Fact, ...]:
     return (Fact(label="Small values", value=value, note=note + listed(tuple(found), _MOST_SMALL)),)
 
 
-def _firsts(firsts: tuple[Doc, ...], states: tuple[Doc, ...], together: Doc) -> Table:
+def _firsts(firsts: tuple[Doc, ...], states: tuple[Doc, ...], report: Doc) -> Table:
+    together = report.at("proofs")
     by_name = {state.at("baseline").text(): state for state in states}
     return Table(
         title="First to differ",
@@ -160,7 +165,7 @@ def _proof(proof: Doc) -> str:
     )
 
 
-def _changes(firsts: tuple[Doc, ...]) -> Table:
+def _changes(firsts: tuple[Doc, ...], *, rearranged: bool) -> Table:
     rows = [
         (
             Cell(text=d.at("divergence", "baseline").text(), mono=True),
@@ -183,7 +188,17 @@ def _changes(firsts: tuple[Doc, ...]) -> Table:
         ),
         rows=tuple(rows[:MOST_ROWS]),
         empty="Nothing: both compute the same from the same constants." if firsts else "",
-        note=_left_out(len(rows), MOST_ROWS),
+        note=" ".join(
+            text
+            for text in (
+                _left_out(len(rows), MOST_ROWS),
+                _REARRANGED if rearranged and rows else "",
+                _FARTHER
+                if any(d.at("divergence", "farther").flag(default=False) for d in firsts)
+                else "",
+            )
+            if text
+        ),
     )
 
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.core.counted import counted
 from harness.core.observations import Cause, Outcome
-from harness.core.tensors import NESTED, NUMPY_DTYPES, Tensors, TensorSpec
+from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, TEXT_BYTES, Tensors, TensorSpec
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import Frame, FrameError, header_from_bytes
 from harness.sandbox.child_texts import (
@@ -28,8 +29,10 @@ from harness.sandbox.child_texts import (
 )
 from harness.sandbox.hello import LEAF_DTYPES, Hello
 from harness.sandbox.nested_values import Forms, expect_declared, forms_from, nested_from
+from harness.sandbox.of_batch import about_batch, in_every_row
 
 MAX_WORDS = 300
+_POINTER_BYTES = 8
 _FATAL = "Fatal Python error"
 _KEPT, _KEPT_BYTES = 64, 1 << 16
 _LEAST_BODY, _SLACK = 16 << 20, 4
@@ -45,8 +48,8 @@ class BatchAnswer:
     rows: int
     """R."""
     outputs: Tensors
-    """Verdict session's outputs, shape (R, *trailing); a sequence or an optional, which is about the whole
-    batch, is in every row."""
+    """Verdict session's outputs, shape (R, *trailing); what is about the whole batch (a scalar, a sequence, an
+    optional, a tensor of another declared length than its rows) is in every row."""
     features: Tensors
     """Named tensors of the trace session; empty without a trace."""
     trace_outputs: Tensors
@@ -55,16 +58,25 @@ class BatchAnswer:
     """Class names of ZipMap outputs."""
     service_s: float
     """From when the child could begin with it until its answer was complete, by the parent's clock."""
+    weight: int = 0
+    """Bytes of all tensors as they are held here, by the sizes that the header gives: text by its length."""
     trace_error: str = ""
     """Why the trace session raised; the outputs are good all the same."""
     trace_short: bool = False
     """The trace session needed more memory than there was."""
+    after_short: bool = False
+    """With `trace_short`: as `BatchFault.after_short`."""
     alone: bool = False
     """The trace session answered alone: outputs and features are of one run."""
     left_out: tuple[str, ...] = field(default=())
-    """Tensors with no row per input row."""
+    """Features with no row per input row."""
     undeclared: tuple[tuple[str, str], ...] = field(default=())
     """(output, how its shape contradicts the signature)."""
+
+    @property
+    def of_its_own(self) -> bool:
+        """Whether what the process had been given before is not why there is no trace."""
+        return not self.after_short
 
     def unless_traced(self) -> BatchAnswer | BatchFault:
         """The answer; a fault where only memory for its trace was short, which fewer requests may get."""
@@ -72,7 +84,7 @@ class BatchAnswer:
             return self
         return BatchFault(
             seq=self.seq, kind=Outcome.ERROR, message=self.trace_error, alive=True,
-            cause=Cause.MEMORY_LIMIT,
+            cause=Cause.MEMORY_LIMIT, after_short=self.after_short,
         )  # fmt: skip
 
 
@@ -95,11 +107,23 @@ class BatchFault:
     grown: bool = False
     """It ran out of memory over as many rows as its process had answered before, and never more than these:
     what it needs grows with time."""
+    after_short: bool = False
+    """Its process had run out of memory over an earlier batch: what it holds since may be all that is wrong."""
+
+    @property
+    def of_its_own(self) -> bool:
+        """Whether what the process had been given before cannot be the cause: a request may be blamed for it."""
+        return not self.after_short and (self.seq == 1 or not self.short_of_memory)
 
     @property
     def short_of_memory(self) -> bool:
         """Whether more memory was needed than there was; what a process holds already is in the way then."""
         return self.cause is Cause.MEMORY_LIMIT
+
+    @property
+    def costs_process(self) -> bool:
+        """Whether its process is gone, or holds memory that it gives back to nobody."""
+        return not self.alive or self.short_of_memory
 
 
 def spoken(last_words: str) -> str:
@@ -129,8 +153,12 @@ class _Said(NamedTuple):
     left_out: tuple[str, ...] = ()
     trace_error: str = ""
     alone: bool = False
+    as_declared: tuple[str, ...] = ()
+    """Outputs that would be no longer for more rows."""
     undeclared: tuple[tuple[str, str], ...] = ()
     """(output, how its shape contradicts the signature)."""
+    weight: int = 0
+    """Bytes of the tensors once they are read."""
 
 
 def _said(text: bytes) -> _Said:
@@ -156,7 +184,15 @@ def _said(text: bytes) -> _Said:
         left_out=texts_from(header.get("left_out", []), MAX_NAME),
         trace_error=message_from(header.get("trace_error", "")),
         alone=header.get("alone") is True,
+        as_declared=texts_from(header.get("as_declared", []), MAX_NAME),
+        weight=sum(map(_weight, (entry for group in groups for entry in group))),
     )
+
+
+def _weight(entry: columns.Entry) -> int:
+    """Bytes of a tensor once it is read: a text each is an object of its own, words are shared."""
+    own = {columns.STRING: TEXT_BYTES, columns.CODED: _POINTER_BYTES}.get(entry.dtype, 0)
+    return entry.size + own * entry.total
 
 
 class Answers:
@@ -179,7 +215,10 @@ class Answers:
 
         More than the outputs take: a wrong shape is to be told as such.
         """
-        return None if self._row_bytes is None else _LEAST_BODY + _SLACK * rows * self._row_bytes
+        if self._row_bytes is None:
+            return None
+        longest = max((max(known) for known in self._hello.lengths.values()), default=0)
+        return _LEAST_BODY + _SLACK * max(rows, longest) * self._row_bytes
 
     def read(
         self, frame: Frame, *, seq: int, rows: int, service_s: float
@@ -207,9 +246,13 @@ class Answers:
         outputs, features, trace_outputs, leaves = (
             columns.values(g, frame.body) for g in said.groups
         )
+        of_batch = about_batch(outputs, rows, self._hello.lengths, said.as_declared)
+        copied = sum(outputs[name].nbytes for name in of_batch) * max(rows - 1, 0)
+        outputs = in_every_row(outputs, rows, of_batch)
+        trace_outputs = in_every_row(trace_outputs, rows, of_batch)
         wrong = [f"{n} has the shape {a.shape}" for n, a in outputs.items() if a.shape[0] != rows]
         if wrong:
-            message = f"{'; '.join(wrong)[:MAX_TEXT]} for {rows} rows"
+            message = f"{'; '.join(wrong)[:MAX_TEXT]} for {counted(rows, 'row')}"
             return BatchFault(seq=seq, kind=Outcome.INVALID, message=message, alive=True)
         whole = nested_from(said.forms, leaves.values())
         outputs |= {name: value.cells(rows) for name, value in whole.items()}
@@ -221,6 +264,7 @@ class Answers:
             trace_outputs=trace_outputs,
             keys=dict(said.keys),
             service_s=service_s,
+            weight=said.weight + copied,
             trace_error=said.trace_error,
             alone=said.alone,
             left_out=said.left_out,
@@ -234,8 +278,10 @@ class Answers:
             _expect_declared(said, self._hello)
             _expect_keys(said, self._hello)
             _expect_one_story(said)
+            shapes = {entry.name: entry.shape for entry in said.groups[0]}
             for entry in (*said.groups[1], *said.groups[2]):
-                if entry.shape[:1] != (rows,):
+                as_output = entry in said.groups[2] and entry.shape in ((), shapes.get(entry.name))
+                if entry.shape[:1] != (rows,) and not as_output:
                     msg = f"traced tensor {entry.name[:MOST_SHOWN]!r} has the shape {entry.shape} for {rows} rows"
                     raise FrameError(msg)
             said = said._replace(undeclared=_undeclared(said.groups[0], self._hello))
@@ -252,7 +298,8 @@ def _row_bytes(outputs: Sequence[TensorSpec]) -> int | None:
     for spec in outputs:
         if spec.datatype.startswith("OTHER:"):
             continue
-        if spec.datatype in {"MAP", "BYTES"} or None in spec.shape or NESTED in spec.datatype:
+        sized = spec.datatype in NUMPY_DTYPES and spec.datatype != "BYTES"
+        if not sized or None in spec.shape:
             return None
         total += math.prod(d or 0 for d in spec.shape) * NUMPY_DTYPES[spec.datatype].itemsize
     return total
@@ -268,7 +315,7 @@ def _expect_declared(said: _Said, hello: Hello) -> None:
     expected = {
         name: kind
         for name, kind in kinds.items()
-        if not kind.startswith("OTHER:") and name not in {*whole, *absent}
+        if not kind.startswith("OTHER:") and name not in {*whole, *(absent - outputs.keys())}
     }
     if set(outputs) != set(expected):
         names = str(sorted(set(outputs) ^ set(expected))[:10])[:MOST_SHOWN]
@@ -276,8 +323,8 @@ def _expect_declared(said: _Said, hello: Hello) -> None:
         raise FrameError(msg)
     for name, entry in outputs.items():
         datatype = expected[name]
-        dtype = np.dtype(np.float64) if datatype == "MAP" else NUMPY_DTYPES[datatype]
-        if columns.DTYPES[entry.dtype] != dtype or not entry.shape:
+        dtype = np.dtype(np.float64) if datatype.startswith(MAP) else NUMPY_DTYPES[datatype]
+        if columns.DTYPES[entry.dtype] != dtype or not (entry.shape or name in hello.loose):
             msg = f"output {name[:MOST_SHOWN]!r} came as {entry.dtype} {entry.shape}, declared as {datatype[:MOST_SHOWN]}"
             raise FrameError(msg)
 
@@ -312,7 +359,7 @@ def _shape_words(trailing: Sequence[int | None]) -> str:
 
 def _expect_keys(said: _Said, hello: Hello) -> None:
     """Class names for each ZipMap output, as many as its matrix has columns."""
-    maps = {s.name for s in hello.signature.outputs if s.datatype == "MAP"}
+    maps = {s.name for s in hello.signature.outputs if s.datatype.startswith(MAP)}
     keys = dict(said.keys)
     if set(keys) != maps:
         msg = "class names are missing"

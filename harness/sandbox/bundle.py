@@ -28,6 +28,23 @@ import sys
 importlib.import_module(sys.argv[1]).main(sys.argv[2:])
 """
 _MAIN_NAME = "__main__.py"
+_GRAPHS = (
+    "bodies",
+    "called",
+    "child",
+    "cut",
+    "description",
+    "edits",
+    "function",
+    "nodes",
+    "numbers",
+    "orders",
+    "pack",
+    "precision",
+    "random",
+    "rounding",
+    "types",
+)
 _UNCHECKED_HASH = 1
 
 
@@ -40,8 +57,7 @@ def bundle() -> bytes:
         "harness/__init__.py": "",
         "harness/sandbox/__init__.py": "",
     }
-    graphs = ("child", "cut", "description", "edits", "pack", "precision", "random", "rounding")
-    for name in graphs:
+    for name in _GRAPHS:
         files[f"harness/sandbox/graph_{name}.py"] = (sandbox / f"graph_{name}.py").read_text()
     for entry in (sandbox / "child").iterdir():
         if entry.name.endswith(".py"):

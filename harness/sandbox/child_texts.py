@@ -44,14 +44,3 @@ def texts_from(values: object, longest: int) -> tuple[str, ...]:
         msg = "a list of texts is missing or too long"
         raise FrameError(msg)
     return tuple(text_from(v, longest) for v in values)
-
-
-def figures_from(values: object, longest: int) -> tuple[tuple[str, float], ...]:
-    """Pairs of a text of bounded length and a figure, finite and ≥ 0, or FrameError."""
-    if not isinstance(values, dict) or len(values) > MAX_TENSORS:
-        msg = "a table of figures is missing or too long"
-        raise FrameError(msg)
-    if not all(isinstance(v, int | float) and 0 <= v < float("inf") for v in values.values()):
-        msg = "a figure of a table is none"
-        raise FrameError(msg)
-    return tuple((text_from(name, longest), float(value)) for name, value in values.items())

@@ -74,7 +74,7 @@ class Deadline:
         others = self._child.cpu_of_other_threads_s()
         used, waited = used + others, max(waited - others, 0.0)
         figures = f"{used:.1f} s of processor time"
-        if elapsed - waited < _WHOLE * self.limit_s:
+        if max(elapsed - waited, used) < _WHOLE * self.limit_s:
             words = f"the host gave it no processor for {waited:.1f} of {elapsed:.1f} s"
             return Overdue(cause=Cause.HOST_STARVED, words=f"{words}: {figures}")
         if used > self.limit_s / 2:

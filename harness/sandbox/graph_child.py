@@ -39,13 +39,20 @@ def main(arguments: list[str]) -> None:
 
     # Nothing can be imported after the lock: what is named here is needed later.
     from harness.sandbox import (  # noqa: F401
+        graph_bodies,
+        graph_called,
         graph_cut,
         graph_description,
         graph_edits,
+        graph_function,
+        graph_nodes,
+        graph_numbers,
+        graph_orders,
         graph_pack,
         graph_precision,
         graph_random,
         graph_rounding,
+        graph_types,
     )
     from harness.sandbox.child import external, sessions
 
@@ -62,6 +69,8 @@ def main(arguments: list[str]) -> None:
         ours = True
         model = onnx.load_model_from_string(data)
         answer = inspected(model, session)
+        if config["numbers"]:
+            answer |= numbers_of(model, files)
         del session, data
         _tell(answers, answer)
         if config["edit"] is not None:
@@ -69,6 +78,8 @@ def main(arguments: list[str]) -> None:
             text = json.dumps(graph, separators=(",", ":")).encode()
             _tell(answers, answer, text)
             _tell(answers, {"ok": True}, copy)
+        for order in config["orders"]:
+            _tell(answers, *reordered_model(model, **order))
         if config["copy"]:
             tensors = config["tensors"]
             wanted = declared_tensors(model) if tensors is None else tensors
@@ -108,7 +119,7 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
     from harness.sandbox.graph_edits import intermediate_names
     from harness.sandbox.graph_precision import doubles_from_singles
     from harness.sandbox.graph_random import RandomNodes
-    from harness.sandbox.graph_rounding import roundings
+    from harness.sandbox.graph_rounding import exact_tensors, handed_on, smooth_tensors
 
     random = RandomNodes(model)
     signature = session and {
@@ -123,9 +134,38 @@ def inspected(model: onnx.ModelProto, session: Any) -> dict[str, Any]:  # noqa: 
         "random": random.operators(),
         "random_tensors": random.tensors(),
         "coarse": doubles_from_singles(model),
-        "roundings": roundings(model),
+        "exact": exact_tensors(model),
+        "handed_on": handed_on(model),
+        "smooth": smooth_tensors(model),
         "runtime": onnxruntime.__version__,
     }
+
+
+def numbers_of(model: onnx.ModelProto, files: Files) -> dict[str, str]:
+    """Which numbers a model holds, how they are arranged, and what it computes of them, as digests."""
+    from harness.sandbox.graph_description import described_graph
+    from harness.sandbox.graph_function import function_of
+    from harness.sandbox.graph_numbers import arrangement, held_numbers
+
+    return {
+        "function": function_of(model, files, declared_tensors(model)),
+        "numbers": held_numbers(model, files),
+        "arrangement": arrangement(described_graph(model, files)),
+    }
+
+
+def reordered_model(
+    model: onnx.ModelProto, *, seed: int, halved: bool, returned: bool
+) -> tuple[dict[str, Any], bytes]:
+    """A copy whose sums go in another order, and how many they are."""
+    import onnx
+
+    from harness.sandbox.graph_orders import reordered
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    count = reordered(copy, seed, halved=halved, returned=returned)
+    return {"ok": True, "sums": count}, copy.SerializeToString() if count else b""
 
 
 def probed_model(
@@ -170,13 +210,15 @@ def edited_model(
     from harness.sandbox.graph_description import described_graph
     from harness.sandbox.graph_precision import doubles_from_singles
     from harness.sandbox.graph_random import RandomNodes
-    from harness.sandbox.graph_rounding import roundings
+    from harness.sandbox.graph_rounding import exact_tensors, handed_on, smooth_tensors
 
     left = graph_edits.flattened(model, edit["taken"])
     graph = described_graph(model, files) | {
         "random": RandomNodes(model).tensors(),
         "coarse": doubles_from_singles(model),
-        "roundings": roundings(model),
+        "exact": exact_tensors(model),
+        "handed_on": handed_on(model),
+        "smooth": smooth_tensors(model),
     }
     unknown = {
         "branches": graph_edits.branches(model),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.sandbox.graph_description import bodies
+from harness.sandbox.graph_bodies import bodies
 
 if TYPE_CHECKING:
     import onnx

@@ -7,8 +7,13 @@ here: a constant is a digest, and a short text for people.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from harness.sandbox.graph_bodies import bodies
+from harness.sandbox.graph_called import CalledFunctions
 
 if TYPE_CHECKING:
     import onnx
@@ -20,6 +25,16 @@ _FEW = 16
 _LONG_LIST = 8
 """Longer lists of numbers in an attribute are weights: tree ensembles keep theirs there."""
 _MOST_TEXT = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beside:
+    """What belongs to a node and stands elsewhere."""
+
+    files: Files
+    """External data."""
+    functions: CalledFunctions
+    """Functions of the model."""
 
 
 def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
@@ -34,20 +49,19 @@ def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
       [name, text, exact, loose] and opsets [domain, version]; an attribute is like a constant.
     """
     graph = model.graph
-    functions = {(f.domain, f.name): f for f in model.functions}
+    beside = _Beside(files=files, functions=CalledFunctions(model, lambda t: _external(t, files)))
     constants = [[t.name, *_tensor(t, files)] for t in graph.initializer]
     constants += [[s.values.name, *_sparse(s)] for s in graph.sparse_initializer]
     given = {c[0] for c in constants}
     nodes = []
     for node in graph.node:
         if node.op_type == "Constant" and len(node.attribute) == 1 and not node.domain:
-            constants.append([node.output[0], *_value(node, node.attribute[0], files)])
+            constants.append([node.output[0], *_value(node, node.attribute[0], beside)])
             continue
-        attributes = [[a.name, *_value(node, a, files)] for a in node.attribute]
-        body = functions.get((node.domain, node.op_type))
-        if body is not None:
-            digest = hashlib.sha256(body.SerializeToString(deterministic=True)).hexdigest()
-            attributes.append(["function", f"{len(body.node)} operators", digest, digest])
+        attributes = [[a.name, *_value(node, a, beside)] for a in node.attribute]
+        if digest := beside.functions.digest(node):
+            count = beside.functions.operators(node)
+            attributes.append(["function", f"{count} operators", digest, digest])
         nodes.append(
             [
                 node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}",
@@ -75,16 +89,9 @@ def captured(node: onnx.NodeProto) -> list[str]:
     return list(found)
 
 
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs among a node's attributes."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def _captured(body: onnx.GraphProto, bound: frozenset[str], found: dict[str, None]) -> None:
     own = bound | {i.name for i in body.input} | {i.name for i in body.initializer}
+    own |= {i.values.name for i in body.sparse_initializer}
     for node in body.node:
         for name in node.input:
             if name and name not in own:
@@ -98,18 +105,17 @@ def _captured(body: onnx.GraphProto, bound: frozenset[str], found: dict[str, Non
 
 
 def _value(
-    node: onnx.NodeProto, attribute: onnx.AttributeProto, files: Files
+    node: onnx.NodeProto, attribute: onnx.AttributeProto, beside: _Beside
 ) -> tuple[str, str, str]:
     """(text, exact, loose) of an attribute."""
     import onnx
 
     kinds = onnx.AttributeProto
     if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
-        return _bodies(
-            list(bodies(node)) if attribute.type == kinds.GRAPHS else [attribute.g], files
-        )
+        graphs = list(attribute.graphs) if attribute.type == kinds.GRAPHS else [attribute.g]
+        return _bodies(graphs, captured(node), beside)
     if attribute.type == kinds.TENSOR:
-        return _tensor(attribute.t, files)
+        return _tensor(attribute.t, beside.files)
     if attribute.type not in _PLAIN:
         digest = hashlib.sha256(attribute.SerializeToString(deterministic=True)).hexdigest()
         return "", digest, digest
@@ -138,44 +144,68 @@ _PLAIN = frozenset({1, 2, 3, 6, 7, 8})
 """float, int, string and lists of these, as AttributeProto numbers them."""
 
 
-def _bodies(graphs: list[onnx.GraphProto], files: Files) -> tuple[str, str, str]:
-    """Bodies by their nodes, with inner tensors numbered: names inside a body mean nothing outside."""
-    exact, loose = hashlib.sha256(), hashlib.sha256()
+def _bodies(
+    graphs: list[onnx.GraphProto], captures: list[str], beside: _Beside
+) -> tuple[str, str, str]:
+    """Bodies by their nodes, with inner tensors numbered: names inside a body mean nothing outside.
+
+    What they read from outside goes by its place among all that the node captures, the same in each body.
+    """
+    body = _Bodies({name: f"outer {place}" for place, name in enumerate(captures)}, beside)
     for graph in graphs:
-        _add_body(graph, {}, files, (exact, loose))
+        body.add(graph, {})
     count = sum(len(g.node) for g in graphs)
-    return f"a body of {count} operators", exact.hexdigest(), loose.hexdigest()
+    return f"a body of {count} operators", body.exact.hexdigest(), body.loose.hexdigest()
 
 
-def _add_body(
-    graph: onnx.GraphProto, outer: dict[str, str], files: Files, into: tuple[Any, Any]
-) -> None:
-    names = dict(outer)
+class _Bodies:
+    """Digests of one attribute's bodies."""
 
-    def known(name: str) -> str:
-        # What comes from outside the whole body is told by its place, and wired as a capture.
-        return names.setdefault(name, f"outer {len(names)}") if name else ""
+    def __init__(self, outside: dict[str, str], beside: _Beside) -> None:
+        self.exact = hashlib.sha256()
+        self.loose = hashlib.sha256()
+        self._outside = outside
+        self._beside = beside
 
-    names |= {value.name: f"input {place}" for place, value in enumerate(graph.input)}
-    names |= {tensor.name: f"constant {place}" for place, tensor in enumerate(graph.initializer)}
-    for tensor in graph.initializer:
-        _add(into, *_tensor(tensor, files)[1:])
-    for place, node in enumerate(graph.node):
-        _add(into, f"{node.domain} {node.op_type} {[known(i) for i in node.input]}")
+    def add(self, graph: onnx.GraphProto, known: dict[str, str]) -> None:
+        """A body within others.
+
+        Args:
+          graph: the body.
+          known: tensors of the bodies around it → how they are numbered.
+        """
+        names = known | {value.name: f"input {place}" for place, value in enumerate(graph.input)}
+        for place, tensor in enumerate(graph.initializer):
+            names[tensor.name] = f"constant {place}"
+            self._told(*_tensor(tensor, self._beside.files)[1:])
+        for place, sparse in enumerate(graph.sparse_initializer):
+            names[sparse.values.name] = f"sparse {place}"
+            self._told(*_sparse(sparse)[1:])
+        for place, node in enumerate(graph.node):
+            self._node(node, names)
+            names |= {name: f"node {place} {slot}" for slot, name in enumerate(node.output) if name}
+        self._told(str([self._name(o.name, names) for o in graph.output]))
+
+    def _node(self, node: onnx.NodeProto, names: dict[str, str]) -> None:
+        # What an operator returns may depend on how many outputs it has: Split's.
+        read, made = [self._name(i, names) for i in node.input], len(node.output)
+        self._told(f"{node.domain} {node.op_type} {read} {made}")
+        if called := self._beside.functions.digest(node):
+            self._told(called)
         for attribute in sorted(node.attribute, key=lambda a: a.name):
-            _add(into, attribute.name)
+            self._told(attribute.name)
             inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
             for body in inner:
-                _add_body(body, names, files, into)
+                self.add(body, names)
             if not inner:
-                _add(into, *_value(node, attribute, files)[1:])
-        names |= {name: f"node {place} {slot}" for slot, name in enumerate(node.output) if name}
-    _add(into, str([known(o.name) for o in graph.output]))
+                self._told(*_value(node, attribute, self._beside)[1:])
 
+    def _name(self, name: str, names: dict[str, str]) -> str:
+        return names.get(name) or self._outside.get(name, name)
 
-def _add(into: tuple[Any, Any], exact: str, loose: str | None = None) -> None:
-    into[0].update(f"{exact}\n".encode())
-    into[1].update(f"{exact if loose is None else loose}\n".encode())
+    def _told(self, exact: str, loose: str | None = None) -> None:
+        self.exact.update(f"{exact}\n".encode())
+        self.loose.update(f"{exact if loose is None else loose}\n".encode())
 
 
 def _tensor(tensor: onnx.TensorProto, files: Files) -> tuple[str, str, str]:
@@ -194,8 +224,7 @@ def _tensor(tensor: onnx.TensorProto, files: Files) -> tuple[str, str, str]:
         return text, exact, _digest(0, base)
     if tensor.data_type == onnx.TensorProto.STRING:
         data = b"".join(len(s).to_bytes(8, "little") + s for s in tensor.string_data)
-        words = [s.decode(errors="replace") for s in tensor.string_data[:_FEW]]
-        shown = _cut(f"{text} {words}") if size <= _FEW else text
+        shown = _cut(f"{text} {_shown(list(tensor.string_data))}") if size <= _FEW else text
         return shown, _digest(0, base + data), _digest(0, base)
     try:
         array = onnx.numpy_helper.to_array(tensor)
@@ -236,6 +265,12 @@ def _bytes(value: object) -> bytes:
     return repr(value).encode()
 
 
+def _quoted(text: bytes) -> str:
+    """Text so that two values that differ look different, though a reader sees no NUL and no composed letter."""
+    word = text.decode(errors="backslashreplace")
+    return repr(word) if unicodedata.is_normalized("NFC", word) else ascii(word)
+
+
 def _shown(value: object) -> str:
     """A value for people."""
     if isinstance(value, bytes):
@@ -243,7 +278,7 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.7g}"
     if isinstance(value, list):
-        shown = ", ".join(_shown(v) for v in value[:_FEW])
+        shown = ", ".join(_quoted(v) if isinstance(v, bytes) else _shown(v) for v in value[:_FEW])
         more = f", … {len(value):,} in all" if len(value) > _FEW else ""
         return _cut(f"[{shown}{more}]")
     return _cut(str(value))

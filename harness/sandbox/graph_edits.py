@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.sandbox.graph_description import bodies
+from harness.sandbox.graph_bodies import bodies
 
 if TYPE_CHECKING:
     import onnx

@@ -11,16 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.sandbox.graph_description import bodies, captured
+from harness.sandbox.graph_bodies import bodies
+from harness.sandbox.graph_description import captured
+from harness.sandbox.graph_types import BOOL, DOUBLE, FLOATS, INT64, SINGLE, STRING, UNKNOWN, WHOLE
 
 if TYPE_CHECKING:
     import onnx
 
-UNKNOWN, _FLOAT, _INT64, _STRING, _BOOL, DOUBLE = 0, 1, 7, 8, 9, 11
-"""Element types as TensorProto numbers them."""
-FLOATS = frozenset({_FLOAT, 10, 16, 17, 18, 19, 20})
-"""float32 and all that is narrower."""
-WHOLE = frozenset({2, 3, 4, 5, 6, _INT64, _STRING, _BOOL, 12, 13, 21, 22})
 MOVES = frozenset(
     [
         "Abs",
@@ -207,7 +204,7 @@ def _one(node: onnx.NodeProto, known: _Known) -> None:
         if not name:
             continue
         whole = place and node.op_type in _SECOND_WHOLE
-        known.kinds.setdefault(name, _INT64 if whole else kind)
+        known.kinds.setdefault(name, INT64 if whole else kind)
         if coarse and known.kinds[name] not in WHOLE:
             known.coarse.add(name)
 
@@ -219,9 +216,9 @@ def _kind(node: onnx.NodeProto, known: _Known) -> int:
     if named is not None:
         return int(named)
     if node.op_type in _TRUTHS:
-        return _BOOL
+        return BOOL
     if node.op_type in _COUNTS:
-        return _INT64
+        return INT64
     if node.domain == "ai.onnx.ml":
         return _learned_kind(node, attributes, known)
     if node.op_type in ("Constant", "ConstantOfShape"):
@@ -231,10 +228,10 @@ def _kind(node: onnx.NodeProto, known: _Known) -> int:
 
 
 def _constant_kind(attributes: dict[str, onnx.AttributeProto]) -> int:
-    for name, kind in (("value_int", _INT64), ("value_string", _STRING)):
+    for name, kind in (("value_int", INT64), ("value_string", STRING)):
         if name in attributes or f"{name}s" in attributes:
             return kind
-    return attributes["value"].t.data_type if "value" in attributes else _FLOAT
+    return attributes["value"].t.data_type if "value" in attributes else SINGLE
 
 
 def _learned_kind(
@@ -244,11 +241,11 @@ def _learned_kind(
         if "values_tensor" in attributes:
             return attributes["values_tensor"].t.data_type
         if "values_floats" in attributes:
-            return _FLOAT
-        return _INT64 if "values_int64s" in attributes else _STRING
+            return SINGLE
+        return INT64 if "values_int64s" in attributes else STRING
     if node.op_type in ("ArrayFeatureExtractor", "Imputer", "TreeEnsemble", "Binarizer"):
         return known.kinds.get(node.input[0], UNKNOWN)
-    return _FLOAT
+    return SINGLE
 
 
 def _enter(

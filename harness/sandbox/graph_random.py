@@ -6,10 +6,10 @@ processes that ran equally often, and others as soon as one of them ran once mor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from harness.sandbox.graph_description import bodies, captured
+from harness.sandbox.graph_bodies import every
+from harness.sandbox.graph_description import captured
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +48,7 @@ class RandomNodes:
             for t in model.graph.initializer
             if not (t.data_location or any(t.raw_data) or any(t.int32_data))
         }
-        for node in _every(model.graph.node):
+        for node in every(model.graph.node):
             if node.op_type == "Constant" and not node.domain:
                 tensors = [a.t for a in node.attribute if a.name == "value"]
                 if tensors and not any(tensors[0].raw_data) and not any(tensors[0].int32_data):
@@ -56,7 +56,7 @@ class RandomNodes:
 
     def operator(self, node: onnx.NodeProto) -> str:
         """The random operator that a node is, or has in its bodies or its function; "" = none."""
-        for inner in _every([node]):
+        for inner in every([node]):
             found = self._called(inner) or self._own(inner)
             if found:
                 return found
@@ -65,7 +65,7 @@ class RandomNodes:
     def operators(self) -> list[str]:
         """All of the model, wherever they stand, sorted."""
         nodes = [*self._model.graph.node, *(n for f in self._model.functions for n in f.node)]
-        return sorted({found for n in _every(nodes) if (found := self._own(n))})
+        return sorted({found for n in every(nodes) if (found := self._own(n))})
 
     def tensors(self) -> list[list[str]]:
         """[tensor of the main graph, `operator → what it makes`] of all that a random node is before."""
@@ -103,7 +103,7 @@ class RandomNodes:
         begun: set[tuple[str, str]] = set()
         while waiting:
             now = waiting[-1]
-            nodes = [*_every(self._functions[now].node)]
+            nodes = [*every(self._functions[now].node)]
             called = [(n.domain, n.op_type) for n in nodes]
             begun.add(now)
             # A function that calls itself adds nothing to what it has.
@@ -116,12 +116,3 @@ class RandomNodes:
             )
             self._known.setdefault(now, next(filter(None, found), ""))
             waiting.pop()
-
-
-def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes and those of their bodies."""
-    waiting = [nodes]
-    while waiting:
-        for node in waiting.pop():
-            yield node
-            waiting.extend(body.node for body in bodies(node))

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.core.graphs import Attribute, Constant, Graph, Node
 from harness.sandbox.child.frames import FrameError
-from harness.sandbox.child_texts import MAX_NAME, figures_from, text_from, texts_from
+from harness.sandbox.child_texts import MAX_NAME, text_from, texts_from
 
 MOST_NODES = 200_000
 """More operators than any model that a gate can trace has."""
@@ -35,7 +35,9 @@ def graph_from_description(data: bytes) -> Graph:
         random=pairs_from(given.get("random")),
         coarse=frozenset(texts_from(given.get("coarse"), MAX_NAME)),
         opsets=pairs_from(given.get("opsets")),
-        roundings=figures_from(given.get("roundings"), MAX_NAME),
+        exact=frozenset(texts_from(given.get("exact"), MAX_NAME)),
+        handed_on=frozenset(texts_from(given.get("handed_on"), MAX_NAME)),
+        smooth=frozenset(texts_from(given.get("smooth"), MAX_NAME)),
     )
 
 

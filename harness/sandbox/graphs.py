@@ -7,34 +7,27 @@ and its signature come from a second process, in the version's own runtime.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.clock import ts_ns_from_iso
 from harness.core.errors import UsageError
 from harness.core.models import ModelGraph
-from harness.core.plain_text import printable
 from harness.core.policies import SandboxPolicy
-from harness.core.tensors import Signature
 from harness.sandbox.bundle import GRAPHS
-from harness.sandbox.child.columns import is_unicode
 from harness.sandbox.child.frames import FrameError, Header, header_from_bytes
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.child_texts import (
     MAX_NAME,
     expect_kind,
-    figures_from,
     reason_from,
-    text_from,
     texts_from,
 )
 from harness.sandbox.deadlines import received
-from harness.sandbox.graph_child import FEATURES, FITTED
+from harness.sandbox.graph_answers import Own, graph_from_header
 from harness.sandbox.graph_values import pairs_from
-from harness.sandbox.hello import LoadFailure, signature_from_header
+from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
@@ -45,14 +38,9 @@ from harness.sandbox.starting import (
     with_limit,
 )
 
-TRAINING_CUTOFF = "harness.training_cutoff"
-VOCABULARY = "harness.vocabulary."
 _CUT = ".cut.onnx"
-_MAX_METADATA = 4 << 20
 _MOST_TOLD = 64 << 20
 """Bytes of JSON that are read of an answer about a graph: they take many times that as objects."""
-_MOST_DECLARED = 10_000
-"""Features or fitted constants of one model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +173,8 @@ def asked_graphs(
                 "copy": False,
                 "tensors": None,
                 "edit": None,
+                "numbers": False,
+                "orders": [],
                 "session": True,
                 **question,
             },
@@ -214,6 +204,7 @@ def _asked(
         copy=wanted.copy is not None,
         tensors=tensors,
         session=wanted.python is None,
+        numbers=True,
     )
 
 
@@ -229,15 +220,7 @@ def _own_start(
     return start
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Own:
-    """What a version's own runtime says."""
-
-    signature: Signature
-    runtime: str
-
-
-def _own_answer(start: Start | None, python: Path | None) -> _Own | LoadFailure | None:
+def _own_answer(start: Start | None, python: Path | None) -> Own | LoadFailure | None:
     """Its word on the model; None when there was nobody to ask."""
     if start is None:
         return None
@@ -246,7 +229,7 @@ def _own_answer(start: Start | None, python: Path | None) -> _Own | LoadFailure 
         refuse_broken_environment(loaded, python, start.limits)
         return loaded
     loaded.child.close()
-    return _Own(signature=loaded.hello.signature, runtime=loaded.versions["onnxruntime"])
+    return Own(signature=loaded.hello.signature, runtime=loaded.versions["onnxruntime"])
 
 
 def _answered(
@@ -260,7 +243,7 @@ def _answered(
     if isinstance(answer, LoadFailure):
         return answer
     try:
-        graph = _graph_from_header(answer[0], own)
+        graph = graph_from_header(answer[0], own)
     except FrameError as error:
         return LoadFailure(kind="invalid", message=f"broke the protocol: {error}")
     except UsageError as error:
@@ -337,59 +320,3 @@ def received_graph(
         return header_from_bytes(bytes(frame.body[:told])), frame.body[told:]
     except PIPE_ERRORS as error:
         return load_failure_from_child(child, error)
-
-
-def _graph_from_header(header: Header, own: _Own | None) -> ModelGraph:
-    """Raises FrameError for a broken answer, UsageError for metadata that cannot be read."""
-    signature = own.signature if own else signature_from_header(header)[0]
-    given = header.get("metadata")
-    if not isinstance(given, dict):
-        msg = "the metadata table is missing"
-        raise FrameError(msg)
-    metadata = {text_from(k, MAX_NAME): text_from(v, _MAX_METADATA) for k, v in given.items()}
-    cutoff = metadata.get(TRAINING_CUTOFF)
-    vocabularies = tuple(
-        (key.removeprefix(VOCABULARY), _listed(metadata, key))
-        for key in sorted(metadata)
-        if key.startswith(VOCABULARY)
-    )
-    return ModelGraph(
-        signature=signature,
-        features=_listed(metadata, FEATURES),
-        fitted=_listed(metadata, FITTED),
-        tensors=texts_from(header.get("tensors"), MAX_NAME),
-        vocabularies=vocabularies,
-        random_operators=texts_from(header.get("random"), MAX_NAME),
-        random_tensors=pairs_from(header.get("random_tensors")),
-        coarse=frozenset(texts_from(header.get("coarse"), MAX_NAME)),
-        roundings=figures_from(header.get("roundings"), MAX_NAME),
-        runtime=own.runtime if own else text_from(header.get("runtime"), 100),
-        training_cutoff_ns=None
-        if cutoff is None
-        else ts_ns_from_iso(cutoff, f"metadata {TRAINING_CUTOFF}"),
-    )
-
-
-def _listed(metadata: dict[str, str], key: str) -> tuple[str, ...]:
-    """A JSON list of texts under this key; empty when the key is not there."""
-    if key not in metadata:
-        return ()
-    try:
-        texts = json.loads(metadata[key])
-    except (ValueError, RecursionError):
-        texts = None
-    if not isinstance(texts, list) or not all(
-        isinstance(t, str) and is_unicode(t) and len(t) <= MAX_NAME for t in texts
-    ):
-        raise UsageError(
-            f"metadata {key}",
-            f"'{printable(metadata[key][:80])}' is no JSON list of texts",
-            'Write it like ["a", "b"].',
-        )
-    if key in {FEATURES, FITTED} and len(texts) > _MOST_DECLARED:
-        raise UsageError(
-            f"metadata {key}",
-            f"names {len(texts):,} tensors, and at most {_MOST_DECLARED:,} can be compared",
-            "Name the features that are worth comparing.",
-        )
-    return tuple(texts)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from harness.core.tensors import NESTED, NUMPY_DTYPES, Signature, TensorSpec
+from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, Signature, TensorSpec
 from harness.sandbox.child import columns, nested
 from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_texts import (
@@ -17,6 +18,7 @@ from harness.sandbox.child_texts import (
     text_from,
     texts_from,
 )
+from harness.sandbox.of_batch import Lengths
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -32,10 +34,9 @@ _DATATYPES = {
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
-    "seq(map(int64,tensor(float)))": "MAP",
-    "seq(map(string,tensor(float)))": "MAP",
 }
-LEAF_DTYPES = {kind: NUMPY_DTYPES[name] for kind, name in _DATATYPES.items() if name != "MAP"}
+_MAPS = frozenset({"seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))"})
+LEAF_DTYPES = {kind: NUMPY_DTYPES[name] for kind, name in _DATATYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +66,8 @@ class Hello:
     """Named tensors that the trace session does not have."""
     trace_error: str
     """Why there is no trace session although one was asked for."""
-    fixed: bool = False
-    """An input declares how many rows it takes: no batch of several requests has as many as each of them."""
+    lengths: Lengths = field(default_factory=dict)
+    """As long as this, outputs may be about the batch, not about its rows."""
 
 
 def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
@@ -87,9 +88,11 @@ def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
         raise FrameError(msg)
     trailing = tuple(d if type(d) is int and d >= 0 else None for d in shape[1:])
     datatype = _DATATYPES.get(onnx_type, f"OTHER:{onnx_type}")
-    if nested.leaf_kind(onnx_type) in LEAF_DTYPES:
+    if onnx_type in _MAPS:
+        datatype = f"{MAP}{onnx_type}"
+    elif nested.leaf_kind(onnx_type) in LEAF_DTYPES:
         datatype = f"{NESTED}{onnx_type}"
-    rowless = datatype == "MAP" or datatype.startswith(NESTED)
+    rowless = datatype.startswith((MAP, NESTED))
     return TensorSpec(name=name, datatype=datatype, shape=() if rowless else trailing), not shape
 
 
@@ -112,11 +115,22 @@ def signature_from_header(header: Header) -> tuple[Signature, frozenset[str]]:
             raise FrameError(msg)
         groups.append(tuple(s for s, _ in specs))
         loose |= {s.name for s, unknown in specs if group == "outputs" and unknown}
-    return Signature(inputs=groups[0], outputs=groups[1]), frozenset(loose)
+    rows = ((entry["name"], _first_length(entry)) for entry in header["inputs"])
+    known = tuple((n, count) for n, count in rows if count)
+    signature = Signature(
+        inputs=groups[0], outputs=groups[1], rows=known, lengths=_lengths(header, groups[1], known)
+    )
+    return signature, frozenset(loose)
 
 
-def hello_from_header(header: Header) -> Hello | LoadFailure:
+def hello_from_header(
+    header: Header, beside: Mapping[str, int] | None = None
+) -> Hello | LoadFailure:
     """What the child said after it tried to load the model.
+
+    Args:
+      header: as it came.
+      beside: output → how long the version that it is compared with declares it as a whole.
 
     Raises:
       FrameError: it is no hello.
@@ -131,11 +145,33 @@ def hello_from_header(header: Header) -> Hello | LoadFailure:
         loose=loose,
         trace_missing=missing,
         trace_error=message_from(header.get("trace_error", "")),
-        fixed=any(_declares_rows(entry) for entry in header["inputs"]),
+        lengths=_all_lengths(signature, beside or {}),
     )
 
 
-def _declares_rows(described: Header) -> bool:
-    """Whether a checked description has a first dimension that is a number."""
+def _all_lengths(signature: Signature, beside: Mapping[str, int]) -> Lengths:
+    """`Hello.lengths`: a length that the model's own inputs have says nothing of its outputs."""
+    taken = {count for _, count in signature.rows}
+    found = dict(signature.lengths)
+    known = {
+        s.name: frozenset({found.get(s.name, 0), beside.get(s.name, 0)} - taken - {0, 1})
+        for s in signature.outputs
+        if s.datatype in NUMPY_DTYPES
+    }
+    return {name: lengths for name, lengths in known.items() if lengths}
+
+
+def _lengths(
+    header: Header, outputs: Sequence[TensorSpec], rows: Sequence[tuple[str, int]]
+) -> tuple[tuple[str, int], ...]:
+    """`Signature.lengths`."""
+    plain = {spec.name for spec in outputs if spec.datatype in NUMPY_DTYPES}
+    taken = {count for _, count in rows}
+    found = ((entry["name"], _first_length(entry)) for entry in header["outputs"])
+    return tuple((n, k) for n, k in found if k > 1 and k not in taken and n in plain)
+
+
+def _first_length(described: Header) -> int:
+    """The first dimension of a checked description, where it is a number; 0 where it is none."""
     shape = described["shape"]
-    return bool(shape) and type(shape[0]) is int and shape[0] > 0
+    return shape[0] if shape and type(shape[0]) is int and shape[0] > 0 else 0

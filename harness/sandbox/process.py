@@ -60,7 +60,7 @@ class Sandbox:
         """Named tensors that the trace session does not have."""
         self.trace_error = loaded.trace_error or loaded.hello.trace_error
         """Why there is no trace session although one was asked for; batches are answered without."""
-        self.fixed = loaded.hello.fixed
+        self.fixed = bool(loaded.hello.signature.rows)
         """An input declares how many rows it takes."""
         self._hello = loaded.hello
         self._answers = Answers(loaded.hello)
@@ -72,6 +72,7 @@ class Sandbox:
         self._answered_at = time.perf_counter()
         self._widest = dict.fromkeys((False, True), -1)
         self._most_asked = -1
+        self._ran_short = False
         self._dead = ""
 
     @classmethod
@@ -153,6 +154,11 @@ class Sandbox:
     def alive(self) -> bool:
         """Whether the next batch can be given to it."""
         return not self._dead
+
+    @property
+    def ran_short(self) -> bool:
+        """Whether it has run out of memory: what it holds since may be in the way of whatever comes next."""
+        return self._ran_short
 
     @property
     def pid(self) -> int:
@@ -272,14 +278,19 @@ class Sandbox:
     ) -> BatchAnswer | BatchFault:
         """The result, with what it says about memory; notes how many rows were asked and answered at once."""
         before, self._most_asked = self._most_asked, max(self._most_asked, asked.rows)
-        widest = self._widest[asked.trace]
+        after, widest = self._ran_short, self._widest[asked.trace]
         if isinstance(result, BatchAnswer):
             self._widest[asked.trace] = max(widest, asked.rows)
-            return replace(result, trace_short=True) if _short(result.trace_error) else result
+            if not _short(result.trace_error):
+                return result
+            self._ran_short = True
+            return replace(result, trace_short=True, after_short=after)
         said = result.message if result.alive else result.last_words
-        if not (result.short_of_memory or (result.cause is Cause.UNKNOWN and _short(said))):
-            return result
-        return replace(result, cause=Cause.MEMORY_LIMIT, grown=widest == asked.rows >= before)
+        if result.short_of_memory or (result.cause is Cause.UNKNOWN and _short(said)):
+            self._ran_short = True
+            grown = widest == asked.rows >= before
+            result = replace(result, cause=Cause.MEMORY_LIMIT, grown=grown)
+        return replace(result, after_short=True) if after else result
 
     def _checked(self, asked: _Asked, frame: Frame) -> BatchAnswer | BatchFault:
         now = time.perf_counter()

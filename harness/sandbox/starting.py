@@ -7,6 +7,7 @@ several begins all of them before waiting for any.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class Start:
       allow_weaker: go on when less isolation than required was obtained.
       pool: where a waiting process is taken from. External data go with a process from its start: a
         version that has some gets a process of its own.
+      lengths: (output, how long the version that this one is compared with declares it as a whole).
 
     Raises:
       SandboxError: the interpreter does not start at all.
@@ -78,6 +80,7 @@ class Start:
         python: Path | None = None,
         allow_weaker: bool = False,
         pool: Pool | None = None,
+        lengths: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.began = time.perf_counter()
         """On the clock of time.perf_counter."""
@@ -91,6 +94,7 @@ class Start:
         self._ready: tuple[Isolation, dict[str, str]] | None = None
         self._failure: LoadFailure | None = None
         self._pool = pool
+        self._lengths = dict(lengths)
         self._copies = [fd for fd in (files.trace_fd, files.cut_fd) if fd != NOTHING]
         self._process = self._begun()
 
@@ -111,7 +115,11 @@ class Start:
             files = self._files
             self._process.load(
                 [files.model_fd, *self._copies],
-                {"trace_tensors": self._trace_tensors, "external": files.external},
+                {
+                    "trace_tensors": self._trace_tensors,
+                    "external": files.external,
+                    "lengths": self._lengths,
+                },
             )
             self._ready = isolation, versions
         except PIPE_ERRORS as error:
@@ -161,7 +169,8 @@ class Start:
             return self._failure or LoadFailure(kind="crash", message="the process was ended")
         child = self._child
         try:
-            hello = hello_from_header(received(child, self.limits.load_deadline_s).header)
+            said = received(child, self.limits.load_deadline_s).header
+            hello = hello_from_header(said, self._lengths)
         except PIPE_ERRORS as error:
             return load_failure_from_child(child, error)
         except BaseException:

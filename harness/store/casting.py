@@ -6,6 +6,7 @@ changes a value would test the model on other requests than the table holds, so 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from harness.core.errors import TrafficError
 from harness.core.tensors import NUMPY_DTYPES, Array, Bools, Strings
 
 _REFUSED = "Write the column as {want}, or round it yourself."
+_SHOWN_DIGITS = 40
+_WHOLE = {2: 1 << 11, 4: 1 << 24, 8: 1 << 53}
+"""Bytes of a float type → up to here it holds every whole number."""
 _SHOWN = {
     type(None): "null", bool: "booleans", int: "numbers", float: "numbers", str: "text", dict: "objects",
 }  # fmt: skip
@@ -70,16 +74,21 @@ def cast_lossless(where: str, name: str, values: Array, datatype: str) -> Array:
     return cast
 
 
-def array_from_json(where: str, name: str, values: Sequence[Any], datatype: str) -> Array:
+def array_from_json(
+    where: str, name: str, values: Sequence[Any], datatype: str, *, exact: bool = False
+) -> Array:
     """JSON values of one column as an array of a declared type.
 
-    JSON numbers have no width: a decimal becomes the nearest value of the declared float type.
+    JSON numbers have no width: a decimal becomes the nearest value of the declared float type, and
+    so does a whole number unless it is meant `exact`.
 
     Args:
       where: the file, for messages.
       name: the column, for messages.
       values: n scalars, or n equally shaped nested lists; null is NaN among numbers.
       datatype: Open Inference datatype.
+      exact: refuse whole numbers that the type would round, as tables of integers are refused; a log's
+        body was rounded in production, too.
 
     Raises:
       RaggedError: lists of different shapes; take them one by one.
@@ -104,13 +113,22 @@ def array_from_json(where: str, name: str, values: Sequence[Any], datatype: str)
         return cast_lossless(where, name, objects, datatype)
     if found == "INT64" and want is not None and want.kind in "iu":
         return _integers(where, name, objects, want)
-    plain = objects.astype(np.bool_ if found == "BOOL" else np.float64)
-    if found != "BOOL" and want is not None and want.kind == "f":
-        with np.errstate(over="ignore"):
-            rounded = plain.astype(want)
-        if (np.isinf(rounded) == np.isinf(plain)).all():
-            return rounded
-    return cast_lossless(where, name, plain, datatype)
+    if exact:
+        _check_whole_numbers(where, name, objects, want)
+    if found == "BOOL":
+        return cast_lossless(where, name, objects.astype(np.bool_), datatype)
+    plain = objects.astype(np.float64)
+    rounded = _nearest(plain, want)
+    return cast_lossless(where, name, plain, datatype) if rounded is None else rounded
+
+
+def _nearest(plain: Array, want: np.dtype[np.generic] | None) -> Array | None:
+    """The nearest values of a float type; None where it is none, or has not the range."""
+    if want is None or want.kind != "f":
+        return None
+    with np.errstate(over="ignore"):
+        rounded: Array = plain.astype(want)
+    return rounded if (np.isinf(rounded) == np.isinf(plain)).all() else None
 
 
 def datatype_of_json(kinds: set[type]) -> str | None:
@@ -138,6 +156,31 @@ def _integers(where: str, name: str, objects: Strings, want: np.dtype[np.generic
                 "Correct the value.",
             )
     return objects.astype(want)
+
+
+def _check_whole_numbers(
+    where: str, name: str, objects: Strings, want: np.dtype[np.generic] | None
+) -> None:
+    """Refuses integers that a float type would round on their way, as tables of integers are."""
+    if want is None or want.kind != "f":
+        want = np.dtype(np.float64)
+    exact = _WHOLE[want.itemsize]
+    for value in objects.ravel().tolist():
+        if type(value) is int and abs(value) > exact and not _holds(want, value):
+            raise TrafficError(
+                where,
+                f"column '{name}' holds {value!s:.{_SHOWN_DIGITS}}, which {want} cannot hold exactly",
+                "Round it yourself, or write it with a decimal point where the nearest value will do.",
+            )
+
+
+def _holds(want: np.dtype[np.generic], value: int) -> bool:
+    try:
+        with np.errstate(over="ignore"):
+            cast = float(want.type(value))
+    except OverflowError:
+        return False
+    return math.isfinite(cast) and int(cast) == value
 
 
 def _same(values: Array, back: Array) -> Bools:

@@ -31,7 +31,7 @@ class Note:
     """What a run folder says of a quarantined request."""
 
     leg: str
-    """baseline or candidate."""
+    """baseline, candidate or anchor."""
     request_id: str
     """As recorded."""
     kind: str

@@ -43,6 +43,7 @@ _STATE = "state.npz"
 _PAIRS = "pairs"
 _ARRAYS = "arrays"
 _NEXT_CHUNK, _META = "next_chunk", "meta"
+_WRITE_BYTES = 1 << 16
 
 
 class RunFolder:
@@ -282,8 +283,10 @@ def _write_bytes(archive: zipfile.ZipFile, name: str, parts: Sequence[Array]) ->
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         header = {"descr": "|u1", "fortran_order": False, "shape": (size,)}
         np.lib.format.write_array_header_1_0(member, header)
-        for part in parts:
-            member.write(part.tobytes())
+        # Hundreds of them are small, and each write to an archive costs more than a small one's bytes.
+        with io.BufferedWriter(member, _WRITE_BYTES) as buffered:
+            for part in parts:
+                buffered.write(part.tobytes())
 
 
 def _unpacked(index: dict[str, list[Any]], packed: Array) -> dict[str, Array]:

@@ -47,6 +47,8 @@ from harness.store.window_index import WindowIndex
 from harness.store.window_manifest import changed_content, described, read_manifest
 
 VERBATIM_FILE = "verbatim.parquet"
+_SHIFT = BLOCK_REQUESTS.bit_length() - 1
+"""A block has a power of two requests."""
 
 _BLOCK_CACHE_BYTES = 64 << 20
 _BLOCK_CACHE_BLOCKS = 16
@@ -182,7 +184,7 @@ class SealedWindow:
         Yields:
           Indices into `positions`; where these requests are in the blocks; the blocks' numbers.
         """
-        of = positions // BLOCK_REQUESTS
+        of = positions >> _SHIFT
         present = np.bincount(of, minlength=len(self._reader)) > 0
         numbers = np.flatnonzero(present)
         nth = np.cumsum(present)[of] - 1
@@ -192,7 +194,7 @@ class SealedWindow:
             if len(some) < len(numbers):
                 taken = np.flatnonzero((nth >= at) & (nth < at + len(some)))
             # Every block is full but the window's last, which is the last one here, too.
-            inside = (nth[taken] - at) * BLOCK_REQUESTS + positions[taken] % BLOCK_REQUESTS
+            inside = (nth[taken] - at << _SHIFT) + (positions[taken] & BLOCK_REQUESTS - 1)
             yield taken, inside, some
 
     def _room(self, name: str, spec: TensorSpec | None = None) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from harness.core.errors import TrafficError
 from harness.core.tensors import TensorSpec
 from harness.store.casting import datatype_of_json
 from harness.store.table_pieces import PIECE_ROWS, Piece, Specs, check_names, nested, side_columns
+
+_SHOWN = 40
+"""Characters of a name or a number that a message shows."""
 
 
 def jsonl_pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
@@ -54,7 +58,9 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not text.strip():
                 continue
             try:
-                line = json.loads(text)
+                line = json.loads(text, parse_float=_decimal, object_pairs_hook=_once)
+            except _OddError as odd:
+                raise TrafficError(f"{path}:{number}", str(odd), odd.remedy) from None
             except UnicodeDecodeError:
                 raise TrafficError(
                     f"{path}:{number}", "is no UTF-8 text", "Write the file in UTF-8."
@@ -68,6 +74,34 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     "Write one object a line: input → value.",
                 )
             yield number, line
+
+
+class _OddError(Exception):
+    """JSON that a reader would take for something else than it says."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.remedy = remedy
+
+
+def _decimal(text: str) -> float:
+    """A number with a point or an exponent; one too large is not taken for infinity."""
+    value = float(text)
+    if math.isinf(value):
+        raise _OddError(
+            f"holds {text[:_SHOWN]}, which no float can hold", "Write Infinity where that is meant."
+        )
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; one with two values of a name says nothing certain."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _OddError(f"names '{twice[:_SHOWN]}' twice", "Give each column once a line.")
+    return found
 
 
 def _inferred(path: Path, inputs: Sequence[str]) -> Specs:

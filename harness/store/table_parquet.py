@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.core.counted import counted
 from harness.core.errors import TrafficError
 from harness.core.tensors import NUMPY_DTYPES, Array, TensorSpec
 from harness.store.casting import cast_lossless
@@ -32,7 +33,11 @@ def parquet_pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
         pq.ParquetFile(path, page_checksum_verification=True) as parquet,
     ):
         names = check_names(str(path), parquet.schema_arrow.names, specs)
+        start = 0
         for batch in parquet.iter_batches(PIECE_ROWS, use_threads=False):
+            for name in names:
+                _check_filled(str(path), name, _plain(batch.column(name)), parquet, start)
+            start += len(batch)
             inputs = {
                 n: _column_values(str(path), n, batch.column(n), specs[n] if specs else None)
                 for n in names
@@ -46,23 +51,17 @@ def parquet_pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
 def _column_values(
     where: str, name: str, column: pa.Array, spec: TensorSpec | None
 ) -> Array | list[Array]:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+    column = _plain(column)
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if _is_listed(kind):
         return _listed(where, name, column, spec)
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if not (text or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or _is_float(kind)):
+    if not (
+        _is_text(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or _is_float(kind)
+    ):
         raise TrafficError(
             where,
             f"column '{name}' holds {kind}",
             "Give numbers, booleans, strings or lists of them.",
-        )
-    if column.null_count and not _is_float(kind):
-        raise TrafficError(
-            where,
-            f"column '{name}' has {column.null_count} empty values",
-            "Fill them; only float columns have a value (NaN) for missing.",
         )
     values: Array = column.to_numpy(zero_copy_only=False)
     if spec is None:
@@ -73,18 +72,74 @@ def _column_values(
     return cast_lossless(where, name, values, spec.datatype)
 
 
+def _check_filled(
+    where: str, name: str, column: pa.Array, parquet: pq.ParquetFile, start: int
+) -> None:
+    """Refuses empty cells that no value of the column's type stands for.
+
+    Args:
+      where: the file.
+      name: the column.
+      column: a piece of it.
+      parquet: what all of it is counted in.
+      start: of the piece.
+
+    Raises:
+      TrafficError: with their number and the first one's row.
+    """
+    kind = _innermost(column.type)
+    if not (_is_text(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)):
+        return
+    if not _empty(column):
+        return
+    row = start + next(i for i, cell in enumerate(column.to_pylist()) if _has_gap(cell))
+    pieces = parquet.iter_batches(PIECE_ROWS, columns=[name], use_threads=False)
+    count = sum(_empty(_plain(piece.column(0))) for piece in pieces)
+    raise TrafficError(
+        where,
+        f"column '{name}' has {counted(count, 'empty value')}, {'the first ' if count > 1 else ''}in row {row:,} (from 0)",
+        "Fill them; only float columns have a value (NaN) for missing.",
+    )
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _is_listed(kind: pa.DataType) -> bool:
+    known = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_so(kind) for is_so in known)
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    inner = _is_listed(kind) or pa.types.is_dictionary(kind)
+    return _innermost(kind.value_type) if inner else kind
+
+
+def _empty(column: pa.Array) -> int:
+    """Empty cells, those in lists, too."""
+    inside = _empty(column.flatten()) if _is_listed(column.type) else 0
+    return int(column.null_count) + inside
+
+
+def _has_gap(cell: object) -> bool:
+    return any(map(_has_gap, cell)) if isinstance(cell, list) else cell is None
+
+
 def _is_float(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _listed(
     where: str, name: str, column: pa.Array, spec: TensorSpec | None
 ) -> Array | list[Array]:
     """List columns: a row with trailing dimensions, or several rows, as the input declares."""
-    inner = column.type
-    while hasattr(inner, "value_type"):
-        inner = inner.value_type
-    own = "BYTES" if pa.types.is_string(inner) or pa.types.is_large_string(inner) else None
+    inner = _innermost(column.type)
+    own = "BYTES" if _is_text(inner) else None
     if own is None:
         dtype = np.dtype(inner.to_pandas_dtype())
         own = next((k for k, v in NUMPY_DTYPES.items() if v == dtype), "FP64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,11 @@ class Piece:
 
 def check_names(where: str, names: Sequence[str], specs: Specs | None) -> list[str]:
     """The input columns among `names`; with specs exactly the model's inputs."""
+    twice = next((n for n, times in Counter(names).items() if times > 1), None)
+    if twice is not None:
+        raise TrafficError(
+            where, f"two columns are called '{twice}'", "Drop one of them, or give it another name."
+        )
     inputs = [
         n for n in names if (specs and n in specs) or not (n in {TIME, ID} or n.startswith(_SIDE))
     ]
@@ -145,7 +151,7 @@ def check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: T
 def nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> Array | list[Array]:
     """Scalars and nested lists: one row each where the depth is the input's, else several rows."""
     try:
-        joined = array_from_json(where, name, values, spec.datatype)
+        joined = array_from_json(where, name, values, spec.datatype, exact=True)
         if is_flat(joined.shape, spec):
             return joined[:, np.newaxis]
         if joined.ndim == len(spec.shape) + 1:
@@ -156,7 +162,7 @@ def nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> Ar
     arrays = []
     for value in values:
         try:
-            array = array_from_json(where, name, [value], spec.datatype)[0]
+            array = array_from_json(where, name, [value], spec.datatype, exact=True)[0]
         except RaggedError:
             raise TrafficError(
                 where, f"column '{name}' has lists of different lengths in one request", "Pad them."

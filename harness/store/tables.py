@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from harness.core.errors import TrafficError
 from harness.core.jsonable import sha256
 from harness.core.places import Place
-from harness.core.tensors import TensorSpec
+from harness.core.tensors import Ints, TensorSpec
 from harness.core.traffic import OK_CODE
 from harness.store.exchanges import SCHEMA
 from harness.store.files import damage_is_a_traffic_error, sha256_of_file
+from harness.store.ids import hashes
 from harness.store.table_files import pieces
-from harness.store.table_pieces import Piece
+from harness.store.table_pieces import ID, Piece
 from harness.store.traffic import TrafficSource
 from harness.store.windows import Progress, SealedWindow, is_window, seal_cached
 from harness.wire import MODEL_INFER
@@ -30,6 +31,8 @@ from harness.wire.rows import requests_from_rows
 
 _TABLE_SUFFIXES = {".npz", ".jsonl"}
 _MODEL = "table"
+_SHOWN = 80
+"""Characters of an id that a message shows."""
 MADE_UP_ID = "row-"
 """Begins the id of a row that was given none: its place, which says nothing about another file's rows."""
 
@@ -107,7 +110,7 @@ class TableSource:
         self._specs = None if specs is None else {s.name: s for s in specs}
         self._hashes = tuple((p.name, sha256_of_file(p)) for p in self._paths)
         # One pass before sealing: counts rows, and finds every error before anything is written.
-        self._count = sum(piece.count for _, piece in self._pieces())
+        self._count = self._checked()
 
     def __len__(self) -> int:
         """Requests in all tables."""
@@ -139,6 +142,39 @@ class TableSource:
             yield _batch(str(path), piece, start, fields)
             start += piece.count
 
+    def _checked(self) -> int:
+        """How many rows there are, once no two of them have the same id.
+
+        Raises:
+          TrafficError: of two rows with one id sealing would drop one.
+        """
+        count, keys = 0, []
+        for _, piece in self._pieces():
+            keys.append(hashes(_ids(piece, count)))
+            count += piece.count
+        unique, times = np.unique(
+            np.concatenate([np.empty(0, np.int64), *keys]), return_counts=True
+        )
+        if (times > 1).any():
+            self._check_ids(unique[times > 1])
+        return count
+
+    def _check_ids(self, suspects: Ints) -> None:
+        """Refuses ids that occur twice, of those whose hash does."""
+        first: dict[str, int] = {}
+        start = 0
+        for path, piece in self._pieces():
+            ids = _ids(piece, start)
+            for k in np.flatnonzero(np.isin(hashes(ids), suspects)).tolist():
+                at = first.setdefault(ids[k], start + k)
+                if ids[k] and at != start + k:
+                    raise TrafficError(
+                        str(path),
+                        f"rows {at} and {start + k} (from 0) have the same {ID} '{ids[k][:_SHOWN]}'",
+                        f"Give each row its own {ID}, or drop the column: rows are numbered then.",
+                    )
+            start += piece.count
+
     def _pieces(self) -> Iterator[tuple[Path, Piece]]:
         for path in self._paths:
             yield from ((path, piece) for piece in pieces(path, self._specs))
@@ -146,7 +182,7 @@ class TableSource:
 
 def _batch(where: str, piece: Piece, start: int, fields: Sequence[pa.Field]) -> pa.RecordBatch:
     n = piece.count
-    ids = piece.request_id or [f"{MADE_UP_ID}{start + i}" for i in range(n)]
+    ids = _ids(piece, start)
     wanted = {f.name for f in fields}
     columns: dict[str, object] = {
         "ts_ns": np.zeros(n, np.int64) if piece.ts_ns is None else piece.ts_ns,
@@ -165,6 +201,11 @@ def _batch(where: str, piece: Piece, start: int, fields: Sequence[pa.Field]) -> 
     return pa.RecordBatch.from_arrays(
         [pa.array(columns[f.name], f.type) for f in fields], schema=pa.schema(list(fields))
     )
+
+
+def _ids(piece: Piece, start: int) -> list[str]:
+    """The rows' own ids, or their places."""
+    return piece.request_id or [f"{MADE_UP_ID}{start + i}" for i in range(piece.count)]
 
 
 def _requests(where: str, piece: Piece, ids: Sequence[str]) -> list[bytes]:

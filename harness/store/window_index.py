@@ -45,6 +45,11 @@ class WindowIndex:
         for block in self._reader.columns(["ts_ns"]):
             yield block.column(0).to_numpy()
 
+    def without_rows(self) -> int:
+        """How many requests have no row."""
+        blocks = self._reader.columns(["rows"])
+        return sum(int((block.column(0).to_numpy() == 0).sum()) for block in blocks)
+
     def _plain(self, name: str) -> Ints:
         found = np.empty(self._count, np.int64)
         at = 0

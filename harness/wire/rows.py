@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.core.tensors import Tensors
+from harness.core.tensors import Tensors, flat_rows
 from harness.wire.contents import datatype_from_array, raw_from_array, raw_from_strings
 from harness.wire.gen import open_inference_pb2
 
@@ -36,12 +36,12 @@ def requests_from_rows(model: str, columns: Tensors, ids: Sequence[str]) -> list
             ).SerializeToString()
         )
         if datatype == "BYTES":
-            rows = column.reshape(len(ids), -1).tolist()
+            rows = flat_rows(column).tolist()
             raws.append([raw_from_strings(name, row) for row in rows])
             continue
         joined = raw_from_array(name, column)
         size = math.prod(shape) * column.dtype.itemsize
-        raws.append([joined[at : at + size] for at in range(0, len(ids) * size, size)])
+        raws.append([joined[i * size : (i + 1) * size] for i in range(len(ids))])
     # Concatenated messages are one merged message; the view leaves the descriptors serialized.
     return [
         named

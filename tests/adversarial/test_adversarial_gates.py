@@ -72,8 +72,8 @@ KINDS = {
     "hungry": (hostile.HUNGRY, "candidate_error"),
     "error": (hostile.ERROR, "candidate_error"),
 }
-LONG = {("always", "loop")}
-"""With few requests it stands in test_adversarial_users; here each of many costs its deadline."""
+LONG = {("always", "loop"), ("always", "crash"), ("always", "hungry"), ("poison", "hungry")}
+"""With few requests they stand in test_adversarial_users; here each of many costs a deadline or a process."""
 
 
 @pytest.mark.parametrize(
@@ -85,23 +85,36 @@ LONG = {("always", "loop")}
         )
         for when, threshold in (("poison", hostile.POISON), ("always", hostile.ALWAYS))
         for name in KINDS
+        if (when, name) != ("poison", "crash")  # the next test
     ],
 )  # fmt: skip
 def test_a_candidate_that_does_harm_is_rolled_back(gate, tmp_path, harm, kind, threshold):
-    poison = POISONED if threshold == hostile.POISON else ()
-    code, decision, kinds, _ = gate(candidate(tmp_path, harm, threshold), poison=poison)
+    # To look for a second one that hangs costs as many deadlines again.
+    poisoned = POISONED[:1] if harm is hostile.LOOP else POISONED
+    poison = poisoned if threshold == hostile.POISON else ()
+    assert_rolled_back(
+        gate(candidate(tmp_path, harm, threshold), poison=poison), harm, kind, poison
+    )
+
+
+def assert_rolled_back(came, harm, kind, poison):
+    code, decision, kinds, _ = came
     assert (code, decision["decision"], decision["reason"]) == (1, "ROLLBACK", "candidate_fails")
     assert kind in kinds
     assert ("memory_limit" in kinds) == (harm is hostile.HUNGRY)
     if poison:
         found = {f["requests"][0] for f in kinds["poison_request"]}
         assert found
-        assert found <= {f"t-{i}" for i in POISONED}  # one may be enough to decide
+        assert found <= {f"t-{i}" for i in poison}  # one may be enough to decide
 
 
-def test_a_quarantined_request_fails_the_same_way_in_a_comparison(gate, harness, tmp_path):
+def test_a_poison_request_is_quarantined_and_fails_the_same_way_in_a_comparison(
+    gate, harness, tmp_path
+):
     bad = candidate(tmp_path, hostile.CRASH, hostile.POISON)
-    _, _, kinds, _ = gate(bad, poison=POISONED)
+    came = gate(bad, poison=POISONED)
+    assert_rolled_back(came, *KINDS["crash"], POISONED)
+    kinds = came[2]
     (told,) = {f["what"] for f in kinds["poison_request"][:1]}
     assert "was killed by SIGFPE" in told
     assert 'its last words: "Fatal Python error: Floating point exception"' in told

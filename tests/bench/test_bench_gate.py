@@ -9,8 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from harness.bench.gate import Took, _took, bench_gate
+from harness.bench import gate as gate_bench
+from harness.bench.gate import bench_gate
 from harness.bench.gate_models import WEIGHTS, write_model
+from harness.bench.gate_took import Took, clock_ratio, middle, other_work, processor_ratio
 from harness.bench.repeated import write_repeated
 from harness.bench.sections import REST, Sections
 from harness.pipeline.assets import assets_root
@@ -76,21 +78,33 @@ def test_a_section_counts_for_itself_alone_and_only_inside():
 
 
 @pytest.mark.slow
-def test_the_benchmark_compares_with_bare_onnxruntime_in_the_same_run(windows, monkeypatch):
-    # Once instead of twice: the figures are not looked at for how exact they are.
-    monkeypatch.setitem(_took.__kwdefaults__, "times", 1)
+@pytest.mark.parametrize("features", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_benchmark_compares_with_bare_onnxruntime_in_the_same_run(
+    features, windows, monkeypatch
+):
+    if not features:
+        monkeypatch.setattr(gate_bench, "_with_features", lambda *_: [])
     figures = {
-        f.name: f for f in bench_gate(["logistic"], requests=10_000, cache_dir=windows).figures
+        f.name: f
+        # One pair: the figures are not looked at for how exact they are.
+        for f in bench_gate(["logistic"], requests=10_000, pairs=1, cache_dir=windows).figures
     }
     bare = figures["logistic: two cores give, both versions"].value
     gate = figures["logistic: gate"].value
     ratio = figures["logistic: ratio"]
     assert ratio.value == pytest.approx(gate / bare)
     assert (ratio.limit, ratio.at_most) == (0.6, False)
-    # A slope between two sizes this small may come out above 1 beside other work.
-    assert figures["logistic: ratio of processor time"].value > 0
+    # So few requests may take less time than fewer, beside other work.
+    assert ratio.spoiled or "1 pair" in ratio.note
+    assert 0 < figures["logistic: bare runs had a processor"].value < 102
+    # A slope between two sizes this small may come out on either side; the figure then says so.
+    processor = figures["logistic: ratio of processor time"]
+    assert processor.spoiled or processor.value > 0
     assert figures["logistic: ratio with the fixed cost"].value > 0
     assert figures["logistic:   read the window"].value > 0
+    judged = [f.value for name, f in figures.items() if "ratio with features" in name]
+    assert len(judged) == 2 * features
+    assert all(value > 0 for value in judged)
 
 
 def test_what_comes_once_is_told_apart_from_what_comes_with_every_request():
@@ -128,8 +142,68 @@ def slope(**changes):
         ({"replay_s": -0.2}, "a longer run took less", ""),
         ({"parent_s": {"judge": 0.8, "read": -0.3}}, "", "a longer run took less"),
         ({"parent_s": {"judge": 0.5, "read": -0.001}}, "", ""),
-        ({"spread": 1.3}, "bare runs of the same batches vary by 30%", ""),
+        ({"share": 0.7}, "bare runs had a processor 70% of their time: other work on the machine", ""),
     ],
-)
+)  # fmt: skip
 def test_a_ratio_that_other_work_makes_is_told_apart(changes, by_clock, by_processor):
-    assert slope(**changes).spoiled() == (by_clock, by_processor)
+    pairs = [slope(**changes)] * 6
+    found = [ratio(pairs, "ratio", 0.6, "") for ratio in (clock_ratio, processor_ratio)]
+    assert [figure.spoiled for figure in found] == [by_clock, by_processor]
+
+
+def test_one_pair_in_six_that_other_work_slowed_moves_no_ratio():
+    pairs = [slope(replay_s=2.0 + i / 100) for i in range(6)]
+    slowed = [*pairs[:-1], slope(replay_s=6.0)]
+    one, other = (clock_ratio(p, "ratio", 0.69, "") for p in (pairs, slowed))
+    assert one.value == other.value == pytest.approx(1.4 / 2.025, rel=1e-4)
+    assert one.kept
+    assert other.kept
+    assert "0.683 … 0.700" in one.note
+    assert "the limit lies inside the interval" in one.note
+    assert middle(slowed, lambda pair: pair.replay_s) == pytest.approx(2.025)
+
+
+def test_other_work_in_one_pair_of_six_spoils_no_ratio_and_in_most_of_them_does():
+    few = [slope()] * 5 + [slope(share=0.5)]
+    assert clock_ratio(few, "ratio", 0.6, "").kept
+    assert clock_ratio([slope()] + [slope(share=0.5)] * 5, "ratio", 0.6, "").spoiled
+
+
+def test_seconds_are_worth_something_where_bare_runs_had_their_processors():
+    assert not other_work([slope(share=0.95)] * 3)
+    assert "70%" in other_work([slope(share=0.7)] * 3)
+
+
+def test_a_longer_run_that_took_less_in_one_pair_spoils_the_ratio():
+    found = clock_ratio([slope()] * 5 + [slope(replay_s=-0.1)], "ratio", 0.6, "")
+    assert found.spoiled == "a longer run took less"
+    assert found.value == pytest.approx(0.7)
+    assert not found.kept
+    nothing = clock_ratio([slope(replay_s=-0.7)], "ratio", 0.6, "")
+    assert (nothing.value, nothing.kept) == (pytest.approx(-2.0), False)
+
+
+def test_every_second_round_goes_the_other_way(monkeypatch, tmp_path):
+    done = []
+
+    class Bench:
+        def window(self, n):
+            return n
+
+        def gate(self, *asked):
+            n = asked[1]
+            done.append(("gate", n))
+            return {
+                "replay_s": 1.0, "cpu_s": {}, "wait_s": {}, "children_cpu_s": 1.0, "batch": n + 1
+            }  # fmt: skip
+
+    def bare(model, window, batch):
+        assert batch == window + 1
+        done.append(("bare", window))
+        return gate_bench._Bare(wall_s=1.0, cpu_s=2.0, share=1.0)
+
+    monkeypatch.setattr(gate_bench, "_bare", bare)
+    rounds = gate_bench._rounds(Bench(), tmp_path, (8, 2), 3)
+    there = [("gate", 8), ("bare", 8), ("gate", 2), ("bare", 2)]
+    assert done == [*there, *reversed(there), *there]
+    assert [sorted(one) for one in rounds] == [[2, 8]] * 3

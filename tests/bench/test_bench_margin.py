@@ -110,8 +110,8 @@ def test_attempts_at_full_level_break_the_bound_that_spending_keeps(monkeypatch)
     assert not all(f.kept for f in figures_of(cell, runs=400, n=20_000, seed=SEED))
 
 
-# K = 10 takes its three-fold's way, three times as long.
-LONG = {"window, K = 10"}
+# Two of these at once, or three-fold's way with more terms: as long as all the others together.
+LONG = {"K = 10", "window, K = 3", "window, K = 10", "window, share"}
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from gates import tiny_model, tiny_traffic
+from gates import TINY, tiny_model, tiny_traffic
+from onnx import parser, save_model
 
 SLOPES = (1.0, 1.67, 2.81, 5.48)
 """Of negative logits, by release: each lowers the mean score by 0.8 of SCORE's margin."""
@@ -76,6 +77,41 @@ def test_an_anchor_that_does_not_load_is_a_hold(release):
     code, decision = release(1, SCORE, DRIFT, anchor="broken.onnx")
     assert (code, decision["reason"]) == (3, "anchor_does_not_load")
     assert decision["binding_guardrail"] == "drift"
+
+
+REFUSING = """
+  most = Constant<value = float {{{beyond}}}>()
+  over = Greater(x, most)
+  flags = Cast<to = 7>(over)
+  six = Constant<value = int64 {{6}}>()
+  count = Mul(flags, six)
+  table = Constant<value = float[2] {{0.0, 0.0}}>()
+  harm = Gather(table, count)
+"""
+
+
+def refusing(path, beyond):
+    """A tiny model whose runtime refuses batches with a value above `beyond`."""
+    before, after = TINY.format(x="x", raised="Add(x, harm)").split("  raised =")
+    model = parser.parse_model(f"{before}{REFUSING.format(beyond=beyond)}  raised ={after}")
+    save_model(model, str(path))
+
+
+@pytest.mark.parametrize(
+    ("beyond", "reason"), [(0.0, "anchor_fails"), (2.2, "all_guardrails_pass")]
+)
+def test_what_an_anchor_fails_is_told_and_most_of_it_is_no_proof(release, beyond, reason):
+    flips = {"name": "drift", "metric": "decision_flip", "margin": 0.1, "against": "anchor"}
+    refusing(release.folder / "refusing.onnx", beyond)
+    code, decision = release(1, SCORE, flips, anchor="refusing.onnx")
+    assert (code, decision["reason"]) == (0 if beyond else 3, reason)
+    found = json.loads((release.folder / "run-1" / "findings.json").read_text())["findings"]
+    told = {f["kind"]: f for f in found if f["where"] == "anchor"}
+    assert told["poison_request"]["severity"] == "warning"
+    assert "the replayed anchor fails" in told["anchor_fails"]["what"]
+    (drift,) = [g for g in decision["guardrails"] if g["name"] == "drift"]
+    assert "failed in the anchor only" in drift["reason"]
+    assert not beyond or f"'drift' on {drift['n']:,} requests" in decision["explanation"]
 
 
 def test_an_anchor_that_is_not_there_is_named(release):

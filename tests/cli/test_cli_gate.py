@@ -13,6 +13,8 @@ from gates import AS_OF, FLIGHTS, MODELS, REFACTOR, RETRAIN, ROOT, copy_labels
 
 from harness.store.traffic import TrafficSource, TrafficWriter
 
+pytestmark = pytest.mark.usefixtures("each_process_started")
+
 CHAMPION, CHALLENGER, UTC = (
     "models:/flights@champion",
     "models:/flights@challenger",

@@ -10,13 +10,19 @@ from pathlib import Path
 
 import emulation
 import pytest
-from gates import REFACTOR, reaching, tiny_model, tiny_traffic
+from gates import FEW_ALONE, REFACTOR, reaching, tiny_model, tiny_traffic
 
-pytestmark = pytest.mark.usefixtures("each_look_anew")
+pytestmark = pytest.mark.usefixtures("each_look_anew", "each_process_started")
 
 REPOSITORY = Path(__file__).parents[2]
 AS_OF = "2020-12-01T00:00:00Z"
-RUN = "import sys; from harness.cli.entry import run; sys.exit(run(sys.argv[1:]))"
+RUN = f"""
+import sys
+from harness.cli.entry import run
+from harness.pipeline import alone
+alone.WANTED = {FEW_ALONE}
+sys.exit(run(sys.argv[1:]))
+"""
 SEALED_OFF = f"""
 import sys
 class Refuse:

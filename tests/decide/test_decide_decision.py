@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.policies import Claim, Weight, WindowName
+from harness.core.policies import Against, Claim, Weight, WindowName
 from harness.core.verdicts import Decision, Evidence, PathPoint, Status, Verdict
 from harness.decide.decision import decide
-from harness.decide.facts import Facts, FailureCount, WindowFacts
+from harness.decide.facts import AnchorFailures, Facts, FailureCount, WindowFacts
 from harness.decide.policy import policy_from_yaml
 
 POLICY = policy_from_yaml(
@@ -167,6 +167,30 @@ def test_facts_come_before_a_proof(facts, decision, reason):
     assert (record.decision, record.reason) == (decision, reason)
     assert record.explanation.endswith(".")
     assert record.next.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"candidate_flaky": 1}, "flaky_candidate"),
+        ({"floor_above_margin": ("score",)}, "floor_above_margin"),
+        ({"windows": (NEWEST, FEW)}, "leg_ended_early"),
+    ],
+)
+def test_a_leg_that_ended_early_changes_no_reason_but_that_of_too_little(facts, reason):
+    """Whether a defect also used up a leg's time follows from how busy the machine was."""
+    early = (("candidate", "failures have taken more than 60 s"),)
+    record = decide(POLICY, READY, PASSED, with_facts(**facts, legs_ended_early=early))
+    assert (record.decision, record.reason) == (Decision.HOLD, reason)
+    assert record.explanation.count("(candidate: failures have taken more than 60 s)") == 1
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_baseline_is_said_to_have_answered_where_that_is_known(left):
+    failed = (FailureCount(kind="crash", count=1, examples=("r7",), left=left),)
+    record = decide(POLICY, READY, PASSED, with_facts(candidate_failed_trials=failed))
+    assert record.reason == "candidate_fails_in_sample"
+    assert ("The baseline did." in record.explanation) is not left
 
 
 ORDER = [
@@ -457,3 +481,46 @@ def test_a_gate_over_units_speaks_of_units():
     assert "2,500 requests of the matured window, each unit of user once" in said
     harmed = evidence("score", Verdict.FAIL, n=700)
     assert "after 700 units of user" in decide(USERS, HARM, (harmed,), FACTS).explanation
+
+
+def test_a_proof_is_told_on_as_many_requests_as_its_guardrail_measured():
+    alone = dataclasses.replace(
+        POLICY, guardrails=[g for g in POLICY.guardrails if g.name == "score"]
+    )
+    facts = Facts(windows=(NEWEST,))
+    said = decide(alone, READY, (evidence("score", n=79),), facts).explanation
+    assert "on 79 of 4,000 requests." in said
+    said = decide(alone, READY, (evidence("score"),), facts).explanation
+    assert "on 4,000 requests." in said
+    said = decide(alone, OPEN, (evidence("score", Verdict.INCONCLUSIVE, n=79),), facts).explanation
+    assert "proven on 79 of 4,000 requests." in said
+
+
+def test_of_several_guardrails_those_that_measured_less_are_named():
+    passed = (evidence("score", n=79), evidence("loss"), evidence("flips", n=12))
+    said = decide(POLICY, READY, passed, FACTS).explanation
+    assert "4,000 requests of the newest window" in said
+    assert "('score' on 79 requests)" in said
+
+
+@pytest.mark.parametrize(
+    ("failed", "gating", "reason"),
+    [(201, True, "anchor_fails"), (200, True, "all_guardrails_pass"), (3000, False, "all_guardrails_pass")],
+)  # fmt: skip
+def test_an_anchor_that_fails_more_than_may_be_lost_proves_nothing(failed, gating, reason):
+    rails = [
+        dataclasses.replace(g, against=Against.ANCHOR, gating=gating) if g.name == "score" else g
+        for g in POLICY.guardrails
+    ]
+    policy = dataclasses.replace(POLICY, guardrails=rails)
+    facts = with_facts(
+        anchor_failures=(AnchorFailures(guardrail="score", failed=failed, asked=4000),)
+    )
+    passed = (evidence("score", gating=gating), evidence("loss"), evidence("flips"))
+    record = decide(policy, READY, passed, facts)
+    assert record.reason == reason
+    if reason == "anchor_fails":
+        assert (
+            "fails 201 of 4,000 requests that the candidate answers (5.0 %)" in record.explanation
+        )
+        assert record.binding_guardrail == "score"

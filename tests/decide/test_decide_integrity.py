@@ -40,6 +40,21 @@ def test_a_twentieth_of_the_recording_may_be_lost(count, sealed, expected):
 
 
 @pytest.mark.parametrize(
+    ("count", "bare", "expected"),
+    [
+        (0, 5, PROMOTE),
+        (0, 6, HOLD_TRAFFIC),
+        (3, 2, PROMOTE),
+        (3, 3, HOLD_TRAFFIC),
+        (0, 99, HOLD_TRAFFIC),
+    ],
+)
+def test_requests_without_rows_are_lost_by_the_same_rule(count, bare, expected):
+    traffic = dataclasses.replace(lost(count, 100 - count), without_rows=bare)
+    assert decided(traffic=traffic) == expected
+
+
+@pytest.mark.parametrize(
     ("labelled", "expected"), [(1000, PROMOTE), (900, PROMOTE), (899, HOLD_LABELS)]
 )
 def test_nine_in_ten_requests_must_have_their_label(labelled, expected):

@@ -45,7 +45,7 @@ guardrails:
   - {name: same,  metric: parity_mismatch, scope: features, margin: 0.001, expected_changes: [age]}
 sandbox: {require: S1, memory: 1GiB, batch_deadline: 5s, probes: separate}
 approval: {required: true, approvers: 2, expires: 24h}
-mapping: {outputs: {p: probability}}
+mapping: {outputs: {p: probability}, narrower: [x]}
 """
 
 
@@ -81,6 +81,7 @@ def test_every_key_is_read():
     assert policy.sandbox.probes is Probes.SEPARATE
     assert (policy.approval.required, policy.approval.approvers) == (True, 2)
     assert policy.mapping.outputs == (("p", "probability"),)
+    assert policy.mapping.narrower == ("x",)
     rails = by_name(policy)
     assert rails["rate"].effect == 0.05
     assert rails["score"].slice_by == ("carrier",)

@@ -33,24 +33,24 @@ def first(name, *proofs, cause=Cause.GRAPH, changes=(), relation=""):
     )  # fmt: skip
 
 
-def findings(*firsts, proofs=()):
+def findings(*firsts, proofs=(), rearranged=False, **measured):
     states = tuple(
         TensorState(
             baseline=f.divergence.baseline, candidate=f.divergence.candidate, operator="Mul",
-            tier="identical", verdict=TensorVerdict.DIFFERS, rows=ROWS, differing=ROWS,
+            tier="identical", verdict=TensorVerdict.DIFFERS, rows=ROWS, differing=ROWS, **measured,
         )
         for f in firsts
     )  # fmt: skip
     report = GraphReport(
         requests=ROWS, coverage="", compared=len(firsts), equal=0, tiers={}, sketched=False,
         states=states, candidate_only=(), divergences=firsts, proofs=tuple(proofs),
-        outputs_differ=True, not_compared=(),
+        outputs_differ=True, not_compared=(), rearranged=rearranged,
     )  # fmt: skip
     return findings_from_graph(report, answers_differ=True)
 
 
-def said(*firsts, proofs=()):
-    return [f.what for f in findings(*firsts, proofs=proofs)]
+def said(*firsts, **rest):
+    return [f.what for f in findings(*firsts, **rest)]
 
 
 TOGETHER = "with the baseline's values fed in there and at b together"
@@ -90,6 +90,49 @@ def weights(node, before="float[4] [1, 2, 3, 4]"):
     return Change(
         kind=ChangeKind.WEIGHTS, node=node, name="w", baseline=before, candidate="float[4] …"
     )
+
+
+SAME = "both versions hold the same numbers"
+PICKED = Change(kind=ChangeKind.ADDED, node="Gather → p", name="", baseline="", candidate="Gather")
+
+
+@pytest.mark.parametrize(
+    ("measured", "why"),
+    [
+        ({"by_order": True, "ordered": 0.01, "relative": 0.02}, "rounding may be all of it"),
+        ({"ordered": 0.01, "relative": 0.2}, "more than rounding explains"),
+        ({"relative": 0.2}, "was not measured"),
+    ],
+)
+def test_numbers_in_another_arrangement_are_not_told_as_other_numbers(measured, why):
+    found = first("a", changes=[weights("MatMul → h"), PICKED])
+    (text,) = said(found, proofs=[proof("a")], rearranged=True, **measured)
+    assert f"{SAME} in another arrangement (w of MatMul → h, Gather → p is new)" in text
+    assert why in text
+    assert "float[4]" not in text
+    assert ("this is the whole cause" in text) is ("more" in why)
+
+
+def test_numbers_that_only_changed_places_are_told_so():
+    found = first("a", cause=Cause.WEIGHTS, changes=[weights("MatMul → h")])
+    (text,) = said(found, proofs=[proof("a")], rearranged=True, by_order=True, ordered=0.01)
+    assert f"{SAME} in other places, and no operator here picks them in another order" in text
+
+
+def test_other_numbers_stay_the_cause():
+    found = first("a", changes=[weights("MatMul → h"), PICKED])
+    (text,) = said(found, proofs=[proof("a")], by_order=True, ordered=0.01)
+    assert SAME not in text
+    assert "weights w of MatMul → h: float[4] [1, 2, 3, 4]" in text
+    assert "this is the whole cause" in text
+
+
+def test_what_differs_before_equal_tensors_is_not_the_whole_cause_of_another_order():
+    found = first("a", changes=[weights("MatMul → h"), PICKED])
+    found = replace(found, divergence=replace(found.divergence, farther=True))
+    (text,) = said(found, proofs=[proof("a")], rearranged=True, ordered=0.01, relative=0.2)
+    assert "(before that, where it stays within the tolerance: w of" in text
+    assert "y is equal in all 50 rows: nothing after it differs" in text
 
 
 @pytest.mark.parametrize(

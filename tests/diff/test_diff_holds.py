@@ -70,7 +70,9 @@ def test_a_value_that_is_held_until_the_next_update_is_named(every, regular, wor
 @given(lag=st.integers(1, 20), seed=seeds)
 def test_a_late_copy_of_values_that_stay_for_long_is_late_and_not_held(lag, seed):
     rng = np.random.default_rng(seed)
-    values = kept(rng.normal(0, 1, N), rng.random(N) < 1 / 30)
+    # Every thirtieth row or so brings a new value, and at least 30 rows differ: the rule asks for so many.
+    updates = np.cumsum(rng.integers(15, 46, N // 45 + 1))
+    values = kept(rng.normal(0, 1, N), np.isin(np.arange(N), updates))
     before, after, place = in_test_order(rng, values, late(values, lag))
     found = name_relation(before, after, order=place)
     assert (found.kind, found.value) == (Kind.STALE, lag)

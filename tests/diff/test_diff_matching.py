@@ -186,12 +186,61 @@ def test_a_fused_operator_leaves_only_what_it_swallowed_unmatched():
     assert match.coverage() == "2 of 3 tensors of the baseline matched, 2 of 2 of the candidate"
 
 
+def test_a_name_with_the_same_readers_goes_before_a_neighbour_with_others():
+    old = net(
+        node("InstanceNormalization", ["x", "g", "b"], "plain"), node("Mul", ["plain", "k"], "scaled"),
+        node("Relu", ["scaled"], "r"),
+        constants={"g": "1", "b": "2", "k": "3"}, outputs=("r",),
+    )  # fmt: skip
+    new = net(
+        node("InstanceNormalization", ["x", "g", "b"], "scaled"), node("Relu", ["scaled"], "r"),
+        constants={"g": "4", "b": "5"}, outputs=("r",),
+    )  # fmt: skip
+    assert partners(matched(old, new)) == {"scaled": "scaled", "r": "r"}
+    assert partners(matched(new, old)) == {"scaled": "scaled", "r": "r"}
+
+
+def test_folded_nets_of_thousands_of_nodes_are_matched_in_seconds():
+    def folded(*, fold: bool, prefix: str) -> Graph:
+        nodes, constants, before = [], {}, "x"
+        for place in range(1200):
+            made = [f"{prefix}{place}.{kind}" for kind in ("sum", "scaled", "end")]
+            for name in ("w", "k"):
+                constants[f"{name}{place}"] = f"{name} {place} {fold}"
+            nodes.append(node("Conv", [before, f"w{place}"], made[fold]))
+            if not fold:
+                nodes.append(node("Mul", [made[0], f"k{place}"], made[1]))
+            nodes.append(node(("Relu", "Tanh")[place % 2], [made[1]], made[2]))
+            before = made[2]
+        return net(*nodes, constants=constants, outputs=(before,))
+
+    old, new = folded(fold=False, prefix="a"), folded(fold=True, prefix="b")
+    began = time.process_time()
+    found = partners(matched(old, new))
+    assert time.process_time() - began < 5
+    assert found["a700.scaled"] == "b700.scaled"
+    assert len(found) == 2400
+
+
 def test_the_users_mapping_goes_before_everything_but_identity():
     old = net(node("Relu", ["x"], "a"), node("Abs", ["y"], "b"), outputs=("a", "b"))
     new = net(node("Abs", ["x"], "p"), node("Relu", ["y"], "q"), outputs=("p", "q"))
     match = match_graphs(old, new, inputs=FED, outputs={}, mapped={"a": "q", "nothing": "p"})
     assert match.by_baseline()["a"].candidate == "q"
     assert match.by_baseline()["a"].tier is Tier.MAPPED
+
+
+def test_pieces_of_another_number_of_pieces_are_not_identical():
+    two, three = (
+        net(
+            Node(op="Split", inputs=("x",), outputs=("a", "b", "c")[:count]),
+            node("Relu", ["a"], "o"),
+            outputs=("o",),
+        )
+        for count in (2, 3)
+    )
+    assert matched(two, two).tiers() == {Tier.IDENTICAL: 3}
+    assert Tier.IDENTICAL not in matched(two, three).tiers()
 
 
 def test_values_match_what_no_structure_can():

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from harness.diff.floor_builder import FloorBuilder
 from harness.diff.outputs import OutputDiff
 from harness.diff.signature import SignatureMatch
-from harness.diff.whole import TensorTrace
-from harness.sandbox.graph_rounding import roundings
+from harness.diff.tensor_trace import TensorTrace
+from harness.sandbox.graph_rounding import exact_tensors
 
 TYPES = {
     "float32": TensorProto.FLOAT,
@@ -75,15 +75,15 @@ class Net:
         return session.run(None, {"x": self.x})[0]
 
 
-def compared(before, after, rounding):
+def compared(before, after, exact):
     """(the diff, rows of it that differ, rows that differ in the graphs)."""
-    builder = FloorBuilder(roundings={} if rounding is None else {"y": rounding})
+    builder = FloorBuilder(exact=exact)
     for pair in output_pairs({"y": before}, {"y": before}):
         builder.update(pair)
     diff = OutputDiff(MATCH, builder.finish())
     pairs = output_pairs({"y": before}, {"y": after}, (130,))
     differing = sum(int(diff.update(pair).mismatch.sum()) for pair in pairs)
-    trace = TensorTrace(fine=True, rounding=rounding)
+    trace = TensorTrace(fine=True, exact="y" in exact)
     trace.update(before, after, rows=len(before))
     return diff, differing, trace.differing
 
@@ -94,10 +94,10 @@ def test_weights_that_moved_by_more_than_rounding_are_found(kind):
     missed = []
     for seed in range(0, NETS, 2):
         net = Net(seed, kind)
-        before, rounding = net.answers(), roundings(net.model()).get("y")
+        before, exact = net.answers(), exact_tensors(net.model())
         rng = np.random.default_rng(seed)
         net.weights["W1"] *= 1 + moved * rng.normal(size=net.weights["W1"].shape)
-        _, differing, in_graph = compared(before, net.answers(), rounding)
+        _, differing, in_graph = compared(before, net.answers(), exact)
         if not (differing and in_graph):
             missed.append(seed)
     assert len(missed) <= NETS // 14

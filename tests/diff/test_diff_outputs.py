@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from diff_streams import floor_of, observed, output_pairs, requests
@@ -115,6 +117,18 @@ def test_a_class_on_one_side_is_a_mismatch_and_listed():
     assert report.one_sided_classes == ("s[early] (baseline only)",)
 
 
+def test_a_class_of_one_side_is_not_told_as_another_ones_values():
+    scores = RNG.random((200, 2)).astype(np.float32)
+    keys = ({"s": ("a", "b")}, {"s": ("a", "c")})
+    mismatch, report = diffed({"s": scores}, {"s": scores}, keys=keys)
+    assert mismatch.all()
+    assert report.one_sided_classes == ("s[b] (baseline only)", "s[c] (candidate only)")
+    told = [o for o in report.outputs if o.verdict is ParityVerdict.DIFFERS]
+    assert [(o.name, o.text) for o in told] == [
+        (f"s[{name}]", "this class is named by one version only") for name in "bc"
+    ]
+
+
 def test_another_shape_makes_every_row_differ_and_says_so():
     mismatch, report = diffed({"p": np.ones((4, 2))}, {"p": np.ones((4, 3))})
     assert mismatch.all()
@@ -183,3 +197,39 @@ def test_a_column_that_becomes_zero_differs_although_another_one_is_large():
     both = np.stack([TAIL, np.float32(1e9) * TAIL], axis=1)
     gone = both * np.array([0, 1], np.float32)
     assert diffed({"p": both}, {"p": gone})[1].mismatched_requests > 0.9 * len(TAIL)
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2], [2, 0, 1]])
+def test_columns_in_another_order_are_named_once(order):
+    before = RNG.dirichlet([2, 3, 4], 200).astype(np.float32)
+    report = diffed({"p": before}, {"p": before[:, order]})[1]
+    told = [o for o in report.outputs if o.verdict is ParityVerdict.DIFFERS]
+    assert [o.relation for o in told] == ["other_column"]
+    assert f"in another order: 0 is {order[0]}" in told[0].text
+    assert report.mismatched_requests == 200
+
+
+def test_outputs_that_hold_each_other_are_named():
+    scores = {"a": SCORE, "b": RNG.random(200).astype(np.float32)}
+    report = diffed(scores, {"a": scores["b"], "b": scores["a"]})[1]
+    assert [o.text for o in report.outputs] == [
+        f"candidate = the baseline's {other} (columns swapped?)" for other in "ba"
+    ]
+
+
+def test_an_output_that_some_answers_lack_is_unproven_and_counted():
+    whole = {"p": SCORE, "q": SCORE}
+    floor = floor_of(output_pairs(whole, whole))
+    diff = OutputDiff(match("p", "q"), floor)
+    (first, *rest) = output_pairs(whole, whole)
+    short = replace(
+        first, candidate=replace(first.candidate, outputs={"p": first.candidate.outputs["p"]})
+    )
+    assert not diff.update(short).compared.any()
+    diff = OutputDiff.from_state(diff.state(), match("p", "q"), floor)
+    for pair in rest:
+        diff.update(pair)
+    report = diff.finish()
+    why = f"without values for the rows in {len(first)} of 200 requests"
+    assert report.unproven == (("q", why),)
+    assert f"output q: {why}" in report.not_compared

@@ -149,3 +149,44 @@ def test_features_that_are_swapped_upstream_are_no_refit():
     for pair in feature_pairs(*sides):
         diff.update(pair)
     assert diff.finish().refits == ()
+
+
+def whole(seed, columns):
+    values = np.rint(np.random.default_rng(seed).normal(0, 3, (N, columns))).astype(np.float32)
+    values[np.random.default_rng(seed + 1).random(values.shape) < 0.04] = np.nan
+    return values
+
+
+def divided(raw, by):
+    return (np.nan_to_num(raw) * np.float32(1 / by)).astype(np.float32)
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_tenths_that_were_ninths_are_no_lost_digits(declared):
+    raw = whole(5, 1)
+    assert warnings(divided(raw, 9), divided(raw, 10), raw if declared else None) == []
+
+
+def test_few_values_made_float16_are_lost_digits_and_no_other_scale():
+    raw = np.random.default_rng(4).choice([1, 2, 3, 4, 5], (3000, 1)).astype(np.float32)
+    before = ((raw - 3) / np.float32(1.17)).astype(np.float32)
+    found = warnings(before, before.astype(np.float16).astype(np.float32), raw)
+    assert [kind for kind, _, _ in found] == ["lower_precision"]
+
+
+def test_tenths_beside_a_column_that_lost_its_digits_are_told_with_it():
+    raw = np.concatenate([whole(5, 1), raw_of(6)[:, :1]], axis=1)
+    before = divided(raw, 9)
+    after = np.stack(
+        [divided(raw[:, 0], 10), np.trunc(before[:, 1].astype(np.float64) * 10) / 10], axis=1
+    )
+    found = warnings(before, after.astype(np.float32), raw)
+    assert [(kind, where) for kind, where, _ in found] == [("lower_precision", "scaled")]
+    assert "cut off to 1 decimals, in 2 columns" in found[0][2]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fill_of_0_is_no_forgotten_one_where_it_was_0_before(seed):
+    raw = whole(seed, 6)
+    for before, after in ((9, 11), (10, 12), (11, 13)):
+        assert warnings(divided(raw, before), divided(raw, after), raw) == []

@@ -7,6 +7,7 @@ import pytest
 from diff_streams import feature_pairs, floor_of, graph
 
 from harness.diff.features import FeatureDiff
+from harness.diff.refit_lines import line_of, read_off
 
 N = 600
 AGE = np.random.default_rng(3).normal(5, 2, (N, 1)).astype(np.float32)
@@ -54,3 +55,33 @@ def test_a_scaler_of_an_input_that_is_gone_is_doubted():
 
 def test_the_same_scaler_of_an_input_is_no_refit():
     assert refits_between(OLD, OLD) == {}
+
+
+@pytest.mark.parametrize("fill", [0.0, 5.0])
+def test_what_is_nothing_on_both_sides_is_no_refit(fill):
+    found = refits_between(
+        {"mean": 0.0, "std": 9.0, "fill": fill}, {"mean": 0.0, "std": 11.0, "fill": fill}
+    )
+    assert list(found) == ["scale"]
+
+
+@pytest.mark.parametrize("mean", [5.2, 4.7])
+def test_a_fill_of_0_is_read_as_0(mean):
+    found = refits_between(
+        {"mean": mean, "std": 2.0, "fill": 0.0}, {"mean": mean, "std": 2.0, "fill": 3.0}
+    )
+    assert [(r.role, r.baseline) for r in found.values()] == [("fill", 0.0)]
+
+
+def test_a_small_fill_is_read_as_it_is():
+    old = {"mean": 5.2, "std": 2.0, "fill": 1e-3}
+    found = refits_between(old, old | {"fill": 0.0})
+    assert found["fill"].baseline == pytest.approx(1e-3, rel=1e-2)
+    assert found["fill"].suspicious.startswith("0 stands for a missing value")
+
+
+def test_a_fill_is_read_where_the_values_are_and_not_at_an_outlier():
+    x = np.append(AGE[~np.isnan(AGE)], np.float32(-1e6))
+    y = (x * np.float32(1 / 3)).astype(np.float64)
+    slope, _ = line_of(x.astype(np.float64), y)
+    assert read_off(x.astype(np.float64), y, slope, 0.1) == pytest.approx(0.3, rel=1e-5)

@@ -10,11 +10,13 @@ def spec(name, datatype="FP32", shape=()):
     return TensorSpec(name=name, datatype=datatype, shape=shape)
 
 
+WORDS = "MAP:seq(map(string,tensor(float)))"
+NUMBERS = "MAP:seq(map(int64,tensor(float)))"
 OUTPUTS = (spec("probability"), spec("label", "INT64"))
 
 
-def signature(inputs, outputs=OUTPUTS):
-    return Signature(inputs=tuple(inputs), outputs=tuple(outputs))
+def signature(inputs, outputs=OUTPUTS, **rows):
+    return Signature(inputs=tuple(inputs), outputs=tuple(outputs), rows=tuple(rows.items()))
 
 
 BASELINE = signature([spec("carrier", "BYTES"), spec("distance_miles")])
@@ -76,9 +78,66 @@ def test_another_type_or_shape_is_refused(other):
     assert f"is {other.shown()} in the candidate" in message
 
 
-def test_a_free_dimension_fits_a_fixed_one():
-    baseline = signature([spec("x", shape=(None,))])
-    assert check_signatures(baseline, signature([spec("x", shape=(3,))]), Mapping()).inputs
+X = spec("x", shape=(None,))
+X3 = spec("x", shape=(3,))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "shown"),
+    [
+        (signature([X]), signature([X3]), "x FP32[?, ?] is x FP32[?, 3]"),
+        (signature([X3]), signature([X3], x=1), "x FP32[?, 3] is x FP32[1, 3]"),
+        (signature([X], x=2), signature([X3], x=2), "x FP32[2, ?] is x FP32[2, 3]"),
+    ],
+)
+def test_a_candidate_that_takes_fewer_lengths_is_refused_unless_the_mapping_accepts_it(
+    baseline, candidate, shown
+):
+    message = refused(baseline, candidate)
+    assert f"input {shown} in the candidate, which takes no other lengths" in message
+    assert "  narrower: [x]" in message
+    accepted = check_signatures(baseline, candidate, Mapping(narrower=("x",)))
+    assert accepted.inputs == (("x", "x"),)
+    assert [shown in words for words in accepted.narrower] == [True]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate"),
+    [
+        (signature([X3]), signature([X])),
+        (signature([X3], x=1), signature([X3])),
+        (signature([X3], x=1), signature([X3], x=1)),
+    ],
+)
+def test_a_candidate_that_takes_the_same_lengths_or_more_is_taken(baseline, candidate):
+    match = check_signatures(baseline, candidate, Mapping())
+    assert (match.inputs, match.narrower) == ((("x", "x"),), ())
+
+
+def test_an_output_may_be_declared_with_fewer_or_more_lengths():
+    free, fixed = (signature(BASELINE.inputs, [s]) for s in (X, X3))
+    assert check_signatures(free, fixed, Mapping()).outputs
+    assert check_signatures(fixed, free, Mapping()).outputs
+
+
+def test_other_numbers_of_rows_are_no_matter_of_a_mapping():
+    message = refused(signature([X3], x=1), signature([X3], x=2), Mapping(narrower=("x",)))
+    assert "input x FP32[1, 3] is x FP32[2, 3] in the candidate" in message
+    assert "mapping:" not in message
+
+
+def test_a_renamed_input_of_fewer_lengths_is_refused_with_both_lines_of_the_mapping():
+    message = refused(signature([X]), signature([spec("z", shape=(3,))], z=1))
+    assert "  inputs: {x: z}\n  narrower: [x]" in message
+    mapping = Mapping(inputs=(("x", "z"),), narrower=("x",))
+    assert check_signatures(
+        signature([X]), signature([spec("z", shape=(3,))], z=1), mapping
+    ).narrower
+
+
+def test_narrower_names_an_input_of_the_baseline():
+    message = refused(signature([X]), signature([X]), Mapping(narrower=("xx",)))
+    assert "mapping.narrower: the baseline has no input 'xx'" in message
 
 
 def test_an_extra_candidate_input_is_refused():
@@ -97,9 +156,20 @@ def test_a_missing_output_is_refused():
 
 
 def test_a_map_compares_only_with_a_map():
-    maps = signature(BASELINE.inputs, [spec("scores", "MAP")])
+    maps = signature(BASELINE.inputs, [spec("scores", WORDS)])
     assert check_signatures(maps, maps, Mapping()).outputs == (("scores", "scores"),)
-    assert "scores MAP[?]" in refused(maps, signature(BASELINE.inputs, [spec("scores")]))
+    message = refused(maps, signature(BASELINE.inputs, [spec("scores")]))
+    assert "scores seq(map(string,tensor(float))) is scores FP32[?]" in message
+
+
+def test_a_map_of_numbers_is_no_map_of_words():
+    words, numbers = (signature(BASELINE.inputs, [spec("y", kind)]) for kind in (WORDS, NUMBERS))
+    assert check_signatures(numbers, numbers, Mapping()).outputs == (("y", "y"),)
+    message = refused(numbers, words, Mapping(outputs=(("y", "y"),)))
+    assert (
+        "y seq(map(int64,tensor(float))) is y seq(map(string,tensor(float))) in the candidate"
+        in message
+    )
 
 
 def test_outputs_of_other_kinds_are_listed_as_not_compared():

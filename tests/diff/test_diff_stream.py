@@ -147,3 +147,39 @@ def test_state_stays_small_however_long_the_stream():
         sizes.append(sum(a.nbytes for a in diff.state().values()))
     assert max(sizes[3:]) - min(sizes[3:]) < 64
     assert all(a.dtype != object for a in diff.state().values())
+
+
+def bytes_of(state):
+    return {name: (v.dtype.str, v.shape, v.tobytes()) for name, v in state.items()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts)
+def test_a_checkpoint_after_every_batch_changes_no_state(cuts_at):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "LIMIT", 200)
+        often, once = (FeatureDiff(FLOOR, graph(), graph()) for _ in range(2))
+        for pair in feature_pairs(FLIGHTS, FAULTY, cuts_at):
+            once.update(pair)
+            often.update(pair)
+            found = often.state()
+            # Asked again before the next batch, as for traffic without features.
+            assert bytes_of(often.state()) == bytes_of(found)
+        assert bytes_of(often.state()) == bytes_of(once.state())
+    assert often.finish() == once.finish()
+
+
+def test_a_sample_of_which_a_state_was_taken_keeps_the_columns_that_come_later():
+    rows = np.arange(12.0).reshape(6, 2)
+    often, once = sample.RowSample(), sample.RowSample()
+    for kept in (often, once):
+        kept.add_equal(rows[:, :1])
+        kept.add(rows, rows + 1, np.ones(6, np.bool_))
+    assert bytes_of(often.state()) == bytes_of(once.state())
+    often.state()
+    for kept in (often, once):
+        kept.add_equal(rows)
+    assert bytes_of(often.state()) == bytes_of(once.state())
+    for index in (0, 1):
+        for seen, wanted in zip(often.column(index), once.column(index), strict=True):
+            np.testing.assert_array_equal(seen, wanted)

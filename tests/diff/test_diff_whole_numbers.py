@@ -19,8 +19,8 @@ ONE = graph(features=("f",), fitted=(), vocabularies=())
 RNG = np.random.default_rng(0)
 
 
-def mismatched(before, after, rounding=None, declared=ONE):
-    builder = FloorBuilder(roundings={} if rounding is None else {"f": rounding})
+def mismatched(before, after, exact=(), declared=ONE):
+    builder = FloorBuilder(exact=exact, coarse=declared.coarse)
     for pair in feature_pairs({"f": before}, {"f": before}):
         builder.update(pair)
     floor = builder.finish()
@@ -81,25 +81,25 @@ def test_a_candidate_that_is_not_whole_is_held_to_the_tolerance():
     ],
     ids=["few", "short", "one_fraction"],
 )
-@pytest.mark.parametrize("rounding", [None, 0.0])
-def test_few_numbers_and_one_that_is_not_whole_are_other_numbers_too(before, rounding):
+@pytest.mark.parametrize("exact", [(), ("f",)])
+def test_few_numbers_and_one_that_is_not_whole_are_other_numbers_too(before, exact):
     before = before.astype(np.float32)
-    report = mismatched(before, before + np.float32(1), rounding)
+    report = mismatched(before, before + np.float32(1), exact)
     assert report.mismatched_requests == (before == np.rint(before)).sum()
     assert report.features[0].text == "candidate = baseline + 1"
 
 
 def test_what_is_only_moved_is_compared_by_whole_numbers_whatever_its_size():
     before = RNG.integers(9_000_000, 16_000_000, N).astype(np.float32)
-    assert mismatched(before, before + np.float32(1), 0.0).mismatched_requests == N
+    assert mismatched(before, before + np.float32(1), ["f"]).mismatched_requests == N
     before = RNG.integers(2**49, 2**52, N).astype(np.float64)
-    assert mismatched(before, before + 1, 0.0).mismatched_requests == N
+    assert mismatched(before, before + 1, ["f"]).mismatched_requests == N
 
 
 def test_half_of_the_values_whole_says_nothing_of_sums():
     before = (RNG.integers(8_400_000, 16_000_000, N) / 2).astype(np.float32)
     after = before + np.where(before == np.rint(before), 1, 0).astype(np.float32)
-    assert mismatched(before, after, 1e-6).mismatched_requests == 0
+    assert mismatched(before, after).mismatched_requests == 0
 
 
 def test_sums_of_float32_beyond_2_to_23_are_not_counted_in_float64_either():
@@ -110,8 +110,8 @@ def test_sums_of_float32_beyond_2_to_23_are_not_counted_in_float64_either():
     before, after = (s.astype(np.float64) for s in sums)
     assert (before != after).any()
     coarse = replace(ONE, coarse=frozenset({"f"}))
-    assert mismatched(before, after, 1e-6, coarse).mismatched_requests == 0
-    assert not apart(before, after, rows=3000, tolerance=0.0, rounding=1e-6).rows.any()
+    assert mismatched(before, after, (), coarse).mismatched_requests == 0
+    assert not apart(before, after, rows=3000, tolerance=0.0).rows.any()
 
 
 def test_what_float32_does_not_show_is_said():

@@ -263,7 +263,11 @@ def test_all_columns_of_a_refitted_wide_tensor_are_counted():
     for pair in feature_pairs({"e": before}, {"e": after}):
         diff.update(pair)
     told = [f.what for f in findings_from_features(diff.finish(), 0.0) if f.kind == "refitted"]
-    assert told == ["120 columns of e changed with fitted constants (imputation, scaling)"]
+    said = (
+        "120 columns of e changed with fitted constants (imputation, scaling); a fault in 120 columns (e[0], "
+        "e[1], e[2], e[3] and 116 more) cannot be told from a refit: no constant can be read off the values"
+    )
+    assert told == [said]
 
 
 def test_the_worst_columns_are_those_with_most_requests_then_the_furthest():

@@ -126,8 +126,14 @@ def correlated(rng, k, shared, mean, *, batch=BATCH):
     return common + own
 
 
-@pytest.mark.parametrize("k", [1, 3, 10])
-@pytest.mark.parametrize("shared", [0.0, 0.8, 1.0])
+@pytest.mark.parametrize(
+    ("shared", "k"),
+    [
+        pytest.param(shared, k, marks=pytest.mark.long if (shared, k) == (0.8, 10) else [])
+        for shared in (0.0, 0.8, 1.0)
+        for k in (1, 3, 10)
+    ],
+)
 def test_combined_rollback_stays_below_alpha_under_dependence(k, shared):
     process = one_sided(1, 0.05, (0.0, 1.0), None, None)
     ones = correlated(np.random.default_rng(24), k, shared, 0.05)

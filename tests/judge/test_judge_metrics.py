@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from harness.core.errors import GateError, PolicyError, TrafficError
 from harness.core.observations import Outcome
 from harness.core.policies import DecisionRule, Guardrail, Loss, Metric, Rule, Scope
+from harness.judge.answers import without_column
 from harness.judge.metrics import bounds, observe
 
 THRESHOLD = DecisionRule(output="p", rule=Rule.THRESHOLD, value=0.5)
@@ -49,6 +50,31 @@ def test_positive_column_is_the_last_unless_named(make_pair):
     assert look(rail(Metric.SCORE_SHIFT), pair).x.tolist() == [0.5]
     first = DecisionRule(output="p", rule=Rule.THRESHOLD, value=0.5, positive=0)
     assert look(rail(Metric.SCORE_SHIFT), pair, decision=first).x.tolist() == [-0.5]
+
+
+def test_one_column_is_the_positive_classs(make_pair):
+    pair = make_pair({"p": [[0.25], [0.75]]}, {"p": [[0.75], [0.75]]})
+    second = DecisionRule(output="p", rule=Rule.THRESHOLD, value=0.5, positive=1)
+    assert look(rail(Metric.SCORE_SHIFT), pair, decision=second).x.tolist() == [0.5, 0.0]
+    assert look(rail(Metric.DECISION_FLIP), pair, decision=second).x.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("rule", "positive"), [(Rule.THRESHOLD, 2), (Rule.ARGMAX, 1)])
+def test_a_column_that_is_not_there_is_refused(make_pair, rule, positive):
+    pair = make_pair({"p": [[0.25], [0.75]]}, {"p": [[0.75], [0.75]]})
+    value = 0.5 if rule is Rule.THRESHOLD else None
+    asked = DecisionRule(output="p", rule=rule, value=value, positive=positive)
+    with pytest.raises(
+        PolicyError, match=f"column {positive} is outside output 'p' with 1 columns"
+    ):
+        look(rail(Metric.DECISION_RATE_SHIFT), pair, decision=asked)
+
+
+def test_an_answer_without_the_column_is_one_without_a_value(make_pair):
+    pair = make_pair({"p": [[0.25, 0.5], [0.75, 0.5]]}, {"p": [[0.25, 0.5], [0.75, 0.5]]})
+    third = DecisionRule(output="p", rule=Rule.THRESHOLD, value=0.5, positive=2)
+    seen = look(rail(Metric.SCORE_SHIFT), without_column(pair, third), decision=third)
+    assert seen.failed.tolist() == [True, True]
 
 
 def test_classes_are_matched_by_name(make_pair):

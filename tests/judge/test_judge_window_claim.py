@@ -71,8 +71,25 @@ def read(seen, x, batch):
 POPULATIONS = ["ones", "ternary", "halves", "normal", "heavy"]
 
 
-@pytest.mark.parametrize("name", POPULATIONS)
-@pytest.mark.parametrize("planned", [False, True])
+OFTEN = {
+    ("ones", False),
+    ("ones", True),
+    ("ternary", True),
+    ("halves", False),
+    ("normal", True),
+    ("heavy", False),
+}
+"""Every population, and bets of either kind; the other pairs take long together."""
+
+
+@pytest.mark.parametrize(
+    ("planned", "name"),
+    [
+        pytest.param(planned, name, marks=[] if (name, planned) in OFTEN else pytest.mark.long)
+        for planned in (False, True)
+        for name in POPULATIONS
+    ],
+)
 def test_false_answers_about_a_window_at_its_margin_stay_below_alpha(name, planned):
     rng = np.random.default_rng(70)
     x, bounds = window(name, 0.01, rng)

@@ -3,29 +3,32 @@
 import json
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
 from gates import REFACTOR, tiny_model, tiny_traffic
+from onnx import helper, parser, save_model
 from test_pipeline_sample_failures import ANY, POISON, failing
 
 from harness.core.observations import Cause, Observations, Outcome, PairBatch
-from harness.core.policies import SandboxPolicy
+from harness.core.policies import GraphPolicy, SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.core.verdicts import Decision
 from harness.diff.floor import Floor
-from harness.pipeline import alone, batch_mates, golden, judgement, prepare, probes
-from harness.pipeline.asked_again import note_repetition
+from harness.pipeline import alone, asked_again, batch_mates, golden, judgement, prepare, probes
+from harness.pipeline.asked_again import note_failures
 from harness.pipeline.batching import largest_batch
 from harness.pipeline.company import Company, company
 from harness.pipeline.compare import compare_models
 from harness.pipeline.gate import resume_gate, run_gate
 from harness.pipeline.legs_of_run import keep_unanswered
 from harness.pipeline.opening import open_legs
+from harness.replay.latency import measure_latency
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, draw_order, schedule
-from harness.replay.unanswered import Ledger
+from harness.replay.unanswered import Beside, Ledger, Unanswered
 from harness.sandbox.answers import BatchFault
 from harness.sandbox.process import Sandbox
 from harness.store.runs import RunFolder
@@ -44,6 +47,21 @@ OVER = """
   sixes = Mul(asked, six)
 """
 """Instead of POISON in any batch: in one of more than 100 rows."""
+NO_NUMBER = """
+<ir_version: 8, opset_import: ["" : 15]>
+m (float[N] x) => (float[N] probability, int64[N] label) {
+  four = Constant<value = float {4.0}>()
+  left = Sub(four, x)
+  root = Sqrt(left)
+  zero = Sub(root, root)
+  harmed = Add(x, zero)
+  probability = Sigmoid(harmed)
+  half = Constant<value = float {0.5}>()
+  yes = GreaterOrEqual(probability, half)
+  label = Cast<to = 7>(yes)
+}
+"""
+"""The tiny model, whose probability is NaN where x > 4."""
 NEVER = "sixes = Constant<value = int64 {0}>()"
 SCORE = {
     "version": 1, "preset": "none", "graph": {"when": "never"}, "sandbox": {"require": "S0"},
@@ -122,6 +140,113 @@ def test_what_fails_where_no_guardrail_looks_is_never_promoted(
     assert f"request {note.request_id} " in told.what
 
 
+def no_number(path, cutoff, text=NO_NUMBER):
+    model = parser.parse_model(text)
+    helper.set_model_props(
+        model, {"harness.features": "[]", "harness.training_cutoff": f"{cutoff}T00:00:00Z"}
+    )
+    save_model(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("same", "decision"),
+    [(False, Decision.HOLD), pytest.param(True, Decision.PROMOTE, marks=pytest.mark.long)],
+)
+def test_what_is_no_number_beside_the_replay_is_held_against_the_baseline(
+    gate, tmp_path, same, decision
+):
+    result = gate(
+        SCORE, poison=[700], new=no_number(tmp_path / "new.onnx", "2020-01-02"),
+        old=no_number(tmp_path / "old.onnx", "2020-01-01") if same else None,
+    )  # fmt: skip
+    assert result.record.decision is decision
+    assert ("candidate_fails_in_sample" in kinds(result)) is not same
+
+
+@pytest.mark.long
+def test_what_only_a_batch_makes_no_number_is_told_where_each_request_is_replayed_by_itself(
+    gate, tmp_path
+):
+    many = "count = Shape(x)\n first = Squeeze(count)\n rows = Cast<to = 1>(first)\n"
+    many += "hundred = Constant<value = float {100.0}>()\n left = Sub(hundred, rows)"
+    text = NO_NUMBER.replace("left = Sub(four, x)", many)
+    result = gate(SCORE, new=no_number(tmp_path / "new.onnx", "2020-01-02", text))
+    assert result.record.decision is Decision.PROMOTE
+    assert {"batch_dependent", "fails_together"} <= kinds(result)
+    assert "candidate_fails_in_sample" not in kinds(result)
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """Both versions, one beside the other; the second answers request 300 with NaN."""
+    new = no_number(tmp_path / "new.onnx", "2020-01-02")
+    with leg_on(tiny_model(tmp_path / "old.onnx")) as old, leg_on(new) as leg:
+        leg.ledger.beside = Beside(ledger=old.ledger)
+        yield old, leg
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_answer_is_held_against_the_same_batch_of_the_baseline(beside, asked):
+    old, leg = beside
+    for batch in (read(np.arange(9)), read(np.arange(299, 301))):
+        assert not asked or old.tried(batch) is not None
+        assert leg.tried(batch) is not None
+    assert [(e.seq, e.kind, e.surmised) for e in leg.ledger.entries] == [
+        ((299, 300), Outcome.OK, not asked)
+    ]
+
+
+def test_what_the_baseline_answers_the_same_way_is_not_written_down(tmp_path):
+    model = no_number(tmp_path / "m.onnx", "2020-01-01")
+    with leg_on(model) as old, leg_on(model) as new:
+        new.ledger.beside = Beside(ledger=old.ledger)
+        for leg in (old, new):
+            assert [len(a.outcome) for a in leg.tried_each([read(np.arange(299, 301))])] == [2]
+    assert new.ledger.entries == []
+
+
+def test_another_shape_than_the_baselines_is_written_down():
+    old, new = Ledger(), Ledger()
+    new.beside = Beside(ledger=old, names={"z": "y"})
+    batch = read(np.arange(3))
+    old.saw(batch, answers(1, 2, 3), by="anybody")
+    new.saw(batch, replace(answers(), outputs={"z": np.zeros((3, 1), np.float32)}), by="anybody")
+    new.saw(read(np.arange(2)), replace(answers(), outputs={"z": np.zeros(2)}), by="anybody")
+    (entry,) = new.entries
+    assert (len(entry.seq), entry.message) == (
+        3, "y has rows of the shape (1,) where the baseline's are ()",
+    )  # fmt: skip
+
+
+def test_what_is_no_number_in_the_latency_sample_is_written_down(beside):
+    old, leg = beside
+    requests = read(np.arange(298, 302))
+    openers = [one._processes._open for one in (old, leg)]
+    batches = [(np.arange(4), requests)]
+    assert len(list(measure_latency(*openers, batches, seed=1, ledger=leg.ledger))) == 1
+    assert [(e.by, e.seq, e.surmised) for e in leg.ledger.entries] == [
+        ("latency sample", (300,), False)
+    ]
+
+
+def test_legs_that_are_opened_later_are_kept_beside_the_others(tmp_path):
+    model = tiny_model(tmp_path / "m.onnx")
+    with RunFolder.create(tmp_path / "run") as run, leg_on(model) as leg, leg_on(model) as later:
+        later.name = "candidate repetition"
+        keep_unanswered(run, [leg])
+        keep_unanswered(run, [later])
+        leg.ledger.fails_together(read(np.arange(9)), "replay")
+        os.kill(later.first.pid, 9)
+        later.submit(read(np.arange(9)), trace=False)
+        assert (later.collect().outcome == Outcome.OK).all()
+        saved = run.read_json("unanswered.json")
+    assert {name: (seen["flaky"], seen["together"]) for name, seen in saved.items()} == {
+        "candidate": (0, ["9 requests from 0 on (replay)"]),
+        "candidate repetition": (1, []),
+    }
+
+
 def test_what_the_replay_judged_is_not_told_twice(gate):
     result = gate(SCORE, poison=[10])
     assert (result.record.decision, result.record.reason) == (Decision.ROLLBACK, "candidate_fails")
@@ -148,7 +273,7 @@ def test_a_comparison_in_which_batches_fail_as_such_is_not_comparable(tmp_path):
     found = compare_models(
         str(failing(tmp_path / "old.onnx", NEVER)), str(failing(tmp_path / "new.onnx", OVER)),
         inputs=[tiny_traffic(tmp_path / "traffic", 500, values=values)],
-        cache_dir=tmp_path / "cache", allow_lower_isolation=True,
+        cache_dir=tmp_path / "cache", allow_lower_isolation=True, looked_into=GraphPolicy(requests=0),
     )  # fmt: skip
     assert (found.equal, found.comparable) == (True, False)
     assert any(text.startswith("in one batch only: ") for text in found.not_compared)
@@ -162,10 +287,10 @@ def interruption(*_, **__):
     "interrupted", [pytest.param("", marks=pytest.mark.long), "largest_batch", "take_latency"]
 )
 def test_a_process_that_died_once_is_not_forgotten(gate, tmp_path, monkeypatch, interrupted):
-    def hurt(leg, *rest):
+    def hurt(leg, *rest, **options):
         if leg.name == "candidate":
             os.kill(leg.first.pid, 9)
-        return alone.run_alone(leg, *rest)
+        return alone.run_alone(leg, *rest, **options)
 
     monkeypatch.setattr(batch_mates, "run_alone", hurt)
     same = tiny_model(tmp_path / "new.onnx", cutoff="2020-01-02T00:00:00Z")
@@ -290,15 +415,86 @@ def observed(*outcomes):
     )  # fmt: skip
 
 
-def test_what_fails_when_it_is_repeated_is_written_down():
-    ledger = Ledger()
-    requests, ok = read(np.arange(3)), observed(0, 0, 0)
-    pair = PairBatch(requests=requests, baseline=ok, candidate=observed(0, 0, Outcome.CRASH))
-    again = PairBatch(
-        requests=requests, baseline=ok, candidate=observed(0, Outcome.CRASH, Outcome.CRASH)
+def answers(*values, outcome=Outcome.OK, trailing=()):
+    y = np.array(values, np.float32).reshape(-1, *trailing)
+    return replace(observed(*[outcome] * len(y)), outputs={"y": y})
+
+
+@pytest.mark.parametrize(
+    ("again", "expected"),
+    [
+        (observed(0, Outcome.CRASH, Outcome.CRASH), [(1, Outcome.CRASH)]),
+        (answers(1, np.nan, 1), [(1, Outcome.OK)]),
+        (answers(1, 1, 1, trailing=(1,)), [(0, Outcome.OK), (1, Outcome.OK)]),
+    ],
+)
+def test_what_fails_when_it_is_repeated_is_written_down(again, expected):
+    ledger, requests = Ledger(), read(np.arange(3))
+    first = np.array([Outcome.OK, Outcome.OK, Outcome.CRASH])
+    pair = PairBatch(requests=requests, baseline=answers(1, 2, 3), candidate=again)
+    note_failures(ledger, pair, by="repetition", new=first == Outcome.OK)
+    assert [(e.seq[0], e.kind) for e in ledger.entries] == expected
+
+
+def failed_before(kind, **known):
+    return Unanswered(
+        by="anybody", seq=(0,), first="0", trace=False, kind=kind, cause=Cause.UNKNOWN, message="", **known
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "expected"),
+    [
+        (Outcome.NOT_RUN, Outcome.ERROR, ["error"]),
+        (Outcome.NOT_RUN, Outcome.NOT_RUN, ["error"]),
+        (Outcome.ERROR, Outcome.ERROR, []),
+        (Outcome.OK, Outcome.OK, []),
+    ],
+)
+def test_what_no_baseline_excuses_any_more_stays_a_failure(baseline, candidate, expected):
+    pair = PairBatch(
+        requests=read(np.arange(1)), baseline=observed(baseline), candidate=observed(candidate)
     )
-    note_repetition(ledger, pair, again)
-    assert [(e.by, e.seq, e.kind) for e in ledger.entries] == [("repetition", (1,), Outcome.CRASH)]
+    found = asked_again._failures(failed_before(Outcome.ERROR), pair, ())
+    assert [f.kind for f in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("candidate", "ended", "settled"),
+    [
+        (Outcome.NOT_RUN, "the candidate's leg has ended: it is slow", False),
+        (Outcome.ERROR, "the candidate's leg has ended: it is slow", True),
+    ],
+)
+def test_what_a_leg_that_ended_did_not_answer_is_not_said_to_fail_again(candidate, ended, settled):
+    outcomes = observed(Outcome.OK, Outcome.OK), observed(Outcome.OK, candidate)
+    pair = PairBatch(requests=read(np.arange(2)), baseline=outcomes[0], candidate=outcomes[1])
+    shown = asked_again._failures(failed_before(Outcome.CRASH), pair, (), ended=ended)
+    again = asked_again.AskedAgain(failed=tuple(shown))
+    (told,), (count,) = again.findings(), again.counts()
+    assert (count.count, count.left) == (1, not settled)
+    assert (ended in told.what) is not settled
+    assert ("what the baseline answers" in told.what) is settled
+
+
+@pytest.mark.parametrize(
+    ("surmised", "baseline", "candidate", "expected"),
+    [
+        (False, 1, 1, (["nan"], True)),
+        (True, 1, np.nan, (["nan"], False)),
+        (True, 1, 1, ([], True)),
+        (True, np.nan, np.nan, ([], False)),
+    ],
+)
+def test_an_answer_that_was_no_number_is_held_against_the_baselines(
+    surmised, baseline, candidate, expected
+):
+    entry = failed_before(Outcome.OK, surmised=surmised)
+    pair = PairBatch(
+        requests=read(np.arange(1)), baseline=answers(baseline), candidate=answers(candidate)
+    )
+    found = asked_again._failures(entry, pair, ())
+    assert ([f.kind for f in found], asked_again._says_something(entry, pair)) == expected
 
 
 def test_what_the_host_starved_is_not_written_down():
@@ -335,13 +531,13 @@ def test_a_request_short_of_memory_by_itself_that_passes_now_is_flaky(
 ):
     """How many share a batch is the gate's choice; one by itself had nothing beside it."""
 
-    def short(leg, *rest):
+    def short(leg, *rest, **options):
         if leg.name == "candidate":
             leg.ledger.add(
                 read(np.arange(asked)), Outcome.ERROR, Cause.MEMORY_LIMIT, "no memory",
                 by="latency sample",
             )  # fmt: skip
-        return alone.run_alone(leg, *rest)
+        return alone.run_alone(leg, *rest, **options)
 
     monkeypatch.setattr(batch_mates, "run_alone", short)
     same = tiny_model(tmp_path / "new.onnx", cutoff="2020-01-02T00:00:00Z")

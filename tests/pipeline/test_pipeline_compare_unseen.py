@@ -86,6 +86,17 @@ def test_a_feature_that_is_a_sequence_is_equal_where_the_graphs_saw_every_reques
     result = compared(SEQUENCE.format(k=1.0), SEQUENCE.format(k=1.0), ["f"])
     assert result.exit_code == 0
     assert "f is equal in the graphs, in all 60 requests" in result.to_text()
+    assert_counted(result)
+
+
+def assert_counted(result):
+    """A feature that the graphs show equal is counted as such, and nothing says that it was not compared."""
+    text = result.to_text()
+    assert "features: 1 of 1 tensors equal; 0 requests differ" in text
+    assert "not compared: baseline tensor" not in text
+    assert "no feature inside the models was compared" not in text
+    assert not [f for f in result.findings if f.kind == "features_not_compared"]
+    assert not [t for t in result.not_compared if t.startswith("feature f")]
 
 
 def test_a_sequence_of_the_same_file_is_proven_by_its_nodes_where_the_graphs_saw_some_requests(
@@ -95,6 +106,7 @@ def test_a_sequence_of_the_same_file_is_proven_by_its_nodes_where_the_graphs_saw
     result = compared(one, one, ["f"], looked_into=GraphPolicy(requests=20))
     assert result.exit_code == 0
     assert "f is computed by identical nodes in both versions" in result.to_text()
+    assert_counted(result)
 
 
 def test_a_renamed_and_mapped_sequence_is_proven_by_its_nodes(compared):
@@ -104,6 +116,7 @@ def test_a_renamed_and_mapped_sequence_is_proven_by_its_nodes(compared):
     )  # fmt: skip
     assert result.exit_code == 0
     assert "f is computed by identical nodes in both versions" in result.to_text()
+    assert_counted(result)
 
 
 def test_a_renamed_sequence_of_another_opset_stays_unproven(compared):

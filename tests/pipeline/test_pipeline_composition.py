@@ -9,7 +9,7 @@ from gates import tiny_model, tiny_traffic
 from onnx import TensorProto, helper, save_model
 
 from harness.core.observations import Outcome
-from harness.core.policies import SandboxPolicy
+from harness.core.policies import GraphPolicy, SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.core.verdicts import Decision
 from harness.pipeline.alone import run_alone, unusual
@@ -263,7 +263,7 @@ def test_either_version_that_mixes_requests_is_replayed_request_by_request(tmp_p
     order = ("mixing", "plain") if side == "baseline" else ("plain", "mixing")
     result = compare_models(
         models[order[0]], models[order[1]], inputs=[tiny_traffic(tmp_path / "traffic")],
-        cache_dir=tmp_path / "cache", allow_lower_isolation=True,
+        cache_dir=tmp_path / "cache", allow_lower_isolation=True, looked_into=GraphPolicy(requests=0),
     )  # fmt: skip
     (found,) = [f for f in result.findings if f.kind == "batch_dependent"]
     assert found.where == side
@@ -297,7 +297,7 @@ def test_rounding_that_comes_with_the_batch_is_a_note_in_a_comparison(tmp_path):
     path = written(tmp_path / "m.onnx")
     result = compare_models(
         path, path, inputs=[tiny_traffic(tmp_path / "traffic")],
-        cache_dir=tmp_path / "cache", allow_lower_isolation=True,
+        cache_dir=tmp_path / "cache", allow_lower_isolation=True, looked_into=GraphPolicy(requests=0),
     )  # fmt: skip
     assert result.exit_code == 0
     noted = [(f.kind, f.where) for f in result.findings if f.kind.startswith("batch_")]
@@ -371,12 +371,13 @@ def test_a_branch_that_every_batch_takes_and_most_requests_do_not_is_seen(tmp_pa
     assert (found.differ, found.requests) == (differ, 984)
 
 
-@pytest.mark.usefixtures("as_many_alone")
 def test_a_gate_judges_what_requests_get_alone(tmp_path):
     old, new = (str(switching(tmp_path / f"m{k}.onnx", k)) for k in (1, 2))
-    np.savez(tmp_path / "t.npz", x=with_some_nan(np.arange(1500)).inputs["x"])
+    np.savez(tmp_path / "t.npz", x=with_some_nan(np.arange(600)).inputs["x"])
     policy = tmp_path / "policy.yaml"
-    policy.write_text("version: 1\npreset: refactor\ndrop: [features]\nsandbox: {require: S0}\n")
+    policy.write_text(
+        "version: 1\npreset: refactor\ndrop: [features]\nsandbox: {require: S0}\ngraph: {when: never}\n"
+    )
     result = run_gate(
         old, new, traffic=[tmp_path / "t.npz"], policy=policy,
         out=tmp_path / "run", cache_dir=tmp_path / "cache", state_dir=tmp_path / "state",
@@ -385,7 +386,7 @@ def test_a_gate_judges_what_requests_get_alone(tmp_path):
     assert "requests run alone" in (tmp_path / "run" / "report.html").read_text()
     compared = compare_models(
         old, new, inputs=[tmp_path / "t.npz"],
-        cache_dir=tmp_path / "cache", allow_lower_isolation=True,
+        cache_dir=tmp_path / "cache", allow_lower_isolation=True, looked_into=GraphPolicy(requests=0),
     )  # fmt: skip
     assert compared.exit_code == 1
     assert "answered otherwise than in their batches" in compared.to_text()

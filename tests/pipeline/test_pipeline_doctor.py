@@ -13,6 +13,8 @@ from harness.pipeline import machine
 from harness.pipeline.doctor import DoctorReport, doctor
 from harness.pipeline.machine import Check, State
 
+pytestmark = pytest.mark.usefixtures("each_process_started")
+
 NAMES = [
     "python", "packages", "onnxruntime", "isolation", "seccomp", "landlock", "network_namespace",
     "privileges", "limits", "self_tests", "registry", "environments", "disk", "processors",

@@ -54,11 +54,11 @@ def compared(tmp_path):
     return look
 
 
-@pytest.mark.parametrize(("text", "requests"), [(FIXED, 96), (RESHAPED, 64)])
-def test_graphs_of_a_fixed_batch_are_looked_into_request_by_request(compared, text, requests):
+@pytest.mark.parametrize("text", [FIXED, RESHAPED])
+def test_graphs_of_a_fixed_batch_are_looked_into_request_by_request(compared, text):
     report = compared(text.format(k=1), text.format(k=2)).graph.report
     assert report is not None
-    assert report.requests == requests
+    assert report.requests == 96
     assert [d.divergence.baseline for d in report.divergences] == ["scaled"]
 
 
@@ -73,7 +73,8 @@ def test_a_branch_that_no_request_takes_is_said_not_to_be_compared(compared):
 
 def test_names_that_differ_are_taken_from_a_file(tmp_path):
     path = tmp_path / "names.yaml"
-    path.write_text("mapping:\n  inputs: {age: age_years}\n  outputs: {p: q}\n")
-    found = mapping_from_options([str(path), "tensors:a=b"])
+    path.write_text("mapping:\n  inputs: {age: age_years}\n  outputs: {p: q}\n  narrower: [age]\n")
+    found = mapping_from_options([str(path), "tensors:a=b", "narrower:x"])
     assert found.inputs == (("age", "age_years"),)
     assert (found.outputs, found.tensors) == ((("p", "q"),), (("a", "b"),))
+    assert found.narrower == ("age", "x")

@@ -18,7 +18,7 @@ from harness.pipeline.opening import LegRecipe, leg_recipe, look_at, open_legs
 from harness.sandbox.graphs import Looked, ProbeResult
 from harness.sandbox.hello import LoadFailure
 
-pytestmark = pytest.mark.usefixtures("each_look_anew")
+pytestmark = pytest.mark.usefixtures("each_look_anew", "each_process_started")
 
 LIMITS = SandboxPolicy()
 

@@ -6,6 +6,7 @@ from feature_models import Drawing, feature_model, same
 from gates import MODELS
 
 from harness.core.findings import Severity
+from harness.core.policies import GraphPolicy
 from harness.pipeline.compare import compare_models
 
 N = 2000
@@ -49,7 +50,12 @@ def compared(tmp_path, windows):
                     fitted={n: ("temp", formula) for n, formula in fitted.items()},
                 )
             )  # fmt: skip
-        return compare_models(*map(str, paths), inputs=[tmp_path / "rows.npz"], cache_dir=windows)
+        return compare_models(
+            *map(str, paths),
+            inputs=[tmp_path / "rows.npz"],
+            cache_dir=windows,
+            looked_into=GraphPolicy(requests=0),
+        )
 
     return compare
 
@@ -142,7 +148,11 @@ def test_codes_that_moved_or_words_that_went_are_a_fault(words, compared):
 
 def test_the_retrained_flight_model_lists_its_constants(windows, some_flights):
     result = compare_models(
-        str(MODELS / "v1.onnx"), str(MODELS / "v2.onnx"), inputs=[some_flights], cache_dir=windows
+        str(MODELS / "v1.onnx"),
+        str(MODELS / "v2.onnx"),
+        inputs=[some_flights],
+        cache_dir=windows,
+        looked_into=GraphPolicy(requests=0),
     )
     v1, v2 = (_constants(MODELS / f"{n}.onnx") for n in ("v1", "v2"))
     found = _listed(result)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gates import AS_OF, MODELS, RETRAIN, ROOT
+from gates import AS_OF, FEW_ALONE, MODELS, RETRAIN, ROOT
 
 from harness.core.errors import TrafficError, UsageError
-from harness.pipeline import alone, judgement, room
+from harness.pipeline import judgement, room
 from harness.pipeline import prepare as preparation
 from harness.pipeline.gate import resume_gate, run_gate
 from harness.store.runs import RunFolder
@@ -24,11 +24,12 @@ SEED = 20130701
 BATCH = 128
 INTERRUPTED = """
 import os, sys
-from harness.pipeline import loop
+from harness.pipeline import alone, loop
 from harness.pipeline.gate import resume_gate
 from pathlib import Path
 
 loop.STATE_S = float(sys.argv[5])
+alone.WANTED = int(sys.argv[6])
 
 run, stage, after, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 sent = []
@@ -47,14 +48,6 @@ STRICT = {
     "windows": {**RETRAIN["windows"], "min_requests": 100_000},
 }
 """Never stops early, so that there is something to interrupt."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _as_in_the_command(_asked_alone):
-    """As many requests run alone here as in the processes that are interrupted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alone, "WANTED", _asked_alone)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +92,10 @@ def interrupted(run, stage, after, number, *, state_s=0.0):
     Every chunk has a state of its own, unless they are to be further apart.
     """
     ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, run, stage, str(after), str(int(number)), str(state_s)],
+        [
+            sys.executable, "-c", INTERRUPTED, run, stage, str(after), str(int(number)),
+            str(state_s), str(FEW_ALONE),
+        ],
         capture_output=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert not (run / "decision.json").exists()
@@ -250,6 +246,18 @@ def test_an_interrupted_run_has_a_report_that_says_so(prepared, harness):
     assert "HOLD" in (run / "summary.md").read_text()
 
 
+_COMMAND = f"""
+import sys
+from harness import cli
+from harness.pipeline import alone
+
+alone.WANTED = {FEW_ALONE}
+sys.argv = ["harness", *sys.argv[1:]]
+cli.main()
+"""
+"""The command, asking as few requests alone as these tests do."""
+
+
 @pytest.mark.parametrize(
     ("sign", "number"),
     [
@@ -265,7 +273,7 @@ def test_ctrl_c_on_the_command_exits_4_and_can_be_resumed(
     run = copy_of(prepared, f"command-{number.name}-{Path(sign).stem}")
     (run / sign).unlink(missing_ok=True)  # what the command itself writes is the sign
     command = subprocess.Popen(
-        [Path(sys.executable).with_name("harness"), "gate", "--resume", run],
+        [sys.executable, "-c", _COMMAND, "gate", "--resume", run],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     wait_for(run / sign, command)
@@ -279,10 +287,13 @@ def test_ctrl_c_on_the_command_exits_4_and_can_be_resumed(
     assert_same_outcome(run, uninterrupted)
 
 
-_SWALLOWED = """
+_SWALLOWED = f"""
 import os, signal, sys, weakref
 from harness import cli
+from harness.pipeline import alone
 import harness.pipeline.gate
+
+alone.WANTED = {FEW_ALONE}
 
 class Gone: pass
 

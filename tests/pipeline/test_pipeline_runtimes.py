@@ -22,7 +22,7 @@ from harness.pipeline.runtimes import LegRuntime, check_same, environment_findin
 from harness.resolve import pin
 from harness.sandbox.hello import LoadFailure
 
-pytestmark = pytest.mark.usefixtures("each_look_anew")
+pytestmark = pytest.mark.usefixtures("each_look_anew", "each_process_started")
 
 OTHER = "1.26.0"
 LIMITS = SandboxPolicy(require="S0")

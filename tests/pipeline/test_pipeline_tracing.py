@@ -63,6 +63,7 @@ def test_slow_versions_are_traced_on_fewer_requests():
     assert tracing.first_traced(200_000, 5e-3) == 6250
     assert tracing.first_traced(10**7, 5e-3) == tracing.FIRST_TRACED
     assert tracing.first_traced(10, 60.0) == 1
+    assert tracing.first_traced(3_600, 1e-4) == tracing.first_traced(3_600, 1e-3) == 3_600
 
 
 def test_only_judged_requests_are_said_to_lack_a_comparison():

@@ -37,6 +37,10 @@ class Running:
     def stop(self, grace_s=1.0):
         return asyncio.run_coroutine_threadsafe(self.proxy.stop(grace_s), self._loop)
 
+    def block(self, until):
+        """Its event loop stands still until this event is set."""
+        self._loop.call_soon_threadsafe(until.wait, 20)
+
 
 def relay(upstream, taps, tls=None, **options):
     """A relay before one upstream."""

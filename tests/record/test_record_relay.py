@@ -46,6 +46,7 @@ from harness.record.upstream import Upstream
 from harness.wire import MODEL_STREAM_INFER
 
 ACKED = frame(SETTINGS, ACK, 0, b"")
+PING = frame(6, 0, 0, bytes(8))
 
 
 @contextlib.contextmanager
@@ -377,6 +378,30 @@ def test_the_end_waits_for_nobody_who_watches_the_upstream_s_health():
         asking.sendall(watch)
         until(lambda: b"".join(read).endswith(watch))
         assert seconds_to_stop(running) < 5
+
+
+def test_what_an_upstream_said_before_it_went_arrives_though_it_takes_no_more(kept):
+    greeting, call, settings, answer = a_call()
+    go_on = threading.Event()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        serving, _ = listening.accept()
+        serving.sendall(settings)
+        assert exactly(serving, len(greeting + call)) == greeting + call
+        assert exactly(asking, len(settings)) == settings
+        # What the client sends is read first, and cannot be written: the upstream has reset the connection.
+        running.block(go_on)
+        asking.sendall(PING)
+        serving.sendall(answer)
+        serving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        serving.close()
+        go_on.set()
+        assert exactly(asking, len(answer)) == answer
+        assert [(c.code, c.response) for c in kept.wait(1)] == [(0, b"a")]
 
 
 def test_the_end_waits_for_no_idle_connection_of_something_else():

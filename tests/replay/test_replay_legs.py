@@ -1,6 +1,7 @@
 import contextlib
 import itertools
 import threading
+from dataclasses import replace
 
 import legs_models as models
 import numpy as np
@@ -10,8 +11,10 @@ from onnx import TensorProto, helper
 
 from harness.core.errors import GateError, SignatureError
 from harness.core.observations import Observations, Outcome
+from harness.replay.answered import Answered
 from harness.replay.leg_counters import LegCaps
-from harness.replay.legs import FIRST_AHEAD, Leg
+from harness.replay.legs import Leg
+from harness.replay.trials import FIRST_AHEAD
 from harness.sandbox import deadlines
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
@@ -370,3 +373,21 @@ def test_a_leg_leaves_no_process_behind(tmp_path):
             leg.submit(batch, trace=False)
         leg.collect()
     assert psutil.Process().children() == before
+
+
+@pytest.mark.parametrize("words", [["a" * 5000] * 200, [f"{i:05000d}" for i in range(200)]])
+def test_text_weighs_its_length(tmp_path, words):
+    spec = helper.make_tensor_value_info("x", TensorProto.STRING, ["N"])
+    out = helper.make_tensor_value_info("y", TensorProto.STRING, ["N"])
+    node = helper.make_node("Identity", ["x"], ["y"])
+    path = models.saved(tmp_path / "m.onnx", [node], [spec], [out])
+    few = models.batch_of(range(len(words)), range(len(words)))
+    batch = replace(few, inputs={"x": np.array(words, object)})
+    with models.leg_on(path) as leg:
+        answer = leg.tried(batch)
+        by_transport = leg.answered.bytes_a_row
+        leg.answered = Answered()
+        leg.answered.weigh(answer, 200, 200, trace=False)
+    apart = 5000 if len(set(words)) > 1 else 25
+    assert apart <= by_transport < apart + 100
+    assert 5000 <= leg.answered.bytes_a_row < 5100

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from harness.core.tensors import CodedText, Decoded
 from harness.replay import pairs
+from harness.replay.composition import rows_of
 from harness.replay.order import Batch
 
 
@@ -122,6 +124,34 @@ def test_a_bulk_request_has_as_much_room_as_its_rows(tmp_path, monkeypatch):
     with models.leg_on(models.division(tmp_path / "n.onnx"), **trace) as leg:
         assert leg.tried(some, trace=True) is not None
         waiting = [
-            [(Batch(index=0, window="newest", order=np.arange(len(b))), b)] for b in (some, bulk)
+            [pairs._Waiting.of(Batch(index=0, window="newest", order=np.arange(len(b))), b)]
+            for b in (some, bulk)
         ]
         assert [pairs._room(w, (leg, leg)) for w in waiting] == [True, False]
+
+
+def test_what_inputs_take_is_known_before_their_text_is_made():
+    coded = CodedText(codes=np.array([0, 1, 0], np.int32), words=np.array(["a", "bc"], object))
+    inputs = Decoded({"word": coded, "x": np.zeros((3, 2), np.float32)})
+    batch = models.batch_with(3, {})
+    batch = replace(batch, inputs=inputs, coded={"word": coded})
+    weighed = batch.input_bytes()
+    assert not inputs._texts
+    assert weighed == sum(array.nbytes for array in inputs.values())
+
+
+def test_requests_cut_out_of_a_batch_are_the_same_and_no_text_is_made_for_them():
+    coded = CodedText(codes=np.array([0, 1, 0, 1], np.int32), words=np.array(["a", "bc"], object))
+    inputs = Decoded({"word": coded, "x": np.arange(8.0).reshape(4, 2)})
+    batch = replace(
+        models.batch_with(4, {}), inputs=inputs, coded={"word": coded},
+        context=Decoded({"carrier": coded}), coded_context={"carrier": coded},
+    )  # fmt: skip
+    part = rows_of(batch, 1, 3)
+    assert not inputs._texts
+    assert {n: t.tolist() for n, t in part.inputs.items()} == {
+        "word": ["bc", "a"], "x": [[2.0, 3.0], [4.0, 5.0]]
+    }  # fmt: skip
+    assert part.context["carrier"].tolist() == ["bc", "a"]
+    assert part.coded["word"].codes.tolist() == [1, 0]
+    assert part.seq.tolist() == batch.seq[1:3].tolist()

@@ -235,3 +235,30 @@ def test_a_request_that_needs_too_much_memory_is_counted_as_such(tmp_path):
         (kept,) = leg.take_quarantined()
     assert np.flatnonzero(found.outcome).tolist() == [3]
     assert (counters.memory_limit, kept.cause) == (1, Cause.MEMORY_LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("times", "flaky", "together"),
+    [(0, 0, []), (1, 1, []), (2, 0, ["64 requests from r0 on (replay)"])],
+)
+def test_a_batch_that_fails_though_its_parts_pass_is_asked_once_more(
+    tmp_path, monkeypatch, times, flaky, together
+):
+    left, collect = [times], Sandbox.collect
+
+    def refusing(self, *rest):
+        rows = self._asked[0].rows
+        found = collect(self, *rest)
+        if rows != 64 or not left[0]:
+            return found
+        left[0] -= 1
+        return BatchFault(seq=found.seq, kind=Outcome.ERROR, message="no", alive=True)
+
+    monkeypatch.setattr(Sandbox, "collect", refusing)
+    with models.leg_on(mean_division(tmp_path / "m.onnx")) as leg:
+        (found,) = collected(leg, models.batch_with(64, {}))
+        counters = leg.counters()
+    assert (found.outcome == Outcome.OK).all()
+    assert (found.outputs["m"][0] == 64) == (not together)
+    assert (counters.flaky, counters.assembled) == (flaky, len(together))
+    assert leg.ledger.together == together

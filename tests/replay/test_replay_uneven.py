@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from harness.core.observations import Outcome
+from harness.core.observations import Cause, Outcome, PairBatch
 from harness.core.tensors import Signature
 from harness.replay.asked import InParts
 from harness.replay.assembly import observations_from_parts, shapes_from_signature
-from harness.sandbox.answers import BatchAnswer
+from harness.replay.forms import in_forms
+from harness.sandbox.answers import BatchAnswer, BatchFault
 
 NODES = (
     helper.make_node("Neg", ["x"], ["y"]),
@@ -92,3 +93,52 @@ def test_no_start_value_stands_for_what_a_part_does_not_show(first, second):
     assert "f" not in found.features
     assert found.uneven == ("f",)
     assert (found.outcome == Outcome.OK).all()
+
+
+def test_parts_of_several_shapes_are_answers_of_their_own_requests():
+    """Requests 0 and 2 got two columns, 4 got three; 1 failed and 3 was not run."""
+    batch = models.batch_with(5, {})
+    shapes = shapes_from_signature(Signature(inputs=(), outputs=()))
+    shapes.outputs["y"] = np.empty((0, 9))
+    parts = [
+        (
+            np.array(at),
+            BatchAnswer(
+                seq=9, rows=len(at), outputs={"y": np.array(y), "z": np.array(z)}, features={},
+                trace_outputs={}, keys={}, service_s=1.0,
+            ),
+        )
+        for at, y, z in (([0, 2], [[0.0, 0], [2, 2]], [0.0, 2]), ([4], [[4.0, 4, 4]], [4.0]))
+    ]  # fmt: skip
+    shapes.outputs["z"] = np.empty(0)
+    fault = BatchFault(seq=1, kind=Outcome.CRASH, cause=Cause.UNKNOWN, message="died", alive=False)
+    found = observations_from_parts(batch, parts, {1: fault}, shapes, trace=False)
+    ok, crash, not_run = Outcome.OK, Outcome.CRASH, Outcome.NOT_RUN
+    assert found.outcome.tolist() == [ok, crash, ok, not_run, ok]
+    assert [count for count, _ in found.forms["y"]] == [1] * 5
+    rows = [array.tolist() for _, array in found.forms["y"]]
+    assert (rows[0], rows[2], rows[4]) == ([[0.0, 0]], [[2.0, 2]], [[4.0, 4, 4]])
+    assert found.outputs["z"][[0, 2, 4]].tolist() == [0.0, 2, 4]
+    pair = PairBatch(requests=batch, baseline=found, candidate=found)
+    seen = {tuple(at.tolist()): part.baseline for at, part, _ in in_forms(pair)}
+    assert {at: o.outputs["y"].shape[1] for at, o in seen.items()} == {(0, 1, 2, 3): 2, (4,): 3}
+    answered = seen[0, 1, 2, 3]
+    assert answered.outputs["y"][[0, 2]].tolist() == [[0.0, 0], [2, 2]]
+    assert answered.outcome.tolist() == [ok, crash, ok, not_run]
+
+
+def test_an_output_that_a_part_lacks_is_none_of_the_whole():
+    shapes = shapes_from_signature(Signature(inputs=(), outputs=()))
+    shapes.outputs |= {"y": np.empty(0), "z": np.empty(0)}
+    parts = [
+        (
+            np.array([i]),
+            BatchAnswer(
+                seq=9, rows=1, outputs=outputs, features={}, trace_outputs={}, keys={}, service_s=1.0
+            ),
+        )
+        for i, outputs in enumerate(({"y": np.ones(1), "z": np.ones(1)}, {"y": np.ones(1)}))
+    ]  # fmt: skip
+    batch = models.batch_with(2, {})
+    found = observations_from_parts(batch, parts, {}, shapes, trace=False)
+    assert (list(found.outputs), found.forms) == (["y"], {})

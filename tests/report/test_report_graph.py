@@ -102,6 +102,16 @@ def test_tables_name_the_change_the_proof_and_the_worst_row():
     assert [row[1].text for row in unseen.rows] == ["unused", "odd", "extra"]
 
 
+def test_the_table_of_changes_says_where_numbers_only_stand_elsewhere():
+    graph = small_graph()
+    assert graph_section(Doc(graph)).tables[1].note == ""
+    graph["report"]["rearranged"] = True
+    graph["report"]["divergences"][0]["divergence"]["farther"] = True
+    note = graph_section(Doc(graph)).tables[1].note
+    assert "the same numbers in another arrangement" in note
+    assert "before tensors that are still equal" in note
+
+
 def test_what_was_not_looked_into_is_said_under_the_drawing():
     assert graph_section(Doc(small_graph())).notes == (
         "baseline Loop → z: its body was not looked into, only its outputs",

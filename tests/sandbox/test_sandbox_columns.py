@@ -1,6 +1,7 @@
 import json
 import os
 import threading
+import tracemalloc
 
 import hypothesis.extra.numpy as arrays
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.tensors import CodedText
-from harness.sandbox.child import columns, frames
+from harness.sandbox.child import columns, frames, sessions
 
 NUMBERS = st.sampled_from(sorted(columns.NUMBERS)).flatmap(
     lambda name: arrays.arrays(columns.NUMBERS[name], arrays.array_shapes(min_dims=0, min_side=0))
@@ -155,3 +156,91 @@ def test_any_prefix_is_within_the_limits_or_refused(prefix):
     assert prefix[:4] == frames.MAGIC
     assert found.header <= frames.MAX_HEADER_BYTES
     assert found.body <= 1000
+
+
+SHORT = st.text(st.characters(min_codepoint=0, max_codepoint=127), min_size=3, max_size=3)
+
+
+@given(st.lists(SHORT, min_size=1, max_size=5), st.lists(st.integers(0, 4), min_size=1))
+def test_words_of_one_length_come_as_bytes_where_these_are_taken(words, picked):
+    text = np.array([words[i % len(words)] for i in picked], object)
+    known, codes = np.unique(text.astype(object), return_inverse=True)
+    coded = CodedText(codes=codes.astype(np.int32), words=known)
+    described, buffers = encoded({"x": coded})
+    body = memoryview(bytearray(b"".join(buffers)))
+    found = columns.values(columns.layout(described)[0], body, as_bytes=True)["x"]
+    assert found.dtype == np.dtype("V3")
+    assert [bytes(v).decode() for v in found] == text.tolist()
+
+
+@pytest.mark.parametrize(
+    "words", [["a", "bc"], ["é", "ab"], ["", ""], ["x" * 33, "y" * 33], ["ab", "c", "def"]]
+)
+def test_words_that_are_not_short_ascii_of_one_length_come_as_text(words):
+    known = np.array(words, object)
+    coded = CodedText(codes=np.arange(len(words), dtype=np.int32).repeat(4), words=known)
+    described, buffers = encoded({"x": coded})
+    body = memoryview(bytearray(b"".join(buffers)))
+    found = columns.values(columns.layout(described)[0], body, as_bytes=True)["x"]
+    assert found.tolist() == known.repeat(4).tolist()
+
+
+@given(st.lists(TEXT, min_size=1, max_size=5, unique=True), st.integers(0, 4))
+def test_one_coded_value_is_sent_as_its_word_alone(words, picked):
+    code = picked % len(words)
+    coded = CodedText(codes=np.array([[code]], np.int32), words=np.array(words, object))
+    described, buffers = encoded({"x": coded})
+    found = columns.values(columns.layout(described)[0], memoryview(bytearray(b"".join(buffers))))
+    assert found["x"].tolist() == [[words[code]]]
+    # The bytes that a longer column is made of: the number of words, two offsets, one code, the word.
+    blob = words[code].encode()
+    head = np.array([1, 0, len(blob)], "<i8").tobytes() + np.zeros(1, "<i4").tobytes()
+    assert b"".join(buffers)[: described[0]["size"]] == head + blob
+
+
+def test_tensors_of_few_bytes_are_one_piece_and_begin_at_borders():
+    tensors = {
+        "a": np.float32([1]),
+        "b": np.int64([[2, 3]]),
+        "none": np.zeros((0, 3)),
+        "c": np.bool_([1]),
+    }
+    described, buffers = encoded(tensors)
+    assert [b.nbytes for b in buffers] == [3 * columns.ALIGNMENT]
+    found = columns.values(columns.layout(described)[0], memoryview(bytearray(buffers[0])))
+    for name, tensor in tensors.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
+        assert found[name].tobytes() == tensor.tobytes()
+
+
+def test_this_runtime_makes_the_same_text_of_bytes():
+    assert sessions.takes_bytes()
+
+
+def long_texts(*odd):
+    return np.array([f"{i:09}" * 2000 for i in range(40)] + [text * 9000 for text in odd], object)
+
+
+def test_long_texts_are_read_without_a_copy_of_them_all():
+    texts = long_texts()
+    described, buffers = encoded({"x": texts})
+    body = b"".join(buffers)
+    tracemalloc.start()
+    found = decoded(described, body)["x"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.tolist() == texts.tolist()
+    assert peak < 2.3 * len(body)  # what is read, and the texts
+
+
+def test_long_texts_of_any_script_are_the_texts():
+    texts = long_texts("é", "字", "")
+    assert carried({"x": texts})["x"].tolist() == texts.tolist()
+
+
+def test_long_text_that_is_no_utf8_is_refused():
+    described, buffers = encoded({"x": long_texts()})
+    body = bytearray(b"".join(buffers))
+    body[-100] = 0xFF
+    with pytest.raises(frames.FrameError, match="no UTF-8"):
+        decoded(described, body)

@@ -258,6 +258,15 @@ def test_a_child_that_takes_the_processor_from_itself_is_not_starved(others_s, c
     assert deadline.overdue().cause == cause
 
 
+def test_a_child_that_had_its_processor_time_is_not_starved_however_long_it_waited():
+    """It computed for 0.46 s of a deadline of 0.5 s, and waited for 1.6 of 2 s."""
+    readings = iter([(0.0, 0.0), (0.46, 1.6)])
+    child = SimpleNamespace(cpu_times_s=lambda: next(readings), cpu_of_other_threads_s=lambda: 0.0)
+    deadline = deadlines.Deadline(child, 0.5)
+    deadline._began -= 2.0
+    assert deadline.overdue().cause == Cause.SPINNING
+
+
 class Readings:
     """A child as the scheduler tells of it, reading by reading: (processor time, waited, could run)."""
 

@@ -56,7 +56,7 @@ def test_a_graph_shows_its_signature_tensors_and_metadata(tmp_path):
 @pytest.mark.parametrize(
     ("make", "shown"),
     [
-        (models.zipmap, ["p MAP[?]", "n FP32[?, 2]"]),
+        (models.zipmap, ["p seq(map(string,tensor(float)))", "n FP32[?, 2]"]),
         (lambda p: models.identity(p, TensorProto.STRING), ["y BYTES[?, 2]"]),
         (lambda p: models.identity(p, TensorProto.FLOAT16), ["y FP16[?, 2]"]),
         (models.division, ["y INT32[?]"]),

@@ -88,13 +88,13 @@ def test_zipmap_becomes_a_matrix_with_class_names(tmp_path):
     with started(models.zipmap(tmp_path / "m.onnx")) as sandbox:
         answer = answered(sandbox, 3, x=given)
         kinds = [s.datatype for s in sandbox.signature.outputs]
-    assert kinds == ["MAP", "FP32"]
+    assert kinds == ["MAP:seq(map(string,tensor(float)))", "FP32"]
     assert answer.keys == {"p": ("late", "on time")}
     assert answer.outputs["p"].dtype == np.float64
     assert answer.outputs["p"].tolist() == given.astype(np.float64).tolist()
 
 
-def test_a_scalar_output_is_left_out(tmp_path):
+def test_a_scalar_output_is_in_every_row(tmp_path):
     model = models.saved(
         tmp_path / "m.onnx",
         [models.node("ReduceSum", ["x"], ["s"], keepdims=0), models.node("Neg", ["x"], ["y"])],
@@ -105,8 +105,9 @@ def test_a_scalar_output_is_left_out(tmp_path):
         ],
     )
     with started(model) as sandbox:
-        answer = answered(sandbox, 1, x=np.ones((1, 2), np.float32))
-    assert (set(answer.outputs), answer.left_out) == ({"y"}, ("s",))
+        answers = [answered(sandbox, 3, x=np.full((3, 2), k, np.float32)) for k in range(4)]
+    assert [a.outputs["s"].tolist() for a in answers] == [[6.0 * k] * 3 for k in range(4)]
+    assert answers[0].outputs["y"].shape == (3, 2)
 
 
 def test_batches_in_flight_are_answered_in_order(tmp_path):

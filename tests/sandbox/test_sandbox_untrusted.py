@@ -22,7 +22,7 @@ HELLO = Hello(
         inputs=(TensorSpec(name="x", datatype="FP32", shape=()),),
         outputs=(
             TensorSpec(name="y", datatype="FP32", shape=(None,)),
-            TensorSpec(name="m", datatype="MAP", shape=()),
+            TensorSpec(name="m", datatype="MAP:seq(map(string,tensor(float)))", shape=()),
             TensorSpec(name="t", datatype="BYTES", shape=()),
             TensorSpec(name="s", datatype="NESTED:seq(tensor(float))", shape=()),
         ),

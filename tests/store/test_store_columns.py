@@ -20,7 +20,13 @@ VALUES = ["a", "", "é€", "end"]
 def test_packed_text_is_indexed_as_an_array_of_it():
     text, array = packed(VALUES), np.array(VALUES, object)
     assert [text[i] for i in (0, -1, np.int64(2))] == ["a", "end", "é€"]
-    for at in (slice(1, 3), np.array([3, 0]), array == "", np.array([], np.int64)):
+    for at in (
+        slice(1, 3),
+        slice(None, -9, -2),
+        np.array([3, 0]),
+        array == "",
+        np.array([], np.int64),
+    ):
         assert text[at].tolist() == array[at].tolist()
         assert text[at].dtype == object
     with pytest.raises(IndexError):

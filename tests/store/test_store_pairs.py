@@ -99,3 +99,16 @@ print(resident_kb() - before)
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(TrafficError, match=r"t\.parquet"):
         read_table(tmp_path / "t.parquet")
+
+
+def test_numbers_of_64_bits_are_split_by_byte_and_come_back_with_theirs(tmp_path):
+    values = np.array([0.0, -0.0, np.nan, np.inf, 5e-324, -1.5])
+    given = {"x": values, "seq": np.array([0, -1, 2**63 - 1, -(2**63), 5, 6]), "ok": values > 0}
+    with TableWriter(tmp_path / "t.parquet") as writer:
+        writer.add(given)
+    group = pq.read_metadata(tmp_path / "t.parquet").row_group(0)
+    split = {"BYTE_STREAM_SPLIT" in group.column(i).encodings for i in range(2)}
+    assert split == {True}
+    assert "BYTE_STREAM_SPLIT" not in group.column(2).encodings
+    found = read_table(tmp_path / "t.parquet")
+    assert {n: found[n].tobytes() for n in given} == {n: v.tobytes() for n, v in given.items()}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from harness.core.errors import TrafficError
 from harness.core.tensors import TensorSpec
 from harness.store.casting import cast_lossless
+from harness.store.table_pieces import PIECE_ROWS
 from harness.store.tables import open_traffic
 from harness.store.traffic import TrafficSource, TrafficWriter
 from harness.store.windows import seal
@@ -203,8 +204,16 @@ def test_requests_of_several_rows(tmp_path):
         ({"x": ["a"]}, "FP32", "holds text where the model takes FP32"),
         ({"x": [1]}, "BYTES", "holds int64 where the model takes BYTES"),
         ({"x": [1]}, "BOOL", "holds int64 where the model takes BOOL"),
-        ({"x": [1, None]}, "INT64", "has 1 empty values"),
-        ({"x": ["a", None]}, "BYTES", "has 1 empty values"),
+        ({"x": [1, None]}, "INT64", "has 1 empty value, in row 1 (from 0)"),
+        ({"x": ["a", None]}, "BYTES", "has 1 empty value, in row 1 (from 0)"),
+        ({"x": [None, "a", None]}, "BYTES", "has 2 empty values, the first in row 0 (from 0)"),
+        ({"x": [["a"], ["b", None]]}, "BYTES", "has 1 empty value, in row 1 (from 0)"),
+        (
+            {"x": pa.array([["a"], None], pa.list_(pa.dictionary(pa.int8(), pa.string())))},
+            "BYTES",
+            "in row 1",
+        ),
+        ({"x": [["a"], None]}, "BYTES", "has 1 empty value, in row 1 (from 0)"),
         ({"x": pa.array([0], pa.timestamp("ms"))}, "INT64", "holds timestamp[ms]"),
         ({"x": [[1.0, 2.0]]}, "OTHER:sequence", "is sequence, which no recorded request can carry"),
     ],
@@ -215,6 +224,14 @@ def test_values_that_would_change_are_refused(tmp_path, table, datatype, said):
     assert "t.parquet: " in message
     assert "'x'" in message
     assert said in message
+
+
+def test_empty_cells_are_counted_and_named_by_the_row_of_the_file(tmp_path):
+    words = ["a"] * (2 * PIECE_ROWS + 5)
+    words[PIECE_ROWS + 3] = words[2 * PIECE_ROWS + 1] = None
+    path = parquet(tmp_path, {"x": pa.array(words).dictionary_encode()})
+    message = refused(path, [spec("x", "BYTES")])
+    assert f"has 2 empty values, the first in row {PIECE_ROWS + 3:,} (from 0)" in message
 
 
 # .jsonl
@@ -275,6 +292,48 @@ def test_lines_that_are_no_objects_are_named(tmp_path):
 
 
 # any kind
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"x": 1.5}\n{"x": 1e400}', "t.jsonl:2: holds 1e400, which no float can hold"),
+        ('{"x": 1, "x": 2}', "t.jsonl:1: names 'x' twice"),
+    ],
+)
+def test_json_that_a_reader_would_take_for_something_else_is_named(tmp_path, text, said):
+    path = tmp_path / "t.jsonl"
+    path.write_text(text)
+    assert said in refused(path, [spec("x", "FP32")])
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype"),
+    [(2**24 + 1, "FP32"), (2**53 + 1, "FP64"), (2**11 + 1, "FP16"), (10**400, "FP64")],
+)
+def test_json_integers_that_a_float_would_round_are_refused(tmp_path, value, datatype):
+    assert "cannot hold exactly" in refused(
+        jsonl(tmp_path, {"x": value}, {"x": 0.5}), [spec("x", datatype)]
+    )
+
+
+def test_json_integers_that_a_float_holds_are_kept_however_large(tmp_path):
+    _, batch = opened(jsonl(tmp_path, {"x": 2**60}), [spec("x", "FP32")])
+    assert batch.inputs["x"].tolist() == [2.0**60]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    column = pa.array([1.0])
+    table = pa.Table.from_arrays([column, column], names=["x", "x"])
+    assert "two columns are called 'x'" in refused(parquet(tmp_path, table), [spec("x", "FP64")])
+
+
+def test_two_rows_with_one_id_are_refused_wherever_they_stand(tmp_path):
+    n = 3000
+    ids = [f"r{i}" for i in range(n)]
+    ids[2500] = "r7"
+    path = parquet(tmp_path, {"x": np.zeros(n), "request_id": ids})
+    assert "rows 7 and 2500 (from 0) have the same request_id 'r7'" in refused(path)
 
 
 def test_long_tables_are_read_in_pieces(tmp_path):

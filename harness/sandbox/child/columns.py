@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeGuard
@@ -30,6 +31,10 @@ _MOST_SHOWN = 200
 _CODES_A_WORD = 4
 _DESCRIPTIONS = 1024
 _WORD_COUNT_BYTES = 8
+_LONG = 1024
+"""Bytes that texts have in the mean from which on memory counts more than calls."""
+_SHORT = 32
+"""Bytes of a word, where each value is to have a copy of its own."""
 NUMBERS = {
     name: np.dtype(name)
     for name in (
@@ -53,7 +58,12 @@ _NATIVE = {dtype: name for name, dtype in NUMBERS.items()}
 """Of this machine's byte order; a look-up by dtype is quicker than by its text."""
 DTYPES = {**NUMBERS, STRING: np.dtype(object), CODED: np.dtype(object)}
 """What each kind of buffer becomes."""
-_PADDING = memoryview(bytes(ALIGNMENT))
+_PADDINGS = [memoryview(bytes(ALIGNMENT - over)) for over in range(ALIGNMENT)]
+"""By how many bytes lie behind a border."""
+_FEW_BYTES = 1 << 14
+"""Of all buffers, that are copied into one."""
+_ONE_WORD = struct.Struct("<qqqi")
+"""Of one value: the number of words, where the word begins and ends, its code."""
 
 
 class Coded(Protocol):
@@ -82,25 +92,36 @@ def encoded(tensors: Mapping[str, Array | Coded]) -> tuple[str, list[memoryview]
     described: list[str] = []
     buffers: list[memoryview] = []
     for name, array in tensors.items():
-        if isinstance(array, np.ndarray) and array.flags.c_contiguous and array.dtype in _NATIVE:
-            # Most answers, each time: a small model runs in less time than the general way takes.
-            dtype, parts = _NATIVE[array.dtype], [array.reshape(-1).view(np.uint8).data]
-        elif not isinstance(array, np.ndarray):
-            dtype, parts = CODED, _coded_buffers(array.codes.reshape(-1), array.words)
-        elif (number := _NAMES.get(array.dtype.str[1:])) is not None:
-            flat = np.ascontiguousarray(array, dtype=NUMBERS[number]).reshape(-1)
-            dtype, parts = number, [flat.view(np.uint8).data]
-        elif array.dtype.kind in "OU":
-            dtype, parts = _text_buffers(name, array.reshape(-1).tolist())
+        if isinstance(array, np.ndarray):
+            dtype, parts = _buffers(name, array)
         else:
-            msg = f"{name}: dtype {array.dtype} cannot be given to a model"
-            raise TypeError(msg)
+            dtype, parts = CODED, _coded_buffers(array.codes.reshape(-1), array.words)
         size = parts[0].nbytes if len(parts) == 1 else sum(p.nbytes for p in parts)
         described.append(_description(name, dtype, array.shape, size))
         buffers.extend(parts)
         if size % ALIGNMENT:
-            buffers.append(_PADDING[: ALIGNMENT - size % ALIGNMENT])
+            buffers.append(_PADDINGS[size % ALIGNMENT])
+    if len(buffers) > 1 and sum(map(len, buffers)) <= _FEW_BYTES:
+        # Of a request by itself: whoever has it next takes as many steps as there are pieces.
+        buffers = [memoryview(b"".join(buffers))]
     return f"[{','.join(described)}]", buffers
+
+
+def _buffers(name: str, array: Array) -> tuple[str, list[memoryview]]:
+    """What an array is sent as; raises as `encoded`."""
+    native = _NATIVE.get(array.dtype)
+    # Most answers, each time: a small model runs in less time than the general way takes.
+    if native is not None and array.nbytes <= ALIGNMENT:
+        return native, [memoryview(array.tobytes())]
+    if native is not None and array.flags.c_contiguous:
+        return native, [array.reshape(-1).view(np.uint8).data]
+    if (number := _NAMES.get(array.dtype.str[1:])) is not None:
+        flat = np.ascontiguousarray(array, dtype=NUMBERS[number]).reshape(-1)
+        return number, [flat.view(np.uint8).data]
+    if array.dtype.kind in "OU":
+        return _text_buffers(name, array.reshape(-1).tolist())
+    msg = f"{name}: dtype {array.dtype} cannot be given to a model"
+    raise TypeError(msg)
 
 
 @functools.lru_cache(_DESCRIPTIONS)
@@ -128,6 +149,9 @@ def _coded_buffers(
     codes: npt.NDArray[np.int32], words: npt.NDArray[np.object_]
 ) -> list[memoryview]:
     """Codes as they are, with all words or, where these are many, with those that occur."""
+    if len(codes) == 1:
+        blob = "".join(words[codes].tolist()).encode()
+        return [memoryview(_ONE_WORD.pack(1, 0, len(blob), 0) + blob)]
     if len(words) > len(codes) // _CODES_A_WORD:
         used, inverse = np.unique(codes, return_inverse=True)
         words, codes = words[used], inverse.astype(np.int32)
@@ -203,12 +227,16 @@ def layout(described: object, at: int = 0) -> tuple[tuple[Entry, ...], int]:
     return tuple(entries.values()), at
 
 
-def values(entries: Sequence[Entry], body: memoryview) -> dict[str, Array]:
+def values(
+    entries: Sequence[Entry], body: memoryview, *, as_bytes: bool = False
+) -> dict[str, Array]:
     """The tensors themselves; numbers are views of `body`.
 
     Args:
       entries: from `layout`.
       body: all bytes of the frame's body, as many as `layout` said or more.
+      as_bytes: short ASCII words of one length may come as their bytes (numpy's void), which
+        onnxruntime takes as text in half the time.
 
     Raises:
       FrameError: bytes that do not fit their description.
@@ -221,7 +249,8 @@ def values(entries: Sequence[Entry], body: memoryview) -> dict[str, Array]:
         if dtype == STRING:
             tensors[name] = _strings(name, body[at : at + size], count).reshape(shape)
         elif dtype == CODED:
-            tensors[name] = _coded_strings(name, body[at : at + size], count).reshape(shape)
+            coded = _coded_strings(name, body[at : at + size], count, as_bytes)
+            tensors[name] = coded.reshape(shape)
         else:
             # One call, where a flat view and its reshaping are two: small models run in less.
             kind = NUMBERS[dtype]
@@ -279,7 +308,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _coded_strings(name: str, raw: memoryview, count: int) -> Array:
+def _coded_strings(name: str, raw: memoryview, count: int, as_bytes: bool) -> Array:
     """Layout: number of words, their offsets, one int32 code a value, the words."""
     # Too few bytes make a number too, and fail the check below.
     words = int.from_bytes(raw[:_WORD_COUNT_BYTES], "little", signed=True)
@@ -292,10 +321,20 @@ def _coded_strings(name: str, raw: memoryview, count: int) -> Array:
     if count and (int(codes.min()) < 0 or int(codes.max()) >= words):
         msg = f"tensor {name[:_MOST_SHOWN]!r}: a code has no word"
         raise FrameError(msg)
-    vocabulary = _texts(
-        name, np.frombuffer(raw[_WORD_COUNT_BYTES:codes_at], np.int64), bytes(raw[blob_at:])
+    offsets, blob = np.frombuffer(raw[_WORD_COUNT_BYTES:codes_at], np.int64), bytes(raw[blob_at:])
+    length = len(blob) // words if as_bytes and words else 0
+    if 0 < length <= _SHORT and blob.isascii() and _even(offsets, length, len(blob)):
+        return np.frombuffer(blob, f"V{length}")[codes]
+    return np.asarray(_texts(name, offsets, blob)[codes], object)
+
+
+def _even(offsets: npt.NDArray[np.int64], length: int, size: int) -> bool:
+    """Whether words of this length begin at the offsets, and fill so many bytes."""
+    return (
+        int(offsets[0]) == 0
+        and int(offsets[-1]) == size
+        and bool((np.diff(offsets) == length).all())
     )
-    return np.asarray(vocabulary[codes], object)
 
 
 def _strings(name: str, raw: memoryview, count: int) -> Array:
@@ -304,21 +343,23 @@ def _strings(name: str, raw: memoryview, count: int) -> Array:
     if head > len(raw):
         msg = f"tensor {name[:_MOST_SHOWN]!r}: {len(raw)} bytes do not hold {count} offsets"
         raise FrameError(msg)
-    return _texts(name, np.frombuffer(raw[:head], np.int64), bytes(raw[head:]))
+    offsets, blob = np.frombuffer(raw[:head], np.int64), raw[head:]
+    # Long texts are cut out one by one: a copy of them all, and its text, would be as large as they are.
+    return _texts(name, offsets, blob if len(blob) > _LONG * count else bytes(blob))
 
 
-def _texts(name: str, offsets: npt.NDArray[np.int64], blob: bytes) -> Array:
+def _texts(name: str, offsets: npt.NDArray[np.int64], blob: bytes | memoryview) -> Array:
     """One text for each pair of offsets."""
     if offsets[0] != 0 or offsets[-1] != len(blob) or bool((np.diff(offsets) < 0).any()):
         msg = f"tensor {name[:_MOST_SHOWN]!r}: string offsets are out of order"
         raise FrameError(msg)
     bounds = offsets.tolist()
     try:
-        if blob.isascii():
+        if isinstance(blob, bytes) and blob.isascii():
             text = blob.decode("ascii")
             values = [text[a:b] for a, b in pairwise(bounds)]
         else:
-            values = [blob[a:b].decode("utf-8") for a, b in pairwise(bounds)]
+            values = [str(blob[a:b], "utf-8") for a, b in pairwise(bounds)]
     except UnicodeDecodeError:
         msg = f"tensor {name[:_MOST_SHOWN]!r}: a string is no UTF-8"
         raise FrameError(msg) from None

@@ -24,11 +24,14 @@ CONFIG_ENTRIES = {
 }
 MAX_BUILD = 900
 _ARRAY = {np.ndarray}
+TEXT = "tensor(string)"
 CAST_SUFFIX = "#float32"
 """A probed model returns tensor t as `t#float32` when numpy has no type for t."""
 PACKED = "harness.packed"
 """Metadata of a probed model: {output: tensors of one length that it holds, one after the other}."""
 MAPS = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
+NO_NUMPY_TYPE = "No corresponding Numpy type"
+"""What the runtime says after a run whose output numpy has no type for (bfloat16, float8)."""
 COMPARABLE = frozenset(
     f"tensor({name})"
     for name in (
@@ -52,6 +55,11 @@ _ONE_NODE = bytes.fromhex(
     "0262140a0179120f0a0d080112090a0312014e0a02080242040a00100d"
 )
 """y = Identity(x), float32 (N, 2)."""
+_ONE_TEXT_NODE = bytes.fromhex(
+    "080712003a390a100a017812017922084964656e746974791201775a100a0178120b0a09080812050a0312014e62100a"
+    "0179120b0a09080812050a0312014e42040a00100d"
+)
+"""y = Identity(x), text (N)."""
 # The binding's exceptions share no base class; a plain RuntimeError, ValueError or MemoryError comes too.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -108,6 +116,16 @@ def warm_up() -> None:
     """
     session = open_session(_ONE_NODE, {}, optimise=True)
     session.run(["y"], {"x": np.zeros((1, 2), np.float32)})
+
+
+def takes_bytes() -> bool:
+    """Whether this runtime makes the same text of words' bytes (numpy's void) as of the words."""
+    try:
+        session = open_session(_ONE_TEXT_NODE, {}, optimise=True)
+        (found,) = session.run(["y"], {"x": np.frombuffer(b"ab\0\0c ", "V3")})
+    except RUNTIME_ERRORS:
+        return False
+    return bool(found.tolist() == ["ab\0", "\0c "])
 
 
 def open_session(model: bytes, files: external.Files, *, optimise: bool) -> Any:  # noqa: ANN401
@@ -202,9 +220,11 @@ class VerdictSession:
         self._wanted = {o.name: o.type for o in self._outputs if readable(o.type)}
         self.kinds = self._wanted
         """The outputs that can be compared, with onnxruntime's type names."""
-        # An empty list would mean "all outputs" too; then nothing can be compared, but the model runs.
-        self._names = list(self._wanted) or None
+        self._names = list(self._wanted)
         self._tensors_alone = all(kind in COMPARABLE for kind in self._wanted.values())
+        texts = any(i.type == TEXT for i in self._session.get_inputs())
+        self.takes_bytes = texts and takes_bytes()
+        """Whether text may be given as bytes."""
 
     def signature(self) -> dict[str, Any]:
         """Inputs and outputs with onnxruntime's type names."""
@@ -215,11 +235,22 @@ class VerdictSession:
 
     def run(self, feeds: dict[str, Array]) -> Returned:
         """Outputs that can be compared."""
+        if not self._wanted:
+            self._run_for_nothing(feeds)
+            return Returned({}, {}, {}, [])
         answers = self._session.run(self._names, feeds)
         if self._tensors_alone and _ARRAY.issuperset(map(type, answers)):
             # Most models, each time: a small one runs in less time than the general way takes.
             return Returned(dict(zip(self._wanted, answers, strict=False)), {}, {}, [])
-        return returned(self._wanted, answers if self._wanted else [])
+        return returned(self._wanted, answers)
+
+    def _run_for_nothing(self, feeds: dict[str, Array]) -> None:
+        """Runs a model that returns nothing comparable: whether it answers is asked all the same."""
+        try:
+            self._session.run(None, feeds)
+        except RuntimeError as error:
+            if NO_NUMPY_TYPE not in str(error):
+                raise
 
 
 class TraceSession:

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     import numpy as np
     import onnxruntime
 
-    from harness.sandbox.child import columns, external, sessions, usual  # noqa: F401 - not after the lock
+    from harness.sandbox.child import as_declared, columns, external, sessions, usual  # noqa: F401 - not after the lock
 
     slots = ring.Ring(ring_fd)
     os.close(ring_fd)
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
     load = locked(reader, answers, config["parent"], layers, versions)
     loaded = _loaded(answers, mailbox, external_fd, load)
     if loaded is not None:
-        _Server(reader, answers, slots, config["memory_bytes"], loaded).serve()
+        _Server(reader, answers, slots, config["memory_bytes"], loaded, load["lengths"]).serve()
 
 
 def begun(requests: int) -> tuple[frames.Reader, frames.Header, lockdown.Layers]:
@@ -213,6 +213,7 @@ class _Server:
       slots: where bodies lie that have room there.
       max_body: bytes a request's body may have.
       loaded: the sessions.
+      lengths: output → how long the version beside this one declares it as a whole.
     """
 
     def __init__(
@@ -222,16 +223,24 @@ class _Server:
         slots: ring.Ring,
         max_body: int,
         loaded: _Sessions,
+        lengths: dict[str, int],
     ) -> None:
-        from harness.sandbox.child import columns, usual
+        from harness.sandbox.child import as_declared, columns, sessions, usual
 
         self._reader, self._answers, self._slots = reader, answers, slots
         self._max_body = max_body
         self._verdict, self._trace, self._cut = loaded
+        self._as_bytes = self._verdict.takes_bytes
         self._alike = self._trace is not None and self._trace.kinds == self._verdict.kinds
         self._request = frames.memo(_request_from_text)
         self._plain = frames.memo(_plain_header)
         self._usual = usual.UsualAnswers(slots, answers)
+        self._as_declared = as_declared.AsDeclared(
+            self._verdict.signature(),
+            lengths,
+            lambda feeds: self._verdict.run(feeds).arrays,
+            sessions.RUNTIME_ERRORS,
+        )
         self._values, self._encoded = columns.values, columns.encoded
 
     def serve(self) -> None:
@@ -257,22 +266,27 @@ class _Server:
         body = frame.body
         if prefix.flags & frames.IN_SLOT:
             body = self._slots.request(prefix.number, prefix.body)
-        feeds = self._values(request.tensors, body)
+        feeds = self._values(request.tensors, body, as_bytes=self._as_bytes)
         traced = self._run_alone(feeds) if request.alone else None
         if traced is not None:
-            said = {"kind": "answer", "ok": True, "alone": True}
+            said: dict[str, Any] = {"kind": "answer", "ok": True, "alone": True}
+            if tables := self._as_declared.among(feeds, traced[1].arrays, request.rows):
+                said["as_declared"] = tables
             return self._told(traced[1], (traced[0], None), said, frame, request.rows)
         found = self._verdict.run(feeds)
         outputs = found.arrays
-        bare = not (found.keys or found.forms or request.trace)
+        tables = self._as_declared.among(feeds, outputs, request.rows)
+        bare = not (found.keys or found.forms or request.trace or tables)
         if bare and self._usual.sent(frame, [*outputs], outputs.values()):
             return None
-        if bare and all(a.ndim for a in outputs.values()):
+        if bare:
             described, buffers = self._encoded(outputs)
             text = self._plain(described)
             self._usual.learn(frame.text, [*outputs], outputs.values(), text, buffers)
             return text, buffers
         answer: dict[str, Any] = {"kind": "answer", "ok": True}
+        if tables:
+            answer["as_declared"] = tables
         traced = None
         if request.trace:
             trace = self._cut if request.cut and self._cut is not None else self._trace
@@ -337,18 +351,21 @@ class _Server:
     def _described(
         self, groups: dict[str, dict[str, Array]], rows: int, answer: dict[str, Any]
     ) -> tuple[bytes, list[memoryview]]:
-        """The header, and what is sent; a scalar or a tensor with no row per input row stays here.
+        """The header, and what is sent; a feature that is a scalar or has no row per input row stays here.
 
-        Outputs with an axis are always sent: the parent is the one to say that their rows are wrong.
+        Outputs are always sent: the parent is the one to say that their rows are wrong.
         """
         buffers: list[memoryview] = []
         lists: dict[str, str] = {}
         left_out = []
+        alike = {name: array.shape for name, array in groups["outputs"].items()}
         for group, arrays in groups.items():
             sent = {}
             for name, array in arrays.items():
-                whole = group == "leaves"
-                if whole or (array.ndim > 0 and (group == "outputs" or array.shape[0] == rows)):
+                whole = group in {"leaves", "outputs"} or (
+                    group == "trace_outputs" and array.shape in ((), alike.get(name))
+                )
+                if whole or array.shape[:1] == (rows,):
                     sent[name] = array
                 else:
                     left_out.append(name)

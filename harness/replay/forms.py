@@ -1,0 +1,72 @@
+"""A pair of batches in parts whose answers have one shape each.
+
+Requests that run by themselves may be answered in different shapes: as many boxes as a picture shows. What one
+version answers to a request is held against what the other answers to the same request, whatever its
+neighbours got. So such a batch is compared part by part: a part holds the requests to which the first version
+gives one shape and the second version one, its own or another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from harness.core.observations import Observations, Outcome, PairBatch
+from harness.core.tensors import Ints
+from harness.replay.composition import observed_at, some_of
+
+_Key = tuple[tuple[int, ...] | None, ...]
+
+
+def in_forms(
+    pair: PairBatch, again: PairBatch | None = None
+) -> list[tuple[Ints, PairBatch, PairBatch | None]]:
+    """The pair as it is, nearly always; otherwise its parts.
+
+    Args:
+      pair: n requests.
+      again: the same a second time.
+
+    Returns:
+      Ascending indices of the requests of each part, the part, and the same of the second time.
+    """
+    seen = [pair.baseline, pair.candidate, pair.anchor]
+    seen += [] if again is None else [again.baseline, again.candidate]
+    several = [o for o in seen if o is not None and o.forms]
+    if not several:
+        return [(np.arange(len(pair)), pair, again)]
+    shapes = [column for o in several for column in _shapes(pair, o)]
+    keys: list[_Key] = list(zip(*shapes, strict=True))
+    # What has no shape to speak of goes with the others.
+    usual = next((key for key in keys if any(shape is not None for shape in key)), keys[0])
+    parts: dict[_Key, list[int]] = {}
+    for index, key in enumerate(keys):
+        told = any(shape is not None for shape in key)
+        parts.setdefault(key if told else usual, []).append(index)
+    return [
+        (at, _part(pair, at), None if again is None else _part(again, at))
+        for at in map(np.array, parts.values())
+    ]
+
+
+def _shapes(pair: PairBatch, observed: Observations) -> list[list[tuple[int, ...] | None]]:
+    """Per output in several shapes: that of each request's answer; None without an answer or rows."""
+    known = (observed.outcome == Outcome.OK) & (pair.requests.rows > 0)
+    columns = []
+    for chunks in observed.forms.values():
+        shapes = [array.shape[1:] for count, array in chunks for _ in range(count)]
+        columns.append([s if there else None for s, there in zip(shapes, known, strict=True)])
+    return columns
+
+
+def _part(pair: PairBatch, at: Ints) -> PairBatch:
+    """Some of the requests."""
+    asked, anchor = pair.requests, pair.anchor
+    return replace(
+        pair,
+        requests=some_of(asked, at),
+        baseline=observed_at(asked, pair.baseline, at),
+        candidate=observed_at(asked, pair.candidate, at),
+        anchor=None if anchor is None else observed_at(asked, anchor, at),
+    )
