@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from harness.bench.throughput import answered, batch, throughput
 from harness.core.errors import GateError
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Tensors
+from harness.sandbox.child_process import ENVIRONMENT
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.pool import Pool
@@ -117,11 +120,26 @@ def _echoes(model: Path) -> list[Figure]:
     return figures
 
 
+def _bare_import_s() -> float:
+    """Until a new interpreter has imported what a child imports, and nothing else was done."""
+    code = f"import sys; sys.path += {sys.path!r}; import numpy, onnxruntime; print(flush=True)"
+    began = time.perf_counter()
+    command = [sys.executable, "-IBS", "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
+        assert process.stdout is not None  # noqa: S101 - Popen was asked for a pipe
+        process.stdout.read(1)
+        return time.perf_counter() - began
+
+
 def _starts(model: Path) -> list[Figure]:
-    """From the first system call to a loaded model, and the same from a process that waits."""
-    fresh, pooled = [], []
+    """From the first system call to a loaded model, and the same from a process that waits.
+
+    Beside them what no sandbox can save: the interpreter and the imports, by turns with the starts.
+    """
+    fresh, pooled, bare = [], [], []
     with ModelFiles(model) as files:
         for _ in range(_STARTS):
+            bare.append(_bare_import_s())
             with _started(files) as sandbox:
                 fresh.append(sandbox.start_s)
             with Pool() as pool:
@@ -132,6 +150,8 @@ def _starts(model: Path) -> list[Figure]:
     return [
         Figure(name="start to a loaded model", unit="ms", value=min(fresh) * 1e3, limit=START_LIMIT_MS,
                note=f"least of {_STARTS}, median {statistics.median(fresh) * 1e3:.0f}"),
+        Figure(name="  of it an interpreter's import of the runtime", unit="ms", value=min(bare) * 1e3,
+               note=f"numpy and onnxruntime without any sandbox, by turns; median {statistics.median(bare) * 1e3:.0f}"),
         Figure(name="the same from a process that waits", unit="ms", value=min(pooled) * 1e3,
                limit=RESTART_LIMIT_MS,
                note=f"what a restart after a crash takes; median {statistics.median(pooled) * 1e3:.0f}"),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from harness.core.plain_text import printable
 from harness.sandbox.child import frames
 from harness.sandbox.child.ring import Ring, fill
+from harness.sandbox.pace import LOOKS, exact_timers
 
 PIPE_BYTES = 1 << 20
 STDERR_TAIL = 4096
@@ -66,6 +67,7 @@ class Channel:
             os.set_blocking(fd, False)
         widened(write_fd)
         widened(read_fd)
+        exact_timers()
 
     def send(
         self,
@@ -101,6 +103,7 @@ class Channel:
         extension_s: Callable[[], float] = float,
         *,
         max_body: int | None = None,
+        nap_s: float = 0.0,
     ) -> frames.Frame:
         """Waits for one frame; its body is a copy that the child cannot reach.
 
@@ -108,6 +111,7 @@ class Channel:
           timeout_s: from now until the frame is complete.
           extension_s: asked whenever the time is over; seconds to add, 0 = the deadline has passed.
           max_body: bytes that its body may have, where less than usual.
+          nap_s: time between a few looks before it sleeps on the pipe, where a late look costs nothing.
 
         Raises:
           ChannelClosed: the child closed its end.
@@ -116,6 +120,7 @@ class Channel:
         """
         self._deadline = time.perf_counter() + timeout_s
         self._extension_s: Callable[[], float] | None = extension_s
+        self._nap_s, self._looks = nap_s, LOOKS if nap_s > 0 else 0
         try:
             frame = frames.read_frame(
                 self._reader, self._max_body if max_body is None else max_body
@@ -159,6 +164,10 @@ class Channel:
             if more <= 0:
                 raise ChannelTimeout
             self._deadline += more
+            return
+        if self._looks and not self._outgoing:
+            self._looks -= 1
+            time.sleep(min(self._nap_s, left))
             return
         writing = bool(self._outgoing) and self._write_fd in self._open
         if writing:

@@ -24,6 +24,7 @@ from harness.sandbox.child.ring import SLOTS
 from harness.sandbox.deadlines import Deadline
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
+from harness.sandbox.pace import Pace
 from harness.sandbox.starting import OUT_OF_MEMORY, PIPE_ERRORS, Loaded, Start
 
 _OUTCOMES = {"crash": Outcome.CRASH, "timeout": Outcome.TIMEOUT, "invalid": Outcome.INVALID}
@@ -74,6 +75,7 @@ class Sandbox:
         self._most_asked = -1
         self._ran_short = False
         self._dead = ""
+        self._pace = Pace()
 
     @classmethod
     def start(
@@ -254,7 +256,13 @@ class Sandbox:
         deadline = Deadline(self._child, limit)
         try:
             most = None if asked.trace else self._answers.most_bytes(asked.rows)
-            frame = self._child.channel.receive(limit, deadline.owed_s, max_body=most)
+            alike = asked.rows, asked.trace, asked.alone, asked.cut
+            frame = self._child.channel.receive(
+                limit,
+                deadline.owed_s,
+                max_body=most,
+                nap_s=self._pace.nap_s(alike, len(self._asked)),
+            )
             return self._checked(asked, frame)
         except PIPE_ERRORS as error:
             overdue = deadline.overdue()
@@ -296,6 +304,7 @@ class Sandbox:
         now = time.perf_counter()
         service_s = now - max(asked.since, self._answered_at)
         self._answered_at = now
+        self._pace.answered(service_s)
         result = self._answers.read(frame, seq=asked.seq, rows=asked.rows, service_s=service_s)
         if isinstance(result, BatchAnswer) and result.alone and not asked.alone:
             msg = "the trace session answered for the model, which nobody asked for"

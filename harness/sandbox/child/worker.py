@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import itertools
 import os
 import select
@@ -69,6 +70,8 @@ def begun(requests: int) -> tuple[frames.Reader, frames.Header, lockdown.Layers]
       The pipe's reader, the configuration, and what holds.
     """
     faulthandler.enable()
+    # Imports make much that stays: looking through it again and again is a twentieth of a start.
+    gc.disable()
     reader = frames.Reader(requests)
     config = frames.read_frame(reader, 0).header
     layers = lockdown.stage_a(
@@ -99,6 +102,8 @@ def locked(
     from harness.sandbox.child import sessions
 
     sessions.warm_up()
+    gc.freeze()
+    gc.enable()
     tried = lockdown.stage_b(parent, layers)
     send(
         answers,
