@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from harness.core.traffic import RequestBatch
 
 WIDE = 64
 """Largest number of columns that are all shown and kept."""
+_BLOCK = 4096
+"""Labels that are made at a time."""
 Keys = tuple[str, ...]
 
 
@@ -146,10 +149,25 @@ def aligned(
     return Aligned(labels=labels, baseline=before, candidate=after, reshaped=reshaped)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)
 def numbered(count: int) -> Keys:
-    """The labels of a matrix's columns, from "0" on."""
-    return tuple(map(str, range(count)))
+    """The labels of a matrix's columns, from "0" on.
+
+    Those of another width are the same texts: of a tensor whose width varies they are made once.
+    """
+    blocks = map(_numbers, range(-(-count // _BLOCK)))
+    return tuple(itertools.chain.from_iterable(blocks))[:count]
+
+
+@functools.cache
+def _numbers(block: int) -> Keys:
+    """The texts of so many whole numbers, block by block."""
+    return tuple(map(str, range(block * _BLOCK, (block + 1) * _BLOCK)))
+
+
+def begins_with(labels: Keys, first: Keys) -> bool:
+    """Whether columns are those of `first`, and perhaps more after them."""
+    return labels[: len(first)] == first
 
 
 def column_name(tensor: str, label: str) -> str:

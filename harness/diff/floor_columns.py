@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
 from harness.diff.column_difference import compare_columns, padded
-from harness.diff.columns import WIDE, Aligned, Keys, column_name, numbered
+from harness.diff.columns import WIDE, Aligned, Keys, begins_with, column_name, numbered
 from harness.diff.distance import FLOOR_FACTOR, base_tolerance
 from harness.diff.floor import SWALLOWED, ColumnFloor, WideFloor
 from harness.diff.sample import LIMIT
@@ -40,8 +40,8 @@ class Scales:
     def of(self, labels: Keys) -> Floats:
         """(S, T, own S, whole) of these columns, shape (4, c); 0 for a class that was met later."""
         found = np.stack([self.scale, self.typical, self.own, self.whole])
-        if labels == self.labels:
-            return found
+        if begins_with(self.labels, labels):
+            return found[:, : len(labels)]
         place = {label: i for i, label in enumerate(self.labels)}
         found = np.pad(found, ((0, 0), (0, 1)))
         return found[:, [place.get(label, -1) for label in labels]]
@@ -110,8 +110,10 @@ class ColumnSums:
             return
         self.labels = labels
         self._scale, self._typical, self._own, self._whole = self._scales.of(labels)
-        names = [{self._tensor, column_name(self._tensor, label)} for label in labels]
-        self._counted = np.array([own.isdisjoint(self._uncounted) for own in names])
+        self._counted = np.full(len(labels), self._tensor not in self._uncounted)
+        if self._uncounted:
+            names = (column_name(self._tensor, label) for label in labels)
+            self._counted &= np.array([name not in self._uncounted for name in names])
         self._largest = np.pad(self._largest, (0, more))
         self._relative = np.pad(self._relative, (0, more))
         self._unequal = np.pad(self._unequal, (0, more), constant_values=self._unlike_rows)
@@ -179,11 +181,11 @@ def scales_of(
       exact: nothing rounds it, as `ModelGraph.exact` has it.
       coarse: as `ModelGraph.coarse` has it.
     """
-    labels = tuple(dict.fromkeys(label for own, _ in parts for label in own))
+    labels = _all_labels([own for own, _ in parts])
     if any(values.dtype == object for _, values in parts):
         return Scales()
     most = min(LIMIT, max(_CELLS // max(len(labels), 1), _LEAST_ROWS))
-    matrix = np.concatenate([_placed(own, values[:most], labels) for own, values in parts])[:most]
+    matrix = _first_rows(parts, labels, most)
     own = column_scales(matrix)
     lent = is_lent(exact=exact, wide=lent and len(labels) > WIDE)
     scales = lent_scales(matrix, own) if lent else own
@@ -197,11 +199,34 @@ def scales_of(
     )
 
 
+def _all_labels(found: list[Keys]) -> Keys:
+    """The labels of a tensor whose batches have these, in the order in which they came."""
+    longest = max(found, key=len, default=())
+    if all(begins_with(longest, own) for own in found):
+        return longest
+    return tuple(dict.fromkeys(label for own in found for label in own))
+
+
+def _first_rows(parts: list[tuple[Keys, Array]], labels: Keys, most: int) -> Array:
+    """As many rows of the parts under all labels, shape (≤ most, k)."""
+    taken, left = [], most
+    for own, values in parts:
+        taken.append(_placed(own, values[:left], labels))
+        left -= len(taken[-1])
+        if not left:
+            break
+    return np.concatenate(taken)
+
+
 def _placed(own: Keys, values: Array, labels: Keys) -> Array:
     """The values under all labels of the tensor; NaN, which no scale is made of, where it has none."""
     if own == labels:
         return values
+    held = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    placed = np.full((len(values), len(labels)), np.nan, held)
+    if begins_with(labels, own):
+        placed[:, : len(own)] = values
+        return placed
     place = {label: i for i, label in enumerate(labels)}
-    placed = np.full((len(values), len(labels)), np.nan)
     placed[:, [place[label] for label in own]] = values
     return placed

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from harness.core.jsonable import jsonable
 from harness.core.observations import PairBatch
 from harness.diff import floor_builder
+from harness.diff.columns import numbered
 from harness.diff.floor import Floor, floor_from_json
 from harness.diff.floor_builder import FloorBuilder
+from harness.diff.floor_columns import scales_of
 from harness.diff.sample import LIMIT
+from harness.diff.scales import column_scales
 
 RNG = np.random.default_rng(8)
 SCORES = RNG.random((300, 2)).astype(np.float32)
@@ -156,3 +159,40 @@ def test_heavy_pairs_are_not_held_until_a_usual_number_of_rows_is_there(monkeypa
     assert (floor.requests, floor.silent) == (n * count, True)
     assert 2 < floor.outputs[0].scale < 6  # of normal values
     assert peak < 28 << 20  # all of them are 39 MiB, without what they are compared with
+
+
+def test_the_columns_of_batches_of_several_widths_have_the_scales_of_their_own_values():
+    rng = np.random.default_rng(6)
+    widths = (3, 70, 1, 41)
+    parts = [(numbered(w), rng.normal(size=(5, w)).astype(np.float32)) for w in widths]
+    found = scales_of(parts, lent=False)
+    assert found.labels == numbered(70)
+    for i in (0, 2, 40, 69):
+        own = np.concatenate([values[:, i] for labels, values in parts if len(labels) > i])
+        scale, typical = column_scales(own[:, None])
+        assert (found.scale[i], found.typical[i]) == (scale[0], typical[0])
+    assert found.of(numbered(2))[0].tolist() == found.scale[:2].tolist()
+    classes = scales_of(
+        [(("b", "a"), parts[0][1][:, :2]), (("a", "c"), parts[0][1][:, 1:])], lent=False
+    )
+    assert classes.labels == ("b", "a", "c")
+    assert classes.of(("c", "b", "d"))[0].tolist() == [*found_by(parts[0][1], (2, 0)), 0.0]
+
+
+def found_by(values, columns):
+    return column_scales(values)[0][list(columns)].tolist()
+
+
+def test_whole_numbers_of_a_column_are_counted_alike_whether_widths_vary_or_not():
+    # From 2^24 on all numbers of float32 are whole: that they are shows nothing.
+    large = (2.0**25 + 8 * np.arange(40, dtype=np.float32))[:, None].astype(np.float32)
+    alone = scales_of([(numbered(1), large)], lent=False)
+    varied = scales_of([(numbered(1), large), (numbered(2), np.hstack([large, large]))], lent=False)
+    assert alone.whole.tolist() == [0.0]
+    assert varied.whole.tolist() == [0.0, 0.0]
+
+
+def test_labels_of_columns_are_made_once_for_all_widths():
+    few, many = numbered(5000), numbered(5001)
+    assert all(a is b for a, b in zip(few, many, strict=False))
+    assert (many[-1], numbered(0), numbered(4096)[-1]) == ("5000", (), "4095")
