@@ -196,7 +196,6 @@ class Guardrail:
     """For latency_p99: seconds that count as slow; None = fixed by the planning part of the sample."""
     bins: int = 10
     """For calibration_shift: bins of the baseline's score."""
-
     against: Against = Against.BASELINE
     """Which older version its values are differences from."""
 
@@ -395,5 +394,7 @@ class Policy:
     policy's file."""
     most_without_claim: float = 0.2
     """Largest share of a window's requests in slices too small for any test that a PROMOTE may leave."""
+    most_baseline_failures: float = 0.05
+    """Largest share of a window's requests that the baseline may fail under a PROMOTE."""
     unpaired: bool = False
     """A table whose rows carry one arm's outcome each, with the arm and its probability."""

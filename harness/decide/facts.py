@@ -102,6 +102,22 @@ class Unclaimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineFailures:
+    """What the baseline did not answer in one window."""
+
+    window: str
+    """newest or matured."""
+    failed: int
+    """Requests that it fails; not those in `refused`."""
+    asked: int
+    """These, and those that it answers."""
+    both: int = 0
+    """Of those that it fails: the candidate fails them, too."""
+    refused: int = 0
+    """Requests that both versions refuse alike: they say nothing of the baseline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorFailures:
     """What a guardrail against the anchor could not read, as the anchor failed there."""
 
@@ -141,8 +157,8 @@ class Facts:
     """Batches that failed in the candidate's process once and passed unchanged in the next one."""
     candidate_failed_trials: tuple[FailureCount, ...] = ()
     """What the candidate did not answer before or beside the replay, and the baseline did; examples are in words."""
-    baseline_failures: int = 0
-    """Requests on which the baseline failed, whatever the candidate did."""
+    baseline_failures: tuple[BaselineFailures, ...] = ()
+    """By window; none where it answered all that the candidate answers."""
     anchor_failures: tuple[AnchorFailures, ...] = ()
     """Of the guardrails against the anchor; none where it answered all."""
     legs_ended_early: tuple[tuple[str, str], ...] = ()

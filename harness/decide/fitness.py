@@ -106,6 +106,34 @@ def anchor_is_golden(case: Case) -> Answer | None:
     )
 
 
+def baseline_answers(case: Case) -> Answer | None:
+    """What a baseline fails is not missing by chance: what it answers is then not the traffic."""
+    most = case.policy.most_baseline_failures
+    users = {g.window.value: g.name for g in reversed(gating(case))}
+    lost = [
+        found
+        for found in case.facts.baseline_failures
+        if found.window in users and found.failed > most * found.asked
+    ]
+    if not lost:
+        return None
+    worst = max(lost, key=lambda found: found.failed / found.asked)
+    both = f", {worst.both:,} of which the candidate fails, too," if worst.both else ""
+    refused = (
+        f" Beside these, both versions refuse {counted(worst.refused)}." if worst.refused else ""
+    )
+    return hold(
+        "baseline_fails",
+        f"The baseline fails {worst.failed:,} of {counted(worst.asked)} of the {worst.window} window"
+        f"{both} ({percent(worst.failed, worst.asked)}), and at most {100 * most:g} % may be missing: the "
+        f"versions are compared on the rest alone, which is not the traffic.{refused}",
+        "Find out why (findings, where baseline): where production answers these requests, replay with what it "
+        "has (runtime, memory, inputs). Where they fail there, too, and the candidate is to mend that, "
+        "`most_baseline_failures` in the policy accepts a larger share.",
+        users[worst.window],
+    )
+
+
 def anchor_answers(case: Case) -> Answer | None:
     """What an anchor fails is not missing by chance: a few are told, more leave the guardrail unproven."""
     deciding = {g.name for g in gating(case)}
@@ -296,10 +324,16 @@ def legs_ran_through(case: Case) -> Answer | None:
     busy the machine was, and the reason must not.
     """
     early = said_of_early_ends(case.facts)
-    return (
-        hold("leg_ended_early", early, "Remove the cause and run the gate again.")
-        if early
-        else None
+    if not early:
+        return None
+    windows, legs = case.facts.windows, dict(case.facts.legs_ended_early)
+    judged, selected = sum(w.judged for w in windows), sum(w.selected for w in windows)
+    return hold(
+        "leg_ended_early",
+        f"{early} {judged:,} of {counted(selected)} were judged.",
+        f"Remove the cause and run the gate again: findings where {' or '.join(legs)} name requests that "
+        "it fails, and how to repeat one. Where production answers these, give the gate what it has "
+        "there (runtime, sandbox.memory, deadlines); else mend the version, or leave them out of what is given.",
     )
 
 

@@ -31,6 +31,7 @@ from harness.decide.guardrail_list import (
     own_guardrails,
     some_decide,
 )
+from harness.decide.integrity import MOST_LOST
 from harness.decide.live import read_live
 from harness.decide.policy_sections import (
     read_alphas,
@@ -58,6 +59,7 @@ _KEYS = (
     "weight",
     "unit",
     "most_without_claim",
+    "most_baseline_failures",
     "unpaired",
     "anchor",
     "decision",
@@ -334,6 +336,9 @@ def _policy(
         ),
         most_without_claim=document.maybe(
             "most_without_claim", lambda key: _share(document, key), _MOST_WITHOUT_CLAIM
+        ),
+        most_baseline_failures=document.maybe(
+            "most_baseline_failures", lambda key: _share(document, key), MOST_LOST
         ),
         latency=document.maybe(
             "latency", lambda key: read_latency(document.section(key)), LatencyPolicy()

@@ -219,7 +219,7 @@ def _facts(run: Ran, *, one_value: bool) -> Facts:
         ),
         candidate_flaky=run.candidate.flaky,
         candidate_failed_trials=run.asked.counts(),
-        baseline_failures=failures.baseline,
+        baseline_failures=result.evidence.baseline.facts(),
         unfaithful_replay=run.described.unfaithful,
         observer_effect=run.observer_effect,
         anchor_failures=_anchor_failures(run),

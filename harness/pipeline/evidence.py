@@ -42,6 +42,7 @@ from harness.judge.latency import LatencyValues
 from harness.judge.metrics import Sides, Values, observe, sides_of
 from harness.judge.plan import TestPlan
 from harness.judge.unit_sums import UnitSums
+from harness.pipeline.baseline_failures import BaselineTally
 from harness.pipeline.candidate_failures import CandidateFailures
 from harness.pipeline.pairs_columns import decided, pairs_table
 from harness.pipeline.parts import gathered, together
@@ -103,6 +104,7 @@ class RunningEvidence:
         self.observer = ObserverDiff(floor)
         self.probes = ProbeGuard()
         self.failures = CandidateFailures()
+        self.baseline = BaselineTally()
         self.judged: dict[str, int] = {}
         asked = [g for g in policy.guardrails if g.metric in LATENCY_METRICS]
         self.latency = LatencyValues(asked, policy.latency.planning)
@@ -145,6 +147,7 @@ class RunningEvidence:
           The batch's rows of the pairs table.
         """
         self.probes.update(pair)
+        self.baseline.update(batch.window, pair)
         parts = in_forms(pair, again)
         looks = [
             (at, self._look(batch, part, label[at], repetition, whole=len(parts) == 1))
@@ -265,6 +268,7 @@ class RunningEvidence:
         meta = {
             "judge": self.judge.state(),
             "failures": self.failures.state(),
+            "baseline": self.baseline.state(),
             "judged": dict(self.judged),
             "latency": self.latency.state(),
             "probes": self.probes.state(),
@@ -300,6 +304,7 @@ class RunningEvidence:
         found.served = ServedDiff.from_state(saved("served"), floor, terms.graphs[0].coarse)
         found.observer = ObserverDiff.from_state(saved("observer"), floor)
         found.failures = CandidateFailures.from_state(meta["failures"])
+        found.baseline = BaselineTally.from_state(meta["baseline"])
         found.judged = dict(meta["judged"])
         found.latency.restore(meta["latency"])
         found.probes = ProbeGuard.from_state(meta["probes"])

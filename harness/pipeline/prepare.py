@@ -49,7 +49,7 @@ from harness.store.tables import open_traffic
 from harness.store.windows import SealedWindow, is_window
 
 BATCH_REQUESTS = 1024
-_FORMAT = 5
+_FORMAT = 6
 """Of the manifest and of what checkpoints keep: a run is gone on with only by what began it."""
 _PROBES = "probes"
 

@@ -18,7 +18,7 @@ class LegCaps:
     """How much trouble a leg may make before it ends."""
 
     max_restarts: int = 200
-    """Processes started after the first."""
+    """Processes started after the first, but for those that known requests cost once more."""
     max_fault_s: float = 60.0
     """Time spent on retries, searches and restarts."""
     max_quarantined: int = 25
@@ -90,6 +90,8 @@ class Tally:
     poison: list[str] = field(default_factory=list)
     poison_count: int = 0
     undeclared: dict[str, str] = field(default_factory=dict)
+    asked_once_more: int = 0
+    """Of the restarts: after a request that was known to cost a process had cost one again."""
     costly: int = 0
     """Requests that by themselves cost a process."""
     costly_alike: int = 0

@@ -54,7 +54,7 @@ class Processes:
         if self.ended:
             raise Ended
         if self.running is None:
-            if self._tally.restarts >= self._caps.max_restarts:
+            if self._tally.restarts - self._tally.asked_once_more >= self._caps.max_restarts:
                 raise self.ending(
                     f"its process had to be restarted {self._caps.max_restarts} times"
                 )

@@ -124,6 +124,7 @@ class Recovery:
                 self.result.passed.append(index)
                 continue
             self.result.singles[index] = fault
+            self.tally.asked_once_more += self.flight.processes.running is None
             if not self.tally.answers and _hung(again):
                 self._hangs_on()
         rest = np.delete(np.arange(len(self.rows)), list(self.result.singles))

@@ -27,6 +27,7 @@ REASONS = {
     "baseline_not_reproduced": "the baseline does not reproduce its own golden rows",
     "candidate_not_reproduced": "the candidate does not reproduce its own golden rows",
     "baseline_does_not_load": "the baseline does not load, so there is nothing to compare with",
+    "baseline_fails": "the baseline fails too many of the requests for the rest to stand for the traffic",
     "floor_above_margin": "the baseline differs from itself by more than a margin",
     "observer_effect": "reading features changed an answer, so those that were judged are not surely production's",
     "traffic_integrity": "too much of the recorded traffic could not be read, or asks for nothing",

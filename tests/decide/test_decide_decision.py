@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from harness.core.policies import Against, Claim, Weight, WindowName
 from harness.core.verdicts import Decision, Evidence, PathPoint, Status, Verdict
 from harness.decide.decision import decide
-from harness.decide.facts import AnchorFailures, Facts, FailureCount, WindowFacts
+from harness.decide.facts import (
+    AnchorFailures,
+    BaselineFailures,
+    Facts,
+    FailureCount,
+    WindowFacts,
+)
 from harness.decide.policy import policy_from_yaml
 
 POLICY = policy_from_yaml(
@@ -524,3 +530,54 @@ def test_an_anchor_that_fails_more_than_may_be_lost_proves_nothing(failed, gatin
             "fails 201 of 4,000 requests that the candidate answers (5.0 %)" in record.explanation
         )
         assert record.binding_guardrail == "score"
+
+
+@pytest.mark.parametrize(
+    ("failed", "most", "reason"),
+    [
+        (201, 0.05, "baseline_fails"),
+        (200, 0.05, "all_guardrails_pass"),
+        (201, 0.1, "all_guardrails_pass"),
+        (0, 0.0, "all_guardrails_pass"),
+        (1, 0.0, "baseline_fails"),
+    ],
+)
+def test_a_baseline_that_fails_more_than_the_policy_accepts_promotes_nothing(failed, most, reason):
+    policy = dataclasses.replace(POLICY, most_baseline_failures=most)
+    lost = BaselineFailures(window="matured", failed=failed, asked=4000, both=1, refused=7)
+    facts = with_facts(baseline_failures=(lost,))
+    record = decide(policy, READY, PASSED, facts)
+    assert record.reason == reason
+    if reason == "baseline_fails":
+        assert record.decision is Decision.HOLD
+        assert f"fails {failed} of 4,000 requests of the matured window" in record.explanation
+        assert "1 of which the candidate fails, too," in record.explanation
+        assert "both versions refuse 7 requests" in record.explanation
+        assert f"at most {100 * most:g} %" in record.explanation
+        assert record.binding_guardrail == "loss"
+
+
+def test_a_baseline_that_fails_is_told_before_too_little_traffic_and_after_harm():
+    lost = (BaselineFailures(window="newest", failed=900, asked=1000),)
+    few = (dataclasses.replace(NEWEST, judged=1000), MATURED)
+    facts = Facts(windows=few, baseline_failures=lost, legs_ended_early=(("baseline", "died"),))
+    record = decide(POLICY, OPEN, PASSED, facts)
+    assert record.reason == "baseline_fails"
+    assert "(baseline: died)" in record.explanation
+    ended = decide(POLICY, OPEN, PASSED, dataclasses.replace(facts, baseline_failures=()))
+    assert ended.reason == "leg_ended_early"
+    assert "3,500 of 8,000 requests were judged." in ended.explanation
+    assert "findings where baseline name" in ended.next
+    harmed = (evidence("score", Verdict.FAIL), *PASSED[1:])
+    assert decide(POLICY, HARM, harmed, facts).reason == "guardrail_failed"
+    crashed = dataclasses.replace(facts, candidate_only_failures=CRASHES)
+    assert decide(POLICY, OPEN, PASSED, crashed).reason == "candidate_fails"
+
+
+def test_a_window_that_no_deciding_guardrail_reads_holds_nothing():
+    lost = (BaselineFailures(window="matured", failed=900, asked=1000),)
+    alone = dataclasses.replace(
+        POLICY, guardrails=tuple(g for g in POLICY.guardrails if g.name == "score")
+    )
+    facts = Facts(windows=(NEWEST,), baseline_failures=lost)
+    assert decide(alone, READY, (evidence("score"),), facts).decision is Decision.PROMOTE

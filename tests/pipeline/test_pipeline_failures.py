@@ -8,11 +8,14 @@ import pytest
 from harness.core.errors import UsageError
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.traffic import RequestBatch
+from harness.decide.facts import BaselineFailures
 from harness.pipeline import assets
+from harness.pipeline.baseline_failures import BaselineTally
 from harness.pipeline.candidate_failures import LISTED, CandidateFailures
 
 NAN = float("nan")
 OK, ERROR, CRASH, NOT_RUN = Outcome.OK, Outcome.ERROR, Outcome.CRASH, Outcome.NOT_RUN
+TIMEOUT, INVALID = Outcome.TIMEOUT, Outcome.INVALID
 
 
 def observed(outcome, values, messages=()):
@@ -111,3 +114,20 @@ def test_an_installed_copy_carries_its_assets(monkeypatch, tmp_path):
 def test_windows_are_kept_where_caches_belong(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert assets.default_cache_dir() == tmp_path / "harness" / "windows"
+
+
+def test_the_baseline_fails_what_the_request_is_not_at_fault_for():
+    ends = [
+        (OK, OK), (OK, CRASH),  # answered
+        (ERROR, OK), (CRASH, CRASH), (TIMEOUT, TIMEOUT), (ERROR, CRASH), (CRASH, ERROR),  # failed
+        (ERROR, ERROR), (INVALID, INVALID),  # refused by both
+        (NOT_RUN, OK), (ERROR, NOT_RUN),  # not asked
+    ]  # fmt: skip
+    tally = BaselineTally()
+    tally.update("newest", pair(*zip(*ends, strict=True)))
+    tally = BaselineTally.from_state(json.loads(json.dumps(tally.state())))
+    tally.update("newest", pair([OK] * 3, [OK] * 3))
+    tally.update("matured", pair([OK, ERROR], [OK, ERROR]))
+    assert tally.facts() == (
+        BaselineFailures(window="newest", failed=5, asked=10, both=4, refused=2),
+    )

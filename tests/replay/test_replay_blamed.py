@@ -60,6 +60,19 @@ def test_one_that_kills_its_process_kills_one_more(tmp_path):
     assert counters.restarts == before + 1
 
 
+def test_what_it_costs_once_more_does_not_use_up_the_restarts(tmp_path):
+    batch = models.batch_with(64, {9: models.CRASH, 40: models.CRASH})
+    model = models.division(tmp_path / "m.onnx")
+    with models.leg_on(model) as leg:
+        collected(leg, batch)
+        once = leg.counters().restarts
+    with models.leg_on(model, caps=LegCaps(max_restarts=once)) as leg:
+        found = [*collected(leg, batch), *collected(leg, batch), *collected(leg, batch)]
+        assert leg.ended == ""
+        assert leg.counters().restarts == once + 4
+    assert [np.flatnonzero(o.outcome).tolist() for o in found] == [[9, 40]] * 3
+
+
 def test_what_is_answered_after_all_is_flaky_and_no_failure(tmp_path):
     batch = models.batch_with(8, {})
     with leg_on(wide(tmp_path / "m.onnx")) as leg:

@@ -1,0 +1,94 @@
+"""A baseline that fails much of the traffic leaves too little to compare with."""
+
+import json
+
+import pytest
+from gates import tiny_model, tiny_traffic
+from onnx import parser, save_model
+
+POLICY = {
+    "version": 1,
+    "preset": "none",
+    "decision": {"output": "label", "rule": "none", "score": "probability"},
+    "windows": {"newest": {"days": 200}, "min_requests": 300},
+    "guardrails": [{"name": "score", "metric": "score_shift", "margin": 0.05, "direction": "both"}],
+    "sandbox": {"require": "S0", "memory": "2GiB"},
+    "graph": {"when": "never"},
+}
+REFUSING = """
+<ir_version: 8, opset_import: ["" : 15]>
+tiny (float[N] x) => (float[N] probability, int64[N] label) {{
+  most = Constant<value = float {{{beyond}}}>()
+  over = Greater(x, most)
+  flags = Cast<to = 7>(over)
+  six = Constant<value = int64 {{6}}>()
+  count = Mul(flags, six)
+  table = Constant<value = float[2] {{0.0, 0.0}}>()
+  harm = Gather(table, count)
+  raised = Add(x, harm)
+  probability = Sigmoid(raised)
+  half = Constant<value = float {{0.5}}>()
+  yes = GreaterOrEqual(probability, half)
+  label = Cast<to = 7>(yes)
+}}
+"""
+
+
+def refusing(path, beyond, seen="v1"):
+    """A tiny model whose runtime refuses batches with a value above `beyond`."""
+    model = parser.parse_model(REFUSING.format(beyond=beyond))
+    model.producer_version = seen
+    save_model(model, str(path))
+    return path
+
+
+@pytest.fixture
+def gate(harness, write_policy, tmp_path):
+    """Gates a candidate: exit code, decision.json, findings by kind."""
+    traffic = tiny_traffic(tmp_path / "traffic", 1500)
+
+    def run(baseline, candidate, **policy):
+        ran = harness("gate", baseline, candidate, "-t", traffic, "-p", write_policy(POLICY, **policy),
+                      "--as-of", "2020-12-01T00:00:00Z", "-o", tmp_path / "run", "--json")  # fmt: skip
+        found = json.loads((tmp_path / "run" / "findings.json").read_text())["findings"]
+        return ran.code, json.loads(ran.out), {f["kind"]: f for f in found}
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("beyond", "accepted", "reason"),
+    [
+        (0.0, {}, "baseline_fails"),
+        (2.2, {}, "all_guardrails_pass"),
+        (0.0, {"most_baseline_failures": 1}, "all_guardrails_pass"),
+    ],
+    ids=["half", "one in a hundred", "half, which the policy accepts"],
+)
+def test_a_candidate_that_answers_what_the_baseline_fails(gate, tmp_path, beyond, accepted, reason):
+    old = refusing(tmp_path / "old.onnx", beyond)
+    code, decision, found = gate(old, tiny_model(tmp_path / "new.onnx"), **accepted)
+    assert (code, decision["reason"]) == (3 if reason == "baseline_fails" else 0, reason)
+    assert "the replayed baseline fails" in found["baseline_fails"]["what"]
+    if reason == "baseline_fails":
+        failed, asked = (
+            decision["explanation"].split(" fails ")[1].split(" requests")[0].split(" of ")
+        )
+        assert asked == f"{decision['n_requests']:,}"
+        assert 0.4 < int(failed) / decision["n_requests"] < 0.6
+        assert "of the newest window" in decision["explanation"]
+        assert "most_baseline_failures" in decision["next"]
+        assert decision["binding_guardrail"] == "score"
+
+
+def test_what_both_versions_refuse_is_the_traffics_fault(gate, tmp_path):
+    old = refusing(tmp_path / "old.onnx", 0.5)
+    code, decision, found = gate(old, refusing(tmp_path / "new.onnx", 0.5, "v2"))
+    assert (code, decision["reason"]) == (0, "all_guardrails_pass")
+    assert "baseline_fails" in found
+
+
+def test_harm_on_what_the_baseline_answers_is_a_rollback_all_the_same(gate, tmp_path):
+    old = refusing(tmp_path / "old.onnx", 0.0)
+    code, decision, _ = gate(old, tiny_model(tmp_path / "new.onnx", raised="Neg({x})"))
+    assert (code, decision["reason"]) == (1, "guardrail_failed")
