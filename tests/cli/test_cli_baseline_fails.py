@@ -45,7 +45,7 @@ def refusing(path, beyond, seen="v1"):
 @pytest.fixture
 def gate(harness, write_policy, tmp_path):
     """Gates a candidate: exit code, decision.json, findings by kind."""
-    traffic = tiny_traffic(tmp_path / "traffic", 1500)
+    traffic = tiny_traffic(tmp_path / "traffic", 900)
 
     def run(baseline, candidate, **policy):
         ran = harness("gate", baseline, candidate, "-t", traffic, "-p", write_policy(POLICY, **policy),
@@ -59,11 +59,11 @@ def gate(harness, write_policy, tmp_path):
 @pytest.mark.parametrize(
     ("beyond", "accepted", "reason"),
     [
-        (0.0, {}, "baseline_fails"),
+        (1.2, {}, "baseline_fails"),
         (2.2, {}, "all_guardrails_pass"),
-        (0.0, {"most_baseline_failures": 1}, "all_guardrails_pass"),
+        (1.2, {"most_baseline_failures": 0.3}, "all_guardrails_pass"),
     ],
-    ids=["half", "one in a hundred", "half, which the policy accepts"],
+    ids=["one in nine", "one in a hundred", "one in nine, which the policy accepts"],
 )
 def test_a_candidate_that_answers_what_the_baseline_fails(gate, tmp_path, beyond, accepted, reason):
     old = refusing(tmp_path / "old.onnx", beyond)
@@ -75,20 +75,20 @@ def test_a_candidate_that_answers_what_the_baseline_fails(gate, tmp_path, beyond
             decision["explanation"].split(" fails ")[1].split(" requests")[0].split(" of ")
         )
         assert asked == f"{decision['n_requests']:,}"
-        assert 0.4 < int(failed) / decision["n_requests"] < 0.6
+        assert 0.06 < int(failed) / decision["n_requests"] < 0.2
         assert "of the newest window" in decision["explanation"]
         assert "most_baseline_failures" in decision["next"]
         assert decision["binding_guardrail"] == "score"
 
 
 def test_what_both_versions_refuse_is_the_traffics_fault(gate, tmp_path):
-    old = refusing(tmp_path / "old.onnx", 0.5)
-    code, decision, found = gate(old, refusing(tmp_path / "new.onnx", 0.5, "v2"))
+    old = refusing(tmp_path / "old.onnx", 1.5)
+    code, decision, found = gate(old, refusing(tmp_path / "new.onnx", 1.5, "v2"))
     assert (code, decision["reason"]) == (0, "all_guardrails_pass")
     assert "baseline_fails" in found
 
 
 def test_harm_on_what_the_baseline_answers_is_a_rollback_all_the_same(gate, tmp_path):
-    old = refusing(tmp_path / "old.onnx", 0.0)
+    old = refusing(tmp_path / "old.onnx", 1.2)
     code, decision, _ = gate(old, tiny_model(tmp_path / "new.onnx", raised="Neg({x})"))
     assert (code, decision["reason"]) == (1, "guardrail_failed")
