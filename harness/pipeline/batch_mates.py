@@ -90,6 +90,8 @@ def mixing_of(
 ) -> Mixing:
     """Which versions' answers depend on the batch; of a baseline's that do in the A/A leg, no other is asked.
 
+    Nor is any where a version takes no batch of several requests: each runs by itself then, in all of them.
+
     Args:
       floor: what the A/A leg showed of the baseline.
       legs: every version, the baseline first, then the candidate, with nothing in flight.
@@ -101,6 +103,8 @@ def mixing_of(
     """
     if floor.batch_dependent:
         return Mixing(answers=("baseline",))
+    if any(leg.apart for leg in legs):
+        return Mixing()
     random = dict(floor.random)
     asked = {leg.name: company(leg, batches, read, random) for leg in legs[1:]}
     answers = {

@@ -49,6 +49,7 @@ from harness.pipeline.comparable import (
 from harness.pipeline.compare_graph import with_graph
 from harness.pipeline.compare_result import LIMITS, NO_FEATURE, CompareResult
 from harness.pipeline.compare_setup import Setup
+from harness.pipeline.constant_lengths import tables_of
 from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
 from harness.pipeline.golden import check_golden
@@ -143,6 +144,7 @@ def compare_models(
                 input_names=match.inputs, lengths=beside[1],
             ),
         )  # fmt: skip
+        recipes = tables_of(recipes[0], graphs[0].signature, window).read_by(recipes, match.outputs)
         features = match_features(*graphs, renames)
         declared = (*features.raw, *features.fitted)
         random = by_chance(graphs, (*match.outputs, *declared))

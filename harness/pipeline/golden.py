@@ -251,7 +251,8 @@ def _answers(recipe: LegRecipe, inputs: Tensors, where: str) -> tuple[Observatio
         ts_ns=np.zeros(n, np.int64), rows=np.ones(n, np.int64), inputs=inputs, recorded={},
         answered=np.zeros(n, np.bool_), context={},
     )  # fmt: skip
-    with open_legs(replace(recipe, input_names=())) as (leg,):
+    # As it was when they were logged: by what the version itself declares.
+    with open_legs(replace(recipe, input_names=(), lengths=(), tables=())) as (leg,):
         if leg.load_failure is not None:
             raise UsageError(where, f"does not load: {leg.load_failure.message}", "Repair it.")
         missing = [s.name for s in leg.first.signature.inputs if s.name not in inputs] if leg.first else []  # fmt: skip

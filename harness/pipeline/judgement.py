@@ -23,6 +23,7 @@ from harness.pipeline.batch_mates import mixing_of_run, share_within_margins, to
 from harness.pipeline.batching import largest_batch
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.chance import by_chance
+from harness.pipeline.constant_lengths import tables_of_run
 from harness.pipeline.describe import Described, describe
 from harness.pipeline.ending import Ran, ended, not_run, nothing_new
 from harness.pipeline.evidence import Terms, expected_changes
@@ -108,13 +109,15 @@ def conclude(prepared: Prepared, listener: Listener, pool: Pool) -> Outcome:
         ),
         replace(candidate, caps=DECISIVE) if one_decides(prepared.policy, "crash") else candidate,
     )  # fmt: skip
+    tables = tables_of_run(prepared.run, recipes[0], graphs[0].signature, window)
+    recipes = tables.read_by(recipes, match.outputs)
     failed = golden_failures(prepared, recipes, pythons[-1])
     if failed is not None:
         return not_run(prepared, failed, prepared.manifest, plan)
     third = [
         leg_recipe(
             "anchor", model, None, limits=limits, python=pythons[-1], allow_weaker=weaker,
-            lengths=(*beside[0], *graphs[0].signature.lengths),
+            lengths=(*beside[0], *graphs[0].signature.lengths), tables=tables.names,
         )
         for model in (prepared.anchor,)
         if model is not None

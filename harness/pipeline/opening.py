@@ -53,7 +53,7 @@ class LegRecipe:
     trace_tensors: tuple[str, ...] = ()
     """What the trace returns."""
     untraced: tuple[str, ...] = ()
-    """Why tensors that were declared are not traced, each as a sentence."""
+    """Why tensors that were declared are not traced, and what is not known of outputs, each as a sentence."""
     allow_weaker: bool = False
     """Go on below the required isolation."""
     input_names: tuple[tuple[str, str], ...] = ()
@@ -62,6 +62,8 @@ class LegRecipe:
     """How much trouble its leg may make."""
     lengths: tuple[tuple[str, int], ...] = ()
     """(output, how long the version that it is compared with declares it as a whole)."""
+    tables: tuple[str, ...] = ()
+    """Outputs that are read as about a batch also where it has as many rows as they are long."""
 
 
 def look_at(
@@ -129,6 +131,7 @@ def leg_recipe(
     allow_weaker: bool = False,
     input_names: tuple[tuple[str, str], ...] = (),
     lengths: tuple[tuple[str, int], ...] = (),
+    tables: tuple[str, ...] = (),
 ) -> LegRecipe:
     """A leg on a version that was looked at.
 
@@ -141,6 +144,7 @@ def leg_recipe(
       allow_weaker: go on below the required isolation.
       input_names: (name in the traffic, this version's name).
       lengths: (output, how long the version that it is compared with declares it as a whole).
+      tables: outputs that are about a batch also where it has as many rows as they are long.
     """
     trace_model: Path | None = None
     cut_model: Path | None = None
@@ -154,7 +158,7 @@ def leg_recipe(
     return LegRecipe(
         role=role, model=model.path, external=model.external, limits=limits, python=python,
         trace_model=trace_model, cut_model=cut_model, trace_tensors=traced, untraced=untraced,
-        allow_weaker=allow_weaker, input_names=input_names, lengths=lengths,
+        allow_weaker=allow_weaker, input_names=input_names, lengths=lengths, tables=tables,
     )  # fmt: skip
 
 
@@ -300,4 +304,5 @@ class _Opener:
             allow_weaker=recipe.allow_weaker,
             pool=self._pool,
             lengths=recipe.lengths,
+            tables=recipe.tables,
         )

@@ -72,6 +72,8 @@ class BatchAnswer:
     """Features with no row per input row."""
     undeclared: tuple[tuple[str, str], ...] = field(default=())
     """(output, how its shape contradicts the signature)."""
+    of_batch: frozenset[str] = frozenset()
+    """Outputs of a length of their own, which is in every row."""
 
     @property
     def of_its_own(self) -> bool:
@@ -153,8 +155,6 @@ class _Said(NamedTuple):
     left_out: tuple[str, ...] = ()
     trace_error: str = ""
     alone: bool = False
-    as_declared: tuple[str, ...] = ()
-    """Outputs that would be no longer for more rows."""
     undeclared: tuple[tuple[str, str], ...] = ()
     """(output, how its shape contradicts the signature)."""
     weight: int = 0
@@ -184,7 +184,6 @@ def _said(text: bytes) -> _Said:
         left_out=texts_from(header.get("left_out", []), MAX_NAME),
         trace_error=message_from(header.get("trace_error", "")),
         alone=header.get("alone") is True,
-        as_declared=texts_from(header.get("as_declared", []), MAX_NAME),
         weight=sum(map(_weight, (entry for group in groups for entry in group))),
     )
 
@@ -246,7 +245,7 @@ class Answers:
         outputs, features, trace_outputs, leaves = (
             columns.values(g, frame.body) for g in said.groups
         )
-        of_batch = about_batch(outputs, rows, self._hello.lengths, said.as_declared)
+        of_batch = about_batch(outputs, rows, self._hello.lengths, self._hello.tables)
         copied = sum(outputs[name].nbytes for name in of_batch) * max(rows - 1, 0)
         outputs = in_every_row(outputs, rows, of_batch)
         trace_outputs = in_every_row(trace_outputs, rows, of_batch)
@@ -269,6 +268,7 @@ class Answers:
             alone=said.alone,
             left_out=said.left_out,
             undeclared=said.undeclared,
+            of_batch=frozenset(of_batch),
         )
 
     def _check(self, text: bytes, rows: int) -> _Said:

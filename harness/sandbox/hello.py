@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, Signature, TensorSpec
@@ -68,6 +68,8 @@ class Hello:
     """Why there is no trace session although one was asked for."""
     lengths: Lengths = field(default_factory=dict)
     """As long as this, outputs may be about the batch, not about its rows."""
+    tables: frozenset[str] = frozenset()
+    """Outputs that are read as about the batch also where it has as many rows as they are long."""
 
 
 def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
@@ -124,13 +126,14 @@ def signature_from_header(header: Header) -> tuple[Signature, frozenset[str]]:
 
 
 def hello_from_header(
-    header: Header, beside: Mapping[str, int] | None = None
+    header: Header, beside: Mapping[str, int] | None = None, tables: Collection[str] = ()
 ) -> Hello | LoadFailure:
     """What the child said after it tried to load the model.
 
     Args:
       header: as it came.
       beside: output → how long the version that it is compared with declares it as a whole.
+      tables: `Hello.tables`.
 
     Raises:
       FrameError: it is no hello.
@@ -146,15 +149,15 @@ def hello_from_header(
         trace_missing=missing,
         trace_error=message_from(header.get("trace_error", "")),
         lengths=_all_lengths(signature, beside or {}),
+        tables=frozenset(tables),
     )
 
 
 def _all_lengths(signature: Signature, beside: Mapping[str, int]) -> Lengths:
-    """`Hello.lengths`: a length that the model's own inputs have says nothing of its outputs."""
-    taken = {count for _, count in signature.rows}
+    """`Hello.lengths`."""
     found = dict(signature.lengths)
     known = {
-        s.name: frozenset({found.get(s.name, 0), beside.get(s.name, 0)} - taken - {0, 1})
+        s.name: frozenset({found.get(s.name, 0), beside.get(s.name, 0)} - {0, 1})
         for s in signature.outputs
         if s.datatype in NUMPY_DTYPES
     }

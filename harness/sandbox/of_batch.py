@@ -5,8 +5,8 @@ value depends on the batch, each request runs by itself, as with every other out
 
 How long an output is declared, by its version or by the one beside it, tells what it may be and no more: many
 exporters write the length of their example down and return a row for each row all the same. What it is shows
-where the batch has another number of rows than that; where it has just as many, the process looks by itself, so
-that nothing depends on what it was asked before (`child.as_declared`). Lengths that neither version declares are
+where the batch has another number of rows than that; where it has just as many, every version is read as the
+baseline was seen to answer (`Hello.tables`), so that none is read unlike another. Lengths that neither version declares are
 not guessed: some detections are as many as the rows by chance. Nor is a length of 1: a version that gives one
 row for a whole batch answers each request by itself as one does that gives a row for each, and is not like it.
 """
@@ -23,16 +23,14 @@ Lengths = Mapping[str, frozenset[int]]
 """Output → how long it is declared as a whole, above 1: by its version, or by the one that it is compared with."""
 
 
-def about_batch(
-    outputs: Tensors, rows: int, lengths: Lengths, as_declared: Collection[str]
-) -> set[str]:
+def about_batch(outputs: Tensors, rows: int, lengths: Lengths, tables: Collection[str]) -> set[str]:
     """Which of these are about the batch.
 
     Args:
       outputs: as the model returned them.
       rows: of the batch.
       lengths: as `Hello.lengths` has them.
-      as_declared: outputs that stay as long as this batch has rows where a batch has more.
+      tables: outputs that are about the batch also where it has as many rows as they are long.
     """
     return {
         name
@@ -40,7 +38,7 @@ def about_batch(
         if name in outputs
         and outputs[name].ndim
         and len(outputs[name]) in known
-        and (len(outputs[name]) != rows or name in as_declared)
+        and (len(outputs[name]) != rows or name in tables)
     }
 
 

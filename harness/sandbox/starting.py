@@ -66,6 +66,7 @@ class Start:
       pool: where a waiting process is taken from. External data go with a process from its start: a
         version that has some gets a process of its own.
       lengths: (output, how long the version that this one is compared with declares it as a whole).
+      tables: outputs that are about a batch also where it has as many rows as they are long.
 
     Raises:
       SandboxError: the interpreter does not start at all.
@@ -81,6 +82,7 @@ class Start:
         allow_weaker: bool = False,
         pool: Pool | None = None,
         lengths: Sequence[tuple[str, int]] = (),
+        tables: Sequence[str] = (),
     ) -> None:
         self.began = time.perf_counter()
         """On the clock of time.perf_counter."""
@@ -94,7 +96,7 @@ class Start:
         self._ready: tuple[Isolation, dict[str, str]] | None = None
         self._failure: LoadFailure | None = None
         self._pool = pool
-        self._lengths = dict(lengths)
+        self._lengths, self._tables = dict(lengths), tables
         self._copies = [fd for fd in (files.trace_fd, files.cut_fd) if fd != NOTHING]
         self._process = self._begun()
 
@@ -118,7 +120,6 @@ class Start:
                 {
                     "trace_tensors": self._trace_tensors,
                     "external": files.external,
-                    "lengths": self._lengths,
                 },
             )
             self._ready = isolation, versions
@@ -170,7 +171,7 @@ class Start:
         child = self._child
         try:
             said = received(child, self.limits.load_deadline_s).header
-            hello = hello_from_header(said, self._lengths)
+            hello = hello_from_header(said, self._lengths, self._tables)
         except PIPE_ERRORS as error:
             return load_failure_from_child(child, error)
         except BaseException:

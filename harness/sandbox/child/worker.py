@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     import numpy as np
     import onnxruntime
 
-    from harness.sandbox.child import as_declared, columns, external, sessions, usual  # noqa: F401 - not after the lock
+    from harness.sandbox.child import columns, external, sessions, usual  # noqa: F401 - not after the lock
 
     slots = ring.Ring(ring_fd)
     os.close(ring_fd)
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     load = locked(reader, answers, config["parent"], layers, versions)
     loaded = _loaded(answers, mailbox, external_fd, load)
     if loaded is not None:
-        _Server(reader, answers, slots, config["memory_bytes"], loaded, load["lengths"]).serve()
+        _Server(reader, answers, slots, config["memory_bytes"], loaded).serve()
 
 
 def begun(requests: int) -> tuple[frames.Reader, frames.Header, lockdown.Layers]:
@@ -218,7 +218,6 @@ class _Server:
       slots: where bodies lie that have room there.
       max_body: bytes a request's body may have.
       loaded: the sessions.
-      lengths: output → how long the version beside this one declares it as a whole.
     """
 
     def __init__(
@@ -228,9 +227,8 @@ class _Server:
         slots: ring.Ring,
         max_body: int,
         loaded: _Sessions,
-        lengths: dict[str, int],
     ) -> None:
-        from harness.sandbox.child import as_declared, columns, sessions, usual
+        from harness.sandbox.child import columns, usual
 
         self._reader, self._answers, self._slots = reader, answers, slots
         self._max_body = max_body
@@ -240,12 +238,6 @@ class _Server:
         self._request = frames.memo(_request_from_text)
         self._plain = frames.memo(_plain_header)
         self._usual = usual.UsualAnswers(slots, answers)
-        self._as_declared = as_declared.AsDeclared(
-            self._verdict.signature(),
-            lengths,
-            lambda feeds: self._verdict.run(feeds).arrays,
-            sessions.RUNTIME_ERRORS,
-        )
         self._values, self._encoded = columns.values, columns.encoded
 
     def serve(self) -> None:
@@ -275,13 +267,10 @@ class _Server:
         traced = self._run_alone(feeds) if request.alone else None
         if traced is not None:
             said: dict[str, Any] = {"kind": "answer", "ok": True, "alone": True}
-            if tables := self._as_declared.among(feeds, traced[1].arrays, request.rows):
-                said["as_declared"] = tables
             return self._told(traced[1], (traced[0], None), said, frame, request.rows)
         found = self._verdict.run(feeds)
         outputs = found.arrays
-        tables = self._as_declared.among(feeds, outputs, request.rows)
-        bare = not (found.keys or found.forms or request.trace or tables)
+        bare = not (found.keys or found.forms or request.trace)
         if bare and self._usual.sent(frame, [*outputs], outputs.values()):
             return None
         if bare:
@@ -290,8 +279,6 @@ class _Server:
             self._usual.learn(frame.text, [*outputs], outputs.values(), text, buffers)
             return text, buffers
         answer: dict[str, Any] = {"kind": "answer", "ok": True}
-        if tables:
-            answer["as_declared"] = tables
         traced = None
         if request.trace:
             trace = self._cut if request.cut and self._cut is not None else self._trace
