@@ -260,9 +260,12 @@ class TensorSpec:
     or an optional of these, one for a whole request; "OTHER:<onnx type>" is not compared."""
     shape: tuple[int | None, ...]
     """Trailing shape without the batch axis; None for a free dimension."""
+    any_rank: bool = False
+    """A model does not declare how many axes it has, or takes a scalar, of which runtimes say the same: `shape` is
+    () and says nothing."""
 
     def shown(self, rows: int | None = None) -> str:
-        """As shown to a user, in one line: name FP32[?, 3], or name seq(tensor(float)).
+        """As shown to a user, in one line: name FP32[?, 3], name FP32[any rank], or name seq(tensor(float)).
 
         Args:
           rows: that a batch must have; None = any.
@@ -270,6 +273,8 @@ class TensorSpec:
         name = one_line(self.name)
         if self.datatype.startswith((NESTED, MAP)):
             return f"{name} {self.datatype.partition(':')[2]}"
+        if self.any_rank:
+            return f"{name} {self.datatype}[any rank]"
         dims = ", ".join("?" if d is None else str(d) for d in (rows, *self.shape))
         return f"{name} {self.datatype}[{dims}]"
 

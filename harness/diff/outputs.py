@@ -121,6 +121,7 @@ class OutputDiff:
                 *(f"output {n}: {why}" for n, why in self._not_returned()),
                 *extra,
                 *(f"{words}: accepted by the mapping" for words in self._match.narrower),
+                *self._match.one_rank,
             ),
             one_sided_classes=tuple(
                 f"{tally.name}[{label}] ({side})"

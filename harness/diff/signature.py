@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from harness.core.errors import SignatureError, nearest
@@ -31,13 +31,16 @@ class SignatureMatch:
     """Baseline outputs of a kind that is not compared (sparse tensors)."""
     narrower: tuple[str, ...] = ()
     """Inputs of which the candidate takes fewer lengths, which the mapping accepts; in words."""
+    one_rank: tuple[str, ...] = ()
+    """Inputs whose axes only the candidate declares; in words."""
 
 
 def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping) -> SignatureMatch:
     """Pairs inputs and outputs by name, after the policy's mapping.
 
     Types must be the same and shapes must fit. A free dimension fits any, but for one of an input that the
-    candidate fixes, a batch's rows among them: what clients send today it would not take. More outputs on
+    candidate fixes, a batch's rows among them: what clients send today it would not take. Where a version does
+    not declare how many axes there are, rows apart nothing is known to be otherwise. More outputs on
     the candidate's side are allowed and listed.
 
     Raises:
@@ -70,7 +73,30 @@ def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping
         table = _side_by_side(sides, pairs)
         remedy = _remedy(table, bridges, mapping, refused, unbridged)
         raise SignatureError(_WHERE, "; ".join(problems), remedy)
-    return _match(baseline, candidate, pairs, tuple(narrower.values()))
+    return replace(
+        _match(baseline, candidate, pairs, tuple(narrower.values())),
+        one_rank=tuple(_of_one_rank(sides[0], pairs["inputs"])),
+    )
+
+
+def declared_inputs(
+    baseline: Signature, candidate: Signature, mapping: Mapping
+) -> tuple[TensorSpec, ...]:
+    """The baseline's inputs, with the candidate's axes where only that declares some.
+
+    Args:
+      baseline: its signature.
+      candidate: its signature.
+      mapping: what stands for what.
+    """
+    names, theirs = dict(mapping.inputs), {spec.name: spec for spec in candidate.inputs}
+    found = ((spec, theirs.get(names.get(spec.name, spec.name))) for spec in baseline.inputs)
+    return tuple(
+        replace(ours, shape=other.shape, any_rank=other.any_rank)
+        if ours.any_rank and other is not None
+        else ours
+        for ours, other in found
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +125,10 @@ class _Side:
         return spec.shown(self.rows[version].get(spec.name))
 
     def lengths(self, ours: TensorSpec, theirs: TensorSpec) -> list[tuple[int | None, int | None]]:
-        """Each dimension of two tensors of one rank, their rows first; None = any."""
+        """Each dimension of two tensors of one rank, their rows first; None = any. Of any rank: only the rows."""
         first = (self.rows[0].get(ours.name), self.rows[1].get(theirs.name))
+        if ours.any_rank or theirs.any_rank:
+            return [first]
         return [first, *zip(ours.shape, theirs.shape, strict=True)]
 
 
@@ -179,10 +207,10 @@ def _paired(
 
 
 def _fits(side: _Side, ours: TensorSpec, theirs: TensorSpec) -> bool:
-    """Whether types and declared lengths are the same; a free dimension fits any."""
+    """Whether types and declared lengths are the same; a free dimension, or an undeclared rank, fits any."""
     return (
         ours.datatype == theirs.datatype
-        and len(ours.shape) == len(theirs.shape)
+        and (ours.any_rank or theirs.any_rank or len(ours.shape) == len(theirs.shape))
         and all(a is None or b is None or a == b for a, b in side.lengths(ours, theirs))
     )
 
@@ -200,6 +228,16 @@ def _narrower(inputs: _Side, pairs: Pairs, bridge: Names) -> dict[str, str]:
                 "other lengths than these"
             )
     return found
+
+
+def _of_one_rank(inputs: _Side, pairs: Pairs) -> Iterator[str]:
+    """Inputs whose axes only the candidate declares, in words."""
+    for old, new in pairs:
+        if old.any_rank and not new.any_rank:
+            yield (
+                f"input {inputs.shown(0, old)} is {inputs.shown(1, new)} in the candidate: what has other axes, "
+                "which the baseline may take"
+            )
 
 
 def _unlike(side: _Side, ours: TensorSpec, theirs: TensorSpec) -> str:

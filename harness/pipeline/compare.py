@@ -25,7 +25,7 @@ from harness.diff.outputs import OutputDiff
 from harness.diff.probes import ProbeGuard
 from harness.diff.reports import sentences_about_small
 from harness.diff.served import ServedDiff, findings_from_served
-from harness.diff.signature import check_signatures
+from harness.diff.signature import check_signatures, declared_inputs
 from harness.pipeline.asked_again import AskedAgain, ask_again, failing_together
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import Mixing, mixing_of, together
@@ -130,7 +130,8 @@ def compare_models(
         match = check_signatures(graphs[0].signature, graphs[1].signature, renames)
         check_mapped_tensors(renames, graphs, "--map")
         window = open_traffic(
-            list(inputs), cache_dir or default_cache_dir(), graphs[0].signature.inputs, _heard(listener, "seal")
+            list(inputs), cache_dir or default_cache_dir(),
+            declared_inputs(graphs[0].signature, graphs[1].signature, renames), _heard(listener, "seal"),
         )  # fmt: skip
         check_requests(window, inputs)
         beside = lengths_beside(graphs, match.outputs)

@@ -68,7 +68,8 @@ def check_decision(policy: Policy, baseline: Signature, where: str) -> None:
             )
         spec, read = outputs[name], key == "score" or rule.rule is not Rule.NONE
         known = [dimension for dimension in spec.shape if dimension is not None]
-        if not read or spec.datatype not in NUMPY_DTYPES or len(known) < len(spec.shape):
+        unknown = spec.any_rank or len(known) < len(spec.shape)
+        if not read or spec.datatype not in NUMPY_DTYPES or unknown:
             continue
         if (width := math.prod(known)) and lacks_column(rule, width):
             what = f"column {rule.positive} is outside the baseline's output {spec.shown()}"

@@ -14,9 +14,9 @@ import numpy as np
 
 from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
-from harness.core.models import ModelGraph, PinnedModel
+from harness.core.models import PinnedModel
 from harness.core.policies import Policy, WindowName
-from harness.core.tensors import Array, Bools, Floats, Ints, Strings
+from harness.core.tensors import Array, Bools, Floats, Ints, Strings, TensorSpec
 from harness.judge.plan import WindowCounts
 from harness.pipeline.again import Past
 from harness.pipeline.carried import Carried, made_up, misfit, write_used
@@ -59,7 +59,7 @@ def fix_traffic(
     request: GateRequest,
     policy: Policy,
     models: tuple[PinnedModel, ...],
-    graph: ModelGraph,
+    inputs: Sequence[TensorSpec],
     *,
     run: RunFolder,
     manifest: dict[str, Any],
@@ -68,6 +68,16 @@ def fix_traffic(
 ) -> Past:
     """Seals the traffic, selects the windows and draws their orders into the run folder.
 
+    Args:
+      request: what was asked.
+      policy: as parsed.
+      models: every version.
+      inputs: what the versions take, for tables of inputs.
+      run: where the order is written.
+      manifest: what is fixed is added to it.
+      past: earlier attempts.
+      listener: hears progress.
+
     Returns:
       What the earlier attempts mean, now that it is known whether their tests fit this traffic.
     """
@@ -75,7 +85,7 @@ def fix_traffic(
     def sealing(done: int, total: int) -> None:
         listener(Progress(stage="seal", done=done, total=total))
 
-    window = open_traffic(request.traffic, request.cache_dir, graph.signature.inputs, sealing)
+    window = open_traffic(request.traffic, request.cache_dir, inputs, sealing)
     check_one_model(window.info, ", ".join(str(path) for path in request.traffic))
     index = window.index()
     wanted = needed_windows(policy)

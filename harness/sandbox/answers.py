@@ -299,7 +299,7 @@ def _row_bytes(outputs: Sequence[TensorSpec]) -> int | None:
         if spec.datatype.startswith("OTHER:"):
             continue
         sized = spec.datatype in NUMPY_DTYPES and spec.datatype != "BYTES"
-        if not sized or None in spec.shape:
+        if not sized or spec.any_rank or None in spec.shape:
             return None
         total += math.prod(d or 0 for d in spec.shape) * NUMPY_DTYPES[spec.datatype].itemsize
     return total

@@ -95,7 +95,13 @@ def spec_from_described(described: object) -> tuple[TensorSpec, bool]:
     elif nested.leaf_kind(onnx_type) in LEAF_DTYPES:
         datatype = f"{NESTED}{onnx_type}"
     rowless = datatype.startswith((MAP, NESTED))
-    return TensorSpec(name=name, datatype=datatype, shape=() if rowless else trailing), not shape
+    spec = TensorSpec(
+        name=name,
+        datatype=datatype,
+        shape=() if rowless else trailing,
+        any_rank=not (shape or rowless),
+    )
+    return spec, not shape
 
 
 def signature_from_header(header: Header) -> tuple[Signature, frozenset[str]]:

@@ -94,13 +94,15 @@ def _check_is_archive(path: Path) -> None:
 
 def _one_request_a_row(where: str, inputs: Tensors, specs: Specs | None) -> Tensors:
     """Arrays that share their first axis are that many requests, others are one request."""
-    if specs is None:
+    declared = {n: a for n, a in inputs.items() if specs is not None and not specs[n].any_rank}
+    if specs is None or not declared:
         lengths = {a.shape[:1] for a in inputs.values()}
         if len(lengths) == 1 and lengths != {()}:
             return inputs
         return {n: a[np.newaxis] for n, a in inputs.items()}
     if all(
-        a.ndim == len(specs[n].shape) and not is_flat(a.shape, specs[n]) for n, a in inputs.items()
+        a.ndim == len(specs[n].shape) and not is_flat(a.shape, specs[n])
+        for n, a in declared.items()
     ):
         inputs = {n: a[np.newaxis] for n, a in inputs.items()}
     inputs = {n: a[:, np.newaxis] if is_flat(a.shape, specs[n]) else a for n, a in inputs.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,9 +145,7 @@ def _listed(
         dtype = np.dtype(inner.to_pandas_dtype())
         own = next((k for k, v in NUMPY_DTYPES.items() if v == dtype), "FP64")
     declared = spec or TensorSpec(name=name, datatype=own, shape=(None,) * _depth(column.type))
-    arrays = nested(
-        where, name, column.to_pylist(), TensorSpec(name=name, datatype=own, shape=declared.shape)
-    )
+    arrays = nested(where, name, column.to_pylist(), replace(declared, datatype=own))
     if isinstance(arrays, list):
         return [cast_lossless(where, name, a, declared.datatype) for a in arrays]
     return cast_lossless(where, name, arrays, declared.datatype)

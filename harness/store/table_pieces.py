@@ -134,10 +134,12 @@ def check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: T
     Raises:
       TrafficError: says both shapes.
     """
-    fits = (
-        trailing is not None
-        and len(trailing) == len(spec.shape)
-        and all(w is None or w == g for w, g in zip(spec.shape, trailing, strict=True))
+    fits = trailing is not None and (
+        spec.any_rank
+        or (
+            len(trailing) == len(spec.shape)
+            and all(w is None or w == g for w, g in zip(spec.shape, trailing, strict=True))
+        )
     )
     if not fits:
         found = "a single value" if trailing is None else f"rows of shape {list(trailing)}"
@@ -149,12 +151,12 @@ def check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: T
 
 
 def nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> Array | list[Array]:
-    """Scalars and nested lists: one row each where the depth is the input's, else several rows."""
+    """Scalars and nested lists: one row each where the depth is the input's, or not declared, else several rows."""
     try:
         joined = array_from_json(where, name, values, spec.datatype, exact=True)
         if is_flat(joined.shape, spec):
             return joined[:, np.newaxis]
-        if joined.ndim == len(spec.shape) + 1:
+        if spec.any_rank or joined.ndim == len(spec.shape) + 1:
             check_shape(where, name, joined.shape[1:], spec)
             return joined
     except RaggedError:
@@ -170,7 +172,7 @@ def nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> Ar
         rows = np.asarray(array, object if spec.datatype == "BYTES" else None)
         if is_flat(np.atleast_1d(rows).shape, spec):
             rows = np.atleast_1d(rows)[:, np.newaxis]
-        elif rows.ndim == len(spec.shape):
+        elif spec.any_rank or rows.ndim == len(spec.shape):
             rows = rows[np.newaxis]
         check_shape(where, name, rows.shape[1:] if rows.ndim else None, spec)
         arrays.append(rows)

@@ -3,7 +3,7 @@ import pytest
 from harness.core.errors import SignatureError
 from harness.core.policies import Mapping
 from harness.core.tensors import Signature, TensorSpec
-from harness.diff.signature import check_signatures
+from harness.diff.signature import check_signatures, declared_inputs
 
 
 def spec(name, datatype="FP32", shape=()):
@@ -183,3 +183,35 @@ def test_outputs_of_other_kinds_are_listed_as_not_compared():
 def test_a_mapping_of_unknown_names_is_refused_with_the_nearest(pair):
     candidate = signature([spec("carrier", "BYTES"), spec("distance")])
     assert "did you mean 'distance" in refused(BASELINE, candidate, Mapping(inputs=(pair,)))
+
+
+ANY = TensorSpec(name="x", datatype="FP32", shape=(), any_rank=True)
+
+
+def test_an_undeclared_rank_fits_any_and_is_told_where_only_the_candidate_declares_one():
+    declared, both = signature([spec("x", shape=(None, 4))], [ANY]), signature([ANY], [ANY])
+    assert check_signatures(both, both, Mapping()).one_rank == ()
+    assert check_signatures(declared, both, Mapping()).one_rank == ()
+    (told,) = check_signatures(both, declared, Mapping()).one_rank
+    assert "input x FP32[any rank] is x FP32[?, ?, 4] in the candidate" in told
+
+
+def test_of_an_undeclared_rank_type_and_fixed_rows_are_held_to_the_baseline():
+    both = signature([ANY], [ANY])
+    assert "FP64" in refused(both, signature([spec("x", "FP64", (4,))], [ANY]))
+    fixed = signature([spec("x", shape=(4,))], [ANY], x=8)
+    assert "narrower: [x]" in refused(both, fixed)
+    assert check_signatures(fixed, both, Mapping()).narrower == ()
+
+
+def test_the_axes_of_an_input_are_those_of_the_version_that_declares_some():
+    baseline, candidate = (
+        signature([ANY, spec("z", shape=(2,))]),
+        signature([spec("w", shape=(4,)), ANY]),
+    )
+    mapping = Mapping(inputs=(("x", "w"),))
+    assert declared_inputs(baseline, candidate, mapping) == (
+        spec("x", shape=(4,)),
+        spec("z", shape=(2,)),
+    )
+    assert declared_inputs(baseline, baseline, Mapping()) == baseline.inputs

@@ -180,3 +180,19 @@ def test_the_length_that_one_version_declares_is_known_of_the_other(tmp_path, ga
 def test_a_table_that_neither_declares_is_not_compared_and_holds(gated):
     result = gated(HIDDEN.format(length="K"), HIDDEN.format(length="M"))
     assert (result.decision, result.record.reason) == (Decision.HOLD, "no_data")
+
+
+@pytest.mark.parametrize(("k", "decision"), [(2.0, Decision.PROMOTE), (3.0, Decision.ROLLBACK)])
+def test_a_rank_that_only_the_candidate_declares_is_no_other_signature(
+    tmp_path, gated, k, decision
+):
+    old = """
+    <ir_version: 8, opset_import: ["" : 15]>
+    m (float[] x) => (float[] y) { k = Constant<value = float {2.0}>()  y = Mul(x, k) }
+    """
+    new = old.replace("[]", "[N]").replace("2.0", str(k))
+    assert gated(old, new).decision is decision
+    assert any(
+        "input x FP32[any rank] is x FP32[?]" in text
+        for text in read(tmp_path, "intermediates")["not_compared"]
+    )

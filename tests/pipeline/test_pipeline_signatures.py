@@ -1,5 +1,7 @@
 """Versions that take or return other things than their names say, from the file to the answer."""
 
+import json
+
 import numpy as np
 import pytest
 from onnx import parser, save_model
@@ -83,3 +85,34 @@ def test_a_batch_that_becomes_fixed_may_be_accepted_and_is_told(compared):
         "input x FP32[?, 4] is x FP32[1, 4] in the candidate, which takes no other lengths than these: "
         "accepted by the mapping" in result.not_compared
     )
+
+
+UNDECLARED = NEGATED.replace("[{n}, 4]", "[]")
+FREE = NEGATED.format(n="N")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (UNDECLARED.format(), UNDECLARED.format()),
+        (UNDECLARED.format(), FREE),
+        (FREE, UNDECLARED.format()),
+        (UNDECLARED.format().replace("(float[] y)", "(float[N, 4] y)"), FREE.replace("(float[N, 4] y)", "(float[] y)")),
+    ],
+)  # fmt: skip
+def test_an_undeclared_rank_is_any(compared, old, new):
+    assert compared(old, new).exit_code == 0
+    assert compared(old, new.replace("Neg", "Abs")).exit_code == 1
+
+
+@pytest.mark.parametrize(("text", "shape"), [(UNDECLARED.format(), (1, 3, 4)), (FREE, (3, 4))])
+def test_lists_are_rows_of_an_undeclared_rank_unless_the_other_version_declares_one(
+    models, tmp_path, windows, text, shape
+):
+    (tmp_path / "t.jsonl").write_text(json.dumps({"x": [[1.0, 2.0, 3.0, 4.0]] * 3}) + "\n")
+    result = compare_models(
+        *models(UNDECLARED.format(), text), inputs=[tmp_path / "t.jsonl"], cache_dir=windows,
+        looked_into=GraphPolicy(requests=0), allow_lower_isolation=True,
+    )  # fmt: skip
+    assert (result.exit_code, result.compared) == (0, 1)
+    assert result.intermediates["outputs"][0]["rows"] == shape[0]

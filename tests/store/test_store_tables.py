@@ -497,3 +497,28 @@ def test_a_flat_column_of_several_rows_a_request_is_rows_of_one(tmp_path):
 def test_a_single_text_where_rows_of_several_are_taken_is_refused(tmp_path):
     path = jsonl(tmp_path, {"c": "a"}, {"c": ["a", "b"]})
     assert "has a single value where the model takes c" in refused(path, [spec("c", "BYTES", 2)])
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet", "jsonl"])
+def test_an_input_of_undeclared_rank_is_one_row_a_request_of_any_shape(tmp_path, kind):
+    anything = TensorSpec(name="x", datatype="FP64", shape=(), any_rank=True)
+    values, more = [[[1.0, 2.0]], [[3.0, 4.0]]], [5.0, 6.0]
+    path = {
+        "npz": lambda: npz(tmp_path, x=np.array(values), z=np.array(more)),
+        "parquet": lambda: parquet(tmp_path, {"x": values, "z": more}),
+        "jsonl": lambda: jsonl(
+            tmp_path, *({"x": x, "z": z} for x, z in zip(values, more, strict=True))
+        ),
+    }[kind]()
+    _, batch = opened(path, [anything, spec("z", "FP64")])
+    assert batch.rows.tolist() == [1, 1]
+    assert batch.inputs["x"].tolist() == values
+    assert batch.inputs["z"].tolist() == more
+
+
+def test_arrays_of_undeclared_rank_that_share_their_first_axis_are_that_many_requests(tmp_path):
+    specs = [TensorSpec(name=n, datatype="FP64", shape=(), any_rank=True) for n in "xz"]
+    shared = npz(tmp_path, x=np.ones((3, 2)), z=np.ones(3))
+    assert opened(shared, specs)[1].inputs["x"].shape == (3, 2)
+    other = npz(tmp_path, x=np.ones((3, 2)), z=np.ones(4))
+    assert opened(other, specs)[1].inputs["x"].shape == (1, 3, 2)

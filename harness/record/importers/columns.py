@@ -62,7 +62,12 @@ def columns_of(
         return known.inputs, known.outputs
     inputs, outputs = (
         tuple(
-            TensorColumn(name=s.name, column=s.name, datatype=s.datatype, shape=s.shape)
+            TensorColumn(
+                name=s.name,
+                column=s.name,
+                datatype=s.datatype,
+                shape=None if s.any_rank else s.shape,
+            )
             for s in specs
         )
         for specs in (known.inputs, known.outputs)
