@@ -56,7 +56,7 @@ def probed_replays() -> tuple[Figure, ...]:
             raise GateError("bench parity", every.message, "Run harness doctor.")
         window = open_traffic(
             [assets_root() / "scenarios" / "traffic" / "flights"], folder / "cache",
-            seen.graph.signature.inputs,
+            seen.graph.signature,
         )  # fmt: skip
         batch = window.read(np.arange(_BATCH))
         inputs = {spec.name: batch.inputs[spec.name] for spec in seen.graph.signature.inputs}

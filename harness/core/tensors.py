@@ -291,3 +291,9 @@ class Signature:
     """Inputs that declare how many rows they take → that number; others take any."""
     lengths: tuple[tuple[str, int], ...] = ()
     """Plain outputs whose first dimension is declared as a number above 1 that no input declares → that number."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows that a batch must have; 0 = any, or inputs that declare unlike numbers."""
+        counts = {count for _, count in self.rows}
+        return counts.pop() if len(counts) == 1 else 0

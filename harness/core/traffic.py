@@ -144,3 +144,5 @@ class WindowInfo:
     """(reason, count) of requests that a recorder saw and should have recorded, and did not."""
     beside_sample: int = 0
     """Exchanges that a recorder's sample would have left out and that are there because they failed."""
+    together: int = 0
+    """Rows of a table that were put together to a request, as the model takes no other number; 0 = none were."""

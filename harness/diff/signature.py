@@ -79,10 +79,8 @@ def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping
     )
 
 
-def declared_inputs(
-    baseline: Signature, candidate: Signature, mapping: Mapping
-) -> tuple[TensorSpec, ...]:
-    """The baseline's inputs, with the candidate's axes where only that declares some.
+def declared_by_either(baseline: Signature, candidate: Signature, mapping: Mapping) -> Signature:
+    """The baseline's signature, with the candidate's axes of inputs where only that declares some.
 
     Args:
       baseline: its signature.
@@ -91,12 +89,13 @@ def declared_inputs(
     """
     names, theirs = dict(mapping.inputs), {spec.name: spec for spec in candidate.inputs}
     found = ((spec, theirs.get(names.get(spec.name, spec.name))) for spec in baseline.inputs)
-    return tuple(
+    inputs = tuple(
         replace(ours, shape=other.shape, any_rank=other.any_rank)
         if ours.any_rank and other is not None
         else ours
         for ours, other in found
     )
+    return replace(baseline, inputs=inputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

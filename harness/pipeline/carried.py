@@ -23,7 +23,7 @@ from harness.judge.window_claim import Read
 from harness.store.attempts import Attempt
 from harness.store.files import sha256_of_file
 from harness.store.runs import RunFolder
-from harness.store.tables import MADE_UP_ID
+from harness.store.table_batches import MADE_UP_ID
 
 CARRIED_FILE = "carried.json"
 USED_FILE = "used.parquet"

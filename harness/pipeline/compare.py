@@ -25,7 +25,7 @@ from harness.diff.outputs import OutputDiff
 from harness.diff.probes import ProbeGuard
 from harness.diff.reports import sentences_about_small
 from harness.diff.served import ServedDiff, findings_from_served
-from harness.diff.signature import check_signatures, declared_inputs
+from harness.diff.signature import check_signatures, declared_by_either
 from harness.pipeline.asked_again import AskedAgain, ask_again, failing_together
 from harness.pipeline.assets import default_cache_dir
 from harness.pipeline.batch_mates import Mixing, mixing_of, together
@@ -58,7 +58,7 @@ from harness.pipeline.graph_pass import (
     GraphLook,
     check_mapped_tensors,
 )
-from harness.pipeline.integrity import empty_requests
+from harness.pipeline.integrity import empty_requests, fixed_batches
 from harness.pipeline.leg_findings import leg_findings, rejected_by_both
 from harness.pipeline.legs_of_run import sound_only
 from harness.pipeline.opening import leg_recipe, lengths_beside, look_at, open_legs
@@ -131,7 +131,7 @@ def compare_models(
         check_mapped_tensors(renames, graphs, "--map")
         window = open_traffic(
             list(inputs), cache_dir or default_cache_dir(),
-            declared_inputs(graphs[0].signature, graphs[1].signature, renames), _heard(listener, "seal"),
+            declared_by_either(graphs[0].signature, graphs[1].signature, renames), _heard(listener, "seal"),
         )  # fmt: skip
         check_requests(window, inputs)
         beside = lengths_beside(graphs, match.outputs)
@@ -281,7 +281,8 @@ def _result(
     logged = diffs[2].finish()
     differ = bool(outputs.mismatched_requests or features.mismatched_requests)
     versions = {leg.name: leg.first.versions for leg in legs if leg.first}
-    given = traffic_of(setup.window)
+    window, rows = setup.window, setup.graphs[0].signature.batch_rows
+    given = traffic_of(window)
     findings = [
         *lost_requests(given),
         *environment_findings(setup.models, versions, differ=differ),
@@ -297,6 +298,9 @@ def _result(
         ),
         *findings_from_served(logged),
         *empty_requests(given, "inputs"),
+        *fixed_batches(
+            rows, window.info.together, window.index().of_other_rows(rows) if rows else 0, "inputs"
+        ),
         *without_values(outputs),
     ]
     counters = {leg.name: leg.counters() for leg in legs}
@@ -354,7 +358,7 @@ def _result(
         alone=mixing.alone,
         isolation=weakest(leg.first.isolation for leg in legs if leg.first),
         not_compared=(
-            *not_sealed(setup.window),
+            *not_sealed(window),
             *outputs.not_compared,
             *features.not_compared,
             *logged.not_compared,

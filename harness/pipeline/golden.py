@@ -223,7 +223,7 @@ def _rows(
         "baseline", pinned, seen.probe, limits=limits, python=runtime.python,
         allow_weaker=allow_weaker,
     )  # fmt: skip
-    window = open_traffic(list(inputs), cache_dir, seen.graph.signature.inputs)
+    window = open_traffic(list(inputs), cache_dir, replace(seen.graph.signature, rows=()))
     count = min(rows, window.info.count)
     if not count:
         raise UsageError(str(inputs[0]), "holds no request", "Give rows to log.")

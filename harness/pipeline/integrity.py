@@ -152,6 +152,11 @@ def integrity_findings(
             )
         )  # fmt: skip
     found += [*empty_requests(traffic, "recorded traffic"), *_of_recorders(manifest, traffic)]
+    window = manifest.get("window") or {}
+    rows, together, others = (
+        int(window.get(name, 0)) for name in ("batch_rows", "together", "of_other_rows")
+    )
+    found += fixed_batches(rows, together, others, "recorded traffic")
     if labels is None:
         return found
     if labels.unknown:
@@ -204,6 +209,37 @@ def empty_requests(traffic: TrafficFacts, where: str) -> list[Finding]:
             what=f"{traffic.without_rows:,} of {counted(traffic.sealed)} have no row: "
             "both versions are asked them, and nothing is compared there",
             remedy="Nothing, where clients send such requests; else look at what empties them.",
+        )
+    ]  # fmt: skip
+
+
+def fixed_batches(rows: int, together: int, others: int, where: str) -> list[Finding]:
+    """Tells what batches of one size mean for what was given.
+
+    Args:
+      rows: that the baseline takes; 0 = any.
+      together: rows of a table that were put together to a request; 0 = none were.
+      others: requests that have not just so many.
+      where: they were given.
+    """
+    if not rows or not (together or others):
+        return []
+    taken = f"the baseline takes batches of {counted(rows, 'row')} and no others"
+    if together:
+        return [
+            Finding(
+                kind="rows_put_together", severity=Severity.INFO, where=where,
+                what=f"{taken}: each request is {together} rows of the table, one after the other, the last filled "
+                "up with the table's first rows where it was short",
+                remedy="Nothing, where any rows may share a batch; else record requests as production makes them.",
+            )
+        ]  # fmt: skip
+    return [
+        _warning(
+            "rows_not_taken", where,
+            f"{taken}, and {counted(others)} have other numbers of rows",
+            f"Record what the model itself is asked, {counted(rows, 'row')} a request, or give rows as a table (.npz, "
+            "a flat .parquet) without ids, times and context, which are put together to such requests.",
         )
     ]  # fmt: skip
 

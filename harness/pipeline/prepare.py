@@ -23,9 +23,9 @@ from harness.core.errors import PolicyError, TrafficError, UsageError
 from harness.core.jsonable import jsonable, sha256
 from harness.core.models import ModelGraph, PinnedModel
 from harness.core.policies import Mode, Policy
-from harness.core.tensors import Floats, TensorSpec
+from harness.core.tensors import Floats, Signature
 from harness.decide.policy import policy_from_yaml
-from harness.diff.signature import declared_inputs
+from harness.diff.signature import declared_by_either
 from harness.judge.plan import WindowCounts
 from harness.pipeline.again import Past, past_of
 from harness.pipeline.carried import CARRIED_FILE, Carried
@@ -164,7 +164,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
         if not baseline.external and not candidate.external:
             _begin_legs(pool, found, policy.sandbox.memory_bytes)
         past = fix_traffic(
-            request, policy, (baseline, candidate, *anchors), _inputs(seen, policy),
+            request, policy, (baseline, candidate, *anchors), _taken(seen, policy),
             run=run, manifest=manifest, past=past, listener=listener,
         )  # fmt: skip
     _take_attempt(run, manifest, ledger, past)
@@ -254,7 +254,7 @@ def restore(
     units: GateUnits | None = None
     if "window" in manifest:
         with read_back(run.path, "window"):
-            window = _window_of_run(manifest, request, _inputs(seen, policy))
+            window = _window_of_run(manifest, request, _taken(seen, policy))
         with read_back(run.path, "order of the requests"):
             orders, label = load_order(run, manifest["order_sha256"], len(window))
             size, selection = int(manifest["batch_requests"]), manifest["selection"]
@@ -297,16 +297,16 @@ def _carried(run: RunFolder, manifest: dict[str, Any]) -> Carried | None:
     return Carried.from_json(content)
 
 
-def _inputs(seen: Seen, policy: Policy) -> tuple[TensorSpec, ...]:
-    """What the versions take; nothing where one does not load."""
+def _taken(seen: Seen, policy: Policy) -> Signature | None:
+    """What the versions take; None where one does not load."""
     old, new = (graph_of(one) for one in seen[:2])
     if isinstance(old, LoadFailure) or isinstance(new, LoadFailure):
-        return ()
-    return declared_inputs(old.signature, new.signature, policy.mapping)
+        return None
+    return declared_by_either(old.signature, new.signature, policy.mapping)
 
 
 def _window_of_run(
-    manifest: dict[str, Any], request: GateRequest, inputs: Sequence[TensorSpec]
+    manifest: dict[str, Any], request: GateRequest, taken: Signature | None
 ) -> SealedWindow:
     """The run's window; sealed again when the cache was cleared since.
 
@@ -317,19 +317,19 @@ def _window_of_run(
     if is_window(path):
         window, whose = SealedWindow.open(path), "the sealed window is not the one of this run"
     else:
-        window = _sealed_again(path, request, inputs)
+        window = _sealed_again(path, request, taken)
         whose = "the sealed window is gone, and the traffic is not the one it was sealed from"
     if window.info.window_hash != manifest["window"]["window_hash"]:
         raise TrafficError(str(path), whose, "Put the traffic back as it was, or start a new run.")
     return window
 
 
-def _sealed_again(gone: Path, request: GateRequest, inputs: Sequence[TensorSpec]) -> SealedWindow:
+def _sealed_again(gone: Path, request: GateRequest, taken: Signature | None) -> SealedWindow:
     remedy = "Put the traffic back as it was, or start a new run."
     if gone in request.traffic:
         raise TrafficError(str(gone), "the sealed window of this run is gone", remedy)
     try:
-        return open_traffic(request.traffic, request.cache_dir, inputs or None)
+        return open_traffic(request.traffic, request.cache_dir, taken)
     except TrafficError as error:
         raise TrafficError(
             str(gone),

@@ -16,7 +16,7 @@ from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
 from harness.core.models import PinnedModel
 from harness.core.policies import Policy, WindowName
-from harness.core.tensors import Array, Bools, Floats, Ints, Strings, TensorSpec
+from harness.core.tensors import Array, Bools, Floats, Ints, Signature, Strings
 from harness.judge.plan import WindowCounts
 from harness.pipeline.again import Past
 from harness.pipeline.carried import Carried, made_up, misfit, write_used
@@ -59,7 +59,7 @@ def fix_traffic(
     request: GateRequest,
     policy: Policy,
     models: tuple[PinnedModel, ...],
-    inputs: Sequence[TensorSpec],
+    taken: Signature | None,
     *,
     run: RunFolder,
     manifest: dict[str, Any],
@@ -72,7 +72,7 @@ def fix_traffic(
       request: what was asked.
       policy: as parsed.
       models: every version.
-      inputs: what the versions take, for tables of inputs.
+      taken: what the versions take, for tables of inputs; None = not known.
       run: where the order is written.
       manifest: what is fixed is added to it.
       past: earlier attempts.
@@ -85,9 +85,9 @@ def fix_traffic(
     def sealing(done: int, total: int) -> None:
         listener(Progress(stage="seal", done=done, total=total))
 
-    window = open_traffic(request.traffic, request.cache_dir, inputs, sealing)
+    window = open_traffic(request.traffic, request.cache_dir, taken, sealing)
     check_one_model(window.info, ", ".join(str(path) for path in request.traffic))
-    index = window.index()
+    index, rows = window.index(), taken.batch_rows if taken else 0
     wanted = needed_windows(policy)
     label: Floats = np.empty(0)
     selections: list[WindowSelection] = []
@@ -112,7 +112,8 @@ def fix_traffic(
     orders = read_orders(run.path / ORDER_FILE)[1]
     _put_aside(run, policy, window, orders, past, unit=unit)
     manifest["window"] = {
-        **jsonable(window.info), "path": str(window.path), "without_rows": index.without_rows()
+        **jsonable(window.info), "path": str(window.path), "without_rows": index.without_rows(),
+        "batch_rows": rows, "of_other_rows": index.of_other_rows(rows) if rows else 0,
     }  # fmt: skip
     manifest["selection"] = {
         s.name: {

@@ -8,6 +8,7 @@ into blocks afterwards; that second pass costs a tenth of the first.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ class Tally:
         shown = self.examples.setdefault(reason, [])
         if len(shown) < _EXAMPLES_KEPT:
             shown.append(request_id)
+
+
+def _said(specs: Sequence[TensorSpec]) -> list[dict[str, object]]:
+    """What a window's hash holds of columns; traffic has no undeclared rank."""
+    return [{"name": s.name, "datatype": s.datatype, "shape": s.shape} for s in specs]
 
 
 class Decoding:
@@ -165,8 +171,8 @@ class Decoding:
         """
         identity = {
             "columns": columns_digest.hex(),
-            "inputs": self._inputs,
-            "recorded": self._recorded,
+            "inputs": _said(self._inputs),
+            "recorded": _said(self._recorded),
             "context": self._context,
             "count": self._count,
         }

@@ -48,6 +48,10 @@ _NAMES_KEPT = 50
 class ExchangeSource(Protocol):
     """Where exchanges come from: recorded files, or a table turned into exchanges."""
 
+    @property
+    def together(self) -> int:
+        """Rows of a table that were put together to a request; 0 = each request is as it was given."""
+
     def __len__(self) -> int:
         """Exchanges in all."""
 
@@ -167,6 +171,7 @@ def _build(source: ExchangeSource, work: Path, seed: int, progress: Progress | N
     info = replace(
         decoding.info(source.files(), columns_hash),
         not_recorded=source.not_recorded(), beside_sample=survey.beside_sample,
+        together=source.together,
     )  # fmt: skip
     files = {name: sha256_of_file(work / name) for name in (COLUMNS_FILE, VERBATIM_FILE)}
     (work / MANIFEST_FILE).write_bytes(

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from harness.core.errors import TrafficError
 from harness.core.jsonable import sha256
 from harness.core.places import Place
-from harness.core.tensors import Ints, TensorSpec
+from harness.core.tensors import Ints, Signature
 from harness.core.traffic import OK_CODE
 from harness.store.exchanges import SCHEMA
 from harness.store.files import damage_is_a_traffic_error, sha256_of_file
 from harness.store.ids import hashes
+from harness.store.table_batches import MADE_UP_ID, in_batches, is_bare
 from harness.store.table_files import pieces
 from harness.store.table_pieces import ID, Piece
 from harness.store.traffic import TrafficSource
@@ -33,14 +34,12 @@ _TABLE_SUFFIXES = {".npz", ".jsonl"}
 _MODEL = "table"
 _SHOWN = 80
 """Characters of an id that a message shows."""
-MADE_UP_ID = "row-"
-"""Begins the id of a row that was given none: its place, which says nothing about another file's rows."""
 
 
 def open_traffic(
     paths: Sequence[Place],
     cache_dir: Path,
-    specs: Sequence[TensorSpec] | None = None,
+    taken: Signature | None = None,
     progress: Progress | None = None,
 ) -> SealedWindow:
     """Opens traffic of any kind as a sealed window.
@@ -49,7 +48,8 @@ def open_traffic(
       paths: one sealed window; or folders and files of recorded exchanges; or tables of inputs
         (.npz, .parquet, .jsonl).
       cache_dir: where windows are kept; made when missing.
-      specs: the model's inputs; tables are cast to them when that loses nothing.
+      taken: what the model takes; tables are cast to it when that loses nothing, and tables of bare rows are put
+        together to requests where it takes batches of one size only.
       progress: called while sealing.
 
     Raises:
@@ -72,7 +72,7 @@ def open_traffic(
             "a table beside recorded traffic",
             "Give tables or recordings, not both.",
         )
-    source = TableSource(tables, specs)
+    source = TableSource(tables, taken)
     return seal_cached(source, cache_dir, variant=source.variant, progress=progress)
 
 
@@ -99,16 +99,21 @@ class TableSource:
 
     Args:
       paths: .npz, .parquet and .jsonl files, read one after another.
-      specs: the model's inputs; None takes the columns as they are.
+      taken: what the model takes; None takes the columns as they are.
 
     Raises:
       TrafficError: a table cannot be read, or its columns are not the model's inputs.
     """
 
-    def __init__(self, paths: Sequence[Path], specs: Sequence[TensorSpec] | None) -> None:
+    def __init__(self, paths: Sequence[Path], taken: Signature | None) -> None:
+        self.together = 0
+        """Rows of the tables that make a request; 0 = each request is as it was given."""
         self._paths = tuple(paths)
-        self._specs = None if specs is None else {s.name: s for s in specs}
+        self._specs = None if taken is None else {s.name: s for s in taken.inputs}
         self._hashes = tuple((p.name, sha256_of_file(p)) for p in self._paths)
+        rows = taken.batch_rows if taken else 0
+        if rows > 1 and all(is_bare(piece) for _, piece in self._pieces()):
+            self.together = rows
         # One pass before sealing: counts rows, and finds every error before anything is written.
         self._count = self._checked()
 
@@ -123,8 +128,9 @@ class TableSource:
 
     @property
     def variant(self) -> str:
-        """What else than the files decides the requests: the types they are cast to."""
-        return sha256(list(self._specs.values()) if self._specs is not None else None)
+        """What else than the files decides the requests: the types they are cast to, and rows put together."""
+        specs = list(self._specs.values()) if self._specs is not None else None
+        return sha256([specs, self.together] if self.together else specs)
 
     def files(self) -> tuple[tuple[str, str], ...]:
         """(name, sha256 hex) of each table."""
@@ -176,8 +182,8 @@ class TableSource:
             start += piece.count
 
     def _pieces(self) -> Iterator[tuple[Path, Piece]]:
-        for path in self._paths:
-            yield from ((path, piece) for piece in pieces(path, self._specs))
+        given = ((path, piece) for path in self._paths for piece in pieces(path, self._specs))
+        return in_batches(given, self.together) if self.together else given
 
 
 def _batch(where: str, piece: Piece, start: int, fields: Sequence[pa.Field]) -> pa.RecordBatch:

@@ -191,10 +191,10 @@ class Selection(Protocol):
 
 
 class TrafficSource:
-    """Recorded exchanges in a fixed order: by file name, then by row.
+    """Recorded exchanges by file name, then by row: only footers are read before `batches`, which reads one at a time."""
 
-    Nothing is read but footers until `batches` is used; then one batch at a time.
-    """
+    together = 0
+    """They are as they were recorded (`sealing.ExchangeSource`)."""
 
     def __init__(
         self,

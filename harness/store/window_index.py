@@ -47,8 +47,15 @@ class WindowIndex:
 
     def without_rows(self) -> int:
         """How many requests have no row."""
-        blocks = self._reader.columns(["rows"])
-        return sum(int((block.column(0).to_numpy() == 0).sum()) for block in blocks)
+        return sum(int((rows == 0).sum()) for rows in self._rows())
+
+    def of_other_rows(self, count: int) -> int:
+        """How many requests have not exactly so many rows."""
+        return sum(int((rows != count).sum()) for rows in self._rows())
+
+    def _rows(self) -> Iterator[Ints]:
+        for block in self._reader.columns(["rows"]):
+            yield block.column(0).to_numpy()
 
     def _plain(self, name: str) -> Ints:
         found = np.empty(self._count, np.int64)

@@ -119,4 +119,5 @@ def _window_info(fields: dict[str, Any]) -> WindowInfo:
         models=pairs("models"),
         not_recorded=tuple((word, value) for word, value in fields.get("not_recorded", ())),
         beside_sample=fields.get("beside_sample", 0),
+        together=fields.get("together", 0),
     )

@@ -158,12 +158,6 @@ def test_graphs_that_part_before_a_random_output_do_not_say_that_it_agrees(compa
     assert "not all compared" in result.to_html()
 
 
-def test_requests_without_the_rows_that_fixed_models_take_are_rejected_by_both(compared):
-    result = compared(PLAIN.format(rows=2, k=1.0), PLAIN.format(rows=2, k=2.0), looked_into=NONE)
-    assert (result.exit_code, result.compared) == (2, 0)
-    assert "both versions reject 60 requests" in result.to_text()
-
-
 def test_a_model_of_fixed_batches_answers_requests_of_its_rows(compared):
     result = compared(PLAIN.format(rows=1, k=1.0), PLAIN.format(rows="N", k=2.0), looked_into=NONE)
     assert (result.exit_code, result.compared) == (1, 60)

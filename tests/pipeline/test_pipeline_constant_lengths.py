@@ -90,7 +90,7 @@ def shown(traffic, tmp_path, windows):
             role="baseline", model=tmp_path / "m.onnx", limits=limits, allow_weaker=True, lengths=beside,
         )  # fmt: skip
         signature = inspect(tmp_path / "m.onnx", limits).signature
-        window = open_traffic([traffic(*rows)], windows, signature.inputs)
+        window = open_traffic([traffic(*rows)], windows, signature)
         if run is not None:
             return tables_of_run(run, recipe, signature, window)
         return tables_of(recipe, signature, window), recipe, window

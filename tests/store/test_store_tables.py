@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import TrafficError
-from harness.core.tensors import TensorSpec
+from harness.core.tensors import Signature, TensorSpec
 from harness.store.casting import cast_lossless
 from harness.store.table_pieces import PIECE_ROWS
 from harness.store.tables import open_traffic
@@ -28,8 +28,9 @@ def spec(name, datatype, *shape):
     return TensorSpec(name=name, datatype=datatype, shape=shape)
 
 
-def opened(path, specs=None):
-    window = open_traffic([path], path.parent / "cache", specs)
+def opened(path, specs=None, rows=()):
+    taken = None if specs is None else Signature(inputs=tuple(specs), outputs=(), rows=rows)
+    window = open_traffic([path], path.parent / "cache", taken)
     order = np.argsort(window.index().seq())
     return window, window.read(order)
 
@@ -522,3 +523,40 @@ def test_arrays_of_undeclared_rank_that_share_their_first_axis_are_that_many_req
     assert opened(shared, specs)[1].inputs["x"].shape == (3, 2)
     other = npz(tmp_path, x=np.ones((3, 2)), z=np.ones(4))
     assert opened(other, specs)[1].inputs["x"].shape == (1, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"),
+    [(8, [[0, 1, 2, 3], [4, 5, 6, 7]]), (6, [[0, 1, 2, 3], [4, 5, 0, 1]]), (3, [[0, 1, 2, 0]])],
+)
+@pytest.mark.parametrize("kind", ["npz", "parquet", "jsonl"])
+def test_bare_rows_are_put_together_for_a_model_of_batches_of_one_size(tmp_path, kind, count, rows):
+    x = np.arange(count, dtype=np.float64)
+    path = {
+        "npz": lambda: npz(tmp_path, x=x),
+        "parquet": lambda: parquet(tmp_path, {"x": x.tolist()}),
+        "jsonl": lambda: jsonl(tmp_path, *({"x": value} for value in x.tolist())),
+    }[kind]()
+    window, batch = opened(path, [spec("x", "FP64")], rows=(("x", 4),))
+    assert batch.inputs["x"].reshape(-1, 4).tolist() == rows
+    assert batch.rows.tolist() == [4] * len(rows)
+    assert list(batch.request_id) == [f"row-{4 * i}" for i in range(len(rows))]
+    assert (window.info.together, window.index().of_other_rows(4)) == (4, 0)
+
+
+def test_rows_are_put_together_across_pieces_and_texts_too(tmp_path):
+    words = np.array([f"w{i % 7}" for i in range(2500)])
+    _, batch = opened(npz(tmp_path, x=words), [spec("x", "BYTES")], rows=(("x", 7),))
+    assert batch.inputs["x"][:2500].tolist() == words.tolist()
+    assert batch.inputs["x"][2500:].tolist() == words[: 7 * 358 - 2500].tolist()
+
+
+@pytest.mark.parametrize(
+    "more", [{"request_id": ["a", "b"]}, {"ts_ns": [1, 2]}, {"cx:c": ["u", "v"]}, {"x": [[1.0, 2.0], [3.0]]}]
+)  # fmt: skip
+def test_rows_of_which_a_table_says_more_stay_requests_of_their_own(tmp_path, more):
+    path = parquet(tmp_path, {"x": [1.0, 2.0]} | more)
+    window, batch = opened(path, [spec("x", "FP64")], rows=(("x", 4),))
+    assert len(batch) == 2
+    assert (window.info.together, window.index().of_other_rows(4)) == (0, 2)
+    assert window.index().of_other_rows(1) == ("x" in more)

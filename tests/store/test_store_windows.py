@@ -397,6 +397,10 @@ def content_of(window):
     info = {name: getattr(window.info, name) for name in (
         "inputs", "recorded", "context", "not_sealed", "not_answered", "versions", "models", "not_recorded",
         "beside_sample")}  # fmt: skip
+    for name in ("inputs", "recorded"):
+        info[name] = [
+            {"name": s.name, "datatype": s.datatype, "shape": s.shape} for s in info[name]
+        ]
     return sha256(
         [info, batch.seq, batch.request_id, batch.rows, batch.answered, tensors, batch.context]
     )
