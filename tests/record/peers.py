@@ -91,8 +91,9 @@ def pairs(metadata):
 
 def _unary(request, context):
     asked = dict(
-        re.findall(rb"(seen|initial|trailing|sleep|code|mark|empty)=([^;]*);", request[:200])
+        re.findall(rb"(seen|begun|initial|trailing|sleep|code|mark|empty)=([^;]*);", request[:300])
     )
+    _tell_begun(asked)
     if b"empty" in asked:
         return b""
     if b"seen" in asked:
@@ -113,6 +114,11 @@ def _unary(request, context):
     if b"mark" in asked:
         Path(asked[b"mark"].decode()).write_text("cancelled" if _waits(context) else "done")
     return request
+
+
+def _tell_begun(asked):
+    if b"begun" in asked:
+        Path(asked[b"begun"].decode()).touch()
 
 
 def _waits(context):

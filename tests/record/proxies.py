@@ -37,6 +37,15 @@ class Running:
     def stop(self, grace_s=1.0):
         return asyncio.run_coroutine_threadsafe(self.proxy.stop(grace_s), self._loop)
 
+    def begin_to_stop(self, grace_s):
+        """As `stop`; returns when whatever comes from now on comes to an end that has begun."""
+        stopping = self.stop(grace_s)
+        begun = threading.Event()
+        # The stop's first step waits in the loop's queue already, and this is put behind it.
+        self._loop.call_soon_threadsafe(self._loop.call_soon, begun.set)
+        assert begun.wait(20)
+        return stopping
+
     def block(self, until):
         """Its event loop stands still until this event is set."""
         self._loop.call_soon_threadsafe(until.wait, 20)

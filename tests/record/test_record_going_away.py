@@ -8,7 +8,7 @@ from collections import Counter
 
 import grpc
 import pytest
-from h2made import BEGIN, SETTINGS_FRAME, Heard, Side, client, end, message, request_fields
+from h2made import BEGIN, Heard, Side, client, end, message, request_fields
 from peers import INFER, OPTIONS, peer
 from proxies import proxied
 
@@ -111,12 +111,11 @@ def test_our_own_end_names_no_stream_above_the_upstream_s(kept):
         asking.sendall(greeting + asks.take())
         connection, _ = listening.accept()
         with connection:
-            connection.sendall(SETTINGS_FRAME + Side().goaway(1).bytes[len(SETTINGS_FRAME) :])
-            time.sleep(0.3)
-            stopping = running.stop(10.0)
-            time.sleep(0.3)
+            first = Side().goaway(1).bytes
+            connection.sendall(first)
+            said = asking.recv(len(first), socket.MSG_WAITALL)
+            stopping = running.begin_to_stop(10.0)
             connection.sendall(answers.take())
-            said = b""
             while more := asking.recv(1 << 16):
                 said += more
         stopping.result(10)

@@ -56,12 +56,11 @@ def kinds(content):
 
 def test_a_call_that_came_before_the_upstream_s_settings_is_served_after_the_end_began(kept):
     with opened(kept) as (running, asking, connection):
-        stopping = running.stop(10.0)
-        time.sleep(0.3)
+        stopping = running.begin_to_stop(10.0)
         connection.sendall(answer()[: len(SETTINGS_FRAME)])
-        time.sleep(0.2)
+        first = asking.recv(len(SETTINGS_FRAME), socket.MSG_WAITALL)
         connection.sendall(answer()[len(SETTINGS_FRAME) :])
-        said = list(kinds(everything(asking)))
+        said = list(kinds(first + everything(asking)))
         stopping.result(10)
     assert said[:2] == [SETTINGS, GOAWAY]
     assert [(c.request, c.response, c.code) for c in kept.wait(1)] == [(b"a", b"b", 0)]
@@ -128,11 +127,11 @@ def test_an_upstream_that_stays_silent_is_hung_up(kept, monkeypatch):
 
 def test_an_upstream_that_speaks_late_is_not_hung_up(kept, monkeypatch):
     monkeypatch.setattr("harness.record.relay._CONNECT_S", 0.2)
-    monkeypatch.setattr("harness.record.relay._SILENT_S", 0.8)
+    monkeypatch.setattr("harness.record.relay._SILENT_S", 2.0)
     with opened(kept) as (_, asking, connection):
-        time.sleep(0.5)
+        time.sleep(0.4)
         connection.sendall(answer()[: len(SETTINGS_FRAME)])
-        time.sleep(0.8)
+        time.sleep(2.0)
         connection.sendall(answer()[len(SETTINGS_FRAME) :])
         kept.wait(1)
         connection.close()

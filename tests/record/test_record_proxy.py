@@ -9,6 +9,7 @@ import grpc
 import pytest
 from peers import INFER, OPTIONS, outcome, pairs, peer
 from proxies import Kept, proxied
+from recordings import until
 
 from harness.core.errors import UsageError
 from harness.core.recording import Recorded
@@ -64,10 +65,10 @@ def test_the_server_has_the_client_s_deadline(proxy):
 
 
 def test_a_cancelled_call_is_cancelled_at_the_server_and_told(tmp_path, proxy, kept):
-    mark = tmp_path / "mark"
+    mark, begun = tmp_path / "mark", tmp_path / "begun"
     with grpc.insecure_channel(proxy.address) as channel:
-        call = channel.unary_unary(INFER).future(b"mark=%s;" % bytes(mark))
-        time.sleep(0.5)
+        call = channel.unary_unary(INFER).future(b"begun=%s;mark=%s;" % (bytes(begun), bytes(mark)))
+        until(begun.exists)
         call.cancel()
         (told,) = kept.wait(1)
     assert (told.code, told.cancelled) == (1, True)
@@ -79,7 +80,7 @@ def test_a_cancelled_call_is_cancelled_at_the_server_and_told(tmp_path, proxy, k
 
 
 def test_a_passed_deadline_is_told_as_such(proxy, kept):
-    seen = outcome(proxy.address, b"sleep=1.5;", timeout=0.3)
+    seen = outcome(proxy.address, b"sleep=4;", timeout=1.0)
     assert seen["code"] is grpc.StatusCode.DEADLINE_EXCEEDED
     (told,) = kept.wait(1)
     assert (told.code, told.response) == (4, b"")
@@ -289,25 +290,29 @@ def test_a_port_that_is_taken_is_a_usage_error(server):
         asyncio.run(start())
 
 
-def test_calls_under_way_end_before_the_proxy_stops(server, relayed):
+def test_calls_under_way_end_before_the_proxy_stops(server, relayed, tmp_path):
+    begun = tmp_path / "begun"
+    request = b"begun=%s;sleep=1;" % bytes(begun)
     with proxied(server, relayed=relayed) as running:
         seen = []
-        asking = threading.Thread(target=lambda: seen.append(outcome(running.address, b"sleep=1;")))
+        asking = threading.Thread(target=lambda: seen.append(outcome(running.address, request)))
         asking.start()
-        time.sleep(0.4)
-        running.stop(5.0).result(10)
+        until(begun.exists)
+        running.stop(20.0).result(30)
         asking.join(10)
-    assert seen[0]["response"] == b"sleep=1;"
+    assert seen[0]["response"] == request
 
 
-def test_calls_that_the_end_cancels_are_told_before_it(server, relayed):
+def test_calls_that_the_end_cancels_are_told_before_it(server, relayed, tmp_path):
     kept = Kept()
     with (
         proxied(server, taps=[kept], relayed=relayed) as running,
         grpc.insecure_channel(running.address) as channel,
     ):
-        calls = [channel.unary_unary(INFER).future(b"sleep=3;") for _ in range(8)]
-        time.sleep(0.5)
+        begun = [tmp_path / str(i) for i in range(8)]
+        requests = [b"begun=%s;sleep=4;" % bytes(one) for one in begun]
+        calls = [channel.unary_unary(INFER).future(request) for request in requests]
+        until(lambda: all(one.exists() for one in begun))
         running.stop(0.1).result(20)
         told = list(kept.calls)
         assert all(call.code() is not grpc.StatusCode.OK for call in calls)

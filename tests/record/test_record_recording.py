@@ -399,11 +399,11 @@ def test_what_a_server_says_of_a_failure_is_left_out_with_any_rule(server, tmp_p
 def test_a_client_that_goes_away_is_recorded(server, tmp_path):
     out = tmp_path / "traffic"
     with recording(server, out) as running:
-        seen = outcome(running.address, request(0, request_id="sleep=2;"), timeout=0.4)
+        seen = outcome(running.address, request(0, request_id="sleep=4;"), timeout=2.0)
         assert seen["code"] is grpc.StatusCode.DEADLINE_EXCEEDED
         running.end()
     (found,) = recorded(out)
-    assert (found.request_id, found.code) == ("sleep=2;", 4)
+    assert (found.request_id, found.code) == ("sleep=4;", 4)
 
 
 def test_large_requests_count_in_the_sample_as_others_do(server, tmp_path):

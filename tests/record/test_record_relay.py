@@ -300,7 +300,7 @@ def test_the_end_waits_for_calls_as_long_as_it_may_and_then_cuts_them(kept):
     ):
         asking.sendall(greeting + call)
         exactly(asking, len(settings) + 20)
-        stopping = running.stop(0.8)
+        stopping = running.begin_to_stop(2.0)
         time.sleep(0.4)
         assert not stopping.done()
         with pytest.raises(ConnectionRefusedError):
@@ -325,8 +325,7 @@ def test_a_client_is_told_that_no_more_is_served_between_two_frames(kept, cut):
             with connection:
                 connection.sendall(settings + answer[:cut])
                 exactly(asking, len(settings) + cut)
-                stopping = running.stop(10.0)
-                time.sleep(0.1)
+                stopping = running.begin_to_stop(10.0)
                 connection.sendall(answer[cut:])
                 seen = b""
                 while more := asking.recv(1 << 16):
@@ -423,7 +422,7 @@ def test_the_end_waits_for_an_answer_of_something_else():
     ):
         asking.sendall(b"GET / HTTP/1.1\r\n\r\n")
         until(lambda: read)
-        stopping = running.stop(1.5)
+        stopping = running.begin_to_stop(2.5)
         time.sleep(1.0)
         assert not stopping.done()
         stopping.result(10)
@@ -439,7 +438,7 @@ def test_the_end_waits_for_a_connection_that_is_not_followed():
     ):
         asking.sendall(greeting + call)
         exactly(asking, len(settings) + len(unread))
-        stopping = running.stop(1.5)
+        stopping = running.begin_to_stop(2.5)
         time.sleep(1.0)
         assert not stopping.done()
         stopping.result(10)
