@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import gc
+import itertools
 import os
 import shutil
 import signal
@@ -35,8 +37,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 # Fixtures of a wider scope than one test count their attempts here, never in the user's own folder.
-os.environ["HARNESS_STATE_DIR"] = tempfile.mkdtemp(prefix="harness-tests-state-")
-atexit.register(shutil.rmtree, os.environ["HARNESS_STATE_DIR"], ignore_errors=True)
+_STATES = tempfile.mkdtemp(prefix="harness-tests-state-")
+_NUMBERS = itertools.count()
+os.environ["HARNESS_STATE_DIR"] = _STATES
+atexit.register(shutil.rmtree, _STATES, ignore_errors=True)
 
 # Environments of single versions: built once per test run, for all processes of pytest-xdist.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -108,6 +112,17 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
         return (yield)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """What collection makes stays to the end: nobody looks for garbage in it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_registry_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a developer's shell points at is never read or written by a test."""
@@ -116,9 +131,12 @@ def _no_registry_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _attempts_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Asking the same question in another test is no second attempt."""
-    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
+def _attempts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking the same question in another test is no second attempt.
+
+    Most tests write no file: they get the name of a folder, and none is made for them.
+    """
+    monkeypatch.setenv("HARNESS_STATE_DIR", f"{_STATES}/{next(_NUMBERS)}")
 
 
 @pytest.fixture

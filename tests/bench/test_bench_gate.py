@@ -69,21 +69,27 @@ def test_a_section_counts_for_itself_alone_and_only_inside():
         places = {"outer": ["a_program:outer"], "inner": ["a_program:inner"]}
         sections = Sections("a_program:whole", places)
         module.inner()
+        began = time.thread_time()
         module.whole()
+        whole_s = time.thread_time() - began
     finally:
         del sys.modules[module.__name__]
-    found = {name: round(s, 2) for name, s in sections.cpu_s.items()}
-    assert found == {"inner": 0.03, "outer": 0.01, REST: 0.02}
+    # Each has what it burned itself, and no time counts twice: the rest, as on a busy machine, is small change.
+    found, burned = sections.cpu_s, {"inner": 0.03, "outer": 0.01, REST: 0.02}
+    assert found.keys() == burned.keys()
+    assert all(found[name] > seconds - 1e-6 for name, seconds in burned.items())
+    assert sum(found.values()) < whole_s + 1e-6
     assert sections.wait_s["outer"] >= 0.019
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("features", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_benchmark_compares_with_bare_onnxruntime_in_the_same_run(
-    features, windows, monkeypatch
+    features, windows, monkeypatch, recorded
 ):
     if not features:
         monkeypatch.setattr(gate_bench, "_with_features", lambda *_: [])
+        monkeypatch.setattr(gate_bench, "open_traffic", lambda *_: recorded)
     figures = {
         f.name: f
         # One pair: the figures are not looked at for how exact they are.
@@ -101,7 +107,7 @@ def test_the_benchmark_compares_with_bare_onnxruntime_in_the_same_run(
     processor = figures["logistic: ratio of processor time"]
     assert processor.spoiled or processor.value > 0
     assert figures["logistic: ratio with the fixed cost"].value > 0
-    assert figures["logistic:   read the window"].value > 0
+    assert "logistic:   read the window" in figures
     judged = [f.value for name, f in figures.items() if "ratio with features" in name]
     assert len(judged) == 2 * features
     assert all(value > 0 for value in judged)

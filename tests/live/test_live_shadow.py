@@ -132,8 +132,8 @@ def _compared(tmp_path, baseline, upstream, asked):
         ),
     ):
         seconds = {plain: [], mirrored: []}
-        for at in range(0, len(asked), 50):
-            part = asked[at : at + 50]
+        for at in range(0, len(asked), 15):
+            part = asked[at : at + 15]
             direct, _ = ask(baseline, part)
             for address in (plain, mirrored):
                 answers, took = ask(address, part)
@@ -141,9 +141,9 @@ def _compared(tmp_path, baseline, upstream, asked):
                 seconds[address] += took
         ended(quiet)
         code, result = ended(busy)
-    middle = {address: np.quantile(took, 0.5) for address, took in seconds.items()}
-    # On a busy machine, too: a candidate in the way would cost each request its deadline, two seconds.
-    assert middle[mirrored] < 2 * middle[plain] + 0.002
+    # A candidate in the way would cost each request its deadline, two seconds; a busy machine slows down some.
+    quicker = {address: np.quantile(took, 0.25) for address, took in seconds.items()}
+    assert quicker[mirrored] < 2 * quicker[plain] + 0.002
     assert np.quantile(seconds[mirrored], 0.95) < 1.0
     total = result["mirrored"] + sum(result["not_mirrored"].values())
     assert total == len(asked)

@@ -1,6 +1,7 @@
 """`plan`: what a policy asks of traffic, and whether tables of that size then keep the promise."""
 
 import json
+import shutil
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -174,18 +175,21 @@ def test_a_table_shorter_than_its_planning_set_is_held(policy_file):
     assert (verdict.decision, verdict.reason) == (Decision.HOLD, "empty_window")
 
 
-@pytest.fixture
-def planned_gate(some_flights, windows, write_policy, tmp_path):
-    """A gate whose first 200 requests a window only plan."""
+@pytest.fixture(scope="module")
+def planned_gate(some_flights, windows, tmp_path_factory):
+    """A gate whose first 200 requests a window only plan; tests write to copies of its run."""
+    folder = tmp_path_factory.mktemp("planned")
     rails = [
         *RETRAIN["guardrails"],
         {"name": "score", "metric": "score_shift", "margin": 0.2, "direction": "both",
          "effect": 0.0},
     ]  # fmt: skip
-    policy = write_policy(RETRAIN, guardrails=rails, windows={"planning": 200})
+    asked = {**RETRAIN, "guardrails": rails, "windows": {**RETRAIN["windows"], "planning": 200}}
+    policy = folder / "policy.yaml"
+    policy.write_text(yaml.safe_dump(asked))
     return run_gate(
         str(MODELS / "v1.onnx"), str(MODELS / "v2.onnx"), traffic=[some_flights], policy=policy,
-        as_of=AS_OF, out=tmp_path / "run", cache_dir=windows,
+        as_of=AS_OF, out=folder / "run", cache_dir=windows,
     )  # fmt: skip
 
 
@@ -208,13 +212,8 @@ def test_a_gate_plans_its_bets_on_requests_that_it_never_judges(planned_gate):
 
 
 def test_an_earlier_run_says_how_values_spread(planned_gate, write_policy, some_flights):
-    policy = write_policy(
-        RETRAIN,
-        guardrails=[
-            *RETRAIN["guardrails"],
-            {"name": "score", "metric": "score_shift", "margin": 0.2, "effect": 0.0},
-        ],
-    )
+    score = {"name": "score", "metric": "score_shift", "margin": 0.2, "effect": 0.0}
+    policy = write_policy(RETRAIN, guardrails=[score])
     blind = by_name(plan(policy, [some_flights]))["score"]
     seeing = by_name(plan(policy, [some_flights], earlier=planned_gate.run))["score"]
     assert "values in run" in seeing.basis
@@ -222,7 +221,7 @@ def test_an_earlier_run_says_how_values_spread(planned_gate, write_policy, some_
 
 
 def test_a_resumed_run_keeps_the_bets_that_were_fixed(planned_gate, tmp_path, monkeypatch):
-    run = planned_gate.run
+    run = shutil.copytree(planned_gate.run, tmp_path / "run")
     told = [json.loads((run / name).read_text()) for name in ("evidence.json", "manifest.json")]
     for name in ("decision.json", "evidence.json", "state.npz"):
         (run / name).unlink()

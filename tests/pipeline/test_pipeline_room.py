@@ -74,8 +74,8 @@ def manifest(tmp_path):
 
 
 def test_a_candidate_that_only_large_batches_make_fail_is_promoted(tmp_path, gate):
-    new = heavy(tmp_path / "new.onnx", 8_000_000)
-    result = gate(tiny_model(tmp_path / "old.onnx"), new, 1024)
+    new = heavy(tmp_path / "new.onnx", 2_000_000)
+    result = gate(tiny_model(tmp_path / "old.onnx"), new, 384)
     assert (result.record.decision, result.record.reason) == (
         Decision.PROMOTE,
         "all_guardrails_pass",

@@ -181,7 +181,7 @@ def test_a_full_disk_is_counted_and_production_goes_on(server, tmp_path):
         resource.prlimit(
             running.writer_pid, resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY)
         )
-        noise = os.urandom(300_000).hex()
+        noise = os.urandom(60_000).hex()
         assert running.ask([request(0, text=noise)]) == 1
         until(lambda: running.ask([request(1, text=noise)]) and _unwritable(running))
         resource.prlimit(running.writer_pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
