@@ -58,10 +58,18 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def copied(cache, tmp_path):
-    """The same environment, to be damaged."""
+    """The same environment, to be damaged anywhere but in its shared libraries, which are most of it."""
     name = environment_path(cache, PINS, RUNNING).name
-    shutil.copytree(cache / name, tmp_path / name, symlinks=True)
-    return tmp_path
+    shutil.copytree(cache / name, tmp_path / name, symlinks=True, copy_function=_linked_library)
+    yield tmp_path
+    shutil.rmtree(tmp_path / name)  # so that the libraries are no other folder's again
+
+
+def _linked_library(source, target):
+    if ".so" in Path(source).name:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 @pytest.fixture

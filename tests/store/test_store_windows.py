@@ -462,9 +462,11 @@ def test_a_killed_seal_leaves_a_cache_that_works(tmp_path):
         from harness.store.traffic import TrafficSource
         from harness.store.windows import seal_cached
         shuffle.BUCKET_ROWS = 50
+        told = []
         def slowly(done, total):
             print(done, flush=True)
-            time.sleep(0.2)
+            told.append(done)
+            time.sleep(60 if len(told) == 2 else 0)
         seal_cached(TrafficSource.open([pathlib.Path(sys.argv[1])]), pathlib.Path(sys.argv[2]),
                     progress=slowly)
     """)
