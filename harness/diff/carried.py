@@ -1,31 +1,59 @@
 """Tensors that differ by no more than what they are made from does, which is equal.
 
-A tolerance is relative to a column's largest value. Where Relu leaves of a column only values near 0, rounding that is
-nothing before it is large after it. Operators that never widen a difference, with the same constants on both sides,
-cannot be where two graphs part. (In a net with folded batch norms, rounding in a channel that Relu nearly emptied was
-told as the first divergence, before the one layer whose weights were wrong.)
+A tolerance is relative to a column's largest value. Where Relu leaves of a column only values near 0, or a residual sum
+cancels, rounding that is nothing before it is large after it. Operators that never widen a difference, with the same
+constants on both sides, cannot be where two graphs part. Products and sums of many terms may widen it: of these, with
+the same constants, a few times what is before them, and never more than sums in another order do. (In a net with folded
+batch norms, rounding in a channel that Relu nearly emptied was told as the first divergence, before the one layer whose
+weights were wrong.)
 
-Only behind steps that are fused or split differently, whose rounding differs with nothing wrong; elsewhere a difference
-below a tolerance may be a changed constant's. A declared feature is never taken for equal here.
+Only behind steps that are fused or split differently, whose rounding differs with nothing wrong, and what both compute
+alike of these; elsewhere a difference below a tolerance may be a changed constant's. Neither a declared feature nor an
+output is ever taken for equal here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from harness.core.graphs import Graph, Node
+from harness.diff.distance import FLOAT_TOLERANCE, FLOOR_FACTOR
 from harness.diff.graph_hashes import without_aliases
 from harness.diff.graph_match import GraphMatch, Tier
 from harness.diff.tensor_trace import TensorTrace
 
 _STEADY = frozenset(
     {
-        "Abs", "Clip", "Concat", "Expand", "Flatten", "Gather", "GlobalMaxPool", "LeakyRelu", "Max", "MaxPool",
-        "Min", "Neg", "Pad", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Sigmoid", "Slice", "Split", "Squeeze",
-        "Tanh", "Tile", "Transpose", "Unsqueeze",
+        "Abs", "Clip", "Concat", "Expand", "Flatten", "Gather", "GlobalAveragePool", "GlobalMaxPool", "LeakyRelu", "Max",
+        "MaxPool", "Mean", "Min", "Neg", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "Relu", "Reshape", "Sigmoid",
+        "Slice", "Softmax", "Softplus", "Split", "Squeeze", "Tanh", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
 """Operators whose results differ by at most the largest difference of what they read, which is measured, too."""
+_SUMS = frozenset({"Add", "Sub", "Sum"})
+"""By at most the sum of these differences."""
+_SLOPES = {"Gelu": 1.13, "HardSwish": 1.5, "Mish": 1.1}
+"""By at most so many times the largest one."""
+_LINEAR = frozenset(
+    {
+        "BatchNormalization",
+        "Conv",
+        "ConvTranspose",
+        "Div",
+        "Gemm",
+        "MatMul",
+        "Mul",
+        "ReduceSum",
+        "ai.onnx.ml.Scaler",
+    }
+)
+"""By what their constants make of it: large where terms cancel."""
+_TIMES = FLOOR_FACTOR
+"""Times the largest relative difference before such an operator that rounding is behind it."""
+_MOST = 10.0 * FLOAT_TOLERANCE
+"""Relative difference that sums in another order may have."""
+_OWN = 8 / 7
+"""With its own rounding, which is below an eighth of any difference beyond the tolerance."""
 
 
 def carried_on(
@@ -53,26 +81,78 @@ def carried_on(
     for pair in match.pairs:
         partner[ours.get(pair.baseline, pair.baseline)] = theirs.get(pair.candidate, pair.candidate)
     tiers = {ours.get(p.baseline, p.baseline): p.tier for p in match.pairs}
-    fused = {name for name, tier in tiers.items() if tier is Tier.FUSED}
+    rounded: set[str] = set()
     found: set[str] = set()
     for node in old.nodes:
         for name in node.outputs:
             twin = new.producer(partner.get(name, ""))
+            if name in traces and name not in divergent and twin is not None:
+                written = tiers.get(name) is Tier.FUSED or _otherwise(node, twin, held, partner)
+                same = _same(node, twin, held, partner)
+                if written or (same and any(s in rounded for s in node.sources())):
+                    rounded.add(name)
             declared = name in old.outputs or tiers.get(name) is Tier.DECLARED
             if name not in divergent or name not in traces or declared or twin is None:
                 continue
-            computed = [s for s in node.sources() if s not in held[0]]
-            known = [traces[s] for s in computed if s in traces]
+            computed = [s for s in node.sources() if s not in held[0] and s not in old.inputs]
+            known = [traces[s] for s in computed if s in found or s in rounded]
             if (
                 _same(node, twin, held, partner)
                 and node.outputs.index(name) == twin.outputs.index(partner[name])
-                and all(s in found or (s in fused and s not in divergent) for s in computed)
-                and all(s in traces for s in computed)
+                and all(s in traces and (s in found or s not in divergent) for s in computed)
                 and not traces[name].unlike
-                and traces[name].absolute <= max((t.absolute for t in known), default=0.0)
+                and _is_carried(node.op, traces[name], known)
             ):
                 found.add(name)
-    return frozenset(found)
+    return frozenset(found - _before_answers(old, divergent, found))
+
+
+def _before_answers(old: Graph, divergent: Collection[str], found: Collection[str]) -> set[str]:
+    """What is before an output that differs, and nothing else is: that is where its difference begins to be large."""
+    parted: set[str] = set()
+    for node in old.nodes:
+        if any(s in parted for s in node.sources()):
+            parted.update(node.outputs)
+        else:
+            parted.update(n for n in node.outputs if n in divergent and n not in found)
+    waiting = []
+    for name in old.outputs:
+        node = old.producer(name)
+        if name in divergent and node and not any(s in parted for s in node.sources()):
+            waiting.append(name)
+    before: set[str] = set()
+    while waiting:
+        node = old.producer(waiting.pop())
+        fresh = [s for s in node.sources() if s not in before] if node else []
+        before.update(fresh)
+        waiting += fresh
+    return before
+
+
+def _is_carried(op: str, found: TensorTrace, before: Sequence[TensorTrace]) -> bool:
+    """Whether a difference is no larger than the operator makes of those before it, and the rounding of its result."""
+    differences = [trace.absolute for trace in before]
+    largest = max(differences, default=0.0)
+    if op in _STEADY:
+        return found.absolute <= largest
+    if op in _SUMS:
+        return found.absolute <= _OWN * sum(differences)
+    if op in _SLOPES:
+        return found.absolute <= _OWN * _SLOPES[op] * largest
+    most = max((trace.relative for trace in before), default=0.0)
+    return op in _LINEAR and found.relative <= min(_TIMES * most, _MOST)
+
+
+def _otherwise(
+    old: Node,
+    new: Node,
+    held: tuple[Mapping[str, str], Mapping[str, str]],
+    partner: Mapping[str, str],
+) -> bool:
+    """Whether a step is written otherwise: another operator ends it, or what it reads has no partner."""
+    computed = [s for s in old.sources() if s not in held[0]]
+    theirs = {s for s in new.sources() if s not in held[1]}
+    return old.op != new.op or {partner.get(s, "") for s in computed} != theirs
 
 
 def _same(
@@ -81,8 +161,8 @@ def _same(
     held: tuple[Mapping[str, str], Mapping[str, str]],
     partner: Mapping[str, str],
 ) -> bool:
-    """Whether both are one steady operator on equal constants and on partners."""
-    if old.op not in _STEADY or old.op != new.op or len(old.inputs) != len(new.inputs):
+    """Whether both are one operator on equal constants and on partners."""
+    if old.op != new.op or len(old.inputs) != len(new.inputs):
         return False
     reads = all(
         held[0][a] == held[1].get(b) if a in held[0] else partner.get(a, "") == b

@@ -15,7 +15,7 @@ from itertools import product
 from harness.core.graphs import Graph
 from harness.diff.graph_match import TensorMatch
 from harness.diff.linear_steps import MOST_STEPS, Steps
-from harness.diff.uses import made_as, made_by, use_of
+from harness.diff.uses import made_as, made_by, unmatched_readers, use_of
 
 _MOST_INSIDE = 64
 """Operators without a partner that one step may be written out in."""
@@ -113,6 +113,30 @@ class Fusions:
             return False
         ours, theirs = (steps.uses(name) for steps, name in sides)
         return ours == theirs
+
+    def lone_readers(self, old: str, new: str) -> list[Pair]:
+        """What the only unmatched operator on either side makes of a pair; nothing of linear ones on constants.
+
+        These may be parts of fused steps, and then stand for something else, or for nothing.
+        """
+        ours, theirs = (
+            unmatched_readers(graph, name, taken)
+            for graph, name, taken in zip(self._graphs, (old, new), self._taken, strict=True)
+        )
+        if len(ours) != 1 or len(theirs) != 1:
+            return []
+        made = list(zip(made_by(ours[0]), made_by(theirs[0]), strict=False))
+        linear = any(s.source(n) for pair in made for s, n in zip(self._steps, pair, strict=True))
+        same = use_of(ours[0], old)[1] == use_of(theirs[0], new)[1]
+        return made if same and not linear else []
+
+    def is_written_otherwise(self, old: str, new: str) -> bool:
+        """Whether both are inside of linear steps that go on by other operators, too."""
+        sides = list(zip(self._steps, (old, new), strict=True))
+        if any(steps.source(name) is None for steps, name in sides):
+            return False
+        ours, theirs = (steps.uses(name) for steps, name in sides)
+        return ours != theirs and all(len(steps.run(name)) > 1 for steps, name in sides)
 
     def has_namesake(self, old: str, new: str) -> bool:
         """Whether other operators read the one of a pair than the other, and the same a tensor of its name."""

@@ -56,17 +56,21 @@ def without_aliases(graph: Graph) -> tuple[Graph, dict[str, str]]:
     return replace(graph, nodes=tuple(kept), outputs=outputs), origin
 
 
-def upstream(graph: Graph, *, exact: bool, inputs: Mapping[str, str]) -> dict[str, bytes]:
+def upstream(
+    graph: Graph, *, exact: bool, inputs: Mapping[str, str], equal: Mapping[str, str] | None = None
+) -> dict[str, bytes]:
     """Digest per tensor of everything it is computed from.
 
     Args:
       graph: nodes in topological order, without aliases.
       exact: with weights; False: with their types and shapes only.
       inputs: input → the name under which both versions know it; others keep their own.
+      equal: computed tensor → the name under which both versions know it; whatever computes it, it counts as an input.
 
     Returns:
       Tensor name → digest; inputs and constants included.
     """
+    known = equal or {}
     found = {name: digest("input", inputs.get(name, name)) for name in graph.inputs}
     for constant in graph.constants:
         found[constant.name] = digest("constant", constant.exact if exact else constant.loose)
@@ -74,7 +78,8 @@ def upstream(graph: Graph, *, exact: bool, inputs: Mapping[str, str]) -> dict[st
         base = digest(*_own(node, exact=exact), *_sources(node, found))
         for place, name in enumerate(node.outputs):
             if name:
-                found[name] = digest(base, str(place))
+                own = known.get(name)
+                found[name] = digest(base, str(place)) if own is None else digest("equal", own)
     return found
 
 

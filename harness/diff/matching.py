@@ -3,9 +3,10 @@
 Tiers, best first: features that both versions declare; the same computation including weights; the user's own
 mapping; the same computation but for weights; the same operator on the same constants; a neighbour of a matched pair
 that only one operator of that kind can be; the same name; the same way on to the outputs; the same output; the same
-place between matched tensors; the same values; the same readers. Where looks would pair the beginnings of a step that
-one version fuses, its ends are paired. A tensor is matched once. What stays unmatched is counted and told, never taken
-for equal.
+place between matched tensors; the same readers. Where looks would pair the beginnings of a step that one version fuses,
+its ends are paired. Where values are known, tensors whose values nobody else has go before all looks, and looks that
+contradict them do not count (`surroundings`). A tensor is matched once. What stays unmatched is counted and told, never
+taken for equal.
 
 Names come late on purpose: exporters number tensors, so that one inserted node renames all that follow,
 and `Add_3` of one version is `Add_4` of the other. (With names second, one inserted Mul made 40 tensors
@@ -23,14 +24,16 @@ from harness.diff.equal_constants import EqualConstants
 from harness.diff.fused import Fusions
 from harness.diff.graph_hashes import COMMUTATIVE, downstream, upstream, without_aliases
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
+from harness.diff.looks import Looks
+from harness.diff.surroundings import Fingerprints, Surroundings
 from harness.diff.uses import made_as, made_by, unmatched_readers, use_of
 from harness.diff.with_copies import WithoutCopies, with_copies
 
 _Thing = TypeVar("_Thing")
 _Key = TypeVar("_Key", bound=Hashable)
-Fingerprints = Mapping[str, Hashable]
-"""Tensor → something that is equal for equal values and hardly ever for others."""
 _SURE = (Tier.DECLARED, Tier.IDENTICAL, Tier.MAPPED)
+_FAST = (*_SURE, Tier.OUTPUT)
+"""What values do not speak against."""
 _LOOKS = (Tier.ARCHITECTURE, Tier.NEIGHBOUR, Tier.NAME, Tier.DOWNSTREAM)
 """Reasons for which the first operators of a fused step may look alike."""
 _MOST_LOOKS = 8
@@ -57,7 +60,7 @@ def match_graphs(
       mapped: baseline's tensor → candidate's, as the user says; unknown names are ignored here.
       declared: baseline's feature → candidate's, as the metadata pair them: these win over what graphs
         look like, so that whoever compares features and whoever compares tensors speaks of the same pair.
-      values: fingerprints of what both computed for the same requests; the last tier needs them.
+      values: fingerprints of what both computed for the same requests.
 
     Returns:
       The pairs and what has no partner. Time is linear in the graphs, but for sorting.
@@ -87,6 +90,7 @@ class _Matching:
         # Inputs and constants are no computed tensors, but they anchor their readers.
         self._anchors = dict(inputs)
         self._equal = EqualConstants((self._old, self._new), self._exact)
+        self._about: Surroundings | None = None
 
     def run(
         self,
@@ -96,7 +100,7 @@ class _Matching:
         values: tuple[Fingerprints, Fingerprints] | None,
     ) -> GraphMatch:
         """All tiers in order; neighbours are looked for again whenever there are new pairs."""
-        old, new = self._old, self._new
+        plain = self._old, self._new
         for ours, theirs in outputs.items():
             a, b = self._old_copies.get(ours, ours), self._new_copies.get(theirs, theirs)
             self._ends[0][a], self._ends[1][b] = b, a
@@ -104,10 +108,13 @@ class _Matching:
             self._pairs_of(pairs, tier)
         self._identical()
         self._pairs_of(mapped, Tier.MAPPED)
+        if values is not None:
+            self._same_values(values)
         self._architecture()
         self._neighbours()
         self._same_name(Tier.NAME)
         self._neighbours()
+        old, new = self._old, self._new
         below = (downstream(old), downstream(new))
         self._same_key(
             lambda name: (made_as(old, name), below[0][name]),
@@ -120,14 +127,14 @@ class _Matching:
         for named in (True, False):
             between = partial(self._place, named=named)
             self._same_key(partial(between, 0), partial(between, 1), Tier.PLACE, 1)
-        if values is not None:
-            self._same_values(values)
+        self._lone_readers()
+        self._lone_values()
         self._same_readers()
         self._repeated()
         sides = (
-            WithoutCopies(whole=whole, plain=plain, copies=copies, exact=exact)
-            for whole, plain, copies, exact in zip(
-                self._whole, (old, new), (self._old_copies, self._new_copies), self._exact, strict=True
+            WithoutCopies(whole=whole, plain=graph, copies=copies, exact=exact)
+            for whole, graph, copies, exact in zip(
+                self._whole, plain, (self._old_copies, self._new_copies), self._exact, strict=True
             )
         )  # fmt: skip
         return with_copies(*sides, outputs=outputs, pairs=self._of_old, taken=self._of_new)
@@ -175,32 +182,16 @@ class _Matching:
         by name, and only then by order.
         (By order alone, two towers that a new version lists the other way round changed places.)
         """
-        old, new = self._old, self._new
-        loose = (
-            upstream(old, exact=False, inputs={}),
-            upstream(new, exact=False, inputs=self._common),
-        )
-        exact = ({c.name: c.exact for c in old.constants}, {c.name: c.exact for c in new.constants})
-
-        def by_constants(side: int, graph: Graph, name: str) -> tuple[Hashable, Hashable]:
-            node = graph.producer(name)
-            own = [exact[side][s] for s in node.sources() if s in exact[side]] if node else []
-            return (loose[side][name], tuple(own)) if own else (side, name)
-
-        def constants_alone(side: int, graph: Graph, name: str) -> Hashable:
-            key = by_constants(side, graph, name)
-            # Without what came before: an operator inserted upstream must not shift all that follow.
-            return (made_as(graph, name), key[1]) if key[0] != side else key
-
-        def pair(key: Callable[[int, Graph, str], Hashable], tier: Tier, most: int | None) -> None:
-            self._same_key(partial(key, 0, old), partial(key, 1, new), tier, most)
-
-        pair(by_constants, Tier.ARCHITECTURE, 1)
-        pair(constants_alone, Tier.CONSTANTS, 1)
-        pair(lambda side, _, name: loose[side][name], Tier.ARCHITECTURE, 1)
+        equal = self._about.equal_pairs() if self._about else {}
+        common = dict(zip(equal, equal, strict=True)), {b: a for a, b in equal.items()}
+        old = Looks(0, self._old, {}, common[0])
+        new = Looks(1, self._new, self._common, common[1])
+        self._same_key(old.by_constants, new.by_constants, Tier.ARCHITECTURE, 1)
+        self._same_key(old.constants_alone, new.constants_alone, Tier.CONSTANTS, 1)
+        self._same_key(old.like, new.like, Tier.ARCHITECTURE, 1)
         self._neighbours()
-        pair(lambda side, _, name: (loose[side][name], name), Tier.ARCHITECTURE, 1)
-        pair(lambda side, _, name: loose[side][name], Tier.ARCHITECTURE, None)
+        self._same_key(old.named, new.named, Tier.ARCHITECTURE, 1)
+        self._same_key(old.like, new.like, Tier.ARCHITECTURE)
 
     def _same_key(
         self,
@@ -238,6 +229,8 @@ class _Matching:
             if name not in free:
                 continue
             same = made_as(self._old, name) == made_as(self._new, name)
+            if not same and self._fusions.is_written_otherwise(name, name):
+                continue
             if same is (tier is Tier.NAME) and not self._contradicted(name):
                 self._take(name, name, tier)
 
@@ -309,6 +302,13 @@ class _Matching:
             pairs = list(zip(left, right, strict=True)) if len(left) == len(right) == 1 else []
         yield from (pair for pair in pairs if self._fusions.alike(*pair))
 
+    def _lone_readers(self) -> None:
+        """The only unmatched operator on either side that reads a pair, if it is no part of a fused step."""
+        for old, match in list(self._of_old.items()):
+            for pair in self._fusions.lone_readers(old, match.candidate):
+                self._take(*pair, Tier.PLACE)
+        self._neighbours()
+
     def _place(self, side: int, name: str, *, named: bool = False) -> Hashable:
         """Between which matched tensors one operator stands, in the candidate's names.
 
@@ -343,13 +343,18 @@ class _Matching:
                 self._take(a, b, tier)
 
     def _same_values(self, values: tuple[Fingerprints, Fingerprints]) -> None:
-        """Pairs tensors whose values nobody else has, on both sides."""
-        ours = _grouped((n for n in self._free_old() if n in values[0]), values[0].__getitem__)
-        theirs = _grouped((n for n in self._free_new() if n in values[1]), values[1].__getitem__)
-        for key, names in ours.items():
-            partners = theirs.get(key, [])
-            if len(names) == len(partners) == 1:
-                self._take(names[0], partners[0], Tier.VALUES)
+        """Pairs tensors whose values nobody else has; what only looks alike must not contradict these."""
+        self._about = Surroundings((self._old, self._new), values, (self._of_old, self._of_new))
+        self._lone_values()
+        fast = {ours: match.candidate for ours, match in self._of_old.items()}
+        self._about.stand_fast(fast, self._ends[0])
+        # What only one version does on the way to equal tensors must not stand in the way of others.
+        self._old, self._new = self._about.without_rewritten()
+        self._fusions = Fusions((self._old, self._new), self._ends[0], self._of_old, self._of_new)
+
+    def _lone_values(self) -> None:
+        for ours, theirs in self._about.alone() if self._about else ():
+            self._take(ours, theirs, Tier.VALUES)
 
     def _take(self, ours: str, theirs: str, tier: Tier, *, again: bool = False) -> bool:
         if ours in self._of_old or (theirs in self._of_new and not again):
@@ -365,6 +370,8 @@ class _Matching:
             self._ends[0].get(ours, theirs) == theirs and self._ends[1].get(theirs, ours) == ours
         ):
             # An output has its partner: (x + a) + b and x + c end alike and do not begin alike.
+            return False
+        if tier not in _FAST and self._about and self._about.against(ours, theirs):
             return False
         self._of_old[ours] = TensorMatch(baseline=ours, candidate=theirs, tier=tier)
         self._of_new.setdefault(theirs, ours)

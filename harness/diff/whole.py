@@ -240,26 +240,6 @@ def _near(baseline: Array, places: Ints, column: Array, tolerance: float) -> lis
     return [int(j) for j in places[~far]]
 
 
-def fingerprint(values: Array) -> str | None:
-    """Something that equal values share and others hardly ever: for tensors that no structure matches.
-
-    Args:
-      values: of one tensor over a batch.
-
-    Returns:
-      A text of rounded order statistics; None for too few or too plain values to tell anything.
-    """
-    if values.dtype == object or values.size < _FEW:
-        return None
-    flat = values.reshape(-1).astype(np.float64)
-    if not np.isfinite(flat).all() or len(np.unique(flat[:1000])) < _FEW:
-        return None
-    points = np.quantile(flat, np.linspace(0.0, 1.0, 17))
-    size = float(np.abs(points).max())
-    return f"{flat.size}:" + ",".join(f"{p / size:.4f}" for p in points) + f":{size:.4g}"
-
-
-_FEW = 16
 _MATRIX = 2
 _NEAR = 1e-3
 """Columns whose largest values are further apart than this are not compared row by row."""

@@ -7,17 +7,18 @@ whole tensors about the suspect region. The proof feeds the baseline's values in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.models import Rearrangement
 from harness.core.policies import GraphPolicy
-from harness.core.tensors import Tensors
+from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.carried import carried_on
 from harness.diff.changes import Change, Divergence, later_changes
+from harness.diff.equal_values import equal_values
 from harness.diff.frontier import Regions
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
 from harness.diff.graph_report import GraphReport, TensorVerdict
@@ -25,8 +26,8 @@ from harness.diff.handed_on import handed_on_by_both
 from harness.diff.matching import match_graphs
 from harness.diff.regroup import Regrouping, first_free
 from harness.diff.signature import SignatureMatch
+from harness.diff.surroundings import Fingerprints
 from harness.diff.tensor_trace import TensorTrace
-from harness.diff.whole import fingerprint
 from harness.pipeline.graph_choice import LEAST_ABOUT, MOST_ABOUT, MOST_SKETCHED, MOST_WHOLE, evenly
 from harness.pipeline.graph_copies import Room, open_copies
 from harness.pipeline.graph_noise import Compared, in_order, take_noise
@@ -116,7 +117,7 @@ class _Tracing:
         self._failures: list[str] = []
         self._used: list[RequestBatch] = []
 
-    def _matched(self, values: tuple[Mapping[str, str], Mapping[str, str]] | None) -> GraphMatch:
+    def _matched(self, values: tuple[Fingerprints, Fingerprints] | None) -> GraphMatch:
         return match_graphs(
             self._old.graph, self._new.graph,
             inputs=self._inputs, outputs=self._outputs,
@@ -148,8 +149,9 @@ class _Tracing:
         if not (self._old.same_branches(before) and self._new.same_branches(after)):
             self._other_branch += len(batch)
             return
-        if not self._requests and self._match.baseline_only and self._match.candidate_only:
-            self._match = self._matched((self._prints(0, before), self._prints(1, after)))
+        if not self._requests and set(self._match.tiers()) != {Tier.IDENTICAL}:
+            ours, theirs = self._values(0, before), self._values(1, after)
+            self._match = self._matched(equal_values(ours, theirs, rows=rows))
         compared = [found for p in self._match.pairs if (found := self._both(p, before, after))]
         take_noise(self._open, feeds[0], rows, compared)
         for one in compared:
@@ -184,14 +186,12 @@ class _Tracing:
         tracer = self._open.tracers[which]
         return tracer.run(feeds, tracer.tensors)
 
-    def _prints(self, side: int, found: Traced) -> dict[str, str]:
-        prints = {}
-        for name in self._laid[side].graph.computed():
-            values = found.tensors.get(self._open.copies[side].returned(name))
-            shown = None if values is None else fingerprint(values)
-            if shown is not None:
-                prints[name] = shown
-        return prints
+    def _values(self, side: int, found: Traced) -> dict[str, Array]:
+        """What a batch showed of computed tensors."""
+        returned = {
+            n: self._open.copies[side].returned(n) for n in self._laid[side].graph.computed()
+        }
+        return {n: found.tensors[told] for n, told in returned.items() if told in found.tensors}
 
     def report(self) -> GraphReport:
         """What all batches showed; makes the proofs."""
