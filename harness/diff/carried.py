@@ -89,7 +89,7 @@ def carried_on(
             if name in traces and name not in divergent and twin is not None:
                 written = tiers.get(name) is Tier.FUSED or _otherwise(node, twin, held, partner)
                 same = _same(node, twin, held, partner)
-                if written or (same and any(s in rounded for s in node.sources())):
+                if written or (same and any(s in rounded or s in found for s in node.sources())):
                     rounded.add(name)
             declared = name in old.outputs or tiers.get(name) is Tier.DECLARED
             if name not in divergent or name not in traces or declared or twin is None:

@@ -115,12 +115,18 @@ def is_bound(change: Change) -> bool:
     return change.node.partition(" ")[0] in _COMPARES
 
 
+def is_written_otherwise(divergence: Divergence) -> bool:
+    """Whether a region has other operators, or others read each other: what a fusion changes, too."""
+    return any(change.kind in _WHOLE for change in divergence.changes)
+
+
 def later_changes(found: Sequence[Divergence], after: Sequence[Divergence]) -> tuple[Change, ...]:
     """What differs after the first differences: a retrain changes weights there, but no operator and no bound.
 
     Args:
       found: the frontier's.
-      after: of tensors behind it, each from the nearest compared ones.
+      after: of tensors behind it, each from the nearest compared ones; without those that only one version
+        writes so, with the same values in effect.
     """
     told = {change for divergence in found for change in divergence.changes}
     changes = dict.fromkeys(c for divergence in after for c in divergence.changes if c not in told)
@@ -131,6 +137,15 @@ def later_changes(found: Sequence[Divergence], after: Sequence[Divergence]) -> t
     )
 
 
+_WHOLE = frozenset(
+    (
+        ChangeKind.OPERATOR,
+        ChangeKind.INPUTS,
+        ChangeKind.REPLACED,
+        ChangeKind.ADDED,
+        ChangeKind.REMOVED,
+    )
+)
 _COMPARES = frozenset(
     ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Binarizer", "Clip", "Where")
 )

@@ -17,7 +17,7 @@ from harness.core.policies import GraphPolicy
 from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.carried import carried_on
-from harness.diff.changes import Change, Divergence, later_changes
+from harness.diff.changes import Change, Divergence, is_written_otherwise, later_changes
 from harness.diff.equal_values import equal_values
 from harness.diff.frontier import Regions
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
@@ -243,7 +243,7 @@ class _Tracing:
             proofs=together,
             outputs_differ=any(name in divergent for name in self._answers),
             outputs_compared=all(n in self._traces and n not in random for n in self._answers),
-            later=self._later(found, divergent),
+            later=self._later(found, divergent, closer),
             random=tuple(sorted(random.items())),
             not_compared=(*self._not_compared(), *closer.problems),
             same_graph=self._same_graph(),
@@ -301,14 +301,23 @@ class _Tracing:
             inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
         )  # fmt: skip
 
-    def _later(self, found: Sequence[Divergence], divergent: set[str]) -> tuple[Change, ...]:
+    def _later(
+        self, found: Sequence[Divergence], divergent: set[str], closer: Closer
+    ) -> tuple[Change, ...]:
         """What differs behind the frontier; not where some tensors alone are known, or other branches ran."""
         branched = divergent.intersection(self._old.conditions())
         if not found or branched or self._open.chosen is not None:
             return ()
         regions, first = self._regions(), {d.baseline for d in found}
         behind = [n for n in self._old.graph.computed() if n in divergent and n not in first]
-        return later_changes(found, [regions.divergence(n) for n in behind[:_MOST_BEHIND]])
+        steps = [regions.divergence(n) for n in behind[:_MOST_BEHIND]]
+        own = [d for d in steps if not d.farther]
+        rewritten = [d for d in own if is_written_otherwise(d)]
+        alike: frozenset[str] = frozenset()
+        if rewritten and not self._open.sketched:
+            partners = {p.baseline: p.candidate for p in self._match.pairs}
+            alike = closer.made_alike(rewritten, partners)
+        return later_changes(found, [d for d in own if d.baseline not in alike])
 
     def _regroup(self, found: Sequence[Divergence], divergent: set[str], closer: Closer) -> bool:
         """Gives frontier tensors whose constants were split or fused the partners of equal values.

@@ -289,3 +289,26 @@ def test_answers_that_agree_part_nowhere():
     (finding,) = findings_from_graph(report, answers_differ=False)
     assert "part" not in finding.what
     assert "at r: 1 of 64 rows differ" in finding.what
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_behind_a_first_difference_steps_that_are_merely_fused_are_no_other_one(kind):
+    old, new = model(kind, fused=False), model(kind, fused=True, fault=0, size=0.2)
+    assert compared(old, new, asked(kind)).later == ()
+    ends = [n for n in new.graph.node if n.output[0] == "y"]
+    ends[0].op_type = "Tanh"
+    report = compared(old, new, asked(kind))
+    assert [(c.node, c.candidate) for c in report.later] == [("Sigmoid → y", "Tanh")]
+
+
+def test_what_differs_in_effect_inside_of_a_fused_step_behind_the_first_difference_is_told():
+    old = model("product and sum", fused=False)
+    new = model("product and sum", fused=True, fault=0, size=0.2)
+    (weights,) = (t for t in new.graph.initializer if t.name == "layer2.1")
+    other = numpy_helper.to_array(weights).copy()
+    other[2, 3] *= 1.01
+    weights.CopyFrom(numpy_helper.from_array(other, weights.name))
+    report = compared(old, new, asked("product and sum"))
+    assert [(c.node, c.candidate) for c in report.later] == [
+        ("MatMul → layer2.product, Add → layer2", "Gemm → layer2")
+    ]
