@@ -8,8 +8,9 @@ batch norms, rounding in a channel that Relu nearly emptied was told as the firs
 weights were wrong.)
 
 Only behind steps that are fused or split differently, whose rounding differs with nothing wrong, and what both compute
-alike of these; elsewhere a difference below a tolerance may be a changed constant's. Neither a declared feature nor an
-output is ever taken for equal here.
+alike of these; such a step's own result may differ as sums in another order do. Elsewhere a difference below a
+tolerance may be a changed constant's. Neither a declared feature nor an output is ever taken for equal here, nor what
+alone is before an output that differs.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ _LINEAR = frozenset(
 """By what their constants make of it: large where terms cancel."""
 _TIMES = FLOOR_FACTOR
 """Times the largest relative difference before such an operator that rounding is behind it."""
-_MOST = 10.0 * FLOAT_TOLERANCE
-"""Relative difference that sums in another order may have."""
+_TOLERANCES = 10.0
+"""Tolerances that sums in another order may be apart: of float32, and of float64, whose tolerance is smaller."""
 _OWN = 8 / 7
 """With its own rounding, which is below an eighth of any difference beyond the tolerance."""
 
@@ -102,6 +103,11 @@ def carried_on(
                 and all(s in traces and (s in found or s not in divergent) for s in computed)
                 and not traces[name].unlike
                 and _is_carried(node.op, traces[name], known)
+            ) or (
+                _otherwise(node, twin, held, partner)
+                and {node.op, twin.op} <= _LINEAR | _SUMS
+                and traces[name].relative <= _by_order(traces[name])
+                and all(s in found or s not in divergent for s in computed)
             ):
                 found.add(name)
     return frozenset(found - _before_answers(old, divergent, found))
@@ -117,13 +123,13 @@ def _before_answers(old: Graph, divergent: Collection[str], found: Collection[st
             parted.update(n for n in node.outputs if n in divergent and n not in found)
     waiting = []
     for name in old.outputs:
-        node = old.producer(name)
-        if name in divergent and node and not any(s in parted for s in node.sources()):
+        end = old.producer(name)
+        if name in divergent and end and not any(s in parted for s in end.sources()):
             waiting.append(name)
     before: set[str] = set()
     while waiting:
-        node = old.producer(waiting.pop())
-        fresh = [s for s in node.sources() if s not in before] if node else []
+        maker = old.producer(waiting.pop())
+        fresh = [s for s in maker.sources() if s not in before] if maker else []
         before.update(fresh)
         waiting += fresh
     return before
@@ -140,7 +146,12 @@ def _is_carried(op: str, found: TensorTrace, before: Sequence[TensorTrace]) -> b
     if op in _SLOPES:
         return found.absolute <= _OWN * _SLOPES[op] * largest
     most = max((trace.relative for trace in before), default=0.0)
-    return op in _LINEAR and found.relative <= min(_TIMES * most, _MOST)
+    return op in _LINEAR and found.relative <= min(_TIMES * most, _by_order(found))
+
+
+def _by_order(trace: TensorTrace) -> float:
+    """Relative difference that sums in another order may have; 0 for whole numbers."""
+    return _TOLERANCES * min(trace.usual, FLOAT_TOLERANCE)
 
 
 def _otherwise(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.core.tensors import Array, Floats, Nested
-from harness.diff.distance import FLOAT_TOLERANCE, FLOOR_FACTOR
+from harness.diff.distance import FLOAT_TOLERANCE, FLOOR_FACTOR, computed_tolerance
 from harness.diff.floor import SWALLOWED, noise_of
 from harness.diff.whole import apart_whole
 
@@ -42,6 +42,8 @@ class TensorTrace:
     """Of these: beyond the tolerance."""
     relative: float = 0.0
     """Largest difference relative to the scale."""
+    usual: float = 0.0
+    """Relative tolerance that its types have; 0 for what is compared exactly."""
     absolute: float = 0.0
     """Largest finite difference."""
     floor: float = 0.0
@@ -139,6 +141,9 @@ class TensorTrace:
         before = self.rows
         shapes = [v.shape for v in (baseline, candidate) if not isinstance(v, Nested)]
         self.reshaped |= len(set(shapes)) > 1
+        if not isinstance(baseline, Nested) and not isinstance(candidate, Nested):
+            own = computed_tolerance(baseline.dtype, candidate.dtype, coarse=not self.fine)
+            self.usual = max(self.usual, own)
         self.empty &= not any(isinstance(v, Nested) or v.size for v in (baseline, candidate))
         self.compared += 1
         self.rows += len(found.rows)

@@ -312,3 +312,30 @@ def test_what_differs_in_effect_inside_of_a_fused_step_behind_the_first_differen
     assert [(c.node, c.candidate) for c in report.later] == [
         ("MatMul → layer2.product, Add → layer2", "Gemm → layer2")
     ]
+
+
+def summed(kind: np.dtype, *, split: bool, by: float = 0.0) -> ModelProto:
+    """x + 3, in one step or in two; then something of another size."""
+    net = Net()
+    last = net.add("Add", ["x", np.array(1 if split else 3 + by, kind)], "a")
+    if split:
+        last = net.add("Add", [last, np.array(2 + by, kind)], "b")
+    net.add("Min", [last, np.array(1, kind)], "y")
+    number = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    graph = helper.make_graph(
+        net.nodes, "g",
+        [helper.make_tensor_value_info("x", number, [None, 1])],
+        [helper.make_tensor_value_info("y", number, None)],
+        [numpy_helper.from_array(value, name) for name, value in net.held.items()],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    made.ir_version = 8
+    return made
+
+
+@pytest.mark.parametrize(("kind", "by"), [(np.int64, 1), (np.float64, 1e-2), (np.float32, 64)])
+def test_a_rewritten_step_is_told_where_its_type_rounds_less_than_it_differs(kind, by):
+    values = np.arange(1_000_000, 1_000_024).reshape(-1, 1).astype(kind)
+    old = summed(kind, split=False)
+    assert firsts(compared(old, summed(kind, split=True), values)) == []
+    assert firsts(compared(old, summed(kind, split=True, by=by), values)) == [("a", "b")]
