@@ -31,6 +31,10 @@ class ChannelTimeout(Exception):  # noqa: N818
     """The deadline passed before the frame was complete."""
 
 
+class ChannelFull(Exception):  # noqa: N818
+    """This process has no memory for the frame that came; what is left of it stays in the pipe."""
+
+
 def widened(fd: int) -> None:
     """Asks for a larger pipe; a system that refuses keeps the default, which only costs time."""
     try:
@@ -110,27 +114,29 @@ class Channel:
         Args:
           timeout_s: from now until the frame is complete.
           extension_s: asked whenever the time is over; seconds to add, 0 = the deadline has passed.
-          max_body: bytes that its body may have, where less than usual.
+          max_body: bytes that its body may have, where less than usual; more than usual changes nothing.
           nap_s: time between a few looks before it sleeps on the pipe, where a late look costs nothing.
 
         Raises:
           ChannelClosed: the child closed its end.
           ChannelTimeout: no complete frame in time.
+          ChannelFull: there is no memory for it.
           frames.FrameError: what came is no frame.
         """
         self._deadline = time.perf_counter() + timeout_s
         self._extension_s: Callable[[], float] | None = extension_s
         self._nap_s, self._looks = nap_s, LOOKS if nap_s > 0 else 0
         try:
-            frame = frames.read_frame(
-                self._reader, self._max_body if max_body is None else max_body
-            )
+            most = self._max_body if max_body is None else min(max_body, self._max_body)
+            frame = frames.read_frame(self._reader, most)
+            return frame._replace(body=self._copied(frame.prefix)) if frame.prefix.flags else frame
         except EOFError:
             raise ChannelClosed from None
+        except MemoryError:
+            raise ChannelFull from None
         finally:
             # It holds the sandbox: kept, a dropped sandbox would wait for the garbage collector.
             self._extension_s = None
-        return frame._replace(body=self._copied(frame.prefix)) if frame.prefix.flags else frame
 
     def _copied(self, prefix: frames.Prefix) -> memoryview:
         """The body that lies in a slot."""

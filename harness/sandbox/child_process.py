@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.core.errors import SandboxError
 from harness.sandbox.bundle import bundle
-from harness.sandbox.channel import Channel, ChannelClosed, ChannelTimeout
+from harness.sandbox.channel import Channel, ChannelClosed, ChannelFull, ChannelTimeout
 from harness.sandbox.child.frames import FrameError
 from harness.sandbox.child.ring import Ring
 from harness.sandbox.memory_files import sealed_from_bytes
@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "PYTHONHASHSEED": "0",
 }
+NO_ROOM = "the machine had no memory left for its answer"
 _EXIT_GRACE_S = 0.5
 _MOST_SHOWN = 3000
 """Characters of what broke the protocol: names in it are the model's."""
@@ -183,6 +184,9 @@ class ChildProcess:
             case ChannelTimeout():
                 self.close()
                 return "timeout", "no answer within the deadline"
+            case ChannelFull():
+                self.close()
+                return "crash", NO_ROOM
             case FrameError():
                 self.close()
                 return "invalid", f"broke the protocol: {str(error)[:_MOST_SHOWN]}"

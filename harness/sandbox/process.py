@@ -18,9 +18,11 @@ from harness.core.observations import Cause, Outcome
 from harness.core.policies import SandboxPolicy
 from harness.core.tensors import Feeds, Signature
 from harness.sandbox.answers import Answers, BatchAnswer, BatchFault
+from harness.sandbox.channel import ChannelFull
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import Frame, FrameError, header_text
 from harness.sandbox.child.ring import SLOTS
+from harness.sandbox.child_process import NO_ROOM
 from harness.sandbox.deadlines import Deadline
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
@@ -267,7 +269,8 @@ class Sandbox:
         except PIPE_ERRORS as error:
             overdue = deadline.overdue()
             kind, message = self._child.explain(error)
-            cause = Cause.MEMORY_LIMIT if self._child.over_memory else Cause.UNKNOWN
+            short = self._child.over_memory or isinstance(error, ChannelFull)
+            cause = Cause.MEMORY_LIMIT if short else Cause.UNKNOWN
             if kind == "timeout":
                 cause = overdue.cause
                 message += f" of {limit:g} s ({overdue.words})"
@@ -305,7 +308,13 @@ class Sandbox:
         service_s = now - max(asked.since, self._answered_at)
         self._answered_at = now
         self._pace.answered(service_s)
-        result = self._answers.read(frame, seq=asked.seq, rows=asked.rows, service_s=service_s)
+        try:
+            result = self._answers.read(frame, seq=asked.seq, rows=asked.rows, service_s=service_s)
+        except MemoryError:
+            return BatchFault(
+                seq=asked.seq, kind=Outcome.ERROR, message=NO_ROOM, alive=True,
+                cause=Cause.MEMORY_LIMIT,
+            )  # fmt: skip
         if isinstance(result, BatchAnswer) and result.alone and not asked.alone:
             msg = "the trace session answered for the model, which nobody asked for"
             raise FrameError(msg)

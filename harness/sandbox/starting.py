@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import spoken
-from harness.sandbox.channel import ChannelClosed, ChannelTimeout
+from harness.sandbox.channel import ChannelClosed, ChannelFull, ChannelTimeout
 from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_process import ChildProcess
 from harness.sandbox.child_texts import expect_kind, text_from
@@ -31,7 +31,7 @@ _NO_ROOM = (*OUT_OF_MEMORY, "sandbox.memory", "ailed to map segment", "annot all
 """Signs that a process wanted more memory than it may have, also before it is given a model."""
 _TOLD_VERSIONS = ("python", "numpy", "onnxruntime")
 _FRAME_LIMIT = "FrameError: a header of "
-PIPE_ERRORS = (ChannelClosed, ChannelTimeout, FrameError)
+PIPE_ERRORS = (ChannelClosed, ChannelFull, ChannelTimeout, FrameError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import psutil
 import pytest
 import sandbox_models as models
 
-from harness.core.observations import Outcome
+from harness.core.observations import Cause, Outcome
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import BatchFault
 from harness.sandbox.child_texts import MAX_TEXT
@@ -41,9 +42,10 @@ def ready(versions=VERSIONS):
 def hello():
     ready()
     said()
-def said(kind="tensor(float)"):
+def said(kind="tensor(float)", shape=(None, 2)):
     x = {{"name": "x", "type": "tensor(float)", "shape": [None, 2]}}
-    send({{"kind": "hello", "ok": True, "inputs": [x], "outputs": [dict(x, name="y", type=kind)]}})
+    y = dict(x, name="y", type=kind, shape=shape)
+    send({{"kind": "hello", "ok": True, "inputs": [x], "outputs": [y]}})
     frames.read_frame(reader, 1 << 30)
 def answer(seq=1, shape=(2, 2), dtype="float32", size=16, body=bytes(64), **more):
     y = {{"name": "y", "dtype": dtype, "shape": list(shape), "size": size}}
@@ -59,13 +61,15 @@ def hostile(folder: Path, lines: str) -> Path:
     return script
 
 
-def start(folder: Path, lines: str) -> Sandbox | LoadFailure:
+def start(folder: Path, lines: str, limits: SandboxPolicy = LIMITS) -> Sandbox | LoadFailure:
     model = models.identity(folder / "m.onnx")
-    return Sandbox.start(model, name="c", limits=LIMITS, python=hostile(folder, lines))
+    return Sandbox.start(model, name="c", limits=limits, python=hostile(folder, lines))
 
 
-def fault_of(folder: Path, lines: str) -> BatchFault:
-    sandbox = start(folder, "hello()\n" + textwrap.dedent(lines))
+def fault_of(
+    folder: Path, lines: str, hello: str = "hello()", limits: SandboxPolicy = LIMITS
+) -> BatchFault:
+    sandbox = start(folder, f"{hello}\n{textwrap.dedent(lines)}", limits)
     assert isinstance(sandbox, Sandbox), sandbox
     with sandbox:
         sandbox.submit({"x": np.zeros((2, 2), np.float32)}, 2, trace=False)
@@ -142,6 +146,23 @@ def test_a_broken_protocol_is_invalid(tmp_path, lines, message):
     assert (fault.kind, fault.alive) == (Outcome.INVALID, False)
     assert message in fault.message
     assert len(fault.message) < 5000
+
+
+@pytest.mark.parametrize("shape", [(2_000_000_000, 1), (None, 2_000_000_000)])
+def test_no_declared_shape_makes_an_answer_longer_than_the_memory_of_a_leg(tmp_path, shape):
+    hello = f"ready(); said(shape={shape})"
+    fault = fault_of(tmp_path, f"prefix(2, {LIMITS.memory_bytes + 1})\ntime.sleep(60)", hello)
+    assert fault.kind == Outcome.INVALID
+    assert "over the limit of" in fault.message
+
+
+def test_an_answer_that_the_parent_has_no_memory_for_is_a_fault_of_that_kind(tmp_path):
+    limits = replace(LIMITS, memory_bytes=1 << 50)
+    fault = fault_of(
+        tmp_path, "prefix(0, 1 << 50)\ntime.sleep(60)", "ready(); said(shape=())", limits
+    )
+    assert (fault.kind, fault.cause) == (Outcome.CRASH, Cause.MEMORY_LIMIT)
+    assert "no memory" in fault.message
 
 
 def test_half_a_character_in_a_message_is_replaced(tmp_path):
