@@ -49,8 +49,10 @@ _LINEAR = frozenset(
     }
 )
 """By what their constants make of it: large where terms cancel."""
+_BENT = frozenset({"Celu", "Elu", "Erf", "HardSigmoid", "LogSoftmax", "Selu", "Softsign"})
+"""By their steepest slope, which an attribute may set."""
 _TIMES = FLOOR_FACTOR
-"""Times the largest relative difference before such an operator that rounding is behind it."""
+"""Times the largest relative difference before an operator of these that rounding is behind it."""
 _TOLERANCES = 10.0
 """Tolerances that sums in another order may be apart: of float32, and of float64, whose tolerance is smaller."""
 _OWN = 8 / 7
@@ -146,7 +148,7 @@ def _is_carried(op: str, found: TensorTrace, before: Sequence[TensorTrace]) -> b
     if op in _SLOPES:
         return found.absolute <= _OWN * _SLOPES[op] * largest
     most = max((trace.relative for trace in before), default=0.0)
-    return op in _LINEAR and found.relative <= min(_TIMES * most, _by_order(found))
+    return op in _LINEAR | _BENT and found.relative <= min(_TIMES * most, _by_order(found))
 
 
 def _by_order(trace: TensorTrace) -> float:
