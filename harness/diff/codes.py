@@ -6,6 +6,7 @@ import numpy as np
 
 from harness.core.counted import counted
 from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.core.words import coded
 from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabularies
 
 _CHECKS = 3
@@ -69,8 +70,8 @@ def name_words(baseline: Array, candidate: Array) -> Relation:
 
 
 def _renamed(baseline: Array, candidate: Array, differs: Bools) -> Relation:
-    words, was = np.unique(baseline.astype(str), return_inverse=True)
-    _, now = np.unique(candidate.astype(str), return_inverse=True)
+    words, was = coded(baseline)
+    _, now = coded(candidate)
     found = _bijection(was, now.astype(np.float64), differs)
     if found is None:
         several = len(set(baseline[differs].tolist()))
@@ -78,7 +79,7 @@ def _renamed(baseline: Array, candidate: Array, differs: Bools) -> Relation:
         text = f"{counted(several, 'word')} {verb}, with no rule"
         return Relation(kind=RelationKind.OTHER, value=None, share=0.0, text=text)
     first = {str(b): str(c) for b, c in zip(baseline[differs], candidate[differs], strict=True)}
-    moved = [(b, first[b]) for b in words.tolist() if b in first and first[b] != b]
+    moved = [(b, first[b]) for b in words if b in first and first[b] != b]
     some = ", ".join(f"{_short(b)} → {_short(c)}" for b, c in moved)
     return Relation(
         kind=RelationKind.PERMUTED,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
+from harness.core.words import coded
 from harness.diff.bounded import bounded
 from harness.diff.codes import name_words, permuted
 from harness.diff.distance import (
@@ -114,8 +115,8 @@ def _name_words(baseline: Array, candidate: Array, order: Ints | None) -> Relati
     found = name_words(baseline, candidate)
     if found.kind is not RelationKind.OTHER or order is None:
         return found
-    words, codes = np.unique(np.concatenate([baseline, candidate]).astype(str), return_inverse=True)
-    before, after = np.split(codes.astype(np.int64), 2)
+    words, codes = coded(np.concatenate([baseline, candidate]))
+    before, after = np.split(codes, 2)
     pairs = Pairs.of(
         before,
         after,

@@ -19,6 +19,7 @@ from harness.core.findings import Finding, Severity
 from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Bools, Floats, Strings
 from harness.core.traffic import LOGGED, RequestBatch
+from harness.core.words import coded
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
 from harness.diff.measures import floors_by_column
@@ -178,7 +179,7 @@ def _logged(
 
 def _numbers(texts: Strings) -> tuple[Floats, Bools]:
     """The numbers that texts hold, shape (n,), and which texts hold none, shape (n,)."""
-    unique, codes = np.unique(texts.astype(str), return_inverse=True)
+    unique, codes = coded(texts)
     read = [_number(text) for text in unique]
     wrong = np.array([value is None for value in read], dtype=np.bool_)
     values = np.array([np.nan if value is None else value for value in read], np.float64)

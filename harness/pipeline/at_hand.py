@@ -13,6 +13,7 @@ from harness.core.errors import UsageError
 from harness.core.places import Place
 from harness.core.policies import Policy, WindowName
 from harness.core.tensors import Array, Floats
+from harness.core.words import word_counts
 from harness.judge.metrics import Values
 from harness.judge.plan import WindowCounts
 from harness.judge.units import is_block, unit_means, units_of_blocks, units_of_column
@@ -60,10 +61,7 @@ def table_at_hand(policy: Policy, traffic: Sequence[TableLike]) -> AtHand:
     values = by_unit(policy, observed, seen, seeds_of_draws(policy, observed, seen))
     n = max(len(v.x) for v in values.values())
     n0 = min(policy.windows.planning, n)
-    slices = {}
-    for column, each in slices_of(policy, observed).items():
-        words, found = np.unique(each[n0:].astype(str), return_counts=True)
-        slices[column] = {str(w): int(k) for w, k in zip(words, found, strict=True)}
+    slices = {c: word_counts(each[n0:]) for c, each in slices_of(policy, observed).items()}
     units = f", {n:,} units of {policy.unit}" if policy.unit else ""
     return AtHand(
         counts={WindowName.TABLE.value: WindowCounts(n=n - n0, slices=slices)},

@@ -16,8 +16,8 @@ from harness.core.errors import UsageError
 from harness.core.findings import Finding
 from harness.core.jsonable import jsonable
 from harness.core.policies import Claim, Mode, Policy, Weight, WindowName
-from harness.core.tensors import Strings
 from harness.core.verdicts import Decision, DecisionRecord, Evidence
+from harness.core.words import word_counts
 from harness.decide.crossed import judged_as
 from harness.decide.decision import decide
 from harness.decide.facts import Facts, WindowFacts
@@ -240,7 +240,7 @@ def _judge(
     n0 = min(policy.windows.planning, n)
     counts = WindowCounts(
         n=n - n0,
-        slices={c: _counted(v[n0:]) for c, v in slices.items()},
+        slices={c: word_counts(v[n0:]) for c, v in slices.items()},
         population=n if population is None else population,
     )
     first = {name: np.where(v.failed, np.nan, v.x)[:n0] for name, v in values.items()}
@@ -280,11 +280,6 @@ def _covers(population: int | None, n: int) -> None:
             f"{population:,} is fewer than the table's {n:,} rows or units",
             "Give the number of requests that the rows were drawn from.",
         )
-
-
-def _counted(words: Strings) -> dict[str, int]:
-    found, counts = np.unique(words.astype(str), return_counts=True)
-    return {str(w): int(n) for w, n in zip(found, counts, strict=True)}
 
 
 def _facts(policy: Policy, judged: _Judged, population: int | None) -> Facts:

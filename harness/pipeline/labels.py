@@ -16,6 +16,7 @@ from harness.core.errors import TrafficError, UsageError, nearest
 from harness.core.jsonable import jsonable
 from harness.core.places import Place, absolute
 from harness.core.tensors import Bools, Ints, Strings
+from harness.core.words import word_counts
 from harness.pipeline.imports import MOST_RECORD_BYTES, state_of
 from harness.pipeline.mappings import document_of, timed
 from harness.record.importers.run import ImportTarget
@@ -271,14 +272,14 @@ def _ingestion(
 
 
 def _largest(groups: Strings) -> list[str]:
-    names, counts = np.unique(groups.astype(str), return_counts=True)
-    if len(names) > MOST_GROUPS:
+    counts = word_counts(groups)
+    if len(counts) > MOST_GROUPS:
         raise UsageError(
             "--by",
-            f"gives {len(names)} groups",
+            f"gives {len(counts)} groups",
             f"Choose a column of at most {MOST_GROUPS} values.",
         )
-    return [str(names[i]) for i in np.argsort(-counts, kind="stable")]
+    return sorted(counts, key=lambda name: -counts[name])
 
 
 def _requests(source: TrafficSource, by: str | None) -> tuple[IdIndex, Ints, Strings]:

@@ -90,19 +90,20 @@ class ObservedTable:
           TrafficError: names the first such row.
         """
         for column in (c for c in ID_COLUMNS if c in self._table.column_names):
-            if (self.words(column) == "").any():
+            words = self.words(column)
+            if (words == "").any():
                 raise TrafficError(
                     f"{self.name}, column '{column}'",
                     "has empty cells",
                     "Give every row its id, or drop the column.",
                 )
-            words, first = np.unique(self.words(column).astype(str), return_index=True)
-            if len(words) < self.n:
-                again = np.setdiff1d(np.arange(self.n), first)[0]
+            first: dict[str, int] = {}
+            again = [i for i, word in enumerate(words.tolist()) if first.setdefault(word, i) != i]
+            if again:
                 raise TrafficError(
-                    f"{self.name}, row {again}",
-                    f"{column} '{self.words(column)[again]}' is there twice; "
-                    f"{self.n - len(words):,} rows repeat another",
+                    f"{self.name}, row {again[0]}",
+                    f"{column} '{words[again[0]]}' is there twice; "
+                    f"{len(again):,} rows repeat another",
                     "Keep one row a request: a repeated row would count as new evidence.",
                 )
         for column in (c for c in TIME_COLUMNS if c in self._table.column_names):

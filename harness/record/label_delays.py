@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.tensors import Floats, Ints, Strings
+from harness.core.words import coded
 
 SHARES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """Of the labels: the delays by which so many have arrived."""
@@ -125,18 +126,20 @@ def delay_shift(delay_s: Floats, arrived: Ints, group: Strings) -> DelayShift | 
     Returns:
       None for fewer than two groups with a label.
     """
-    names = sorted({str(g) for g in group[arrived == 1].tolist()})
-    if len(names) < _FEWEST:
+    words, code = coded(group)
+    compared = np.unique(code[arrived == 1])
+    if len(compared) < _FEWEST:
         return None
     from statsmodels.duration.survfunc import survdiff
 
-    chosen = np.isin(group.astype(str), names)
+    chosen = np.isin(code, compared)
     try:
-        chi2, p_value = survdiff(delay_s[chosen], arrived[chosen], group[chosen].astype(str))
+        chi2, p_value = survdiff(delay_s[chosen], arrived[chosen], code[chosen])
     except np.linalg.LinAlgError:
         # All labels came after the very same time: the statistic has no variance, and nothing differs.
         chi2, p_value = 0.0, 1.0
-    return DelayShift(groups=tuple(names), chi2=float(chi2), p_value=float(p_value))
+    names = tuple(words[at] for at in compared)
+    return DelayShift(groups=names, chi2=float(chi2), p_value=float(p_value))
 
 
 def ingestion_shift(
@@ -158,27 +161,27 @@ def ingestion_shift(
         return None
     within_s = float(np.quantile(delay_s, _HORIZON))
     old = (delay_s <= within_s) & (event_ns <= as_of_ns - within_s * 1e9)
-    delay_s, group = delay_s[old], group[old].astype(str)
-    names, counts = np.unique(group, return_counts=True)
-    names = names[counts >= _FEWEST]
-    if len(names) < _FEWEST:
+    delay_s, (names, code) = delay_s[old], coded(group[old])
+    many = np.flatnonzero(np.bincount(code, minlength=len(names)) >= _FEWEST).tolist()
+    if len(many) < _FEWEST:
         return None
     from scipy.stats import ks_2samp
 
-    pairs = [(str(n), "the others") for n in names] if len(names) > _FEWEST else [tuple(names)]
+    others = "the others" if len(many) > _FEWEST else names[many[1]]
+    ones = many if len(many) > _FEWEST else many[:1]
     tried = []
-    for pair in pairs:
-        one = group == pair[0]
+    for at in ones:
+        one = code == at
         found = ks_2samp(delay_s[one], delay_s[~one], method="asymp")
         sides = delay_s[one], delay_s[~one]
         tried.append(
             IngestionShift(
-                groups=(str(pair[0]), str(pair[1])),
+                groups=(names[at], others),
                 n=(len(sides[0]), len(sides[1])),
                 median_s=(float(np.median(sides[0])), float(np.median(sides[1]))),
                 within_s=within_s,
                 distance=float(found.statistic),
-                p_value=min(float(found.pvalue) * len(pairs), 1.0),
+                p_value=min(float(found.pvalue) * len(ones), 1.0),
             )
         )
     return min(tried, key=lambda shift: shift.p_value)

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.errors import ResolveError
+from harness.core.errors import ResolveError, UsageError
 from harness.core.tensors import Array, Tensors
 from harness.store.files import write_atomically
+from harness.store.npz_text import MOST_TEXT, fixed_width
 from harness.store.plain_npz import read_plain_npz
 
 FORMAT = "harness-golden/1"
@@ -46,11 +47,22 @@ class GoldenRows:
 
 
 def write_golden(path: Path, rows: GoldenRows) -> None:
-    """Writes golden rows, whole or not at all."""
+    """Writes golden rows, whole or not at all.
+
+    Raises:
+      UsageError: text that no array of one width can hold.
+    """
     arrays: dict[str, Array] = {"format": np.array(FORMAT), "model": np.array(rows.model)}
     for part, tensors in zip(_PARTS, (rows.inputs, rows.features, rows.outputs), strict=True):
         for name, values in tensors.items():
-            arrays[f"{part}:{name}"] = values.astype(str) if values.dtype == object else values
+            saved = fixed_width(values)
+            if saved is None:
+                what = (
+                    f"cannot be saved: a text ends in NUL, or {len(values):,} rows as wide as the longest "
+                    f"take more than {MOST_TEXT >> 20} MiB"
+                )
+                raise UsageError(f"{part} '{name}'", what, "Give other rows, or fewer.")
+            arrays[f"{part}:{name}"] = saved
     content = BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays)
     write_atomically(path, content.getvalue())

@@ -20,6 +20,7 @@ import numpy as np
 from harness.core.quarantine import Quarantined
 from harness.core.tensors import Array, Tensors
 from harness.store.files import write_atomically
+from harness.store.npz_text import fixed_width
 
 FOLDER = "quarantine"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -78,9 +79,8 @@ def _table(item: Quarantined) -> Tensors | None:
     """The inputs as arrays that a table may hold; None when one would not come back as it is."""
     arrays: dict[str, Array] = {}
     for name, values in item.inputs.items():
-        saved = values.astype(np.str_) if values.dtype == object else values
-        # numpy's fixed-width strings lose NULs at the end.
-        if saved is not values and saved.astype(object).tolist() != values.tolist():
+        saved = fixed_width(values)
+        if saved is None:
             return None
         arrays[name] = saved
     if not item.rows or not arrays or "request_id" in arrays:
@@ -90,4 +90,5 @@ def _table(item: Quarantined) -> Tensors | None:
         if item.rows == 1
         else [f"{item.request_id}#{i}" for i in range(item.rows)]
     )
-    return {**arrays, "request_id": np.array(ids, np.str_)}
+    named = fixed_width(np.array(ids, object))
+    return None if named is None else {**arrays, "request_id": named}

@@ -1,5 +1,7 @@
 """Texts of any length: what is kept of them has a bound in bytes, as wide rows of numbers have."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from diff_streams import observed, output_pairs, requests
@@ -9,6 +11,7 @@ from harness.core.tensors import held_bytes
 from harness.diff import sample
 from harness.diff.columns import compared_rows
 from harness.diff.floor_builder import FloorBuilder
+from harness.diff.relations import name_relation
 from harness.diff.sample import LIMIT, RowSample
 from harness.diff.tally import TensorTally
 
@@ -121,3 +124,24 @@ def test_a_word_that_stays_where_no_row_was_kept_is_no_rule_either(told):
     relation, text = told(old, new)
     assert relation == "other"
     assert text.endswith("rows kept: candidate is 'C' wherever the baseline is 'B'")
+
+
+@pytest.mark.parametrize("order", [None, np.arange(2000)], ids=["renamed", "held"])
+def test_one_long_text_takes_no_room_beside_every_other(order):
+    old = np.array([LONG, *(f"w{i % 300}" for i in range(1999))], object)
+    new = np.array([LONG, *(f"v{i * i % 199}" for i in range(1999))], object)
+    tracemalloc.start()
+    try:
+        found = name_relation(old, new, order=order)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.text.endswith("words differ, with no rule")
+    assert peak < BOUND
+
+
+def test_a_nul_at_the_end_makes_another_word():
+    old = np.array(["a", "a\0", "b"] * 40, object)
+    new = np.array(["a\0", "a", "b"] * 40, object)
+    found = name_relation(old, new)
+    assert (found.kind, found.share) == ("permuted", 1.0)

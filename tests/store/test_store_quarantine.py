@@ -54,7 +54,15 @@ def test_a_request_of_several_rows_is_as_many_requests(tmp_path):
     assert piece.inputs["x"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("values", [np.array(["a\0"], object), np.empty(0, object)])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array(["a\0"], object),
+        np.array(["a", b"b"], object),
+        np.array(["x" * 100_000, *["a"] * 999], object),
+        np.empty(0, object),
+    ],
+)
 def test_what_no_table_can_hold_is_noted_without_a_file(tmp_path, values):
     write_quarantined(tmp_path, item(s=values))
     (note,) = read_notes(tmp_path)
