@@ -57,6 +57,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 _THIRD_PARTY_WARNINGS = (
     # Importing mlflow.pyfunc describes MLflow's own chat types.
     "ignore:.*Any type hint is inferred as AnyType:UserWarning",
+    # MLflow's own tables, when the first of them is used: now and then outside what ignores it.
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",
 )
 
 MakeModel = Callable[..., Path]
