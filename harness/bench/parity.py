@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from harness.bench.figures import Figure, Figures
 from harness.bench.operator_cases import operator_cases
 from harness.bench.operators import OperatorCounts, check_operators, whole
 from harness.bench.probed import probed_replays
-from harness.core.graphs import Graph, Node
+from harness.core.graphs import Constant, Graph, Node
 from harness.core.policies import SandboxPolicy
 from harness.diff.matching import match_graphs
 from harness.diff.signature import SignatureMatch
@@ -42,7 +43,7 @@ def bench_parity(*, every: int, seed: int) -> tuple[Figures, OperatorCounts]:
       seed: of the alterations.
     """
     counts = check_operators(list(operator_cases())[::every], seed=seed, guarded=True)
-    costs = (_matching(), *probed_replays(), *_large_net())
+    costs = (*_matching(), *probed_replays(), *_large_net())
     return Figures(title="Looking into graphs", figures=(*costs, *_operators(counts))), counts
 
 
@@ -62,17 +63,39 @@ def _operators(counts: OperatorCounts) -> tuple[Figure, ...]:
     )  # fmt: skip
 
 
-def _matching() -> Figure:
-    """Two graphs in which every tensor has another name, one operator changed half-way."""
-    graphs = [_chain(prefix, changed) for prefix, changed in (("a", "Relu"), ("b", "Neg"))]
-    ends = {graphs[0].outputs[0]: graphs[1].outputs[0]}
-    began = time.process_time()
-    match_graphs(graphs[0], graphs[1], inputs={"x": "x"}, outputs=ends)
-    took = time.process_time() - began
-    return Figure(
-        name=f"matching two graphs of {_NODES:,} nodes, CPU", value=took, unit="s",
-        limit=MATCHING_LIMIT_S,
-    )  # fmt: skip
+def _matching() -> Iterator[Figure]:
+    """Two graphs in which every tensor has another name: deep ones, and ones whose operators share one input."""
+    shapes = (
+        ("", [_chain(prefix, changed) for prefix, changed in (("a", "Relu"), ("b", "Neg"))]),
+        (" that one joins", [_fan("a", ("Mul",)), _fan("b", ("Mul", "Add"))]),
+    )
+    for shape, graphs in shapes:
+        ends = {graphs[0].outputs[0]: graphs[1].outputs[0]}
+        began = time.process_time()
+        match_graphs(graphs[0], graphs[1], inputs={"x": "x"}, outputs=ends)
+        took = time.process_time() - began
+        yield Figure(
+            name=f"matching two graphs of {_NODES:,} nodes{shape}, CPU", value=took, unit="s",
+            limit=MATCHING_LIMIT_S,
+        )  # fmt: skip
+
+
+def _fan(prefix: str, steps: tuple[str, ...]) -> Graph:
+    """Branches of these operators, each by a constant of its own, that a Concat joins."""
+    nodes: list[Node] = []
+    constants, ends = [], []
+    for place in range(_NODES // 2):
+        made = "x"
+        for op in steps:
+            held = f"{prefix}{op}{place}"
+            constants.append(Constant(name=held, text="", exact=f"{op}{place}", loose="one number"))
+            nodes.append(Node(op=op, inputs=(made, held), outputs=(f"{held}y",)))
+            made = f"{held}y"
+        ends.append(made)
+    nodes.append(Node(op="Concat", inputs=tuple(ends), outputs=(f"{prefix}y",)))
+    return Graph(
+        inputs=("x",), outputs=(f"{prefix}y",), nodes=tuple(nodes), constants=tuple(constants)
+    )
 
 
 def _chain(prefix: str, changed: str) -> Graph:

@@ -53,6 +53,19 @@ class Node:
     """Sorted by name; a body is an attribute whose digests cover its nodes."""
     name: str = ""
     """The node's own name; may be empty, need not be unique."""
+    _places: dict[str, tuple[int, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def places(self, tensor: str) -> tuple[int, ...]:
+        """Where among its inputs, and after them its captures, it reads a tensor."""
+        if not self._places:
+            # Once for all of them: an operator may join many thousands.
+            found: dict[str, list[int]] = {}
+            for place, name in enumerate((*self.inputs, *self.captures)):
+                found.setdefault(name, []).append(place)
+            self._places.update({name: tuple(places) for name, places in found.items()})
+        return self._places.get(tensor, ())
 
     def sources(self) -> tuple[str, ...]:
         """Every tensor it reads."""
@@ -109,6 +122,10 @@ class Graph:
     def consumers(self, tensor: str) -> tuple[Node, ...]:
         """Nodes that read a tensor, in topological order."""
         return tuple(self.nodes[place] for place in self._consumers.get(tensor, ()))
+
+    def is_read_once(self, tensor: str) -> bool:
+        """Whether one node and no other reads a tensor."""
+        return len(self._consumers.get(tensor, ())) == 1
 
     def computed(self) -> tuple[str, ...]:
         """Every tensor that a node makes, in topological order."""

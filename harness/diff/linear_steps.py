@@ -54,7 +54,7 @@ class Steps:
         found = tensor
         while (before := self.source(found)) is not None:
             found = before
-            if found in taken or len(self._graph.consumers(found)) != 1 or found in self._outputs:
+            if found in taken or not self._graph.is_read_once(found) or found in self._outputs:
                 break
         return found
 

@@ -10,10 +10,8 @@ from harness.diff.graph_hashes import COMMUTATIVE
 
 def use_of(node: Node, tensor: str) -> tuple[str, tuple[int, ...]]:
     """Operator and the places in which it reads a tensor; places of swappable inputs do not count."""
-    if node.op in COMMUTATIVE:
-        return node.op, (node.inputs.count(tensor),)
-    places = tuple(i for i, name in enumerate((*node.inputs, *node.captures)) if name == tensor)
-    return node.op, places
+    places = node.places(tensor)
+    return node.op, (len(places),) if node.op in COMMUTATIVE else places
 
 
 def made_by(node: Node) -> Sequence[str]:
