@@ -105,7 +105,8 @@ def observations_from_parts(
             where = _row_indices(indices, rows, offsets)
             _placed(answer, where, keys, outputs)
             unfit |= _traced(answer.features, where, features)
-            unfit |= _traced(answer.trace_outputs, where, trace_outputs)
+            own = all_in_key_order(answer.trace_outputs, answer.keys, keys)
+            unfit |= _traced(own, where, trace_outputs)
     # Filler among values would be compared as if the version had made it.
     return Observations(
         outcome=outcome,
@@ -124,16 +125,18 @@ def observations_from_answer(
     batch: RequestBatch, answer: BatchAnswer, shapes: Shapes
 ) -> Observations:
     """The usual case: one answer to the whole batch, taken over without a copy."""
-    outputs, keys = dict(answer.outputs), dict(answer.keys)
+    outputs, keys, traced = dict(answer.outputs), dict(answer.keys), dict(answer.trace_outputs)
     if not answer.rows:
         # Without rows ZipMap cannot say which classes there are; the leg knows from earlier batches.
         keys = {name: shapes.keys.get(name, known) for name, known in keys.items()}
-        outputs |= {name: np.empty((0, len(known))) for name, known in keys.items()}
+        empty = {name: np.empty((0, len(known))) for name, known in keys.items()}
+        outputs |= empty
+        traced |= {name: array for name, array in empty.items() if name in traced}
     return Observations(
         outcome=np.zeros(len(batch), np.int8),
         outputs=outputs,
         features=answer.features,
-        trace_outputs=answer.trace_outputs,
+        trace_outputs=traced,
         latency_s=latency_shares(answer.service_s, batch.rows),
         keys=keys,
         alone=answer.alone,
@@ -223,15 +226,22 @@ def _placed(
 
 
 def _traced(values: Tensors, where: Ints, target: Tensors) -> set[str]:
-    """Writes traced rows into the batch's arrays; names of those that this part lacks or has in another shape."""
+    """Writes traced rows into the batch's arrays; names of those that this part lacks, or has in another shape or type."""
     unfit = set()
     for name, array in target.items():
         found = values.get(name)
-        if found is None or found.shape[1:] != array.shape[1:]:
+        if found is None or (found.dtype, found.shape[1:]) != (array.dtype, array.shape[1:]):
             unfit.add(name)
         else:
             array[where] = found
     return unfit
+
+
+def all_in_key_order(
+    tensors: Tensors, own: Mapping[str, tuple[str, ...]], wanted: Mapping[str, tuple[str, ...]]
+) -> Tensors:
+    """Tensors, each as `in_key_order` gives it."""
+    return {n: in_key_order(a, own.get(n), wanted.get(n)) for n, a in tensors.items()}
 
 
 def in_key_order(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Decoded, Ints, Kind, Tensors
 from harness.core.traffic import RequestBatch
-from harness.replay.assembly import in_key_order
+from harness.replay.assembly import all_in_key_order
 
 Chunks = tuple[tuple[int, Array], ...]
 """One output of consecutive requests: how many they are, and their rows."""
@@ -148,10 +148,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         name: tuple(dict.fromkeys(k for p in pieces for k in p.keys.get(name, ())))
         for name in pieces[0].keys
     }
-    outputs = [
-        {n: in_key_order(a, p.keys.get(n), keys.get(n)) for n, a in p.outputs.items()}
-        for p in pieces
-    ]
+    outputs = [all_in_key_order(p.outputs, p.keys, keys) for p in pieces]
     several = _in_several_shapes(pieces, outputs)
     forms = {name: _chunks(name, pieces, outputs) for name in sorted(several)}
     answered = [
@@ -173,7 +170,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         forms=forms,
         features=_joined([p.features for p in pieces]),
         uneven=_uneven(pieces),
-        trace_outputs=_joined([p.trace_outputs for p in pieces]),
+        trace_outputs=_joined([all_in_key_order(p.trace_outputs, p.keys, keys) for p in pieces]),
         latency_s=np.concatenate([p.latency_s for p in pieces]),
         keys=keys,
         messages=tuple(sorted(messages)),
@@ -216,20 +213,24 @@ def _filler(array: Array, like: Array) -> Array:
 
 
 def _uneven(pieces: Sequence[Observations]) -> tuple[str, ...]:
-    """Features that every piece has, in several shapes; and those for which a piece says so."""
-    shapes: dict[str, set[tuple[int, ...]]] = {}
-    for piece in pieces:
-        for name, array in piece.features.items():
-            shapes.setdefault(name, set()).add(array.shape[1:])
+    """Features that every piece has, in several shapes or types; and those for which a piece says so."""
+    features = [piece.features for piece in pieces]
+    seen = dict.fromkeys(name for tensors in features for name in tensors)
+    several = [name for name in seen if len(_looks(name, features)) > 1]
     said = [name for piece in pieces for name in piece.uneven]
-    return tuple(dict.fromkeys([*said, *(n for n, found in shapes.items() if len(found) > 1)]))
+    return tuple(dict.fromkeys([*said, *several]))
 
 
 def _joined(parts: Sequence[Tensors]) -> Tensors:
-    """What every piece has, in one shape."""
+    """What every piece has, in one shape and type."""
     names = set.intersection(*(set(p) for p in parts))
     return {
         name: np.concatenate([p[name] for p in parts])
         for name in parts[0]
-        if name in names and len({p[name].shape[1:] for p in parts}) == 1
+        if name in names and len(_looks(name, parts)) == 1
     }
+
+
+def _looks(name: str, parts: Sequence[Tensors]) -> set[tuple[object, ...]]:
+    """Types and trailing shapes that a tensor has in the pieces that have it."""
+    return {(p[name].dtype, p[name].shape[1:]) for p in parts if name in p}

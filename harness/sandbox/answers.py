@@ -9,34 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import numpy as np
 
 from harness.core.counted import counted
 from harness.core.observations import Cause, Outcome
-from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, TEXT_BYTES, Tensors, TensorSpec
+from harness.core.tensors import NUMPY_DTYPES, Tensors, TensorSpec
+from harness.sandbox.answer_headers import Said, said_from_text
 from harness.sandbox.child import columns
-from harness.sandbox.child.frames import Frame, FrameError, header_from_bytes
-from harness.sandbox.child_texts import (
-    MAX_NAME,
-    MAX_TEXT,
-    MOST_SHOWN,
-    expect_kind,
-    message_from,
-    reason_from,
-    texts_from,
-)
-from harness.sandbox.hello import LEAF_DTYPES, Hello
-from harness.sandbox.nested_values import Forms, expect_declared, forms_from, nested_from
+from harness.sandbox.child.frames import Frame, FrameError
+from harness.sandbox.child_texts import MAX_TEXT
+from harness.sandbox.hello import Hello
+from harness.sandbox.nested_values import nested_from
 from harness.sandbox.of_batch import about_batch, in_every_row
 
 MAX_WORDS = 300
-_POINTER_BYTES = 8
 _FATAL = "Fatal Python error"
 _KEPT, _KEPT_BYTES = 64, 1 << 16
 _LEAST_BODY, _SLACK = 16 << 20, 4
-_GROUPS = ("outputs", "features", "trace_outputs", "leaves")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,59 +129,6 @@ def spoken(last_words: str) -> str:
     return lines[-1][:MAX_WORDS] if lines else ""
 
 
-class _Said(NamedTuple):
-    """What an answer's header says, before it is compared with the question."""
-
-    error: str | None
-    """Why the runtime raised; None when there are tensors."""
-    groups: tuple[tuple[columns.Entry, ...], ...] = ()
-    """Outputs, features, trace outputs, tensors of nested values."""
-    end: int = 0
-    """Bytes of the body."""
-    keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    forms: Forms = ()
-    left_out: tuple[str, ...] = ()
-    trace_error: str = ""
-    alone: bool = False
-    undeclared: tuple[tuple[str, str], ...] = ()
-    """(output, how its shape contradicts the signature)."""
-    weight: int = 0
-    """Bytes of the tensors once they are read."""
-
-
-def _said(text: bytes) -> _Said:
-    """An answer's header, checked as far as it can be by itself; raises FrameError."""
-    header = header_from_bytes(text)
-    expect_kind(header, "answer")
-    if header.get("ok") is not True:
-        return _Said(error=reason_from(header.get("error")))
-    groups, at = [], 0
-    for group in _GROUPS:
-        entries, at = columns.layout(header.get(group, []), at)
-        groups.append(entries)
-    keys = header.get("keys", {})
-    if not isinstance(keys, dict):
-        msg = "class names are missing"
-        raise FrameError(msg)
-    return _Said(
-        error=None,
-        groups=tuple(groups),
-        end=at,
-        keys=tuple((name, texts_from(names, MAX_NAME)) for name, names in keys.items()),
-        forms=forms_from(header.get("forms", {}), groups[-1]),
-        left_out=texts_from(header.get("left_out", []), MAX_NAME),
-        trace_error=message_from(header.get("trace_error", "")),
-        alone=header.get("alone") is True,
-        weight=sum(map(_weight, (entry for group in groups for entry in group))),
-    )
-
-
-def _weight(entry: columns.Entry) -> int:
-    """Bytes of a tensor once it is read: a text each is an object of its own, words are shared."""
-    own = {columns.STRING: TEXT_BYTES, columns.CODED: _POINTER_BYTES}.get(entry.dtype, 0)
-    return entry.size + own * entry.total
-
-
 class Answers:
     """Reads the answers of one loaded model.
 
@@ -207,7 +142,7 @@ class Answers:
     def __init__(self, hello: Hello) -> None:
         self._hello = hello
         self._row_bytes = _row_bytes(hello.signature.outputs)
-        self._checked: dict[tuple[bytes, int], _Said] = {}
+        self._checked: dict[tuple[bytes, int], Said] = {}
 
     def most_bytes(self, rows: int) -> int | None:
         """Bytes that are read of an answer for so many rows; None when the signature does not say.
@@ -271,20 +206,9 @@ class Answers:
             of_batch=frozenset(of_batch),
         )
 
-    def _check(self, text: bytes, rows: int) -> _Said:
+    def _check(self, text: bytes, rows: int) -> Said:
         """What a header says, once it fits the signature and the rows."""
-        said = _said(text)
-        if said.error is None:
-            _expect_declared(said, self._hello)
-            _expect_keys(said, self._hello)
-            _expect_one_story(said)
-            shapes = {entry.name: entry.shape for entry in said.groups[0]}
-            for entry in (*said.groups[1], *said.groups[2]):
-                as_output = entry in said.groups[2] and entry.shape in ((), shapes.get(entry.name))
-                if entry.shape[:1] != (rows,) and not as_output:
-                    msg = f"traced tensor {entry.name[:MOST_SHOWN]!r} has the shape {entry.shape} for {rows} rows"
-                    raise FrameError(msg)
-            said = said._replace(undeclared=_undeclared(said.groups[0], self._hello))
+        said = said_from_text(text, rows, self._hello)
         if len(text) <= _KEPT_BYTES:
             if len(self._checked) >= _KEPT:
                 self._checked.clear()
@@ -303,83 +227,3 @@ def _row_bytes(outputs: Sequence[TensorSpec]) -> int | None:
             return None
         total += math.prod(d or 0 for d in spec.shape) * NUMPY_DTYPES[spec.datatype].itemsize
     return total
-
-
-def _expect_declared(said: _Said, hello: Hello) -> None:
-    """The outputs are those of the signature, with its types; only loose ones may be left out."""
-    outputs = {e.name: e for e in said.groups[0]}
-    absent = set(said.left_out) & hello.loose
-    kinds = {s.name: s.datatype for s in hello.signature.outputs}
-    whole = {n: k.removeprefix(NESTED) for n, k in kinds.items() if k.startswith(NESTED)}
-    expect_declared(said.forms, said.groups[-1], whole, LEAF_DTYPES)
-    expected = {
-        name: kind
-        for name, kind in kinds.items()
-        if not kind.startswith("OTHER:") and name not in {*whole, *(absent - outputs.keys())}
-    }
-    if set(outputs) != set(expected):
-        names = str(sorted(set(outputs) ^ set(expected))[:10])[:MOST_SHOWN]
-        msg = f"the outputs are not those of the signature: {names}"
-        raise FrameError(msg)
-    for name, entry in outputs.items():
-        datatype = expected[name]
-        dtype = np.dtype(np.float64) if datatype.startswith(MAP) else NUMPY_DTYPES[datatype]
-        if columns.DTYPES[entry.dtype] != dtype or not (entry.shape or name in hello.loose):
-            msg = f"output {name[:MOST_SHOWN]!r} came as {entry.dtype} {entry.shape}, declared as {datatype[:MOST_SHOWN]}"
-            raise FrameError(msg)
-
-
-def _undeclared(outputs: Sequence[columns.Entry], hello: Hello) -> tuple[tuple[str, str], ...]:
-    """Outputs whose rank or fixed lengths are not what the model declares.
-
-    No broken protocol: onnxruntime only warns of it, and production serves such a model all the same.
-    """
-    declared = {
-        s.name: s.shape
-        for s in hello.signature.outputs
-        if s.name not in hello.loose and s.datatype in NUMPY_DTYPES
-    }
-    found = []
-    for entry in outputs:
-        expected, given = declared.get(entry.name), entry.shape[1:]
-        if expected is None or (
-            len(expected) == len(given)
-            and all(d in (None, n) for d, n in zip(expected, given, strict=True))
-        ):
-            continue
-        words = f"declared as {_shape_words(expected)} and came as {_shape_words(given)}"
-        found.append((entry.name, words))
-    return tuple(found)
-
-
-def _shape_words(trailing: Sequence[int | None]) -> str:
-    """A shape for people: `(rows, ?, 3)`."""
-    return f"({', '.join(['rows', *('?' if d is None else str(d) for d in trailing)])})"
-
-
-def _expect_keys(said: _Said, hello: Hello) -> None:
-    """Class names for each ZipMap output, as many as its matrix has columns."""
-    maps = {s.name for s in hello.signature.outputs if s.datatype.startswith(MAP)}
-    keys = dict(said.keys)
-    if set(keys) != maps:
-        msg = "class names are missing"
-        raise FrameError(msg)
-    for entry in said.groups[0]:
-        if entry.name in maps and entry.shape[1:] != (len(keys[entry.name]),):
-            msg = f"output {entry.name[:MOST_SHOWN]!r} has the shape {entry.shape} for {len(keys[entry.name])} class names"
-            raise FrameError(msg)
-
-
-def _expect_one_story(said: _Said) -> None:
-    """A trace is there or it failed; a feature is sent or it was left out."""
-    traced = {e.name for e in (*said.groups[1], *said.groups[2])}
-    if said.trace_error and traced:
-        msg = f"a trace came with the word that it failed: {said.trace_error[:200]}"
-        raise FrameError(msg)
-    if said.alone and (said.trace_error or said.groups[2]):
-        msg = "one session answered alone, and another one beside it"
-        raise FrameError(msg)
-    both = {e.name for e in said.groups[1]} & set(said.left_out)
-    if both:
-        msg = f"features were sent and left out: {str(sorted(both)[:10])[:MOST_SHOWN]}"
-        raise FrameError(msg)
