@@ -10,6 +10,7 @@ import numpy as np
 from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Bools
 from harness.core.traffic import RequestBatch
+from harness.diff.any_size import any_size
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
 from harness.diff.measures import Floors, floors_by_column
@@ -38,6 +39,7 @@ class FaithfulDiff:
         self._failed = 0
         self._one_sided: dict[str, str] = {}
 
+    @any_size
     def update(self, requests: RequestBatch, baseline: Observations) -> RequestMismatch:
         """Compares one batch; returns which of its n requests production answered otherwise."""
         answered: Bools = np.asarray(requests.answered, dtype=np.bool_)
@@ -70,6 +72,7 @@ class FaithfulDiff:
             side = "only recorded" if name in requests.recorded else "not recorded"
             self._one_sided[name] = side
 
+    @any_size
     def finish(self) -> FaithfulReport:
         """The report so far."""
         reports = [r for tally in self._tallies.values() for r in tally.reports()]

@@ -23,6 +23,7 @@ from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Mapping as NameMapping
 from harness.core.tensors import Array, Bools
 from harness.diff.absences import Absences
+from harness.diff.any_size import any_size
 from harness.diff.columns import Alike, ComparedRows, column_name, compared_rows
 from harness.diff.feature_match import match_features
 from harness.diff.fitted import explained_columns
@@ -136,6 +137,7 @@ class FeatureDiff:
         self._saved: State | None = None
         """The state, as long as no batch came after it: most come without features."""
 
+    @any_size
     def update(self, pair: PairBatch) -> RequestMismatch:
         """Compares one batch; returns which of its n requests have a differing raw feature."""
         self._saved = None
@@ -178,6 +180,7 @@ class FeatureDiff:
                 if tally.sample.wants_more():
                     tally.update(values, values, view)
 
+    @any_size
     def finish(self) -> FeatureReport:
         """The report so far."""
         raw = {tally.name: self._raw_reports(theirs, tally) for theirs, tally in self._raw}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.core.tensors import Array, Floats, Ints
-from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, shown
+from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, middle, shown
 
 _PARTLY = 0.1
 """Above this share of equal rows, "wherever the baseline is u" would be a lie."""
@@ -97,9 +97,9 @@ def _dominant(values: Floats, pairs: Pairs) -> tuple[float | None, float]:
     finite = values[np.isfinite(values)]
     if len(finite) < ENOUGH * len(values):
         return None, 0.0
-    middle = float(np.median(finite))
-    allowed = max(pairs.gap, pairs.relative * abs(middle))
-    share = float((np.abs(values - middle) <= allowed).mean())
+    value = middle(finite)
+    allowed = max(pairs.gap, pairs.relative * abs(value))
+    share = float((np.abs(values - value) <= allowed).mean())
     if share < ENOUGH:
         return None, share
-    return (0.0 if abs(middle) <= pairs.gap else middle), share
+    return (0.0 if abs(value) <= pairs.gap else value), share

@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.core.observations import Outcome, PairBatch
 from harness.core.tensors import Array, Bools, Tensors, held_bytes, holds_nested
+from harness.diff.any_size import any_size
 from harness.diff.columns import ComparedRows, Keys, aligned, compared_rows
 from harness.diff.floor import Floor
 from harness.diff.floor_columns import ColumnSums, Scales, scales_of
@@ -54,6 +55,7 @@ class FloorBuilder:
         self._traced = 0
         self._unequal_features = 0
 
+    @any_size
     def update(self, pair: PairBatch) -> None:
         """Adds A/A pairs: `candidate` holds the baseline's second leg."""
         if self._scales is not None:
@@ -70,6 +72,7 @@ class FloorBuilder:
         if self._held_rows >= LIMIT or self._held_bytes >= _MOST_HELD:
             self._fix_scales()
 
+    @any_size
     def finish(self) -> Floor:
         """The floor so far; scales that are not fixed yet are fixed by what there is."""
         if self._scales is None:

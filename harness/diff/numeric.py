@@ -71,7 +71,7 @@ def scaled(pairs: Pairs) -> Relation | None:
         )
         if share >= ENOUGH:
             return _scaled(known.value, share, known.meaning)
-    if distinct < _CONFIRMED_ONE or ratio == 0:
+    if distinct < _CONFIRMED_ONE or ratio == 0 or not np.isfinite(ratio):
         return None
     if pairs.whole and pairs.explained(ratio * pairs.baseline) < ENOUGH:
         return _scaled_to_whole(pairs, ratio, allowed)
@@ -229,6 +229,8 @@ def _clusters(pairs: Pairs) -> list[tuple[float, int]]:
     parts = np.split(delta, np.flatnonzero(np.diff(delta) > width) + 1)
     for part in sorted(parts, key=len, reverse=True)[:_CLUSTERS]:
         centre = float(np.median(part))
+        if not np.isfinite(centre):
+            continue
         if abs(centre - round(centre)) <= _WHOLE_SHIFT * width:
             centre = float(round(centre))
         found.append((centre, int((np.abs(part - centre) <= width).sum())))
@@ -299,7 +301,7 @@ def _median_line(pairs: Pairs) -> tuple[float, float] | None:
         dx = x[fits] - middle_x
         slope = float((dx * (y[fits] - middle_y)).sum() / (dx * dx).sum())
         intercept = middle_y - slope * middle_x
-    return slope, intercept
+    return (slope, intercept) if np.isfinite([slope, intercept]).all() else None
 
 
 def _allowed(pairs: Pairs) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 from harness.core.counted import counted
 from harness.core.observations import Outcome, PairBatch
 from harness.core.tensors import Bools
+from harness.diff.any_size import any_size
 from harness.diff.columns import Alike, compared_rows
 from harness.diff.floor import Floor
 from harness.diff.measures import floors_by_column
@@ -64,6 +65,7 @@ class OutputDiff:
         self._mismatched = 0
         self._missing: Counter[str] = Counter()
 
+    @any_size
     def update(self, pair: PairBatch) -> RequestMismatch:
         """Compares one batch; returns which of its n requests differ."""
         before, after = pair.baseline, pair.candidate
@@ -105,6 +107,7 @@ class OutputDiff:
             if n and name not in self._expected
         )
 
+    @any_size
     def finish(self) -> OutputReport:
         """The report so far."""
         reports = [report for _, tally in self._tallies for report in self._reports(tally)]

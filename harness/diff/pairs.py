@@ -27,6 +27,8 @@ _SPAN = 100.0
 """Where a column spans decades, the part of its typical scale to which rules are held."""
 MANY = 16
 """More distinct values than any rule asks for."""
+_LARGEST = float(np.finfo(np.float64).max) / SLACK
+"""Of a value: what it may miss by stays finite."""
 Vocabularies = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
 
 
@@ -148,7 +150,7 @@ class Pairs:
             near = apart = np.zeros(len(before))
         # Values that nothing rounds confirm a relation one by one, however near float32 would write them.
         distinct = np.maximum(apart, _DISTINCT)
-        size = SLACK * np.fmax(reach, np.where(np.isfinite(own), own, 0.0))
+        size = SLACK * np.fmin(np.fmax(reach, np.where(np.isfinite(own), own, 0.0)), _LARGEST)
         return cls(
             baseline=before,
             candidate=after,
@@ -156,8 +158,8 @@ class Pairs:
             differs=differs,
             slack=np.maximum(relative, _LEAST) * size,
             near=near * size,
-            gap=_middle((distinct * np.fmin(size, SLACK * scale))[differs]),
-            relative=SLACK * _middle(distinct[differs]),
+            gap=middle((distinct * np.fmin(size, SLACK * scale))[differs]),
+            relative=SLACK * middle(distinct[differs]),
             whole=whole,
             vocabularies=vocabularies,
             order=order,
@@ -166,7 +168,7 @@ class Pairs:
     @property
     def width(self) -> float:
         """The slack of a typical differing row."""
-        return _middle(self.slack[self.differs])
+        return middle(self.slack[self.differs])
 
     @property
     def count(self) -> int:
@@ -218,11 +220,13 @@ class Pairs:
 def _reach(candidate: Floats) -> float:
     """How large a candidate's values are, whatever stands for "none" in some rows."""
     size = np.abs(candidate[np.isfinite(candidate)])
-    return min(robust_scale(size), _SPAN * _middle(size))
+    return min(robust_scale(size), _SPAN * middle(size))
 
 
-def _middle(values: Floats) -> float:
-    return float(np.median(values)) if len(values) else 0.0
+def middle(values: Floats) -> float:
+    """The median, also of values whose sum no float holds; 0 of none."""
+    found = float(np.median(values)) if len(values) else 0.0
+    return 2.0 * float(np.median(values / 2.0)) if np.isinf(found) else found
 
 
 def shown(value: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from harness.core.tensors import Floats
@@ -56,7 +58,8 @@ def doubted_offset(before: float, after: float, scale: float, raw: Floats) -> st
         return ""
     values = raw[np.isfinite(raw)]
     whole = bool((values == np.rint(values)).all())
-    picked = abs(2 * before - round(2 * before)) <= _UNSCALED
+    twice = 2.0 * before
+    picked = math.isfinite(twice) and abs(twice - round(twice)) <= _UNSCALED
     if picked if whole else (values == 0).mean() > _ZEROS:
         return ""
     return f"nothing is taken away, {shown(before)} was before: fitted, or forgotten?"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.core.tensors import Bools, Floats
+from harness.diff.any_size import SQUARABLE
 from harness.diff.pairs import shown
 from harness.diff.refit_lines import line_of
 
@@ -37,7 +38,7 @@ def distorted(x: Floats, y: Floats) -> str:
       x: raw values of the candidate, shape (n,).
       y: its fitted column, the same rows.
     """
-    known = np.isfinite(x) & np.isfinite(y)
+    known = (np.abs(x) < SQUARABLE) & (np.abs(y) < SQUARABLE)
     x, y = x[known], y[known]
     if len(x) < _ROWS or len(np.unique(x)) < _DISTINCT or np.ptp(y) == 0:
         return ""

@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.core.tensors import Array, Bools, Floats, Ints
 from harness.core.words import coded
+from harness.diff.any_size import any_size
 from harness.diff.bounded import bounded
 from harness.diff.codes import name_words, permuted
 from harness.diff.distance import (
@@ -74,6 +75,7 @@ _EXACT = 2.0**53
 _MANY = 50
 
 
+@any_size
 def name_relation(
     baseline: Array,
     candidate: Array,
@@ -96,6 +98,7 @@ def name_relation(
     Returns:
       The simplest relation that explains at least 99 % of the rows that differ, or "other".
     """
+    # Rules try their formula on every row, also where the values are infinite or enormous.
     if len(baseline) == 0:
         return Relation(kind=RelationKind.EQUAL, value=None, share=1.0, text="no rows")
     if tolerance is None:
@@ -242,12 +245,10 @@ def first_named(pairs: Pairs, rules: Sequence[Rule] = RULES) -> Relation:
     """The first rule that explains enough, else "other"."""
     if pairs.count < _FEW:
         return _other(pairs, f"only {pairs.count} sampled rows differ; too few to name a relation")
-    # Rules try their formula on every row, also where the values are infinite or enormous.
-    with np.errstate(invalid="ignore", over="ignore"):
-        for rule in rules:
-            relation = rule(pairs)
-            if relation is not None:
-                return relation
+    for rule in rules:
+        relation = rule(pairs)
+        if relation is not None:
+            return relation
     return _other(pairs, "no simple relation")
 
 
@@ -281,11 +282,12 @@ def _figures(baseline: Floats, candidate: Floats, both: Bools, differs: Bools) -
     lines = []
     before, after = baseline[both], candidate[both]
     if len(before) >= _MANY and np.ptp(before) > 0 and np.ptp(after) > 0:
-        lines.append(f"correlation {float(np.corrcoef(before, after)[0, 1]):.3f}")
+        correlation = float(np.corrcoef(before, after)[0, 1])
+        lines += [f"correlation {correlation:.3f}"] if np.isfinite(correlation) else []
     moved = both & differs
     if moved.any():
         mean = float((candidate[moved] - baseline[moved]).mean())
-        lines.append(f"mean difference {mean:.4g} where they differ")
+        lines += [f"mean difference {mean:.4g} where they differ"] if np.isfinite(mean) else []
     one_sided = int((differs & ~both).sum())
     if one_sided:
         lines.append(f"{one_sided} sampled rows are NaN or infinite on one side only")

@@ -20,6 +20,7 @@ from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Bools, Floats, Strings
 from harness.core.traffic import LOGGED, RequestBatch
 from harness.core.words import coded
+from harness.diff.any_size import any_size
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
 from harness.diff.measures import floors_by_column
@@ -54,6 +55,7 @@ class ServedDiff:
         self._unknown: dict[str, int] = {}
         self._unread: dict[str, tuple[int, str]] = {}
 
+    @any_size
     def update(self, requests: RequestBatch, baseline: Observations) -> None:
         """Takes one batch that was traced."""
         logged, unread = _logged(requests, baseline)
@@ -83,6 +85,7 @@ class ServedDiff:
         self._requests += int(compared.sum())
         self._mismatched += int(mismatch.sum())
 
+    @any_size
     def finish(self) -> ServedReport:
         """The report so far."""
         return ServedReport(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.core.tensors import Array, Floats, Nested
+from harness.diff.any_size import any_size
 from harness.diff.distance import FLOAT_TOLERANCE, FLOOR_FACTOR, computed_tolerance
 from harness.diff.floor import SWALLOWED, noise_of
 from harness.diff.whole import apart_whole
@@ -65,6 +66,7 @@ class TensorTrace:
     examples: list[int] = field(default_factory=list)
     """First differing rows, as (batch rows before it + row), at most 5."""
 
+    @any_size
     def floor_from(
         self, again: Array | Nested, baseline: Array | Nested, halves: Array | None, rows: int
     ) -> None:
@@ -84,6 +86,7 @@ class TensorTrace:
             if split <= _BATCH_DEPENDENT:
                 self.floor = max(self.floor, split)
 
+    @any_size
     def ordered_from(self, baseline: Array | Nested, other: Array | Nested, rows: int) -> None:
         """Takes the baseline with its sums in another order.
 
@@ -126,6 +129,7 @@ class TensorTrace:
         most = SWALLOWED / FLOOR_FACTOR if self.proven else 0.0
         return noise_of(np.fmax(self.floor, np.fmin(self.ordered, most)), self.ordered)
 
+    @any_size
     def update(self, baseline: Array | Nested, candidate: Array | Nested, *, rows: int) -> None:
         """Takes one batch of both versions."""
         found = apart_whole(

@@ -99,9 +99,10 @@ def _from_sum(
     moved = (after - before)[:rows]
     if not parts or len(parts) > _COLUMNS or rows < _ROWS_EACH * len(parts):
         return []
-    if not np.isfinite(moved).all() or not moved.any():
-        return []
     of = np.stack([part[:rows] for part in parts], axis=1)
+    if not (np.isfinite(moved).all() and np.isfinite(of).all()) or not moved.any():
+        return []
+    moved = moved / np.abs(moved).max()
     of = of / np.maximum(np.abs(of).max(axis=0), np.finfo(np.float64).tiny)
     weights = np.linalg.lstsq(of, moved, rcond=None)[0]
     left = moved - of @ weights
