@@ -22,7 +22,10 @@ _LEAST = 64
 """Rows of it at least: enough to know a column by."""
 
 _TEXT = 16 << 20
-"""Bytes of text that the beginning may have, and that the rows which differ may: a text may be of any length."""
+"""Bytes of text that the beginning may have, and that the rows which differ may, of both sides: a text may be of
+any length."""
+_FOR_A_FEW = 8
+"""Times as many bytes that a few rows may have, to know a column by: beyond, one row may be all that is kept."""
 
 
 def rows_kept(columns: int) -> int:
@@ -35,13 +38,15 @@ class RowSample:
 
     Args:
       limit: rows kept of the beginning; None = `LIMIT`.
+      sharing: samples that share the room for text.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, *, sharing: int = 1) -> None:
         self.limit = self._full = LIMIT if limit is None else limit
         self.seen = 0
         self.differing = 0
         self._most = LIMIT
+        self._room = _TEXT // sharing
         self._text = [0, 0]
         self._baseline: list[Array] = []
         self._candidate: list[Array] = []
@@ -52,7 +57,7 @@ class RowSample:
 
     def add_equal(self, values: Array) -> None:
         """Offers rows, shape (R, k), that are the same on both sides."""
-        kept = values[: self._first(values)].copy()
+        kept = values[: self._first(values, values)].copy()
         self.seen += len(values)
         if len(kept):
             # One object on both sides: saved once.
@@ -62,9 +67,9 @@ class RowSample:
     def add(self, baseline: Array, candidate: Array, mismatch: Bools) -> None:
         """Offers rows, shape (R, k); `mismatch` marks those that differ, shape (R,)."""
         keep = np.zeros(len(mismatch), dtype=np.bool_)
-        keep[: self._first(baseline)] = True
+        keep[: self._first(baseline, candidate)] = True
         differ = np.flatnonzero(mismatch)[: max(self._most - self.differing, 0)]
-        fitting = self._fitting(baseline[differ], self.differing, 1)
+        fitting = self._fitting((baseline[differ], candidate[differ]), self.differing, 1)
         if fitting < len(differ):
             self._most = self.differing + fitting
         keep[differ[:fitting]] = True
@@ -74,29 +79,29 @@ class RowSample:
             self._baseline.append(baseline[keep])
             self._candidate.append(candidate[keep])
 
-    def _first(self, values: Array) -> int:
+    def _first(self, baseline: Array, candidate: Array) -> int:
         """How many of these rows are kept as the stream's first ones; later none is where text is too long."""
-        room = values[: max(self.limit - self.seen, 0)]
-        fitting = self._fitting(room, self.seen, 0)
-        if fitting < len(room):
+        rows = max(self.limit - self.seen, 0)
+        fitting = self._fitting((baseline[:rows], candidate[:rows]), self.seen, 0)
+        if fitting < len(baseline[:rows]):
             self.limit = self.seen + fitting
         return fitting
 
-    def _fitting(self, values: Array, kept: int, part: int) -> int:
-        """How many of these rows there is room for, by their text.
+    def _fitting(self, sides: tuple[Array, Array], kept: int, part: int) -> int:
+        """How many of these rows there is room for, by both sides' text.
 
         Args:
-          values: rows.
-          kept: rows of that part so far, of which a few are kept however long they are.
+          sides: the rows, baseline and candidate.
+          kept: rows of that part so far, of which a few have more room.
           part: 0 = the beginning, 1 = rows that differ.
         """
-        if values.dtype != object:
-            return len(values)
-        for count, row in enumerate(values):
-            if self._text[part] >= _TEXT and kept + count >= _LEAST:
+        texts = [side for side in sides if side.dtype == object]
+        for count in range(len(sides[0]) if texts else 0):
+            room = self._room if kept + count >= _LEAST else self._room * _FOR_A_FEW
+            if self._text[part] >= room:
                 return count
-            self._text[part] += held_bytes(row)
-        return len(values)
+            self._text[part] += sum(held_bytes(side[count]) for side in texts)
+        return len(sides[0])
 
     def column(self, index: int) -> tuple[Array, Array]:
         """One column's sampled values, baseline and candidate, in test order."""
@@ -147,9 +152,9 @@ class RowSample:
         return [self.seen, self.differing, self.limit, self._most, self._text]
 
     @classmethod
-    def from_state(cls, state: State, limit: int | None = None) -> RowSample:
-        """Continues from `state()` of one with that limit."""
-        sample = cls(limit)
+    def from_state(cls, state: State, limit: int | None = None, *, sharing: int = 1) -> RowSample:
+        """Continues from `state()` of one with these arguments."""
+        sample = cls(limit, sharing=sharing)
         sample.seen, sample.differing, most, sample._most, sample._text = _read(state["head"])
         sample.limit = min(sample.limit, most)
         baseline = array_from_parts("baseline", state)

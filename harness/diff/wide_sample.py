@@ -40,11 +40,11 @@ class _Kept:
 
     first: int
     """Rows before its first one."""
-    sample: RowSample = field(default_factory=RowSample)
+    sample: RowSample = field(default_factory=lambda: RowSample(sharing=_KEPT))
 
 
 class WideSample:
-    """Both sides' values of up to `_KEPT` columns, one `RowSample` each."""
+    """Both sides' values of up to `_KEPT` columns, one `RowSample` each; they share its room for text."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -123,6 +123,6 @@ class WideSample:
         sample.seen, columns = value_from_bytes(state["head"])
         for i, (column, first) in enumerate(columns):
             sample._columns[column] = _Kept(
-                first=first, sample=RowSample.from_state(inside(str(i), state))
+                first=first, sample=RowSample.from_state(inside(str(i), state), sharing=_KEPT)
             )
         return sample

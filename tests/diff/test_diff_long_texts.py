@@ -14,6 +14,7 @@ from harness.diff.floor_builder import FloorBuilder
 from harness.diff.relations import name_relation
 from harness.diff.sample import LIMIT, RowSample
 from harness.diff.tally import TensorTally
+from harness.diff.wide_sample import WideSample
 
 LONG = "x" * 65_536
 BOUND = 17 << 20
@@ -41,8 +42,39 @@ def test_of_long_texts_that_differ_fewer_are_kept_too():
     sample = RowSample()
     for _ in range(4):
         sample.add(texts(1024), texts(1024, LONG + "y"), np.ones(1024, np.bool_))
-    assert max(kept(sample)) < 2 * BOUND
+    assert sum(kept(sample)) < 2 * BOUND
     assert 64 <= sample.differing < LIMIT
+
+
+@pytest.mark.parametrize("old", [texts(1024, "a"), np.zeros((1024, 1))], ids=["words", "numbers"])
+@pytest.mark.parametrize("mismatch", [True, False], ids=["differ", "equal"])
+def test_long_texts_of_the_candidate_alone_are_weighed_too(old, mismatch):
+    sample = RowSample()
+    for _ in range(4):
+        sample.add(old, texts(1024, LONG), np.full(1024, mismatch))
+    assert sum(kept(sample)) < 2 * BOUND
+    assert len(sample.column(0)[1]) >= 64
+
+
+def test_texts_beyond_any_measure_leave_a_few_rows():
+    sample = RowSample()
+    new = np.array([[LONG * 400]] * 100, object)
+    sample.add(texts(100, "a"), new, np.ones(100, np.bool_))
+    assert 1 <= len(sample.column(0)[1]) < 64
+    assert sum(kept(sample)) < 10 * BOUND
+
+
+def test_the_columns_of_a_wide_tensor_share_the_room():
+    sample, columns = WideSample(), np.arange(16)
+    wide = np.full((512, 16), "a", object), np.full((512, 16), LONG, object)
+    for _ in range(2):
+        for worst in (columns[:8], columns[8:]):
+            sample.add(*wide, np.ones((512, 16), np.bool_), worst)
+    again = WideSample.from_state(sample.state())
+    for one in (sample, again):
+        one.add(*wide, np.ones((512, 16), np.bool_), columns[:8])
+        assert sum(held_bytes(one.column(i)[1]) for i in columns) < 8 * BOUND
+        assert all(len(one.column(i)[1]) >= 64 for i in columns)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +111,8 @@ LINE = "x" * 1000
 
 @pytest.fixture
 def told(monkeypatch):
-    """What is told of a column of texts, where there is room for 128 that are a thousand characters long."""
-    monkeypatch.setattr(sample, "_TEXT", 128 * held_bytes(np.array([LINE], object)) - 1)
+    """What is told of a column of texts, where there is room for 128 rows of a thousand characters on either side."""
+    monkeypatch.setattr(sample, "_TEXT", 256 * held_bytes(np.array([LINE], object)) - 1)
 
     def tell(baseline, candidate):
         tally = TensorTally("y", "output", {}, ())
