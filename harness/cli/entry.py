@@ -83,6 +83,9 @@ def cli() -> None:
     diff outputs and features, and let sequential tests say PROMOTE, ROLLBACK or HOLD."""  # noqa: D209, D205 - help text
 
 
+_NO_MEMORY = "free some memory, take another machine, or leave out requests of very many rows"
+
+
 def _say(text: str) -> None:
     """Writes to stderr; that nobody reads it must not change the exit code."""
     with contextlib.suppress(OSError):
@@ -106,9 +109,10 @@ def _internal(error: BaseException, arguments: list[str]) -> int:
     command = " ".join(words)
     if command.startswith(_WITHOUT_VERDICT):
         what, so = f"harness {command}", ""
+    remedy = _NO_MEMORY if isinstance(error, MemoryError) else "please report it"
     _say(
         f"harness: {what} failed: {type(error).__name__}: {error}\n"
-        f"{so}The traceback is {kept}; please report it."
+        f"{so}The traceback is {kept}; {remedy}."
     )
     return EXIT_FAILED
 

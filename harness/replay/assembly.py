@@ -90,13 +90,13 @@ def observations_from_parts(
         outcome[index] = fault.kind
         messages.append((index, fault.message))
     answers = [answer for _, answer in parts]
-    keys = _all_keys(answers, shapes)
-    outputs = _filled(_as_answered(shapes.outputs, answers), total, keys)
+    keys, nothing = _all_keys(answers, shapes), not answers
+    outputs = _filled(_as_answered(shapes.outputs, answers), total, keys, only=nothing)
     several = [n for n in _in_several_shapes(answers, keys) if n in outputs]
     forms = {name: _chunks(name, batch, parts, outputs.pop(name)) for name in several}
     traced = trace and all(a.features or a.trace_outputs or not a.rows for a in answers)
-    features = _filled(shapes.features, total, keys) if traced else {}
-    trace_outputs = _filled(shapes.trace_outputs, total, keys) if traced else {}
+    features = _filled(shapes.features, total, keys, only=nothing) if traced else {}
+    trace_outputs = _filled(shapes.trace_outputs, total, keys, only=nothing) if traced else {}
     unfit: set[str] = set()
     for indices, answer in parts:
         outcome[indices] = Outcome.OK
@@ -150,13 +150,17 @@ def latency_shares(service_s: float, rows: Ints) -> np.ndarray[tuple[int], np.dt
     return np.asarray(service_s * shares, np.float64)
 
 
-def _filled(like: Tensors, rows: int, keys: Mapping[str, tuple[str, ...]]) -> Tensors:
-    """Arrays of filler: NaN, 0, False or the empty text."""
+def _filled(
+    like: Tensors, rows: int, keys: Mapping[str, tuple[str, ...]], *, only: bool
+) -> Tensors:
+    """Arrays of filler: NaN, 0, False or the empty text; one value that takes no memory where that is all."""
     filled: Tensors = {}
     for name, array in like.items():
         trailing = (len(keys[name]),) if name in keys else array.shape[1:]
         filler = {"O": "", "f": np.nan}.get(array.dtype.kind, 0)
-        filled[name] = np.full((rows, *trailing), filler, array.dtype)
+        one = np.full((), filler, array.dtype)
+        whole = np.broadcast_to(one, (rows, *trailing))
+        filled[name] = whole if only else whole.copy()
     return filled
 
 

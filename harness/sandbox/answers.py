@@ -19,11 +19,14 @@ from harness.sandbox.child.frames import Frame, FrameError
 from harness.sandbox.child_texts import MAX_TEXT
 from harness.sandbox.hello import Hello
 from harness.sandbox.nested_values import nested_from
-from harness.sandbox.of_batch import about_batch, in_every_row
+from harness.sandbox.of_batch import about_batch, in_every_row, repeated_bytes
 
 MAX_WORDS = 300
 _FATAL = "Fatal Python error"
 _KEPT, _KEPT_BYTES = 64, 1 << 16
+_PARTS = 4
+"""Outputs about a batch may take one of so many parts of a leg's memory where they are in each of its rows: both
+versions' rows are compared in numbers twice as long, with as many of differences."""
 _LEAST_BODY, _SLACK = 16 << 20, 4
 
 
@@ -137,10 +140,12 @@ class Answers:
 
     Args:
       hello: what the model said about itself.
+      memory_bytes: that its process may have.
     """
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello, memory_bytes: int) -> None:
         self._hello = hello
+        self._most_repeated = memory_bytes // _PARTS
         self._row_bytes = _row_bytes(hello.signature.outputs)
         self._checked: dict[tuple[bytes, int], Said] = {}
 
@@ -181,7 +186,9 @@ class Answers:
             columns.values(g, frame.body) for g in said.groups
         )
         of_batch = about_batch(outputs, rows, self._hello.lengths, self._hello.tables)
-        copied = sum(outputs[name].nbytes for name in of_batch) * max(rows - 1, 0)
+        repeated = repeated_bytes((outputs, trace_outputs), rows, of_batch)
+        if repeated > self._most_repeated:
+            return self._too_wide(seq, rows, repeated)
         outputs = in_every_row(outputs, rows, of_batch)
         trace_outputs = in_every_row(trace_outputs, rows, of_batch)
         wrong = [f"{n} has the shape {a.shape}" for n, a in outputs.items() if a.shape[0] != rows]
@@ -198,12 +205,22 @@ class Answers:
             trace_outputs=trace_outputs,
             keys=dict(said.keys),
             service_s=service_s,
-            weight=said.weight + copied,
+            weight=said.weight + repeated,
             trace_error=said.trace_error,
             alone=said.alone,
             left_out=said.left_out,
             undeclared=said.undeclared,
             of_batch=frozenset(of_batch),
+        )
+
+    def _too_wide(self, seq: int, rows: int, repeated: int) -> BatchFault:
+        """An answer whose outputs about the batch are too much to be compared row by row."""
+        message = (
+            f"outputs of a fixed length take {repeated >> 20} MiB in {counted(rows, 'row')}: more than "
+            f"{self._most_repeated >> 20} MiB, a quarter of the policy's sandbox.memory"
+        )
+        return BatchFault(
+            seq=seq, kind=Outcome.ERROR, message=message, alive=True, cause=Cause.MEMORY_LIMIT
         )
 
     def _check(self, text: bytes, rows: int) -> Said:

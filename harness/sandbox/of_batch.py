@@ -13,7 +13,7 @@ row for a whole batch answers each request by itself as one does that gives a ro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -42,8 +42,20 @@ def about_batch(outputs: Tensors, rows: int, lengths: Lengths, tables: Collectio
     }
 
 
+def repeated_bytes(groups: Iterable[Tensors], rows: int, of_batch: Collection[str]) -> int:
+    """Bytes that tensors about the batch take beyond their own where each row is compared.
+
+    Args:
+      groups: outputs, and those of the trace.
+      rows: of the batch.
+      of_batch: names of those with a length of their own.
+    """
+    sizes = (a.nbytes for g in groups for n, a in g.items() if not a.ndim or n in of_batch)
+    return sum(sizes) * max(rows - 1, 0)
+
+
 def in_every_row(tensors: Tensors, rows: int, of_batch: Collection[str]) -> Tensors:
-    """Scalars, and what else is about the batch, in each of its rows.
+    """Scalars, and what else is about the batch, in each of its rows: one value, that is not copied or written to.
 
     Args:
       tensors: as the model returned them.
@@ -53,6 +65,6 @@ def in_every_row(tensors: Tensors, rows: int, of_batch: Collection[str]) -> Tens
     if not of_batch and all(array.ndim for array in tensors.values()):
         return tensors
     return {
-        n: np.repeat(a[np.newaxis], rows, axis=0) if not a.ndim or n in of_batch else a
+        n: np.broadcast_to(a, (rows, *a.shape)) if not a.ndim or n in of_batch else a
         for n, a in tensors.items()
     }

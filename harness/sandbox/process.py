@@ -66,7 +66,7 @@ class Sandbox:
         self.fixed = bool(loaded.hello.signature.rows)
         """An input declares how many rows it takes."""
         self._hello = loaded.hello
-        self._answers = Answers(loaded.hello)
+        self._answers = Answers(loaded.hello, limits.memory_bytes)
         self._child = loaded.child
         self._limits = limits
         self._traced = loaded.traced

@@ -147,7 +147,7 @@ class Liar:
         names = [str(n) for n in rng.permutation([*KINDS])[: rng.integers(1, 6)]]
         self.names, self._rng, self._honest = names, rng, honest
         self.hello = hello(*names)
-        self._answers = Answers(self.hello)
+        self._answers = Answers(self.hello, 1 << 30)
         self._shapes = shapes_from_signature(self.hello.signature)
 
     def answer(self, rows):
@@ -240,7 +240,7 @@ def test_what_a_lying_child_answers_is_refused_or_compared(seed):
 )
 def test_the_traces_outputs_are_held_to_the_signature(traced, keys):
     groups = tensors(("y", "p"), 2, np.random.default_rng(0))
-    answers = Answers(hello("y", "p"))
+    answers = Answers(hello("y", "p"), 1 << 30)
     assert isinstance(read(answers, *header_of(groups), 2), BatchAnswer)
     groups["trace_outputs"] |= traced
     with pytest.raises(FrameError, match=r"declared as|comes twice"):
@@ -248,7 +248,7 @@ def test_the_traces_outputs_are_held_to_the_signature(traced, keys):
 
 
 def test_a_feature_of_another_type_in_a_part_of_a_batch_is_left_out():
-    asked, answers = batch(1, 1), Answers(hello("y"))
+    asked, answers = batch(1, 1), Answers(hello("y"), 1 << 30)
     shapes = shapes_from_signature(hello("y").signature)
     found = []
     for feature in (np.zeros(1, np.int64), np.full(1, "w", object)):
@@ -265,7 +265,7 @@ def test_a_feature_of_another_type_in_a_part_of_a_batch_is_left_out():
 
 
 def test_the_traces_columns_are_put_in_the_order_of_the_outputs():
-    asked, answers = batch(1, 1), Answers(hello("p"))
+    asked, answers = batch(1, 1), Answers(hello("p"), 1 << 30)
     shapes = shapes_from_signature(hello("p").signature)
     found = []
     for keys in (["a", "b"], ["b", "a"]):

@@ -137,7 +137,7 @@ def read(forms, leaves, claimed=None):
               "leaves": claimed or json.loads(described)}  # fmt: skip
     body = memoryview(bytearray(b"".join(buffers)))
     frame = Frame(json.dumps(header).encode(), body, Prefix(0, body.nbytes, 1, 0))
-    return Answers(HELLO).read(frame, seq=1, rows=2, service_s=0.0)
+    return Answers(HELLO, 1 << 30).read(frame, seq=1, rows=2, service_s=0.0)
 
 
 def test_what_an_honest_child_says_is_believed():

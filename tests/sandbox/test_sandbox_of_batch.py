@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from harness.core.observations import Cause, Outcome
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.of_batch import about_batch, in_every_row
@@ -61,6 +62,24 @@ def test_a_table_of_its_declared_length_is_in_every_row():
     assert found["t"].shape == (5, 3, 2)
     assert (found["t"] == TABLE).all()
     assert found["y"].shape == (5,)
+
+
+def test_a_table_takes_no_memory_for_each_row_and_may_not_be_too_much_to_compare(tmp_path):
+    onnx.save(onnx.parser.parse_model(MODEL.format(length="3", t=CONSTANT)), tmp_path / "m.onnx")
+    limits = SandboxPolicy(memory_bytes=1 << 29)
+    most = (limits.memory_bytes >> 2) // TABLE[:, 0].astype(np.float32).nbytes
+    found = []
+    with (
+        ModelFiles(tmp_path / "m.onnx") as files,
+        Sandbox.started(Start(files, limits=limits), name="candidate") as sandbox,
+    ):
+        for rows in (9, most + 2, 2):
+            sandbox.submit({"x": np.zeros(rows, np.float32)}, rows, trace=False)
+            found.append(sandbox.collect())
+    assert found[0].outputs["t"].strides[0] == 0
+    assert (found[1].kind, found[1].cause) == (Outcome.ERROR, Cause.MEMORY_LIMIT)
+    assert "more than 128 MiB, a quarter of the policy's sandbox.memory" in found[1].message
+    assert found[2].outputs["t"].tolist() == [[1.0, 2.0, 3.0]] * 2
 
 
 def test_a_row_for_each_row_stays_that_whatever_was_declared():

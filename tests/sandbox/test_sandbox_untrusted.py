@@ -104,7 +104,7 @@ def test_answers(data, body):
     }
     frame = Frame(text(header), memoryview(bytearray(body)), Prefix(0, len(body), 1, 0))
     try:
-        found = Answers(HELLO).read(frame, seq=1, rows=ROWS, service_s=0.0)
+        found = Answers(HELLO, 1 << 30).read(frame, seq=1, rows=ROWS, service_s=0.0)
     except FrameError:
         return
     if isinstance(found, BatchFault):
