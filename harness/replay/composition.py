@@ -95,47 +95,101 @@ def observed_at(batch: RequestBatch, observations: Observations, at: Ints) -> Ob
       observations: of all of them.
       at: which, ascending, shape (k,).
     """
-    rows = _rows_at(batch, at)
-    place = {int(index): i for i, index in enumerate(at)}
+    return observed_in_parts(batch, observations, [at])[0]
+
+
+def observed_in_parts(
+    batch: RequestBatch, observations: Observations, parts: Sequence[Ints]
+) -> list[Observations]:
+    """As `observed_at`, of several parts of a batch that have no request in common, in one pass over it.
+
+    Args:
+      batch: requests.
+      observations: of all of them.
+      parts: which requests, ascending each.
+    """
+    part, place = np.full(len(batch), -1), np.zeros(len(batch), np.int64)
+    for number, at in enumerate(parts):
+        part[at], place[at] = number, np.arange(len(at))
+    rows = dict(_groups(np.repeat(part, batch.rows)))
+    said: dict[int, list[tuple[int, str]]] = {}
+    for index, text in observations.messages:
+        said.setdefault(int(part[index]), []).append((int(place[index]), text))
+    forms = {n: _shared_out(batch, chunks, part) for n, chunks in observations.forms.items()}
+    return [
+        _observed(
+            observations, at, rows.get(number, np.arange(0)),
+            {name: tuple(found[number]) for name, found in forms.items() if number in found},
+            tuple(said.get(number, ())),
+        )
+        for number, at in enumerate(parts)
+    ]  # fmt: skip
+
+
+def _observed(
+    observations: Observations,
+    at: Ints,
+    rows: Ints,
+    chunks: Mapping[str, Chunks],
+    messages: tuple[tuple[int, str], ...],
+) -> Observations:
+    """The observations at some requests, whose rows, chunks and messages are known."""
 
     def picked(tensors: Tensors) -> Tensors:
         return {name: tensor[rows] for name, tensor in tensors.items()}
 
-    outputs, forms = picked(observations.outputs), {}
-    for name, chunks in observations.forms.items():
-        found = _chunks_at(batch, chunks, at)
-        outcome, first, seen = observations.outcome[at], 0, []
+    outputs, forms, outcome = picked(observations.outputs), {}, observations.outcome[at]
+    for name, found in chunks.items():
+        first, seen = 0, []
         for count, array in found:
             if len(array) and (outcome[first : first + count] == Outcome.OK).any():
                 seen.append(array)
             first += count
         if len({array.shape[1:] for array in seen}) > 1:
             forms[name] = found
-        elif found:
+        else:
             like = (seen or [array for _, array in found])[0]
             outputs[name] = np.concatenate(
                 [a if a.shape[1:] == like.shape[1:] else _filler(a, like) for _, a in found]
             )
     return replace(
-        observations, outcome=observations.outcome[at], outputs=outputs, forms=forms,
+        observations, outcome=outcome, outputs=outputs, forms=forms,
         features=picked(observations.features), trace_outputs=picked(observations.trace_outputs),
-        latency_s=observations.latency_s[at],
-        messages=tuple((place[i], said) for i, said in observations.messages if i in place),
+        latency_s=observations.latency_s[at], messages=messages,
     )  # fmt: skip
 
 
-def _chunks_at(batch: RequestBatch, chunks: Chunks, at: Ints) -> Chunks:
-    """The same of some requests."""
-    chosen = np.zeros(len(batch), np.bool_)
-    chosen[at] = True
-    found, first = [], 0
+def _shared_out(
+    batch: RequestBatch, chunks: Chunks, part: Ints
+) -> dict[int, list[tuple[int, Array]]]:
+    """Part → its own of one output's chunks, in one pass.
+
+    Args:
+      batch: n requests.
+      chunks: of all of them.
+      part: to which each belongs, shape (n,); −1 = to none.
+    """
+    found: dict[int, list[tuple[int, Array]]] = {}
+    first = 0
     for count, array in chunks:
-        here = chosen[first : first + count]
-        if here.any():
-            kept = np.repeat(here, batch.rows[first : first + count])
-            found.append((int(here.sum()), array if here.all() else array[kept]))
+        here = part[first : first + count]
+        if len(here) and (here == here[0]).all():
+            found.setdefault(int(here[0]), []).append((count, array))
+        else:
+            rows = dict(_groups(np.repeat(here, batch.rows[first : first + count])))
+            for number, requests in _groups(here):
+                kept = array[rows.get(number, np.arange(0))]
+                found.setdefault(number, []).append((len(requests), kept))
         first += count
-    return tuple(found)
+    return found
+
+
+def _groups(labels: Ints) -> list[tuple[int, Ints]]:
+    """Each label with its places, ascending."""
+    order = np.argsort(labels, kind="stable")
+    edges = np.flatnonzero(np.diff(labels[order])) + 1
+    parts = np.split(order, edges) if len(order) else []
+    return [(int(labels[places[0]]), places) for places in parts]
 
 
 def joined(pieces: Sequence[Observations]) -> Observations:

@@ -8,13 +8,14 @@ gives one shape and the second version one, its own or another.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.tensors import Ints
-from harness.replay.composition import observed_at, some_of
+from harness.replay.composition import observed_in_parts, some_of
 
 _Key = tuple[tuple[int, ...] | None, ...]
 
@@ -44,10 +45,10 @@ def in_forms(
     for index, key in enumerate(keys):
         told = any(shape is not None for shape in key)
         parts.setdefault(key if told else usual, []).append(index)
-    return [
-        (at, _part(pair, at), None if again is None else _part(again, at))
-        for at in map(np.array, parts.values())
-    ]
+    found = [*map(np.array, parts.values())]
+    own = _parts(pair, found)
+    more = [None] * len(found) if again is None else _parts(again, found)
+    return list(zip(found, own, more, strict=True))
 
 
 def _shapes(pair: PairBatch, observed: Observations) -> list[list[tuple[int, ...] | None]]:
@@ -60,13 +61,15 @@ def _shapes(pair: PairBatch, observed: Observations) -> list[list[tuple[int, ...
     return columns
 
 
-def _part(pair: PairBatch, at: Ints) -> PairBatch:
-    """Some of the requests."""
-    asked, anchor = pair.requests, pair.anchor
-    return replace(
-        pair,
-        requests=some_of(asked, at),
-        baseline=observed_at(asked, pair.baseline, at),
-        candidate=observed_at(asked, pair.candidate, at),
-        anchor=None if anchor is None else observed_at(asked, anchor, at),
-    )
+def _parts(pair: PairBatch, parts: Sequence[Ints]) -> list[PairBatch]:
+    """The pair's parts, in one pass over each version's answers."""
+    asked = pair.requests
+    sides = [observed_in_parts(asked, side, parts) for side in (pair.baseline, pair.candidate)]
+    third = pair.anchor
+    anchors = [None] * len(parts) if third is None else observed_in_parts(asked, third, parts)
+    return [
+        replace(
+            pair, requests=some_of(asked, at), baseline=baseline, candidate=candidate, anchor=anchor
+        )
+        for at, baseline, candidate, anchor in zip(parts, *sides, anchors, strict=True)
+    ]
