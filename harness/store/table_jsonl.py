@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object; one with two values of a name says nothing certain."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise _OddError(f"names '{twice[:_SHOWN]}' twice", "Give each column once a line.")
     return found
 

@@ -54,16 +54,21 @@ def _column_values(
 ) -> Array | list[Array]:
     column = _plain(column)
     kind = column.type
-    if _is_listed(kind):
-        return _listed(where, name, column, spec)
+    inner, listed = _innermost(kind), _is_listed(kind)
     if not (
-        _is_text(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or _is_float(kind)
+        _is_text(inner)
+        or pa.types.is_boolean(inner)
+        or pa.types.is_integer(inner)
+        or _is_float(inner)
+        or (listed and pa.types.is_null(inner))  # lists without a value
     ):
         raise TrafficError(
             where,
             f"column '{name}' holds {kind}",
             "Give numbers, booleans, strings or lists of them.",
         )
+    if listed:
+        return _listed(where, name, column, spec)
     values: Array = column.to_numpy(zero_copy_only=False)
     if spec is None:
         return values

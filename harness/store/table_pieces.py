@@ -49,6 +49,9 @@ def check_names(where: str, names: Sequence[str], specs: Specs | None) -> list[s
         raise TrafficError(
             where, f"two columns are called '{twice}'", "Drop one of them, or give it another name."
         )
+    odd = next((n for n in names if not is_unicode(n)), None)
+    if odd is not None:
+        raise TrafficError(where, f"a column is called {odd!a}, which is no Unicode", "Rename it.")
     inputs = [
         n for n in names if (specs and n in specs) or not (n in {TIME, ID} or n.startswith(_SIDE))
     ]
@@ -86,11 +89,19 @@ def side_columns(
         raise TrafficError(
             where, f"column '{TIME}' is not all integers", "Give nanoseconds since the epoch, UTC."
         )
+    limits = np.iinfo(np.int64)
+    for time in times or ():
+        if not limits.min <= time <= limits.max:
+            raise TrafficError(
+                where,
+                f"column '{TIME}' holds {time}, beyond 64 bits",
+                "Give nanoseconds since the epoch, UTC.",
+            )
     return {
         "ts_ns": None if times is None else np.array(times, np.int64),
-        "request_id": None if ID not in side else [_text(v) for v in side[ID]],
+        "request_id": None if ID not in side else [_text(where, ID, v) for v in side[ID]],
         "context": {
-            n.removeprefix(CONTEXT): [_text(_single(where, n, v)) for v in values]
+            n.removeprefix(CONTEXT): [_text(where, n, _single(where, n, v)) for v in values]
             for n, values in side.items()
             if n.startswith(_SIDE)
         },
@@ -110,8 +121,24 @@ def _single(where: str, name: str, value: object) -> object:
     return value
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+def _text(where: str, name: str, value: object) -> str:
+    text = "" if value is None else str(value)
+    if not is_unicode(text):
+        raise TrafficError(
+            where,
+            f"column '{name}' holds {ascii(text)[:_SHOWN]}, which is no Unicode",
+            "Give text without halves of surrogate pairs.",
+        )
+    return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_flat(shape: tuple[int, ...], spec: TensorSpec) -> bool:

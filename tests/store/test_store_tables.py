@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 import zipfile
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import TrafficError
 from harness.core.tensors import Signature, TensorSpec
+from harness.store.blocks import CONTEXT
 from harness.store.casting import cast_lossless
 from harness.store.table_pieces import PIECE_ROWS
 from harness.store.tables import open_traffic
@@ -216,6 +218,13 @@ def test_requests_of_several_rows(tmp_path):
         ),
         ({"x": [["a"], None]}, "BYTES", "has 1 empty value, in row 1 (from 0)"),
         ({"x": pa.array([0], pa.timestamp("ms"))}, "INT64", "holds timestamp[ms]"),
+        ({"x": [{"a": 1}]}, "INT64", "holds struct<a: int64>"),
+        ({"x": [[{"a": 1}]]}, "INT64", "holds list<element: struct<a: int64>>"),
+        (
+            {"x": pa.array([[0]], pa.list_(pa.date32()))},
+            "INT64",
+            "holds list<element: date32[day]>",
+        ),
         ({"x": [[1.0, 2.0]]}, "OTHER:sequence", "is sequence, which no recorded request can carry"),
     ],
 )
@@ -321,6 +330,21 @@ def test_json_integers_that_a_float_would_round_are_refused(tmp_path, value, dat
 def test_json_integers_that_a_float_holds_are_kept_however_large(tmp_path):
     _, batch = opened(jsonl(tmp_path, {"x": 2**60}), [spec("x", "FP32")])
     assert batch.inputs["x"].tolist() == [2.0**60]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"ts_ns": 10**20}, "column 'ts_ns' holds 100000000000000000000"),
+        ({"ts_ns": -(10**20)}, "column 'ts_ns' holds -100000000000000000000"),
+        ({"request_id": "a\ud800"}, "column 'request_id' holds 'a\\ud800', which is no Unicode"),
+        ({f"{CONTEXT}a": "\ud800"}, f"column '{CONTEXT}a' holds '\\ud800', which is no Unicode"),
+        ({f"{CONTEXT}\ud800": "a"}, f"a column is called '{CONTEXT}\\ud800', which is no Unicode"),
+        ({"\ud800": 1}, "a column is called '\\ud800', which is no Unicode"),
+    ],
+)
+def test_times_and_texts_that_no_request_can_carry_are_named(tmp_path, line, said):
+    assert said in refused(jsonl(tmp_path, {"x": 1.0, **line}))
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path):
@@ -560,3 +584,12 @@ def test_rows_of_which_a_table_says_more_stay_requests_of_their_own(tmp_path, mo
     assert len(batch) == 2
     assert (window.info.together, window.index().of_other_rows(4)) == (0, 2)
     assert window.index().of_other_rows(1) == ("x" in more)
+
+
+def test_a_line_of_many_names_is_read_quickly(tmp_path):
+    path = tmp_path / "t.jsonl"
+    names = ",".join(f'"k{i}": 1' for i in range(30_000))
+    path.write_text(f'{{{names}, "k29999": 2}}')
+    start = time.process_time()
+    assert "names 'k29999' twice" in refused(path)
+    assert time.process_time() - start < 3.0
