@@ -13,12 +13,13 @@ tolerance excuses gave a share of 0 to a score with noise of ±0.2, and any cand
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from harness.core.tensors import Floats
+from harness.diff.any_size import any_size
 from harness.diff.columns import Keys, numbered
 from harness.diff.distance import FLOOR_FACTOR
 
@@ -193,8 +194,8 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
         outputs=columns["outputs"],
         features=columns["features"],
         requests=value["requests"],
-        output_mismatch_share=value["output_mismatch_share"],
-        feature_mismatch_share=value["feature_mismatch_share"],
+        output_mismatch_share=float(value["output_mismatch_share"]),
+        feature_mismatch_share=float(value["feature_mismatch_share"]),
         levels=tuple((str(name), float(level)) for name, level in value["levels"]),
         batch_dependent=bool(value.get("batch_dependent", False)),
         batch_rounding=bool(value.get("batch_rounding", False)),
@@ -204,6 +205,7 @@ def floor_from_json(value: Mapping[str, Any]) -> Floor:
     )
 
 
+@any_size
 def noise_of(relative: Floats | float, ordered: Floats | Sequence[float] | float) -> Floats:
     """What noise and the order of sums explain, relative to the scale: eight times what was measured.
 
@@ -224,6 +226,9 @@ _FIGURES = ("scale", "typical", "relative", "own")
 
 
 def _column_from_json(value: Mapping[str, Any]) -> ColumnFloor:
+    # What is not finite is text in JSON.
+    floats = {f.name for f in fields(ColumnFloor) if f.type == "float"}
+    value = {name: float(v) if name in floats else v for name, v in value.items()}
     wide = value.get("wide")
     if wide is None:
         return ColumnFloor(**value)

@@ -76,6 +76,15 @@ def test_floor_survives_json():
     assert floor_from_json(json.loads(json.dumps(jsonable(floor)))) == floor
 
 
+@pytest.mark.parametrize("columns", [1, 2, 100])
+def test_a_floor_without_measure_survives_json(columns):
+    values = RNG.normal(size=(300, columns)) * 1e-320
+    floor = floor_of(output_pairs({"s": values}, {"s": values + 1e300}))
+    again = floor_from_json(json.loads(json.dumps(jsonable(floor))))
+    assert again == floor
+    assert [c.tolerance(1e-6) for c in again.outputs] == [np.inf] * len(floor.outputs)
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 299), max_size=5))
 def test_batches_do_not_change_the_floor(cuts):
