@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import graphlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from harness.core.graphs import Attribute, Constant, Graph, Node
 from harness.sandbox.child.frames import FrameError
-from harness.sandbox.child_texts import MAX_NAME, text_from, texts_from
+from harness.sandbox.child_texts import MAX_NAME, MOST_SHOWN, text_from, texts_from
 
+ALIAS = "Identity"
 MOST_NODES = 200_000
 """More operators than any model that a gate can trace has."""
 
@@ -30,7 +33,7 @@ def graph_from_description(data: bytes) -> Graph:
     return Graph(
         inputs=texts_from(given.get("inputs"), MAX_NAME),
         outputs=texts_from(given.get("outputs"), MAX_NAME),
-        nodes=tuple(_node(n) for n in _listed(given.get("nodes"))),
+        nodes=_in_order([_node(n) for n in _listed(given.get("nodes"))]),
         constants=tuple(_constant(c) for c in _listed(given.get("constants"))),
         random=pairs_from(given.get("random")),
         coarse=frozenset(texts_from(given.get("coarse"), MAX_NAME)),
@@ -62,6 +65,41 @@ def _node(given: object) -> Node:
         case _:
             msg = "an operator of the graph is none"
             raise FrameError(msg)
+
+
+def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes so that each comes after what it reads; where they are given so, as they are.
+
+    ONNX asks for that order, and onnxruntime does not: a model that it runs may have another one.
+
+    Raises:
+      FrameError: a tensor is made twice or from itself, or an Identity is no copy of one tensor.
+    """
+    maker = _makers(nodes)
+    before = [{maker[name] for name in node.sources() if name in maker} for node in nodes]
+    if all(place > max(read, default=-1) for place, read in enumerate(before)):
+        return tuple(nodes)
+    try:
+        order = [*graphlib.TopologicalSorter(dict(enumerate(before))).static_order()]
+    except graphlib.CycleError:
+        msg = "a tensor of the graph is made from itself"
+        raise FrameError(msg) from None
+    return tuple(nodes[place] for place in order)
+
+
+def _makers(nodes: Sequence[Node]) -> dict[str, int]:
+    """Tensor → place of the node that makes it; raises as `_in_order`."""
+    maker: dict[str, int] = {}
+    for place, node in enumerate(nodes):
+        if node.op == ALIAS and not (len(node.inputs) == len(node.outputs) == 1):
+            msg = "an Identity of the graph is no copy of one tensor"
+            raise FrameError(msg)
+        for name in filter(None, node.outputs):
+            if name in maker:
+                msg = f"tensor {name[:MOST_SHOWN]!r} of the graph is made twice"
+                raise FrameError(msg)
+            maker[name] = place
+    return maker
 
 
 def _attribute(given: object) -> Attribute:

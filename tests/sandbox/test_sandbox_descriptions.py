@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,36 @@ def test_a_model_that_does_not_load_has_no_graph(tmp_path):
 def test_a_broken_description_is_refused(given):
     with pytest.raises(FrameError):
         graph_from_description(given)
+
+
+def wired(*nodes):
+    """A description of operators (operator, inputs, outputs)."""
+    made = [[op, f"n{i}", read, made, [], []] for i, (op, read, made) in enumerate(nodes)]
+    keys = ("constants", "random", "coarse", "opsets", "exact", "handed_on", "smooth")
+    lists: dict[str, list[str]] = {key: [] for key in keys}
+    return json.dumps({"inputs": ["x"], "outputs": ["y"], "nodes": made, **lists}).encode()
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Add", ["q", "x"], ["p"]), ("Mul", ["p", "x"], ["q"]), ("Relu", ["x"], ["y"])],
+        [("Add", ["y", "x"], ["y"])],
+        [("Relu", ["x"], ["y"]), ("Neg", ["x"], ["y"])],
+        [("Split", ["x"], ["y", "y"])],
+        [("Identity", ["x"], []), ("Relu", ["x"], ["y"])],
+        [("Identity", [], ["y"])],
+    ],
+)
+def test_a_graph_that_cannot_be_is_refused(nodes):
+    with pytest.raises(FrameError, match="of the graph"):
+        graph_from_description(wired(*nodes))
+
+
+def test_operators_in_another_order_are_put_in_the_order_in_which_they_run():
+    late = [("Relu", ["b"], ["y"]), ("Identity", ["a"], ["b"]), ("Neg", ["x"], ["a"])]
+    graph = graph_from_description(wired(*late))
+    assert [node.op for node in graph.nodes] == ["Neg", "Identity", "Relu"]
+    in_order = [("Neg", ["x"], ["a"]), ("Abs", ["x"], ["c"]), ("Relu", ["a"], ["y"])]
+    graph = graph_from_description(wired(*in_order))
+    assert [node.op for node in graph.nodes] == ["Neg", "Abs", "Relu"]
