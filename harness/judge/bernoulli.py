@@ -116,49 +116,6 @@ class BetaMixture:
         return (math.log(-math.expm1(inside)) if inside < 0.0 else -math.inf), True
 
 
-def confidence_sequence(n: int, s: float, alpha: float, t_opt: float) -> tuple[float, float]:
-    """Two-sided confidence sequence of a share by a Beta mixture of both sides.
-
-    Howard et al. 2021, Prop. 7 and Corollary: mixture over all p, tuned where the two-sided
-    normal mixture is tightest after t_opt observations; inverted for the null share.
-
-    Args:
-      n: 0/1 observations, ≥ 0.
-      s: their sum.
-      alpha: P(the share is ever outside) ≤ this, in (0, 1).
-      t_opt: observations at which the interval is to be tightest, > 0.
-
-    Returns:
-      (lower, upper) within [0, 1].
-    """
-    from scipy.optimize import brentq
-
-    from harness.judge.classic import best_rho, beta_binomial_log
-
-    if not 0 <= s <= n or not 0.0 < alpha < 1.0 or t_opt <= 0.0:
-        what = f"s = {s:g} of n = {n}, alpha = {alpha:g}, t_opt = {t_opt:g}"
-        raise GateError("judge", what, "Give 0 ≤ s ≤ n, 0 < alpha < 1 and t_opt > 0.")
-    if not n:
-        return 0.0, 1.0
-    bar = math.log(1.0 / alpha)
-
-    def excess(p: float) -> float:
-        # One observation of a share p has intrinsic variance p·(1 − p), its bounds are −p and 1 − p.
-        rho = best_rho(t_opt * p * (1.0 - p), alpha)
-        return (
-            beta_binomial_log(
-                s - n * p, n * p * (1.0 - p), rho=rho, g=p, h=1.0 - p, one_sided=False
-            )
-            - bar
-        )
-
-    mean, edge = s / n, 1e-9
-    inside = min(max(mean, edge), 1.0 - edge)
-    lower = brentq(excess, edge, inside) if s > 0 and excess(edge) > 0.0 else 0.0
-    upper = brentq(excess, inside, 1.0 - edge) if s < n and excess(1.0 - edge) > 0.0 else 1.0
-    return float(lower), float(upper)
-
-
 def _log_power(p: float, exponent: float) -> float:
     if exponent <= 0.0:
         return 0.0

@@ -55,52 +55,6 @@ def normal_mixture_log(
     return np.asarray(two + math.log(2.0) + norm.logcdf(s / np.sqrt(v + rho)), np.float64)
 
 
-def gamma_exponential_log(s: float, v: float, rho: float, c: float) -> float:
-    """Log of the gamma-exponential mixture, for sub-exponential sums (Howard et al., Prop. 9).
-
-    Args:
-      s: centred sum.
-      v: intrinsic variance, ≥ 0.
-      rho: tuning, > 0.
-      c: scale, > 0.
-    """
-    from scipy.special import gammainc
-
-    _positive(rho=rho, c=c)
-    prior, shape = rho / (c * c), (v + rho) / (c * c)
-    reached = (c * s + v + rho) / (c * c)
-    lead = prior * math.log(prior) - math.lgamma(prior) - math.log(gammainc(prior, prior))
-    body = math.lgamma(shape) + math.log(gammainc(shape, reached)) - shape * math.log(reached)
-    return lead + body + (c * s + v) / (c * c)
-
-
-def beta_binomial_log(
-    s: float, v: float, *, rho: float, g: float, h: float, one_sided: bool
-) -> float:
-    """Log of the beta-binomial mixture, for increments in [−g, h] (Howard et al., Prop. 7 and 6).
-
-    Args:
-      s: centred sum.
-      v: intrinsic variance g·h·n.
-      rho: tuning, > 0.
-      g: −(lower bound of an increment), > 0.
-      h: upper bound of an increment, > 0.
-      one_sided: mixes over positive effects only.
-    """
-    from scipy.special import betainc, betaln
-
-    _positive(rho=rho, g=g, h=h)
-    whole, mass = g + h, max(rho - g * h, 1e-3 * g * h)
-    a, b = mass / (g * whole), mass / (h * whole)
-    down, up = (v - g * s) / (g * whole), (v + h * s) / (h * whole)
-    lead = v / (g * h) * math.log(whole) - down * math.log(h) - up * math.log(g)
-    value = lead + float(betaln(a + down, b + up) - betaln(a, b))
-    if not one_sided:
-        return value
-    cut = h / whole
-    return value + math.log(betainc(a + down, b + up, cut)) - math.log(betainc(a, b, cut))
-
-
 def boundary(log_mixture: Callable[[float], float], alpha: float, largest: float = 1e6) -> float:
     """Smallest sum at which a mixture reaches 1/α.
 

@@ -33,9 +33,9 @@ from harness.pipeline.policy_table import PolicyLike, policy_text
 if TYPE_CHECKING:
     from harness.pipeline.observed import TableLike
 from harness.pipeline.plan_result import (
-    _LEGEND,
     HORIZON,
     LEAST,
+    LEGEND,
     PlanResult,
     TestNeeds,
     WindowNeeds,
@@ -160,7 +160,7 @@ def _plan_of_arms(
     )  # fmt: skip
     counted = _counted_as(policy, for_table=True)
     notes = [
-        _LEGEND,
+        LEGEND,
         *(f"{test.name}: {test.basis}" for test in tests),
         f"counted are {counted} of both arms together, {hand.propensity:.0%} of them the candidate's",
         "the smallest harm that a table of two arms shows is not computed",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.core.policies import LATENCY_METRICS, Claim, Metric, Policy, Weight, WindowName
 from harness.judge.planning import POWER
 from harness.pipeline.at_hand import AtHand
-from harness.pipeline.plan_result import _LEGEND, TestNeeds
+from harness.pipeline.plan_result import LEGEND, TestNeeds
 
 ZERO_ONE = (0.0, 1.0)
 """Bounds of values that are a share or a yes or no."""
@@ -21,7 +21,7 @@ def notes_of_plan(policy: Policy, hand: AtHand, tests: Sequence[TestNeeds]) -> t
       hand: the traffic, as far as there is any.
       tests: what each needs.
     """
-    notes = [_LEGEND]
+    notes = [LEGEND]
     notes += [f"{test.name}: {test.basis}" for test in tests if not test.name.endswith("]")]
     for guardrail in (g for g in policy.guardrails if g.effect is None):
         # Bets are planned from an effect and a spread; that of zeros and ones is known.

@@ -20,10 +20,11 @@ HORIZON = 20_000_000
 """Requests beyond which a plan says "more than"."""
 
 
-_LEGEND = (
+LEGEND = (
     "bound: log(1/α)/KL, below which no sequential test can go on average; expected and 90 %: "
     "simulated with the judge's bets; z-test: one planned look (statsmodels), same power"
 )
+"""What the columns of a plan say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,9 +44,6 @@ _BY = "question which session answers"
 _FAILURES = 3
 
 
-_SEPARATE = "Set `sandbox: {probes: separate}` in the policy: production's own session then gives every answer."
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answering:
     """Which session's answers are judged."""

@@ -97,11 +97,6 @@ class Answered:
         """Of an answer: with features where these were asked for, as most batches have them."""
         return max(known.bytes / max(known.rows, 1) for known in (self.plain, self.traced))
 
-    @property
-    def bytes_each(self) -> float:
-        """Of the answer to a request with as many rows as they have in the mean."""
-        return self.bytes_a_row * self.rows_each
-
 
 def answered_from_json(value: Mapping[str, Any]) -> Answered:
     """Reads what `core.jsonable` made of an Answered."""

@@ -25,7 +25,6 @@ _FIRST = -(2**63)
 _MATRIX = 2
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _REDUCTIONS = frozenset({"ReduceSum", "ReduceMean"})
-_INT64 = 7
 
 
 def reordered(model: onnx.ModelProto, seed: int, *, halved: bool, returned: bool = False) -> int:

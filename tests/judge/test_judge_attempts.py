@@ -1,4 +1,4 @@
-"""Asking again: resumed evidence keeps α, restarted evidence is paid for; the lineage's anchor."""
+"""Asking again: resumed evidence keeps α, restarted evidence is paid for; small losses add up."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 from scipy.stats import binom
 
 from harness.core.errors import PolicyError
-from harness.core.policies import Claim, Direction, Guardrail, Metric
+from harness.core.policies import Claim
 from harness.core.verdicts import Decision
-from harness.judge.anchor import Drift, Release, anchored, drift, may_have_left
 from harness.judge.attempts import Again, again, spent, spent_in_all
 from harness.judge.betting import one_sided
 
@@ -106,23 +105,6 @@ def test_how_an_attempt_continues(changed, expected):
     assert again(LINEAGE, earlier, **given) is expected
 
 
-FLIPS = Guardrail(name="rate", metric=Metric.DECISION_RATE_SHIFT, margin=0.05,
-                  slice_by=("tenant",))  # fmt: skip
-
-
-def test_an_anchor_guardrail_is_the_same_question_with_a_wider_margin():
-    found = anchored(FLIPS, 0.1)
-    assert (found.name, found.margin, found.metric) == ("rate@anchor", 0.1, FLIPS.metric)
-    assert found.gating
-    assert found.slice_by == ()
-
-
-@pytest.mark.parametrize("margin", [0.0, 0.01, 1.0, math.nan])
-def test_a_cumulative_margin_outside_its_range_is_refused(margin):
-    with pytest.raises(PolicyError):
-        anchored(FLIPS, margin)
-
-
 def test_ten_small_losses_pass_one_by_one_and_not_against_the_anchor():
     rng = np.random.default_rng(3)
     step = one_sided(-1, -0.05, (-1.0, 1.0), 0.01, 0.06)
@@ -140,23 +122,3 @@ def test_ten_small_losses_pass_one_by_one_and_not_against_the_anchor():
             proven = release
     assert passed == 10
     assert (refused, proven) == (3, 3)
-
-
-def test_a_lineage_adds_up_its_intervals_and_their_errors():
-    releases = [Release(version=str(i), lower=0.0, upper=0.04, error=0.1) for i in range(12)]
-    assert drift(releases) == Drift(lower=0.0, upper=pytest.approx(0.48), error=1.0, releases=12)
-    assert drift([]) == Drift(lower=0.0, upper=0.0, error=0.0, releases=0)
-
-
-@pytest.mark.parametrize(
-    ("direction", "margin", "left"),
-    [
-        (Direction.INCREASE, 0.1, True),
-        (Direction.INCREASE, 0.3, False),
-        (Direction.DECREASE, 0.1, False),
-        (Direction.BOTH, 0.1, True),
-    ],
-)
-def test_a_lineage_may_have_left_its_anchor(direction, margin, left):
-    found = Drift(lower=-0.05, upper=0.2, error=0.1, releases=2)
-    assert may_have_left(found, direction, margin) is left

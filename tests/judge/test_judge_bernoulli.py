@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import beta, binom
 
 from harness.core.errors import GateError
-from harness.judge.bernoulli import BetaMixture, confidence_sequence
+from harness.judge.bernoulli import BetaMixture
 from harness.judge.betting import one_sided
 
 BAR = math.log(20)
@@ -95,20 +95,3 @@ def test_data_that_the_null_excludes_reject_it():
 def test_a_margin_outside_the_range_is_refused(margin):
     with pytest.raises(GateError, match="margin"):
         BetaMixture(sign=1, margin=margin)
-
-
-def test_confidence_sequence_covers_at_every_look():
-    rng = np.random.default_rng(63)
-    missed = 0
-    for _ in range(150):
-        sums = np.cumsum(rng.binomial(40, 0.1, 15))
-        spans = [confidence_sequence(40 * (i + 1), int(s), 0.05, 300) for i, s in enumerate(sums)]
-        missed += any(not lower <= 0.1 <= upper for lower, upper in spans)
-    assert missed <= binom.ppf(0.9999, 150, 0.05)
-
-
-def test_confidence_sequence_of_nothing_and_of_extremes():
-    assert confidence_sequence(0, 0, 0.05, 100) == (0.0, 1.0)
-    low, high = confidence_sequence(100, 0, 0.05, 100)
-    assert low == 0.0
-    assert 0.0 < high < 0.2

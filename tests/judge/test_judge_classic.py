@@ -7,7 +7,6 @@ import pytest
 
 from harness.core.errors import GateError
 from harness.judge import classic
-from harness.judge.bernoulli import confidence_sequence
 
 V, ALPHA = 100.0, 0.05
 TWO, ONE = classic.best_rho(V, ALPHA), classic.best_rho(V, 2 * ALPHA)
@@ -36,32 +35,8 @@ def test_normal_boundaries():
     assert (two, one) == pytest.approx((30.35209, 27.66071), abs=5e-6)
 
 
-def test_gamma_exponential():
-    assert classic.gamma_exponential_log(10, V, ONE, 2) == pytest.approx(-0.2490165, abs=5e-8)
-    edge = classic.boundary(lambda s: classic.gamma_exponential_log(s, V, ONE, 2), ALPHA)
-    assert edge == pytest.approx(33.02017, abs=5e-6)
-
-
-@pytest.mark.parametrize(
-    ("rho", "one_sided", "value", "edge"),
-    [(TWO, False, -0.6941012, 31.4308), (ONE, True, -0.07134019, 28.41238)],
-)
-def test_beta_binomial(rho, one_sided, value, edge):
-    def log_mixture(s):
-        return classic.beta_binomial_log(s, V, rho=rho, g=0.2, h=0.8, one_sided=one_sided)
-
-    assert log_mixture(10) == pytest.approx(value, abs=5e-8)
-    assert classic.boundary(log_mixture, ALPHA) == pytest.approx(edge, abs=5e-5)
-
-
 def test_stitching():
     assert classic.stitched(V, ALPHA, 10, 3) == pytest.approx(64.48755, abs=5e-6)
-
-
-def test_bernoulli_interval():
-    assert confidence_sequence(1000, 700, ALPHA, 100) == pytest.approx(
-        (0.651629, 0.745949), abs=1e-6
-    )
 
 
 @pytest.mark.parametrize(
@@ -93,8 +68,6 @@ def test_empirical_bernstein_keeps_its_level_at_the_margin():
     [
         lambda: classic.best_rho(0.0, ALPHA),
         lambda: classic.boundary(lambda s: s, 0.0),
-        lambda: confidence_sequence(10, 11, ALPHA, 100),
-        lambda: confidence_sequence(10, 5, 0.0, 100),
     ],
 )
 def test_meaningless_arguments_are_refused(call):
