@@ -64,13 +64,18 @@ class CalledFunctions:
         if key not in self._own:
             content, called = hashlib.sha256(), []
             for body in self._bodies[key]:
-                content.update(body.SerializeToString(deterministic=True))
+                content.update(_measured(body.SerializeToString(deterministic=True)))
                 for node in every(body.node):
                     called += [k] if (k := (node.domain, node.op_type)) in self._bodies else []
                     for tensor in _kept_elsewhere(node):
-                        content.update(self._external(tensor))
+                        content.update(_measured(self._external(tensor)))
             self._own[key] = (content.hexdigest(), called)
         return self._own[key]
+
+
+def _measured(data: bytes) -> bytes:
+    """The bytes with their length before them: no others are the same one after the other."""
+    return len(data).to_bytes(8, "little") + data
 
 
 def _kept_elsewhere(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:

@@ -175,6 +175,8 @@ class _Bodies:
           known: tensors of the bodies around it → how they are numbered.
         """
         names = known | {value.name: f"input {place}" for place, value in enumerate(graph.input)}
+        held = graph.input, graph.initializer, graph.sparse_initializer, graph.node, graph.output
+        self._told(str([len(kept) for kept in held]))
         for place, tensor in enumerate(graph.initializer):
             names[tensor.name] = f"constant {place}"
             self._told(*_tensor(tensor, self._beside.files)[1:])
@@ -184,17 +186,19 @@ class _Bodies:
         for place, node in enumerate(graph.node):
             self._node(node, names)
             names |= {name: f"node {place} {slot}" for slot, name in enumerate(node.output) if name}
-        self._told(str([self._name(o.name, names) for o in graph.output]))
+        for output in graph.output:
+            self._told(self._name(output.name, names))
 
     def _node(self, node: onnx.NodeProto, names: dict[str, str]) -> None:
         # What an operator returns may depend on how many outputs it has: Split's.
-        read, made = [self._name(i, names) for i in node.input], len(node.output)
-        self._told(f"{node.domain} {node.op_type} {read} {made}")
-        if called := self._beside.functions.digest(node):
-            self._told(called)
+        self._told(str([len(node.input), len(node.output), len(node.attribute)]))
+        read = (self._name(name, names) for name in node.input)
+        for text in (node.domain, node.op_type, *read, self._beside.functions.digest(node)):
+            self._told(text)
         for attribute in sorted(node.attribute, key=lambda a: a.name):
             self._told(attribute.name)
             inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+            self._told(str(len(inner)))
             for body in inner:
                 self.add(body, names)
             if not inner:
@@ -204,8 +208,10 @@ class _Bodies:
         return names.get(name) or self._outside.get(name, name)
 
     def _told(self, exact: str, loose: str | None = None) -> None:
-        self.exact.update(f"{exact}\n".encode())
-        self.loose.update(f"{exact if loose is None else loose}\n".encode())
+        """A text, with its length before it: no other texts are the same bytes one after the other."""
+        for digest, text in ((self.exact, exact), (self.loose, exact if loose is None else loose)):
+            data = text.encode()
+            digest.update(len(data).to_bytes(8, "little") + data)
 
 
 def _tensor(tensor: onnx.TensorProto, files: Files) -> tuple[str, str, str]:

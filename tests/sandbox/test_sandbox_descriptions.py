@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from harness.core.graphs import Graph
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.child.frames import FrameError
+from harness.sandbox.graph_description import described_graph
 from harness.sandbox.graph_values import graph_from_description
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.tracing import Edit, Edited, edit
@@ -162,3 +163,19 @@ def test_operators_in_another_order_are_put_in_the_order_in_which_they_run():
     in_order = [("Neg", ["x"], ["a"]), ("Abs", ["x"], ["c"]), ("Relu", ["a"], ["y"])]
     graph = graph_from_description(wired(*in_order))
     assert [node.op for node in graph.nodes] == ["Neg", "Abs", "Relu"]
+
+
+def digests_of_body(*operators):
+    """Of the body of an If whose operators, by name, each read x; it returns x."""
+    nodes = [helper.make_node(op, ["x"], [f"t{i}"], domain="d") for i, op in enumerate(operators)]
+    x = models.tensor("x", TensorProto.FLOAT, 2)
+    body = helper.make_graph(nodes, "body", [], [x])
+    test = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    model = helper.make_model(helper.make_graph([test], "g", [x], []))
+    return [a[2:] for node in described_graph(model, {})["nodes"] for a in node[5]]
+
+
+def test_no_name_in_a_body_stands_for_other_operators():
+    one = digests_of_body("A ['outer 0'] 1\nd B")
+    assert one != digests_of_body("A", "B")
+    assert digests_of_body("A", "B") == digests_of_body("A", "B")
