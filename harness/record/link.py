@@ -295,17 +295,19 @@ class _UpstreamEnd(_End):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """An upstream that closes fails our next write, with its last answers still unread."""
-        if exc is not None and self._plain:
-            for chunk in _unread_of(self._reads):
-                self.data_received(chunk)
-        super().connection_lost(exc)
+        try:
+            if exc is not None and self._plain:
+                for chunk in _unread_of(self._reads):
+                    self.data_received(chunk)
+        finally:
+            super().connection_lost(exc)
 
 
 def _unread_of(side: asyncio.Transport) -> Iterator[bytes]:
     """What lies in the socket of a side that has gone: uvloop reads nothing more after a failed write."""
-    socket_fd = side.get_extra_info("socket").fileno()
+    held = side.get_extra_info("socket")
     with suppress(OSError):  # there is no more
-        while chunk := os.read(socket_fd, _CHUNK_BYTES):
+        while held is not None and (chunk := os.read(held.fileno(), _CHUNK_BYTES)):
             yield chunk
 
 
