@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from harness.core.graphs import Graph, Node
 from harness.diff.distance import FLOAT_TOLERANCE, FLOOR_FACTOR
-from harness.diff.graph_hashes import without_aliases
+from harness.diff.graph_hashes import COMMUTATIVE, without_aliases
 from harness.diff.graph_match import GraphMatch, Tier
 from harness.diff.tensor_trace import TensorTrace
 
@@ -174,11 +174,27 @@ def _same(
     held: tuple[Mapping[str, str], Mapping[str, str]],
     partner: Mapping[str, str],
 ) -> bool:
-    """Whether both are one operator on equal constants and on partners."""
+    """Whether both are one operator on equal constants and on partners, in the order that counts."""
     if old.op != new.op or len(old.inputs) != len(new.inputs):
         return False
-    reads = all(
-        held[0][a] == held[1].get(b) if a in held[0] else partner.get(a, "") == b
-        for a, b in zip(old.inputs, new.inputs, strict=True)
-    )  # fmt: skip
-    return reads and [a.exact for a in old.attributes] == [a.exact for a in new.attributes]
+    left = list(new.inputs)
+    for ours in old.inputs:
+        # Of an operator that may swap them, any that is left; else the next.
+        told = left if new.op in COMMUTATIVE else left[:1]
+        found = [b for b in told if _stands_for(ours, b, held, partner)]
+        if not found:
+            return False
+        left.remove(found[0])
+    return [a.exact for a in old.attributes] == [a.exact for a in new.attributes]
+
+
+def _stands_for(
+    ours: str,
+    theirs: str,
+    held: tuple[Mapping[str, str], Mapping[str, str]],
+    partner: Mapping[str, str],
+) -> bool:
+    """Whether what both read is a constant of equal values, or a pair."""
+    if ours in held[0]:
+        return held[0][ours] == held[1].get(theirs)
+    return partner.get(ours, "") == theirs
