@@ -72,6 +72,8 @@ class Observations:
     """Class names of ZipMap outputs, in column order."""
     messages: tuple[tuple[int, str], ...] = ()
     """(index in batch, message) for failed requests."""
+    short: tuple[int, ...] = ()
+    """Indices in batch of requests that needed more memory than a leg is given, ascending."""
     uneven: tuple[str, ...] = ()
     """Features that the trace returned in several shapes for the requests of this batch: no array holds them
     all, so `features` leaves them out."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.core.counted import counted
 from harness.core.policies import Against, Guardrail, Metric, Policy, Scope
 from harness.core.verdicts import Decision, Evidence, Status
+from harness.decide.baseline import lacking_answers
 from harness.decide.coverage import COVER, sentence_about_uncovered
 from harness.decide.facts import Facts
 from harness.decide.integrity import (
@@ -108,30 +109,10 @@ def anchor_is_golden(case: Case) -> Answer | None:
 
 def baseline_answers(case: Case) -> Answer | None:
     """What a baseline fails is not missing by chance: what it answers is then not the traffic."""
-    most = case.policy.most_baseline_failures
     users = {g.window.value: g.name for g in reversed(gating(case))}
-    lost = [
-        found
-        for found in case.facts.baseline_failures
-        if found.window in users and found.failed > most * found.asked
-    ]
-    if not lost:
-        return None
-    worst = max(lost, key=lambda found: found.failed / found.asked)
-    both = f", {worst.both:,} of which the candidate fails, too," if worst.both else ""
-    refused = (
-        f" Beside these, both versions refuse {counted(worst.refused)}." if worst.refused else ""
-    )
-    return hold(
-        "baseline_fails",
-        f"The baseline fails {worst.failed:,} of {counted(worst.asked)} of the {worst.window} window"
-        f"{both} ({percent(worst.failed, worst.asked)}), and at most {100 * most:g} % may be missing: the "
-        f"versions are compared on the rest alone, which is not the traffic.{refused}",
-        "Find out why (findings, where baseline): where production answers these requests, replay with what it "
-        "has (runtime, memory, inputs). Where they fail there, too, and the candidate is to mend that, "
-        "`most_baseline_failures` in the policy accepts a larger share.",
-        users[worst.window],
-    )
+    read = [found for found in case.facts.baseline_failures if found.window in users]
+    lacking = lacking_answers(read, case.policy.most_baseline_failures)
+    return unfit(lacking.unfit, users[lacking.window]) if lacking else None
 
 
 def anchor_answers(case: Case) -> Answer | None:

@@ -8,11 +8,9 @@ from typing import Self
 
 import numpy as np
 
-from harness.core.observations import Outcome, PairBatch
+from harness.core.observations import Observations, Outcome, PairBatch
+from harness.core.tensors import Bools
 from harness.decide.facts import BaselineFailures
-
-_REFUSALS = (Outcome.ERROR, Outcome.INVALID)
-"""Where both versions end so, the request is at fault; a process that dies or hangs is a version's own fault."""
 
 _Counts = dict[str, dict[str, int]]
 
@@ -28,7 +26,7 @@ class BaselineTally:
     both: Counter[str] = field(default_factory=Counter)
     """Of those that it fails: the candidate fails them, too."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Requests that both versions refuse in the same way."""
+    """Requests that both versions' runtimes refuse."""
 
     def update(self, window: str, pair: PairBatch) -> None:
         """Takes one batch; what a version was never given says nothing.
@@ -42,7 +40,7 @@ class BaselineTally:
             self.answered[window] += len(pair)
             return
         run = (base != Outcome.NOT_RUN) & (cand != Outcome.NOT_RUN)
-        refused = run & (base == cand) & np.isin(base, _REFUSALS)
+        refused = _refuses(pair.baseline) & _refuses(pair.candidate)
         failed = run & (base != Outcome.OK) & ~refused
         self.refused[window] += int(refused.sum())
         self.failed[window] += int(failed.sum())
@@ -50,14 +48,14 @@ class BaselineTally:
         self.answered[window] += int((run & (base == Outcome.OK)).sum())
 
     def facts(self) -> tuple[BaselineFailures, ...]:
-        """The windows in which it fails something."""
+        """The windows in which it fails something, or both refuse something."""
         return tuple(
             BaselineFailures(
                 window=window, failed=failed, asked=failed + self.answered[window],
                 both=self.both[window], refused=self.refused[window],
             )
             for window, failed in self.failed.items()
-            if failed
+            if failed or self.refused[window]
         )  # fmt: skip
 
     def state(self) -> _Counts:
@@ -71,3 +69,14 @@ class BaselineTally:
     def from_state(cls, state: _Counts) -> Self:
         """Goes on from `state()`."""
         return cls(**{name: Counter(counts) for name, counts in state.items()})
+
+
+def _refuses(seen: Observations) -> Bools:
+    """Requests that the runtime refuses, shape (n,).
+
+    Not those whose answer cannot be compared, which production serves, nor those that the harness's own limits
+    end: such a request may be as good as any.
+    """
+    refused = np.asarray(seen.outcome == Outcome.ERROR)
+    refused[list(seen.short)] = False
+    return refused

@@ -118,6 +118,7 @@ def observations_from_parts(
         forms=forms,
         uneven=tuple(name for name in features if name in unfit),
         messages=tuple(sorted(messages)),
+        short=tuple(sorted(i for i, fault in faults.items() if fault.short_of_memory)),
     )
 
 

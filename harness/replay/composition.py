@@ -121,6 +121,7 @@ def observed_in_parts(
             observations, at, rows.get(number, np.arange(0)),
             {name: tuple(found[number]) for name, found in forms.items() if number in found},
             tuple(said.get(number, ())),
+            tuple(int(place[i]) for i in observations.short if part[i] == number),
         )
         for number, at in enumerate(parts)
     ]  # fmt: skip
@@ -132,8 +133,9 @@ def _observed(
     rows: Ints,
     chunks: Mapping[str, Chunks],
     messages: tuple[tuple[int, str], ...],
+    short: tuple[int, ...],
 ) -> Observations:
-    """The observations at some requests, whose rows, chunks and messages are known."""
+    """The observations at some requests, of which everything told by index is known."""
 
     def picked(tensors: Tensors) -> Tensors:
         return {name: tensor[rows] for name, tensor in tensors.items()}
@@ -155,7 +157,7 @@ def _observed(
     return replace(
         observations, outcome=outcome, outputs=outputs, forms=forms,
         features=picked(observations.features), trace_outputs=picked(observations.trace_outputs),
-        latency_s=observations.latency_s[at], messages=messages,
+        latency_s=observations.latency_s[at], messages=messages, short=short,
     )  # fmt: skip
 
 
@@ -210,6 +212,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
     ] or outputs[:1]
     good = next((arrays for arrays in answered if any(map(len, arrays.values()))), answered[0])
     messages: list[tuple[int, str]] = []
+    short: list[int] = []
     first = 0
     for piece, arrays in zip(pieces, outputs, strict=True):
         for name in forms.keys() & arrays.keys():
@@ -217,6 +220,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         odd = [n for n, a in arrays.items() if n in good and a.shape[1:] != good[n].shape[1:]]
         arrays.update({n: _filler(arrays[n], good[n]) for n in odd})
         messages.extend((first + i, text) for i, text in piece.messages)
+        short.extend(first + i for i in piece.short)
         first += len(piece.outcome)
     return Observations(
         outcome=np.concatenate([p.outcome for p in pieces]),
@@ -228,6 +232,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         latency_s=np.concatenate([p.latency_s for p in pieces]),
         keys=keys,
         messages=tuple(sorted(messages)),
+        short=tuple(short),
         alone=any(p.alone for p in pieces),
     )
 

@@ -81,11 +81,58 @@ def test_a_candidate_that_answers_what_the_baseline_fails(gate, tmp_path, beyond
         assert decision["binding_guardrail"] == "score"
 
 
-def test_what_both_versions_refuse_is_the_traffics_fault(gate, tmp_path):
-    old = refusing(tmp_path / "old.onnx", 1.5)
-    code, decision, found = gate(old, refusing(tmp_path / "new.onnx", 1.5, "v2"))
-    assert (code, decision["reason"]) == (0, "all_guardrails_pass")
+@pytest.mark.parametrize(
+    ("beyond", "accepted", "reason"),
+    [
+        (1.2, {}, "baseline_fails"),
+        (2.2, {"most_baseline_failures": 0}, "all_guardrails_pass"),
+        (1.2, {"most_baseline_failures": 0.3}, "all_guardrails_pass"),
+    ],
+    ids=["one in nine", "one in a hundred", "one in nine, which the policy accepts"],
+)
+def test_what_both_versions_refuse_is_the_traffics_fault_where_it_is_little(
+    gate, tmp_path, beyond, accepted, reason
+):
+    old = refusing(tmp_path / "old.onnx", beyond)
+    code, decision, found = gate(old, refusing(tmp_path / "new.onnx", beyond, "v2"), **accepted)
+    assert (code, decision["reason"]) == (3 if reason == "baseline_fails" else 0, reason)
     assert "baseline_fails" in found
+    if code:
+        assert "Both versions refuse" in decision["explanation"]
+
+
+UNALIGNED = """
+<ir_version: 8, opset_import: ["" : 17]>
+m (float[N] x) => (float[N] probability, int64[N] label, float[K] boxes) {{
+  probability = Sigmoid(x)
+  half = Constant<value = float {{0.5}}>()
+  yes = GreaterOrEqual(probability, half)
+  label = Cast<to = 7>(yes)
+  above = Constant<value = float {{0.8}}>()
+  many = Greater(x, above)
+  flags = Cast<to = 7>(many)
+  most = ReduceMax<keepdims = 0>(flags)
+  one = Constant<value = int64 {{1}}>()
+  count = Add(most, one)
+  first = Constant<value = int64[1] {{0}}>()
+  times = Unsqueeze(count, first)
+  k = Constant<value = float {{{k}}}>()
+  wrong = Mul(x, k)
+  harm = Where(many, wrong, x)
+  boxes = Tile(harm, times)
+}}
+"""
+
+
+def test_answers_that_cannot_be_compared_are_no_refusals(gate, tmp_path):
+    """Every fifth request is answered with two boxes for its row."""
+    versions = []
+    for name, k in (("old", 1.0), ("new", 9.0)):
+        versions.append(tmp_path / f"{name}.onnx")
+        save_model(parser.parse_model(UNALIGNED.format(k=k)), str(versions[-1]))
+    code, decision, _ = gate(*versions)
+    assert (code, decision["reason"]) == (3, "baseline_fails")
+    assert "of which the candidate fails, too" in decision["explanation"]
 
 
 def test_harm_on_what_the_baseline_answers_is_a_rollback_all_the_same(gate, tmp_path):

@@ -536,10 +536,11 @@ def test_an_anchor_that_fails_more_than_may_be_lost_proves_nothing(failed, gatin
     ("failed", "most", "reason"),
     [
         (201, 0.05, "baseline_fails"),
-        (200, 0.05, "all_guardrails_pass"),
+        (193, 0.05, "all_guardrails_pass"),
         (201, 0.1, "all_guardrails_pass"),
         (0, 0.0, "all_guardrails_pass"),
         (1, 0.0, "baseline_fails"),
+        (200, 0.05, "baseline_fails"),
     ],
 )
 def test_a_baseline_that_fails_more_than_the_policy_accepts_promotes_nothing(failed, most, reason):
@@ -552,9 +553,30 @@ def test_a_baseline_that_fails_more_than_the_policy_accepts_promotes_nothing(fai
         assert record.decision is Decision.HOLD
         assert f"fails {failed} of 4,000 requests of the matured window" in record.explanation
         assert "1 of which the candidate fails, too," in record.explanation
-        assert "both versions refuse 7 requests" in record.explanation
+        assert "both versions refuse 7 requests besides (0.2 % of all)" in record.explanation
         assert f"at most {100 * most:g} %" in record.explanation
         assert record.binding_guardrail == "loss"
+
+
+@pytest.mark.parametrize(
+    ("refused", "asked", "most", "reason"),
+    [
+        (200, 3800, 0.0, "all_guardrails_pass"),
+        (201, 3799, 0.0, "baseline_fails"),
+        (201, 3799, 0.06, "all_guardrails_pass"),
+        (4000, 0, 0.05, "baseline_fails"),
+    ],
+)
+def test_a_twentieth_of_a_window_may_be_refused_by_both(refused, asked, most, reason):
+    policy = dataclasses.replace(POLICY, most_baseline_failures=most)
+    lost = BaselineFailures(window="newest", failed=0, asked=asked, refused=refused)
+    record = decide(policy, READY, PASSED, with_facts(baseline_failures=(lost,)))
+    assert record.reason == reason
+    if reason == "baseline_fails":
+        assert f"Both versions refuse {refused:,} of 4,000 requests of the newest window" in (
+            record.explanation
+        )
+        assert "at most 5 %" in record.explanation
 
 
 def test_a_baseline_that_fails_is_told_before_too_little_traffic_and_after_harm():

@@ -18,15 +18,18 @@ OK, ERROR, CRASH, NOT_RUN = Outcome.OK, Outcome.ERROR, Outcome.CRASH, Outcome.NO
 TIMEOUT, INVALID = Outcome.TIMEOUT, Outcome.INVALID
 
 
-def observed(outcome, values, messages=()):
+def observed(outcome, values, messages=(), short=()):
     return Observations(
         outcome=np.array(outcome, np.int8),
         outputs={"p": np.array(values, np.float32)},
         features={}, trace_outputs={}, latency_s=np.zeros(len(outcome)), messages=messages,
+        short=short,
     )  # fmt: skip
 
 
-def pair(baseline, candidate, *, base=None, cand=None, rows=None, messages=(), first=0):
+def pair(
+    baseline, candidate, *, base=None, cand=None, rows=None, messages=(), short=((), ()), first=0
+):
     n = len(baseline)
     rows = np.ones(n, np.int64) if rows is None else np.array(rows)
     total = int(rows.sum())
@@ -37,8 +40,8 @@ def pair(baseline, candidate, *, base=None, cand=None, rows=None, messages=(), f
     )  # fmt: skip
     return PairBatch(
         requests=requests,
-        baseline=observed(baseline, [0.0] * total if base is None else base),
-        candidate=observed(candidate, [0.0] * total if cand is None else cand, messages),
+        baseline=observed(baseline, [0.0] * total if base is None else base, short=short[0]),
+        candidate=observed(candidate, [0.0] * total if cand is None else cand, messages, short[1]),
     )
 
 
@@ -120,14 +123,18 @@ def test_the_baseline_fails_what_the_request_is_not_at_fault_for():
     ends = [
         (OK, OK), (OK, CRASH),  # answered
         (ERROR, OK), (CRASH, CRASH), (TIMEOUT, TIMEOUT), (ERROR, CRASH), (CRASH, ERROR),  # failed
-        (ERROR, ERROR), (INVALID, INVALID),  # refused by both
+        (INVALID, INVALID), (ERROR, INVALID),  # answers that cannot be compared
+        (ERROR, ERROR), (ERROR, ERROR), (ERROR, ERROR),  # short of memory: both, one, the other
+        (ERROR, ERROR),  # refused by both
         (NOT_RUN, OK), (ERROR, NOT_RUN),  # not asked
     ]  # fmt: skip
     tally = BaselineTally()
-    tally.update("newest", pair(*zip(*ends, strict=True)))
+    tally.update("newest", pair(*zip(*ends, strict=True), short=((9, 10), (9, 11))))
     tally = BaselineTally.from_state(json.loads(json.dumps(tally.state())))
     tally.update("newest", pair([OK] * 3, [OK] * 3))
     tally.update("matured", pair([OK, ERROR], [OK, ERROR]))
+    tally.update("other", pair([OK, OK], [OK, ERROR]))
     assert tally.facts() == (
-        BaselineFailures(window="newest", failed=5, asked=10, both=4, refused=2),
+        BaselineFailures(window="newest", failed=10, asked=15, both=9, refused=1),
+        BaselineFailures(window="matured", failed=0, asked=1, both=0, refused=1),
     )

@@ -179,7 +179,7 @@ def test_the_length_that_one_version_declares_is_known_of_the_other(tmp_path, ga
 
 def test_a_table_that_neither_declares_is_not_compared_and_holds(gated):
     result = gated(HIDDEN.format(length="K"), HIDDEN.format(length="M"))
-    assert (result.decision, result.record.reason) == (Decision.HOLD, "no_data")
+    assert (result.decision, result.record.reason) == (Decision.HOLD, "baseline_fails")
 
 
 @pytest.mark.parametrize(("k", "decision"), [(2.0, Decision.PROMOTE), (3.0, Decision.ROLLBACK)])
