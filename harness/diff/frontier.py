@@ -110,7 +110,10 @@ class Regions:
           noisy: the region is random, or a version differs from itself here.
         """
         theirs = self._anchors[tensor]
-        ours_nodes, ours_ends = self._between(0, tensor)
+        origin = self._copies.get(tensor, tensor)
+        # A copy and its original may both stand for what the candidate makes without a copy.
+        begin = origin if self._anchors.get(origin) == theirs else tensor
+        ours_nodes, ours_ends = self._between(0, begin)
         theirs_nodes, theirs_ends = self._between(1, theirs)
         ends = set(ours_ends) | {self._anchored_new[e] for e in theirs_ends}
         changes = (
@@ -155,7 +158,7 @@ class Regions:
         return self._changes(ours_nodes, theirs_nodes)
 
     def _between(self, side: int, tensor: str) -> tuple[list[Node], tuple[str, ...]]:
-        """Nodes from the nearest compared tensors to this one, a last copy included, and the former."""
+        """Nodes from the nearest compared tensors to this one, a mere copy only where there is no other, and the former."""
         graph = (self._old, self._new)[side]
         anchors = (self._anchors, self._anchored_new)[side]
         origin = (self._copies, self._new_copies)[side].get(tensor)
@@ -165,7 +168,7 @@ class Regions:
         if origin in anchors:
             return [own], (origin,)
         nodes, ends = _region(graph, origin, anchors)
-        return [*nodes, own], ends
+        return nodes or [own], ends
 
     def _changes(self, ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[Change, ...]:
         """Differences of two short lists of nodes, aligned from their ends."""

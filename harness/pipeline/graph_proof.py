@@ -253,6 +253,9 @@ class Closer:
         except GraphPassError as error:
             self.problems.append(f"no proof by patching: {error}")
             return ()
+        for given, answer in zip(plain, patched, strict=True):
+            # What stands for a copy's original and is an output itself is read by clients, too.
+            answer |= {d.candidate: given[d.baseline] for d in fed if d.candidate in answer}
         names = tuple(d.baseline for d in fed)
         return tuple(
             self._proof(names, pair, list(zip(plain, unpatched, patched, strict=True)))

@@ -225,3 +225,29 @@ def test_of_two_equal_constants_the_altered_one_is_the_first_to_part(compared):
 
     assert firsts(compared(shrunk(1.5), shrunk(3.4))) == ["bias"]
     assert firsts(compared(shrunk(3.4), shrunk(1.5))) == ["bias"]
+
+
+@pytest.mark.parametrize("copied", [0, 1])
+@pytest.mark.parametrize("wrong", ["V", "W", "both"])
+def test_a_last_copy_that_one_version_lacks_is_no_difference(compared, copied, wrong):
+    rng = np.random.default_rng(3)
+    held = {name: rng.normal(size=(3, 3)).tolist() for name in ("W", "V")}
+
+    def version(copy: bool, **constants: list) -> ModelProto:
+        end = [node("Identity", ["u"], "y")] if copy else []
+        return model(
+            [node("MatMul", ["x", "W"], "g"), node("Tanh", ["g"], "t"),
+             node("MatMul", ["t", "V"], "u" if copy else "y"), *end],
+            **(held | constants),
+        )  # fmt: skip
+
+    names = ["W", "V"] if wrong == "both" else [wrong]
+    other = {name: (np.array(held[name]) * 1.1).tolist() for name in names}
+    report = compared(version(copied == 0), version(copied == 1, **other))
+    first = "u" if copied == 0 else "y"
+    assert firsts(report) == ["g" if "W" in names else first]
+    (found,) = report.divergences
+    assert [change.kind for change in found.divergence.changes] == [ChangeKind.WEIGHTS]
+    assert report.later == ()
+    if wrong != "both":
+        assert found.is_output or [proof.restored for proof in report.proofs] == [True]
