@@ -9,7 +9,7 @@ from harness.core.errors import UsageError
 from harness.core.findings import Finding, Severity
 from harness.core.places import Place
 from harness.decide.facts import TrafficFacts
-from harness.decide.integrity import reasons, unfit_traffic
+from harness.decide.integrity import MOST_LOST, percent, reasons, unfit_traffic
 from harness.diff.absences import BASELINE_UNTRACED
 from harness.diff.reports import FeatureReport, OutputReport
 from harness.pipeline.alone import Alone
@@ -126,6 +126,30 @@ def never_aligned(failures: CandidateFailures) -> tuple[str, ...]:
         (failures.shapeless, "answered by both versions without a row for each row of the inputs"),
     )
     return tuple(f"{counted(n)} {what}" for n, what in told if n)
+
+
+def too_few_answered(
+    traffic: TrafficFacts, asked: int, failures: CandidateFailures
+) -> tuple[str, ...]:
+    """Says that neither version answers so many requests, with what could not be asked, that the rest is not what was given.
+
+    Args:
+      traffic: what was given.
+      asked: how many of it were asked, in an order drawn by chance.
+      failures: what both versions failed of these.
+    """
+    bare = traffic.lost + traffic.without_rows
+    unanswered = failures.both * traffic.sealed / max(asked, 1)
+    if not failures.both or bare + unanswered <= MOST_LOST * traffic.recorded:
+        return ()
+    beside = (
+        f", and {bare:,} of {counted(traffic.recorded)} have nothing to compare" if bare else ""
+    )
+    said = (
+        f"neither version answers {failures.both:,} of {counted(asked)} with what can be compared "
+        f"({percent(failures.both, asked)}){beside}: at most {100 * MOST_LOST:g} % may be like that"
+    )
+    return (said,)
 
 
 def never_run(

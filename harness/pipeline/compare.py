@@ -42,6 +42,7 @@ from harness.pipeline.comparable import (
     not_sealed,
     requests_compared,
     rows_compared,
+    too_few_answered,
     traffic_of,
     unbatched,
     without_values,
@@ -335,6 +336,7 @@ def _result(
         f"in one batch only: {text}" for text in asked_again.together
     )
     hidden += sentences_about_small((*outputs.outputs, *features.features))
+    hidden += too_few_answered(given, asked, failures[0])
     # Where that is all outputs, the graphs alone can show that they are equal.
     in_graphs = bool(outputs.requests and setup.match.not_compared and not setup.match.outputs)
     return CompareResult(

@@ -149,6 +149,64 @@ def test_answers_without_a_row_for_each_row_are_not_called_rejected(compared):
     assert "reject" not in text
 
 
+REFUSING = """
+<ir_version: 8, opset_import: ["" : 15]>
+m (float[N,4] x) => (float[N,4] y) {{
+  most = Constant<value = float {{{k}}}>()
+  over = Greater(x, most)
+  flags = Cast<to = 7>(over)
+  six = Constant<value = int64 {{6}}>()
+  count = Mul(flags, six)
+  table = Constant<value = float[2] {{0.0, 0.0}}>()
+  harm = Gather(table, count)
+  y = Add(x, harm)
+}}
+"""
+BOXES = """
+<ir_version: 8, opset_import: ["" : 17]>
+m (float[N,4] x) => (float[N,4] y, float[K] boxes) {{
+  y = Neg(x)
+  most = Constant<value = float {{1.0}}>()
+  over = Greater(x, most)
+  flags = Cast<to = 7>(over)
+  any = ReduceMax<keepdims = 0>(flags)
+  one = Constant<value = int64 {{1}}>()
+  count = Add(any, one)
+  first = Constant<value = int64[1] {{0}}>()
+  times = Unsqueeze(count, first)
+  k = Constant<value = float {{{k}}}>()
+  left = Cast<to = 1>(any)
+  wrong = Mul(left, k)
+  axis = Constant<value = int64[1] {{1}}>()
+  sum = ReduceSum<keepdims = 0>(x, axis)
+  harm = Add(sum, wrong)
+  boxes = Tile(harm, times)
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "code", "unanswered"),
+    [
+        (REFUSING, 1.5, 1.5000001, 2, True),
+        (REFUSING, 2.6, 2.6000002, 0, False),
+        (REFUSING, 1.5, 9.0, 1, False),
+        (BOXES, 1.0, 9.0, 2, True),
+    ],
+    ids=[
+        "both refuse many",
+        "both refuse one",
+        "one refuses",
+        "both answer without a row for each",
+    ],
+)
+def test_what_neither_version_answers_is_bounded(compared, text, old, new, code, unanswered):
+    result = compared(*two(text, old=old, new=new), requests=0)
+    assert result.exit_code == code
+    assert 0 < result.compared < 30
+    assert ("neither version answers" in result.to_text()) == unanswered
+
+
 @pytest.mark.parametrize(("old", "new"), [("v", "v\u200b"), ("\u00e9", "e\u0301"), ("v", "v ")])
 def test_words_that_differ_look_different(compared, old, new):
     told = compared(*two(WORDS, old=f'"{old}"', new=f'"{new}"')).to_text()
