@@ -33,6 +33,7 @@ _GRAPHS = (
     "called",
     "child",
     "cut",
+    "defaults",
     "description",
     "edits",
     "function",

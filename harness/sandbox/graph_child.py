@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
         graph_bodies,
         graph_called,
         graph_cut,
+        graph_defaults,
         graph_description,
         graph_edits,
         graph_function,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.sandbox.graph_bodies import bodies
 from harness.sandbox.graph_called import CalledFunctions
+from harness.sandbox.graph_defaults import Defaults
 
 if TYPE_CHECKING:
     import onnx
@@ -35,6 +36,14 @@ class _Beside:
     """External data."""
     functions: CalledFunctions
     """Functions of the model."""
+    defaults: Defaults
+    """What its operators take an attribute to be that is left out."""
+
+    def attributes(self, node: onnx.NodeProto) -> list[onnx.AttributeProto]:
+        """By name, with defaults; of a call as they are, as the function may go by an operator's name."""
+        if self.functions.digest(node):
+            return sorted(node.attribute, key=lambda a: a.name)
+        return self.defaults.attributes(node)
 
 
 def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
@@ -46,10 +55,12 @@ def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
 
     Returns:
       inputs, outputs, nodes [op, name, inputs, outputs, captures, attributes], constants
-      [name, text, exact, loose] and opsets [domain, version]; an attribute is like a constant.
+      [name, text, exact, loose] and opsets [domain, version]; an attribute is like a constant, and
+      told with its default where it is left out (`Defaults`).
     """
     graph = model.graph
-    beside = _Beside(files=files, functions=CalledFunctions(model, lambda t: _external(t, files)))
+    functions = CalledFunctions(model, lambda t: _external(t, files))
+    beside = _Beside(files=files, functions=functions, defaults=Defaults(model))
     constants = [[t.name, *_tensor(t, files)] for t in graph.initializer]
     constants += [[s.values.name, *_sparse(s)] for s in graph.sparse_initializer]
     given = {c[0] for c in constants}
@@ -58,7 +69,7 @@ def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
         if node.op_type == "Constant" and len(node.attribute) == 1 and not node.domain:
             constants.append([node.output[0], *_value(node, node.attribute[0], beside)])
             continue
-        attributes = [[a.name, *_value(node, a, beside)] for a in node.attribute]
+        attributes = [[a.name, *_value(node, a, beside)] for a in beside.attributes(node)]
         if digest := beside.functions.digest(node):
             count = beside.functions.operators(node)
             attributes.append(["function", f"{count} operators", digest, digest])
@@ -191,11 +202,12 @@ class _Bodies:
 
     def _node(self, node: onnx.NodeProto, names: dict[str, str]) -> None:
         # What an operator returns may depend on how many outputs it has: Split's.
-        self._told(str([len(node.input), len(node.output), len(node.attribute)]))
+        attributes = self._beside.attributes(node)
+        self._told(str([len(node.input), len(node.output), len(attributes)]))
         read = (self._name(name, names) for name in node.input)
         for text in (node.domain, node.op_type, *read, self._beside.functions.digest(node)):
             self._told(text)
-        for attribute in sorted(node.attribute, key=lambda a: a.name):
+        for attribute in attributes:
             self._told(attribute.name)
             inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
             self._told(str(len(inner)))

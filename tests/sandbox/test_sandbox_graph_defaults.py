@@ -1,0 +1,77 @@
+"""A default that is spelled out is no difference; one that another version of an operator has is."""
+
+import onnx
+import pytest
+
+from harness.sandbox.graph_description import described_graph
+from harness.sandbox.graph_numbers import arrangement
+
+PLAIN = """
+<ir_version: 8, opset_import: ["" : {opset}, "own" : 1]>
+g (float[N, M] x, float[M, M] w) => (float[N, M] y) {{ {main} }}
+"""
+IN_IF = """c = Constant<value = bool {{1}}>()
+y = If(c) <then_branch = t () => (u) {{ u = {main} }}, else_branch = e () => (v) {{ v = Identity(x) }}>"""
+
+
+def told(main: str, opset: int = 13) -> dict:
+    """What is told of the last operator's attributes."""
+    graph = described_graph(onnx.parser.parse_model(PLAIN.format(opset=opset, main=main)), {})
+    return {name: (text, exact) for name, text, exact, _ in graph["nodes"][-1][-1]}
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("Gemm(x, w)", "Gemm<alpha = 1.0, beta = 1.0, transA = 0, transB = 0>(x, w)"),
+        ("Gemm<transB = 1>(x, w)", "Gemm<alpha = 1.0, beta = 1.0, transB = 1>(x, w)"),
+        ("Softmax(x)", "Softmax<axis = -1>(x)"),
+        ("DepthToSpace<blocksize = 2>(x)", 'DepthToSpace<blocksize = 2, mode = "DCR">(x)'),
+    ],
+)
+def test_a_default_that_is_spelled_out_is_told_as_one_that_is_left_out(short, long):
+    assert told(f"y = {short}") == told(f"y = {long}")
+    for form in (short, long):
+        assert told(IN_IF.format(main=form)) == told(IN_IF.format(main=short))
+    texts = [PLAIN.format(opset=13, main=f"y = {form}") for form in (short, long)]
+    plain, spelled = (arrangement(described_graph(onnx.parser.parse_model(t), {})) for t in texts)
+    assert plain == spelled
+
+
+def test_what_is_no_default_is_told():
+    assert told("y = Gemm(x, w)")["alpha"][0] == "1"
+    assert told("y = Gemm<alpha = 0.5>(x, w)")["alpha"][0] == "0.5"
+    assert told("y = Gemm<transA = 1>(x, w)") != told("y = Gemm<transB = 1>(x, w)")
+    assert told("y = LeakyRelu<alpha = -0.01>(x)") != told("y = LeakyRelu(x)")
+    bodies = [IN_IF.format(main=f"Gemm{given}(x, w)") for given in ("", "<alpha = 0.5>")]
+    assert told(bodies[0]) != told(bodies[1])
+
+
+def test_other_versions_of_an_operator_have_other_defaults():
+    assert told("y = Softmax(x)", 12) == told("y = Softmax<axis = 1>(x)", 13)
+    assert told("y = Softmax(x)", 12) != told("y = Softmax(x)", 13)
+    assert told("y = Softmax<axis = 1>(x)", 12) == told("y = Softmax<axis = 1>(x)", 13)
+
+
+def test_an_attribute_that_another_version_adds_or_drops_at_its_default_is_no_difference():
+    assert told("y = Reshape(x, w)", 13) == told("y = Reshape<allowzero = 0>(x, w)", 14)
+    assert told("y = Add(x, x)", 6) == told("y = Add<broadcast = 0>(x, x)", 6)
+    assert told("y = Add(x, x)", 6) == told("y = Add(x, x)", 13)
+    assert told("y = Add<broadcast = 1>(x, x)", 6) != told("y = Add(x, x)", 6)
+
+
+def test_a_default_that_means_something_new_is_told_only_where_the_version_has_it():
+    mode = "coordinate_transformation_mode"
+    assert mode not in told("y = Resize(x, w)", 10)
+    short, long = (
+        told("y = Resize(x, w, w)", 11),
+        told(f'y = Resize<{mode} = "half_pixel">(x, w, w)', 11),
+    )
+    assert short == long
+    assert short[mode][0] == "half_pixel"
+
+
+def test_operators_that_onnx_does_not_know_stay_as_they_are():
+    assert told("y = own.Gemm(x, w)") == {}
+    assert set(told("y = own.Gemm<alpha = 1.0>(x, w)")) == {"alpha"}
+    assert told("y = Gemm(x, w)", 999) == {}
