@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import product
 
-from harness.core.graphs import Graph
+from harness.core.graphs import Graph, Node
 from harness.diff.graph_match import TensorMatch
 from harness.diff.linear_steps import MOST_STEPS, Steps
 from harness.diff.uses import made_as, made_by, unmatched_readers, use_of
@@ -117,7 +117,8 @@ class Fusions:
     def lone_readers(self, old: str, new: str) -> list[Pair]:
         """What the only unmatched operator on either side makes of a pair; nothing of linear ones on constants.
 
-        These may be parts of fused steps, and then stand for something else, or for nothing.
+        These may be parts of fused steps, and then stand for something else, or for nothing. Where the one
+        is followed by an operator like the other, it was put in (or taken out), and that one is the partner.
         """
         ours, theirs = (
             unmatched_readers(graph, name, taken)
@@ -127,8 +128,22 @@ class Fusions:
             return []
         made = list(zip(made_by(ours[0]), made_by(theirs[0]), strict=False))
         linear = any(s.source(n) for pair in made for s, n in zip(self._steps, pair, strict=True))
-        same = use_of(ours[0], old)[1] == use_of(theirs[0], new)[1]
-        return made if same and not linear else []
+        uses = use_of(ours[0], old), use_of(theirs[0], new)
+        if linear or uses[0][1] != uses[1][1]:
+            return []
+        further = self._next(0, ours[0], uses[1]), self._next(1, theirs[0], uses[0])
+        if (further[0] is None) == (further[1] is None):
+            return made
+        partners = further[0] or ours[0], further[1] or theirs[0]
+        return list(zip(*map(made_by, partners), strict=False))
+
+    def _next(self, side: int, node: Node, use: Hashable) -> Node | None:
+        """The only reader of an operator's only tensor: without a partner, and reading it as another does."""
+        graph, made = self._graphs[side], made_by(node)
+        readers = graph.consumers(made[0]) if len(made) == 1 else []
+        if len(readers) != 1 or use_of(readers[0], made[0]) != use or readers[0].op == node.op:
+            return None
+        return next(iter(unmatched_readers(graph, made[0], self._taken[side])), None)
 
     def is_written_otherwise(self, old: str, new: str) -> bool:
         """Whether both are inside of linear steps that go on by other operators, too."""
