@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.sandbox.graph_bodies import bodies
+from harness.sandbox.graph_bodies import bodies, every
 from harness.sandbox.graph_called import CalledFunctions
 from harness.sandbox.graph_defaults import Defaults
 
@@ -88,8 +88,16 @@ def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
         "outputs": [o.name for o in graph.output],
         "nodes": nodes,
         "constants": constants,
-        "opsets": sorted([o.domain or "ai.onnx", str(o.version)] for o in model.opset_import),
+        "opsets": _opsets(model),
     }
+
+
+def _opsets(model: onnx.ModelProto) -> list[list[str]]:
+    """What is imported; of what no operator comes from, nothing: onnxruntime imports all that it knows."""
+    used = {node.domain or "ai.onnx" for node in every(model.graph.node)}
+    used |= {node.domain or "ai.onnx" for f in model.functions for node in every(f.node)}
+    found = ([o.domain or "ai.onnx", str(o.version)] for o in model.opset_import)
+    return sorted(opset for opset in found if opset[0] in used)
 
 
 def captured(node: onnx.NodeProto) -> list[str]:

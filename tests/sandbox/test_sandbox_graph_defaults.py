@@ -75,3 +75,17 @@ def test_operators_that_onnx_does_not_know_stay_as_they_are():
     assert told("y = own.Gemm(x, w)") == {}
     assert set(told("y = own.Gemm<alpha = 1.0>(x, w)")) == {"alpha"}
     assert told("y = Gemm(x, w)", 999) == {}
+
+
+def test_versions_of_what_no_operator_comes_from_do_not_count():
+    imports = {
+        "few": '"" : 18, "ai.onnx.ml" : 1',
+        "more": '"" : 18, "ai.onnx.ml" : 1, "com.microsoft" : 1',
+        "newer": '"" : 18, "ai.onnx.ml" : 2, "com.microsoft" : 1',
+    }
+    text = "<ir_version: 8, opset_import: [{imports}]> g (float[N] x) => (float[N] y) {{ y = {op}(x) }}"
+    for op, alike in (("Relu", True), ("ai.onnx.ml.Binarizer", False)):
+        models = [onnx.parser.parse_model(text.format(imports=i, op=op)) for i in imports.values()]
+        few, more, newer = (arrangement(described_graph(m, {})) for m in models)
+        assert few == more
+        assert (few == newer) is alike
