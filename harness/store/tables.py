@@ -21,7 +21,7 @@ from harness.core.traffic import OK_CODE
 from harness.store.exchanges import SCHEMA
 from harness.store.files import damage_is_a_traffic_error, sha256_of_file
 from harness.store.ids import hashes
-from harness.store.table_batches import MADE_UP_ID, in_batches, is_bare
+from harness.store.table_batches import MADE_UP_ID, in_batches, together
 from harness.store.table_files import pieces
 from harness.store.table_pieces import ID, Piece
 from harness.store.traffic import TrafficSource
@@ -112,8 +112,8 @@ class TableSource:
         self._specs = None if taken is None else {s.name: s for s in taken.inputs}
         self._hashes = tuple((p.name, sha256_of_file(p)) for p in self._paths)
         rows = taken.batch_rows if taken else 0
-        if rows > 1 and all(is_bare(piece) for _, piece in self._pieces()):
-            self.together = rows
+        if rows > 1:
+            self.together = together(self._pieces(), rows)
         # One pass before sealing: counts rows, and finds every error before anything is written.
         self._count = self._checked()
 

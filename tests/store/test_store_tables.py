@@ -575,6 +575,17 @@ def test_rows_are_put_together_across_pieces_and_texts_too(tmp_path):
     assert batch.inputs["x"][2500:].tolist() == words[: 7 * 358 - 2500].tolist()
 
 
+@pytest.mark.parametrize("value", [True, 1.0, "x" * 1000])
+def test_a_batch_far_larger_than_the_table_is_refused(tmp_path, value):
+    kind = {bool: "BOOL", float: "FP64", str: "BYTES"}[type(value)]
+    path = npz(tmp_path, x=np.array([value] * 3))
+    rows = 300_000 if kind == "BYTES" else 10_000_000
+    with pytest.raises(TrafficError) as error:
+        opened(path, [spec("x", kind)], rows=(("x", rows),))
+    assert f"batches of {rows:,} rows and no others, and there are 3 rows" in str(error.value)
+    assert "free number of rows" in str(error.value)
+
+
 @pytest.mark.parametrize(
     "more", [{"request_id": ["a", "b"]}, {"ts_ns": [1, 2]}, {"cx:c": ["u", "v"]}, {"x": [[1.0, 2.0], [3.0]]}]
 )  # fmt: skip
