@@ -90,7 +90,7 @@ def observations_from_parts(
         outcome[index] = fault.kind
         messages.append((index, fault.message))
     answers = [answer for _, answer in parts]
-    keys, nothing = _all_keys(answers, shapes), not answers
+    keys, nothing = _all_keys(answers, shapes), not any(answer.rows for answer in answers)
     outputs = _filled(_as_answered(shapes.outputs, answers), total, keys, only=nothing)
     several = [n for n in _in_several_shapes(answers, keys) if n in outputs]
     forms = {name: _chunks(name, batch, parts, outputs.pop(name)) for name in several}

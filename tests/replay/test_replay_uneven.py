@@ -1,14 +1,17 @@
 """Features whose shape differs among the requests of a batch: left out and named, never filled."""
 
+from dataclasses import replace
+
 import legs_models as models
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from harness.core.observations import Cause, Outcome, PairBatch
-from harness.core.tensors import Signature
+from harness.core.tensors import Signature, TensorSpec
 from harness.replay.asked import InParts
 from harness.replay.assembly import observations_from_parts, shapes_from_signature
+from harness.replay.composition import joined
 from harness.replay.forms import in_forms
 from harness.sandbox.answers import BatchAnswer, BatchFault
 
@@ -142,3 +145,20 @@ def test_an_output_that_a_part_lacks_is_none_of_the_whole():
     batch = models.batch_with(2, {})
     found = observations_from_parts(batch, parts, {}, shapes, trace=False)
     assert (list(found.outputs), found.forms) == (["y"], {})
+
+
+def test_what_nobody_answered_takes_no_memory_however_long_it_is_declared():
+    wide = TensorSpec(name="y", datatype="FP32", shape=(10**12,))
+    shapes = shapes_from_signature(Signature(inputs=(), outputs=(wide,)))
+    fault = BatchFault(seq=1, kind=Outcome.ERROR, message="refused", alive=True)
+    batch, faults = models.batch_with(2, {}), {0: fault, 1: fault}
+    found = joined([observations_from_parts(batch, [], faults, shapes, trace=True)] * 2)
+    assert found.outputs["y"].shape == (4, 10**12)
+    assert np.isnan(found.outputs["y"][:, 0]).all()
+    empty = BatchAnswer(
+        seq=1, rows=0, outputs={"y": np.empty((0, 1))}, features={}, trace_outputs={}, keys={}, service_s=1.0
+    )  # fmt: skip
+    bare = replace(batch, rows=np.array([0, 1]))
+    part = [(np.array([0]), empty)]
+    partly = observations_from_parts(bare, part, {1: fault}, shapes, trace=False)
+    assert partly.outputs["y"].shape == (1, 10**12)
