@@ -238,8 +238,9 @@ def fixed_batches(rows: int, together: int, others: int, where: str) -> list[Fin
         _warning(
             "rows_not_taken", where,
             f"{taken}, and {counted(others)} have other numbers of rows",
-            f"Record what the model itself is asked, {counted(rows, 'row')} a request, or give rows as a table (.npz, "
-            "a flat .parquet) without ids, times and context, which are put together to such requests.",
+            f"Record what the model itself is asked, {counted(rows, 'row')} a request, or give nothing but tables of "
+            "single rows (.npz, a flat .parquet) without ids, times, context and lists of rows: they are put together "
+            "to such requests, and beside any other table they are not.",
         )
     ]  # fmt: skip
 

@@ -1,6 +1,8 @@
 """Versions that take batches of one size only, and requests or rows of another."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gates import tiny_traffic
 from onnx import parser, save_model
@@ -90,8 +92,20 @@ def test_recorded_requests_stay_as_they_are_and_the_remedy_is_one(given, windows
     assert (
         "batches of 8 rows and no others, and 42 requests have other numbers of rows" in told.what
     )
-    assert "as a table (.npz" in told.remedy
+    assert "nothing but tables of single rows (.npz" in told.remedy
     assert "both versions reject 42 requests" in result.to_text()
+
+
+def test_a_bare_table_beside_another_stays_as_it_is_and_the_remedy_says_so(
+    given, windows, tmp_path
+):
+    *models, bare = given(PLAIN, PLAIN, recorded=False)
+    lists = tmp_path / "lists.parquet"
+    pq.write_table(pa.table({"x": [[1.0] * 8, [2.0] * 8]}), lists)
+    result = compare_models(*models, inputs=[bare, lists], cache_dir=windows)
+    (told,) = [f for f in result.findings if f.kind == "rows_not_taken"]
+    assert "333 requests have other numbers of rows" in told.what
+    assert "beside any other table they are not" in told.remedy
 
 
 OF_THREE = TABLE.format(n=3, k=3.0)
