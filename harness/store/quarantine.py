@@ -1,9 +1,10 @@
 """Quarantined requests in a run folder: each one's inputs as a table, with a note of what it did.
 
-    quarantine/<leg>-<id>-<digest>.npz    one array per input, `request_id`: what `--inputs` reads
+    quarantine/<leg>-<id>-<digest>.npz    one array per input, `request_id` as one text: what `--inputs` reads
     quarantine/<leg>-<id>-<digest>.json   which leg, request, kind of failure and message
 
-A request of several rows is saved as so many requests of one row: tables know no others.
+All rows are of the one request that its id names, and are asked together again: what fails may be their number, or
+one row beside another.
 """
 
 from __future__ import annotations
@@ -85,10 +86,5 @@ def _table(item: Quarantined) -> Tensors | None:
         arrays[name] = saved
     if not item.rows or not arrays or "request_id" in arrays:
         return None
-    ids = (
-        [item.request_id]
-        if item.rows == 1
-        else [f"{item.request_id}#{i}" for i in range(item.rows)]
-    )
-    named = fixed_width(np.array(ids, object))
+    named = fixed_width(np.array(item.request_id, object))
     return None if named is None else {**arrays, "request_id": named}

@@ -1,4 +1,7 @@
-"""Tables of inputs as .npz: one array an input."""
+"""Tables of inputs as .npz: one array an input.
+
+Where `request_id` is one text, not an array of them, all rows are one request, as in a run's quarantine.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from harness.core.tensors import NUMPY_DTYPES, Tensors
 from harness.store.casting import cast_lossless
 from harness.store.plain_npz import read_plain_npz
 from harness.store.table_pieces import (
+    ID,
     PIECE_ROWS,
     Piece,
     Specs,
@@ -37,6 +41,11 @@ def npz_pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
     inputs = _one_request_a_row(str(path), inputs, specs)
     count = len(next(iter(inputs.values())))
     side = {n: a.tolist() for n, a in arrays.items() if n not in names}
+    if isinstance(side.get(ID), str) and count > 1:
+        whole = {n: [v] if not isinstance(v, list) else v for n, v in side.items()}
+        more = side_columns(str(path), 1, whole, names)
+        yield Piece(count=1, inputs={n: [a] for n, a in inputs.items()}, **more)
+        return
     for at in range(0, count, PIECE_ROWS):
         cut = slice(at, at + PIECE_ROWS)
         size = len(range(*cut.indices(count)))

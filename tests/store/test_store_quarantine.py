@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from harness.core.observations import Cause, Outcome
 from harness.core.quarantine import Quarantined
+from harness.core.tensors import Signature, TensorSpec
 from harness.store.quarantine import read_notes, write_quarantined
 from harness.store.runs import RunFolder
 from harness.store.table_files import pieces
+from harness.store.tables import open_traffic
 
 
 def item(request_id="r-1", leg="candidate", **inputs):
@@ -47,11 +49,21 @@ def test_what_is_saved_is_read_as_inputs(tmp_path_factory, request_id, text, num
     assert piece.inputs["v"].tolist() == [values]
 
 
-def test_a_request_of_several_rows_is_as_many_requests(tmp_path):
-    write_quarantined(tmp_path, item("r", x=np.arange(3)))
-    _, piece = read_back(tmp_path)
-    assert piece.request_id == ["r#0", "r#1", "r#2"]
-    assert piece.inputs["x"].tolist() == [0, 1, 2]
+@pytest.mark.parametrize("rows", [1, 3, 2000])
+def test_a_request_stays_one_request(tmp_path, rows):
+    x, words = np.arange(2.0 * rows).reshape(rows, 2), np.array(["a", "bc"] * rows, object)[:rows]
+    write_quarantined(tmp_path, item("r", x=x, w=words))
+    (note,) = read_notes(tmp_path)
+    specs = (
+        TensorSpec(name="x", datatype="FP64", shape=(2,)),
+        TensorSpec(name="w", datatype="BYTES", shape=()),
+    )
+    taken = Signature(inputs=specs, outputs=(), rows=(("x", 4),))
+    window = open_traffic([tmp_path / note.file], tmp_path / "cache", taken)
+    batch = window.read(np.arange(window.info.count))
+    assert (batch.request_id.tolist(), batch.rows.tolist()) == (["r"], [rows])
+    assert batch.inputs["x"].tolist() == x.tolist()
+    assert batch.inputs["w"].tolist() == words.tolist()
 
 
 @pytest.mark.parametrize(
