@@ -10,7 +10,9 @@ weights were wrong.)
 Only behind steps that are fused or split differently, whose rounding differs with nothing wrong, and what both compute
 alike of these; such a step's own result may differ as sums in another order do. Elsewhere a difference below a
 tolerance may be a changed constant's. Neither a declared feature nor an output is ever taken for equal here, nor what
-alone is before an output that differs.
+alone is before an output that differs, or before anything that differs by more than is carried on, and is computed
+alike: it has its difference from there. (A folded batch norm with a wrong bias near 1000, which the next step takes
+off, was rounding by its size, and the divergence was told three steps later.)
 """
 
 from __future__ import annotations
@@ -86,12 +88,13 @@ def carried_on(
     tiers = {ours.get(p.baseline, p.baseline): p.tier for p in match.pairs}
     rounded: set[str] = set()
     found: set[str] = set()
+    alike = _alike(old, new, held, partner)
     for node in old.nodes:
         for name in node.outputs:
             twin = new.producer(partner.get(name, ""))
+            same = name in alike
             if name in traces and name not in divergent and twin is not None:
                 written = tiers.get(name) is Tier.FUSED or _otherwise(node, twin, held, partner)
-                same = _same(node, twin, held, partner)
                 if written or (same and any(s in rounded or s in found for s in node.sources())):
                     rounded.add(name)
             declared = name in old.outputs or tiers.get(name) is Tier.DECLARED
@@ -100,7 +103,7 @@ def carried_on(
             computed = [s for s in node.sources() if s not in held[0] and s not in old.inputs]
             known = [traces[s] for s in computed if s in found or s in rounded]
             if (
-                _same(node, twin, held, partner)
+                same
                 and node.outputs.index(name) == twin.outputs.index(partner[name])
                 and all(s in traces and (s in found or s not in divergent) for s in computed)
                 and not traces[name].unlike
@@ -112,18 +115,33 @@ def carried_on(
                 and all(s in found or s not in divergent for s in computed)
             ):
                 found.add(name)
-    return frozenset(found - _before_answers(old, divergent, found))
+    seen = {*traces, *old.inputs, *held[0]}
+    whole = {n for node in old.nodes if seen.issuperset(node.sources()) for n in node.outputs}
+    return frozenset(found - _before_others(old, divergent, found, alike & whole))
 
 
-def _before_answers(old: Graph, divergent: Collection[str], found: Collection[str]) -> set[str]:
-    """What is before an output that differs, and nothing else is: that is where its difference begins to be large."""
+def _before_others(
+    old: Graph, divergent: Collection[str], found: Collection[str], alike: Collection[str]
+) -> set[str]:
+    """What is before something that differs, and nothing else is: that is where its difference begins to be large.
+
+    Args:
+      old: the baseline's graph, without copies.
+      divergent: tensors beyond their tolerance.
+      found: of these, what seems to be carried on.
+      alike: what both compute by one operator on equal constants and on pairs that were all seen.
+    """
     parted: set[str] = set()
+    moved: set[str] = set()
     for node in old.nodes:
-        if any(s in parted for s in node.sources()):
-            parted.update(node.outputs)
-        else:
-            parted.update(n for n in node.outputs if n in divergent and n not in found)
-    waiting = []
+        behind = any(s in parted for s in node.sources())
+        carries = any(s in found or s in moved for s in node.sources())
+        for name in node.outputs:
+            if behind:
+                parted.add(name)
+            elif name in divergent and name not in found:
+                (moved if carries and name in alike else parted).add(name)
+    waiting = list(moved)
     for name in old.outputs:
         end = old.producer(name)
         if name in divergent and end and not any(s in parted for s in end.sources()):
@@ -166,6 +184,18 @@ def _otherwise(
     computed = [s for s in old.sources() if s not in held[0]]
     theirs = {s for s in new.sources() if s not in held[1]}
     return old.op != new.op or {partner.get(s, "") for s in computed} != theirs
+
+
+def _alike(
+    old: Graph,
+    new: Graph,
+    held: tuple[Mapping[str, str], Mapping[str, str]],
+    partner: Mapping[str, str],
+) -> set[str]:
+    """Baseline's tensors that both compute by one operator on equal constants and on partners."""
+    made = ((node, name) for node in old.nodes for name in node.outputs)
+    twins = ((node, name, new.producer(partner.get(name, ""))) for node, name in made)
+    return {name for node, name, twin in twins if twin and _same(node, twin, held, partner)}
 
 
 def _same(

@@ -2,7 +2,7 @@
 
 import numpy as np
 from onnx import ModelProto, helper, numpy_helper
-from test_pipeline_graph_fused import FLOAT, Net, compared, firsts
+from test_pipeline_graph_fused import FLOAT, K, Net, compared, firsts
 
 
 def finished(net: Net, columns: int) -> ModelProto:
@@ -43,3 +43,37 @@ def test_rounding_is_followed_through_products_with_swapped_operands():
         assert firsts(report) == []
         new = scaled(split=True, swapped=swapped, rounded=1e-6, fault=0.1)
         assert firsts(compared(old, new, values)) == [("m", "m")]
+
+
+def large(*, fused: bool, fault: float = 0.0, last: float = 1.0) -> ModelProto:
+    """Values near 1000, of which a batch norm or a layer that it is folded into makes the last digits; 1000 goes off."""
+    net, rng = Net(), np.random.default_rng(4)
+    weights, second = (rng.normal(size=(K, K)).astype(np.float32) / 3 for _ in range(2))
+    bias, mean = rng.normal(size=(2, K)).astype(np.float32)
+    scale, variance = rng.uniform(0.5, 2, size=(2, K)).astype(np.float32)
+    shift = (rng.normal(size=K) + 1000).astype(np.float32)
+    if fused:
+        factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + 1e-5)
+        folded = ((bias.astype(np.float64) - mean) * factor + shift).astype(np.float32)
+        folded[2] += np.float32(fault)
+        net.add("Gemm", ["x", (weights * factor).astype(np.float32), folded], "u")
+    else:
+        before = net.add("Gemm", ["x", weights, bias], "g")
+        net.add("BatchNormalization", [before, scale, shift, mean, variance], "u")
+    near = net.add("Tanh", [net.add("Sub", ["u", np.full(K, 1000, np.float32)], "v")], "t")
+    second[1, 1] *= np.float32(last)
+    net.add("Sigmoid", [net.add("Gemm", [near, second, bias], "o")], "y")
+    return finished(net, K)
+
+
+def test_a_wrong_number_that_is_small_beside_its_column_is_told_where_it_stands():
+    values = np.random.default_rng(5).normal(size=(64, K)).astype(np.float32)
+    sound, wrong = large(fused=False), large(fused=True, fault=8e-3)
+    for old, new in ((sound, wrong), (wrong, sound)):
+        report = compared(old, new, values)
+        assert next(s for s in report.states if s.baseline == "u").relative < 1e-5
+        assert firsts(report) == [("u", "u")]
+        assert [proof.restored for proof in report.proofs] == [True]
+    # Another constant further on is the only first difference again.
+    report = compared(large(fused=False), large(fused=True, last=1.5), values)
+    assert firsts(report) == [("o", "o")]
