@@ -73,7 +73,7 @@ def observe(
     A request that carries k rows is one unit: its value is the mean over its rows. Where the
     candidate fails and the baseline answers, or a value is NaN or outside its range, the request
     failed. Where both fail it does not enter. Where only the baseline fails it does not enter
-    either, except for failure (−1) and parity (1: the versions differ).
+    either, except for failure (−1): there is nothing to compare with.
 
     Args:
       guardrail: what to measure.
@@ -187,8 +187,7 @@ def _parity(sides: Sides, mismatch: Bools | None) -> Values:
     if mismatch is None:
         nothing = np.full(len(sides.both), np.nan)
         return _entered(sides, nothing, not_measured=sides.both | sides.baseline_failed)
-    x = np.where(sides.both, mismatch.astype(np.float64), np.nan)
-    return _entered(sides, np.where(sides.baseline_failed, 1.0, x), baseline_enters=True)
+    return _entered(sides, np.where(sides.both, mismatch.astype(np.float64), np.nan))
 
 
 def _loss(
@@ -323,7 +322,6 @@ def _entered(
     *,
     no_label: Bools | None = None,
     not_measured: Bools | None = None,
-    baseline_enters: bool = False,
 ) -> Values:
     """Applies who enters, who failed and who is left out."""
     if sides.every and no_label is None and not_measured is None:
@@ -331,7 +329,7 @@ def _entered(
     nobody = np.zeros(len(x), np.bool_)
     out = nobody if no_label is None else no_label
     blind = nobody if not_measured is None else not_measured
-    enters = (sides.both | (sides.baseline_failed & baseline_enters)) & ~out & ~blind
+    enters = sides.both & ~out & ~blind
     failed = (sides.candidate_failed & ~out) | (enters & np.isnan(x))
     return Values(
         x=np.where(enters, x, np.nan),
@@ -339,7 +337,7 @@ def _entered(
         left_out=_counts(
             no_label=out & ~sides.not_run,
             both_failed=sides.both_failed & ~out,
-            baseline_failed=sides.baseline_failed & ~out & ~enters & ~blind,
+            baseline_failed=sides.baseline_failed & ~out & ~blind,
             not_run=sides.not_run,
             no_rows=sides.no_rows & ~out,
             not_measured=blind,

@@ -9,7 +9,7 @@ from harness.core.live import Live, LiveGuardrail, LiveMetric
 from harness.core.observations import PairBatch
 from harness.core.policies import DecisionRule, Guardrail, Metric
 from harness.core.tensors import Bools, Floats
-from harness.judge.metrics import observe
+from harness.judge.metrics import observe, sides_of
 from harness.live.diffing import Diffed
 from harness.live.unusable import unusable
 from harness.live.values import enters
@@ -67,4 +67,8 @@ def _values(
         direction=rail.direction,
     )  # fmt: skip
     unlike = np.where(compared | mismatch, mismatch, True)
-    return observe(asked, pair, rule, None, unlike.astype(np.bool_), None).x
+    x = observe(asked, pair, rule, None, unlike.astype(np.bool_), None).x
+    if asked.metric is not Metric.PARITY_MISMATCH:
+        return x
+    # Nothing bounds what the baseline fails here: an answer of the candidate alone is another one.
+    return np.where(sides_of(pair).baseline_failed, 1.0, x)

@@ -135,6 +135,16 @@ def test_answers_that_cannot_be_compared_are_no_refusals(gate, tmp_path):
     assert "of which the candidate fails, too" in decision["explanation"]
 
 
+def test_parity_is_about_what_the_baseline_answers(gate, tmp_path):
+    parity = {"name": "same", "metric": "parity_mismatch", "scope": "outputs", "margin": 0.02}
+    old = refusing(tmp_path / "old.onnx", 1.2)
+    code, decision, _ = gate(
+        old, refusing(tmp_path / "new.onnx", 9.0, "v2"), most_baseline_failures=0.3,
+        guardrails=[*POLICY["guardrails"], parity],
+    )  # fmt: skip
+    assert (code, decision["reason"]) == (0, "all_guardrails_pass")
+
+
 def test_harm_on_what_the_baseline_answers_is_a_rollback_all_the_same(gate, tmp_path):
     old = refusing(tmp_path / "old.onnx", 1.2)
     code, decision, _ = gate(old, tiny_model(tmp_path / "new.onnx", raised="Neg({x})"))

@@ -198,12 +198,12 @@ def test_parity_reads_its_own_scope(make_pair):
     assert look(on_features, pair, outputs=outputs, features=features).x.tolist() == [0.0, 1.0]
 
 
-def test_parity_counts_an_answer_where_the_baseline_failed(make_pair):
+def test_parity_is_about_what_the_baseline_answers(make_pair):
     pair = make_pair({"p": [0.5] * 5}, {"p": [0.5] * 5}, outcomes=OUTCOMES)
     seen = look(rail(Metric.PARITY_MISMATCH, scope=Scope.OUTPUTS), pair, outputs=np.zeros(5, bool))
-    assert seen.x[:1].tolist() == [0.0]
-    assert seen.x[2] == 1.0
+    assert np.isnan(seen.x).tolist() == [False, True, True, True, True]
     assert seen.failed.tolist() == [False, True, False, False, False]
+    assert dict(seen.left_out)["baseline_failed"] == 1
 
 
 def test_parity_that_was_not_measured_has_no_data(make_pair):
