@@ -215,7 +215,9 @@ def _same(
         if not found:
             return False
         left.remove(found[0])
-    return [a.exact for a in old.attributes] == [a.exact for a in new.attributes]
+    return [(a.name, a.exact) for a in old.attributes] == [
+        (a.name, a.exact) for a in new.attributes
+    ]
 
 
 def _stands_for(

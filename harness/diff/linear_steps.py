@@ -82,7 +82,7 @@ class Steps:
         if node is None:
             return "", [], []
         constants = [self._exact.get(s, s) for s in node.sources() if s in self._held]
-        return node.op, [a.exact for a in node.attributes], sorted(constants)
+        return node.op, [f"{a.name}={a.exact}" for a in node.attributes], sorted(constants)
 
     def readers(self, tensor: str, taken: Collection[str]) -> list[Node]:
         """Linear operators that read a tensor and make nothing that is taken."""

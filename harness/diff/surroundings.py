@@ -173,4 +173,4 @@ class _Flow:
         ]
         if node.op in COMMUTATIVE:
             read.sort()
-        return [node.op, *(a.exact for a in node.attributes), *read]
+        return [node.op, *(f"{a.name}={a.exact}" for a in node.attributes), *read]
