@@ -132,6 +132,14 @@ def _no_registry_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _attempts_of_its_modules() -> Iterator[None]:
+    """What a module's fixtures ask is a first attempt, also where pytest-xdist has them set up again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_STATE_DIR", f"{_STATES}/{next(_NUMBERS)}")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _attempts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking the same question in another test is no second attempt.
