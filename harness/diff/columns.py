@@ -159,7 +159,7 @@ def numbered(count: int) -> Keys:
     return tuple(itertools.chain.from_iterable(blocks))[:count]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def _numbers(block: int) -> Keys:
     """The texts of so many whole numbers, block by block."""
     return tuple(map(str, range(block * _BLOCK, (block + 1) * _BLOCK)))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harness.sandbox.child import worker
+from harness.sandbox.child import program
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
         (−1 for none).
     """
     requests, answers, model_fd, external_fd = (int(a) for a in arguments)
-    reader, config, layers = worker.begun(requests)
+    reader, config, layers = program.begun(requests)
     # Only now: the lock must be on before anything third-party is imported.
     import onnx
     from google.protobuf.message import DecodeError
@@ -57,11 +57,11 @@ def main(arguments: list[str]) -> None:
     )
     from harness.sandbox.child import external, sessions
 
-    worker.locked(reader, answers, config["parent"], layers)
+    program.locked(reader, answers, config["parent"], layers)
     refusals: tuple[type[Exception], ...] = (DecodeError, *sessions.RUNTIME_ERRORS)
     ours = False
     try:
-        data = worker.bytes_from_fd(model_fd)
+        data = program.bytes_from_fd(model_fd)
         files = external.files_from_fd(external_fd, config["external"])
         # onnxruntime first: its word on what a model is counts, and onnx parses almost anything. A
         # version with a runtime of its own is asked there.
@@ -87,15 +87,15 @@ def main(arguments: list[str]) -> None:
             answer, probed = probed_model(model, files, wanted)
             _tell(answers, answer, probed)
     except refusals as error:
-        said = {"kind": "graph", "ok": False, "error": worker.shown(error), "ours": ours}
-        worker.send(answers, said)
+        said = {"kind": "graph", "ok": False, "error": program.shown(error), "ours": ours}
+        program.send(answers, said)
 
 
 def _tell(answers: int, answer: Mapping[str, Any], content: bytes = b"") -> None:
     """Sends an answer and what comes with it, both as the body: its lists outgrow a header."""
     told = json.dumps(answer, separators=(",", ":")).encode()
     buffers = [memoryview(told), memoryview(content)]
-    worker.send(answers, {"kind": "graph", "ok": True, "told": len(told)}, buffers)
+    program.send(answers, {"kind": "graph", "ok": True, "told": len(told)}, buffers)
 
 
 def declared_tensors(model: onnx.ModelProto) -> list[str]:

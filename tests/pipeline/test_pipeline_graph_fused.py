@@ -38,6 +38,18 @@ class Net:
         self.nodes.append(helper.make_node(op, names, [output], **attributes))
         return output
 
+    def model(self, shape: list) -> ModelProto:
+        """Float x of this shape → y."""
+        graph = helper.make_graph(
+            self.nodes, "g",
+            [helper.make_tensor_value_info("x", FLOAT, shape)],
+            [helper.make_tensor_value_info("y", FLOAT, None)],
+            [numpy_helper.from_array(value, name) for name, value in self.held.items()],
+        )  # fmt: skip
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+        made.ir_version = 8
+        return made
+
 
 def drawn(rng: np.random.Generator, *shape: int, low: float = -0.5, high: float = 0.5):
     return rng.uniform(low, high, shape).astype(np.float32)
@@ -150,15 +162,7 @@ def model(kind: str, *, fused: bool, fault: int | None = None, size: float = 0.0
     if places:
         source = net.add("ReduceMean", [source, np.array(places)], "pooled", keepdims=0)
     net.add("Sigmoid", [net.add("MatMul", [source, drawn(rng, K, 3)], "logits")], "y")
-    graph = helper.make_graph(
-        net.nodes, "g",
-        [helper.make_tensor_value_info("x", FLOAT, [None, *shape])],
-        [helper.make_tensor_value_info("y", FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in net.held.items()],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    made.ir_version = 8
-    return made
+    return net.model([None, *shape])
 
 
 def renamed(old: ModelProto) -> tuple[ModelProto, dict[str, str]]:
@@ -247,15 +251,7 @@ def nearly_emptied(rounded: float, fault: float, split: bool) -> ModelProto:
     net.add("Relu", ["a"], "r")
     weights = np.array([[1.0, 0.5], [0.3, 2.0 + fault]], np.float32)
     net.add("Sigmoid", [net.add("MatMul", ["r", weights], "m")], "y")
-    graph = helper.make_graph(
-        net.nodes, "g",
-        [helper.make_tensor_value_info("x", FLOAT, [None, 2])],
-        [helper.make_tensor_value_info("y", FLOAT, [None, 2])],
-        [numpy_helper.from_array(value, name) for name, value in net.held.items()],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    made.ir_version = 8
-    return made
+    return net.model([None, 2])
 
 
 def emptied(rounded: float, fault: float, *, split: bool = True) -> GraphReport:
@@ -354,15 +350,7 @@ def residual(*, fused: bool, fault: float = 0.0) -> ModelProto:
         net.add("Mul", [parts, factor], "f")
     bent = net.add("HardSwish", [net.add("Add", ["x", "f"], "sum")], "bent")
     net.add("Add", ["x", bent], "y")
-    graph = helper.make_graph(
-        net.nodes, "g",
-        [helper.make_tensor_value_info("x", FLOAT, [None, K])],
-        [helper.make_tensor_value_info("y", FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in net.held.items()],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    made.ir_version = 8
-    return made
+    return net.model([None, K])
 
 
 def test_rounding_that_a_residual_sum_lays_bare_is_no_first_divergence():

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper, numpy_helper
-from test_pipeline_graph_fused import FLOAT, K, Net, compared, drawn, firsts, renamed
+from onnx import ModelProto
+from test_pipeline_graph_fused import K, Net, compared, drawn, firsts, renamed
 
 VALUES = np.random.default_rng(0).normal(size=(64, K)).astype(np.float32)
 
@@ -18,15 +18,7 @@ def layers(*, fused: bool, bounded: bool) -> ModelProto:
     net.add("Softplus", [at], "s")
     step(net, "s", *after, "g", fused=not fused)
     net.add("Identity", ["g"], "y")
-    graph = helper.make_graph(
-        net.nodes, "g",
-        [helper.make_tensor_value_info("x", FLOAT, [None, K])],
-        [helper.make_tensor_value_info("y", FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in net.held.items()],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    made.ir_version = 8
-    return made
+    return net.model([None, K])
 
 
 def step(

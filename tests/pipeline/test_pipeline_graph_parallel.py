@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto
 from test_pipeline_graph_fused import (
-    FLOAT,
     KINDS,
     K,
     Net,
@@ -52,15 +51,8 @@ class Drawn:
             at = net.add("ReduceMean", [at, np.array([2, 3])], "pooled", keepdims=0)
         width = K * len(ends) if self.joined == "Concat" else K
         net.add("Sigmoid", [net.add("MatMul", [at, drawn(numbers, width, 3)], "logits")], "y")
-        graph = helper.make_graph(
-            reordered(net.nodes, order), "g",
-            [helper.make_tensor_value_info("x", FLOAT, [None, *self.shape])],
-            [helper.make_tensor_value_info("y", FLOAT, None)],
-            [numpy_helper.from_array(value, name) for name, value in net.held.items()],
-        )  # fmt: skip
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-        made.ir_version = 8
-        return made
+        net.nodes = reordered(net.nodes, order)
+        return net.model([None, *self.shape])
 
 
 def reordered(nodes: list, rng: np.random.Generator) -> list:

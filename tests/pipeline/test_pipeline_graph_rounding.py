@@ -1,21 +1,8 @@
 """Rounding behind fused steps: what carries it on is no first divergence, and what is more than rounding is one."""
 
 import numpy as np
-from onnx import ModelProto, helper, numpy_helper
-from test_pipeline_graph_fused import FLOAT, K, Net, compared, firsts
-
-
-def finished(net: Net, columns: int) -> ModelProto:
-    """A model of x with so many columns, and y."""
-    graph = helper.make_graph(
-        net.nodes, "g",
-        [helper.make_tensor_value_info("x", FLOAT, [None, columns])],
-        [helper.make_tensor_value_info("y", FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in net.held.items()],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    made.ir_version = 8
-    return made
+from onnx import ModelProto
+from test_pipeline_graph_fused import K, Net, compared, firsts
 
 
 def scaled(*, split: bool, swapped: bool, rounded: float = 0.0, fault: float = 0.0) -> ModelProto:
@@ -29,7 +16,7 @@ def scaled(*, split: bool, swapped: bool, rounded: float = 0.0, fault: float = 0
     net.add("Relu", ["s"], "r")
     weights = np.array([[1.0, 0.5], [0.3, 2.0 + fault]], np.float32)
     net.add("Sigmoid", [net.add("MatMul", ["r", weights], "m")], "y")
-    return finished(net, 2)
+    return net.model([None, 2])
 
 
 def test_rounding_is_followed_through_products_with_swapped_operands():
@@ -63,7 +50,7 @@ def large(*, fused: bool, fault: float = 0.0, last: float = 1.0) -> ModelProto:
     near = net.add("Tanh", [net.add("Sub", ["u", np.full(K, 1000, np.float32)], "v")], "t")
     second[1, 1] *= np.float32(last)
     net.add("Sigmoid", [net.add("Gemm", [near, second, bias], "o")], "y")
-    return finished(net, K)
+    return net.model([None, K])
 
 
 def test_a_wrong_number_that_is_small_beside_its_column_is_told_where_it_stands():

@@ -53,15 +53,16 @@ def model(tmp_path):
     return str(tiny_model(tmp_path / "model.onnx"))
 
 
+def compared(model, traffic, windows):
+    """A version against itself, without a look into the graphs."""
+    return compare_models(
+        model, model, inputs=[traffic], cache_dir=windows, looked_into=GraphPolicy(requests=0)
+    )
+
+
 @pytest.fixture
 def skewed(logged, model, windows):
-    return lambda serve: compare_models(
-        model,
-        model,
-        inputs=[logged(doubled=serve)],
-        cache_dir=windows,
-        looked_into=GraphPolicy(requests=0),
-    )
+    return lambda serve: compared(model, logged(doubled=serve), windows)
 
 
 def skews(result):
@@ -106,25 +107,13 @@ def test_skew_is_named(serve, relation, value, words, skewed):
 
 
 def test_features_served_as_they_are_computed_are_no_skew(logged, model, windows):
-    result = compare_models(
-        model,
-        model,
-        inputs=[logged(doubled=lambda x: 2 * x)],
-        cache_dir=windows,
-        looked_into=GraphPolicy(requests=0),
-    )
+    result = compared(model, logged(doubled=lambda x: 2 * x), windows)
     assert skews(result) == []
     assert result.intermediates["served"]["requests"] == N
 
 
 def test_a_logged_feature_that_the_baseline_does_not_show_is_said(logged, model, windows):
-    result = compare_models(
-        model,
-        model,
-        inputs=[logged(other=lambda x: x)],
-        cache_dir=windows,
-        looked_into=GraphPolicy(requests=0),
-    )
+    result = compared(model, logged(other=lambda x: x), windows)
     assert "logged feature other: the baseline's trace does not return it" in result.not_compared
 
 
@@ -156,13 +145,7 @@ def test_features_logged_as_context_are_compared_where_they_are_there(model, win
     context = [{"feature:doubled": str(2 * v * 60)} if i % 2 else {} for i, v in enumerate(x)]
     with TrafficWriter(tmp_path / "traffic") as writer:
         writer.write(exchanges(x, context))
-    result = compare_models(
-        model,
-        model,
-        inputs=[tmp_path / "traffic"],
-        cache_dir=windows,
-        looked_into=GraphPolicy(requests=0),
-    )
+    result = compared(model, tmp_path / "traffic", windows)
     (found,) = skews(result)
     assert (found.relation, found.value) == ("scaled", pytest.approx(60.0))
     served = result.intermediates["served"]
@@ -175,13 +158,7 @@ def test_a_context_value_says_nothing_about_the_rows_of_a_request_with_several(
     x = np.random.default_rng(7).uniform(0.5, 9, (N, 2)).astype(np.float32)
     with TrafficWriter(tmp_path / "traffic") as writer:
         writer.write(exchanges(x, [{"feature:doubled": "1"}] * N))
-    result = compare_models(
-        model,
-        model,
-        inputs=[tmp_path / "traffic"],
-        cache_dir=windows,
-        looked_into=GraphPolicy(requests=0),
-    )
+    result = compared(model, tmp_path / "traffic", windows)
     assert skews(result) == []
     assert result.intermediates["served"]["requests"] == 0
 
@@ -195,13 +172,7 @@ def test_a_column_of_a_table_is_a_logged_feature(logged, differ, model, windows,
     x = np.random.default_rng(7).uniform(0.5, 9, N).astype(np.float32)
     table = pa.table({"x": x, "feature:doubled": logged(x)})
     pq.write_table(table, tmp_path / "t.parquet")
-    result = compare_models(
-        model,
-        model,
-        inputs=[tmp_path / "t.parquet"],
-        cache_dir=windows,
-        looked_into=GraphPolicy(requests=0),
-    )
+    result = compared(model, tmp_path / "t.parquet", windows)
     assert result.intermediates["served"]["mismatched_requests"] == differ
     assert result.intermediates["served"]["requests"] == N
     assert len(skews(result)) == (differ > 0)
@@ -211,13 +182,7 @@ def test_logged_text_that_is_no_number_is_not_compared_and_named(model, windows,
     x = np.random.default_rng(7).uniform(0.5, 9, N).astype(np.float32)
     texts = np.where(np.arange(N) % 10 == 0, "none", (2 * x).astype(str))
     pq.write_table(pa.table({"x": x, "feature:doubled": texts}), tmp_path / "t.parquet")
-    result = compare_models(
-        model,
-        model,
-        inputs=[tmp_path / "t.parquet"],
-        cache_dir=windows,
-        looked_into=GraphPolicy(requests=0),
-    )
+    result = compared(model, tmp_path / "t.parquet", windows)
     assert skews(result) == []
     assert result.intermediates["served"]["requests"] == N - 50
     said = "logged feature doubled: 50 values are no numbers, such as 'none'"

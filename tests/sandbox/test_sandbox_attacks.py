@@ -26,7 +26,7 @@ import encodings.idna
 import ctypes, errno, json, mmap, os, resource, signal, socket, sys, threading
 sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
 import emulation
-from harness.sandbox.child import frames, kernel, lockdown, worker
+from harness.sandbox.child import frames, kernel, lockdown, program
 from harness.sandbox.child.syscalls import NUMBERS
 if UNPRIVILEGED:
     emulation.leave_root()
@@ -38,9 +38,9 @@ layers = lockdown.stage_a(parent, config["memory_bytes"], config["die_with_paren
 import numpy, onnxruntime
 from harness.sandbox.child import sessions
 versions = dict.fromkeys(("python", "numpy", "onnxruntime"), "1")
-worker.locked(reader, answers, parent, layers, versions)
+program.locked(reader, answers, parent, layers, versions)
 def say(text):
-    worker.send(answers, {{"kind": "hello", "ok": False, "error": text[:1900]}})
+    program.send(answers, {{"kind": "hello", "ok": False, "error": text[:1900]}})
 def call(name, *arguments):
     return kernel.syscall(numbers[name], *arguments)
 def libc(name, *arguments):

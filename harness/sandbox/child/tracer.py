@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.sandbox.child import frames, worker
+from harness.sandbox.child import frames, program, worker
 
 
 def main(arguments: list[str]) -> None:
@@ -19,22 +19,22 @@ def main(arguments: list[str]) -> None:
         (−1 for none).
     """
     requests, answers, model_fd, external_fd = (int(a) for a in arguments)
-    reader, config, layers = worker.begun(requests)
+    reader, config, layers = program.begun(requests)
     from harness.sandbox.child import columns, external, nested, sessions
 
-    worker.locked(reader, answers, config["parent"], layers)
+    program.locked(reader, answers, config["parent"], layers)
     try:
         files = external.files_from_fd(external_fd, config["external"])
-        data = worker.bytes_from_fd(model_fd)
+        data = program.bytes_from_fd(model_fd)
         session = sessions.open_session(data, files, optimise=config["optimise"])
         del data
     except sessions.RUNTIME_ERRORS as error:
-        worker.send(answers, {"kind": "traced", "ok": False, "error": worker.shown(error)})
+        program.send(answers, {"kind": "traced", "ok": False, "error": program.shown(error)})
         return
     outputs = {o.name: o.type for o in session.get_outputs()}
     usable = {n: kind for n, kind in outputs.items() if sessions.readable(kind)}
     inputs = {i.name for i in session.get_inputs()}
-    worker.send(answers, {"kind": "traced", "ok": True, "tensors": list(usable)})
+    program.send(answers, {"kind": "traced", "ok": True, "tensors": list(usable)})
     while True:
         try:
             frame = frames.read_frame(reader, config["memory_bytes"])
@@ -55,10 +55,10 @@ def main(arguments: list[str]) -> None:
             tensors, buffers = columns.encoded(found.arrays)
             leaves, more = columns.encoded(worker.columns_of(found.leaves))
             said = frames.header_text(answer, {"tensors": tensors, "leaves": leaves})
-            worker.send(answers, said, [*buffers, *more])
+            program.send(answers, said, [*buffers, *more])
         except sessions.RUNTIME_ERRORS as error:
-            text = worker.shown(error)
-            worker.send(
+            text = program.shown(error)
+            program.send(
                 answers,
                 {"kind": "traced", "seq": request["seq"], "ok": False, "error": text},
             )

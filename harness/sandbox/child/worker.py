@@ -9,22 +9,19 @@ second stage nothing can be imported.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import gc
 import itertools
 import os
 import select
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.sandbox.child import frames, lockdown, ring
+from harness.sandbox.child import frames, program, ring
 
 if TYPE_CHECKING:
     from harness.sandbox.child import columns
     from harness.sandbox.child.columns import Array
     from harness.sandbox.child.sessions import Features, Returned, TraceSession, VerdictSession
 
-MAX_MESSAGE = 2000
 _FEATURES, _BESIDE = _BETWEEN = (object(), object())
 """Stand between the names of outputs, features and the trace session's outputs."""
 
@@ -37,7 +34,7 @@ def main(arguments: list[str]) -> None:
         will lie in, and the external data (−1 for none).
     """
     requests, answers, ring_fd, mailbox, external_fd = (int(a) for a in arguments)
-    reader, config, layers = begun(requests)
+    reader, config, layers = program.begun(requests)
     # Only now: the lock must be on before anything third-party is imported.
     import numpy as np
     import onnxruntime
@@ -52,86 +49,10 @@ def main(arguments: list[str]) -> None:
         "onnxruntime": onnxruntime.__version__,
         **sessions.pinned(),
     }
-    load = locked(reader, answers, config["parent"], layers, versions)
+    load = program.locked(reader, answers, config["parent"], layers, versions)
     loaded = _loaded(answers, mailbox, external_fd, load)
     if loaded is not None:
         _Server(reader, answers, slots, config["memory_bytes"], loaded).serve()
-
-
-def begun(requests: int) -> tuple[frames.Reader, frames.Header, lockdown.Layers]:
-    """Every program's beginning: reads its configuration and goes through the first stage of the lock.
-
-    Nothing third-party may be imported before.
-
-    Args:
-      requests: descriptor of the request pipe.
-
-    Returns:
-      The pipe's reader, the configuration, and what holds.
-    """
-    faulthandler.enable()
-    # Imports make much that stays: looking through it again and again is a twentieth of a start.
-    gc.disable()
-    reader = frames.Reader(requests)
-    config = frames.read_frame(reader, 0).header
-    layers = lockdown.stage_a(
-        config["parent"], config["memory_bytes"], die_with_parent=config["die_with_parent"]
-    )
-    return reader, config, layers
-
-
-def locked(
-    reader: frames.Reader,
-    answers: int,
-    parent: int,
-    layers: lockdown.Layers,
-    versions: dict[str, str] | None = None,
-) -> frames.Header:
-    """Goes through the second stage of the lock and waits for the parent's word.
-
-    Args:
-      reader: the request pipe.
-      answers: the answer pipe.
-      parent: process id of the parent.
-      layers: of the first stage.
-      versions: what runs here, for the parent.
-
-    Returns:
-      The "load" frame: the parent accepts the lock.
-    """
-    from harness.sandbox.child import sessions
-
-    sessions.warm_up()
-    gc.freeze()
-    gc.enable()
-    tried = lockdown.stage_b(parent, layers)
-    send(
-        answers,
-        {"kind": "ready", "layers": layers, "self_tests": tried, "versions": versions or {}},
-    )
-    return frames.read_frame(reader, 0).header
-
-
-def send(fd: int, header: frames.Header | bytes, buffers: list[memoryview] | None = None) -> None:
-    """Writes one frame."""
-    frames.write_all(fd, frames.packed(header, buffers or []))
-
-
-def bytes_from_fd(fd: int) -> bytes:
-    """The whole content of a sealed memory file; closes it.
-
-    Read from its start by position: other processes share the descriptor's offset.
-    """
-    try:
-        return os.pread(fd, os.fstat(fd).st_size, 0)
-    finally:
-        os.close(fd)
-
-
-def shown(error: Exception) -> str:
-    """An exception as one short line for the parent."""
-    text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text}"[:MAX_MESSAGE]
 
 
 def _models(mailbox: int, sizes: list[int]) -> list[bytes]:
@@ -165,7 +86,7 @@ def _loaded(answers: int, mailbox: int, external_fd: int, load: frames.Header) -
         files = external.files_from_fd(external_fd, load["external"])
         verdict = sessions.VerdictSession(models.pop(0), files)
     except sessions.RUNTIME_ERRORS as error:
-        send(answers, {"kind": "hello", "ok": False, "error": shown(error)})
+        program.send(answers, {"kind": "hello", "ok": False, "error": program.shown(error)})
         return None
     hello = verdict.signature()
     trace = cut = None
@@ -179,8 +100,8 @@ def _loaded(answers: int, mailbox: int, external_fd: int, load: frames.Header) -
             with contextlib.suppress(*sessions.RUNTIME_ERRORS):
                 cut = sessions.TraceSession(models.pop(), files, tensors, ()) if models else None
         except sessions.RUNTIME_ERRORS as error:
-            hello["trace_error"] = shown(error)
-    send(answers, {"kind": "hello", "ok": True, **hello})
+            hello["trace_error"] = program.shown(error)
+    program.send(answers, {"kind": "hello", "ok": True, **hello})
     return _Sessions(verdict, trace, cut)
 
 
@@ -252,7 +173,7 @@ class _Server:
             try:
                 answer = self._answer(frame)
             except sessions.RUNTIME_ERRORS as error:
-                answer = {"kind": "answer", "ok": False, "error": shown(error)}, []
+                answer = {"kind": "answer", "ok": False, "error": program.shown(error)}, []
             if answer is not None:
                 self._send(*answer, frame.prefix)
 
@@ -401,7 +322,7 @@ def _traced(
     try:
         return trace.run(feeds)
     except sessions.RUNTIME_ERRORS as error:
-        answer["trace_error"] = shown(error)
+        answer["trace_error"] = program.shown(error)
         return None
 
 
