@@ -125,7 +125,8 @@ class Link:
         self._left.append(by)
         other = self._other(by)
         if by is self._upstream:
-            # Nothing more is answered. What the client still sends is read, so that it gets what was.
+            # Nothing more is answered. What the client still sends is read: a write of its that fails
+            # would make it give up what it has not read.
             self._tell(by_client=self._left[0] is self._client)
             self._flush(other)
         if other in self._left:
@@ -146,12 +147,23 @@ class Link:
             return
         first = self._left[0] if self._left else transport
         self._tell(by_client=first is self._client)
-        other = self._other(transport)
-        if (error is not None or self._reset) and transport is self._client:
-            other.abort()  # nobody waits for an answer
-            return
-        other.close()
-        self._flush(other)
+        if transport is self._upstream:
+            self._outlived()
+        elif error is not None or self._reset:
+            self._upstream.abort()  # nobody waits for an answer
+        else:
+            self._upstream.close()
+            self._flush(self._upstream)
+
+    def _outlived(self) -> None:
+        """The upstream has gone. The client takes what was answered, and closes when it has."""
+        client = self._client
+        if self._upstream not in self._left:
+            self.half_closed(self._upstream)
+        if not client.can_write_eof():
+            client.close()
+        elif not client.is_closing() and not client.is_reading():
+            client.resume_reading()
 
     def unread(self, side: asyncio.Transport) -> None:
         """A side is not read for now."""
@@ -214,6 +226,8 @@ class Link:
             self._following.upstream_lost()
 
     def _say_going_away(self, following: Following, last: int) -> None:
+        if self._upstream in self._left:
+            return  # the client has been told that nothing more comes
         # Once the upstream has named a stream, nobody may name a higher one.
         said = frame(GOAWAY, 0, 0, struct.pack(">II", min(last, following.served_to), 0))
         if following.answers.at_border:

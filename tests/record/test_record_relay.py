@@ -403,6 +403,59 @@ def test_what_an_upstream_said_before_it_went_arrives_though_it_takes_no_more(ke
         assert [(c.code, c.response) for c in kept.wait(1)] == [(0, b"a")]
 
 
+def test_a_client_may_write_while_it_reads_what_an_upstream_said_before_it_went(kept):
+    """A client whose write fails gives up what it has not read: gRPC's does."""
+    greeting, call, settings, answer = a_call()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        serving, _ = listening.accept()
+        serving.sendall(settings)
+        assert exactly(serving, len(greeting + call)) == greeting + call
+        serving.sendall(answer)
+        kept.wait(1)
+        serving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        serving.close()
+        for _ in range(20):
+            asking.sendall(PING)
+            time.sleep(0.01)
+        assert exactly(asking, len(settings + answer)) == settings + answer
+        assert asking.recv(1) == b""
+        assert running.proxy._links
+        asking.shutdown(socket.SHUT_WR)
+        until(lambda: no_links(running))
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["half_closed", "gone"])
+def test_the_end_waits_for_a_client_that_still_takes_what_was_answered(kept, gone):
+    greeting, call, settings, answer = a_call()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        serving, _ = listening.accept()
+        with serving:
+            serving.sendall(settings + answer)
+            assert exactly(serving, len(greeting + call)) == greeting + call
+            serving.shutdown(socket.SHUT_WR)
+            if gone:
+                serving.close()
+            kept.wait(1)
+            (link,) = running.proxy._links
+            until(lambda: link._upstream in link._left)
+            stopping = running.begin_to_stop(10.0)
+            assert exactly(asking, len(settings + answer)) == settings + answer
+            assert asking.recv(1) == b""
+            asking.close()
+            stopping.result(5)
+
+
+
 def test_the_end_waits_for_no_idle_connection_of_something_else():
     with (
         upstream_of_bytes(b"HTTP/1.1 200 OK\r\n\r\n") as (address, _),
