@@ -455,7 +455,6 @@ def test_the_end_waits_for_a_client_that_still_takes_what_was_answered(kept, gon
             stopping.result(5)
 
 
-
 def test_the_end_waits_for_no_idle_connection_of_something_else():
     with (
         upstream_of_bytes(b"HTTP/1.1 200 OK\r\n\r\n") as (address, _),
