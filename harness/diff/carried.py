@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from harness.core.graphs import Graph, Node
 from harness.diff.distance import FLOAT_TOLERANCE, FLOOR_FACTOR
-from harness.diff.graph_hashes import COMMUTATIVE, without_aliases
+from harness.diff.graph_hashes import COMMUTATIVE, own_parts, without_aliases
 from harness.diff.graph_match import GraphMatch, Tier
 from harness.diff.tensor_trace import TensorTrace
 
@@ -205,28 +205,26 @@ def _same(
     partner: Mapping[str, str],
 ) -> bool:
     """Whether both are one operator on equal constants and on partners, in the order that counts."""
-    if old.op != new.op or len(old.inputs) != len(new.inputs):
+    if tuple(own_parts(old, exact=True)) != tuple(own_parts(new, exact=True)):
         return False
-    left = list(new.inputs)
-    for ours in old.inputs:
-        # Of an operator that may swap them, any that is left; else the next.
-        told = left if new.op in COMMUTATIVE else left[:1]
-        found = [b for b in told if _stands_for(ours, b, held, partner)]
-        if not found:
-            return False
-        left.remove(found[0])
-    return [(a.name, a.exact) for a in old.attributes] == [
-        (a.name, a.exact) for a in new.attributes
-    ]
+    ours = [_read(name, held[0], partner.get(name)) for name in (*old.inputs, *old.captures)]
+    theirs = [_read(name, held[1], name) for name in (*new.inputs, *new.captures)]
+    if old.op in COMMUTATIVE:
+        ours.sort()
+        theirs.sort()
+    return len(old.inputs) == len(new.inputs) and ours == theirs
 
 
-def _stands_for(
-    ours: str,
-    theirs: str,
-    held: tuple[Mapping[str, str], Mapping[str, str]],
-    partner: Mapping[str, str],
-) -> bool:
-    """Whether what both read is a constant of equal values, or a pair."""
-    if ours in held[0]:
-        return held[0][ours] == held[1].get(theirs)
-    return partner.get(ours, "") == theirs
+def _read(name: str, held: Mapping[str, str], called: str | None) -> tuple[str, str]:
+    """What an operator reads, in words that both sides share: a constant by its values, a tensor as the candidate calls it.
+
+    Args:
+      name: of what is read; "" = an optional input that is left out.
+      held: values of the version's constants.
+      called: the candidate's name; None = it has no such tensor.
+    """
+    if not name:
+        return "left out", ""
+    if name in held:
+        return "constant", held[name]
+    return ("tensor", called) if called is not None else ("alone", name)

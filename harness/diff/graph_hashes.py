@@ -75,7 +75,7 @@ def upstream(
     for constant in graph.constants:
         found[constant.name] = digest("constant", constant.exact if exact else constant.loose)
     for node in graph.nodes:
-        base = digest(*_own(node, exact=exact), *_sources(node, found))
+        base = digest(*own_parts(node, exact=exact), *_sources(node, found))
         for place, name in enumerate(node.outputs):
             if name:
                 own = known.get(name)
@@ -108,7 +108,13 @@ def downstream(graph: Graph) -> dict[str, bytes]:
     return found
 
 
-def _own(node: Node, *, exact: bool) -> Iterable[str]:
+def own_parts(node: Node, *, exact: bool) -> Iterable[str]:
+    """What an operator does, whatever it reads: two that do the same have equal parts.
+
+    Args:
+      node: the operator.
+      exact: with its weights; False: with their types and lengths only.
+    """
     yield node.op
     if node.op == _BY_COUNT:
         yield str(len(node.outputs))

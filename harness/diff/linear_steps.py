@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from harness.core.graphs import Graph, Node
+from harness.diff.graph_hashes import own_parts
 from harness.diff.uses import made_by, use_of
 
 _LINEAR = frozenset(
@@ -82,7 +83,7 @@ class Steps:
         if node is None:
             return "", [], []
         constants = [self._exact.get(s, s) for s in node.sources() if s in self._held]
-        return node.op, [f"{a.name}={a.exact}" for a in node.attributes], sorted(constants)
+        return node.op, list(own_parts(node, exact=True)), sorted(constants)
 
     def readers(self, tensor: str, taken: Collection[str]) -> list[Node]:
         """Linear operators that read a tensor and make nothing that is taken."""

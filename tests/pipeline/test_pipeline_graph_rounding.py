@@ -1,7 +1,7 @@
 """Rounding behind fused steps: what carries it on is no first divergence, and what is more than rounding is one."""
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 from test_pipeline_graph_fused import K, Net, compared, firsts
 
 
@@ -64,3 +64,44 @@ def test_a_wrong_number_that_is_small_beside_its_column_is_told_where_it_stands(
     # Another constant further on is the only first difference again.
     report = compared(large(fused=False), large(fused=True, last=1.5), values)
     assert firsts(report) == [("o", "o")]
+
+
+def scanned(*, fused: bool, fault: float = 1.0) -> ModelProto:
+    """A layer and its batch norm, and behind them a Scan over rows whose body reads weights from outside."""
+    net, rng = Net(), np.random.default_rng(3)
+    weights = rng.normal(size=(K, K)).astype(np.float32)
+    mean = (rng.normal(size=K) + 8).astype(np.float32)
+    scale, variance = rng.uniform(0.5, 2, size=(2, K)).astype(np.float32)
+    bias = rng.normal(size=K).astype(np.float32) - np.float32(2)
+    if fused:
+        factor = scale / np.sqrt(variance.astype(np.float64) + 1e-5)
+        net.add("Gemm", ["x", (weights * factor).astype(np.float32), bias], "u")
+    else:
+        before = net.add("Gemm", ["x", weights, mean], "g")
+        net.add("BatchNormalization", [before, scale, bias, mean, variance], "u")
+    net.add("Relu", ["u"], "v")
+    net.held["w"] = rng.normal(size=(K, 3)).astype(np.float32)
+    net.held["w"][1, 1] *= fault
+    row, out = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [k])
+        for n, k in (("row", K), ("out", 3))
+    )
+    steps = [
+        helper.make_node("MatMul", ["row", "w"], ["m"]),
+        helper.make_node("Tanh", ["m"], ["out"]),
+    ]
+    body = helper.make_graph(steps, "body", [row], [out])
+    net.nodes.append(helper.make_node("Scan", ["v"], ["s"], body=body, num_scan_inputs=1))
+    net.add("Sigmoid", ["s"], "y")
+    return net.model([None, K])
+
+
+def test_other_weights_that_a_body_reads_from_outside_are_a_difference():
+    values = np.random.default_rng(5).normal(size=(64, K)).astype(np.float32)
+    old = scanned(fused=False)
+    sound = compared(old, scanned(fused=True), values)
+    assert {s.baseline: s.relative for s in sound.states}["v"] > 1e-6
+    assert firsts(sound) == []
+    (first,) = compared(old, scanned(fused=True, fault=1.5), values).divergences
+    assert first.divergence.baseline == "s"
+    assert [change.name for change in first.divergence.changes] == ["w"]
