@@ -115,9 +115,25 @@ def is_bound(change: Change) -> bool:
     return change.node.partition(" ")[0] in _COMPARES
 
 
-def is_written_otherwise(divergence: Divergence) -> bool:
-    """Whether a region has other operators, or others read each other: what a fusion changes, too."""
-    return any(change.kind in _WHOLE for change in divergence.changes)
+def may_be_alike(divergence: Divergence) -> bool:
+    """Whether a region may make the same in effect, so that what it makes is to be looked at.
+
+    It has other operators, or others read each other, as a fusion makes it, or it has other attributes and constants.
+    Not where merely weights are others, or one number that values are compared with: few requests come near that.
+    """
+    changes = divergence.changes
+    if any(change.kind in _WHOLE for change in changes):
+        return True
+    moved = any(
+        is_bound(c) and is_one_number(c.baseline) and _numbers(c.baseline) != _numbers(c.candidate)
+        for c in changes
+    )
+    return not moved and any(change.kind is not ChangeKind.WEIGHTS for change in changes)
+
+
+def _numbers(text: str) -> str:
+    """The last numbers of a constant's text, whatever its type and shape are: `2]` of `float[1, 1] [2]`."""
+    return text.rpartition("[")[2]
 
 
 def later_changes(found: Sequence[Divergence], after: Sequence[Divergence]) -> tuple[Change, ...]:
@@ -125,8 +141,7 @@ def later_changes(found: Sequence[Divergence], after: Sequence[Divergence]) -> t
 
     Args:
       found: the frontier's.
-      after: of tensors behind it, each from the nearest compared ones; without those that only one version
-        writes so, with the same values in effect.
+      after: of tensors behind it, each from the nearest compared ones; without those that are the same in effect.
     """
     told = {change for divergence in found for change in divergence.changes}
     changes = dict.fromkeys(c for divergence in after for c in divergence.changes if c not in told)

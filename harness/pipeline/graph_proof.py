@@ -6,30 +6,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.core.tensors import Array, Nested
+from harness.core.tensors import Array
 from harness.core.traffic import RequestBatch
 from harness.diff.changes import Divergence
-from harness.diff.distance import FLOAT_TOLERANCE, computed_tolerance
+from harness.diff.distance import computed_tolerance
 from harness.diff.graph_report import FirstDivergence, PatchProof, WorstRow
 from harness.diff.handed_on import handed_on_by_both
 from harness.diff.pairs import RelationKind
 from harness.diff.relations import name_relation
 from harness.diff.tensor_trace import TensorTrace
 from harness.diff.whole import apart_whole, permuted_columns
-from harness.pipeline.graph_opening import GraphPassError, Laid, Runner, joined
+from harness.pipeline.graph_answers import Answering, Values, fitting
+from harness.pipeline.graph_opening import GraphPassError, Laid, joined
 from harness.pipeline.graph_rows import worst_rows
-from harness.sandbox.graph_edits import PATCH_SUFFIX
-from harness.sandbox.tracing import Edit, Edited
+from harness.sandbox.tracing import Edit
 
 MOST_PATCHED = 16
 """Frontier tensors that are looked at closely and fed."""
 MOST_ALONE = 4
 """Of so many frontier tensors at most, each is fed alone, too."""
 _SHOWN_COLUMNS = 8
-_REWRITTEN = 10.0 * FLOAT_TOLERANCE
-"""Relative difference of one step's result that other operators for it may leave."""
-Values = dict[str, Array | Nested]
-"""Tensors, sequences and optionals by name."""
 
 
 class Closer:
@@ -40,8 +36,8 @@ class Closer:
       used: batches that were compared.
       traces: what was seen of each compared tensor of the baseline.
       outputs: (baseline's, candidate's) outputs that differ.
-      running: per side a copy that returns every tensor whole and the process that runs it; empty when
-        there is none, so that each look needs copies and processes of its own.
+      running: per side a copy that returns every tensor whole; empty when there is none, so that each look
+        needs copies and processes of its own.
     """
 
     def __init__(
@@ -51,7 +47,7 @@ class Closer:
         used: Sequence[RequestBatch],
         traces: Mapping[str, TensorTrace],
         outputs: Sequence[tuple[str, str]],
-        running: Sequence[tuple[Edited, Runner]] = (),
+        running: Sequence[Answering] = (),
     ) -> None:
         self._running = running
         self._laid = laid
@@ -106,46 +102,6 @@ class Closer:
                     rows = int(batch.rows.sum())
                     trace.update(before[name], after[other], rows=rows)
         return {pair: trace for pair, trace in found.items() if trace.compared}
-
-    def made_alike(
-        self, steps: Sequence[Divergence], partners: Mapping[str, str]
-    ) -> frozenset[str]:
-        """Steps that make of the baseline's values what the baseline makes of them, however they are written.
-
-        Args:
-          steps: each from the nearest compared tensors.
-          partners: baseline's tensor → candidate's.
-
-        Returns:
-          The baseline's tensors at their ends; none where the candidate cannot be fed.
-        """
-        fed = {
-            partners[name]: name for step in steps for name in step.last_equal if name in partners
-        }
-        ends = {step.baseline: step.candidate for step in steps}
-        try:
-            ours = self._run(0, list(dict.fromkeys([*ends, *fed.values()])))
-            own = self._run(1, list(fed))
-            made = self._run(1, list(ends.values()), fed, values=(ours, own))
-        except GraphPassError:
-            return frozenset()
-        return frozenset(
-            name
-            for name, theirs in ends.items()
-            if not any(
-                self._apart(name, before.get(name), after.get(theirs), int(batch.rows.sum()))
-                for batch, before, after in zip(self._used, ours, made, strict=True)
-            )
-        )
-
-    def _apart(
-        self, name: str, before: Array | Nested | None, after: Array | Nested | None, rows: int
-    ) -> bool:
-        """Whether a step makes other values, by more than the rounding of one that is written otherwise."""
-        if before is None or after is None:
-            return True
-        tolerance = np.fmax(self._traces[name].tolerance, _REWRITTEN)
-        return bool(apart_whole(before, after, rows=rows, tolerance=tolerance).rows.any())
 
     def look(self, found: Sequence[Divergence]) -> None:
         """Fetches the values of the frontier, of its first MOST_PATCHED tensors.
@@ -291,73 +247,42 @@ class Closer:
         return PatchProof(tensors=names, output=pair[0], rows=rows, before=without, after=still)
 
     def _run(
-        self,
-        side: int,
-        tensors: Sequence[str],
-        fed: Mapping[str, str] | None = None,
-        *,
-        values: tuple[Sequence[Values], Sequence[Values]] | None = None,
+        self, side: int, tensors: Sequence[str], fed: Mapping[str, str] | None = None
     ) -> list[Values]:
         """Whole values of a few tensors, per batch.
 
         Args:
           side: 0 baseline, 1 candidate.
           tensors: to return.
-          fed: candidate's tensor → baseline's, whose values it gets.
-          values: the baseline's and the candidate's of these, per batch; None = those of the frontier.
+          fed: candidate's tensor → baseline's, whose values it gets, of the frontier.
 
         Raises:
           GraphPassError: it cannot be done.
         """
         laid, swaps = self._laid[side], fed or {}
-        given = (self._ours, self._theirs) if values is None else values
         if self._running and not swaps:
-            copy, runner = self._running[side]
-            return self._answers(laid, copy, runner, tensors, swaps, given)
+            return self._answers(self._running[side], tensors, swaps)
         copy = laid.copy(Edit(tensors=tuple(tensors), patched=tuple(swaps)))
         if set(copy.fed) != set(swaps):
             msg = "a tensor of the frontier cannot be fed"
             raise GraphPassError(msg)
         with laid.tracer(copy) as runner:
-            return self._answers(laid, copy, runner, tensors, swaps, given)
+            return self._answers(Answering(laid=laid, copy=copy, runner=runner), tensors, swaps)
 
     def _answers(
-        self,
-        laid: Laid,
-        copy: Edited,
-        runner: Runner,
-        tensors: Sequence[str],
-        swaps: Mapping[str, str],
-        given: tuple[Sequence[Values], Sequence[Values]],
+        self, answering: Answering, tensors: Sequence[str], swaps: Mapping[str, str]
     ) -> list[Values]:
         """What a running copy returns for the batches that were compared."""
-        returned = {copy.returned(t): t for t in tensors}
         found: list[Values] = []
         for place, batch in enumerate(self._used):
-            feeds: Values = {**laid.version.feeds(batch)}
-            for theirs, ours in swaps.items():
-                own = given[1][place].get(theirs)
-                feeds[theirs + PATCH_SUFFIX] = _fitting(given[0][place][ours], own)
-            answer = runner.run(feeds, list(returned))
-            if answer.failure:
-                raise GraphPassError(answer.failure)
-            values: Values = {**answer.tensors, **answer.nested}
-            found.append({returned[n]: a for n, a in values.items()})
+            fed = {
+                theirs: fitting(self._ours[place][ours], self._theirs[place].get(theirs))
+                for theirs, ours in swaps.items()
+            }
+            found.append(answering.values(batch, tensors, fed))
         return found
 
 
 def _column(values: Sequence[Values], name: str) -> Array | None:
     parts = [a for v in values if isinstance(a := v.get(name), np.ndarray)]
     return joined(parts) if parts else None
-
-
-def _fitting(values: Array | Nested, own: Array | Nested | None) -> Array | Nested:
-    """The baseline's values in the shape and type of the candidate's tensor; a sequence as it is."""
-    if isinstance(values, Nested) and isinstance(own, Nested):
-        return values
-    if isinstance(values, Nested) or isinstance(own, Nested):
-        msg = "a sequence on one side is a tensor on the other"
-        raise GraphPassError(msg)
-    if own is None or own.size != values.size:
-        return values
-    return values.reshape(own.shape).astype(own.dtype, copy=False)

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from harness.core.graphs import Graph, Node
 from harness.diff.graph_hashes import without_aliases
-from harness.diff.graph_match import GraphMatch
+from harness.diff.graph_match import GraphMatch, Tier
 from harness.diff.graph_report import TensorState, TensorVerdict
 from harness.diff.tensor_trace import TensorTrace
+from harness.pipeline.graph_opening import Laid
 
 
 def tensor_states(
@@ -87,6 +88,20 @@ def equal_constants(
         held.append(values | {n: values[of] for n, of in copies.items() if of in values})
     ours, theirs = held
     return tuple(a for a, b in declared if a in ours and ours[a] == theirs.get(b))
+
+
+def same_graph(laid: tuple[Laid, Laid], match: GraphMatch) -> bool:
+    """Whether names are all that tells two opened versions apart."""
+    old, new = (side.graph for side in laid)
+    one_sided = match.baseline_only or match.candidate_only
+    return (
+        set(match.tiers()) == {Tier.IDENTICAL}
+        and not one_sided
+        and len(old.nodes) == len(new.nodes)
+        and bool(old.opsets)
+        and old.opsets == new.opsets
+        and not any(side.conditions() for side in laid)
+    )
 
 
 def _reads(node: Node, copies: Mapping[str, str], known: set[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from harness.core.policies import GraphPolicy
 from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.carried import carried_on
-from harness.diff.changes import Change, Divergence, is_written_otherwise, later_changes
+from harness.diff.changes import Change, Divergence
 from harness.diff.equal_values import equal_values
 from harness.diff.frontier import Regions
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
@@ -28,12 +28,14 @@ from harness.diff.regroup import Regrouping, first_free
 from harness.diff.signature import SignatureMatch
 from harness.diff.surroundings import Fingerprints
 from harness.diff.tensor_trace import TensorTrace
+from harness.pipeline.graph_answers import Answering
 from harness.pipeline.graph_choice import LEAST_ABOUT, MOST_ABOUT, MOST_SKETCHED, MOST_WHOLE, evenly
 from harness.pipeline.graph_copies import Room, open_copies
+from harness.pipeline.graph_later import told_later
 from harness.pipeline.graph_noise import Compared, in_order, take_noise
 from harness.pipeline.graph_opening import GraphPassError, Laid, RunError, TimeLimit, Version
 from harness.pipeline.graph_proof import Closer
-from harness.pipeline.graph_states import equal_constants, tensor_states
+from harness.pipeline.graph_states import equal_constants, same_graph, tensor_states
 from harness.sandbox.tracing import Traced
 
 _MOST_LOOKS = 4
@@ -210,9 +212,7 @@ class _Tracing:
         closer = Closer(
             laid=self._laid, used=self._used, traces=self._traces,
             outputs=[pair for pair in self._wanted.match.outputs if pair[0] in divergent],
-            running=()
-            if self._open.sketched or self._open.chosen is not None
-            else list(zip(self._open.copies, self._open.tracers, strict=False)),
+            running=self._running(),
         )  # fmt: skip
         found = self._frontier(divergent, closer)
         for _ in range(_MOST_LOOKS):
@@ -243,25 +243,12 @@ class _Tracing:
             proofs=together,
             outputs_differ=any(name in divergent for name in self._answers),
             outputs_compared=all(n in self._traces and n not in random for n in self._answers),
-            later=self._later(found, divergent, closer),
+            later=self._later(found, divergent),
             random=tuple(sorted(random.items())),
             not_compared=(*self._not_compared(), *closer.problems),
-            same_graph=self._same_graph(),
+            same_graph=same_graph(self._laid, self._match),
             rearranged=bool(self._wanted.rearranged),
             constant=equal_constants((self._old.graph, self._new.graph), self._wanted.declared),
-        )
-
-    def _same_graph(self) -> bool:
-        """Whether names are all that tells the two apart."""
-        old, new = self._old.graph, self._new.graph
-        one_sided = self._match.baseline_only or self._match.candidate_only
-        return (
-            set(self._match.tiers()) == {Tier.IDENTICAL}
-            and not one_sided
-            and len(old.nodes) == len(new.nodes)
-            and bool(old.opsets)
-            and old.opsets == new.opsets
-            and not (self._old.conditions() or self._new.conditions())
         )
 
     def _frontier(self, divergent: set[str], closer: Closer) -> list[Divergence]:
@@ -301,23 +288,26 @@ class _Tracing:
             inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
         )  # fmt: skip
 
-    def _later(
-        self, found: Sequence[Divergence], divergent: set[str], closer: Closer
-    ) -> tuple[Change, ...]:
+    def _later(self, found: Sequence[Divergence], divergent: set[str]) -> tuple[Change, ...]:
         """What differs behind the frontier; not where some tensors alone are known, or other branches ran."""
         branched = divergent.intersection(self._old.conditions())
         if not found or branched or self._open.chosen is not None:
             return ()
         regions, first = self._regions(), {d.baseline for d in found}
         behind = [n for n in self._old.graph.computed() if n in divergent and n not in first]
-        steps = [regions.divergence(n) for n in behind[:_MOST_BEHIND]]
-        own = [d for d in steps if not d.farther]
-        rewritten = [d for d in own if is_written_otherwise(d)]
-        alike: frozenset[str] = frozenset()
-        if rewritten and not self._open.sketched:
-            partners = {p.baseline: p.candidate for p in self._match.pairs}
-            alike = closer.made_alike(rewritten, partners)
-        return later_changes(found, [d for d in own if d.baseline not in alike])
+        return told_later(
+            found,
+            [regions.divergence(n) for n in behind[:_MOST_BEHIND]],
+            partners={p.baseline: p.candidate for p in self._match.pairs},
+            running=self._running(), used=self._used, traces=self._traces,
+        )  # fmt: skip
+
+    def _running(self) -> list[Answering]:
+        """Copies that return every tensor whole; [] where there are none."""
+        if self._open.sketched or self._open.chosen is not None:
+            return []
+        both = zip(self._laid, self._open.copies, self._open.tracers, strict=False)
+        return [Answering(laid=laid, copy=copy, runner=runner) for laid, copy, runner in both]
 
     def _regroup(self, found: Sequence[Divergence], divergent: set[str], closer: Closer) -> bool:
         """Gives frontier tensors whose constants were split or fused the partners of equal values.

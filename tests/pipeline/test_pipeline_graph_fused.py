@@ -16,6 +16,7 @@ from harness.diff.graph_report import GraphReport
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.graph_opening import Version
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
+from harness.replay.composition import rows_of
 
 K, LAYERS = 8, 3
 FLOAT = TensorProto.FLOAT
@@ -178,13 +179,23 @@ def renamed(old: ModelProto) -> tuple[ModelProto, dict[str, str]]:
     return new, to
 
 
-def compared(old: ModelProto, new: ModelProto, values: np.ndarray) -> GraphReport:
-    """Each row a request."""
+def compared(
+    old: ModelProto,
+    new: ModelProto,
+    values: np.ndarray,
+    *,
+    size: int | None = None,
+    opener: InProcess | None = None,
+    **limits: int,
+) -> GraphReport:
+    """Each row a request; all in one batch unless it has a size."""
     batch = replace(
         whole({"x": values}), seq=np.arange(len(values)), rows=np.ones(len(values), np.int64),
         request_id=np.array([f"r{i}" for i in range(len(values))], dtype=object),
         ts_ns=np.zeros(len(values), np.int64), answered=np.zeros(len(values), np.bool_),
     )  # fmt: skip
+    size = size or len(values)
+    batches = [rows_of(batch, i, i + size) for i in range(0, len(values), size)]
     with tempfile.TemporaryDirectory() as scratch:
         sides = []
         for role, model in (("baseline", old), ("candidate", new)):
@@ -193,14 +204,14 @@ def compared(old: ModelProto, new: ModelProto, values: np.ndarray) -> GraphRepor
             sides.append(
                 Version(
                     role=role, model=path, external=(), limits=SandboxPolicy(),
-                    input_names=(("x", "x"),), opener=InProcess(),
+                    input_names=(("x", "x"),), opener=opener or InProcess(),
                 )
             )  # fmt: skip
         wanted = GraphPass(
             baseline=sides[0], candidate=sides[1],
-            match=SignatureMatch(inputs=(("x", "x"),), outputs=(("y", "y"),)),
+            match=SignatureMatch(inputs=(("x", "x"),), outputs=(("y", "y"),)), **limits,
         )  # fmt: skip
-        return trace_graphs(wanted, [batch], Path(scratch) / "scratch", lambda *_: None)
+        return trace_graphs(wanted, batches, Path(scratch) / "scratch", lambda *_: None)
 
 
 def asked(kind: str) -> np.ndarray:
