@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from harness.core.graphs import Graph
+from harness.diff.graph_hashes import without_aliases
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
 
 
@@ -90,3 +91,10 @@ def _end(
     elif match is not None and match.candidate == origin:
         tier = match.tier
     return TensorMatch(baseline=ours, candidate=theirs, tier=tier)
+
+
+def with_its_copies(graph: Graph, names: Collection[str]) -> frozenset[str]:
+    """Tensors with all copies of them that are no outputs, which stand for the same partners."""
+    copies = without_aliases(graph)[1].items()
+    made = (copy for copy, origin in copies if origin in names and copy not in graph.outputs)
+    return frozenset((*names, *made))

@@ -28,6 +28,7 @@ from harness.diff.regroup import Regrouping, first_free
 from harness.diff.signature import SignatureMatch
 from harness.diff.surroundings import Fingerprints
 from harness.diff.tensor_trace import TensorTrace
+from harness.diff.with_copies import with_its_copies
 from harness.pipeline.graph_answers import Answering
 from harness.pipeline.graph_choice import LEAST_ABOUT, MOST_ABOUT, MOST_SKETCHED, MOST_WHOLE, evenly
 from harness.pipeline.graph_copies import Room, open_copies
@@ -278,7 +279,8 @@ class _Tracing:
         """Takes as equal what merely carries on the rounding of equal tensors; sketches do not tell."""
         graphs = self._old.graph, self._new.graph
         known = {} if self._open.sketched else self._traces
-        for name in carried_on(graphs, self._match, known, divergent, self._inputs):
+        carried = carried_on(graphs, self._match, known, divergent, self._inputs)
+        for name in divergent & with_its_copies(self._old.graph, carried):
             self._traces[name].differing = 0
             divergent.discard(name)
 

@@ -1,11 +1,19 @@
 """Rounding behind fused steps: what carries it on is no first divergence, and what is more than rounding is one."""
 
 import numpy as np
+import pytest
 from onnx import ModelProto, TensorProto, helper
-from test_pipeline_graph_fused import K, Net, compared, firsts
+from test_pipeline_graph_fused import FLOAT, K, Net, compared, firsts
 
 
-def scaled(*, split: bool, swapped: bool, rounded: float = 0.0, fault: float = 0.0) -> ModelProto:
+def scaled(
+    *,
+    split: bool,
+    swapped: bool = False,
+    copied: bool = False,
+    rounded: float = 0.0,
+    fault: float = 0.0,
+) -> ModelProto:
     """Relu leaves of a scaled column of large negative values only a tiny one; a layer after it may be wrong."""
     net = Net()
     shift, half = np.array([[-4.0 + rounded, 0.5], [-2.0, 0.25]], np.float32)
@@ -13,10 +21,31 @@ def scaled(*, split: bool, swapped: bool, rounded: float = 0.0, fault: float = 0
     net.add("Add", [first, shift - half if split else shift], "a")
     factor = np.array([1.5, 0.75], np.float32)
     net.add("Mul", [factor, "a"] if swapped else ["a", factor], "s")
-    net.add("Relu", ["s"], "r")
+    read = net.add("Relu", ["s"], "r")
+    if copied:
+        read = net.add("Identity", [net.add("Identity", ["r"], "copy")], "copied")
     weights = np.array([[1.0, 0.5], [0.3, 2.0 + fault]], np.float32)
-    net.add("Sigmoid", [net.add("MatMul", ["r", weights], "m")], "y")
+    net.add("Sigmoid", [net.add("MatMul", [read, weights], "m")], "y")
     return net.model([None, 2])
+
+
+def chosen(model: ModelProto) -> ModelProto:
+    """The same with all before its last layer in the branch of an If that is always taken."""
+    taken, *rest = model.graph.node[:-2], *model.graph.node[-2:]
+    ends = [helper.make_tensor_value_info(name, FLOAT, None) for name in ("inner", "other")]
+    taken[-1].output[0] = "inner"
+    branches = {
+        "then_branch": helper.make_graph(taken, "then", [], ends[:1]),
+        "else_branch": helper.make_graph(
+            [helper.make_node("Neg", ["x"], ["other"])], "else", [], ends[1:]
+        ),
+    }
+    always = helper.make_node("Constant", [], ["always"], value_int=1)
+    cast = helper.make_node("Cast", ["always"], ["taken"], to=TensorProto.BOOL)
+    made = [always, cast, helper.make_node("If", ["taken"], ["r"], **branches), *rest]
+    del model.graph.node[:]
+    model.graph.node.extend(made)
+    return model
 
 
 def test_rounding_is_followed_through_products_with_swapped_operands():
@@ -30,6 +59,27 @@ def test_rounding_is_followed_through_products_with_swapped_operands():
         assert firsts(report) == []
         new = scaled(split=True, swapped=swapped, rounded=1e-6, fault=0.1)
         assert firsts(compared(old, new, values)) == [("m", "m")]
+
+
+@pytest.mark.parametrize("way", ["copies", "branch"])
+def test_a_copy_of_what_carries_rounding_on_is_no_first_divergence_either(way):
+    values = np.random.default_rng(5).uniform(-4, 3.9, size=(64, 2)).astype(np.float32)
+    values[0, 0] = 4.001
+    old = scaled(split=False, copied=way == "copies")
+    for fault, told in ((0.0, []), (0.1, [("m", "m")])):
+        new = scaled(split=True, rounded=1e-6, fault=fault)
+        pairs = [(old, new)]
+        if way == "branch":
+            pairs = [(chosen(scaled(split=False)), new)]
+            pairs += [
+                (chosen(scaled(split=False)), chosen(scaled(split=True, rounded=1e-6, fault=fault)))
+            ]
+        for both in pairs:
+            report = compared(*both, values)
+            assert next(s for s in report.states if s.baseline == "r").relative > 1e-4
+            assert firsts(report) == told
+            assert [proof.restored for proof in report.proofs] == [True] * bool(told)
+            assert report.equal == report.compared - 2 * bool(told)
 
 
 def large(*, fused: bool, fault: float = 0.0, last: float = 1.0) -> ModelProto:
