@@ -83,6 +83,16 @@ class Observations:
     alone: bool = False
     """The trace session answered alone: `outputs` are its own, and `trace_outputs` is empty."""
 
+    def refused(self) -> Bools:
+        """Requests that the runtime itself refuses, shape (n,).
+
+        Not those whose answer cannot be compared, which production serves, nor those that the harness's own
+        limits end: such a request may be as good as any.
+        """
+        refused = np.asarray(self.outcome == Outcome.ERROR)
+        refused[list(self.short)] = False
+        return refused
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairBatch:
@@ -110,6 +120,10 @@ class PairBatch:
         return np.asarray(
             (self.baseline.outcome == Outcome.OK) & (self.candidate.outcome == Outcome.OK)
         )
+
+    def both_refused(self) -> Bools:
+        """Which requests both versions' runtimes refuse, shape (n,): they may be the traffic's own fault."""
+        return self.baseline.refused() & self.candidate.refused()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,9 @@ def observe(
     A request that carries k rows is one unit: its value is the mean over its rows. Where the
     candidate fails and the baseline answers, or a value is NaN or outside its range, the request
     failed. Where both fail it does not enter. Where only the baseline fails it does not enter
-    either, except for failure (−1): there is nothing to compare with.
+    either, except for failure (−1): there is nothing to compare with. Parity is not known, and failed,
+    where production may serve answers that nobody could compare: the baseline's has no row for each row,
+    or both versions fail and not both runtimes refuse.
 
     Args:
       guardrail: what to measure.
@@ -98,10 +100,10 @@ def observe(
     _same_batch(pair, labels, output_mismatch, feature_mismatch)
     match guardrail.metric:
         case Metric.FAILURE:
-            return _failure(sides)
+            return _failure(sides, pair)
         case Metric.PARITY_MISMATCH:
             features = guardrail.scope is Scope.FEATURES
-            return _parity(sides, feature_mismatch if features else output_mismatch)
+            return _parity(sides, pair, feature_mismatch if features else output_mismatch)
         case Metric.NAN_RATE:
             return _entered(sides, request_means(pair, _nan_difference(pair)))
         case Metric.LOSS_DIFFERENCE:
@@ -174,20 +176,32 @@ def _needed(decision: DecisionRule | None, guardrail: Guardrail) -> DecisionRule
     return decision
 
 
-def _failure(sides: Sides) -> Values:
+def _failure(sides: Sides, pair: PairBatch) -> Values:
+    """The candidate's failures less the baseline's; no answer where production serves an odd one is the worst."""
     x = sides.candidate_failed.astype(np.float64) - sides.baseline_failed
+    silent = _odd(pair) & np.isin(pair.candidate.outcome, _SILENT)
     return Values(
-        x=np.where(sides.not_run, np.nan, x),
-        failed=np.zeros(len(x), np.bool_),
+        x=np.where(sides.not_run | silent, np.nan, x),
+        failed=silent,
         left_out=_counts(not_run=sides.not_run),
     )
 
 
-def _parity(sides: Sides, mismatch: Bools | None) -> Values:
+_SILENT = (Outcome.ERROR, Outcome.CRASH, Outcome.TIMEOUT)
+
+
+def _odd(pair: PairBatch) -> Bools:
+    """Requests that the baseline answers with what cannot be compared, shape (n,)."""
+    return np.asarray(pair.baseline.outcome == Outcome.INVALID)
+
+
+def _parity(sides: Sides, pair: PairBatch, mismatch: Bools | None) -> Values:
     if mismatch is None:
         nothing = np.full(len(sides.both), np.nan)
         return _entered(sides, nothing, not_measured=sides.both | sides.baseline_failed)
-    return _entered(sides, np.where(sides.both, mismatch.astype(np.float64), np.nan))
+    unknown = (sides.both_failed & ~pair.both_refused()) | (sides.baseline_failed & _odd(pair))
+    x = np.where(sides.both, mismatch.astype(np.float64), np.nan)
+    return _entered(sides, x, unknown=unknown)
 
 
 def _loss(
@@ -322,22 +336,24 @@ def _entered(
     *,
     no_label: Bools | None = None,
     not_measured: Bools | None = None,
+    unknown: Bools | None = None,
 ) -> Values:
-    """Applies who enters, who failed and who is left out."""
+    """Applies who enters, who failed and who is left out; what is unknown has failed."""
     if sides.every and no_label is None and not_measured is None:
         return Values(x=x, failed=np.isnan(x))
     nobody = np.zeros(len(x), np.bool_)
     out = nobody if no_label is None else no_label
     blind = nobody if not_measured is None else not_measured
+    unseen = nobody if unknown is None else unknown
     enters = sides.both & ~out & ~blind
-    failed = (sides.candidate_failed & ~out) | (enters & np.isnan(x))
+    failed = (sides.candidate_failed & ~out) | (enters & np.isnan(x)) | unseen
     return Values(
         x=np.where(enters, x, np.nan),
         failed=failed,
         left_out=_counts(
             no_label=out & ~sides.not_run,
-            both_failed=sides.both_failed & ~out,
-            baseline_failed=sides.baseline_failed & ~out & ~blind,
+            both_failed=sides.both_failed & ~out & ~unseen,
+            baseline_failed=sides.baseline_failed & ~out & ~blind & ~unseen,
             not_run=sides.not_run,
             no_rows=sides.no_rows & ~out,
             not_measured=blind,

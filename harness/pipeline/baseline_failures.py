@@ -6,10 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
-import numpy as np
-
-from harness.core.observations import Observations, Outcome, PairBatch
-from harness.core.tensors import Bools
+from harness.core.observations import Outcome, PairBatch
 from harness.decide.facts import BaselineFailures
 
 _Counts = dict[str, dict[str, int]]
@@ -40,7 +37,7 @@ class BaselineTally:
             self.answered[window] += len(pair)
             return
         run = (base != Outcome.NOT_RUN) & (cand != Outcome.NOT_RUN)
-        refused = _refuses(pair.baseline) & _refuses(pair.candidate)
+        refused = pair.both_refused()
         failed = run & (base != Outcome.OK) & ~refused
         self.refused[window] += int(refused.sum())
         self.failed[window] += int(failed.sum())
@@ -69,14 +66,3 @@ class BaselineTally:
     def from_state(cls, state: _Counts) -> Self:
         """Goes on from `state()`."""
         return cls(**{name: Counter(counts) for name, counts in state.items()})
-
-
-def _refuses(seen: Observations) -> Bools:
-    """Requests that the runtime refuses, shape (n,).
-
-    Not those whose answer cannot be compared, which production serves, nor those that the harness's own limits
-    end: such a request may be as good as any.
-    """
-    refused = np.asarray(seen.outcome == Outcome.ERROR)
-    refused[list(seen.short)] = False
-    return refused

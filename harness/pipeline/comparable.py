@@ -118,14 +118,30 @@ def candidate_stopped(legs: tuple[Leg, Leg], failures: CandidateFailures) -> boo
     return bool(candidate.ended and not baseline.ended and not failures.both)
 
 
-def never_aligned(failures: CandidateFailures) -> tuple[str, ...]:
-    """Requests that no version answers, or only with outputs whose rows are not theirs, as sentences."""
-    rejected = failures.both - failures.shapeless
+def rejected(failures: CandidateFailures, unknown: int) -> tuple[str, ...]:
+    """Requests that both versions' runtimes refuse, as a sentence; arguments as in `never_known`."""
+    refused = failures.both - unknown
+    return (f"{counted(refused)} that both versions reject",) if refused else ()
+
+
+def never_known(failures: CandidateFailures, unknown: int) -> tuple[str, ...]:
+    """Requests that production may answer and that nobody could compare, as sentences: one is no EQUAL.
+
+    Args:
+      failures: what both versions failed.
+      unknown: of these: not both runtimes refuse.
+    """
+    ended = unknown - failures.shapeless
     told = (
-        (rejected, "that both versions reject"),
         (failures.shapeless, "answered by both versions without a row for each row of the inputs"),
+        (
+            ended,
+            "that neither version answers and not both runtimes refuse (crash, deadline, memory, other rows)",
+        ),
     )
-    return tuple(f"{counted(n)} {what}" for n, what in told if n)
+    return tuple(
+        f"{counted(n)} {what}: whether both answer alike is not known" for n, what in told if n
+    )
 
 
 def too_few_answered(

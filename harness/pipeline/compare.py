@@ -28,6 +28,7 @@ from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import check_signatures, declared_by_either
 from harness.pipeline.asked_again import AskedAgain, ask_again, failing_together
 from harness.pipeline.assets import default_cache_dir
+from harness.pipeline.baseline_failures import BaselineTally
 from harness.pipeline.batch_mates import Mixing, mixing_of, together
 from harness.pipeline.candidate_failures import CandidateFailures
 from harness.pipeline.chance import by_chance, findings_from_chance
@@ -37,9 +38,10 @@ from harness.pipeline.comparable import (
     check_requests,
     lacking,
     lost_requests,
-    never_aligned,
+    never_known,
     never_run,
     not_sealed,
+    rejected,
     requests_compared,
     rows_compared,
     too_few_answered,
@@ -83,6 +85,7 @@ from harness.store.tables import open_traffic
 ORDER_SEED = 0
 """Compare decides nothing by chance, so the same inputs are drawn every time."""
 USUAL_LOOK = GraphPolicy()
+_GIVEN = "inputs"
 
 
 def compare_models(
@@ -185,9 +188,10 @@ def _heard(listener: Listener, stage: str) -> Callable[[int, int], None]:
 def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
     """Measures the floor, then runs both versions and compares."""
     window = setup.window
-    everything = np.ones(window.info.count, np.bool_)
-    order = draw_order(everything, seed=ORDER_SEED, window="inputs", limit=limit)
-    batches = schedule([("inputs", order)], BATCH_REQUESTS)
+    order = draw_order(
+        np.ones(window.info.count, np.bool_), seed=ORDER_SEED, window=_GIVEN, limit=limit
+    )
+    batches = schedule([(_GIVEN, order)], BATCH_REQUESTS)
     trace = all(r.trace_model is not None for r in setup.recipes)
     chosen = DifferingFirst(setup.looked_into.requests)
     with open_legs(*setup.recipes, setup.recipes[0]) as legs:
@@ -195,7 +199,7 @@ def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
         both = (baseline, candidate)
         room = room_in(both, batches, window.read, traced=both if trace else ())
         if room.requests < BATCH_REQUESTS:
-            batches = schedule([("inputs", order)], room.requests)
+            batches = schedule([(_GIVEN, order)], room.requests)
         floor = measure_floor(
             baseline,
             again,
@@ -222,7 +226,7 @@ def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
         features = FeatureDiff(floor, *setup.graphs, (), setup.mapping)
         served = ServedDiff(floor, setup.graphs[0].coarse)
         only_new, only_old = CandidateFailures(), CandidateFailures()
-        observer = ProbeGuard()
+        observer, neither = ProbeGuard(), BaselineTally()
         done = 0
         source = ((batch, window.read(batch.positions)) for batch in batches)
         for batch, pair in replay_pairs(baseline, candidate, source, trace=trace):
@@ -232,6 +236,7 @@ def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
                 served.update(part.requests, part.baseline)
             observer.update(pair)
             chosen.add(batch.positions, differ, pair.both_answered())
+            neither.update(_GIVEN, pair)
             only_new.update(pair)
             only_old.update(replace(pair, baseline=pair.candidate, candidate=pair.baseline))
             done += len(pair)
@@ -253,6 +258,7 @@ def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
             observer=observer,
             asked_again=beside,
             asked=len(order),
+            unknown=neither.both[_GIVEN],
         )
     return with_graph(setup, result, chosen, listener, singly=by_itself)
 
@@ -277,6 +283,7 @@ def _result(
     observer: ProbeGuard,
     asked_again: AskedAgain,
     asked: int,
+    unknown: int,
 ) -> CompareResult:
     outputs, features, golden = diffs[0].finish(), diffs[1].finish(), setup.golden
     logged = diffs[2].finish()
@@ -336,7 +343,7 @@ def _result(
         f"in one batch only: {text}" for text in asked_again.together
     )
     hidden += sentences_about_small((*outputs.outputs, *features.features))
-    hidden += too_few_answered(given, asked, failures[0])
+    hidden += never_known(failures[0], unknown) + too_few_answered(given, asked, failures[0])
     # Where that is all outputs, the graphs alone can show that they are equal.
     in_graphs = bool(outputs.requests and setup.match.not_compared and not setup.match.outputs)
     return CompareResult(
@@ -372,6 +379,6 @@ def _result(
             *(() if features.requests else (NO_FEATURE,)),
             *(one.to_text() for one in mixing.alone if not one.requests and not unbatched(mixing)),
             *(text for check in golden for text in check.not_compared()),
-            *never_aligned(failures[0]),
+            *rejected(failures[0], unknown),
         ),
     )

@@ -108,7 +108,7 @@ m (float[N] x) => (float[N] probability, int64[N] label, float[K] boxes) {{
   half = Constant<value = float {{0.5}}>()
   yes = GreaterOrEqual(probability, half)
   label = Cast<to = 7>(yes)
-  above = Constant<value = float {{0.8}}>()
+  above = Constant<value = float {{{above}}}>()
   many = Greater(x, above)
   flags = Cast<to = 7>(many)
   most = ReduceMax<keepdims = 0>(flags)
@@ -124,15 +124,29 @@ m (float[N] x) => (float[N] probability, int64[N] label, float[K] boxes) {{
 """
 
 
-def test_answers_that_cannot_be_compared_are_no_refusals(gate, tmp_path):
-    """Every fifth request is answered with two boxes for its row."""
+def unaligned(folder, above):
+    """Two versions that answer a request above that with two boxes for its row, and with others."""
     versions = []
     for name, k in (("old", 1.0), ("new", 9.0)):
-        versions.append(tmp_path / f"{name}.onnx")
-        save_model(parser.parse_model(UNALIGNED.format(k=k)), str(versions[-1]))
-    code, decision, _ = gate(*versions)
+        versions.append(folder / f"{name}.onnx")
+        save_model(parser.parse_model(UNALIGNED.format(k=k, above=above)), str(versions[-1]))
+    return versions
+
+
+def test_answers_that_cannot_be_compared_are_no_refusals(gate, tmp_path):
+    """Every fifth request is answered with two boxes for its row."""
+    code, decision, _ = gate(*unaligned(tmp_path, 0.8))
     assert (code, decision["reason"]) == (3, "baseline_fails")
     assert "of which the candidate fails, too" in decision["explanation"]
+
+
+def test_few_answers_that_cannot_be_compared_are_unproven_to_be_the_same(gate, tmp_path):
+    """Three requests in a hundred: below what the baseline may fail, above the margin of parity."""
+    parity = {"name": "same", "metric": "parity_mismatch", "scope": "outputs", "margin": 0.02}
+    versions = unaligned(tmp_path, 1.9)
+    code, decision, _ = gate(*versions, guardrails=[*POLICY["guardrails"], parity])
+    assert (code, decision["reason"]) == (3, "not_enough_evidence")
+    assert decision["binding_guardrail"] == "same"
 
 
 def test_parity_is_about_what_the_baseline_answers(gate, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -202,8 +204,50 @@ def test_parity_is_about_what_the_baseline_answers(make_pair):
     pair = make_pair({"p": [0.5] * 5}, {"p": [0.5] * 5}, outcomes=OUTCOMES)
     seen = look(rail(Metric.PARITY_MISMATCH, scope=Scope.OUTPUTS), pair, outputs=np.zeros(5, bool))
     assert np.isnan(seen.x).tolist() == [False, True, True, True, True]
-    assert seen.failed.tolist() == [False, True, False, False, False]
-    assert dict(seen.left_out)["baseline_failed"] == 1
+    assert seen.failed.tolist() == [False, True, False, True, False]
+    assert seen.left_out == (("baseline_failed", 1), ("not_run", 1))
+
+
+UNKNOWN = [
+    (Outcome.INVALID, Outcome.INVALID), (Outcome.INVALID, Outcome.ERROR), (Outcome.ERROR, Outcome.INVALID),
+    (Outcome.INVALID, Outcome.OK), (Outcome.TIMEOUT, Outcome.TIMEOUT), (Outcome.CRASH, Outcome.CRASH),
+    (Outcome.ERROR, Outcome.CRASH),
+]  # fmt: skip
+LEFT_OUT = [(Outcome.ERROR, Outcome.ERROR), (Outcome.ERROR, Outcome.OK), (Outcome.CRASH, Outcome.OK)]  # fmt: skip
+
+
+def test_parity_is_unproven_where_nobody_could_compare_what_production_may_serve(make_pair):
+    ends = [*UNKNOWN, *LEFT_OUT]
+    pair = make_pair(
+        *({"p": [0.5] * len(ends)} for _ in range(2)), outcomes=tuple(zip(*ends, strict=True))
+    )
+    for scope in Scope:
+        nothing = np.zeros(len(ends), bool)
+        seen = look(
+            rail(Metric.PARITY_MISMATCH, scope=scope), pair, outputs=nothing, features=nothing
+        )
+        assert seen.failed.tolist() == [True] * len(UNKNOWN) + [False] * len(LEFT_OUT)
+        assert np.isnan(seen.x).all()
+        assert seen.left_out == (("both_failed", 1), ("baseline_failed", 2))
+
+
+def test_parity_is_unproven_where_only_more_memory_would_tell(make_pair):
+    pair = make_pair({"p": [0.5] * 2}, {"p": [0.5] * 2}, outcomes=([Outcome.ERROR] * 2,) * 2)
+    pair = replace(pair, candidate=replace(pair.candidate, short=(1,)))
+    seen = look(rail(Metric.PARITY_MISMATCH, scope=Scope.OUTPUTS), pair, outputs=np.zeros(2, bool))
+    assert seen.failed.tolist() == [False, True]
+
+
+def test_failure_is_the_worst_where_the_candidate_is_silent_and_the_baseline_answers_oddly(
+    make_pair,
+):
+    ends = [
+        (Outcome.INVALID, Outcome.ERROR), (Outcome.INVALID, Outcome.CRASH), (Outcome.INVALID, Outcome.TIMEOUT),
+        (Outcome.INVALID, Outcome.INVALID), (Outcome.ERROR, Outcome.ERROR), (Outcome.INVALID, Outcome.NOT_RUN),
+    ]  # fmt: skip
+    pair = make_pair({"p": [0.5] * 6}, {"p": [0.5] * 6}, outcomes=tuple(zip(*ends, strict=True)))
+    seen = look(rail(Metric.FAILURE), pair)
+    assert seen.failed.tolist() == [True, True, True, False, False, False]
 
 
 def test_parity_that_was_not_measured_has_no_data(make_pair):

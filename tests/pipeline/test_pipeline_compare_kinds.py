@@ -166,7 +166,7 @@ BOXES = """
 <ir_version: 8, opset_import: ["" : 17]>
 m (float[N,4] x) => (float[N,4] y, float[K] boxes) {{
   y = Neg(x)
-  most = Constant<value = float {{1.0}}>()
+  most = Constant<value = float {{{above}}}>()
   over = Greater(x, most)
   flags = Cast<to = 7>(over)
   any = ReduceMax<keepdims = 0>(flags)
@@ -185,19 +185,24 @@ m (float[N,4] x) => (float[N,4] y, float[K] boxes) {{
 """
 
 
+MANY_BOXES, BOXES_ONCE = BOXES.replace("{above}", "1.0"), BOXES.replace("{above}", "2.6")
+
+
 @pytest.mark.parametrize(
     ("text", "old", "new", "code", "unanswered"),
     [
         (REFUSING, 1.5, 1.5000001, 2, True),
         (REFUSING, 2.6, 2.6000002, 0, False),
         (REFUSING, 1.5, 9.0, 1, False),
-        (BOXES, 1.0, 9.0, 2, True),
+        (MANY_BOXES, 1.0, 9.0, 2, True),
+        (BOXES_ONCE, 1.0, 9.0, 2, False),
     ],
     ids=[
         "both refuse many",
         "both refuse one",
         "one refuses",
         "both answer without a row for each",
+        "both answer one without a row for each",
     ],
 )
 def test_what_neither_version_answers_is_bounded(compared, text, old, new, code, unanswered):
@@ -205,6 +210,7 @@ def test_what_neither_version_answers_is_bounded(compared, text, old, new, code,
     assert result.exit_code == code
     assert 0 < result.compared < 30
     assert ("neither version answers" in result.to_text()) == unanswered
+    assert ("whether both answer alike is not known" in result.to_text()) == (text != REFUSING)
 
 
 @pytest.mark.parametrize(("old", "new"), [("v", "v\u200b"), ("\u00e9", "e\u0301"), ("v", "v ")])

@@ -12,6 +12,7 @@ from harness.decide.facts import BaselineFailures
 from harness.pipeline import assets
 from harness.pipeline.baseline_failures import BaselineTally
 from harness.pipeline.candidate_failures import LISTED, CandidateFailures
+from harness.pipeline.comparable import never_known, rejected
 
 NAN = float("nan")
 OK, ERROR, CRASH, NOT_RUN = Outcome.OK, Outcome.ERROR, Outcome.CRASH, Outcome.NOT_RUN
@@ -138,3 +139,25 @@ def test_the_baseline_fails_what_the_request_is_not_at_fault_for():
         BaselineFailures(window="newest", failed=10, asked=15, both=9, refused=1),
         BaselineFailures(window="matured", failed=0, asked=1, both=0, refused=1),
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "unknown", "told"),
+    [
+        ((ERROR, ERROR), 0, "both versions reject"),
+        ((INVALID, INVALID), 1, "without a row for each row"),
+        ((CRASH, CRASH), 1, "not both runtimes refuse"),
+        ((TIMEOUT, TIMEOUT), 1, "not both runtimes refuse"),
+        ((INVALID, ERROR), 1, "not both runtimes refuse"),
+        ((ERROR, INVALID), 1, "not both runtimes refuse"),
+        ((ERROR, CRASH), 1, "not both runtimes refuse"),
+    ],
+)
+def test_only_what_both_runtimes_refuse_is_known_to_be_the_same(ends, unknown, told):
+    seen = pair([ends[0], OK], [ends[1], OK])
+    failures, tally = counted(seen), BaselineTally()
+    tally.update("inputs", seen)
+    assert tally.both["inputs"] == unknown
+    hidden, said = never_known(failures, unknown), rejected(failures, unknown)
+    assert (len(hidden), len(said)) == (unknown, 1 - unknown)
+    assert told in (*hidden, *said)[0]
