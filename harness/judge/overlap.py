@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -219,25 +220,30 @@ class OverlapTrack:
 
     def _rejected_until(self, sign: int, left: float, right: float, bar: float) -> float:
         """Last null in [left, right] up to which all are rejected; left when none is."""
-        if self._log_e_at(sign, left) < bar:
+        log_e = self._log_e_of_nulls(sign)
+        if log_e(left) < bar:
             return left
-        if self._log_e_at(sign, right) >= bar:
+        if log_e(right) >= bar:
             return right
         for _ in range(_ROUNDS):
             middle = 0.5 * (left + right)
-            if self._log_e_at(sign, middle) >= bar:
+            if log_e(middle) >= bar:
                 left = middle
             else:
                 right = middle
         return left
 
-    def _log_e_at(self, sign: int, null: float) -> float:
-        """Log E against "sign·Δ ≤ null"; falls as the null rises, never above the exact one."""
-        wealth = np.zeros(len(self._bets.lam))
-        for pi, both in self._spreads.items():
-            nodes, weights = both[sign].nodes()
-            wealth += weights @ self._bets.log_factors(sign * nodes - pi * (1.0 - pi) * null)
-        return float(self._bets.log_e(wealth))
+    def _log_e_of_nulls(self, sign: int) -> Callable[[float], float]:
+        """Log E against "sign·Δ ≤ null" by null; falls as the null rises, never above the exact one."""
+        seen = [(pi * (1.0 - pi), *both[sign].nodes()) for pi, both in self._spreads.items()]
+
+        def log_e(null: float) -> float:
+            wealth = np.zeros(len(self._bets.lam))
+            for share, nodes, weights in seen:
+                wealth += weights @ self._bets.log_factors(sign * nodes - share * null)
+            return float(self._bets.log_e(wealth))
+
+        return log_e
 
     def state(self) -> dict[str, Any]:
         """Plain JSON values from which `restore` continues identically."""
