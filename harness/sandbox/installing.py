@@ -24,6 +24,8 @@ _RUN_AT_START = {"sitecustomize", "usercustomize", "_virtualenv"}
 _MOST = 300
 _AFTER = ("[stderr]", "hint:")
 """Where uv goes on with what says nothing new."""
+_NEVER_IMPORTED = "/site-packages/([^/]+/)*(tests|transformers)/"
+"""A part of a path, as a pattern."""
 _ONCE = (
     "Give the command once where the index can be reached; later runs use the cached environment."
 )
@@ -216,11 +218,18 @@ def _keep_packages_only(folder: Path, before: dict[Path, str]) -> None:
 
 
 def _compile(folder: Path) -> None:
-    """Byte code, so that no start has to compile; a file that is no Python of today is left as it is."""
+    """Byte code, so that no start has to compile; a file that is no Python of today is left as it is.
+
+    Not of what no run of a model imports, which is more than half: the packages' tests, and onnxruntime's
+    programs about models of one kind.
+    """
     python = folder / "bin" / "python"
     try:
         subprocess.run(
-            [str(python), "-I", "-BS", "-m", "compileall", "-q", "-j", "0", str(folder / "lib")],
+            [
+                str(python), "-I", "-BS", "-m", "compileall", "-q", "-j", "0", "-x", _NEVER_IMPORTED,
+                str(folder / "lib"),
+            ],
             env={k: v for k, v in os.environ.items() if k not in _KEPT_OUT},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             timeout=TIME_LIMIT_S, check=False,
