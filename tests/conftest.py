@@ -23,11 +23,15 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("forked", "gates", "looks", "s3_servers")
+pytest_plugins = ("forked", "gates", "looks", "s3_servers", "simulated")
 
 # An example's time follows from what else the machine does.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+# Threads of one process's linear algebra would take the processor from the other processes of the run.
+for _threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 # A shell that runs the tests in its background has SIGINT ignored, and every process here would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -73,6 +73,7 @@ def test_one_bad_bin_of_five_is_found_and_named():
     assert "0.8 to 1" in found.words()
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize("side", [pytest.param(-1.0, marks=pytest.mark.long), 1.0])
 def test_with_one_bin_exactly_at_the_margin_both_error_rates_hold(side):
     """The other bins are as good as can be; 20 looks a run."""

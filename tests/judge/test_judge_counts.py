@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import betainc, betaln
 from scipy.stats import binom
+from simulated import simulated
 
 from harness.core.errors import PolicyError, TrafficError
 from harness.judge.counts import Bursts, ErrorRatio
@@ -82,7 +83,7 @@ def test_the_next_errors_arm_is_a_fair_bet_at_the_ratio_and_an_unfair_one_below(
     assert expected(below * ratio) <= 1.0 + 1e-9
 
 
-# That no race gains on average, over a ramp, too, is proven exactly in test_judge_fair; 2,000 of them run
+# That no race gains on average, over a ramp, too, is proven exactly in test_judge_fair; many of them run
 # against bursts in test_bench_margin.
 @pytest.mark.long
 @pytest.mark.parametrize("ratio", [1.0, 2.0])
@@ -173,12 +174,14 @@ def burst_crossings(gap_s, paths, seed):
     return crossed
 
 
-def test_outages_counted_once_are_no_harm():
-    assert burst_crossings(5.0, 200, 7) <= binom.ppf(0.9999, 200, 0.05)
+@simulated(200, 2)
+def test_outages_counted_once_are_no_harm(runs):
+    assert burst_crossings(5.0, runs, 7) <= binom.ppf(0.9999, runs, 0.05)
 
 
-def test_outages_counted_error_by_error_would_be():
-    assert burst_crossings(0.0, 60, 7) > 0.5 * 60
+@simulated(60, 3)
+def test_outages_counted_error_by_error_would_be(runs):
+    assert burst_crossings(0.0, runs, 7) > 0.5 * runs
 
 
 def test_a_pause_of_each_arms_own_would_accuse_the_small_arm():

@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import binom
+from simulated import part_and_all, simulated
 
 from harness.core.policies import Direction, Guardrail, Metric
 from harness.judge.betting import one_sided
@@ -21,12 +22,16 @@ from harness.judge.track import Track
 
 ALPHA = 0.05
 BAR = math.log(1.0 / ALPHA)
-PATHS = 3000
 LOOKS = 100
 BATCH = 100
 
 
-def tolerated(paths=PATHS):
+@pytest.fixture(params=part_and_all(3000, 3))
+def paths(request):
+    return request.param
+
+
+def tolerated(paths):
     return binom.ppf(0.9999, paths, ALPHA)
 
 
@@ -54,7 +59,7 @@ def law(name, mean):
 LAWS = ["zero_one", "ternary", "extremes", "rare_large"]
 
 
-def log_e_paths(process, values, chances, rng, *, batch=BATCH, paths=PATHS, looks=LOOKS):
+def log_e_paths(process, values, chances, rng, *, paths, batch=BATCH, looks=LOOKS):
     """log E at every look, shape (paths, looks)."""
     counts = rng.multinomial(batch, chances, size=(paths, looks))
     return process.log_e(np.cumsum(counts @ process.log_factors(values), axis=1))
@@ -67,35 +72,35 @@ def crossings(log_e, bar=BAR):
 @pytest.mark.parametrize("name", LAWS)
 @pytest.mark.parametrize("margin", [0.005, 0.05])
 @pytest.mark.parametrize("planned", [False, True])
-def test_false_rollback_and_false_promotion_stay_below_alpha(name, margin, planned):
+def test_false_rollback_and_false_promotion_stay_below_alpha(name, margin, planned, paths):
     values, chances, bounds = law(name, margin)
     second = float(chances @ np.square(values - margin))
     plan = (margin * 0.8, second) if planned else (None, None)
     rng = np.random.default_rng(20)
     rollback = one_sided(1, margin, bounds, *plan)
     promote = one_sided(-1, -margin, bounds, *plan)
-    assert crossings(log_e_paths(rollback, values, chances, rng)) <= tolerated()
-    assert crossings(log_e_paths(promote, values, chances, rng)) <= tolerated()
+    assert crossings(log_e_paths(rollback, values, chances, rng, paths=paths)) <= tolerated(paths)
+    assert crossings(log_e_paths(promote, values, chances, rng, paths=paths)) <= tolerated(paths)
 
 
 @pytest.mark.parametrize("name", ["zero_one", "ternary"])
-def test_the_simulation_sees_a_mean_beyond_the_margin(name):
+def test_the_simulation_sees_a_mean_beyond_the_margin(name, paths):
     values, chances, bounds = law(name, 0.05)
     rng = np.random.default_rng(21)
     rollback = one_sided(1, 0.03, bounds, None, None)
     promote = one_sided(-1, -0.08, bounds, None, None)
-    assert crossings(log_e_paths(rollback, values, chances, rng)) > 0.9 * PATHS
-    assert crossings(log_e_paths(promote, values, chances, rng)) > 0.9 * PATHS
+    assert crossings(log_e_paths(rollback, values, chances, rng, paths=paths)) > 0.9 * paths
+    assert crossings(log_e_paths(promote, values, chances, rng, paths=paths)) > 0.9 * paths
 
 
-def test_the_same_bound_catches_a_z_test_that_is_watched():
+def test_the_same_bound_catches_a_z_test_that_is_watched(paths):
     # Armitage, McPherson & Rowe 1969: 37 % at 100 looks.
     rng = np.random.default_rng(34)
-    sums = np.cumsum(rng.normal(size=(PATHS, LOOKS)), axis=1)
+    sums = np.cumsum(rng.normal(size=(paths, LOOKS)), axis=1)
     z = np.abs(sums) / np.sqrt(np.arange(1, LOOKS + 1))
     crossed = crossings(z, 1.96)
-    assert crossed > tolerated()
-    assert crossed / PATHS == pytest.approx(0.374, abs=0.03)
+    assert crossed > tolerated(paths)
+    assert crossed / paths == pytest.approx(0.374, abs=0.03)
 
 
 def test_false_answers_on_continuous_values_stay_below_alpha():
@@ -109,20 +114,20 @@ def test_false_answers_on_continuous_values_stay_below_alpha():
         assert crossings(log_e) <= tolerated(1000)
 
 
-def test_a_daily_cycle_within_the_margin_on_running_average_is_no_harm():
+def test_a_daily_cycle_within_the_margin_on_running_average_is_no_harm(paths):
     process = one_sided(1, 0.05, (0.0, 1.0), None, None)
     rng = np.random.default_rng(23)
     chance = np.tile(np.repeat([0.02, 0.08], 5), 10)
-    ones = rng.binomial(BATCH, np.broadcast_to(chance, (PATHS, LOOKS)))
+    ones = rng.binomial(BATCH, np.broadcast_to(chance, (paths, LOOKS)))
     factors = process.log_factors(np.array([0.0, 1.0]))
     log_e = process.log_e(np.cumsum(np.stack([BATCH - ones, ones], axis=-1) @ factors, axis=1))
-    assert crossings(log_e) <= tolerated()
+    assert crossings(log_e) <= tolerated(paths)
 
 
-def correlated(rng, k, shared, mean, *, batch=BATCH):
+def correlated(rng, paths, k, shared, mean, *, batch=BATCH):
     """Counts of ones of k guardrails, shape (k, paths, looks); a share of draws is common."""
-    common = rng.binomial(int(batch * shared), mean, (PATHS, LOOKS))
-    own = rng.binomial(batch - int(batch * shared), mean, (k, PATHS, LOOKS))
+    common = rng.binomial(int(batch * shared), mean, (paths, LOOKS))
+    own = rng.binomial(batch - int(batch * shared), mean, (k, paths, LOOKS))
     return common + own
 
 
@@ -134,31 +139,31 @@ def correlated(rng, k, shared, mean, *, batch=BATCH):
         for k in (1, 3, 10)
     ],
 )
-def test_combined_rollback_stays_below_alpha_under_dependence(k, shared):
+def test_combined_rollback_stays_below_alpha_under_dependence(k, shared, paths):
     process = one_sided(1, 0.05, (0.0, 1.0), None, None)
-    ones = correlated(np.random.default_rng(24), k, shared, 0.05)
+    ones = correlated(np.random.default_rng(24), paths, k, shared, 0.05)
     factors = process.log_factors(np.array([0.0, 1.0]))
     wealth = np.cumsum(np.stack([BATCH - ones, ones], axis=-1) @ factors, axis=2)
     combined = np.logaddexp.reduce(process.log_e(wealth), axis=0) - math.log(k)
-    assert crossings(combined) <= tolerated()
+    assert crossings(combined) <= tolerated(paths)
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
-def test_one_guardrail_at_its_margin_blocks_promotion(k):
+def test_one_guardrail_at_its_margin_blocks_promotion(k, paths):
     process = one_sided(-1, -0.05, (0.0, 1.0), None, None)
     rng = np.random.default_rng(25)
-    ones = correlated(rng, k, 0.5, 0.01)
-    ones[0] = rng.binomial(BATCH, 0.05, (PATHS, LOOKS))
+    ones = correlated(rng, paths, k, 0.5, 0.01)
+    ones[0] = rng.binomial(BATCH, 0.05, (paths, LOOKS))
     factors = process.log_factors(np.array([0.0, 1.0]))
     wealth = np.cumsum(np.stack([BATCH - ones, ones], axis=-1) @ factors, axis=2)
     together = process.log_e(wealth).min(axis=0)
-    assert crossings(together) <= tolerated()
+    assert crossings(together) <= tolerated(paths)
 
 
-def test_both_directions_share_the_rollback_error():
+def test_both_directions_share_the_rollback_error(paths):
     values, chances, bounds = law("ternary", 0.05)
     rng = np.random.default_rng(26)
-    counts = rng.multinomial(BATCH, chances, size=(PATHS, LOOKS))
+    counts = rng.multinomial(BATCH, chances, size=(paths, LOOKS))
     sides = [
         side.log_e(np.cumsum(counts @ side.log_factors(values), axis=1))
         for side in (
@@ -166,32 +171,32 @@ def test_both_directions_share_the_rollback_error():
             one_sided(-1, 0.05, bounds, None, None),
         )
     ]
-    assert crossings(np.logaddexp(*sides) - math.log(2)) <= tolerated()
+    assert crossings(np.logaddexp(*sides) - math.log(2)) <= tolerated(paths)
 
 
 @pytest.mark.parametrize("fail_rate", [0.01, 0.2])
-def test_failed_pairs_never_help_either_answer(fail_rate):
+def test_failed_pairs_never_help_either_answer(fail_rate, paths):
     values, chances, bounds = law("ternary", 0.05)
     rng = np.random.default_rng(27)
-    counts = rng.multinomial(BATCH, [*(chances * (1 - fail_rate)), fail_rate], size=(PATHS, LOOKS))
+    counts = rng.multinomial(BATCH, [*(chances * (1 - fail_rate)), fail_rate], size=(paths, LOOKS))
     for process in (
         one_sided(1, 0.05, bounds, None, None),
         one_sided(-1, -0.05, bounds, None, None),
     ):
         factors = np.vstack([process.log_factors(values), process.log_failed()])
         log_e = process.log_e(np.cumsum(counts @ factors, axis=1))
-        assert crossings(log_e) <= tolerated()
+        assert crossings(log_e) <= tolerated(paths)
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.03, -0.2])
-def test_confidence_sequence_covers_at_every_look(mean):
+def test_confidence_sequence_covers_at_every_look(mean, paths):
     # Coverage at `mean` is a crossing of the bets moved there; margins and plan stay where they are.
     values, chances, bounds = law("extremes", mean)
     rng = np.random.default_rng(28)
     lower = one_sided(1, 0.05, bounds, 0.02, 0.1).at(mean)
     upper = one_sided(-1, -0.05, bounds, 0.02, 0.1).at(-mean)
-    assert crossings(log_e_paths(lower, values, chances, rng)) <= tolerated()
-    assert crossings(log_e_paths(upper, values, chances, rng)) <= tolerated()
+    assert crossings(log_e_paths(lower, values, chances, rng, paths=paths)) <= tolerated(paths)
+    assert crossings(log_e_paths(upper, values, chances, rng, paths=paths)) <= tolerated(paths)
 
 
 def test_reported_interval_covers_at_every_look():
@@ -249,12 +254,14 @@ def run_judges(make_policy, margin, shift, paths, seed):
     return rollbacks, promotions
 
 
+@pytest.mark.usefixtures("few_points")
 def test_whole_judge_at_the_margin_stays_below_alpha(make_policy):
     rollbacks, promotions = run_judges(make_policy, 0.03, 0.03, 60, 30)
     assert rollbacks <= tolerated(60)
     assert promotions <= tolerated(60)
 
 
+@pytest.mark.usefixtures("few_points")
 def test_whole_judge_finds_harm_and_harmlessness(make_policy):
     assert run_judges(make_policy, 0.03, 0.099, 12, 31) == (12, 0)
     rollbacks, promotions = run_judges(make_policy, 0.1, 0.0, 12, 32)
@@ -264,12 +271,13 @@ def test_whole_judge_finds_harm_and_harmlessness(make_policy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
-def test_twenty_thousand_paths_at_the_margin(name):
+@simulated(20_000)
+def test_many_paths_at_the_margin(name, runs):
     values, chances, bounds = law(name, 0.01)
     rng = np.random.default_rng(33)
     for process in (
         one_sided(1, 0.01, bounds, None, None),
         one_sided(-1, -0.01, bounds, None, None),
     ):
-        log_e = log_e_paths(process, values, chances, rng, paths=20_000, looks=100, batch=200)
-        assert crossings(log_e) <= tolerated(20_000)
+        log_e = log_e_paths(process, values, chances, rng, paths=runs, looks=100, batch=200)
+        assert crossings(log_e) <= tolerated(runs)

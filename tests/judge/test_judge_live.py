@@ -392,6 +392,7 @@ AT_MARGIN = LivePlan(
 )
 
 
+@pytest.mark.usefixtures("few_points")
 def test_whole_judges_at_the_margin_keep_their_level_with_ten_requests_a_user():
     rollbacks, promotions = fleet(
         AT_MARGIN, 60, 16, 12, n=1_500, each=10, rates=(0.3, 0.4), errors=(0.1, 0.1)
@@ -401,6 +402,7 @@ def test_whole_judges_at_the_margin_keep_their_level_with_ten_requests_a_user():
     assert promotions <= tolerated
 
 
+@pytest.mark.usefixtures("few_points")
 def test_the_same_users_taken_request_by_request_would_lose_it():
     rng = np.random.default_rng(19)
     crossed = 0

@@ -108,16 +108,19 @@ def answered(plan, runs, seed, mean=MARGIN):
     return rolled, promoted
 
 
+@pytest.mark.usefixtures("few_points")
 def test_neighbours_that_depend_do_not_decide_at_the_margin():
     limit = binom.ppf(0.9999, 60, 0.05)
     assert max(answered(BLOCKS, 60, 11)) <= limit
 
 
+@pytest.mark.usefixtures("few_points")
 def test_what_lies_off_the_margin_is_decided_in_blocks():
     assert answered(BLOCKS, 20, 12, mean=0.15) == (20, 0)
     assert answered(BLOCKS, 20, 13, mean=0.0)[1] >= 18
 
 
+@pytest.mark.usefixtures("few_points")
 def test_without_blocks_they_would():
     limit = binom.ppf(0.9999, 30, 0.05)
     assert max(answered(EACH, 30, 11)) > limit

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from scipy.stats import binom
+from simulated import simulated
 
 from harness.core.jsonable import canonical
 from harness.core.live import LiveGuardrail, LiveKind
@@ -17,6 +18,8 @@ from harness.judge.live import LiveJudge
 from harness.judge.live_plan import LiveBatch, LivePlan
 
 SECOND = 10**9
+pytestmark = pytest.mark.usefixtures("few_points")
+
 RAMP = (0.1, 0.1, 0.25, 0.25, 0.5, 0.5, 0.5, 0.5)
 
 
@@ -124,8 +127,9 @@ FLIPS = LiveGuardrail(
 BY_DAY = LivePlan(guardrails=(FLIPS,), maturity_s=0.0, cycle_s=40.0)
 
 
-def test_a_daily_cycle_at_the_margin_is_not_promoted_at_whole_days():
-    assert cyclic(BY_DAY, 60, 7) <= tolerated(60)
+@simulated(60, 2)
+def test_a_daily_cycle_at_the_margin_is_not_promoted_at_whole_days(runs):
+    assert cyclic(BY_DAY, runs, 7) <= tolerated(runs)
 
 
 def test_without_the_declared_cycle_a_good_night_would_promote():

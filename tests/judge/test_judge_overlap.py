@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
+from simulated import simulated
 
 from harness.core.errors import PolicyError, TrafficError
 from harness.core.policies import Direction
@@ -85,17 +86,21 @@ def test_over_the_coin_flip_every_bet_is_fair_exactly_at_its_null(pi, chosen, ot
         pytest.param(Direction.DECREASE, -0.05, marks=pytest.mark.long),
     ],
 )
-def test_false_answers_at_the_margin_stay_below_alpha_while_the_split_ramps(direction, effect):
-    up, down = crossings(400, 1, effect=effect, direction=direction)
-    assert up <= tolerated(400)
-    assert down <= tolerated(400)
+@simulated(400, 2)
+def test_false_answers_at_the_margin_stay_below_alpha_while_the_split_ramps(
+    direction, effect, runs
+):
+    up, down = crossings(runs, 1, effect=effect, direction=direction)
+    assert up <= tolerated(runs)
+    assert down <= tolerated(runs)
 
 
 @pytest.mark.parametrize("effect", [0.05, pytest.param(-0.05, marks=pytest.mark.long)])
-def test_both_directions_share_the_error(effect):
-    up, down = crossings(300, 2, effect=effect, direction=Direction.BOTH)
-    assert up <= tolerated(300)
-    assert down <= tolerated(300)
+@simulated(300, 2)
+def test_both_directions_share_the_error(effect, runs):
+    up, down = crossings(runs, 2, effect=effect, direction=Direction.BOTH)
+    assert up <= tolerated(runs)
+    assert down <= tolerated(runs)
 
 
 def test_the_first_steps_share_for_a_whole_ramp_would_be_called_harm():

@@ -80,6 +80,7 @@ def ever(values, parts):
     return crossed
 
 
+@pytest.mark.usefixtures("few_points")
 def test_at_the_margin_users_keep_the_error_rates_and_their_requests_do_not():
     """Twenty requests a user, intraclass correlation ½, mean exactly at the margin."""
     runs = 150

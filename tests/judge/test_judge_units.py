@@ -197,6 +197,7 @@ def test_blocks_in_a_drawn_order_keep_the_level_about_their_own_window():
         assert crossings(draws, process, 10) <= tolerated(300)
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_window_claim_about_blocks_keeps_its_level_under_autocorrelation(sign):
     # φ = .9: all 200 hours of one window, each once, in an order that is drawn for each gate.

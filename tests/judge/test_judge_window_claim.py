@@ -82,6 +82,7 @@ OFTEN = {
 """Every population, and bets of either kind; the other pairs take long together."""
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize(
     ("planned", "name"),
     [
@@ -105,6 +106,7 @@ def test_false_answers_about_a_window_at_its_margin_stay_below_alpha(name, plann
     assert promotions <= binom.ppf(0.9999, paths, 0.05)
 
 
+@pytest.mark.usefixtures("few_points")
 def test_the_same_bound_catches_gains_that_are_counted_too_often(monkeypatch):
     true = window_claim.log_products
     monkeypatch.setattr(window_claim, "log_products", lambda *given: 3.0 * true(*given))
@@ -125,6 +127,7 @@ def test_the_end_of_a_window_decides_it(name, mean, answer):
     assert read(track(N, margin=0.01, bounds=bounds), rng.permutation(x), 100) == answer
 
 
+@pytest.mark.usefixtures("few_points")
 def test_a_process_claim_is_not_decided_by_reading_everything():
     rng = np.random.default_rng(73)
     x, bounds = window("ones", 0.0095, rng)
@@ -135,6 +138,7 @@ def test_a_process_claim_is_not_decided_by_reading_everything():
     assert process.count((False, False)) >= 15
 
 
+@pytest.mark.usefixtures("few_points")
 def test_a_window_claim_needs_fewer_requests_when_it_is_nearly_read():
     rng = np.random.default_rng(74)
     x, bounds = window("normal", 0.012, rng)

@@ -11,6 +11,8 @@ from harness.bench.canary import AT_MARGINS, HARMS, live_of_bench, run_canary
 from harness.core.verdicts import Decision
 from harness.live.canary import Canary
 
+pytestmark = pytest.mark.usefixtures("few_points")
+
 LIVE = live_of_bench()
 
 

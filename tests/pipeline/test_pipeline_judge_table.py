@@ -40,6 +40,7 @@ def test_within_at_and_beyond_the_margin(mean, decision):
     assert judge_table(frame(mean=mean), policy()).decision is decision
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize("direction", ["increase", "decrease", "both"])
 def test_at_the_margin_both_error_rates_hold(direction):
     """The mean exactly at the margin, the widest variance, a look after every few rows."""
@@ -55,6 +56,7 @@ def test_at_the_margin_both_error_rates_hold(direction):
     assert seen.count(Decision.ROLLBACK) <= most
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize(("mean", "wrong"), [(0.0, Decision.PROMOTE), (0.11, Decision.ROLLBACK)])
 def test_the_simulation_would_see_a_margin_that_is_off(mean, wrong):
     """With the mean off the margin the same runs cross the same bound, so it can fail."""

@@ -44,6 +44,7 @@ def by_name(result):
     return {test.name: test for test in result.tests}
 
 
+@pytest.mark.usefixtures("few_points")
 def test_tables_of_the_planned_size_are_promoted_as_often_as_promised(policy_file, tmp_path):
     path = policy_file(SCORE, FLIPS, windows={"planning": 200})
     needs = plan(path, [csv(tmp_path / "t.csv", n=1000, seed=99)])
@@ -156,6 +157,7 @@ def test_rows_that_plan_are_no_evidence(policy_file):
     assert any("planned the bets" in said for said in verdict.record.not_compared)
 
 
+@pytest.mark.usefixtures("few_points")
 def test_planning_on_the_first_rows_keeps_the_error_rates(policy_file):
     """The mean exactly at the margin; the bets are chosen by the first rows of the same table."""
     asked = yaml.safe_load(policy_file(SCORE, windows={"planning": 50}).read_text())

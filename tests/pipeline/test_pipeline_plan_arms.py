@@ -68,6 +68,7 @@ def planned(tmp_path):
     return plan(path, [table])
 
 
+@pytest.mark.usefixtures("few_points")
 def test_tables_of_the_planned_size_are_promoted_as_often_as_promised(planned):
     size = int(planned.requests)
     asked = policy(windows={"planning": 300})

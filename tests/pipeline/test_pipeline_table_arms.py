@@ -38,6 +38,7 @@ def test_within_at_and_beyond_the_margin(harm, decision):
     assert "overlap-weighted" in verdict.guardrails[0].subject
 
 
+@pytest.mark.usefixtures("few_points")
 def test_at_the_margin_both_error_rates_hold():
     seen = [judge_table(canary(500, 0.1, seed), policy()).decision for seed in range(100)]
     # 100 runs at 5 %: more than 13 have a probability of 0.1 %.

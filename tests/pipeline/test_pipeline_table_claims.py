@@ -27,6 +27,7 @@ def clustered(users, mean, seed, per_user=20):
     })  # fmt: skip
 
 
+@pytest.mark.usefixtures("few_points")
 def test_at_the_margin_units_keep_the_error_rates_and_rows_do_not():
     """20 rows a user that agree: as independent rows they would decide most runs."""
     by_user = policy(unit="user", weight="unit")
@@ -144,6 +145,7 @@ def test_a_window_that_is_all_here_is_known(mean, decision):
     assert judge_table(table, policy()).decision is Decision.HOLD
 
 
+@pytest.mark.usefixtures("few_points")
 def test_a_draw_from_a_window_keeps_the_error_rates_at_the_window_s_own_mean():
     window = np.repeat([0.25, -0.25], [360, 240])  # mean exactly .05
     rng = np.random.default_rng(5)

@@ -73,6 +73,7 @@ def test_harm_that_stands_in_the_planning_rows_is_part_of_the_window():
     assert (row.lower, row.upper) == pytest.approx((0.1, 0.1))
 
 
+@pytest.mark.usefixtures("few_points")
 def test_a_window_that_was_read_is_decided_by_its_own_mean_whatever_planned():
     """61 of 1,200 are beyond 0.05, 60 are not: no split between planning and rest changes that."""
     assert set(decisions(61, 10)) == {Decision.ROLLBACK}
@@ -80,6 +81,7 @@ def test_a_window_that_was_read_is_decided_by_its_own_mean_whatever_planned():
     assert set(decisions(59, 10)) == {Decision.PROMOTE}
 
 
+@pytest.mark.usefixtures("few_points")
 def test_a_window_at_its_margin_keeps_the_error_rates_when_part_of_it_plans():
     """800 of 1,200 are read, 300 of which plan."""
     # 120 runs at 5 %: more than 14 have a probability of 0.1 %.

@@ -15,6 +15,7 @@ import pytest
 from exchanges_made import exchange, inputs_of, outputs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import simulated
 
 from harness.core.errors import TrafficError
 from harness.core.jsonable import sha256
@@ -288,25 +289,26 @@ def test_another_value_is_another_window(tmp_path):
 
 
 @pytest.mark.parametrize("bucket_rows", [8192, 7])
-def test_storage_order_is_uniform(tmp_path, monkeypatch, bucket_rows):
+@simulated(240, 2)
+def test_storage_order_is_uniform(tmp_path, monkeypatch, bucket_rows, runs):
     monkeypatch.setattr(shuffle, "BUCKET_ROWS", bucket_rows)
-    n, times = 24, 240
+    n = 24
     request = request_bytes("m", {"x": np.zeros(1)}, "")
     source = source_of(
         tmp_path / "t", [exchange(i, request=request, response=b"") for i in range(n)]
     )
     at = np.zeros((n, n))
     before = 0
-    for seed in range(times):
+    for seed in range(runs):
         order = seal(source, tmp_path / f"w{seed}", seed=seed).index().seq()
         at[order, np.arange(n)] += 1
         before += order.tolist().index(3) < order.tolist().index(4)
         shutil.rmtree(tmp_path / f"w{seed}")
     # (n−1)² degrees of freedom: both margins are fixed. Five sigma of the chi-square's normal limit.
     freedom = (n - 1) ** 2
-    chi2 = ((at - times / n) ** 2 / (times / n)).sum() * (n - 1) / n
+    chi2 = ((at - runs / n) ** 2 / (runs / n)).sum() * (n - 1) / n
     assert abs(chi2 - freedom) < 5 * np.sqrt(2 * freedom)
-    assert abs(before - times / 2) < 5 * np.sqrt(times) / 2
+    assert abs(before - runs / 2) < 5 * np.sqrt(runs) / 2
 
 
 def test_many_buckets_give_every_request_once(tmp_path, monkeypatch):
