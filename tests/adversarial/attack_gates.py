@@ -40,7 +40,7 @@ FEW, ENOUGH = 1, 300
 dies of, which test_adversarial_gates does. And requests of a gate that is to pass."""
 POLICY = REFACTOR | {
     "windows": REFACTOR["windows"] | {"min_requests": FEW},
-    "sandbox": {"memory": "1GiB", "batch_deadline": "300ms"},
+    "sandbox": {"memory": "1GiB", "batch_deadline": "100ms"},
 }
 WATCH = "memory-watchdog"
 PAGES = ("decision.json", "findings.json", "manifest.json", "report.html", "summary.md")

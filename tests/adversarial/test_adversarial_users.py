@@ -29,10 +29,8 @@ FIRST_GROWTH_BYTES, GROWTH_BYTES = 96 << 20, 24 << 20
 """A process's first gate imports; the others leave what the allocator keeps."""
 LOWER = ("--allow-lower-isolation", "--json")
 OFTEN = {"garbage", "ignores", "flood", "shrinks", "dies-between"}
-"""Of the processes that break the rules, those whose kinds of answer differ."""
-LEAVING = {"noise", "closes"}
-"""Of the others, those that go on after they broke them. What the rest of them get is held to each frame in
-tests of the sandbox, and to a gate's answer by those of the same kind in OFTEN."""
+"""Of the processes that break the rules, those whose kinds of answer differ. What the rest of them get is held
+to each frame in tests of the sandbox, and to a gate's answer by those of the same kind here."""
 NO_FILTER = ("user", "no-seccomp")
 NO_FILTER_NO_NETWORK = (*NO_FILTER, "no-namespaces")
 NOTHING = (*NO_FILTER_NO_NETWORK, "no-landlock")
@@ -98,13 +96,8 @@ FEW_BREAKING = tuple(a for a in BREAKING if a.name in OFTEN)
 OTHER_BREAKING = tuple(a for a in BREAKING if a.name not in OFTEN)
 FULL = [
     *gates_of(
-        often=(HONEST, *(a for a in OTHER_BREAKING if a.name in LEAVING), *REACHING),
-        rarely=(
-            *MODELS,
-            *FILES,
-            *FEW_BREAKING,
-            *(a for a in OTHER_BREAKING if a.name not in LEAVING),
-        ),
+        often=(HONEST, *REACHING),
+        rarely=(*MODELS, *FILES, *BREAKING),
     ),
     *gates_of(
         "user",

@@ -30,9 +30,9 @@ def accounted(counts: OperatorCounts) -> bool:
     return through >= counts.cases
 
 
-# Half of the command's sample, and all of it.
+# A quarter of the command's sample, and all of it.
 @pytest.mark.parametrize(
-    ("every", "located"), [(2 * EVERY, 30), pytest.param(EVERY, 60, marks=pytest.mark.long)]
+    ("every", "located"), [(4 * EVERY, 15), pytest.param(EVERY, 60, marks=pytest.mark.long)]
 )
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_the_commands_sample_is_equal_to_itself_and_its_alterations_are_located(

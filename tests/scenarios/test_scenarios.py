@@ -22,13 +22,14 @@ NAMES = sorted(p.parent.name for p in (ROOT / "scenarios").glob("*/scenario.yaml
 
 MARKS = dict.fromkeys(
     # A refactor is rolled back for whatever differs; that these are named shows in their retrains. The
-    # weekday is one more cyclic shift, as the hour is.
-    ("km-refactor", "leaky-refactor", "threshold-refactor", "weekday-refactor", "weekday-retrain"),
+    # weekday is one more cyclic shift, as the hour is. Of a crash, 40 processes are started, and every request is
+    # looked into by itself: with a small model it stands in test_adversarial_gates.
+    (
+        "candidate-crash", "category-order-refactor", "km-refactor", "leaky-refactor", "threshold-refactor",
+        "utc-hour-refactor", "weekday-refactor", "weekday-retrain",
+    ),
     pytest.mark.long,
-) | {
-    # Above 5 s: each of the dying processes is started again.
-    "candidate-crash": pytest.mark.slow
-}
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, [])) for n in NAMES])

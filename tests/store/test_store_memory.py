@@ -30,8 +30,8 @@ def record(folder, n):
         for start in range(0, n, 1000):
             ids = [f"r-{start + i}" for i in range(1000)]
             columns = {f"x{k}": rng.random((1000, 8), np.float32) for k in range(20)}
-            for i, request in enumerate(requests_from_rows("m", columns, ids)):
-                one = Exchange(
+            writer.write(
+                Exchange(
                     ts_ns=start + i,
                     latency_ns=1,
                     code=0,
@@ -42,7 +42,8 @@ def record(folder, n):
                     request=request,
                     response=b"",
                 )
-                writer.write([one])
+                for i, request in enumerate(requests_from_rows("m", columns, ids))
+            )
 
 
 @pytest.mark.slow
