@@ -80,7 +80,7 @@ def check_signatures(baseline: Signature, candidate: Signature, mapping: Mapping
 
 
 def declared_by_either(baseline: Signature, candidate: Signature, mapping: Mapping) -> Signature:
-    """The baseline's signature, with the candidate's axes of inputs where only that declares some.
+    """The baseline's signature, with the candidate's axes and rows of inputs where only that declares some.
 
     Args:
       baseline: its signature.
@@ -88,14 +88,16 @@ def declared_by_either(baseline: Signature, candidate: Signature, mapping: Mappi
       mapping: what stands for what.
     """
     names, theirs = dict(mapping.inputs), {spec.name: spec for spec in candidate.inputs}
-    found = ((spec, theirs.get(names.get(spec.name, spec.name))) for spec in baseline.inputs)
+    found = [(spec, theirs.get(names.get(spec.name, spec.name))) for spec in baseline.inputs]
     inputs = tuple(
         replace(ours, shape=other.shape, any_rank=other.any_rank)
         if ours.any_rank and other is not None
         else ours
         for ours, other in found
     )
-    return replace(baseline, inputs=inputs)
+    fixed = dict(candidate.rows)
+    rows = {ours.name: fixed[other.name] for ours, other in found if other and other.name in fixed}
+    return replace(baseline, inputs=inputs, rows=tuple((rows | dict(baseline.rows)).items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

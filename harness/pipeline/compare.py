@@ -289,7 +289,8 @@ def _result(
     logged = diffs[2].finish()
     differ = bool(outputs.mismatched_requests or features.mismatched_requests)
     versions = {leg.name: leg.first.versions for leg in legs if leg.first}
-    window, rows = setup.window, setup.graphs[0].signature.batch_rows
+    window, signatures = setup.window, [graph.signature for graph in setup.graphs]
+    rows = declared_by_either(*signatures, setup.mapping).batch_rows
     given = traffic_of(window)
     findings = [
         *lost_requests(given),

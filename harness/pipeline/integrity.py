@@ -217,14 +217,14 @@ def fixed_batches(rows: int, together: int, others: int, where: str) -> list[Fin
     """Tells what batches of one size mean for what was given.
 
     Args:
-      rows: that the baseline takes; 0 = any.
+      rows: that a batch must have for both versions; 0 = any.
       together: rows of a table that were put together to a request; 0 = none were.
       others: requests that have not just so many.
       where: they were given.
     """
     if not rows or not (together or others):
         return []
-    taken = f"the baseline takes batches of {counted(rows, 'row')} and no others"
+    taken = f"only batches of {counted(rows, 'row')} are taken by both versions"
     if together:
         return [
             Finding(
@@ -238,7 +238,7 @@ def fixed_batches(rows: int, together: int, others: int, where: str) -> list[Fin
         _warning(
             "rows_not_taken", where,
             f"{taken}, and {counted(others)} have other numbers of rows",
-            f"Record what the model itself is asked, {counted(rows, 'row')} a request, or give nothing but tables of "
+            f"Record what such a model itself is asked, {counted(rows, 'row')} a request, or give nothing but tables of "
             "single rows (.npz, a flat .parquet) without ids, times, context and lists of rows: they are put together "
             "to such requests, and beside any other table they are not.",
         )

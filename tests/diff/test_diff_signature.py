@@ -215,3 +215,12 @@ def test_the_axes_of_an_input_are_those_of_the_version_that_declares_some():
         spec("z", shape=(2,)),
     )
     assert declared_by_either(baseline, baseline, Mapping()) == baseline
+
+
+def test_the_rows_of_a_batch_are_those_of_the_version_that_takes_no_others():
+    free, fixed = signature([spec("x"), spec("z")]), signature([spec("w"), spec("z")], w=8)
+    mapping = Mapping(inputs=(("x", "w"),), narrower=("x",))
+    assert declared_by_either(free, fixed, mapping).rows == (("x", 8),)
+    back = Mapping(inputs=(("w", "x"),))
+    assert declared_by_either(fixed, free, back).rows == (("w", 8),)
+    assert declared_by_either(free, free, Mapping()).batch_rows == 0

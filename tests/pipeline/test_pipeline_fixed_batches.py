@@ -24,6 +24,7 @@ preset: refactor
 sandbox: {require: S0}
 windows: {newest: {days: 36500}, min_requests: 20}
 drop: [outputs, features]
+mapping: {narrower: [x]}
 guardrails:
   - {name: same, metric: parity_mismatch, scope: outputs, margin: 0.2}
 """
@@ -73,15 +74,27 @@ def given(tmp_path):
         (PLAIN, model("N", 2.0), 0),
         (PLAIN, ONE_PLACE, 1),
         (PLAIN, model("N", 2.5), 1),
+        (model("N", 2.0), PLAIN, 0),
+        (model("N", 2.0), ONE_PLACE, 1),
     ],
 )
 def test_rows_of_a_table_are_compared_in_batches_that_the_model_takes(
     given, windows, old, new, code
 ):
     *models, traffic = given(old, new, recorded=False)
-    result = compare_models(*models, inputs=[traffic], cache_dir=windows)
+    result = compare_models(
+        *models, inputs=[traffic], cache_dir=windows, mapping=["narrower:x"] * ("[N]" in old)
+    )
     assert (result.exit_code, result.compared) == (code, 42)
     assert "rows_put_together" in {f.kind for f in result.findings}
+
+
+def test_recorded_requests_that_only_the_candidate_refuses_are_told_with_their_rows(given, windows):
+    *models, traffic = given(model("N", 2.0), PLAIN, recorded=True)
+    result = compare_models(*models, inputs=[traffic], cache_dir=windows, mapping=["narrower:x"])
+    assert result.exit_code == 1
+    (told,) = [f for f in result.findings if f.kind == "rows_not_taken"]
+    assert "only batches of 8 rows are taken by both versions, and 42 requests" in told.what
 
 
 def test_recorded_requests_stay_as_they_are_and_the_remedy_is_one(given, windows):
@@ -90,7 +103,8 @@ def test_recorded_requests_stay_as_they_are_and_the_remedy_is_one(given, windows
     assert (result.exit_code, result.compared) == (2, 0)
     (told,) = [f for f in result.findings if f.kind == "rows_not_taken"]
     assert (
-        "batches of 8 rows and no others, and 42 requests have other numbers of rows" in told.what
+        "batches of 8 rows are taken by both versions, and 42 requests have other numbers of rows"
+        in told.what
     )
     assert "nothing but tables of single rows (.npz" in told.remedy
     assert "both versions reject 42 requests" in result.to_text()
@@ -117,6 +131,7 @@ OF_THREE = TABLE.format(n=3, k=3.0)
         ((PLAIN, PLAIN), True, Decision.HOLD, "rows_not_taken"),
         ((OF_THREE, TABLE.format(n="N", k=3.0)), False, Decision.PROMOTE, "rows_put_together"),
         ((OF_THREE, TABLE.format(n="N", k=3.5)), False, Decision.ROLLBACK, "rows_put_together"),
+        ((model("N", 2.0), PLAIN), False, Decision.PROMOTE, "rows_put_together"),
     ],
 )
 def test_so_does_a_gate(given, tmp_path, versions, recorded, decision, kind):
