@@ -21,6 +21,8 @@ _BUFFER_BYTES = 512 << 10
 """Waits for a side that takes nothing, before the other is no longer read."""
 _FLUSH_S = 30.0
 """A side that has gone: how long the other may take what was sent before."""
+_STAYS_S = 5.0
+"""A client that got everything, and the end of it: how long it may take to close."""
 _ON_THE_WAY_S = 0.1
 """What a client sends before it hears that no more is served."""
 _LOOK_S = 0.05
@@ -138,6 +140,9 @@ class Link:
     def lost(self, transport: asyncio.Transport, error: Exception | None) -> None:
         """A side has gone."""
         self._lost += 1
+        first = self._left[0] if self._left else transport
+        # Also the second time: a client may have begun calls since the first.
+        self._tell(by_client=first is self._client)
         if self._lost > 1:
             if self._flushing is not None:
                 self._flushing.cancel()
@@ -145,8 +150,6 @@ class Link:
                 self._following.ended()
             self._ended(self)
             return
-        first = self._left[0] if self._left else transport
-        self._tell(by_client=first is self._client)
         if transport is self._upstream:
             self._outlived()
         elif error is not None or self._reset:
@@ -162,8 +165,10 @@ class Link:
             self.half_closed(self._upstream)
         if not client.can_write_eof():
             client.close()
-        elif not client.is_closing() and not client.is_reading():
+            return
+        if not client.is_closing() and not client.is_reading():
             client.resume_reading()
+        self._loop.call_later(_STAYS_S, self._close_when_taken)
 
     def unread(self, side: asyncio.Transport) -> None:
         """A side is not read for now."""
@@ -186,8 +191,13 @@ class Link:
     def drain(self) -> None:
         """Asks the client for no more calls, and closes when those under way have ended."""
         following = self._following
-        if following is None or self._lost:
-            return  # who serves it says so itself, or it is ending
+        if following is None:
+            return  # who serves it says so itself
+        if self._upstream in self._left:
+            self._loop.call_later(_ON_THE_WAY_S, self._close_when_taken)
+            return
+        if self._lost:
+            return  # it is ending
         if not following.blind:
             self._say_going_away(following, ANY_STREAM)
         self._loop.call_later(_ON_THE_WAY_S, self._close_when_idle)
@@ -237,6 +247,9 @@ class Link:
 
     def _close_when_idle(self) -> None:
         following = self._following
+        if self._upstream in self._left:
+            self._close_when_taken()
+            return
         if self._lost or following is None:
             return
         if not following.idle or (self.going_away and following.answers.begun):
@@ -245,6 +258,16 @@ class Link:
         if not following.blind:
             # Nothing newer than this was passed on: clients may ask again elsewhere.
             self._say_going_away(following, following.last)
+        self._upstream.close()
+        self._client.close()
+
+    def _close_when_taken(self) -> None:
+        """Closes once the client has been sent what was answered: nothing more will be."""
+        if self._lost > 1:
+            return
+        if not self._client.is_closing() and self._client.get_write_buffer_size():
+            self._loop.call_later(_LOOK_S, self._close_when_taken)
+            return
         self._upstream.close()
         self._client.close()
 

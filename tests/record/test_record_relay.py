@@ -404,8 +404,12 @@ def test_what_an_upstream_said_before_it_went_arrives_though_it_takes_no_more(ke
 
 
 def test_a_client_may_write_while_it_reads_what_an_upstream_said_before_it_went(kept):
-    """A client whose write fails gives up what it has not read: gRPC's does."""
-    greeting, call, settings, answer = a_call()
+    """A client whose write fails gives up what it has not read: gRPC's does. Nobody serves its further calls."""
+    asks = client()
+    greeting = asks.take()
+    call = asks.headers(1, request_fields()).data(1, message(b"r"), last=True).take()
+    further = asks.headers(3, request_fields()).data(3, message(b"s" * 100_000), last=True).take()
+    _, _, settings, answer = a_call()
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
@@ -419,6 +423,9 @@ def test_a_client_may_write_while_it_reads_what_an_upstream_said_before_it_went(
         kept.wait(1)
         serving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         serving.close()
+        (link,) = running.proxy._links
+        until(lambda: link._lost)
+        asking.sendall(further)
         for _ in range(20):
             asking.sendall(PING)
             time.sleep(0.01)
@@ -427,10 +434,13 @@ def test_a_client_may_write_while_it_reads_what_an_upstream_said_before_it_went(
         assert running.proxy._links
         asking.shutdown(socket.SHUT_WR)
         until(lambda: no_links(running))
+        told = [(c.request[:1], c.code, c.cancelled) for c in kept.wait(2)]
+        assert told == [(b"r", 0, False), (b"s", 14, False)]
+        assert running.proxy._observer.room.used == 0
 
 
-@pytest.mark.parametrize("gone", [False, True], ids=["half_closed", "gone"])
-def test_the_end_waits_for_a_client_that_still_takes_what_was_answered(kept, gone):
+def test_a_client_that_stays_though_its_upstream_has_gone_is_left_in_the_end(kept, monkeypatch):
+    monkeypatch.setattr("harness.record.link._STAYS_S", 0.3)
     greeting, call, settings, answer = a_call()
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
@@ -439,20 +449,42 @@ def test_the_end_waits_for_a_client_that_still_takes_what_was_answered(kept, gon
     ):
         asking.sendall(greeting + call)
         serving, _ = listening.accept()
+        serving.sendall(settings + answer)
+        kept.wait(1)
+        serving.close()
+        until(lambda: no_links(running), 10)
+        assert exactly(asking, len(settings + answer)) == settings + answer
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["half_closed", "gone"])
+def test_the_end_waits_for_no_client_that_stays_though_its_upstream_has_gone(kept, gone):
+    greeting, call, settings, _ = a_call()
+    flood = frame(0, 0, 1, bytes(16_000)) * 20
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
+        connected(running) as asking,
+    ):
+        asking.sendall(greeting + call)
+        serving, _ = listening.accept()
         with serving:
-            serving.sendall(settings + answer)
             assert exactly(serving, len(greeting + call)) == greeting + call
-            serving.shutdown(socket.SHUT_WR)
+            serving.sendall(settings + flood)
             if gone:
+                assert exactly(asking, len(settings)) == settings
+                until(lambda: running.proxy._links)
+                serving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 serving.close()
-            kept.wait(1)
+            else:
+                serving.shutdown(socket.SHUT_WR)
             (link,) = running.proxy._links
-            until(lambda: link._upstream in link._left)
-            stopping = running.begin_to_stop(10.0)
-            assert exactly(asking, len(settings + answer)) == settings + answer
-            assert asking.recv(1) == b""
-            asking.close()
-            stopping.result(5)
+            until(lambda: link._lost == gone and link._upstream in link._left, 10)
+            began = time.perf_counter()
+            stopping = running.begin_to_stop(60.0)
+            if not gone:
+                assert exactly(asking, len(settings + flood)) == settings + flood
+            stopping.result(30)
+            assert time.perf_counter() - began < 20
 
 
 def test_the_end_waits_for_no_idle_connection_of_something_else():
