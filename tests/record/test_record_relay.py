@@ -468,8 +468,9 @@ def test_the_end_waits_for_no_client_that_stays_though_its_upstream_has_gone(kep
         asking.sendall(greeting + call)
         serving, _ = listening.accept()
         with serving:
+            serving.sendall(settings)
             assert exactly(serving, len(greeting + call)) == greeting + call
-            serving.sendall(settings + flood)
+            serving.sendall(flood)
             if gone:
                 assert exactly(asking, len(settings)) == settings
                 until(lambda: running.proxy._links)
