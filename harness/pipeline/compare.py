@@ -289,8 +289,8 @@ def _result(
     logged = diffs[2].finish()
     differ = bool(outputs.mismatched_requests or features.mismatched_requests)
     versions = {leg.name: leg.first.versions for leg in legs if leg.first}
-    window, signatures = setup.window, [graph.signature for graph in setup.graphs]
-    rows = declared_by_either(*signatures, setup.mapping).batch_rows
+    window, (old, new) = setup.window, setup.graphs
+    rows = declared_by_either(old.signature, new.signature, setup.mapping).batch_rows
     given = traffic_of(window)
     findings = [
         *lost_requests(given),
