@@ -65,14 +65,18 @@ def _operators(counts: OperatorCounts) -> tuple[Figure, ...]:
 
 def _matching() -> Iterator[Figure]:
     """Two graphs in which every tensor has another name: deep ones, and ones whose operators share one input."""
+    fans = [_fan("a", ("Mul",)), _fan("b", ("Mul", "Add"))]
+    # What the last operator joins has equal values, each its own.
+    joined = [{name: i for i, name in enumerate(graph.nodes[-1].inputs)} for graph in fans]
     shapes = (
-        ("", [_chain(prefix, changed) for prefix, changed in (("a", "Relu"), ("b", "Neg"))]),
-        (" that one joins", [_fan("a", ("Mul",)), _fan("b", ("Mul", "Add"))]),
+        ("", [_chain(prefix, changed) for prefix, changed in (("a", "Relu"), ("b", "Neg"))], None),
+        (" that one joins", fans, None),
+        (" that one joins, with values", fans, (joined[0], joined[1])),
     )
-    for shape, graphs in shapes:
+    for shape, graphs, values in shapes:
         ends = {graphs[0].outputs[0]: graphs[1].outputs[0]}
         began = time.process_time()
-        match_graphs(graphs[0], graphs[1], inputs={"x": "x"}, outputs=ends)
+        match_graphs(graphs[0], graphs[1], inputs={"x": "x"}, outputs=ends, values=values)
         took = time.process_time() - began
         yield Figure(
             name=f"matching two graphs of {_NODES:,} nodes{shape}, CPU", value=took, unit="s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from harness.core.graphs import Graph, Node
-from harness.diff.graph_hashes import own_parts
+from harness.diff.graph_hashes import digest, own_parts
 from harness.diff.uses import made_by, use_of
 
 _LINEAR = frozenset(
@@ -19,7 +19,6 @@ _SAME_USE = {"Gemm": "MatMul"}
 """Operators that read a tensor to the same end."""
 MOST_STEPS = 8
 """Operators of a run that are followed."""
-Use = tuple[str, tuple[int, ...]]
 
 
 class Steps:
@@ -36,6 +35,7 @@ class Steps:
         self._outputs = frozenset(graph.outputs)
         self._exact = {constant.name: constant.exact for constant in graph.constants}
         self._held = set(self._exact)
+        self._uses: dict[str, bytes] = {}
         random = dict(graph.random)
         for node in graph.nodes:
             made = made_by(node)
@@ -70,12 +70,16 @@ class Steps:
             found.append(made[0])
         return found
 
-    def uses(self, tensor: str) -> list[Use]:
-        """Who reads a tensor, and as which operand; an output is read by whoever asks."""
-        own = [use_of(node, tensor) for node in self._graph.consumers(tensor)]
-        if tensor in self._outputs:
-            own.append((f"output {self._ends.get(tensor, tensor)}", ()))
-        return sorted((_SAME_USE.get(op, op), places) for op, places in own)
+    def uses(self, tensor: str) -> bytes:
+        """Digest of who reads a tensor, and as which operand; an output is read by whoever asks; b"" = nobody."""
+        # Once for each: a tensor may have many thousands of readers, and each of these may ask.
+        if tensor not in self._uses:
+            own = [use_of(node, tensor) for node in self._graph.consumers(tensor)]
+            if tensor in self._outputs:
+                own.append((f"output {self._ends.get(tensor, tensor)}", ()))
+            told = sorted(repr((_SAME_USE.get(op, op), places)) for op, places in own)
+            self._uses[tensor] = digest(*told) if told else b""
+        return self._uses[tensor]
 
     def step(self, tensor: str) -> tuple[str, list[str], list[str]]:
         """Operator, attributes and constants that make a tensor: all but what it is made from."""

@@ -296,7 +296,8 @@ class _Matching:
             pairs = list(zip(ours.sources(), theirs.sources(), strict=False))
         else:
             reads = self._equal.reads(theirs)
-            left = [s for s in ours.sources() if self._partner(s) not in reads]
+            known = set(reads)
+            left = [s for s in ours.sources() if self._partner(s) not in known]
             partners = {self._partner(s) for s in ours.sources()}
             right = [s for s in reads if s not in partners]
             pairs = list(zip(left, right, strict=True)) if len(left) == len(right) == 1 else []

@@ -12,6 +12,7 @@ the graphs part there.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 
 from harness.core.graphs import Graph
 from harness.diff.graph_hashes import without_aliases
@@ -49,6 +50,9 @@ class Regrouping:
             for p in match.pairs
             if p.baseline not in self._old_copies
         }
+        self._of_old = {ours: name for name, ours in self._of_new.items()}
+        self._known: dict[tuple[int, str, str, int], list[str]] = {}
+        """What was found behind a tensor, in this round: it may have many thousands of readers that all ask."""
 
     def instead(
         self, frontier: Iterable[tuple[str, str]], divergent: Collection[str]
@@ -63,6 +67,7 @@ class Regrouping:
           Pair → what to try for it; pairs that must stay are left out.
         """
         found = {}
+        self._known = {}
         if not (self._match.baseline_only or self._match.candidate_only):
             return {}  # nothing was split or fused: no side has a tensor to spare
         for ours, theirs in frontier:
@@ -90,18 +95,29 @@ class Regrouping:
         made_by = self._old.producer(tensor)
         if made_by is None:
             return []
-        partners = {ours: name for name, ours in self._of_new.items()}
         place = made_by.outputs.index(tensor)
-        found = {
-            node.outputs[place]: None
-            for source in made_by.sources()
-            for node in self._new.consumers(partners.get(source, ""))
-            if node.op == made_by.op and len(node.outputs) > place
-        }
-        return [n for n in found if n and self._loose(1, n, divergent)][:_MOST_STEPS]
+        partners = [p for s in made_by.sources() if (p := self._of_old.get(s))]
+        found = (self._made(partner, made_by.op, place, divergent) for partner in partners)
+        return list(dict.fromkeys(name for names in found for name in names))[:_MOST_STEPS]
+
+    def _made(self, tensor: str, op: str, place: int, divergent: Collection[str]) -> list[str]:
+        """What the candidate makes of a tensor by an operator of this kind, as its output there."""
+        key = 1, tensor, op, place
+        if key not in self._known:
+            made = (n.outputs[place : place + 1] for n in self._new.consumers(tensor) if n.op == op)
+            names = dict.fromkeys(name for names in made for name in names if name)
+            loose = (name for name in names if self._loose(1, name, divergent))
+            self._known[key] = list(islice(loose, _MOST_STEPS))
+        return self._known[key]
 
     def _after(self, side: int, tensor: str, divergent: Collection[str]) -> list[str]:
         """What is made from a tensor, through tensors without an equal partner, and has none itself."""
+        key = side, tensor, "", -1
+        if key not in self._known:
+            self._known[key] = self._behind(side, tensor, divergent)
+        return self._known[key]
+
+    def _behind(self, side: int, tensor: str, divergent: Collection[str]) -> list[str]:
         graph = (self._old, self._new)[side]
         found: dict[str, None] = {}
         waiting = [tensor]
@@ -137,7 +153,7 @@ class Regrouping:
     def _follows(self, side: int, tensor: str, divergent: Collection[str]) -> list[str]:
         """What the other side makes of the partners of what a tensor is made from."""
         node = (self._old, self._new)[side].producer(tensor)
-        partners = self._of_new if side else {ours: name for name, ours in self._of_new.items()}
+        partners = self._of_new if side else self._of_old
         return [
             name
             for source in (node.sources() if node else ())

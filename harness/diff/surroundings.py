@@ -12,13 +12,13 @@ pair that looks alike and differs is refused where what is equal about it speaks
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Mapping
-from dataclasses import replace
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from harness.core.graphs import Graph, Node
-from harness.diff.graph_hashes import COMMUTATIVE, digest
+from harness.diff.graph_hashes import COMMUTATIVE, digest, own_parts
 from harness.diff.linear_steps import Steps
-from harness.diff.uses import made_by
+from harness.diff.uses import made_by, use_of
 
 Fingerprints = Mapping[str, Hashable]
 """Tensor → something that is equal for equal values and hardly ever for others."""
@@ -103,7 +103,7 @@ class Surroundings:
         values = self._values[0].get(ours), self._values[1].get(theirs)
         if values[0] is not None and values[0] == values[1]:
             return False
-        if any(v is not None and self._free(1 - side, v) for side, v in enumerate(values)):
+        if any(v is not None and self._has_free(1 - side, v) for side, v in enumerate(values)):
             return True
         if self._flows is None:
             return False
@@ -125,13 +125,20 @@ class Surroundings:
     def _free(self, side: int, value: Hashable) -> list[str]:
         return [n for n in self._holders[side].get(value, ()) if n not in self._taken[side]]
 
+    def _has_free(self, side: int, value: Hashable) -> bool:
+        """As `_free`, for many questions about a value that many tensors have: what is taken stays taken."""
+        holders = self._holders[side].get(value, [])
+        while holders and holders[-1] in self._taken[side]:
+            holders.pop()
+        return bool(holders)
+
 
 class _Flow:
     """Into which fixed tensors each other tensor of a graph flows, and by which operators."""
 
     def __init__(self, graph: Graph, fixed: Mapping[str, str], equal: Container[str]) -> None:
-        self._equal = equal
-        steps = Steps(graph, {})
+        self._fixed, self._equal = fixed, equal
+        self._steps = Steps(graph, {})
         self.inside: set[str] = set()
         """Made by one linear operator on constants, and read by another."""
         self._exact = {constant.name: constant.exact for constant in graph.constants}
@@ -139,38 +146,64 @@ class _Flow:
         """Tensor → the nearest fixed ones behind it, in the candidate's names; None = too many."""
         self.ways: dict[str, bytes] = {}
         """Tensor → digest of the linear operators on constants on the way to these, and of what reads their results."""
+        readers: dict[str, _Reader] = {}
         for node in reversed(graph.nodes):
-            for name in made_by(node):
-                readers = graph.consumers(name)
-                found: frozenset[str] | None = frozenset()
-                ways = []
-                for reader in readers:
-                    for made in made_by(reader):
-                        more = frozenset([fixed[made]]) if made in fixed else self.ends.get(made)
-                        found = None if found is None or more is None else found | more
-                        goes_on = steps.source(made) == name
-                        if goes_on and steps.source(name) is not None:
-                            self.inside.add(name)
-                        way = b""
-                        if goes_on:
-                            way = digest("end", fixed[made]) if made in fixed else self.ways[made]
-                        ways.append(digest(way, *self._step(reader, name)))
-                if found is not None and len(found) > _MOST_ENDS:
-                    found = None
-                self.ends[name] = found
-                self.ways[name] = digest(*sorted(ways))
+            made = made_by(node)
+            for name in made:
+                found = [(r, readers[m[0]]) for r in graph.consumers(name) if (m := made_by(r))]
+                self.ends[name] = _together(reader.ends for _, reader in found)
+                self.ways[name] = digest(*sorted(self._way(name, *one) for one in found))
+            if made:
+                readers[made[0]] = self._reader(node, made)
 
     def closed(self, tensor: str) -> bool:
         """Whether it flows into equal tensors alone."""
         ends = self.ends[tensor]
         return bool(ends) and all(end in self._equal for end in ends or ())
 
-    def _step(self, node: Node, tensor: str) -> list[str]:
-        """An operator, its attributes and constants, and in which place it reads a tensor."""
-        read = [
-            "it" if source == tensor else self._exact.get(source, "another")
-            for source in (*node.inputs, *node.captures)
-        ]
+    def _way(self, tensor: str, node: Node, reader: _Reader) -> bytes:
+        """Digest of the way that begins with one operator that reads a tensor."""
+        goes_on = reader.goes_on_from == tensor
+        if goes_on and self._steps.source(tensor) is not None:
+            self.inside.add(tensor)
+        return digest(reader.way if goes_on else b"", reader.step, repr(use_of(node, tensor)))
+
+    def _reader(self, node: Node, made: Sequence[str]) -> _Reader:
+        """What is told of an operator once, however many tensors it reads."""
+        read = [self._exact.get(name, "another") for name in (*node.inputs, *node.captures)]
         if node.op in COMMUTATIVE:
             read.sort()
-        return [node.op, *(f"{a.name}={a.exact}" for a in node.attributes), *read]
+        first = made[0]
+        ends = _together(
+            frozenset([self._fixed[n]]) if n in self._fixed else self.ends[n] for n in made
+        )
+        return _Reader(
+            ends=ends,
+            step=digest(*own_parts(node, exact=True), str(len(made)), *read),
+            goes_on_from=self._steps.source(first),
+            way=digest("end", self._fixed[first]) if first in self._fixed else self.ways[first],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """An operator, as those see it that it reads."""
+
+    ends: frozenset[str] | None
+    """As `_Flow.ends`, of all that it makes, itself included."""
+    step: bytes
+    """Digest of it and of the constants that it reads."""
+    goes_on_from: str | None
+    """The tensor that it makes something of by constants alone; None = it is no such step."""
+    way: bytes
+    """As `_Flow.ways`, of what it makes, itself included."""
+
+
+def _together(parts: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    """All ends of all parts; None = too many."""
+    found: set[str] = set()
+    for part in parts:
+        found.update(part or ())
+        if part is None or len(found) > _MOST_ENDS:
+            return None
+    return frozenset(found)
