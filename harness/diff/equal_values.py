@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from harness.core.tensors import Array, Floats
+from harness.diff.any_size import any_size
 from harness.diff.whole import apart
 
 Numbers = dict[str, int]
@@ -28,6 +29,7 @@ _MOST = 16
 """Neighbours that are compared value by value."""
 
 
+@any_size
 def equal_values(
     baseline: Mapping[str, Array], candidate: Mapping[str, Array], *, rows: int
 ) -> tuple[Numbers, Numbers]:
@@ -70,17 +72,20 @@ def _are_same(ours: Array, theirs: Array, rows: int) -> bool:
         return True
     if "f" not in (ours.dtype.kind, theirs.dtype.kind):
         return False
-    before, after = (side.reshape(-1).astype(np.float64) for side in (ours, theirs))
+    # Halves: what is as far apart as the largest numbers has no difference.
+    before, after = (side.reshape(-1).astype(np.float64) / 2 for side in (ours, theirs))
     return bool(np.abs(after - before).max() <= _ROUNDING * np.ptp(before))
 
 
 def _measured(values: Array) -> tuple[float, float] | None:
-    """(place along a fixed direction, length) of values as one vector; None for those that tell nothing."""
+    """(place along a fixed direction, root mean square) of values as one vector; None for those that tell nothing."""
     if values.dtype == object or values.size < _FEW:
         return None
     flat: Floats = values.reshape(-1).astype(np.float64)
     if not np.isfinite(flat).all() or len(np.unique(flat[:_LOOKED_AT])) < _FEW:
         return None
+    largest = float(np.abs(flat).max())
+    flat /= largest
     length = float(np.sqrt(flat @ flat))
     direction = np.sin(np.arange(1.0, flat.size + 1.0) ** 2)
-    return float(flat @ direction) / length, length
+    return float(flat @ direction) / length, length / np.sqrt(flat.size) * largest

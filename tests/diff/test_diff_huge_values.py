@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from diff_streams import copied, feature_pairs, floor_of, graph, output_pairs
 
+from harness.diff.equal_values import equal_values
 from harness.diff.features import FeatureDiff
 from harness.diff.outputs import OutputDiff
 from harness.diff.refit_doubts import doubted_offset
@@ -92,3 +93,17 @@ def test_a_huge_raw_feature_explains_no_fitted_one(size):
     report = diff.finish()
     told = {r.name.split("[")[0] for r in report.features if r.verdict is not ParityVerdict.EQUAL}
     assert told == {"hour", "weekday", "temp_imputed"}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_tensors_of_huge_values_stand_for_their_equals(dtype):
+    largest = np.finfo(dtype).max
+    shapes = np.random.default_rng(3).uniform(-1, 1, size=(3, ROWS, 2)) * largest
+    one, two, other = shapes.astype(dtype)
+    near = (shapes[0] * (1 - 1e-7)).astype(dtype)
+    small = one / dtype(1e30)
+    ours, theirs = equal_values(
+        {"a": one, "b": two, "c": small}, {"p": two, "q": other, "r": near, "s": small}, rows=ROWS
+    )
+    assert [ours[n] for n in "abc"] == [theirs[n] for n in "rps"]
+    assert len({*ours.values(), *theirs.values()}) == 4
