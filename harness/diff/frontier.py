@@ -39,6 +39,7 @@ class Regions:
       compared: baseline's tensors that have values on both sides.
       chosen_by: baseline's tensor of a branch laid open → the tensors that chose the branch: where these
         differ, another branch is taken, and what it makes is no first divergence.
+      same: of the compared tensors those that are equal in every bit: what is before them is no cause of anything.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Regions:
         inputs: Mapping[str, str],
         compared: Collection[str],
         chosen_by: Mapping[str, Collection[str]] | None = None,
+        same: Collection[str] = (),
     ) -> None:
         self.whole_operator = (baseline, candidate)
         self._old, self._copies = without_aliases(baseline)
@@ -58,8 +60,8 @@ class Regions:
         known = {p.baseline: p.candidate for p in match.pairs if p.baseline in compared}
         self._anchors = {**known, **inputs}
         identical = {p.baseline for p in match.pairs if p.tier is Tier.IDENTICAL}
-        self._unsure = {ours for ours in known if ours not in identical and ours not in inputs}
-        """Equal within a tolerance, perhaps, but not the same computation."""
+        self._unsure = known.keys() - identical - inputs.keys() - set(same)
+        """Equal within a tolerance, perhaps, but not in every bit, and not the same computation."""
         self._anchored_new = {theirs: ours for ours, theirs in self._anchors.items()}
         self._constants: tuple[dict[str, Constant], dict[str, Constant]] = (
             {c.name: c for c in self._old.constants},

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.core.tensors import Array, Floats, Nested
+from harness.core.tensors import Array, Floats, Nested, same_bits
 from harness.diff.any_size import any_size
 from harness.diff.distance import FLOAT_TOLERANCE, FLOOR_FACTOR, computed_tolerance
 from harness.diff.floor import SWALLOWED, noise_of
@@ -61,6 +61,8 @@ class TensorTrace:
     """Why a batch could not be compared."""
     small: int = 0
     """Rows with differences within the tolerance that are large parts of their values, in the column with the most."""
+    same: bool = True
+    """Every batch held the same bits, types and shapes on both sides; False also where only parts of values were seen."""
     reshaped: bool = False
     """The same number of values in another shape: equal, and yet what reads it may differ by it."""
     examples: list[int] = field(default_factory=list)
@@ -143,6 +145,7 @@ class TensorTrace:
             output=self.output,
         )
         before = self.rows
+        self.same = self.same and _same_bits(baseline, candidate)
         shapes = [v.shape for v in (baseline, candidate) if not isinstance(v, Nested)]
         self.reshaped |= len(set(shapes)) > 1
         if not isinstance(baseline, Nested) and not isinstance(candidate, Nested):
@@ -164,6 +167,12 @@ class TensorTrace:
     def differs(self) -> bool:
         """Whether any row was beyond the tolerance."""
         return self.differing > 0
+
+
+def _same_bits(baseline: Array | Nested, candidate: Array | Nested) -> bool:
+    if isinstance(baseline, Nested) or isinstance(candidate, Nested):
+        return baseline == candidate
+    return same_bits(baseline, candidate)
 
 
 def _largest_of_each(known: Floats, found: Floats) -> Floats:

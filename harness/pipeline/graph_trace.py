@@ -182,6 +182,7 @@ class _Tracing:
             exact=whole and name in graphs[0].exact,
             moved=whole and bool(handed_on_by_both(*graphs, [(name, pair.candidate)])),
             output=name in self._outputs,
+            same=whole,
             proven=self._wanted.rearranged is Rearrangement.FUNCTION,
         )
 
@@ -288,6 +289,7 @@ class _Tracing:
         return Regions(
             self._old.graph, self._new.graph, self._match,
             inputs=self._inputs, compared=self._traces, chosen_by=self._old.chosen_by(),
+            same={name for name, trace in self._traces.items() if trace.same and not trace.empty},
         )  # fmt: skip
 
     def _later(self, found: Sequence[Divergence], divergent: set[str]) -> tuple[Change, ...]:
