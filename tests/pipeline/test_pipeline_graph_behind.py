@@ -87,6 +87,28 @@ def test_a_step_that_makes_something_else_is_told(way):
         assert {change.node.rpartition(" ")[2] for change in report.later} == {"s"}
 
 
+def parted(*, fused: bool, factor: float = 1.0) -> ModelProto:
+    """A layer in one step or in two, which round otherwise, then a factor."""
+    made = Net()
+    if fused:
+        layer = made.add("Gemm", ["x", WEIGHTS, BIAS], "layer")
+    else:
+        third = made.add("Gemm", ["x", WEIGHTS / np.float32(3), BIAS / np.float32(3)], "third")
+        layer = made.add("Mul", [third, np.float32(3)], "layer")
+    first = made.add("Mul", [made.add("Tanh", [layer], "t"), np.float32(factor)], "first")
+    made.add("Sigmoid", [made.add("Neg", [first], "n")], "y")
+    return made.model([None, WIDTH])
+
+
+@pytest.mark.parametrize("limits", [{}, {"memory_bytes": 1}], ids=["whole", "sketches"])
+def test_what_is_written_otherwise_before_the_first_difference_is_not_told_behind_it(limits):
+    old, new = parted(fused=False), parted(fused=True, factor=1.5)
+    report = compared(old, new, VALUES, **limits)
+    assert report.sketched is bool(limits)
+    assert firsts(report) == [("first", "first")]
+    assert report.later == ()
+
+
 def rewritten(*, otherwise: bool) -> ModelProto:
     """A number, then many wide layers that are written in either of two ways."""
     made, shift = Net(), np.linspace(-1, 1, 200).astype(np.float32)
