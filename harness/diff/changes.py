@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.core.graphs import Node
@@ -28,6 +28,8 @@ class ChangeKind(enum.StrEnum):
     """An operator that only the candidate has."""
     REMOVED = "removed"
     """An operator that only the baseline has."""
+    OPSET = "opset"
+    """The same operator of another version of its domain, which may compute otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Change:
     node: str
     """The operator and what it makes: `Mul → distance_km`."""
     name: str
-    """The attribute's or initialiser's name; "" for whole operators."""
+    """The attribute's or initialiser's name, or the opset's domain; "" for whole operators."""
     baseline: str
     """As the baseline has it; "" = not at all."""
     candidate: str
@@ -101,6 +103,20 @@ def replaced_operators(ours: Sequence[Node], theirs: Sequence[Node]) -> Change:
         baseline=", ".join(node.op for node in ours),
         candidate=", ".join(map(shown, theirs)),
     )
+
+
+def other_opset(node: Node, versions: tuple[Mapping[str, str], Mapping[str, str]]) -> Change | None:
+    """A change of an operator that both versions have and take from other opsets; None where there is none.
+
+    Args:
+      node: the operator.
+      versions: domain → version of the baseline's and of the candidate's graph.
+    """
+    domain = node.op.rpartition(".")[0] or "ai.onnx"
+    was, now = (known.get(domain, "") for known in versions)
+    if not was or not now or was == now:
+        return None
+    return Change(kind=ChangeKind.OPSET, node=shown(node), name=domain, baseline=was, candidate=now)
 
 
 def is_one_number(text: str) -> bool:

@@ -18,6 +18,7 @@ from harness.diff.changes import (
     ChangeKind,
     Divergence,
     cause_of,
+    other_opset,
     replaced_operators,
     shown,
     whole_operator,
@@ -123,9 +124,10 @@ class Regions:
             if ours_nodes or theirs_nodes
             else self._constant_changes((tensor, theirs), f"Constant → {tensor}")
         )
-        farther = not changes
-        if farther:
-            changes = self._farther_changes(tensor, theirs)
+        farther: tuple[Change, ...] = ()
+        if not changes:
+            farther = self._farther_changes(tensor, theirs)
+            changes = farther or self._other_opsets(ours_nodes)
         return Divergence(
             baseline=tensor,
             candidate=theirs,
@@ -135,7 +137,7 @@ class Regions:
                 tuple(shown(n) for n in theirs_nodes),
             ),
             changes=changes[:MOST_CHANGES],
-            farther=farther and bool(changes),
+            farther=bool(farther),
             cause=Cause.NONDETERMINISTIC if noisy else cause_of(changes),
         )
 
@@ -158,6 +160,12 @@ class Regions:
         ours_nodes, _ = _region(self._old, self._copies.get(tensor, tensor), sure[0])
         theirs_nodes, _ = _region(self._new, self._new_copies.get(theirs, theirs), sure[1])
         return self._changes(ours_nodes, theirs_nodes)
+
+    def _other_opsets(self, nodes: Sequence[Node]) -> tuple[Change, ...]:
+        """Operators that are the same on both sides, and yet may compute otherwise."""
+        old, new = (dict(graph.opsets) for graph in self.whole_operator)
+        found = (other_opset(node, (old, new)) for node in nodes)
+        return tuple(change for change in found if change is not None)
 
     def _between(self, side: int, tensor: str) -> tuple[list[Node], tuple[str, ...]]:
         """Nodes from the nearest compared tensors to this one, a mere copy only where there is no other, and the former."""

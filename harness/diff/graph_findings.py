@@ -278,7 +278,7 @@ def _change(change: Change) -> str:
     match change.kind:
         case ChangeKind.OPERATOR:
             return f"{change.node} is made by {change.candidate}"
-        case ChangeKind.ATTRIBUTE | ChangeKind.CONSTANT | ChangeKind.WEIGHTS:
+        case ChangeKind.ATTRIBUTE | ChangeKind.CONSTANT | ChangeKind.WEIGHTS | ChangeKind.OPSET:
             return _other_value(change)
         case ChangeKind.INPUTS:
             before, after = change.baseline or "nothing", change.candidate or "nothing"
@@ -296,7 +296,7 @@ def _change(change: Change) -> str:
 
 
 def _other_value(change: Change) -> str:
-    """An attribute or a constant, old → new."""
+    """An attribute, a constant or an opset, old → new."""
     alone = change.kind is ChangeKind.WEIGHTS and is_one_number(change.baseline)
     word = "constant" if alone else change.kind.value
     before, after = change.baseline or "absent", change.candidate or "absent"

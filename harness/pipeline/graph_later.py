@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.core.tensors import Array, Nested
 from harness.core.traffic import RequestBatch
-from harness.diff.changes import Change, Divergence, later_changes, may_be_alike
+from harness.diff.changes import Change, ChangeKind, Divergence, later_changes, may_be_alike
 from harness.diff.distance import FLOAT_TOLERANCE
 from harness.diff.tensor_trace import TensorTrace
 from harness.diff.whole import apart_whole
@@ -45,12 +45,17 @@ def told_later(
       used: batches that were compared.
       traces: what was seen of each compared tensor of the baseline.
     """
-    own = [step for step in behind if not step.farther]
+    own = [s for s in behind if not s.farther and (running or not _is_by_opset(s))]
     doubtful = [step for step in own if may_be_alike(step)]
     alike: frozenset[str] = frozenset()
     if doubtful and running:
         alike = _made_alike(doubtful, partners, running, used, traces)
     return later_changes(found, [step for step in own if step.baseline not in alike])
+
+
+def _is_by_opset(step: Divergence) -> bool:
+    """Whether nothing but the opset differs, of which most operators' versions compute the same."""
+    return all(change.kind is ChangeKind.OPSET for change in step.changes)
 
 
 def _made_alike(
