@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.bench import dependence
 from harness.bench.dependence import dependent_errors
 
 
+@pytest.mark.usefixtures("few_points")
 def test_errors_under_dependence_stay_below_their_level():
     figures = dependent_errors(15, 1)
     assert len(figures) == 12

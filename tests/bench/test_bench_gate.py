@@ -93,7 +93,7 @@ def test_the_benchmark_compares_with_bare_onnxruntime_in_the_same_run(
     figures = {
         f.name: f
         # One pair: the figures are not looked at for how exact they are.
-        for f in bench_gate(["logistic"], requests=10_000, pairs=1, cache_dir=windows).figures
+        for f in bench_gate(["logistic"], requests=4_000, pairs=1, cache_dir=windows).figures
     }
     bare = figures["logistic: two cores give, both versions"].value
     gate = figures["logistic: gate"].value

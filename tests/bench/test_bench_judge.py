@@ -28,6 +28,7 @@ def test_the_judge_decides_near_the_bound_and_before_a_fixed_test_of_high_power(
     )
 
 
+@pytest.mark.usefixtures("few_points")
 def test_the_live_judge_answers_about_where_the_bound_lies():
     found = live_form(16, 7)
     assert found.limit == pytest.approx(1.2)

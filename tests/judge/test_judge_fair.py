@@ -173,6 +173,7 @@ RAMP = np.array([0.1, 0.1, 0.1, 0.3, 0.3, 0.5, 0.5])
 BASE = np.array([0.0, 0.9, 0.3, 0.0, 0.7, 0.9, 0.2])
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize("direction", [Direction.INCREASE, Direction.DECREASE])
 @pytest.mark.parametrize("plan", [(None, None), (0.1, 0.2)], ids=["generic", "planned"])
 def test_an_effect_at_the_margin_over_a_ramp(direction, plan):
@@ -190,6 +191,7 @@ def test_an_effect_at_the_margin_over_a_ramp(direction, plan):
     assert total == ONE
 
 
+@pytest.mark.usefixtures("few_points")
 def test_errors_at_the_tolerated_ratio_over_a_ramp():
     ratio = 1.5
     theta = RAMP * ratio / (1.0 - RAMP + RAMP * ratio)
@@ -276,6 +278,7 @@ def live_batch(number, arms, pi, values):
     )
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize("k", [1, 3])
 def test_a_live_judge_over_a_ramp(k):
     plan = live_plan(k, LiveGuardrail(name="errors", kind=LiveKind.ERRORS, margin=1.0))

@@ -9,6 +9,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binom
+from simulated import simulated
 
 from harness import judge_table
 from harness.core.errors import PolicyError, TrafficError, UsageError
@@ -42,9 +43,10 @@ def test_within_at_and_beyond_the_margin(mean, decision):
 
 @pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize("direction", ["increase", "decrease", "both"])
-def test_at_the_margin_both_error_rates_hold(direction):
+@simulated(300, 2)
+def test_at_the_margin_both_error_rates_hold(direction, runs):
     """The mean exactly at the margin, the widest variance, a look after every few rows."""
-    runs, alpha = 300, 0.05
+    alpha = 0.05
     sign = -1.0 if direction == "decrease" else 1.0
     guardrail = {**RANGE, "direction": direction, "margin": 0.05}
     seen = [

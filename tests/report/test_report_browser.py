@@ -182,8 +182,16 @@ addEventListener("load", () => {
 </script>"""
 
 
-@pytest.mark.parametrize("scheme", [LIGHT, DARK])
-@pytest.mark.parametrize("graph", [small_graph(), residual_graph(1000, 500)], ids=["small", "1000"])
+@pytest.mark.parametrize(
+    ("graph", "scheme"),
+    [
+        pytest.param(small_graph(), LIGHT, id="small-light"),
+        pytest.param(residual_graph(1000, 500), DARK, id="1000-dark"),
+        # Colours follow from the scheme, places from the size.
+        pytest.param(small_graph(), DARK, id="small-dark", marks=pytest.mark.long),
+        pytest.param(residual_graph(1000, 500), LIGHT, id="1000-light", marks=pytest.mark.long),
+    ],
+)
 def test_the_divergence_is_on_screen_and_readable(tmp_path, graph, scheme):
     page = render_comparison(view_from_comparison({"exit_code": 1, "graph": graph}))
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
