@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from xml.parsers import expat
 
 import pytest
 
+from harness.bench import judge
 from harness.bench.bars import bars_svg
 from harness.bench.efficiency import efficiency, naive
 from harness.bench.figures import Figure, Figures
-from harness.bench.judge import speed
 from harness.bench.live_form import live_form
 
 
@@ -41,8 +42,10 @@ def test_a_watched_z_test_raises_the_published_share_of_false_alarms():
 
 
 @pytest.mark.slow
-def test_speed_is_far_from_its_limits():
-    figures = {f.name: f for f in speed()}
+def test_speed_is_far_from_its_limits(monkeypatch):
+    # The least of three times, where the command takes that of 25.
+    monkeypatch.setattr(judge, "_least_s", partial(judge._least_s, repeats=3))
+    figures = {f.name: f for f in judge.speed()}
     # A shared machine may be several times slower than an idle one: the ratio to cumsum is what lasts.
     plain = figures["numpy.cumsum of the same batches"].value
     assert figures["one guardrail, a look every 10,000"].value > 0.05 * plain
