@@ -19,6 +19,11 @@ from harness.pipeline.opening import LegRecipe
 from harness.replay.legs import Leg
 from harness.store.windows import SealedWindow
 
+_MEND = (
+    "Mend what is said of them. Each request needs as many rows in one input as in another; of an input whose rank no "
+    "version declares, a list in .jsonl is one row: give one row a line there, or declare the rank."
+)
+
 
 def check_requests(window: SealedWindow, inputs: Sequence[Place]) -> None:
     """Refuses inputs without a request.
@@ -33,7 +38,7 @@ def check_requests(window: SealedWindow, inputs: Sequence[Place]) -> None:
     raise UsageError(
         ", ".join(map(str, inputs)),
         f"hold no request{f' ({why})' if why else ''}, so nothing can be compared",
-        "Give inputs with at least one request of at least one row.",
+        _MEND if lost else "Give inputs with at least one request of at least one row.",
     )
 
 

@@ -170,10 +170,12 @@ def check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: T
     )
     if not fits:
         found = "a single value" if trailing is None else f"rows of shape {list(trailing)}"
+        taken = f"rows of {spec.shown()}" if spec.any_rank else spec.shown()
+        wanted = ["rows", *("any" if d is None else str(d) for d in spec.shape)]
         raise TrafficError(
             where,
-            f"column '{name}' has {found} where the model takes {spec.shown()}",
-            "Reshape it.",
+            f"column '{name}' has {found} where the model takes {taken}",
+            f"Reshape it to [{', '.join(wanted)}{', …' if spec.any_rank else ''}]: its first axis is the table's rows.",
         )
 
 

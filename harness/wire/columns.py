@@ -325,6 +325,9 @@ def _rows_in_layout(shapes: _Shapes, layout: Layout) -> int:
     if len(given) != len(shapes):
         msg = "a tensor appears twice"
         raise MessageError(msg)
+    if given and not layout:
+        # Where no message has a layout, what is wrong with this one says more than that it is none of theirs.
+        _layout_of(shapes)
     wanted = {s.name for s in layout}
     for name in given:
         if name not in wanted:

@@ -17,6 +17,15 @@ words (string[N] s) => (int64[N] y) {
 }
 """
 
+ADDED = """
+<ir_version: 8, opset_import: ["" : 15]>
+added (float[N,2] x, float[N] s) => (float[N] y) {
+  axis = Constant<value = int64[1] {1}>()
+  sum = ReduceSum<keepdims = 0>(x, axis)
+  y = Add(sum, s)
+}
+"""
+
 
 @pytest.fixture
 def model(tmp_path):
@@ -167,6 +176,18 @@ def test_who_refuses_is_said_with_the_runtimes_words(side, code, said, harness, 
     assert ran.code == code
     assert said in ran.out
     assert "reshape" in ran.out.lower()
+
+
+def test_lists_for_an_input_of_no_declared_rank_are_refused_with_a_remedy(harness, tmp_path):
+    model = parser.parse_model(ADDED)
+    model.graph.input[1].type.tensor_type.ClearField("shape")
+    path = tmp_path / "added.onnx"
+    onnx.save(model, str(path))
+    three = {"x": [[1.0, 2.0]] * 3, "s": [1.0, 2.0, 3.0]}
+    ran = harness(*PLAIN, path, path, "-i", jsonl(tmp_path, three, three), "-q")
+    assert_refused(
+        ran, "2 requests left out: tensors disagree on the number of rows: [1, 3]", "one row a line"
+    )
 
 
 def test_an_empty_batch_has_a_remedy(model, harness, tmp_path):

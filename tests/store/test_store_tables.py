@@ -524,6 +524,23 @@ def test_a_single_text_where_rows_of_several_are_taken_is_refused(tmp_path):
     assert "has a single value where the model takes c" in refused(path, [spec("c", "BYTES", 2)])
 
 
+@pytest.mark.parametrize(
+    ("taken", "found", "remedy"),
+    [
+        (TensorSpec(name="s", datatype="FP64", shape=(), any_rank=True), "takes rows of s FP64", "[rows, …]"),
+        (TensorSpec(name="s", datatype="FP64", shape=(None, 2)), "takes s FP64[?, ?, 2]", "[rows, any, 2]"),
+    ],
+)  # fmt: skip
+def test_a_single_value_beside_rows_is_refused_with_the_shape_that_is_taken(
+    tmp_path, taken, found, remedy
+):
+    path = npz(tmp_path, x=np.zeros((3, 2)), s=np.float64(2))
+    with pytest.raises(TrafficError) as caught:
+        opened(path, [spec("x", "FP64", 2), taken])
+    assert "'s' has a single value where the model " + found in caught.value.what
+    assert remedy in caught.value.remedy
+
+
 @pytest.mark.parametrize("kind", ["npz", "parquet", "jsonl"])
 def test_an_input_of_undeclared_rank_is_one_row_a_request_of_any_shape(tmp_path, kind):
     anything = TensorSpec(name="x", datatype="FP64", shape=(), any_rank=True)

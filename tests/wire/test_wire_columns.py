@@ -138,6 +138,12 @@ def test_another_layout_is_left_out_with_the_difference(reason):
     assert decoded.tensors["distance"].tolist() == [1.0, 3.0]
 
 
+def test_without_a_layout_each_message_is_told_what_is_wrong_with_it():
+    odd = "tensors disagree on the number of rows: [1, 2]"
+    decoded = ColumnDecoder("request", ()).decode([request_bytes("m", OTHER[odd], "odd")])
+    assert decoded.reasons == ((0, odd),)
+
+
 def test_wrong_raw_sizes_are_left_out_even_when_the_sum_fits():
     first, second = (pb.ModelInferRequest.FromString(message(i)) for i in (1, 2))
     first.raw_input_contents[0] += b"\0"
