@@ -8,8 +8,19 @@ if TYPE_CHECKING:
     import onnx
 
 _Key = tuple[str, str]
-_NEW_MEANING = frozenset(["coordinate_transformation_mode"])
-"""Attributes whose default is not what versions of the operator without them did: Resize's, RoiAlign's."""
+_NEW_MEANING = frozenset(
+    [
+        ("DFT", "axis"),
+        ("Resize", "coordinate_transformation_mode"),
+        ("RoiAlign", "coordinate_transformation_mode"),
+    ]
+)
+"""Attributes whose default is not what versions of the operator without them do."""
+_SOFTMAXES = frozenset(["Softmax", "LogSoftmax", "Hardmax"])
+"""Until version 13 they take all axes from `axis` on for one, and since then `axis` alone; the last one is both."""
+_AXIS_ALONE = 13
+_AXIS_AS_INPUT = 20
+"""DFT's: left out, it is the last but one, and before that version it was the attribute, 1 where it was left out."""
 
 
 class Defaults:
@@ -18,7 +29,8 @@ class Defaults:
     onnxruntime writes defaults out when it saves a model. A default is told where the newest version of
     the operator has that attribute and left out where it has not, so that versions which differ by
     nothing else are told alike. One that is not the same in all versions (Softmax's axis) is told only
-    for those that have it.
+    for those that have it. Where the same attributes mean something else in another version, it is told
+    what they mean.
 
     Args:
       model: its imports count.
@@ -50,7 +62,26 @@ class Defaults:
         told, untold = self._known[key]
         own = {a.name: a for a in node.attribute}
         kept = [a for a in node.attribute if not (a.name in untold and _same(a, untold[a.name]))]
-        return sorted([*kept, *(told[n] for n in told if n not in own)], key=lambda a: a.name)
+        left_out = [told[n] for n in told if n not in own]
+        meant = self._meaning(node, {a.name: a for a in (*left_out, *kept)}) if told else []
+        return sorted([*kept, *left_out, *meant], key=lambda a: a.name)
+
+    def _meaning(self, node: onnx.NodeProto, given: _Attributes) -> list[onnx.AttributeProto]:
+        """What the attributes of operators of ONNX's own mean, where the version decides it."""
+        import onnx
+
+        version = self._versions[_domain(node.domain)]
+        if _domain(node.domain):
+            return []
+        if node.op_type in _SOFTMAXES:
+            alone = version >= _AXIS_ALONE or given["axis"].i == -1
+            means = (
+                "it alone, as since opset 13" if alone else "it and all after it, as until opset 12"
+            )
+            return [onnx.helper.make_attribute("meaning of axis", means)]
+        if node.op_type == "DFT" and version >= _AXIS_AS_INPUT and not any(node.input[2:3]):
+            return [onnx.helper.make_attribute("axis", -2)]
+        return []
 
     def _defaults(self, key: _Key) -> tuple[_Attributes, _Attributes]:
         """Defaults that are told, and those that are not."""
@@ -64,7 +95,7 @@ class Defaults:
         agreed = {
             n: d
             for n, d in every.items()
-            if n not in _NEW_MEANING
+            if (key[1], n) not in _NEW_MEANING
             and all(_same(s.attributes[n].default_value, d) for s in schemas if n in s.attributes)
         }
         told = {n: d for n, d in newest.items() if n in agreed}

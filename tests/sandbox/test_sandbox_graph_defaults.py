@@ -48,9 +48,32 @@ def test_what_is_no_default_is_told():
 
 
 def test_other_versions_of_an_operator_have_other_defaults():
-    assert told("y = Softmax(x)", 12) == told("y = Softmax<axis = 1>(x)", 13)
+    assert told("y = Softmax(x)", 12) == told("y = Softmax<axis = 1>(x)", 12)
     assert told("y = Softmax(x)", 12) != told("y = Softmax(x)", 13)
-    assert told("y = Softmax<axis = 1>(x)", 12) == told("y = Softmax<axis = 1>(x)", 13)
+    assert told("y = Softmax(x)", 13) == told("y = Softmax<axis = -1>(x)", 13)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
+def test_what_an_axis_means_in_another_version_is_told(op):
+    for main in ("y = {}", IN_IF.replace("{main}", "{}")):
+        old, new = (told(main.format(f"{op}<axis = 1>(x)"), opset) for opset in (12, 13))
+        assert old != new
+        # All axes from the last one on are the last one.
+        old, new = (told(main.format(f"{op}<axis = -1>(x)"), opset) for opset in (12, 13))
+        assert old == new
+        assert told(main.format(f"{op}<axis = 1>(x)"), 13) == told(
+            main.format(f"{op}<axis = 1>(x)"), 18
+        )
+    texts = [told(f"y = {op}(x)", opset)["meaning of axis"][0] for opset in (12, 13)]
+    assert [text.partition(",")[0] for text in texts] == ["it and all after it", "it alone"]
+
+
+def test_an_attribute_that_became_an_input_with_another_default_is_told():
+    old, spelled = told("y = DFT(x)", 17), told("y = DFT<axis = 1>(x)", 17)
+    assert old == spelled
+    assert (old["axis"][0], told("y = DFT(x)", 20)["axis"][0]) == ("1", "-2")
+    assert "axis" not in told("y = DFT(x, , w)", 20)
+    assert told("y = DFT<axis = -2>(x)", 17) == told("y = DFT(x)", 20)
 
 
 def test_an_attribute_that_another_version_adds_or_drops_at_its_default_is_no_difference():
