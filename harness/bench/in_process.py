@@ -38,13 +38,11 @@ class InProcess:
         """As `sandbox.tracing.edit`; models with external data are not for this."""
         import json
 
-        import onnx
-
         from harness.sandbox import graph_child
         from harness.sandbox.child import sessions
 
         self.edits += 1
-        model = onnx.load_model_from_string(version.model.read_bytes())
+        model = graph_child.parsed(version.model.read_bytes())
         asked = {**asdict(wanted), "taken": dict(wanted.taken)}
         try:
             answer, described, copy = graph_child.edited_model(model, _NO_FILES, asked)
@@ -79,11 +77,9 @@ class InProcess:
         folder: Path,
     ) -> tuple[Path, ...] | LoadFailure:
         """As `sandbox.reordering.reordered`."""
-        import onnx
+        from harness.sandbox.graph_child import parsed, reordered_model
 
-        from harness.sandbox.graph_child import reordered_model
-
-        model = onnx.load_model_from_string(copy.path.read_bytes())
+        model = parsed(copy.path.read_bytes())
         found = []
         for place, order in enumerate(ORDERS):
             answer, content = reordered_model(model, **asdict(order), returned=True)

@@ -44,6 +44,7 @@ _GRAPHS = (
     "precision",
     "random",
     "rounding",
+    "running",
     "types",
 )
 _UNCHECKED_HASH = 1

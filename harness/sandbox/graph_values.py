@@ -10,6 +10,7 @@ from typing import Any
 from harness.core.graphs import Attribute, Constant, Graph, Node
 from harness.sandbox.child.frames import FrameError
 from harness.sandbox.child_texts import MAX_NAME, MOST_SHOWN, text_from, texts_from
+from harness.sandbox.graph_running import running_order
 
 ALIAS = "Identity"
 MOST_NODES = 200_000
@@ -70,17 +71,13 @@ def _node(given: object) -> Node:
 def _in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """The nodes so that each comes after what it reads; where they are given so, as they are.
 
-    ONNX asks for that order, and onnxruntime does not: a model that it runs may have another one.
-
     Raises:
       FrameError: a tensor is made twice or from itself, or an Identity is no copy of one tensor.
     """
     maker = _makers(nodes)
     before = [{maker[name] for name in node.sources() if name in maker} for node in nodes]
-    if all(place > max(read, default=-1) for place, read in enumerate(before)):
-        return tuple(nodes)
     try:
-        order = [*graphlib.TopologicalSorter(dict(enumerate(before))).static_order()]
+        order = running_order(before)
     except graphlib.CycleError:
         msg = "a tensor of the graph is made from itself"
         raise FrameError(msg) from None

@@ -45,6 +45,6 @@ def test_only_the_sandboxs_own_modules_are_in_it():
         names = {n.removesuffix("c") for n in archive.namelist()}
     assert all(
         n.startswith("harness/sandbox/child/")
-        or n in {"__main__.py", "harness/__init__.py", "harness/sandbox/__init__.py", "harness/sandbox/graph_bodies.py", "harness/sandbox/graph_called.py", "harness/sandbox/graph_child.py", "harness/sandbox/graph_cut.py", "harness/sandbox/graph_defaults.py", "harness/sandbox/graph_description.py", "harness/sandbox/graph_edits.py", "harness/sandbox/graph_function.py", "harness/sandbox/graph_nodes.py", "harness/sandbox/graph_numbers.py", "harness/sandbox/graph_orders.py", "harness/sandbox/graph_pack.py", "harness/sandbox/graph_precision.py", "harness/sandbox/graph_random.py", "harness/sandbox/graph_rounding.py", "harness/sandbox/graph_types.py"}
+        or n in {"__main__.py", "harness/__init__.py", "harness/sandbox/__init__.py", "harness/sandbox/graph_bodies.py", "harness/sandbox/graph_called.py", "harness/sandbox/graph_child.py", "harness/sandbox/graph_cut.py", "harness/sandbox/graph_defaults.py", "harness/sandbox/graph_description.py", "harness/sandbox/graph_edits.py", "harness/sandbox/graph_function.py", "harness/sandbox/graph_nodes.py", "harness/sandbox/graph_numbers.py", "harness/sandbox/graph_orders.py", "harness/sandbox/graph_pack.py", "harness/sandbox/graph_precision.py", "harness/sandbox/graph_random.py", "harness/sandbox/graph_rounding.py", "harness/sandbox/graph_running.py", "harness/sandbox/graph_types.py"}
         for n in names
     )  # fmt: skip
