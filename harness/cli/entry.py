@@ -83,7 +83,9 @@ def cli() -> None:
     diff outputs and features, and let sequential tests say PROMOTE, ROLLBACK or HOLD."""  # noqa: D209, D205 - help text
 
 
-_NO_MEMORY = "free some memory, take another machine, or leave out requests of very many rows"
+_NO_MEMORY = (
+    "free some memory, take another machine, or leave out requests with very many rows or values"
+)
 
 
 def _say(text: str) -> None:

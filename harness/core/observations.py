@@ -54,7 +54,7 @@ class Observations:
     outcome: Outcomes
     """`Outcome` per request, shape (n,)."""
     outputs: Tensors
-    """Verdict session's outputs, shape (R, *trailing); rows of failed requests are filler.
+    """Verdict session's outputs, shape (R, *trailing); rows of failed requests are filler that says nothing.
 
     A ZipMap output is a float64 matrix (R, classes) whose columns `keys` names; a sequence or an optional
     is a `Nested`, the same in every row of its request.
@@ -75,11 +75,12 @@ class Observations:
     short: tuple[int, ...] = ()
     """Indices in batch of requests that needed more memory than a leg is given, ascending."""
     uneven: tuple[str, ...] = ()
-    """Features that the trace returned in several shapes for the requests of this batch: no array holds them
-    all, so `features` leaves them out."""
+    """Features that the trace returned in several shapes for the requests of this batch, or in so wide rows that
+    those of failed requests would take too much memory: no array holds them all, so `features` leaves them out."""
     forms: dict[str, tuple[tuple[int, Array], ...]] = field(default_factory=dict)
-    """Outputs that requests of this batch, run apart, got in several shapes: no array holds them all, so
-    `outputs` leaves them out. For consecutive requests: how many they are, and their rows, (rows, *trailing)."""
+    """Outputs that requests of this batch, run apart, got in several shapes, or in so wide rows that those of
+    failed requests would take too much memory: no array holds them all, so `outputs` leaves them out. For
+    consecutive requests: how many they are, and their rows, (rows, *trailing)."""
     alone: bool = False
     """The trace session answered alone: `outputs` are its own, and `trace_outputs` is empty."""
 

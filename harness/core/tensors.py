@@ -204,9 +204,36 @@ def same_bits(baseline: Array, candidate: Array) -> bool:
     """
     if baseline.dtype != candidate.dtype or baseline.shape != candidate.shape:
         return False
+    if is_one_value(baseline) and is_one_value(candidate):
+        baseline, candidate = baseline[:1], candidate[:1]
     if baseline.dtype == object:
         return bool(np.array_equal(baseline, candidate))
     return baseline.tobytes() == candidate.tobytes()
+
+
+def is_one_value(tensor: Array) -> bool:
+    """Whether a tensor with rows holds one value for all of them: it is in memory once."""
+    return tensor.ndim > 0 and len(tensor) > 0 and tensor.strides[0] == 0
+
+
+def some_rows(tensor: Array, rows: Ints | Bools) -> Array:
+    """Rows of a tensor; of one value for all rows it stays that.
+
+    Args:
+      tensor: shape (R, *trailing).
+      rows: indices, or whether a row is taken, shape (R,).
+    """
+    if not is_one_value(tensor):
+        return tensor[rows]
+    count = np.count_nonzero(rows) if rows.dtype == np.bool_ else len(rows)
+    return np.broadcast_to(tensor[0], (int(count), *tensor.shape[1:]))
+
+
+def rows_with_nan(tensor: Array) -> Bools:
+    """Which rows of a tensor of floats hold a NaN, shape (R,)."""
+    looked_at = tensor[:1] if is_one_value(tensor) else tensor
+    found = np.isnan(looked_at).any(axis=tuple(range(1, tensor.ndim)))
+    return np.broadcast_to(found, (len(tensor),))
 
 
 def holds_nested(values: Array) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.tensors import Array, Bools, Ints, PackedText, Strings, flat_rows
+from harness.core.tensors import Array, Bools, Ints, PackedText, Strings, flat_rows, some_rows
 from harness.core.traffic import RequestBatch
 
 WIDE = 64
@@ -74,7 +74,7 @@ class ComparedRows:
 
     def take(self, tensor: Array) -> Array:
         """The compared rows of a tensor of R rows."""
-        return tensor if self.rows is None else tensor[self.rows]
+        return tensor if self.rows is None else some_rows(tensor, self.rows)
 
     def owners(self, rows: Bools) -> Bools:
         """Requests that own any of the marked compared rows, shape (n,)."""

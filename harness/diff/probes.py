@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.core.counted import counted
 from harness.core.observations import Observations, Outcome, PairBatch
-from harness.core.tensors import Array, Bools, flat_rows, same_bits
+from harness.core.tensors import Array, Bools, flat_rows, is_one_value, same_bits
 from harness.core.traffic import RequestBatch
 
 _EXAMPLES = 5
@@ -133,6 +133,8 @@ def _rows_unlike(plain: Array, traced: Array) -> Bools:
     """Which rows hold other bits, shape (rows,); all where type or shape is another."""
     if plain.dtype != traced.dtype or plain.shape != traced.shape:
         return np.ones(len(plain), np.bool_)
+    if is_one_value(plain) and is_one_value(traced):
+        return np.full(len(plain), not same_bits(plain, traced))
     if plain.dtype != object:
         plain, traced = (
             np.ascontiguousarray(a).reshape(-1).view(np.uint8).reshape(len(a), -1)

@@ -16,7 +16,7 @@ from harness.core.policies import (
     Metric,
     Scope,
 )
-from harness.core.tensors import Bools, Floats, flat_rows
+from harness.core.tensors import Bools, Floats, rows_with_nan
 from harness.judge.answers import RowPair, decisions, positives, scores
 from harness.judge.excess import excess_flips
 
@@ -317,7 +317,7 @@ def nan_rows(observed: Observations, pair: PairBatch) -> Floats:
     found = np.zeros(int(pair.requests.rows.sum()), np.bool_)
     for values in observed.outputs.values():
         if values.dtype.kind == "f":
-            found |= np.isnan(flat_rows(values)).any(axis=1)
+            found |= rows_with_nan(values)
     return found.astype(np.float64)
 
 

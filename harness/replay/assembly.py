@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,11 @@ import numpy as np
 from harness.core.observations import Observations, Outcome
 from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, Array, Ints, Signature, Tensors
 from harness.core.traffic import RequestBatch
+from harness.replay.filler import Chunks, in_one_array, unanswered
 from harness.sandbox.answers import BatchAnswer, BatchFault
 
+_Keys = Mapping[str, tuple[str, ...]]
+"""ZipMap output → its classes, in column order."""
 Part = tuple[Ints, BatchAnswer]
 """Indices of requests in the batch, ascending, and the answer to exactly these."""
 
@@ -80,43 +83,33 @@ def observations_from_parts(
       trace: whether a trace was asked for; a part without one takes it from the whole batch, because
         a feature that is there for some rows only cannot be compared.
     """
-    rows = batch.rows
-    total = int(rows.sum())
-    offsets = np.concatenate([[0], np.cumsum(rows)])
     outcome = np.full(len(batch), int(Outcome.NOT_RUN), np.int8)
     latency = np.full(len(batch), np.nan)
     messages: list[tuple[int, str]] = []
     for index, fault in sorted(faults.items()):
         outcome[index] = fault.kind
         messages.append((index, fault.message))
-    answers = [answer for _, answer in parts]
-    keys, nothing = _all_keys(answers, shapes), not any(answer.rows for answer in answers)
-    outputs = _filled(_as_answered(shapes.outputs, answers), total, keys, only=nothing)
-    several = [n for n in _in_several_shapes(answers, keys) if n in outputs]
-    forms = {name: _chunks(name, batch, parts, outputs.pop(name)) for name in several}
-    traced = trace and all(a.features or a.trace_outputs or not a.rows for a in answers)
-    features = _filled(shapes.features, total, keys, only=nothing) if traced else {}
-    trace_outputs = _filled(shapes.trace_outputs, total, keys, only=nothing) if traced else {}
-    unfit: set[str] = set()
     for indices, answer in parts:
         outcome[indices] = Outcome.OK
-        latency[indices] = latency_shares(answer.service_s, rows[indices])
-        if answer.rows:
-            where = _row_indices(indices, rows, offsets)
-            _placed(answer, where, keys, outputs)
-            unfit |= _traced(answer.features, where, features)
-            own = all_in_key_order(answer.trace_outputs, answer.keys, keys)
-            unfit |= _traced(own, where, trace_outputs)
-    # Filler among values would be compared as if the version had made it.
+        latency[indices] = latency_shares(answer.service_s, batch.rows[indices])
+    pieces = _pieces(batch, parts)
+    answers = [answer for _, answer in parts]
+    keys = _all_keys(answers, shapes)
+    like = _empty(_as_answered(shapes.outputs, answers), keys)
+    outputs, forms = _outputs(pieces, like, _in_several_shapes(answers, keys), keys)
+    traced = trace and all(a.features or a.trace_outputs or not a.rows for a in answers)
+    known = shapes.features if traced else {}
+    features = _traced(pieces, "features", known, {})
+    tensors = _empty(shapes.trace_outputs, keys) if traced else {}
     return Observations(
         outcome=outcome,
         outputs=outputs,
-        features={name: array for name, array in features.items() if name not in unfit},
-        trace_outputs={name: array for name, array in trace_outputs.items() if name not in unfit},
+        features=features,
+        trace_outputs=_traced(pieces, "trace_outputs", tensors, keys),
         latency_s=latency,
         keys=keys,
         forms=forms,
-        uneven=tuple(name for name in features if name in unfit),
+        uneven=tuple(name for name in known if name not in features),
         messages=tuple(sorted(messages)),
         short=tuple(sorted(i for i, fault in faults.items() if fault.short_of_memory)),
     )
@@ -151,33 +144,12 @@ def latency_shares(service_s: float, rows: Ints) -> np.ndarray[tuple[int], np.dt
     return np.asarray(service_s * shares, np.float64)
 
 
-def _filled(
-    like: Tensors, rows: int, keys: Mapping[str, tuple[str, ...]], *, only: bool
-) -> Tensors:
-    """Arrays of filler: NaN, 0, False or the empty text; one value that takes no memory where that is all."""
-    filled: Tensors = {}
-    for name, array in like.items():
-        trailing = (len(keys[name]),) if name in keys else array.shape[1:]
-        filler = {"O": "", "f": np.nan}.get(array.dtype.kind, 0)
-        one = np.full((), filler, array.dtype)
-        whole = np.broadcast_to(one, (rows, *trailing))
-        filled[name] = whole if only else whole.copy()
-    return filled
-
-
 def _all_keys(answers: Sequence[BatchAnswer], shapes: Shapes) -> dict[str, tuple[str, ...]]:
     """Per ZipMap output: the classes the leg knows, then those that only these answers have."""
     return {
         name: tuple(dict.fromkeys([*known, *(k for a in answers for k in a.keys.get(name, ()))]))
         for name, known in shapes.keys.items()
     }
-
-
-def _row_indices(indices: Ints, rows: Ints, offsets: Ints) -> Ints:
-    """Rows of these requests, in order."""
-    counts = rows[indices]
-    starts = np.repeat(offsets[indices] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-    return np.asarray(starts + np.arange(int(counts.sum())), np.int64)
 
 
 def _in_several_shapes(
@@ -201,10 +173,39 @@ def _as_answered(known: Tensors, answers: Sequence[BatchAnswer]) -> Tensors:
     return {name: first[name] for name in known if all(name in one for one in (first, *seen))}
 
 
-def _chunks(
-    name: str, batch: RequestBatch, parts: Sequence[Part], filler: Array
-) -> tuple[tuple[int, Array], ...]:
-    """One output as `Observations.forms` has it: what each part was answered, filler where there is no answer."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """Consecutive requests of a batch that one part answers, or none does."""
+
+    requests: int
+    """How many."""
+    rows: int
+    """Of all of them."""
+    answer: BatchAnswer | None
+    """The part's, to other requests, too; None without one, or without rows."""
+    first: int
+    """Where their rows begin in it."""
+
+    def of(self, group: str, name: str, empty: Array, keys: _Keys) -> Array | None:
+        """Their rows of a tensor; filler without an answer, None where the answer lacks it.
+
+        Args:
+          group: outputs, features or trace_outputs.
+          name: of the tensor.
+          empty: what it looks like, shape (0, *trailing).
+          keys: per ZipMap output: the columns of the whole.
+        """
+        if self.answer is None:
+            return unanswered(empty, self.rows)
+        found: Array | None = getattr(self.answer, group).get(name)
+        if found is None:
+            return None
+        own = self.answer.keys.get(name) if name in keys else None
+        return in_key_order(found[self.first : self.first + self.rows], own, keys.get(name))
+
+
+def _pieces(batch: RequestBatch, parts: Sequence[Part]) -> list[_Piece]:
+    """The batch in pieces."""
     owner = np.full(len(batch), -1)
     for part, (indices, _) in enumerate(parts):
         owner[indices] = part
@@ -212,34 +213,65 @@ def _chunks(
     found = []
     edges = np.flatnonzero(np.diff(owner, prepend=-2, append=-2)).tolist()
     for start, stop in itertools.pairwise(edges):
-        part, count = int(owner[start]), int(batch.rows[start:stop].sum())
-        array = filler[:count]
-        if part >= 0 and count:
-            array = parts[part][1].outputs[name][used[part] : used[part] + count]
-            used[part] += count
-        found.append((stop - start, array))
-    return tuple(found)
+        part, rows = int(owner[start]), int(batch.rows[start:stop].sum())
+        there = part >= 0 and rows > 0
+        answer, first = (parts[part][1], used[part]) if there else (None, 0)
+        found.append(_Piece(requests=stop - start, rows=rows, answer=answer, first=first))
+        if there:
+            used[part] += rows
+    return found
 
 
-def _placed(
-    answer: BatchAnswer, where: Ints, keys: Mapping[str, tuple[str, ...]], outputs: Tensors
-) -> None:
-    """Writes an answer's rows into the batch's arrays."""
-    for name, array in outputs.items():
-        found = answer.outputs[name]
-        array[where] = in_key_order(found, answer.keys.get(name), keys.get(name))
+def _outputs(
+    pieces: Sequence[_Piece], like: Tensors, several: Collection[str], keys: _Keys
+) -> tuple[Tensors, dict[str, Chunks]]:
+    """Outputs in one array each, and as `Observations.forms` has them where none can hold them.
 
-
-def _traced(values: Tensors, where: Ints, target: Tensors) -> set[str]:
-    """Writes traced rows into the batch's arrays; names of those that this part lacks, or has in another shape or type."""
-    unfit = set()
-    for name, array in target.items():
-        found = values.get(name)
-        if found is None or (found.dtype, found.shape[1:]) != (array.dtype, array.shape[1:]):
-            unfit.add(name)
+    Args:
+      pieces: of the batch.
+      like: what outputs of the whole look like.
+      several: those that have several shapes.
+      keys: per ZipMap output: the columns of the whole.
+    """
+    outputs: Tensors = {}
+    forms: dict[str, Chunks] = {}
+    answered = [piece.answer is not None for piece in pieces]
+    for name, empty in like.items():
+        arrays = [a for p in pieces if (a := p.of("outputs", name, empty, keys)) is not None]
+        whole = None if name in several else in_one_array(empty, arrays, answered)
+        if whole is None:
+            counts = [piece.requests for piece in pieces]
+            forms[name] = tuple(zip(counts, arrays, strict=True))
         else:
-            array[where] = found
-    return unfit
+            outputs[name] = whole
+    return outputs, forms
+
+
+def _traced(pieces: Sequence[_Piece], group: str, like: Tensors, keys: _Keys) -> Tensors:
+    """Traced tensors in one array each; not those that a part lacks, or has in another shape or type.
+
+    Filler among values would be compared as if the version had made it. Nor those of which what nobody answered
+    would take too much.
+    """
+    found: Tensors = {}
+    answered = [piece.answer is not None for piece in pieces]
+    for name, empty in like.items():
+        arrays = [piece.of(group, name, empty, keys) for piece in pieces]
+        whole = [
+            a
+            for a, known in zip(arrays, answered, strict=True)
+            if a is not None and (not known or (a.dtype, a.shape[1:]) == (empty.dtype, empty.shape[1:]))
+        ]  # fmt: skip
+        rows = in_one_array(empty, whole, answered) if len(whole) == len(arrays) else None
+        if rows is not None:
+            found[name] = rows
+    return found
+
+
+def _empty(like: Tensors, keys: _Keys) -> Tensors:
+    """What tensors look like, without rows; ZipMap with the columns of the whole."""
+    shapes = {n: (len(keys[n]),) if n in keys else a.shape[1:] for n, a in like.items()}
+    return {name: np.empty((0, *shapes[name]), array.dtype) for name, array in like.items()}
 
 
 def all_in_key_order(
@@ -253,8 +285,8 @@ def in_key_order(
     array: Array, own: tuple[str, ...] | None, wanted: tuple[str, ...] | None
 ) -> Array:
     """A ZipMap matrix with its columns in the batch's order; other arrays as they are."""
-    if own is None or wanted is None or own == wanted:
-        return array
+    if own is None or wanted is None or own == wanted or array.shape[1] != len(own):
+        return array  # filler has as many columns as its leg knew then, or none
     matrix = np.full((len(array), len(wanted)), np.nan)
     matrix[:, [wanted.index(k) for k in own]] = array
     return matrix

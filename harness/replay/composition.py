@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.observations import Observations, Outcome
-from harness.core.tensors import Array, Decoded, Ints, Kind, Tensors
+from harness.core.tensors import Array, Decoded, Ints, Kind, Tensors, some_rows
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import all_in_key_order
+from harness.replay.filler import Chunks, in_one_array
 
-Chunks = tuple[tuple[int, Array], ...]
-"""One output of consecutive requests: how many they are, and their rows."""
 _SPLITS = (333 / 1024, 845 / 1024)
 """Where a repetition's batches are cut; the smallest have to be cut too, or their batch stays the same."""
 
@@ -138,22 +137,24 @@ def _observed(
     """The observations at some requests, of which everything told by index is known."""
 
     def picked(tensors: Tensors) -> Tensors:
-        return {name: tensor[rows] for name, tensor in tensors.items()}
+        return {name: some_rows(tensor, rows) for name, tensor in tensors.items()}
 
     outputs, forms, outcome = picked(observations.outputs), {}, observations.outcome[at]
     for name, found in chunks.items():
-        first, seen = 0, []
-        for count, array in found:
-            if len(array) and (outcome[first : first + count] == Outcome.OK).any():
-                seen.append(array)
-            first += count
-        if len({array.shape[1:] for array in seen}) > 1:
+        ends = list(itertools.accumulate(count for count, _ in found))
+        arrays = [array for _, array in found]
+        answered = [
+            bool(len(array)) and bool((outcome[end - count : end] == Outcome.OK).any())
+            for end, (count, array) in zip(ends, found, strict=True)
+        ]
+        seen = [array for array, known in zip(arrays, answered, strict=True) if known]
+        several = len({array.shape[1:] for array in seen}) > 1
+        like = (seen or arrays)[0]
+        whole = None if several else in_one_array(like, arrays, answered)
+        if whole is None:
             forms[name] = found
         else:
-            like = (seen or [array for _, array in found])[0]
-            outputs[name] = np.concatenate(
-                [a if a.shape[1:] == like.shape[1:] else _filler(a, like) for _, a in found]
-            )
+            outputs[name] = whole
     return replace(
         observations, outcome=outcome, outputs=outputs, forms=forms,
         features=picked(observations.features), trace_outputs=picked(observations.trace_outputs),
@@ -180,7 +181,7 @@ def _shared_out(
         else:
             rows = dict(_groups(np.repeat(here, batch.rows[first : first + count])))
             for number, requests in _groups(here):
-                kept = array[rows.get(number, np.arange(0))]
+                kept = some_rows(array, rows.get(number, np.arange(0)))
                 found.setdefault(number, []).append((len(requests), kept))
         first += count
     return found
@@ -204,31 +205,28 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         name: tuple(dict.fromkeys(k for p in pieces for k in p.keys.get(name, ())))
         for name in pieces[0].keys
     }
+    answered = [bool((piece.outcome == Outcome.OK).any()) for piece in pieces]
     outputs = [all_in_key_order(p.outputs, p.keys, keys) for p in pieces]
-    several = _in_several_shapes(pieces, outputs)
-    forms = {name: _chunks(name, pieces, outputs) for name in sorted(several)}
-    answered = [
-        a for p, a in zip(pieces, outputs, strict=True) if (p.outcome == Outcome.OK).any()
-    ] or outputs[:1]
-    good = next((arrays for arrays in answered if any(map(len, arrays.values()))), answered[0])
+    traced = [all_in_key_order(p.trace_outputs, p.keys, keys) for p in pieces]
+    several = _in_several_shapes(pieces, outputs, answered)
+    plain = [{n: a for n, a in arrays.items() if n not in several} for arrays in outputs]
+    whole, beyond = _joined(plain, answered)
+    forms = {name: _chunks(name, pieces, outputs) for name in sorted(several | beyond)}
+    features, left_out = _joined([p.features for p in pieces], answered)
     messages: list[tuple[int, str]] = []
     short: list[int] = []
     first = 0
-    for piece, arrays in zip(pieces, outputs, strict=True):
-        for name in forms.keys() & arrays.keys():
-            del arrays[name]
-        odd = [n for n, a in arrays.items() if n in good and a.shape[1:] != good[n].shape[1:]]
-        arrays.update({n: _filler(arrays[n], good[n]) for n in odd})
+    for piece in pieces:
         messages.extend((first + i, text) for i, text in piece.messages)
         short.extend(first + i for i in piece.short)
         first += len(piece.outcome)
     return Observations(
         outcome=np.concatenate([p.outcome for p in pieces]),
-        outputs=_joined(outputs),
+        outputs=whole,
         forms=forms,
-        features=_joined([p.features for p in pieces]),
-        uneven=_uneven(pieces),
-        trace_outputs=_joined([all_in_key_order(p.trace_outputs, p.keys, keys) for p in pieces]),
+        features=features,
+        uneven=_uneven(pieces, answered, left_out),
+        trace_outputs=_joined(traced, answered)[0],
         latency_s=np.concatenate([p.latency_s for p in pieces]),
         keys=keys,
         messages=tuple(sorted(messages)),
@@ -237,11 +235,13 @@ def joined(pieces: Sequence[Observations]) -> Observations:
     )
 
 
-def _in_several_shapes(pieces: Sequence[Observations], outputs: Sequence[Tensors]) -> set[str]:
-    """Outputs that answers with rows have in several shapes."""
+def _in_several_shapes(
+    pieces: Sequence[Observations], outputs: Sequence[Tensors], answered: Sequence[bool]
+) -> set[str]:
+    """Outputs that answers with rows have in several shapes, or that a piece has in no array."""
     shapes: dict[str, set[tuple[int, ...]]] = {}
-    for piece, arrays in zip(pieces, outputs, strict=True):
-        if (piece.outcome == Outcome.OK).any():
+    for arrays, known in zip(outputs, answered, strict=True):
+        if known:
             for name, array in arrays.items():
                 if len(array):
                     shapes.setdefault(name, set()).add(array.shape[1:])
@@ -266,41 +266,46 @@ def _chunks(name: str, pieces: Sequence[Observations], outputs: Sequence[Tensors
     return tuple(found)
 
 
-def _filler(array: Array, like: Array) -> Array:
-    filler = {"O": "", "f": np.nan}.get(like.dtype.kind, 0)
-    return np.full((len(array), *like.shape[1:]), filler, like.dtype)
+def _joined(parts: Sequence[Tensors], answered: Sequence[bool]) -> tuple[Tensors, set[str]]:
+    """Tensors that every piece has, in one shape and type where it was answered.
+
+    Args:
+      parts: of each piece.
+      answered: of each whether any of its requests was.
+
+    Returns:
+      Those in one array each, and the names of those that none holds, for all the rows that nobody answered.
+    """
+    whole: Tensors = {}
+    beyond = set()
+    for name in parts[0]:
+        if not all(name in part for part in parts) or len(_looks(name, parts, answered)) > 1:
+            continue
+        arrays = [part[name] for part in parts]
+        seen = [a for a, known in zip(arrays, answered, strict=True) if known and len(a)]
+        like = (seen or [a for a in arrays if len(a)] or arrays)[0]
+        array = in_one_array(like, arrays, answered)
+        if array is None:
+            beyond.add(name)
+        else:
+            whole[name] = array
+    return whole, beyond
 
 
-def _uneven(pieces: Sequence[Observations]) -> tuple[str, ...]:
-    """Features that every piece has, in several shapes or types; and those for which a piece says so."""
+def _uneven(
+    pieces: Sequence[Observations], answered: Sequence[bool], beyond: set[str]
+) -> tuple[str, ...]:
+    """Features that were answered in several shapes or types, that no array holds, or for which a piece says so."""
     features = [piece.features for piece in pieces]
     seen = dict.fromkeys(name for tensors in features for name in tensors)
-    several = [name for name in seen if len(_looks(name, features)) > 1]
+    several = [n for n in seen if n in beyond or len(_looks(n, features, answered)) > 1]
     said = [name for piece in pieces for name in piece.uneven]
     return tuple(dict.fromkeys([*said, *several]))
 
 
-def _joined(parts: Sequence[Tensors]) -> Tensors:
-    """What every piece has, in one shape and type."""
-    names = set.intersection(*(set(p) for p in parts))
-    return {
-        name: _in_order([p[name] for p in parts])
-        for name in parts[0]
-        if name in names and len(_looks(name, parts)) == 1
-    }
-
-
-def _in_order(arrays: Sequence[Array]) -> Array:
-    """Rows of all; filler for what nobody answered takes no memory, however long the model says that it is."""
-    with_rows = [a for a in arrays if len(a)] or arrays[:1]
-    if any(any(a.strides) for a in with_rows):
-        return np.concatenate(arrays)
-    ones = [a[(slice(1),) * a.ndim] for a in with_rows]
-    if len({one.tobytes() for one in ones}) > 1:
-        return np.concatenate(arrays)
-    return np.broadcast_to(ones[0], (sum(map(len, arrays)), *arrays[0].shape[1:]))
-
-
-def _looks(name: str, parts: Sequence[Tensors]) -> set[tuple[object, ...]]:
-    """Types and trailing shapes that a tensor has in the pieces that have it."""
-    return {(p[name].dtype, p[name].shape[1:]) for p in parts if name in p}
+def _looks(
+    name: str, parts: Sequence[Tensors], answered: Sequence[bool]
+) -> set[tuple[object, ...]]:
+    """Types and trailing shapes that a tensor has in the pieces that were answered with rows of it."""
+    arrays = [p[name] for p, known in zip(parts, answered, strict=True) if known and name in p]
+    return {(a.dtype, a.shape[1:]) for a in arrays if len(a)}

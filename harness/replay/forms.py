@@ -3,7 +3,8 @@
 Requests that run by themselves may be answered in different shapes: as many boxes as a picture shows. What one
 version answers to a request is held against what the other answers to the same request, whatever its
 neighbours got. So such a batch is compared part by part: a part holds the requests to which the first version
-gives one shape and the second version one, its own or another.
+gives one shape and the second version one, its own or another. What a version did not answer is a part of its own: beside
+answers in wide rows it would have to be as wide as these.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ def in_forms(
         return [(np.arange(len(pair)), pair, again)]
     shapes = [column for o in several for column in _shapes(pair, o)]
     keys: list[_Key] = list(zip(*shapes, strict=True))
-    # What has no shape to speak of goes with the others.
+    # What has no rows goes with the others.
     usual = next((key for key in keys if any(shape is not None for shape in key)), keys[0])
     parts: dict[_Key, list[int]] = {}
     for index, key in enumerate(keys):
-        told = any(shape is not None for shape in key)
+        told = any(shape is not None for shape in key) or pair.requests.rows[index]
         parts.setdefault(key if told else usual, []).append(index)
     found = [*map(np.array, parts.values())]
     own = _parts(pair, found)

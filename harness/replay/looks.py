@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.observations import Observations
-from harness.core.tensors import Array, Bools, Tensors
+from harness.core.observations import Observations, Outcome
+from harness.core.tensors import Array, Bools, Tensors, rows_with_nan
 from harness.sandbox.answers import BatchAnswer
 
 _SEVERAL = (-1,)
@@ -42,9 +42,13 @@ class Look:
 
 def look_of(answer: BatchAnswer | Observations) -> Look:
     """How an answer looks."""
-    forms = answer.forms if isinstance(answer, Observations) else {}
+    forms, whole = {}, True
+    if isinstance(answer, Observations):
+        forms, whole = answer.forms, bool((answer.outcome == Outcome.OK).all())
+    # Filler of a great length holds no values: it is no shape that anybody got.
+    shown = {n: a for n, a in answer.outputs.items() if whole or a.size or not len(a)}
     return Look(
-        shapes={n: a.shape[1:] for n, a in answer.outputs.items() if n not in answer.keys}
+        shapes={n: a.shape[1:] for n, a in shown.items() if n not in answer.keys}
         | dict.fromkeys(forms, _SEVERAL),
         nan=_nan_rows(answer.outputs) | _nan_in(forms),
     )
@@ -84,7 +88,7 @@ def _nan_rows(outputs: Tensors) -> dict[str, Bools]:
     found = {}
     for name, values in outputs.items():
         if values.dtype.kind == "f":
-            rows = np.asarray(np.isnan(values).any(axis=tuple(range(1, values.ndim))))
+            rows = rows_with_nan(values)
             if rows.any():
                 found[name] = rows
     return found

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.core.tensors import Bools, Feeds, Ints, Tensors
+from harness.core.tensors import Bools, Feeds, Ints, Tensors, some_rows
 from harness.sandbox.answers import BatchAnswer
 
 
@@ -37,7 +37,7 @@ def without(answer: BatchAnswer, kept: Bools) -> BatchAnswer:
     rows = int(kept.sum())
 
     def cut(tensors: Tensors) -> Tensors:
-        return {name: array[kept] for name, array in tensors.items()}
+        return {name: some_rows(array, kept) for name, array in tensors.items()}
 
     return replace(
         answer,

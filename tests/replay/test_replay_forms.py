@@ -78,9 +78,9 @@ def one_by_one(batch, seen, at):
         elif found:
             like = (good or [found[0][1]])[0]
             fit = [
-                a if a.shape[1:] == like.shape[1:] else np.full((len(a), *like.shape[1:]), np.nan)
-                for _, a, _ in found
-            ]
+                a if len(a) and (ended == Outcome.OK).any() else np.full((len(a), *like.shape[1:]), np.nan)
+                for _, a, ended in found
+            ]  # fmt: skip
             outputs[name] = np.concatenate(fit)
     return replace(
         seen, outcome=seen.outcome[at], outputs=outputs, forms=forms,

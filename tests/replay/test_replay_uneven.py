@@ -124,10 +124,11 @@ def test_parts_of_several_shapes_are_answers_of_their_own_requests():
     assert found.outputs["z"][[0, 2, 4]].tolist() == [0.0, 2, 4]
     pair = PairBatch(requests=batch, baseline=found, candidate=found)
     seen = {tuple(at.tolist()): part.baseline for at, part, _ in in_forms(pair)}
-    assert {at: o.outputs["y"].shape[1] for at, o in seen.items()} == {(0, 1, 2, 3): 2, (4,): 3}
-    answered = seen[0, 1, 2, 3]
-    assert answered.outputs["y"][[0, 2]].tolist() == [[0.0, 0], [2, 2]]
-    assert answered.outcome.tolist() == [ok, crash, ok, not_run]
+    assert {at: o.outputs["y"].shape for at, o in seen.items() if at != (1, 3)} == {
+        (0, 2): (2, 2), (4,): (1, 3)
+    }  # fmt: skip
+    assert seen[0, 2].outputs["y"].tolist() == [[0.0, 0], [2, 2]]
+    assert seen[1, 3].outcome.tolist() == [crash, not_run]
 
 
 def test_an_output_that_a_part_lacks_is_none_of_the_whole():
@@ -153,12 +154,11 @@ def test_what_nobody_answered_takes_no_memory_however_long_it_is_declared():
     fault = BatchFault(seq=1, kind=Outcome.ERROR, message="refused", alive=True)
     batch, faults = models.batch_with(2, {}), {0: fault, 1: fault}
     found = joined([observations_from_parts(batch, [], faults, shapes, trace=True)] * 2)
-    assert found.outputs["y"].shape == (4, 10**12)
-    assert np.isnan(found.outputs["y"][:, 0]).all()
+    assert found.outputs["y"].shape == (4, 0)
     empty = BatchAnswer(
         seq=1, rows=0, outputs={"y": np.empty((0, 1))}, features={}, trace_outputs={}, keys={}, service_s=1.0
     )  # fmt: skip
     bare = replace(batch, rows=np.array([0, 1]))
     part = [(np.array([0]), empty)]
     partly = observations_from_parts(bare, part, {1: fault}, shapes, trace=False)
-    assert partly.outputs["y"].shape == (1, 10**12)
+    assert partly.outputs["y"].shape == (1, 0)

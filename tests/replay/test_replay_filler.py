@@ -1,0 +1,127 @@
+"""Rows that nobody answered, and one value for all rows, take no memory for each row, wherever they are put together."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from harness.core.observations import Observations, Outcome, PairBatch
+from harness.core.tensors import same_bits
+from harness.core.traffic import RequestBatch
+from harness.pipeline.candidate_failures import failing
+from harness.replay.composition import joined, observed_at, observed_in_parts
+from harness.replay.filler import FREE, in_one_array, unanswered
+from harness.replay.forms import in_forms
+from harness.replay.looks import look_of
+
+WIDE = 1 << 20
+"""Floats of a row: 4 MiB."""
+TABLE = np.arange(float(WIDE), dtype=np.float32)
+
+
+@pytest.fixture
+def peak():
+    """Tells the most bytes that were in use at once so far."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+
+def requests(rows):
+    n = len(rows)
+    return RequestBatch(
+        seq=np.arange(n), request_id=np.array([f"r{i}" for i in range(n)], object),
+        ts_ns=np.zeros(n, np.int64), rows=np.asarray(rows, np.int64), inputs={}, recorded={},
+        answered=np.ones(n, np.bool_), context={},
+    )  # fmt: skip
+
+
+def piece(wide, outcome=Outcome.OK):
+    """One request's answer, or what stands for it."""
+    rows = len(wide)
+    return Observations(
+        outcome=np.array([outcome], np.int8), outputs={"wide": wide, "y": np.ones(rows)},
+        features={"f": wide}, trace_outputs={"wide": wide, "y": np.ones(rows)}, latency_s=np.zeros(1),
+    )  # fmt: skip
+
+
+def refused(rows=1):
+    return piece(unanswered(TABLE[None], rows), Outcome.ERROR)
+
+
+def same_for_all(rows):
+    return piece(np.broadcast_to(TABLE, (rows, WIDE)))
+
+
+def test_filler_is_as_wide_as_an_answer_where_that_takes_little():
+    assert unanswered(np.empty((0, 3)), 2).shape == (2, 3)
+    assert unanswered(np.empty((0, 2, 10**9)), 2).shape == (2, 0, 0)
+    assert unanswered(np.empty(0, object), 2).tolist() == ["", ""]
+    most = FREE // 8
+    assert unanswered(np.empty((0, most)), 1).shape == (1, most)
+    assert unanswered(np.empty((0, most)), 2).shape == (2, 0)
+
+
+def test_few_wide_answers_among_many_refusals_are_not_put_into_one_array(peak):
+    pieces = [piece(TABLE[None] + i) if i in (3, 50) else refused() for i in range(200)]
+    candidate = joined(pieces)
+    assert set(candidate.forms) == {"wide"}
+    assert (list(candidate.features), list(candidate.trace_outputs)) == ([], ["y"])
+    assert candidate.uneven == ("f",)
+    batch = requests([1] * 200)
+    baseline = joined([piece(np.zeros((1, 2)))] * 200)
+    pair = PairBatch(requests=batch, baseline=baseline, candidate=candidate)
+    assert failing(pair)["ERROR"].sum() == 198
+    parts = {tuple(at.tolist()): part.candidate.outputs["wide"] for at, part, _ in in_forms(pair)}
+    assert {at: array.shape for at, array in parts.items() if len(at) == 2} == {(3, 50): (2, WIDE)}
+    assert np.array_equal(parts[3, 50][:, 0], [3.0, 50.0])
+    few, rest = observed_in_parts(batch, candidate, [np.array([3, 4]), np.arange(10, 30)])
+    assert np.isnan(few.outputs["wide"][1]).all()
+    assert rest.outputs["wide"].size == 0
+    assert set(observed_at(batch, candidate, np.arange(200)).forms) == {"wide"}
+    assert peak() < 16 * TABLE.nbytes
+
+
+def test_one_value_for_all_rows_stays_that_beside_others_and_beside_refusals(peak):
+    pieces = [same_for_all(60), refused(600), same_for_all(1), same_for_all(40)]
+    both = joined(pieces)
+    assert (both.forms, both.uneven) == ({}, ())
+    assert both.outputs["wide"].shape == both.trace_outputs["wide"].shape == (701, WIDE)
+    batch = requests([60, 600, 1, 40])
+    some = observed_at(batch, both, np.array([0, 3]))
+    assert some.outputs["wide"].shape == (100, WIDE)
+    assert "wide" not in look_of(both).nan
+    assert failing(PairBatch(requests=batch, baseline=both, candidate=both)) == {}
+    assert peak() < 4 * TABLE.nbytes
+
+
+def test_tables_with_other_values_keep_them():
+    arrays = [np.broadcast_to(np.array(row), (2, 2)) for row in ([1.0, 2.0], [1.0, 3.0])]
+    whole = in_one_array(arrays[0], arrays, [True, True])
+    assert whole.tolist() == [[1.0, 2.0]] * 2 + [[1.0, 3.0]] * 2
+
+
+def test_a_value_without_rows_is_compared_as_it_is():
+    assert same_bits(np.array(1.0), np.array(1.0))
+    assert not same_bits(np.array(1.0), np.array(2.0))
+
+
+def test_tables_are_compared_in_one_row(peak):
+    one, same, other = (np.broadcast_to(TABLE + np.float32(k), (900, WIDE)) for k in (0, 0, 1))
+    assert same_bits(one, same)
+    assert not same_bits(one, other)
+    assert not same_bits(one, same[1:])
+    assert peak() < 8 * TABLE.nbytes
+
+
+def test_small_filler_is_nan_beside_one_value():
+    arrays = [np.broadcast_to(np.array([1.0]), (2, 1)), np.zeros((1, 1))]
+    whole = in_one_array(arrays[0], arrays, [True, False])
+    assert np.array_equal(whole, [[1.0], [1.0], [np.nan]], equal_nan=True)
+
+
+def test_filler_without_values_is_no_shape_that_a_version_gave():
+    wide = joined([refused(), refused(9)])
+    assert wide.outputs["wide"].shape == (10, 0)
+    assert "wide" not in look_of(wide).shapes
+    assert look_of(piece(np.empty((2, 0)))).shapes["wide"] == (0,)
