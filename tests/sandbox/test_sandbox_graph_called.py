@@ -3,6 +3,7 @@
 import onnx
 import pytest
 
+from harness.sandbox.graph_called import CalledFunctions
 from harness.sandbox.graph_description import described_graph
 from harness.sandbox.graph_numbers import arrangement
 from harness.sandbox.graph_random import RandomNodes
@@ -98,3 +99,18 @@ def test_which_outer_tensor_each_body_reads_is_told(changed):
     assert arranged(READ.format(**plain)) != arranged(READ.format(**plain | changed))
     renamed = READ.format(**plain).replace(" p ", " pp ").replace("(p", "(pp")
     assert arranged(READ.format(**plain)) == arranged(renamed)
+
+
+def test_what_a_function_keeps_elsewhere_is_told_piece_by_piece():
+    model = onnx.parser.parse_model(CALLED.format(main="y = in.LAST(x)", op="Relu"))
+    kept = [onnx.TensorProto(name=name) for name in ("first", "second")]
+    for tensor in kept:
+        tensor.external_data.add(key="location", value="weights")
+        held = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+        model.functions[0].node.append(held)
+    pieces = {"first": b"12", "second": b"3"}, {"first": b"1", "second": b"23"}
+    told = [
+        CalledFunctions(model, lambda tensor, of=of: of[tensor.name]).digest(model.graph.node[0])
+        for of in (pieces[0], pieces[0], pieces[1])
+    ]
+    assert told[0] == told[1] != told[2]

@@ -112,3 +112,49 @@ def test_versions_of_what_no_operator_comes_from_do_not_count():
         few, more, newer = (arrangement(described_graph(m, {})) for m in models)
         assert few == more
         assert (few == newer) is alike
+
+
+def test_domains_of_operators_in_bodies_and_functions_count():
+    imports = '<ir_version: 8, opset_import: ["" : 18, "own" : 1, "ai.onnx.ml" : {version}]>\n'
+    main = "g (float[N, M] x, float[M, M] w) => (float[N, M] y) {{ {main} }}\n"
+    function = '<domain: "own", opset_import: ["ai.onnx.ml" : 1]> f (a) => (b) { b = ai.onnx.ml.Binarizer(a) }'
+    body = main.format(main=IN_IF.format(main="ai.onnx.ml.Binarizer(x)"))
+    call = main.format(main="y = own.f(x)") + function
+    for text in (body, call):
+        models = [onnx.parser.parse_model(imports.format(version=v) + text) for v in (1, 2)]
+        told = [described_graph(model, {}) for model in models]
+        assert [
+            ["ai.onnx.ml", str(v)] in graph["opsets"] for v, graph in zip((1, 2), told, strict=True)
+        ] == [True, True]
+        assert arrangement(told[0]) != arrangement(told[1])
+
+
+@pytest.mark.parametrize("main", ["y = Gemm(x, w)", IN_IF.format(main="Gemm(x, w)")])
+def test_a_call_of_a_function_that_goes_by_an_operators_name_has_none_of_its_defaults(main):
+    def called(*given: onnx.AttributeProto) -> list:
+        model = onnx.parser.parse_model(PLAIN.format(opset=13, main=main))
+        inner = model.graph.node[-1]
+        inner = inner.attribute[0].g.node[0] if inner.op_type == "If" else inner
+        inner.attribute.extend(given)
+        add = onnx.helper.make_node("Add", ["a", "b"], ["c"])
+        opsets = [onnx.helper.make_opsetid("", 13)]
+        model.functions.append(
+            onnx.helper.make_function("", "Gemm", ["a", "b"], ["c"], [add], opsets)
+        )
+        return described_graph(model, {})["nodes"][-1][-1]
+
+    assert called() != called(onnx.helper.make_attribute("alpha", 1.0))
+    if main == "y = Gemm(x, w)":
+        assert [name for name, *_ in called()] == ["function"]
+
+
+def test_where_the_version_is_not_one_nothing_is_told():
+    model = onnx.parser.parse_model(PLAIN.format(opset=12, main="y = Softmax(x)"))
+    assert described_graph(model, {})["nodes"][-1][-1]
+    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 13))
+    assert described_graph(model, {})["nodes"][-1][-1] == []
+
+
+def test_a_version_that_takes_an_operator_away_has_no_defaults_of_it():
+    assert set(told("y = Upsample(x, w)", 9)) == {"mode"}
+    assert told("y = Upsample(x, w)", 10) == {}
