@@ -6,6 +6,7 @@ twentieth of a window may be lost to it together with what the baseline fails; m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,37 @@ def lacking_answers(failures: Sequence[BaselineFailures], most: float) -> Lackin
             "`most_baseline_failures` in the policy accept a larger share.",
         ),
     )
+
+
+def enough_counted(failures: Sequence[BaselineFailures], most: float, alpha: float) -> bool:
+    """Whether it no longer depends on where a run stops what `lacking_answers` says of it.
+
+    A likelihood ratio against half, or twice, the share that is accepted: a test that may be looked at after
+    every batch. Near that share it never tells, and the whole window is counted.
+
+    Args:
+      failures: so far, of the windows in which something is missing.
+      most: share that the policy accepts, in [0, 1].
+      alpha: P(told, and wrongly so) is at most this, for each window.
+    """
+    both = max(most, MOST_LOST)
+    return all(
+        _known(f.failed, f.asked, most, alpha)
+        and _known(f.failed + f.refused, f.asked + f.refused, both, alpha)
+        for f in failures
+    )
+
+
+def _known(lost: int, asked: int, most: float, alpha: float) -> bool:
+    """Whether a share is proven to be below or above `most`, or needs no proof: nothing is lost, or nothing or all may be."""
+    if not lost or most in (0.0, 1.0):
+        return True
+    wanted = math.log(1.0 / alpha)
+    for other in (most / 2, min(2 * most, (1 + most) / 2)):
+        kept = (asked - lost) * math.log((1 - other) / (1 - most))
+        if lost * math.log(other / most) + kept >= wanted:
+            return True
+    return False
 
 
 def _said(found: BaselineFailures) -> str:

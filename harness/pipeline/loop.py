@@ -26,6 +26,7 @@ from harness.core.observations import Outcome, PairBatch
 from harness.core.policies import Scope
 from harness.core.tensors import Columns
 from harness.core.traffic import RequestBatch
+from harness.decide.baseline import enough_counted
 from harness.decide.fitness import one_decides
 from harness.pipeline.asked_again import note_failures
 from harness.pipeline.evidence import (
@@ -269,7 +270,8 @@ class _Stop:
 
         Failures that decide by themselves end the run sooner, once a handful shows their kind: to find
         more of them costs a deadline or a new process each and changes nothing. So does an answer that
-        is not production's where those of the other session are judged: no evidence after it counts.
+        is not production's where those of the other session are judged: no evidence after it counts. A promotion
+        waits until it is known whether the baseline answers enough: near the share that may be missing, till the end.
         """
         if self._alone and self._evidence.probes.differ:
             return True
@@ -281,7 +283,12 @@ class _Stop:
         if any(judged.get(name, 0) < need for name, need in self._need.items()):
             return False
         status = self._evidence.status(replayed=True)
-        return bool(decisive) or status.rollback or status.promote_ready
+        return bool(decisive) or status.rollback or (status.promote_ready and self._counted())
+
+    def _counted(self) -> bool:
+        """Whether what the baseline fails would hold a promotion, or not, wherever the run stopped."""
+        most, alpha = self._policy.most_baseline_failures, self._evidence.terms.alpha_promote
+        return enough_counted(self._evidence.baseline.facts(), most, alpha)
 
     def note(self) -> str:
         """The state of the evidence in a few words."""

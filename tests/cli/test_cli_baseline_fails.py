@@ -101,6 +101,14 @@ def test_what_both_versions_refuse_is_the_traffics_fault_where_it_is_little(
         assert "Both versions refuse" in decision["explanation"]
 
 
+def test_near_the_share_that_may_be_missing_all_is_counted(gate, tmp_path):
+    """45 of 900: the same question has one answer, however the requests are drawn."""
+    old, new = refusing(tmp_path / "old.onnx", 1.5), tiny_model(tmp_path / "new.onnx")
+    code, decision, found = gate(old, new)
+    assert (code, decision["n_requests"]) == (0, 900)
+    assert "fails 45 requests" in found["baseline_fails"]["what"]
+
+
 UNALIGNED = """
 <ir_version: 8, opset_import: ["" : 17]>
 m (float[N] x) => (float[N] probability, int64[N] label, float[K] boxes) {{
