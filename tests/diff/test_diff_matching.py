@@ -306,6 +306,23 @@ def test_the_same_computation_with_other_values_is_the_runtimes_doing():
     assert regions.divergence("o", noisy=True).cause is Cause.NONDETERMINISTIC
 
 
+def test_an_operator_of_another_opset_may_compute_otherwise_where_nothing_else_differs():
+    steps = (
+        node("Exp", ["x"], "e"),
+        node("ai.onnx.ml.Scaler", ["e"], "s"),
+        node("Neg", ["s"], "o"),
+    )
+    old = replace(net(*steps, outputs=("o",)), opsets=(("ai.onnx", "12"), ("ai.onnx.ml", "2")))
+    new = replace(old, opsets=(("ai.onnx", "13"), ("ai.onnx.ml", "2")))
+    regions = Regions(old, new, matched(old, new), inputs=FED, compared={"e", "s", "o"})
+    found = regions.divergence("o")
+    assert (found.cause, found.farther) == (Cause.GRAPH, False)
+    assert [(c.kind, c.node, c.name, c.baseline, c.candidate) for c in found.changes] == [
+        (ChangeKind.OPSET, "Neg → o", "ai.onnx", "12", "13")
+    ]
+    assert regions.divergence("s").cause is Cause.RUNTIME
+
+
 def test_a_divergence_goes_through_tensors_that_were_not_compared():
     old = net(
         node("Exp", ["x"], "e"), node("Foo", ["e"], "f"), node("Neg", ["f"], "o"), outputs=("o",)
