@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 from harness.core.graphs import Graph
+from harness.diff.changes import is_one_number
 from harness.diff.graph_hashes import upstream
 from harness.diff.uses import made_as
 
@@ -25,6 +26,7 @@ class Looks:
         self._side, self._graph = side, graph
         self._loose = upstream(graph, exact=False, inputs=inputs, equal=equal)
         self._exact = {c.name: c.exact for c in graph.constants}
+        self._plain = {c.name for c in graph.constants if is_one_number(c.text)}
 
     def like(self, name: str) -> Hashable:
         """The same computation but for weights."""
@@ -41,6 +43,13 @@ class Looks:
         return (self._loose[name], tuple(own)) if own else (self._side, name)
 
     def constants_alone(self, name: str) -> Hashable:
-        """These without what came before: an operator inserted upstream must not shift all that follow."""
+        """These without what came before: an operator inserted upstream must not shift all that follow.
+
+        Not of single numbers: every other graph adds 1 in places that have nothing to do with each other.
+        """
         key = self.by_constants(name)
-        return (made_as(self._graph, name), key[1]) if key[0] != self._side else key
+        node = self._graph.producer(name)
+        read = [s for s in node.sources() if s in self._exact] if node else []
+        if key[0] == self._side or self._plain.issuperset(read):
+            return self._side, name
+        return made_as(self._graph, name), key[1]

@@ -148,6 +148,21 @@ def test_numbered_names_do_not_mislead_after_an_insertion():
     assert found["Add_0"] == "Add_0"
 
 
+@pytest.mark.parametrize(("text", "alone"), [("float[] [1]", False), ("float[2] [1, 2]", True)])
+def test_a_single_number_alone_makes_no_pair_of_operators_behind_a_difference(text, alone):
+    old = net(
+        node("Mul", ["x", "s"], "t"), node("Add", ["t", "v"], "p"), node("Add", ["p", "c"], "q"),
+        node("Sub", ["t", "q"], "r"), node("Add", ["r", "w"], "z"), node("Tanh", ["z"], "o"),
+        constants={"s": "1", "v": "2", "w": "3", "c": text}, outputs=("o",),
+    )  # fmt: skip
+    new = net(
+        node("Mul", ["x", "s"], "t2"), node("Add", ["t2", "v"], "p2"), node("Sub", ["t2", "p2"], "r2"),
+        node("Add", ["r2", "w"], "m2"), node("Add", ["m2", "c"], "z2"), node("Tanh", ["z2"], "o2"),
+        constants={"s": "4", "v": "5", "w": "6", "c": text}, outputs=("o2",),
+    )  # fmt: skip
+    assert (partners(matched(old, new)).get("q") == "z2") is alone
+
+
 def test_towers_that_look_alike_keep_their_partners_when_listed_the_other_way_round():
     def tower(letter: str) -> list[Node]:
         return [
