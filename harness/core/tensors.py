@@ -226,7 +226,8 @@ def some_rows(tensor: Array, rows: Ints | Bools) -> Array:
     if not is_one_value(tensor):
         return tensor[rows]
     count = np.count_nonzero(rows) if rows.dtype == np.bool_ else len(rows)
-    return np.broadcast_to(tensor[0], (int(count), *tensor.shape[1:]))
+    # A slice: one text is no array of texts.
+    return np.broadcast_to(tensor[:1], (int(count), *tensor.shape[1:]))
 
 
 def rows_with_nan(tensor: Array) -> Bools:

@@ -92,10 +92,11 @@ _LOST = {
     (True, False): "the baseline's trace does not return it",
     (False, True): "the candidate's trace does not return it",
 }
+_WHY_UNEVEN = "its shape differs among the requests of a batch (or rows that nobody answered would take too much memory)"
 _UNEVEN = {
-    (True, True): "in both versions its shape differs among the requests of a batch",
-    (True, False): "in the baseline its shape differs among the requests of a batch",
-    (False, True): "in the candidate its shape differs among the requests of a batch",
+    (True, True): f"in both versions {_WHY_UNEVEN}",
+    (True, False): f"in the baseline {_WHY_UNEVEN}",
+    (False, True): f"in the candidate {_WHY_UNEVEN}",
 }
 """By side: baseline, candidate."""
 UNTRACED = frozenset(_LOST.values())

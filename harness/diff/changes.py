@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from harness.core.graphs import Node
 
+MEANING_OF_AXIS = "meaning of axis"
+"""An attribute told of operators whose opset decides what their axis means."""
+
 
 class ChangeKind(enum.StrEnum):
     """What differs between two regions."""

@@ -282,7 +282,7 @@ def _change(change: Change) -> str:
             return _other_value(change)
         case ChangeKind.INPUTS:
             before, after = change.baseline or "nothing", change.candidate or "nothing"
-            other = ", and the candidate's is another tensor"
+            other = ", and the candidate's is another tensor or in another place"
             return f"{change.node} reads {after}" + (
                 other if before == after else f" instead of {before}"
             )

@@ -13,7 +13,14 @@ import numpy as np
 
 from harness.core.tensors import Array, Nested
 from harness.core.traffic import RequestBatch
-from harness.diff.changes import Change, ChangeKind, Divergence, later_changes, may_be_alike
+from harness.diff.changes import (
+    MEANING_OF_AXIS,
+    Change,
+    ChangeKind,
+    Divergence,
+    later_changes,
+    may_be_alike,
+)
 from harness.diff.distance import FLOAT_TOLERANCE
 from harness.diff.tensor_trace import TensorTrace
 from harness.diff.whole import apart_whole
@@ -45,17 +52,19 @@ def told_later(
       used: batches that were compared.
       traces: what was seen of each compared tensor of the baseline.
     """
-    own = [s for s in behind if not s.farther and (running or not _is_by_opset(s))]
+    own = [step for step in behind if not step.farther]
     doubtful = [step for step in own if may_be_alike(step)]
-    alike: frozenset[str] = frozenset()
+    alike: Mapping[str, bool] = {}
     if doubtful and running:
         alike = _made_alike(doubtful, partners, running, used, traces)
-    return later_changes(found, [step for step in own if step.baseline not in alike])
+    return later_changes(found, [s for s in own if not alike.get(s.baseline, _is_by_opset(s))])
 
 
 def _is_by_opset(step: Divergence) -> bool:
     """Whether nothing but the opset differs, of which most operators' versions compute the same."""
-    return all(change.kind is ChangeKind.OPSET for change in step.changes)
+    return all(
+        change.kind is ChangeKind.OPSET or change.name == MEANING_OF_AXIS for change in step.changes
+    )
 
 
 def _made_alike(
@@ -64,8 +73,8 @@ def _made_alike(
     running: Sequence[Answering],
     used: Sequence[RequestBatch],
     traces: Mapping[str, TensorTrace],
-) -> frozenset[str]:
-    """The baseline's tensors at the ends of steps that make the same of the same; none where the candidate cannot be fed."""
+) -> dict[str, bool]:
+    """Whether steps make the same of the same, by the baseline's tensors at their ends; not of those that cannot be fed."""
     old, new = running
     sources = {step: [name for name in step.last_equal if name in partners] for step in steps}
     fed = {partners[name]: name for names in sources.values() for name in names}
@@ -74,6 +83,7 @@ def _made_alike(
         copy = new.laid.copy(Edit(tensors=ends, patched=tuple(fed)))
         fed = {theirs: ours for theirs, ours in fed.items() if theirs in copy.fed}
         left = [s for s in steps if all(partners[name] in fed for name in sources[s])]
+        asked = [step.baseline for step in left]
         with new.laid.tracer(copy) as runner:
             patched = Answering(laid=new.laid, copy=copy, runner=runner)
             for batch in used:
@@ -91,8 +101,9 @@ def _made_alike(
                     )
                 ]
     except GraphPassError:
-        return frozenset()
-    return frozenset(step.baseline for step in left)
+        return {}
+    same = {step.baseline for step in left}
+    return {name: name in same for name in asked}
 
 
 def _equals(

@@ -8,9 +8,11 @@ reading of the other, so a slow peer costs memory of one buffer only.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import struct
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -23,6 +25,7 @@ _FLUSH_S = 30.0
 """A side that has gone: how long the other may take what was sent before."""
 _STAYS_S = 5.0
 """A client that got everything, and the end of it: how long it may take to close."""
+_NOTHING_LEFT = struct.pack("i", 0)
 _ON_THE_WAY_S = 0.1
 """What a client sends before it hears that no more is served."""
 _LOOK_S = 0.05
@@ -132,8 +135,7 @@ class Link:
             self._tell(by_client=self._left[0] is self._client)
             self._flush(other)
         if other in self._left:
-            self._client.close()
-            self._upstream.close()
+            self._close()
         elif other.can_write_eof() and not other.is_closing():
             other.write_eof()
 
@@ -168,7 +170,7 @@ class Link:
             return
         if not client.is_closing() and not client.is_reading():
             client.resume_reading()
-        self._loop.call_later(_STAYS_S, self._close_when_taken)
+        self._close_when_taken(_STAYS_S)
 
     def unread(self, side: asyncio.Transport) -> None:
         """A side is not read for now."""
@@ -194,7 +196,7 @@ class Link:
         if following is None:
             return  # who serves it says so itself
         if self._upstream in self._left:
-            self._loop.call_later(_ON_THE_WAY_S, self._close_when_taken)
+            self._close_when_taken(_ON_THE_WAY_S)
             return
         if self._lost:
             return  # it is ending
@@ -248,7 +250,7 @@ class Link:
     def _close_when_idle(self) -> None:
         following = self._following
         if self._upstream in self._left:
-            self._close_when_taken()
+            self._close_when_taken(_ON_THE_WAY_S)
             return
         if self._lost or following is None:
             return
@@ -258,16 +260,18 @@ class Link:
         if not following.blind:
             # Nothing newer than this was passed on: clients may ask again elsewhere.
             self._say_going_away(following, following.last)
-        self._upstream.close()
-        self._client.close()
+        self._close()
 
-    def _close_when_taken(self) -> None:
-        """Closes once the client has been sent what was answered: nothing more will be."""
+    def _close_when_taken(self, stays_s: float) -> None:
+        """Closes so long after the client has taken what was answered: nothing more will be."""
         if self._lost > 1:
             return
-        if not self._client.is_closing() and self._client.get_write_buffer_size():
-            self._loop.call_later(_LOOK_S, self._close_when_taken)
+        if not self._client.is_closing() and _waits_to_be_taken(self._client):
+            self._loop.call_later(_LOOK_S, self._close_when_taken, stays_s)
             return
+        self._loop.call_later(stays_s, self._close)
+
+    def _close(self) -> None:
         self._upstream.close()
         self._client.close()
 
@@ -338,6 +342,14 @@ class _UpstreamEnd(_End):
                     self.data_received(chunk)
         finally:
             super().connection_lost(exc)
+
+
+def _waits_to_be_taken(side: asyncio.Transport) -> bool:
+    """Whether anything written to a side has not arrived there, here or in the kernel."""
+    if side.get_write_buffer_size():
+        return True
+    fd = side.get_extra_info("socket").fileno()
+    return fd >= 0 and fcntl.ioctl(fd, termios.TIOCOUTQ, _NOTHING_LEFT) != _NOTHING_LEFT
 
 
 def _unread_of(side: asyncio.Transport) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 from harness.core.observations import Observations, Outcome
 from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, Array, Ints, Signature, Tensors
 from harness.core.traffic import RequestBatch
-from harness.replay.filler import Chunks, in_one_array, unanswered
+from harness.replay.filler import FREE_TRACED, Chunks, in_one_array, unanswered
 from harness.sandbox.answers import BatchAnswer, BatchFault
 
 _Keys = Mapping[str, tuple[str, ...]]
@@ -262,7 +262,8 @@ def _traced(pieces: Sequence[_Piece], group: str, like: Tensors, keys: _Keys) ->
             for a, known in zip(arrays, answered, strict=True)
             if a is not None and (not known or (a.dtype, a.shape[1:]) == (empty.dtype, empty.shape[1:]))
         ]  # fmt: skip
-        rows = in_one_array(empty, whole, answered) if len(whole) == len(arrays) else None
+        fits = len(whole) == len(arrays)
+        rows = in_one_array(empty, whole, answered, free=FREE_TRACED) if fits else None
         if rows is not None:
             found[name] = rows
     return found

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Decoded, Ints, Kind, Tensors, some_rows
 from harness.core.traffic import RequestBatch
-from harness.replay.assembly import all_in_key_order
-from harness.replay.filler import Chunks, in_one_array
+from harness.replay.assembly import all_in_key_order, in_key_order
+from harness.replay.filler import FREE, FREE_TRACED, Chunks, in_one_array
 
 _SPLITS = (333 / 1024, 845 / 1024)
 """Where a repetition's batches are cut; the smallest have to be cut too, or their batch stays the same."""
@@ -211,8 +211,10 @@ def joined(pieces: Sequence[Observations]) -> Observations:
     several = _in_several_shapes(pieces, outputs, answered)
     plain = [{n: a for n, a in arrays.items() if n not in several} for arrays in outputs]
     whole, beyond = _joined(plain, answered)
-    forms = {name: _chunks(name, pieces, outputs) for name in sorted(several | beyond)}
-    features, left_out = _joined([p.features for p in pieces], answered)
+    forms = {
+        name: _chunks(name, pieces, outputs, keys.get(name)) for name in sorted(several | beyond)
+    }
+    features, left_out = _joined([p.features for p in pieces], answered, free=FREE_TRACED)
     messages: list[tuple[int, str]] = []
     short: list[int] = []
     first = 0
@@ -255,23 +257,32 @@ def _in_several_shapes(
     }
 
 
-def _chunks(name: str, pieces: Sequence[Observations], outputs: Sequence[Tensors]) -> Chunks:
-    """One output, piece by piece."""
+def _chunks(
+    name: str,
+    pieces: Sequence[Observations],
+    outputs: Sequence[Tensors],
+    wanted: tuple[str, ...] | None,
+) -> Chunks:
+    """One output, piece by piece; of a ZipMap with its columns in the order of the whole."""
     found: list[tuple[int, Array]] = []
     for piece, arrays in zip(pieces, outputs, strict=True):
         if name in piece.forms:
-            found.extend(piece.forms[name])
+            own = piece.keys.get(name)
+            found.extend((count, in_key_order(a, own, wanted)) for count, a in piece.forms[name])
         else:
             found.append((len(piece.outcome), arrays[name]))
     return tuple(found)
 
 
-def _joined(parts: Sequence[Tensors], answered: Sequence[bool]) -> tuple[Tensors, set[str]]:
+def _joined(
+    parts: Sequence[Tensors], answered: Sequence[bool], *, free: int = FREE
+) -> tuple[Tensors, set[str]]:
     """Tensors that every piece has, in one shape and type where it was answered.
 
     Args:
       parts: of each piece.
       answered: of each whether any of its requests was.
+      free: as `filler.in_one_array` has it.
 
     Returns:
       Those in one array each, and the names of those that none holds, for all the rows that nobody answered.
@@ -284,7 +295,7 @@ def _joined(parts: Sequence[Tensors], answered: Sequence[bool]) -> tuple[Tensors
         arrays = [part[name] for part in parts]
         seen = [a for a, known in zip(arrays, answered, strict=True) if known and len(a)]
         like = (seen or [a for a in arrays if len(a)] or arrays)[0]
-        array = in_one_array(like, arrays, answered)
+        array = in_one_array(like, arrays, answered, free=free)
         if array is None:
             beyond.add(name)
         else:

@@ -18,6 +18,8 @@ Chunks = tuple[tuple[int, Array], ...]
 """One output of consecutive requests: how many they are, and their rows."""
 FREE = 16 << 20
 """Bytes that rows without an answer may always take."""
+FREE_TRACED = 64 << 20
+"""The same of a traced tensor, which is not compared for the whole batch where no array is made."""
 
 
 def unanswered(like: Array, rows: int) -> Array:
@@ -36,13 +38,16 @@ def unanswered(like: Array, rows: int) -> Array:
     return np.broadcast_to(_value(like), (rows, *trailing))
 
 
-def in_one_array(like: Array, pieces: Sequence[Array], answered: Sequence[bool]) -> Array | None:
+def in_one_array(
+    like: Array, pieces: Sequence[Array], answered: Sequence[bool], *, free: int = FREE
+) -> Array | None:
     """The rows of consecutive pieces; None where what nobody answered would take more than it may.
 
     Args:
       like: what the rows look like where none was answered.
       pieces: shape (rows, *trailing) each; those with an answer in one shape and type.
       answered: of each piece whether any of its rows was answered; what others hold is not looked at.
+      free: bytes that rows without an answer may take in any case.
     """
     total = sum(map(len, pieces))
     there = [a for a, known in zip(pieces, answered, strict=True) if known and len(a)]
@@ -52,8 +57,8 @@ def in_one_array(like: Array, pieces: Sequence[Array], answered: Sequence[bool])
     like, row = there[0], _row_bytes(there[0])
     large = total * row > FREE
     if _all_one(there) and (large or not missing):
-        return np.broadcast_to(like[0], (total, *like.shape[1:]))
-    if missing * row > max(FREE, (total - missing) * row):
+        return np.broadcast_to(like[:1], (total, *like.shape[1:]))
+    if missing * row > max(free, (total - missing) * row):
         return None
     return np.concatenate(
         [

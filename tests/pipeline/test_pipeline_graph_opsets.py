@@ -43,3 +43,19 @@ def test_an_operator_that_means_the_same_in_another_opset_is_equal(shape, axis):
     assert firsts(report) == []
     assert (report.equal, report.compared) == (4, 4)
     assert not report.outputs_differ
+
+
+@pytest.mark.parametrize("limits", [{}, {"memory_bytes": 1}], ids=["whole", "sketches"])
+def test_another_opset_of_what_means_the_same_is_not_told_behind_a_difference(limits):
+    def refitted(opset: int, factor: float) -> ModelProto:
+        made = Net()
+        made.add("Mul", ["x", np.float32(factor)], "first")
+        made.add("Neg", [made.add("Softmax", ["first"], "s", axis=1)], "y")
+        model = made.model([None, 12])
+        model.opset_import[0].version = opset
+        return model
+
+    report = compared(refitted(12, 1.0), refitted(13, 1.5), VALUES, **limits)
+    assert report.sketched is bool(limits)
+    assert firsts(report) == [("first", "first")]
+    assert report.later == ()

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import fcntl
 import re
 import socket
 import struct
+import termios
 import threading
 import time
 from pathlib import Path
@@ -456,6 +458,40 @@ def test_a_client_that_stays_though_its_upstream_has_gone_is_left_in_the_end(kep
         assert exactly(asking, len(settings + answer)) == settings + answer
 
 
+def test_a_client_that_takes_its_time_gets_what_an_upstream_said_before_it_went(kept, monkeypatch):
+    monkeypatch.setattr("harness.record.link._STAYS_S", 0.1)
+    greeting, call, settings, _ = a_call()
+    flood = frame(0, 0, 1, bytes(16_000)) * 30
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
+        socket.socket() as asking,
+    ):
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        asking.settimeout(30)
+        asking.connect(("127.0.0.1", running.proxy.port))
+        asking.sendall(greeting + call)
+        serving, _ = listening.accept()
+        serving.sendall(settings)
+        assert exactly(serving, len(greeting + call)) == greeting + call
+        serving.sendall(flood)
+        # What has not arrived yet would be lost with the reset that an upstream which has gone answers with.
+        nothing = struct.pack("i", 0)
+        until(lambda: fcntl.ioctl(serving, termios.TIOCOUTQ, nothing) == nothing)
+        serving.close()
+        got = b""
+        while len(got) < len(settings + flood):
+            if len(got) < 100_000:
+                asking.sendall(PING)  # a close answers it with a reset
+            time.sleep(0.05)
+            more = asking.recv(30_000)
+            assert more, len(got)
+            got += more
+        assert got == settings + flood
+        asking.close()
+        until(lambda: no_links(running))
+
+
 @pytest.mark.parametrize("gone", [False, True], ids=["half_closed", "gone"])
 def test_the_end_waits_for_no_client_that_stays_though_its_upstream_has_gone(kept, gone):
     greeting, call, settings, _ = a_call()
@@ -472,8 +508,7 @@ def test_the_end_waits_for_no_client_that_stays_though_its_upstream_has_gone(kep
             assert exactly(serving, len(greeting + call)) == greeting + call
             serving.sendall(flood)
             if gone:
-                assert exactly(asking, len(settings)) == settings
-                until(lambda: running.proxy._links)
+                assert exactly(asking, len(settings + flood)) == settings + flood
                 serving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 serving.close()
             else:

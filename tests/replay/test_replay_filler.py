@@ -1,12 +1,13 @@
 """Rows that nobody answered, and one value for all rows, take no memory for each row, wherever they are put together."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from harness.core.observations import Observations, Outcome, PairBatch
-from harness.core.tensors import same_bits
+from harness.core.tensors import same_bits, some_rows
 from harness.core.traffic import RequestBatch
 from harness.pipeline.candidate_failures import failing
 from harness.replay.composition import joined, observed_at, observed_in_parts
@@ -125,3 +126,37 @@ def test_filler_without_values_is_no_shape_that_a_version_gave():
     assert wide.outputs["wide"].shape == (10, 0)
     assert "wide" not in look_of(wide).shapes
     assert look_of(piece(np.empty((2, 0)))).shapes["wide"] == (0,)
+
+
+def test_one_text_for_all_rows_stays_a_text():
+    said = np.broadcast_to(np.array(["words"], object), (5,))
+    for found in (
+        some_rows(said, np.array([0, 3])),
+        in_one_array(said, [said, said], [True, True]),
+        joined([piece(said), piece(said)]).outputs["wide"],
+    ):
+        assert found.dtype == object
+        assert set(found.tolist()) == {"words"}
+
+
+def test_one_request_of_many_rows_that_is_refused_takes_no_features_from_those_beside_it():
+    pieces = [piece(np.ones((1, 100), np.float32))] * 29
+    large = piece(unanswered(np.empty((0, 100), np.float32), 50_000), Outcome.ERROR)
+    found = joined([*pieces, large])
+    assert found.uneven == ()
+    assert found.features["f"][:29].tolist() == np.ones((29, 100)).tolist()
+    assert np.isnan(found.features["f"][29:]).all()
+
+
+def test_scores_that_are_told_in_forms_keep_their_classes():
+    def scores(keys, rows):
+        return replace(piece(rows), keys={"wide": keys})
+
+    refusals = [scores(("a", "b"), np.full((1, 0), np.nan))] * 3
+    uneven = joined([scores(("a", "b"), np.array([[1.0, 2.0]])), *refusals])
+    uneven = replace(uneven, outputs={}, forms={"wide": ((4, np.array([[1.0, 2.0]] * 4)),)})
+    other = scores(("b", "a"), np.array([[20.0, 10.0]]))
+    both = joined([other, uneven])
+    assert both.keys["wide"] == ("b", "a")
+    ((_, first), (_, second)) = both.forms["wide"]
+    assert (first.tolist(), second[0].tolist()) == ([[20.0, 10.0]], [2.0, 1.0])
