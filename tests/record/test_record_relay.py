@@ -92,6 +92,32 @@ def exactly(connection, count):
     return found
 
 
+@contextlib.contextmanager
+def under_way(kept, sent, settings, *, window=None):
+    """A client's call that has reached the upstream; yields the proxy, the client's end and the upstream's."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
+        socket.socket() as asking,
+    ):
+        if window is not None:
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        asking.settimeout(30)
+        asking.connect(("127.0.0.1", running.proxy.port))
+        asking.sendall(sent)
+        serving, _ = listening.accept()
+        with serving:
+            serving.sendall(settings)
+            assert exactly(serving, len(sent)) == sent
+            yield running, asking, serving
+
+
+def hang_up(side):
+    """Ends a connection at once, whatever lies unread."""
+    side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    side.close()
+
+
 def a_call():
     """Both sides of one call: the client's greeting, its call, the server's settings, its answer."""
     asks, answers = client(), Side()
@@ -384,22 +410,13 @@ def test_the_end_waits_for_nobody_who_watches_the_upstream_s_health():
 def test_what_an_upstream_said_before_it_went_arrives_though_it_takes_no_more(kept):
     greeting, call, settings, answer = a_call()
     go_on = threading.Event()
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listening,
-        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
-        connected(running) as asking,
-    ):
-        asking.sendall(greeting + call)
-        serving, _ = listening.accept()
-        serving.sendall(settings)
-        assert exactly(serving, len(greeting + call)) == greeting + call
+    with under_way(kept, greeting + call, settings) as (running, asking, serving):
         assert exactly(asking, len(settings)) == settings
         # What the client sends is read first, and cannot be written: the upstream has reset the connection.
         running.block(go_on)
         asking.sendall(PING)
         serving.sendall(answer)
-        serving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        serving.close()
+        hang_up(serving)
         go_on.set()
         assert exactly(asking, len(answer)) == answer
         assert [(c.code, c.response) for c in kept.wait(1)] == [(0, b"a")]
@@ -412,19 +429,10 @@ def test_a_client_may_write_while_it_reads_what_an_upstream_said_before_it_went(
     call = asks.headers(1, request_fields()).data(1, message(b"r"), last=True).take()
     further = asks.headers(3, request_fields()).data(3, message(b"s" * 100_000), last=True).take()
     _, _, settings, answer = a_call()
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listening,
-        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
-        connected(running) as asking,
-    ):
-        asking.sendall(greeting + call)
-        serving, _ = listening.accept()
-        serving.sendall(settings)
-        assert exactly(serving, len(greeting + call)) == greeting + call
+    with under_way(kept, greeting + call, settings) as (running, asking, serving):
         serving.sendall(answer)
         kept.wait(1)
-        serving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        serving.close()
+        hang_up(serving)
         (link,) = running.proxy._links
         until(lambda: link._lost)
         asking.sendall(further)
@@ -444,16 +452,10 @@ def test_a_client_may_write_while_it_reads_what_an_upstream_said_before_it_went(
 def test_a_client_that_stays_though_its_upstream_has_gone_is_left_in_the_end(kept, monkeypatch):
     monkeypatch.setattr("harness.record.link._STAYS_S", 0.3)
     greeting, call, settings, answer = a_call()
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listening,
-        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
-        connected(running) as asking,
-    ):
-        asking.sendall(greeting + call)
-        serving, _ = listening.accept()
-        serving.sendall(settings + answer)
+    with under_way(kept, greeting + call, settings) as (running, asking, serving):
+        serving.sendall(answer)
         kept.wait(1)
-        serving.close()
+        hang_up(serving)
         until(lambda: no_links(running), 10)
         assert exactly(asking, len(settings + answer)) == settings + answer
 
@@ -462,18 +464,8 @@ def test_a_client_that_takes_its_time_gets_what_an_upstream_said_before_it_went(
     monkeypatch.setattr("harness.record.link._STAYS_S", 0.1)
     greeting, call, settings, _ = a_call()
     flood = frame(0, 0, 1, bytes(16_000)) * 30
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listening,
-        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
-        socket.socket() as asking,
-    ):
-        asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-        asking.settimeout(30)
-        asking.connect(("127.0.0.1", running.proxy.port))
-        asking.sendall(greeting + call)
-        serving, _ = listening.accept()
-        serving.sendall(settings)
-        assert exactly(serving, len(greeting + call)) == greeting + call
+    narrow = under_way(kept, greeting + call, settings, window=1 << 14)
+    with narrow as (running, asking, serving):
         serving.sendall(flood)
         # What has not arrived yet would be lost with the reset that an upstream which has gone answers with.
         nothing = struct.pack("i", 0)
@@ -496,31 +488,21 @@ def test_a_client_that_takes_its_time_gets_what_an_upstream_said_before_it_went(
 def test_the_end_waits_for_no_client_that_stays_though_its_upstream_has_gone(kept, gone):
     greeting, call, settings, _ = a_call()
     flood = frame(0, 0, 1, bytes(16_000)) * 20
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listening,
-        proxied(f"127.0.0.1:{listening.getsockname()[1]}", taps=[kept], relayed=True) as running,
-        connected(running) as asking,
-    ):
-        asking.sendall(greeting + call)
-        serving, _ = listening.accept()
-        with serving:
-            serving.sendall(settings)
-            assert exactly(serving, len(greeting + call)) == greeting + call
-            serving.sendall(flood)
-            if gone:
-                assert exactly(asking, len(settings + flood)) == settings + flood
-                serving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                serving.close()
-            else:
-                serving.shutdown(socket.SHUT_WR)
-            (link,) = running.proxy._links
-            until(lambda: link._lost == gone and link._upstream in link._left, 10)
-            began = time.perf_counter()
-            stopping = running.begin_to_stop(60.0)
-            if not gone:
-                assert exactly(asking, len(settings + flood)) == settings + flood
-            stopping.result(30)
-            assert time.perf_counter() - began < 20
+    with under_way(kept, greeting + call, settings) as (running, asking, serving):
+        serving.sendall(flood)
+        if gone:
+            assert exactly(asking, len(settings + flood)) == settings + flood
+            hang_up(serving)
+        else:
+            serving.shutdown(socket.SHUT_WR)
+        (link,) = running.proxy._links
+        until(lambda: link._lost == gone and link._upstream in link._left, 10)
+        began = time.perf_counter()
+        stopping = running.begin_to_stop(60.0)
+        if not gone:
+            assert exactly(asking, len(settings + flood)) == settings + flood
+        stopping.result(30)
+        assert time.perf_counter() - began < 20
 
 
 def test_the_end_waits_for_no_idle_connection_of_something_else():
@@ -633,8 +615,7 @@ def test_a_side_that_takes_nothing_is_not_waited_for_without_end(kept, monkeypat
             exactly(asking, len(settings))
             if reset:
                 flooded(asking, flood)
-                asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                asking.close()
+                hang_up(asking)
             else:
                 (link,) = running.proxy._links
                 while not link._client.get_write_buffer_size():

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_replay_forms import requests
 
 from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.tensors import same_bits, some_rows
-from harness.core.traffic import RequestBatch
 from harness.pipeline.candidate_failures import failing
 from harness.replay.composition import joined, observed_at, observed_in_parts
 from harness.replay.filler import FREE, in_one_array, unanswered
@@ -26,15 +26,6 @@ def peak():
     tracemalloc.start()
     yield lambda: tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-
-
-def requests(rows):
-    n = len(rows)
-    return RequestBatch(
-        seq=np.arange(n), request_id=np.array([f"r{i}" for i in range(n)], object),
-        ts_ns=np.zeros(n, np.int64), rows=np.asarray(rows, np.int64), inputs={}, recorded={},
-        answered=np.ones(n, np.bool_), context={},
-    )  # fmt: skip
 
 
 def piece(wide, outcome=Outcome.OK):
