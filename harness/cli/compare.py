@@ -30,6 +30,7 @@ from harness.core.places import Place
 More:
   harness compare old.onnx new.onnx -i inputs.npz --html differences.html
   harness compare old.onnx new.onnx -i inputs.parquet --map inputs:age=age_years --map tensors:km=distance_km
+  harness compare old.onnx new.onnx -i inputs.npz --sandbox memory=8GiB --sandbox batch_deadline=60s
   harness compare old.onnx new.onnx -i inputs.npz --graph-requests 0 --json
 """,
 )
@@ -43,6 +44,8 @@ More:
               help="Most requests to compare, drawn at random.")  # fmt: skip
 @click.option("--map", "mapping", multiple=True, metavar="KIND:OLD=NEW|FILE",
               help="Names that differ, e.g. inputs:age=age_years; KIND is inputs, outputs or tensors; narrower:INPUT accepts that the new version takes fewer lengths of an input (a batch of 1, say); or a YAML file of a `mapping:`, as in a policy.")  # fmt: skip
+@click.option("--sandbox", multiple=True, metavar="KEY=VALUE|FILE",
+              help="What the versions' processes may take, e.g. memory=4GiB or batch_deadline=30s; or a YAML file with a `sandbox:`, such as a policy.")  # fmt: skip
 @click.option("--graph-requests", type=click.IntRange(min=0), default=256, show_default=True,
               help="Requests on which every tensor of both graphs is compared, those that differ first; 0 = none.")  # fmt: skip
 @click.option("--memory", default="256MiB", show_default=True, metavar="SIZE", callback=size,
@@ -62,6 +65,7 @@ def command(
     inputs: tuple[Place, ...],
     limit: int,
     mapping: tuple[str, ...],
+    sandbox: tuple[str, ...],
     graph_requests: int,
     memory: int,
     graph_deadline: float,
@@ -84,7 +88,7 @@ def command(
 
     with ProgressBar(quiet=quiet or as_json) as progress:
         result = compare_models(
-            old, new, inputs=inputs, limit=limit, mapping=mapping,
+            old, new, inputs=inputs, limit=limit, mapping=mapping, sandbox=sandbox,
             looked_into=GraphPolicy(
                 requests=graph_requests, memory_bytes=memory, deadline_s=graph_deadline
             ),

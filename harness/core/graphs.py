@@ -53,6 +53,8 @@ class Node:
     """Sorted by name; a body is an attribute whose digests cover its nodes."""
     name: str = ""
     """The node's own name; may be empty, need not be unique."""
+    since: str = ""
+    """Version of its domain since which the operator is defined as here; "" = not known."""
     _places: dict[str, tuple[int, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -193,6 +193,8 @@ class Section:
 
     def section(self, key: str) -> Section:
         """A nested mapping."""
+        if key not in self:
+            raise self.error(key, "is missing", "Add it: it needs keys and values.")
         return Section(self._values[key], self._where, self._at(key))
 
     def sections(self, key: str) -> tuple[Section, ...]:

@@ -22,6 +22,8 @@ from harness.decide.document import Section
 TIERS = ("S0", "S1", "S2", "S3")
 """Isolation tiers, weakest first."""
 
+USUAL_SANDBOX = SandboxPolicy()
+"""Of a policy that says nothing about it."""
 _LARGEST_ALPHA = 0.5
 _LEAST_MEMORY = 32 << 20
 """What no version's process starts in (numpy and onnxruntime take more than twice as much)."""
@@ -103,11 +105,10 @@ def read_windows(section: Section) -> Windows:
     )
 
 
-def read_sandbox(section: Section) -> SandboxPolicy:
-    """What the legs run in."""
+def read_sandbox(section: Section, default: SandboxPolicy = USUAL_SANDBOX) -> SandboxPolicy:
+    """What the legs run in; `default` counts for what is left out."""
     deadlines = ("start_deadline", "load_deadline", "batch_deadline")
     section.only(("require", "memory", *deadlines, "probes"))
-    default = SandboxPolicy()
     tier = section.maybe("require", section.text, default.require)
     if tier not in TIERS:
         raise section.error(

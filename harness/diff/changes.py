@@ -108,18 +108,23 @@ def replaced_operators(ours: Sequence[Node], theirs: Sequence[Node]) -> Change:
     )
 
 
-def other_opset(node: Node, versions: tuple[Mapping[str, str], Mapping[str, str]]) -> Change | None:
+def other_opset(
+    old: Node, new: Node, versions: tuple[Mapping[str, str], Mapping[str, str]]
+) -> Change | None:
     """A change of an operator that both versions have and take from other opsets; None where there is none.
 
+    Nor is there one where both opsets are known to define it alike.
+
     Args:
-      node: the operator.
+      old: the operator in the baseline.
+      new: the same in the candidate.
       versions: domain → version of the baseline's and of the candidate's graph.
     """
-    domain = node.op.rpartition(".")[0] or "ai.onnx"
+    domain = old.op.rpartition(".")[0] or "ai.onnx"
     was, now = (known.get(domain, "") for known in versions)
-    if not was or not now or was == now:
+    if not was or not now or was == now or (old.since and old.since == new.since):
         return None
-    return Change(kind=ChangeKind.OPSET, node=shown(node), name=domain, baseline=was, candidate=now)
+    return Change(kind=ChangeKind.OPSET, node=shown(old), name=domain, baseline=was, candidate=now)
 
 
 def is_one_number(text: str) -> bool:

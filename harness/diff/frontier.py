@@ -127,7 +127,7 @@ class Regions:
         farther: tuple[Change, ...] = ()
         if not changes:
             farther = self._farther_changes(tensor, theirs)
-            changes = farther or self._other_opsets(ours_nodes)
+            changes = farther or self._other_opsets(ours_nodes, theirs_nodes)
         return Divergence(
             baseline=tensor,
             candidate=theirs,
@@ -161,10 +161,11 @@ class Regions:
         theirs_nodes, _ = _region(self._new, self._new_copies.get(theirs, theirs), sure[1])
         return self._changes(ours_nodes, theirs_nodes)
 
-    def _other_opsets(self, nodes: Sequence[Node]) -> tuple[Change, ...]:
+    def _other_opsets(self, ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[Change, ...]:
         """Operators that are the same on both sides, and yet may compute otherwise."""
         old, new = (dict(graph.opsets) for graph in self.whole_operator)
-        found = (other_opset(node, (old, new)) for node in nodes)
+        pairs = aligned_nodes(ours, theirs).pairs
+        found = (other_opset(a, b, (old, new)) for a, b in pairs)
         return tuple(change for change in found if change is not None)
 
     def _between(self, side: int, tensor: str) -> tuple[list[Node], tuple[str, ...]]:

@@ -50,7 +50,7 @@ from harness.pipeline.comparable import (
     without_values,
 )
 from harness.pipeline.compare_graph import with_graph
-from harness.pipeline.compare_result import LIMITS, NO_FEATURE, CompareResult
+from harness.pipeline.compare_result import NO_FEATURE, CompareResult
 from harness.pipeline.compare_setup import Setup
 from harness.pipeline.constant_lengths import tables_of
 from harness.pipeline.describe import batch_findings, intermediates_json
@@ -62,7 +62,7 @@ from harness.pipeline.graph_pass import (
     check_mapped_tensors,
 )
 from harness.pipeline.integrity import empty_requests, fixed_batches
-from harness.pipeline.leg_findings import leg_findings, rejected_by_both
+from harness.pipeline.leg_findings import answered_by_neither, leg_findings
 from harness.pipeline.legs_of_run import sound_only
 from harness.pipeline.opening import leg_recipe, lengths_beside, look_at, open_legs
 from harness.pipeline.order_pass import order_pass
@@ -72,6 +72,7 @@ from harness.pipeline.progress import Listener, Progress, silent
 from harness.pipeline.renames import mapping_from_options
 from harness.pipeline.room import room_in
 from harness.pipeline.runtimes import environment_findings, runtimes
+from harness.pipeline.sandbox_options import sandbox_from_options
 from harness.replay.forms import in_forms
 from harness.replay.legs import Leg
 from harness.replay.order import draw_order, schedule
@@ -95,6 +96,7 @@ def compare_models(
     inputs: Sequence[Place],
     limit: int = 20_000,
     mapping: Sequence[str] = (),
+    sandbox: Sequence[str] = (),
     looked_into: GraphPolicy = USUAL_LOOK,
     registry_uri: str | None = None,
     cache_dir: Path | None = None,
@@ -109,6 +111,7 @@ def compare_models(
       inputs: traffic folder, sealed window, .npz, .parquet or .jsonl.
       limit: most requests to compare.
       mapping: KIND:OLD=NEW for names that differ.
+      sandbox: KEY=VALUE of a policy's `sandbox:`, or a file that has one.
       looked_into: how many requests are traced through the graphs, and in what memory.
       registry_uri: MLflow registry, for references.
       cache_dir: where sealed windows are kept.
@@ -119,14 +122,14 @@ def compare_models(
       UsageError: the sandbox is weaker than that, a file cannot be read, the inputs do not fit, nothing can be compared.
       SignatureError: the versions take or return other things.
     """
-    renames = mapping_from_options(mapping)
+    renames, limits = mapping_from_options(mapping), sandbox_from_options(sandbox)
     with tempfile.TemporaryDirectory(prefix="harness-compare-") as scratch:
         folder = Path(scratch)
         pinned = [pin(r, folder / "models", registry_uri=registry_uri) for r in (old, new)]
         weaker = allow_lower_isolation
         pythons = [runtime.python for runtime in runtimes(pinned, listener)]
         listener(Progress(stage="load", done=0, total=0, note="loading both versions"))
-        seen = look_at(pinned, LIMITS, folder / "probes", pythons, allow_weaker=weaker)
+        seen = look_at(pinned, limits, folder / "probes", pythons, allow_weaker=weaker)
         old_seen, new_seen = (
             _loaded(m, role, s) for m, role, s in zip(pinned, ("old", "new"), seen, strict=True)
         )
@@ -141,11 +144,11 @@ def compare_models(
         beside = lengths_beside(graphs, match.outputs)
         recipes = (
             leg_recipe(
-                "baseline", pinned[0], old_seen.probe, limits=LIMITS, python=pythons[0],
+                "baseline", pinned[0], old_seen.probe, limits=limits, python=pythons[0],
                 allow_weaker=weaker, lengths=beside[0],
             ),
             leg_recipe(
-                "candidate", pinned[1], new_seen.probe, limits=LIMITS, python=pythons[1], allow_weaker=weaker,
+                "candidate", pinned[1], new_seen.probe, limits=limits, python=pythons[1], allow_weaker=weaker,
                 input_names=match.inputs, lengths=beside[1],
             ),
         )  # fmt: skip
@@ -172,9 +175,11 @@ def _loaded(model: PinnedModel, role: str, seen: Looked | LoadFailure) -> Looked
 
 
 def _remedy(message: str) -> str:
-    """What to do about a model that onnxruntime refuses with this message."""
+    """What to do about a model that does not load, by what is said of it."""
     if "opset" in message.lower():
         return "Export it with an older opset, or pin an onnxruntime that knows this one in its requirements."
+    if "sandbox.memory" in message:
+        return "Give its process more: --sandbox memory=8GiB, say."
     return "Give a model that this onnxruntime can load."
 
 
@@ -318,7 +323,7 @@ def _result(
         findings += leg_findings(
             role, counters[role], dict(failed.kinds), failed.ids, failed.messages
         )
-    findings += rejected_by_both(failures[0].both, failures[0].shapeless, failures[0].both_said)
+    findings += answered_by_neither(failures[0], unknown)
     ended = tuple(f"{leg.name} stopped answering: {leg.ended}" for leg in legs if leg.ended)
     apart = bool(
         differ
@@ -367,6 +372,7 @@ def _result(
         graph=GraphLook(),
         alone=mixing.alone,
         isolation=weakest(leg.first.isolation for leg in legs if leg.first),
+        limits=setup.recipes[0].limits,
         not_compared=(
             *not_sealed(window),
             *outputs.not_compared,

@@ -21,8 +21,6 @@ from harness.sandbox.isolation import Isolation, is_weaker
 
 NO_FEATURE = "no feature inside the models was compared"
 """Said of a comparison without features."""
-LIMITS = SandboxPolicy()
-"""What a comparison gives its processes: there is no policy to ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +49,8 @@ class CompareResult:
     not_compared: tuple[str, ...]
     isolation: Isolation
     """Of the process with the least."""
+    limits: SandboxPolicy
+    """What its processes were allowed."""
 
     @property
     def exit_code(self) -> int:
@@ -99,9 +99,9 @@ class CompareResult:
         lines += [f"  {one.to_text()}" for one in self.alone if one.requests]
         for finding in self.findings:
             lines += [f"- {finding.what}", f"    {finding.remedy}"]
-        if is_weaker(self.isolation, LIMITS.require):
+        if is_weaker(self.isolation, self.limits.require):
             lines.append(
-                f"  isolation {self.isolation.tier}, below {LIMITS.require}: explicitly allowed"
+                f"  isolation {self.isolation.tier}, below {self.limits.require}: explicitly allowed"
             )
         # The findings say it without the kind of tensor: once is enough.
         told = tuple(part for f in self.findings for part in f.what.split("; "))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
+from harness.pipeline.candidate_failures import CandidateFailures
 from harness.replay.leg_counters import LegCounters
 from harness.store.quarantine import Note
 
@@ -171,31 +172,49 @@ def _said(messages: Sequence[str]) -> str:
     return f' ("{messages[0][:200]}")' if messages else ""
 
 
-def rejected_by_both(count: int, shapeless: int, said: str) -> list[Finding]:
+def answered_by_neither(failures: CandidateFailures, unknown: int) -> list[Finding]:
     """Requests that neither version answers: nothing is known of them.
 
     Args:
-      count: of such requests.
-      shapeless: of these: both answer, and with outputs whose rows are not the request's.
-      said: what the baseline said about the first of them.
+      failures: what both versions failed.
+      unknown: of these: not both runtimes refuse.
     """
-    if not count:
-        return []
-    if shapeless == count:
-        return [
-            Finding(
-                kind="both_unaligned", severity=Severity.WARNING, where="outputs",
-                what=f"both versions answer {counted(count)} with outputs that have no row for each row of the "
-                f"inputs{_said([said] if said else [])}: nothing is compared there",
-                remedy="Outputs are compared row by row (a scalar or a sequence as a whole): compare copies of both "
-                "versions that return the named output with a row for each row, or without it.",
-            )
-        ]  # fmt: skip
+    shapeless = failures.shapeless
+    found = (
+        (failures.both - unknown, "both_reject", "inputs", "both versions reject {count}", _REFUSED),
+        (
+            unknown - shapeless, "neither_answers", "inputs",
+            "neither version answers {count}, and not because both runtimes refuse", _ENDED,
+        ),
+        (
+            shapeless, "both_unaligned", "outputs",
+            "both versions answer {count} with outputs that have no row for each row of the inputs", _UNALIGNED,
+        ),
+    )  # fmt: skip
     return [
         Finding(
-            kind="both_reject", severity=Severity.WARNING, where="inputs",
-            what=f"both versions reject {counted(count)}{_said([said] if said else [])}: nothing is compared there",
-            remedy="Give inputs that the models take, as the message says (types, shapes, values), or leave"
-            " these requests out; where production answers them, look at what is done to them before the model.",
+            kind=kind,
+            severity=Severity.WARNING,
+            where=where,
+            what=what.format(count=counted(count))
+            + _said([failures.both_said] if failures.both_said and count == failures.both else [])
+            + ": nothing is compared there",
+            remedy=remedy,
         )
-    ]  # fmt: skip
+        for count, kind, where, what, remedy in found
+        if count
+    ]
+
+
+_REFUSED = (
+    "Give inputs that the models take, as the message says (types, shapes, values), or leave"
+    " these requests out; where production answers them, look at what is done to them before the model."
+)
+_ENDED = (
+    "See how they end: more memory or time is given with --sandbox, as in memory=4GiB or "
+    "batch_deadline=30s; leave out requests that no version can answer."
+)
+_UNALIGNED = (
+    "Outputs are compared row by row (a scalar or a sequence as a whole): compare copies of both "
+    "versions that return the named output with a row for each row, or without it."
+)

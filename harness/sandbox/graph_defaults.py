@@ -66,6 +66,15 @@ class Defaults:
         meant = self._meaning(node, {a.name: a for a in (*left_out, *kept)}) if told else []
         return sorted([*kept, *left_out, *meant], key=lambda a: a.name)
 
+    def since(self, node: onnx.NodeProto) -> str:
+        """Version of its domain since which an operator is defined as in the model; "" where that is not known."""
+        key = (_domain(node.domain), node.op_type)
+        version = self._versions.get(key[0], 0)
+        if version > self._newest.get(key[0], 0):
+            return ""
+        known = (s.since_version for s in self._schemas.get(key, ()))
+        return str(max((v for v in known if v <= version), default=""))
+
     def _meaning(self, node: onnx.NodeProto, given: _Attributes) -> list[onnx.AttributeProto]:
         """What the attributes of operators of ONNX's own mean, where the version decides it."""
         import onnx

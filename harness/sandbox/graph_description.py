@@ -54,9 +54,10 @@ def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
       files: external data that it may use.
 
     Returns:
-      inputs, outputs, nodes [op, name, inputs, outputs, captures, attributes], constants
+      inputs, outputs, nodes [op, name, inputs, outputs, captures, attributes, since], constants
       [name, text, exact, loose] and opsets [domain, version]; an attribute is like a constant, and
-      told with its default where it is left out (`Defaults`).
+      told with its default where it is left out (`Defaults`). What a body or a function computes
+      goes by several operators: since is "" there.
     """
     graph = model.graph
     functions = CalledFunctions(model, lambda t: _external(t, files))
@@ -81,6 +82,7 @@ def described_graph(model: onnx.ModelProto, files: Files) -> dict[str, Any]:
                 list(node.output),
                 captured(node),
                 sorted(attributes),
+                "" if digest or any(True for _ in bodies(node)) else beside.defaults.since(node),
             ]
         )
     return {

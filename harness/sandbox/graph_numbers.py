@@ -109,7 +109,7 @@ def arrangement(described: Mapping[str, Any]) -> str:
 
     for name in described["inputs"]:
         known(name)
-    for op, _, inputs, outputs, captures, attributes in described["nodes"]:
+    for op, _, inputs, outputs, captures, attributes, _ in described["nodes"]:
         told = [[name, digest] for name, _, digest, _ in attributes]
         read = [[known(name) for name in names] for names in (inputs, captures)]
         found.update(repr([op, read, [known(name) for name in outputs], told]).encode())

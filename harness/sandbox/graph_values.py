@@ -54,7 +54,7 @@ def _listed(given: object) -> list[Any]:
 
 def _node(given: object) -> Node:
     match given:
-        case [op, name, inputs, outputs, captures, attributes]:
+        case [op, name, inputs, outputs, captures, attributes, since]:
             return Node(
                 op=text_from(op, MAX_NAME),
                 name=text_from(name, MAX_NAME),
@@ -62,6 +62,7 @@ def _node(given: object) -> Node:
                 outputs=texts_from(outputs, MAX_NAME),
                 captures=texts_from(captures, MAX_NAME),
                 attributes=tuple(_attribute(a) for a in _listed(attributes)),
+                since=text_from(since, MAX_NAME),
             )
         case _:
             msg = "an operator of the graph is none"

@@ -107,23 +107,6 @@ def look(
         ]
 
 
-def inspect(
-    model: Path, limits: SandboxPolicy, *, external: tuple[str, ...] = ()
-) -> ModelGraph | LoadFailure:
-    """Looks at a model's signature, declared features and intermediate tensors.
-
-    Args:
-      model: the .onnx file.
-      limits: memory, the deadlines and the isolation that is required.
-      external: names of its external data files.
-
-    Raises:
-      UsageError: the file cannot be read, or the isolation is weaker than required.
-    """
-    answer = look([Look(model=model, external=external)], limits)[0]
-    return answer if isinstance(answer, LoadFailure) else answer.graph
-
-
 def probe(
     model: Path,
     tensors: Sequence[str],

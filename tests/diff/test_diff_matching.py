@@ -338,6 +338,21 @@ def test_an_operator_of_another_opset_may_compute_otherwise_where_nothing_else_d
     assert regions.divergence("s").cause is Cause.RUNTIME
 
 
+@pytest.mark.parametrize(
+    ("since", "cause"),
+    [(("13", "13"), Cause.RUNTIME), (("11", "13"), Cause.GRAPH), (("", ""), Cause.GRAPH)],
+)
+def test_an_opset_that_defines_an_operator_as_the_other_does_is_not_the_cause(since, cause):
+    before, after = (
+        net(node("Exp", ["x"], "e"), replace(node("Neg", ["e"], "o"), since=s), outputs=("o",))
+        for s in since
+    )
+    old = replace(before, opsets=(("ai.onnx", "12"),))
+    new = replace(after, opsets=(("ai.onnx", "17"),))
+    regions = Regions(old, new, matched(old, new), inputs=FED, compared={"e", "o"})
+    assert regions.divergence("o").cause is cause
+
+
 def test_a_divergence_goes_through_tensors_that_were_not_compared():
     old = net(
         node("Exp", ["x"], "e"), node("Foo", ["e"], "f"), node("Neg", ["f"], "o"), outputs=("o",)

@@ -11,7 +11,7 @@ from harness.pipeline.compare import compare_models
 from harness.pipeline.constant_lengths import Tables, tables_of, tables_of_run
 from harness.pipeline.opening import LegRecipe, open_legs
 from harness.replay.asked import asked_by
-from harness.sandbox.graphs import inspect
+from harness.sandbox.graphs import Look, look
 from harness.store.runs import RunFolder
 from harness.store.tables import open_traffic
 
@@ -89,7 +89,8 @@ def shown(traffic, tmp_path, windows):
         recipe = LegRecipe(
             role="baseline", model=tmp_path / "m.onnx", limits=limits, allow_weaker=True, lengths=beside,
         )  # fmt: skip
-        signature = inspect(tmp_path / "m.onnx", limits).signature
+        (looked,) = look([Look(model=tmp_path / "m.onnx")], limits)
+        signature = looked.graph.signature
         window = open_traffic([traffic(*rows)], windows, signature)
         if run is not None:
             return tables_of_run(run, recipe, signature, window)

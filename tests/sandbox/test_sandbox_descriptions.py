@@ -134,7 +134,7 @@ def test_a_broken_description_is_refused(given):
 
 def wired(*nodes):
     """A description of operators (operator, inputs, outputs)."""
-    made = [[op, f"n{i}", read, made, [], []] for i, (op, read, made) in enumerate(nodes)]
+    made = [[op, f"n{i}", read, made, [], [], ""] for i, (op, read, made) in enumerate(nodes)]
     keys = ("constants", "random", "coarse", "opsets", "exact", "handed_on", "smooth")
     lists: dict[str, list[str]] = {key: [] for key in keys}
     return json.dumps({"inputs": ["x"], "outputs": ["y"], "nodes": made, **lists}).encode()

@@ -17,7 +17,7 @@ y = If(c) <then_branch = t () => (u) {{ u = {main} }}, else_branch = e () => (v)
 def told(main: str, opset: int = 13) -> dict:
     """What is told of the last operator's attributes."""
     graph = described_graph(onnx.parser.parse_model(PLAIN.format(opset=opset, main=main)), {})
-    return {name: (text, exact) for name, text, exact, _ in graph["nodes"][-1][-1]}
+    return {name: (text, exact) for name, text, exact, _ in graph["nodes"][-1][5]}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_call_of_a_function_that_goes_by_an_operators_name_has_none_of_its_def
         model.functions.append(
             onnx.helper.make_function("", "Gemm", ["a", "b"], ["c"], [add], opsets)
         )
-        return described_graph(model, {})["nodes"][-1][-1]
+        return described_graph(model, {})["nodes"][-1][5]
 
     assert called() != called(onnx.helper.make_attribute("alpha", 1.0))
     if main == "y = Gemm(x, w)":
@@ -150,11 +150,37 @@ def test_a_call_of_a_function_that_goes_by_an_operators_name_has_none_of_its_def
 
 def test_where_the_version_is_not_one_nothing_is_told():
     model = onnx.parser.parse_model(PLAIN.format(opset=12, main="y = Softmax(x)"))
-    assert described_graph(model, {})["nodes"][-1][-1]
+    assert described_graph(model, {})["nodes"][-1][5]
     model.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 13))
-    assert described_graph(model, {})["nodes"][-1][-1] == []
+    assert described_graph(model, {})["nodes"][-1][5] == []
 
 
 def test_a_version_that_takes_an_operator_away_has_no_defaults_of_it():
     assert set(told("y = Upsample(x, w)", 9)) == {"mode"}
     assert told("y = Upsample(x, w)", 10) == {}
+
+
+@pytest.mark.parametrize(
+    ("opset", "main", "since"),
+    [
+        (12, "y = Softmax(x)", "11"),
+        (13, "y = Softmax(x)", "13"),
+        (17, "y = Softmax(x)", "13"),
+        (17, "y = Exp(x)", "13"),
+        (17, "y = own.Exp(x)", ""),
+        (10_000, "y = Exp(x)", ""),
+        # What a body computes goes by its operators, too.
+        (17, IN_IF.format(main="Exp(x)"), ""),
+    ],
+)
+def test_since_when_an_operator_is_defined_as_it_is_here_is_told(opset, main, since):
+    model = onnx.parser.parse_model(PLAIN.format(opset=opset, main=main))
+    assert described_graph(model, {})["nodes"][-1][6] == since
+
+
+def test_a_call_of_a_function_is_defined_by_no_version():
+    model = onnx.parser.parse_model(PLAIN.format(opset=17, main="y = Exp(x)"))
+    body = onnx.helper.make_node("Neg", ["a"], ["b"])
+    opsets = [onnx.helper.make_opsetid("", 13)]
+    model.functions.append(onnx.helper.make_function("", "Exp", ["a"], ["b"], [body], opsets))
+    assert described_graph(model, {})["nodes"][-1][6] == ""

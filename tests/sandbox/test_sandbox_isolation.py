@@ -12,7 +12,7 @@ import sandbox_models as models
 from harness.core.errors import UsageError
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import BatchAnswer
-from harness.sandbox.graphs import Look, inspect, look, probe
+from harness.sandbox.graphs import Look, look, probe
 from harness.sandbox.isolation import SELF_TESTS, Isolation, isolation_from_child
 from harness.sandbox.process import Sandbox
 from harness.sandbox.tracing import Edit, Tracer, edit
@@ -103,12 +103,11 @@ def status_of(sandbox) -> dict[str, str]:
     [
         lambda path, limits: Sandbox.start(path, name="c", limits=limits),
         lambda path, limits: look([Look(model=path)], limits),
-        inspect,
         lambda path, limits: probe(path, [], path.with_suffix(".copy"), limits),
         lambda path, limits: edit(path, Edit(), path.with_suffix(".copy"), limits),
         lambda path, limits: Tracer.start(path, limits=limits),
     ],
-    ids=["run", "look", "inspect", "probe", "edit", "trace"],
+    ids=["run", "look", "probe", "edit", "trace"],
 )
 def test_less_than_required_is_refused_before_the_model_is_read(tmp_path, monkeypatch, ask):
     model = models.identity(tmp_path / "m.onnx")

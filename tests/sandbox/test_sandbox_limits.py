@@ -9,9 +9,8 @@ import sandbox_models as models
 from onnx import TensorProto
 
 from harness.core.errors import EnvironmentUnavailableError, UsageError
-from harness.core.models import ModelGraph
 from harness.core.policies import SandboxPolicy
-from harness.sandbox.graphs import inspect
+from harness.sandbox.graphs import Look, Looked, look
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.process import Sandbox
@@ -29,9 +28,9 @@ def test_names_that_outgrow_a_header_are_looked_at(tmp_path):
         [models.tensor("x", TensorProto.FLOAT)],
         [models.tensor("y", TensorProto.FLOAT)],
     )
-    graph = inspect(model, LIMITS)
-    assert isinstance(graph, ModelGraph), graph
-    assert set(names[1:-1]) <= set(graph.tensors)
+    (looked,) = look([Look(model=model)], LIMITS)
+    assert isinstance(looked, Looked), looked
+    assert set(names[1:-1]) <= set(looked.graph.tensors)
 
 
 def test_a_signature_that_outgrows_a_frame_blames_nobody(tmp_path):
