@@ -12,8 +12,9 @@ from report_examples import EXAMPLES, FILES
 from harness.core.findings import Finding, Severity
 from harness.core.models import PinnedModel
 from harness.core.plain_text import one_line
+from harness.core.policies import SandboxPolicy
 from harness.core.tensors import TensorSpec
-from harness.pipeline.compare_result import LIMITS, CompareResult
+from harness.pipeline.compare_result import CompareResult
 from harness.pipeline.graph_pass import GraphLook
 from harness.report import render_markdown, render_terminal, view_from_run
 from harness.sandbox.isolation import Isolation
@@ -43,7 +44,8 @@ def compared(name, **changes):
         "models": (model, model), "findings": (finding,),
         "intermediates": {"outputs": [column], "features": [column]},
         "graph": GraphLook(why=f"{name} is odd"), "not_compared": (f"feature {name}: random",),
-        "isolation": Isolation(tier=LIMITS.require, layers=(), self_tests=()), "alone": (),
+        "isolation": Isolation(tier=SandboxPolicy().require, layers=(), self_tests=()), "alone": (),
+        "limits": SandboxPolicy(),
     }  # fmt: skip
     return CompareResult(**given | changes)
 

@@ -14,7 +14,7 @@ from harness.core.errors import UsageError
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import BatchAnswer
 from harness.sandbox.child import external
-from harness.sandbox.graphs import Look, Looked, ProbeResult, inspect, look, probe
+from harness.sandbox.graphs import Look, Looked, ProbeResult, look, probe
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.process import Sandbox
@@ -104,7 +104,7 @@ def test_a_missing_file_is_named(tmp_path, external_names):
     (tmp_path / "other.bin").write_bytes(b"")
     for failure in (
         Sandbox.start(path, name="c", limits=LIMITS, external=external_names),
-        inspect(path, LIMITS, external=external_names),
+        *look([Look(model=path, external=external_names)], LIMITS),
         probe(path, ["sum"], tmp_path / "p.onnx", LIMITS, external=external_names),
     ):
         assert isinstance(failure, LoadFailure)
@@ -137,7 +137,7 @@ def test_a_hostile_location_is_refused_before_it_is_read(tmp_path, location):
     failure = Sandbox.start(path, name="c", limits=LIMITS, external=("weights.bin",))
     assert isinstance(failure, LoadFailure)
     assert "is no file beside the model" in failure.message
-    seen = inspect(path, LIMITS, external=("weights.bin",))
+    (seen,) = look([Look(model=path, external=("weights.bin",))], LIMITS)
     assert isinstance(seen, LoadFailure)
 
 

@@ -9,7 +9,7 @@ from harness.core.clock import iso
 from harness.core.models import ModelGraph
 from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import BatchAnswer
-from harness.sandbox.graphs import ProbeResult, inspect, probe
+from harness.sandbox.graphs import Look, Looked, ProbeResult, look, probe
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.process import Sandbox
 
@@ -17,9 +17,14 @@ LIMITS = SandboxPolicy()
 
 
 def graph_of(path) -> ModelGraph:
-    graph = inspect(path, LIMITS)
-    assert isinstance(graph, ModelGraph), graph
-    return graph
+    looked = looked_at(path, LIMITS)
+    assert isinstance(looked, Looked), looked
+    return looked.graph
+
+
+def looked_at(path, limits) -> Looked | LoadFailure:
+    (answer,) = look([Look(model=path)], limits)
+    return answer
 
 
 def probed(path, tensors, out) -> ProbeResult:
@@ -215,11 +220,11 @@ def test_tensors_that_the_trace_model_lacks_are_listed(tmp_path):
         assert sandbox.trace_missing == ("doubled",)
 
 
-@pytest.mark.parametrize("look", [inspect, lambda p, m: probe(p, ["t"], p.with_suffix(".out"), m)])
-def test_a_file_that_is_no_model_is_a_load_failure(tmp_path, look):
+@pytest.mark.parametrize("ask", [looked_at, lambda p, m: probe(p, ["t"], p.with_suffix(".out"), m)])
+def test_a_file_that_is_no_model_is_a_load_failure(tmp_path, ask):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"\xff" * 100)
-    failure = look(path, LIMITS)
+    failure = ask(path, LIMITS)
     assert isinstance(failure, LoadFailure)
     assert failure.kind == "load"
 
@@ -233,7 +238,7 @@ def test_more_features_than_can_be_compared_are_refused(tmp_path):
         [models.tensor("y", kind)],
         metadata={"harness.features": json.dumps([f"f{i}" for i in range(10_001)])},
     )
-    failure = inspect(path, LIMITS)
+    failure = looked_at(path, LIMITS)
     assert isinstance(failure, LoadFailure)
     assert failure.kind == "metadata"
     assert "names 10,001 tensors" in failure.message
@@ -257,7 +262,7 @@ def test_metadata_that_cannot_be_read_is_a_load_failure_that_names_it(tmp_path, 
         [models.tensor("y", kind)],
         metadata={key: value},
     )
-    failure = inspect(path, LIMITS)
+    failure = looked_at(path, LIMITS)
     assert isinstance(failure, LoadFailure)
     assert failure.kind == "metadata"
     assert key in failure.message

@@ -157,7 +157,7 @@ def test_prefixes(given_bytes, honest):
 @settings(deadline=None, max_examples=300)
 @given(ANYTHING, ANYTHING, ANYTHING, ANYTHING)
 def test_graphs(inputs, attributes, constants, pairs):
-    node = ["Op", "n", ["a"], ["b"], [], attributes]
+    node = ["Op", "n", ["a"], ["b"], [], attributes, "13"]
     described = {"inputs": inputs, "outputs": [], "nodes": [node], "constants": constants}
     for parse, value in (
         (graph_from_description, text(described)),
