@@ -162,3 +162,21 @@ def test_what_nobody_answered_takes_no_memory_however_long_it_is_declared():
     part = [(np.array([0]), empty)]
     partly = observations_from_parts(bare, part, {1: fault}, shapes, trace=False)
     assert partly.outputs["y"].shape == (1, 0)
+
+
+def test_a_large_request_that_is_refused_takes_no_features_from_the_others_of_its_batch():
+    batch = replace(models.batch_with(2, {}), rows=np.array([1, 50_000]))
+    answer = BatchAnswer(
+        seq=0, rows=1, outputs={"y": np.zeros(1)}, features={"f": np.ones((1, 100), np.float32)},
+        trace_outputs={"y": np.zeros(1)}, keys={}, service_s=1.0,
+    )  # fmt: skip
+    shapes = shapes_from_signature(Signature(inputs=(), outputs=()))
+    shapes.learn(answer)
+    fault = BatchFault(seq=1, kind=Outcome.ERROR, message="refused", alive=True)
+    found = observations_from_parts(
+        batch, [(np.array([0]), answer)], {1: fault}, shapes, trace=True
+    )
+    assert found.uneven == ()
+    assert found.features["f"].shape == (50_001, 100)
+    assert (found.features["f"][0] == 1).all()
+    assert np.isnan(found.features["f"][1:]).all()
