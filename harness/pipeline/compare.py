@@ -169,13 +169,16 @@ def _loaded(model: PinnedModel, role: str, seen: Looked | LoadFailure) -> Looked
         raise UsageError(
             f"{role} model {model.given}",
             f"does not load: {seen.message.rstrip('.')}",
-            _remedy(seen.message),
+            _remedy(seen),
         )
     return seen
 
 
-def _remedy(message: str) -> str:
+def _remedy(failure: LoadFailure) -> str:
     """What to do about a model that does not load, by what is said of it."""
+    message = failure.message
+    if failure.kind == "timeout":
+        return "Give it more time: --sandbox start_deadline=5m --sandbox load_deadline=5m, say."
     if "opset" in message.lower():
         return "Export it with an older opset, or pin an onnxruntime that knows this one in its requirements."
     if "sandbox.memory" in message:
@@ -270,10 +273,9 @@ def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
 
 def _running(leg: Leg) -> Leg:
     if leg.load_failure is not None:
-        message = leg.load_failure.message
-        raise UsageError(
-            f"{leg.name} model", f"does not load: {message.rstrip('.')}", _remedy(message)
-        )
+        failure = leg.load_failure
+        what = f"does not load: {failure.message.rstrip('.')}"
+        raise UsageError(f"{leg.name} model", what, _remedy(failure))
     return leg
 
 

@@ -55,6 +55,14 @@ def test_a_model_that_loads_in_more_memory_only_has_that_as_its_remedy(given, ha
     assert "--sandbox memory=8GiB" in ran.err
 
 
+@pytest.mark.parametrize("deadline", ["start_deadline", "load_deadline"])
+def test_a_model_that_does_not_load_in_time_has_more_time_as_its_remedy(given, harness, deadline):
+    ran = harness(*given, "--sandbox", f"{deadline}=1ms")
+    assert ran.code == 2
+    assert f"--sandbox {deadline}=5m" in ran.err
+    assert "this onnxruntime" not in ran.err
+
+
 def test_wrong_limits_and_a_file_of_names_without_any_are_refused(given, harness, tmp_path):
     (tmp_path / "names.yaml").write_text("{}")
     for options, said in (
