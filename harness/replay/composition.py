@@ -210,11 +210,12 @@ def joined(pieces: Sequence[Observations]) -> Observations:
     traced = [all_in_key_order(p.trace_outputs, p.keys, keys) for p in pieces]
     several = _in_several_shapes(pieces, outputs, answered)
     plain = [{n: a for n, a in arrays.items() if n not in several} for arrays in outputs]
-    whole, beyond = _joined(plain, answered)
+    rows = [_rows(piece) for piece in pieces]
+    whole, beyond = _joined(plain, rows, answered)
     forms = {
         name: _chunks(name, pieces, outputs, keys.get(name)) for name in sorted(several | beyond)
     }
-    features, left_out = _joined([p.features for p in pieces], answered, free=FREE_TRACED)
+    features, left_out = _joined([p.features for p in pieces], rows, answered, free=FREE_TRACED)
     messages: list[tuple[int, str]] = []
     short: list[int] = []
     first = 0
@@ -228,7 +229,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         forms=forms,
         features=features,
         uneven=_uneven(pieces, answered, left_out),
-        trace_outputs=_joined(traced, answered)[0],
+        trace_outputs=_joined(traced, rows, answered)[0],
         latency_s=np.concatenate([p.latency_s for p in pieces]),
         keys=keys,
         messages=tuple(sorted(messages)),
@@ -274,13 +275,26 @@ def _chunks(
     return tuple(found)
 
 
+def _rows(piece: Observations) -> int:
+    """Rows of all its requests; −1 where no array shows them."""
+    for arrays in (piece.outputs, piece.features, piece.trace_outputs):
+        for array in arrays.values():
+            return len(array)
+    for chunks in piece.forms.values():
+        return sum(len(array) for _, array in chunks)
+    return -1
+
+
 def _joined(
-    parts: Sequence[Tensors], answered: Sequence[bool], *, free: int = FREE
+    parts: Sequence[Tensors], rows: Sequence[int], answered: Sequence[bool], *, free: int = FREE
 ) -> tuple[Tensors, set[str]]:
-    """Tensors that every piece has, in one shape and type where it was answered.
+    """Tensors that every piece has that was answered with rows, in one shape and type there.
+
+    A piece that was not may lack one: what failed first was asked before the leg knew its tensors.
 
     Args:
       parts: of each piece.
+      rows: of each piece, −1 where they are not known.
       answered: of each whether any of its requests was.
       free: as `filler.in_one_array` has it.
 
@@ -289,12 +303,18 @@ def _joined(
     """
     whole: Tensors = {}
     beyond = set()
-    for name in parts[0]:
-        if not all(name in part for part in parts) or len(_looks(name, parts, answered)) > 1:
+    for name in dict.fromkeys(name for part in parts for name in part):
+        lacking = [
+            (r, known) for p, r, known in zip(parts, rows, answered, strict=True) if name not in p
+        ]
+        if any(r < 0 or (r and known) for r, known in lacking):
             continue
-        arrays = [part[name] for part in parts]
+        if len(_looks(name, parts, answered)) > 1:
+            continue
+        arrays = [p[name] if name in p else np.empty(r) for p, r in zip(parts, rows, strict=True)]
         seen = [a for a, known in zip(arrays, answered, strict=True) if known and len(a)]
-        like = (seen or [a for a in arrays if len(a)] or arrays)[0]
+        there = [part[name] for part in parts if name in part]
+        like = (seen or [a for a in there if len(a)] or there)[0]
         array = in_one_array(like, arrays, answered, free=free)
         if array is None:
             beyond.add(name)

@@ -59,6 +59,33 @@ def test_a_feature_of_one_shape_is_kept(leg):
     assert found.uneven == ()
 
 
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_request_that_fails_takes_no_feature_from_the_others_wherever_it_stands(
+    failing, tmp_path
+):
+    x, y, twice = (
+        helper.make_tensor_value_info(n, TensorProto.INT64, [1]) for n in ("x", "y", "twice")
+    )
+    held = {"held": np.arange(10)}
+    nodes = [helper.make_node("Gather", ["held", "x"], ["y"])]
+    model = models.saved(tmp_path / "m.onnx", nodes, [x], [y], held)
+    nodes.append(helper.make_node("Add", ["x", "x"], ["twice"]))
+    probed = models.saved(tmp_path / "p.onnx", nodes, [x], [y, twice], held)
+    asked = [3, 4, 5]
+    asked[failing] = 99  # there are ten
+    with models.leg_on(model, trace_model=probed, trace_tensors=["twice"]) as leg:
+        parts = InParts(leg)
+        parts.submit(models.batch_of(asked, [1, 1, 1]), trace=True)
+        found = parts.collect()
+    assert [Outcome(o).name for o in found.outcome] == [
+        "ERROR" if i == failing else "OK" for i in range(3)
+    ]
+    ok = found.outcome == Outcome.OK
+    assert found.features["twice"][ok].tolist() == [2 * a for a in asked if a != 99]
+    assert found.trace_outputs["y"][ok].tolist() == [a for a in asked if a != 99]
+    assert found.uneven == ()
+
+
 def assembled(*features):
     """Two parts of a batch of four, with these features."""
     batch = models.batch_with(4, {})
