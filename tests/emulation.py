@@ -34,6 +34,8 @@ def refusals(what: str) -> dict[int, int]:
             return dict.fromkeys(_LANDLOCK, errno.ENOSYS)
         case "landlock-off":
             return dict.fromkeys(_LANDLOCK, errno.EOPNOTSUPP)
+        case "no-memory-files":
+            return {numbers["memfd_create"]: errno.EPERM}
         case "no-seccomp":
             return {numbers["seccomp"]: errno.ENOSYS}
     raise SystemExit(f"cannot emulate {what}")

@@ -35,6 +35,7 @@ _SIZES = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
+_LARGEST_SIZE = float(1 << 50)
 
 
 class _Loader(yaml.SafeLoader):
@@ -293,9 +294,10 @@ def read_document(text: str, where: str) -> Section:
 
 
 def size_from_text(text: str) -> int:
-    """Bytes of a size like 512MiB; 0 for what is none."""
+    """Bytes of a size like 512MiB; 0 for what is none, or more than any machine has."""
     found = _SIZE.match(text)
-    return int(float(found[1]) * _SIZES[found[2]]) if found else 0
+    size = float(found[1]) * _SIZES[found[2]] if found else 0.0
+    return int(size) if size <= _LARGEST_SIZE else 0
 
 
 def _composed(text: str) -> yaml.Node | None:

@@ -13,7 +13,7 @@ from harness.core.errors import UsageError
 from harness.core.jsonable import jsonable
 from harness.core.models import PinnedModel
 from harness.core.places import Place
-from harness.core.policies import GraphPolicy
+from harness.core.policies import GraphPolicy, SandboxPolicy
 from harness.decide.integrity import unfit_traffic
 from harness.diff.absences import UNTRACED
 from harness.diff.feature_match import match_features
@@ -81,6 +81,7 @@ from harness.resolve.pin import pin
 from harness.sandbox.graphs import Looked
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.isolation import weakest
+from harness.sandbox.starting import NO_ROOM
 from harness.store.tables import open_traffic
 
 ORDER_SEED = 0
@@ -131,7 +132,8 @@ def compare_models(
         listener(Progress(stage="load", done=0, total=0, note="loading both versions"))
         seen = look_at(pinned, limits, folder / "probes", pythons, allow_weaker=weaker)
         old_seen, new_seen = (
-            _loaded(m, role, s) for m, role, s in zip(pinned, ("old", "new"), seen, strict=True)
+            _loaded(m, role, s, limits)
+            for m, role, s in zip(pinned, ("old", "new"), seen, strict=True)
         )
         graphs = (old_seen.graph, new_seen.graph)
         match = check_signatures(graphs[0].signature, graphs[1].signature, renames)
@@ -164,25 +166,28 @@ def compare_models(
         return _compared(setup, limit, listener)
 
 
-def _loaded(model: PinnedModel, role: str, seen: Looked | LoadFailure) -> Looked:
+def _loaded(
+    model: PinnedModel, role: str, seen: Looked | LoadFailure, limits: SandboxPolicy
+) -> Looked:
     if isinstance(seen, LoadFailure):
         raise UsageError(
             f"{role} model {model.given}",
             f"does not load: {seen.message.rstrip('.')}",
-            _remedy(seen),
+            _remedy(seen, limits),
         )
     return seen
 
 
-def _remedy(failure: LoadFailure) -> str:
+def _remedy(failure: LoadFailure, limits: SandboxPolicy) -> str:
     """What to do about a model that does not load, by what is said of it."""
     message = failure.message
     if failure.kind == "timeout":
         return "Give it more time: --sandbox start_deadline=5m --sandbox load_deadline=5m, say."
     if "opset" in message.lower():
         return "Export it with an older opset, or pin an onnxruntime that knows this one in its requirements."
-    if "sandbox.memory" in message:
-        return "Give its process more: --sandbox memory=8GiB, say."
+    if any(sign in message for sign in NO_ROOM):
+        more = max(limits.memory_bytes >> 28, 8)
+        return f"Give its process more than {limits.memory_bytes >> 20} MiB: --sandbox memory={more}GiB, say."
     return "Give a model that this onnxruntime can load."
 
 
@@ -203,7 +208,7 @@ def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
     trace = all(r.trace_model is not None for r in setup.recipes)
     chosen = DifferingFirst(setup.looked_into.requests)
     with open_legs(*setup.recipes, setup.recipes[0]) as legs:
-        baseline, candidate, again = (_running(leg) for leg in legs)
+        baseline, candidate, again = (_running(leg, setup.recipes[0].limits) for leg in legs)
         both = (baseline, candidate)
         room = room_in(both, batches, window.read, traced=both if trace else ())
         if room.requests < BATCH_REQUESTS:
@@ -271,11 +276,11 @@ def _compared(setup: Setup, limit: int, listener: Listener) -> CompareResult:
     return with_graph(setup, result, chosen, listener, singly=by_itself)
 
 
-def _running(leg: Leg) -> Leg:
+def _running(leg: Leg, limits: SandboxPolicy) -> Leg:
     if leg.load_failure is not None:
         failure = leg.load_failure
         what = f"does not load: {failure.message.rstrip('.')}"
-        raise UsageError(f"{leg.name} model", what, _remedy(failure))
+        raise UsageError(f"{leg.name} model", what, _remedy(failure, limits))
     return leg
 
 

@@ -34,6 +34,7 @@ from harness.sandbox.process import Sandbox
 
 _PACKAGE = "harness"
 _OLDEST_PYTHON = (3, 11)
+_REINSTALL = "Reinstall onnxruntime and numpy: python3 bootstrap.py setup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,9 @@ def sandboxed_run() -> Iterator[Check]:
             with started:
                 yield _one_batch(started)
                 yield from isolation_checks(started.isolation, surroundings())
-    except (HarnessError, OSError) as error:
+    except HarnessError as error:
+        yield _no_run(error.what, error.remedy)
+    except OSError as error:
         yield _no_run(str(error))
 
 
@@ -204,13 +207,13 @@ def _mismatch(name: str, accepts: Callable[[str], bool], declared: str) -> str:
     return "" if accepts(version) else f"{name} is {version}, declared: {declared}"
 
 
-def _no_run(found: str) -> Check:
+def _no_run(found: str, remedy: str = _REINSTALL) -> Check:
     """What is reported when onnxruntime cannot run."""
     return Check(
         name="onnxruntime",
         state=State.PROBLEM,
         found=found,
-        remedy="Reinstall onnxruntime and numpy: python3 bootstrap.py setup",
+        remedy=remedy,
     )
 
 

@@ -63,7 +63,9 @@ def told_later(
 def _is_by_opset(step: Divergence) -> bool:
     """Whether nothing but the opset differs, of which most operators' versions compute the same."""
     return all(
-        change.kind is ChangeKind.OPSET or change.name == MEANING_OF_AXIS for change in step.changes
+        change.kind is ChangeKind.OPSET
+        or (change.kind is ChangeKind.ATTRIBUTE and change.name == MEANING_OF_AXIS)
+        for change in step.changes
     )
 
 

@@ -207,11 +207,11 @@ def answered_by_neither(failures: CandidateFailures, unknown: int) -> list[Findi
 
 
 _REFUSED = (
-    "Give inputs that the models take, as the message says (types, shapes, values), or leave"
+    "Give inputs that the models take (types, shapes, values; the runtime's message, where one is shown), or leave"
     " these requests out; where production answers them, look at what is done to them before the model."
 )
 _ENDED = (
-    "See how they end: more memory or time is given with --sandbox, as in memory=4GiB or "
+    "Where they end for want of memory or time, give more with --sandbox, as in memory=4GiB or "
     "batch_deadline=30s; leave out requests that no version can answer."
 )
 _UNALIGNED = (

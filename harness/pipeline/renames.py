@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.core.errors import UsageError, nearest
 from harness.core.policies import Mapping
 from harness.decide.document import read_document
 from harness.decide.policy_sections import read_mapping
+from harness.pipeline.option_files import text_of_file
 
 _KINDS = ("inputs", "outputs", "tensors")
 _NARROWER = "narrower"
@@ -23,8 +23,8 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
     found: dict[str, list[tuple[str, str]]] = {kind: [] for kind in _KINDS}
     narrower: list[str] = []
     for option in options:
-        if Path(option).is_file():
-            text = Path(option).read_text(encoding="utf-8", errors="replace")
+        text = text_of_file(option, "--map")
+        if text is not None:
             document = read_document(text, option)
             document.only(("mapping",))
             named = read_mapping(document.section("mapping"))

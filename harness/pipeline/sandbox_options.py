@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import yaml
 
@@ -11,6 +10,7 @@ from harness.core.errors import UsageError
 from harness.core.policies import SandboxPolicy
 from harness.decide.document import read_document
 from harness.decide.policy_sections import read_sandbox
+from harness.pipeline.option_files import text_of_file
 
 
 def sandbox_from_options(options: Sequence[str]) -> SandboxPolicy:
@@ -21,10 +21,9 @@ def sandbox_from_options(options: Sequence[str]) -> SandboxPolicy:
     """
     limits = SandboxPolicy()
     for option in options:
-        where = f"--sandbox {option}"
-        if Path(option).is_file():
-            where, text = option, Path(option).read_text(encoding="utf-8", errors="replace")
-        else:
+        where, text = option, text_of_file(option, "--sandbox")
+        if text is None:
+            where = f"--sandbox {option}"
             key, equals, value = option.partition("=")
             if not (key and equals and value):
                 raise UsageError(

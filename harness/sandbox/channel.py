@@ -19,6 +19,8 @@ from harness.sandbox.pace import LOOKS, exact_timers
 
 PIPE_BYTES = 1 << 20
 STDERR_TAIL = 4096
+_LONGEST_POLL_MS = 86_400_000.0
+"""poll takes no more than a C int; who waits longer asks again."""
 _STDERR_READS = 16
 """Reads at a time, so that a child that floods its standard error holds nobody up."""
 
@@ -178,7 +180,7 @@ class Channel:
         writing = bool(self._outgoing) and self._write_fd in self._open
         if writing:
             self._poll.register(self._write_fd, select.POLLOUT)
-        ready = {fd for fd, _ in self._poll.poll(left * 1000)}
+        ready = {fd for fd, _ in self._poll.poll(min(left * 1000, _LONGEST_POLL_MS))}
         if writing:
             self._poll.unregister(self._write_fd)
         if self._write_fd in ready:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from harness.core.errors import SandboxError, UsageError
 
+_REFUSED = (errno.ENOSYS, errno.EPERM, errno.EACCES)
 _CHUNK = 1 << 20
 _ALIGNMENT = 64
 _SIZE_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -128,7 +130,16 @@ def _created(name: str) -> int:
         raise SandboxError(
             "sandbox", "this system has no sealed memory files", "Run the gate on Linux."
         )
-    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise UsageError(
+            "sandbox",
+            f"this machine refuses sealed memory files (memfd_create: {error.strerror})",
+            "Use Linux 3.17 or newer, and a container profile that allows memfd_create.",
+        ) from None
 
 
 def _sealed(fd: int) -> int:

@@ -27,7 +27,8 @@ from harness.sandbox.pool import Pool, Waiting
 DESCRIPTION = "environment.json"
 """Says what the environment of a version holds; one without it is no environment."""
 OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Failed to allocate memory")
-_NO_ROOM = (*OUT_OF_MEMORY, "sandbox.memory", "ailed to map segment", "annot allocate memory")
+NO_ROOM = (*OUT_OF_MEMORY, "sandbox.memory", "ailed to map segment", "annot allocate memory")
+"""Signs of a failure for want of memory, of the interpreter's and the system's own, too."""
 """Signs that a process wanted more memory than it may have, also before it is given a model."""
 _TOLD_VERSIONS = ("python", "numpy", "onnxruntime")
 _FRAME_LIMIT = "FrameError: a header of "
@@ -243,7 +244,7 @@ def refuse_broken_environment(
     if failure.kind == "timeout":
         what += f" (the policy's sandbox.start_deadline is {limits.start_deadline_s:g} s)"
         remedy = "Raise sandbox.start_deadline, or run it when the machine is less busy."
-    elif any(sign in failure.message for sign in _NO_ROOM):
+    elif any(sign in failure.message for sign in NO_ROOM):
         remedy = f"Raise sandbox.memory, which is {limits.memory_bytes >> 20} MiB."
     else:
         (python.parent.parent / DESCRIPTION).unlink(missing_ok=True)

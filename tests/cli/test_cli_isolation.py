@@ -119,6 +119,14 @@ def test_compare_refuses_a_weak_sandbox_unless_it_is_told(folder):
 
 
 @pytest.mark.parametrize("words", [GATE, COMPARE], ids=["gate", "compare"])
+def test_a_machine_that_refuses_memory_files_is_told_so(folder, words):
+    ran = command(folder, words, before=emulation.command("no-memory-files"))
+    assert ran.returncode == 2, ran.stderr
+    assert "refuses sealed memory files (memfd_create: " in ran.stderr
+    assert "a container profile that allows memfd_create" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [GATE, COMPARE], ids=["gate", "compare"])
 def test_the_parent_never_imports_what_parses_models(folder, words):
     ran = command(folder, words, program=SEALED_OFF)
     assert ran.returncode == 0, ran.stderr
