@@ -11,7 +11,7 @@ import numpy as np
 from harness.core.observations import Observations, Outcome
 from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, Array, Ints, Signature, Tensors
 from harness.core.traffic import RequestBatch
-from harness.replay.filler import FREE_TRACED, Chunks, in_one_array, unanswered
+from harness.replay.filler import FREE, FREE_TRACED, Chunks, Spare, in_one_array, unanswered
 from harness.sandbox.answers import BatchAnswer, BatchFault
 
 _Keys = Mapping[str, tuple[str, ...]]
@@ -235,10 +235,10 @@ def _outputs(
     """
     outputs: Tensors = {}
     forms: dict[str, Chunks] = {}
-    answered = [piece.answer is not None for piece in pieces]
+    answered, spare = [piece.answer is not None for piece in pieces], Spare(FREE)
     for name, empty in like.items():
         arrays = [a for p in pieces if (a := p.of("outputs", name, empty, keys)) is not None]
-        whole = None if name in several else in_one_array(empty, arrays, answered)
+        whole = None if name in several else in_one_array(empty, arrays, answered, spare)
         if whole is None:
             counts = [piece.requests for piece in pieces]
             forms[name] = tuple(zip(counts, arrays, strict=True))
@@ -254,7 +254,7 @@ def _traced(pieces: Sequence[_Piece], group: str, like: Tensors, keys: _Keys) ->
     would take too much.
     """
     found: Tensors = {}
-    answered = [piece.answer is not None for piece in pieces]
+    answered, spare = [piece.answer is not None for piece in pieces], Spare(FREE_TRACED)
     for name, empty in like.items():
         arrays = [piece.of(group, name, empty, keys) for piece in pieces]
         whole = [
@@ -263,7 +263,7 @@ def _traced(pieces: Sequence[_Piece], group: str, like: Tensors, keys: _Keys) ->
             if a is not None and (not known or (a.dtype, a.shape[1:]) == (empty.dtype, empty.shape[1:]))
         ]  # fmt: skip
         fits = len(whole) == len(arrays)
-        rows = in_one_array(empty, whole, answered, free=FREE_TRACED) if fits else None
+        rows = in_one_array(empty, whole, answered, spare) if fits else None
         if rows is not None:
             found[name] = rows
     return found

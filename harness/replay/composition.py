@@ -14,7 +14,7 @@ from harness.core.observations import Observations, Outcome
 from harness.core.tensors import Array, Decoded, Ints, Kind, Tensors, some_rows
 from harness.core.traffic import RequestBatch
 from harness.replay.assembly import all_in_key_order, in_key_order
-from harness.replay.filler import FREE, FREE_TRACED, Chunks, in_one_array
+from harness.replay.filler import FREE, FREE_TRACED, Chunks, Spare, in_one_array
 
 _SPLITS = (333 / 1024, 845 / 1024)
 """Where a repetition's batches are cut; the smallest have to be cut too, or their batch stays the same."""
@@ -140,6 +140,7 @@ def _observed(
         return {name: some_rows(tensor, rows) for name, tensor in tensors.items()}
 
     outputs, forms, outcome = picked(observations.outputs), {}, observations.outcome[at]
+    spare = Spare(FREE)
     for name, found in chunks.items():
         ends = list(itertools.accumulate(count for count, _ in found))
         arrays = [array for _, array in found]
@@ -150,7 +151,7 @@ def _observed(
         seen = [array for array, known in zip(arrays, answered, strict=True) if known]
         several = len({array.shape[1:] for array in seen}) > 1
         like = (seen or arrays)[0]
-        whole = None if several else in_one_array(like, arrays, answered)
+        whole = None if several else in_one_array(like, arrays, answered, spare)
         if whole is None:
             forms[name] = found
         else:
@@ -211,11 +212,11 @@ def joined(pieces: Sequence[Observations]) -> Observations:
     several = _in_several_shapes(pieces, outputs, answered)
     plain = [{n: a for n, a in arrays.items() if n not in several} for arrays in outputs]
     rows = [_rows(piece) for piece in pieces]
-    whole, beyond = _joined(plain, rows, answered)
+    whole, beyond = _joined(plain, rows, answered, Spare(FREE))
     forms = {
         name: _chunks(name, pieces, outputs, keys.get(name)) for name in sorted(several | beyond)
     }
-    features, left_out = _joined([p.features for p in pieces], rows, answered, free=FREE_TRACED)
+    features, left_out = _joined([p.features for p in pieces], rows, answered, Spare(FREE_TRACED))
     messages: list[tuple[int, str]] = []
     short: list[int] = []
     first = 0
@@ -229,7 +230,7 @@ def joined(pieces: Sequence[Observations]) -> Observations:
         forms=forms,
         features=features,
         uneven=_uneven(pieces, answered, left_out),
-        trace_outputs=_joined(traced, rows, answered)[0],
+        trace_outputs=_joined(traced, rows, answered, Spare(FREE_TRACED))[0],
         latency_s=np.concatenate([p.latency_s for p in pieces]),
         keys=keys,
         messages=tuple(sorted(messages)),
@@ -286,7 +287,7 @@ def _rows(piece: Observations) -> int:
 
 
 def _joined(
-    parts: Sequence[Tensors], rows: Sequence[int], answered: Sequence[bool], *, free: int = FREE
+    parts: Sequence[Tensors], rows: Sequence[int], answered: Sequence[bool], spare: Spare
 ) -> tuple[Tensors, set[str]]:
     """Tensors that every piece has that was answered with rows, in one shape and type there.
 
@@ -296,7 +297,7 @@ def _joined(
       parts: of each piece.
       rows: of each piece, −1 where they are not known.
       answered: of each whether any of its requests was.
-      free: as `filler.in_one_array` has it.
+      spare: what rows without an answer may take.
 
     Returns:
       Those in one array each, and the names of those that none holds, for all the rows that nobody answered.
@@ -315,7 +316,7 @@ def _joined(
         seen = [a for a, known in zip(arrays, answered, strict=True) if known and len(a)]
         there = [part[name] for part in parts if name in part]
         like = (seen or [a for a in there if len(a)] or there)[0]
-        array = in_one_array(like, arrays, answered, free=free)
+        array = in_one_array(like, arrays, answered, spare)
         if array is None:
             beyond.add(name)
         else:

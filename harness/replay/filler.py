@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +20,22 @@ Chunks = tuple[tuple[int, Array], ...]
 FREE = 16 << 20
 """Bytes that rows without an answer may always take."""
 FREE_TRACED = 64 << 20
-"""The same of a traced tensor, which is not compared for the whole batch where no array is made."""
+"""The same of traced tensors, which are not compared for the whole batch where no array is made."""
+
+
+@dataclass(slots=True)
+class Spare:
+    """What rows without an answer may take beside the rows that were answered, all tensors of a batch together."""
+
+    left: int
+    """Bytes."""
+
+    def gives(self, size: int) -> bool:
+        """Whether there are so many bytes left; they are taken then."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
 
 
 def unanswered(like: Array, rows: int) -> Array:
@@ -39,7 +55,7 @@ def unanswered(like: Array, rows: int) -> Array:
 
 
 def in_one_array(
-    like: Array, pieces: Sequence[Array], answered: Sequence[bool], *, free: int = FREE
+    like: Array, pieces: Sequence[Array], answered: Sequence[bool], spare: Spare
 ) -> Array | None:
     """The rows of consecutive pieces; None where what nobody answered would take more than it may.
 
@@ -47,7 +63,7 @@ def in_one_array(
       like: what the rows look like where none was answered.
       pieces: shape (rows, *trailing) each; those with an answer in one shape and type.
       answered: of each piece whether any of its rows was answered; what others hold is not looked at.
-      free: bytes that rows without an answer may take in any case.
+      spare: what rows without an answer may take where the others take less.
     """
     total = sum(map(len, pieces))
     there = [a for a, known in zip(pieces, answered, strict=True) if known and len(a)]
@@ -58,7 +74,7 @@ def in_one_array(
     large = total * row > FREE
     if _all_one(there) and (large or not missing):
         return np.broadcast_to(like[:1], (total, *like.shape[1:]))
-    if missing * row > max(free, (total - missing) * row):
+    if missing > total - missing and not spare.gives(missing * row):
         return None
     return np.concatenate(
         [

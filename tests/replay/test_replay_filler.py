@@ -11,7 +11,7 @@ from harness.core.observations import Observations, Outcome, PairBatch
 from harness.core.tensors import same_bits, some_rows
 from harness.pipeline.candidate_failures import failing
 from harness.replay.composition import joined, observed_at, observed_in_parts
-from harness.replay.filler import FREE, in_one_array, unanswered
+from harness.replay.filler import FREE, FREE_TRACED, Spare, in_one_array, unanswered
 from harness.replay.forms import in_forms
 from harness.replay.looks import look_of
 
@@ -89,7 +89,7 @@ def test_one_value_for_all_rows_stays_that_beside_others_and_beside_refusals(pea
 
 def test_tables_with_other_values_keep_them():
     arrays = [np.broadcast_to(np.array(row), (2, 2)) for row in ([1.0, 2.0], [1.0, 3.0])]
-    whole = in_one_array(arrays[0], arrays, [True, True])
+    whole = in_one_array(arrays[0], arrays, [True, True], Spare(FREE))
     assert whole.tolist() == [[1.0, 2.0]] * 2 + [[1.0, 3.0]] * 2
 
 
@@ -108,7 +108,7 @@ def test_tables_are_compared_in_one_row(peak):
 
 def test_small_filler_is_nan_beside_one_value():
     arrays = [np.broadcast_to(np.array([1.0]), (2, 1)), np.zeros((1, 1))]
-    whole = in_one_array(arrays[0], arrays, [True, False])
+    whole = in_one_array(arrays[0], arrays, [True, False], Spare(FREE))
     assert np.array_equal(whole, [[1.0], [1.0], [np.nan]], equal_nan=True)
 
 
@@ -123,7 +123,7 @@ def test_one_text_for_all_rows_stays_a_text():
     said = np.broadcast_to(np.array(["words"], object), (5,))
     for found in (
         some_rows(said, np.array([0, 3])),
-        in_one_array(said, [said, said], [True, True]),
+        in_one_array(said, [said, said], [True, True], Spare(FREE)),
         joined([piece(said), piece(said)]).outputs["wide"],
     ):
         assert found.dtype == object
@@ -151,3 +151,22 @@ def test_scores_that_are_told_in_forms_keep_their_classes():
     assert both.keys["wide"] == ("b", "a")
     ((_, first), (_, second)) = both.forms["wide"]
     assert (first.tolist(), second[0].tolist()) == ([[20.0, 10.0]], [2.0, 1.0])
+
+
+def test_what_nobody_answered_takes_no_more_of_many_features_than_of_one(peak):
+    names = [f"f{i}" for i in range(40)]
+
+    def of(rows, outcome):
+        return Observations(
+            outcome=np.array([outcome], np.int8), outputs={"y": np.ones(rows)},
+            features={name: np.full((rows, 100), 7.0) for name in (names if rows < 9 else [])},
+            trace_outputs={}, latency_s=np.zeros(1),
+        )  # fmt: skip
+
+    large = 10_000  # rows, of 800 bytes in each feature
+    found = joined([of(2, Outcome.OK), of(large, Outcome.ERROR)])
+    kept = FREE_TRACED // (large * 800)
+    assert 0 < kept < len(names)
+    assert list(found.features) == names[:kept]
+    assert found.uneven == tuple(names[kept:])
+    assert peak() < 2 * FREE_TRACED
