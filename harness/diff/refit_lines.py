@@ -19,6 +19,8 @@ _ROWS = 30
 _DISTINCT = 3
 _STRAIGHT = 1e-5
 """A column is a line of a feature where it misses by at most this share of its own range."""
+_LITTLE = 1e-3
+"""The same of a column of which float32 leaves fewer digits."""
 _NEARLY = 0.999
 """Squared correlation that no such line is below."""
 _LEAST = 1e-12
@@ -96,8 +98,14 @@ def sources_of(tally: TensorTally, features: Sequence[TensorTally]) -> list[Sour
     return found
 
 
-def line_of(x: Floats, y: Floats) -> Line | None:
-    """(slope, intercept) where y is a straight line of x; None where it is not."""
+def line_of(x: Floats, y: Floats, *, rounded: bool = False) -> Line | None:
+    """(slope, intercept) where y is a straight line of x; None where it is not.
+
+    Args:
+      x: raw values, shape (n,).
+      y: the column, the same rows.
+      rounded: a column that moves little for its size may miss by what float32 leaves of its values, too.
+    """
     known = np.isfinite(x) & np.isfinite(y)
     if known.sum() < _ROWS:
         return None
@@ -108,7 +116,11 @@ def line_of(x: Floats, y: Floats) -> Line | None:
     slope = (y[high] - y[low]) / (x[high] - x[low])
     intercept = y[low] - slope * x[low]
     missed = np.abs(y - slope * x - intercept).max()
-    if missed > _STRAIGHT * abs(y[high] - y[low]) or len(np.unique(x)) < _DISTINCT:
+    reach = abs(y[high] - y[low])
+    allowed = _STRAIGHT * reach
+    if rounded:
+        allowed = max(allowed, min(_ROUNDED * np.abs(y).max(), _LITTLE * reach))
+    if missed > allowed or len(np.unique(x)) < _DISTINCT:
         return None
     if np.array_equal(x, y):
         return AS_IT_IS

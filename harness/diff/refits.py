@@ -24,6 +24,7 @@ from harness.diff.refit_doubts import (
     doubted_offset,
     doubted_scale,
 )
+from harness.diff.refit_exchanges import Fit, described, exchange_of, exchanged
 from harness.diff.refit_lines import (
     AS_IT_IS,
     Line,
@@ -43,6 +44,13 @@ from harness.diff.tally import TensorTally
 FILL, OFFSET, SCALE, VOCABULARY = "fill", "offset", "scale", "vocabulary"
 ORDER, FORM = "order", "form"
 VALUES = "values"
+_TOGETHER = (
+    ((OFFSET, False), (SCALE, True)),
+    ((OFFSET, False),),
+    ((SCALE, True),),
+    ((FILL, False),),
+)
+"""Constants that change places together, and whether each is a factor."""
 _WORDS = 4
 Words = Mapping[str, tuple[str, ...]]
 
@@ -74,10 +82,13 @@ def refits(
     found: dict[tuple[str, str], Refit] = {}
     features = [tally for tally in raw if has_numbers(tally)]
     moved: list[Refit] = []
+    swapped: dict[tuple[str, str], Refit] = {}
     unread: list[str] = []
     for tally in filter(has_numbers, fitted):
         sources = sources_of(tally, features)
         told = [_of_column(tally, index, asked.both) for index, asked in enumerate(sources)]
+        for refit in _changed_places(tally, told, sources):
+            swapped.setdefault((refit.feature, refit.role), refit)
         unknown = [i for i, constants in enumerate(told) if constants is None]
         curves = curves_of(tally, features, unknown)
         told += [_of_curve(tally, curve) for curve in curves]
@@ -93,7 +104,7 @@ def refits(
         shown = {name for refit in others for name in refit.tensor.split(", ")}
         names = [column_name(tally.name, tally.labels[i]) for i in left]
         unread += [name for name in names if name not in shown]
-    constants = (*moved, *_moved(found.values()), *_vocabularies(pairs, words))
+    constants = (*swapped.values(), *moved, *_moved(found.values()), *_vocabularies(pairs, words))
     return Refits(constants=constants, unread=tuple(unread))
 
 
@@ -120,13 +131,15 @@ def without_gained(baseline: Array, candidate: Array, counts: tuple[int, int]) -
     return np.where(new, baseline, candidate) if new.any() else candidate
 
 
-def _of_column(tally: TensorTally, index: int, sources: Sequence[Source]) -> list[Refit] | None:
-    """Constants of a column that is a line of one raw column on both sides; None where it is of none."""
+def _of_column(
+    tally: TensorTally, index: int, sources: Sequence[Source], *, rounded: bool = False
+) -> list[Refit] | None:
+    """Constants of a column that is a line (see `line_of`) of one raw column on both sides; None = of none."""
     old, new = (_floats(side) for side in tally.sample.prefix(index))
     for source in sources:
         raw = (source.baseline, source.candidate)
         sides = [side[: len(source.baseline)] for side in (old, new)]
-        lines = [line_of(x, y) for x, y in zip(raw, sides, strict=True)]
+        lines = [line_of(x, y, rounded=rounded) for x, y in zip(raw, sides, strict=True)]
         if lines[0] is None or lines[1] is None:
             continue
         both = (lines[0], lines[1])
@@ -152,6 +165,50 @@ def _of_column(tally: TensorTally, index: int, sources: Sequence[Source]) -> lis
             for role, before, after, doubt in constants
         ]  # fmt: skip
     return None
+
+
+def _changed_places(
+    tally: TensorTally, told: list[list[Refit] | None], sources: Sequence[Sources]
+) -> list[Refit]:
+    """What columns have of each other's constants; these are taken out of `told`, which has a column each.
+
+    With another column's constants few digits of a column may be left, and its line is read all the same.
+    """
+    read = [
+        _of_column(tally, i, sources[i].both, rounded=True) if constants is None else constants
+        for i, constants in enumerate(told)
+    ]
+    columns = [i for i, constants in enumerate(read) if constants]
+    found = []
+    for together in _TOGETHER:
+        roles = [role for role, _ in together]
+        fits = [_fit(tally, i, read[i] or (), sources[i].both) for i in columns]
+        for ring in exchanged(fits, together):
+            found.append(exchange_of([fits[i] for i in ring], roles))
+            for i in (columns[i] for i in ring):
+                read[i] = [r for r in read[i] or () if r.role not in roles]
+                told[i] = [] if told[i] is None else read[i]
+    return found
+
+
+def _fit(
+    tally: TensorTally, index: int, constants: Sequence[Refit], sources: Sequence[Source]
+) -> Fit:
+    names = {refit.feature for refit in constants}
+    raw = [
+        side
+        for source in sources
+        if source.name in names
+        for side in (source.baseline, source.candidate)
+    ]
+    spread, values = described(raw)
+    return Fit(
+        column=column_name(tally.name, tally.labels[index]),
+        feature=", ".join(names),
+        spread=spread,
+        values=values,
+        constants={r.role: (float(r.baseline), float(r.candidate)) for r in constants},
+    )
 
 
 def _distorted(tally: TensorTally, index: int, sources: Sequence[Source]) -> list[Refit]:
