@@ -111,7 +111,7 @@ def look_at(
                 f"model {model.given}",
                 f"onnxruntime loads it, and our own look into its graph failed ({found.message})",
                 "That is a limit of this program and says nothing about the version: export it with its "
-                "functions inlined, or raise sandbox.memory.",
+                "functions inlined or its names mended, as the message says, or raise sandbox.memory.",
             )
     return tuple(seen)
 

@@ -12,13 +12,13 @@ from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, TEXT_BYTES
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import FrameError, header_from_bytes
 from harness.sandbox.child_texts import (
-    MAX_NAME,
     MOST_SHOWN,
     expect_kind,
     message_from,
     reason_from,
     texts_from,
 )
+from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.hello import LEAF_DTYPES, Hello
 from harness.sandbox.nested_values import Forms, expect_declared, forms_from
 

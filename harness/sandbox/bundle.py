@@ -37,6 +37,7 @@ _GRAPHS = (
     "description",
     "edits",
     "function",
+    "names",
     "nodes",
     "numbers",
     "orders",

@@ -7,7 +7,6 @@ from harness.sandbox.child import columns
 from harness.sandbox.child.frames import FrameError, Header
 
 MAX_TENSORS = 100_000
-MAX_NAME = 10_000
 MAX_TEXT = 4000
 MOST_SHOWN = 1000
 """Characters of a name, or of several, in a message."""

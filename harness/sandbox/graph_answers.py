@@ -12,8 +12,9 @@ from harness.core.plain_text import printable
 from harness.core.tensors import Signature
 from harness.sandbox.child.columns import is_unicode
 from harness.sandbox.child.frames import FrameError, Header
-from harness.sandbox.child_texts import MAX_NAME, text_from, texts_from
+from harness.sandbox.child_texts import text_from, texts_from
 from harness.sandbox.graph_child import FEATURES, FITTED
+from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.graph_values import pairs_from
 from harness.sandbox.hello import signature_from_header
 

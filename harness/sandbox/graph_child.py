@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> None:
         graph_description,
         graph_edits,
         graph_function,
+        graph_names,
         graph_nodes,
         graph_numbers,
         graph_orders,
@@ -93,12 +94,20 @@ def main(arguments: list[str]) -> None:
 
 
 def parsed(data: bytes) -> onnx.ModelProto:
-    """A model with its nodes in the order in which they run, as all that looks into it takes them to be."""
-    import onnx
+    """A model with its nodes in the order in which they run, as all that looks into it takes them to be.
 
+    Raises:
+      DecodeError: a name in it cannot be read.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from harness.sandbox.graph_names import fault_of_names
     from harness.sandbox.graph_running import put_in_order
 
     model = onnx.load_model_from_string(data)
+    if fault := fault_of_names(model):
+        raise DecodeError(fault)
     put_in_order(model)
     return model
 

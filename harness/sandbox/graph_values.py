@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.core.graphs import Attribute, Constant, Graph, Node
 from harness.sandbox.child.frames import FrameError
-from harness.sandbox.child_texts import MAX_NAME, MOST_SHOWN, text_from, texts_from
+from harness.sandbox.child_texts import MOST_SHOWN, text_from, texts_from
+from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.graph_running import running_order
 
 ALIAS = "Identity"

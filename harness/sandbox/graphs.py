@@ -18,14 +18,10 @@ from harness.core.policies import SandboxPolicy
 from harness.sandbox.bundle import GRAPHS
 from harness.sandbox.child.frames import FrameError, Header, header_from_bytes
 from harness.sandbox.child_process import ChildProcess
-from harness.sandbox.child_texts import (
-    MAX_NAME,
-    expect_kind,
-    reason_from,
-    texts_from,
-)
+from harness.sandbox.child_texts import expect_kind, reason_from, texts_from
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_answers import Own, graph_from_header
+from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.graph_values import pairs_from
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles

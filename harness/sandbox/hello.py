@@ -9,7 +9,6 @@ from harness.core.tensors import MAP, NESTED, NUMPY_DTYPES, Signature, TensorSpe
 from harness.sandbox.child import columns, nested
 from harness.sandbox.child.frames import FrameError, Header
 from harness.sandbox.child_texts import (
-    MAX_NAME,
     MAX_TENSORS,
     MOST_SHOWN,
     expect_kind,
@@ -18,6 +17,7 @@ from harness.sandbox.child_texts import (
     text_from,
     texts_from,
 )
+from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.of_batch import Lengths
 
 _DATATYPES = {

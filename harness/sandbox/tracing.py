@@ -18,8 +18,9 @@ from harness.sandbox.bundle import TRACER
 from harness.sandbox.child import columns
 from harness.sandbox.child.frames import FrameError, header_text
 from harness.sandbox.child_process import ChildProcess
-from harness.sandbox.child_texts import MAX_NAME, expect_kind, reason_from, texts_from
+from harness.sandbox.child_texts import expect_kind, reason_from, texts_from
 from harness.sandbox.deadlines import received
+from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.graph_values import graph_from_description, pairs_from
 from harness.sandbox.graphs import asked_graphs, received_graph
 from harness.sandbox.hello import LoadFailure

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import psutil
 import pytest
 from gates import tiny_model
@@ -188,12 +190,24 @@ def test_a_leg_that_loses_another_process_gets_the_one_that_waits(tmp_path):
         assert lose()[0] == spare
 
 
-def test_a_look_of_ours_that_fails_blames_no_version(tmp_path):
-    # onnxruntime takes a name that is no text; onnx cannot read it.
-    path = tiny_model(tmp_path / "m.onnx")
-    path.write_bytes(path.read_bytes().replace(b"doubled", b"dou\xffled"))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [(b"dou\xffled", "not UTF-8: rename it"), (b"d" * 20_000, "20,000 characters")],
+    ids=["no text", "too long"],
+)
+def test_a_name_that_cannot_be_read_blames_no_version(name, said, tmp_path):
+    # onnxruntime takes a name of any bytes and any length.
+    model = onnx.load(str(tiny_model(tmp_path / "m.onnx")))
+    for node in model.graph.node:
+        for tensors in (node.input, node.output):
+            for place, tensor in enumerate(tensors):
+                if tensor == "doubled":
+                    tensors[place] = "d" * len(name)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString().replace(b"d" * len(name), name))
+    onnxruntime.InferenceSession(str(path))
     with pytest.raises(
-        UsageError, match=r"onnxruntime loads it, and our own look .* failed"
+        UsageError, match=rf"onnxruntime loads it, and our own look .*{said}"
     ) as told:
         look_at([pinned(path)], LIMITS, tmp_path / "probes")
     assert "says nothing about the version" in told.value.remedy
