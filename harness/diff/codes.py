@@ -11,6 +11,12 @@ from harness.diff.pairs import ENOUGH, Pairs, Relation, RelationKind, Vocabulari
 
 _CHECKS = 3
 """Differing rows per distinct code: with fewer, any pairing of codes would look like a rule."""
+_MOST = 0.5
+"""Share of the rows of codes that became others, from which on no chance is asked about."""
+_UNTOUCHED = 7.0
+"""Rows of a code that must have become another one, on average, so that it is no accident that none did."""
+_SELDOM = 1e-4
+"""Chance below which few rows show a rule."""
 _MOST_CODES = 2048
 _SHOWN = 4
 _MOST_TOLD = 200
@@ -30,8 +36,8 @@ def permuted(pairs: Pairs) -> Relation | None:
     found = _bijection(was, after, pairs.differs[finite])
     if found is None or len(codes) > _MOST_CODES:
         return None
-    image, share = found
-    moved = [(float(b), float(c)) for b, c in zip(codes, image, strict=True) if b != c]
+    from_codes, image, share = found
+    moved = [(float(codes[b]), float(c)) for b, c in zip(from_codes, image, strict=True)]
     return Relation(
         kind=RelationKind.PERMUTED,
         value=None,
@@ -84,7 +90,7 @@ def _renamed(baseline: Array, candidate: Array, differs: Bools) -> Relation:
     return Relation(
         kind=RelationKind.PERMUTED,
         value=None,
-        share=found[1],
+        share=found[2],
         text=f"words stand for each other: {_cut(some)}",
     )
 
@@ -104,26 +110,57 @@ def _short(word: str) -> str:
     return word if len(word) <= _MOST_TOLD else f"{word[:_MOST_TOLD]}…"
 
 
-def _bijection(was: Ints, now: Floats, differs: Bools) -> tuple[Floats, float] | None:
-    """The value each code became, and the share of differing rows that say so; None if not one to one.
+def _bijection(was: Ints, now: Floats, differs: Bools) -> tuple[Ints, Floats, float] | None:
+    """Which codes became which values, and the share of differing rows that say so; None if not one to one.
+
+    What the differing rows show is asked, so that rows which nothing happened to spoil nothing. Where most rows
+    of these codes are such ones, more rows must agree than do by chance: of two codes each is the other's.
 
     Args:
       was: index of the baseline's distinct code, shape (r,).
       now: the candidate's value, shape (r,).
       differs: rows to explain, shape (r,).
     """
-    moved = len(np.unique(was[differs]))
-    if moved < 2 or differs.sum() < _CHECKS * moved:  # noqa: PLR2004 - one code is a fill
+    moved = np.unique(was[differs])
+    if len(moved) < 2 or differs.sum() < _CHECKS * len(moved):  # noqa: PLR2004 - one code is a fill
         return None
     values, after = np.unique(now, return_inverse=True)
-    pairs, counts = np.unique(was * np.int64(len(values)) + after, return_counts=True)
-    best = np.zeros(int(was.max()) + 1, dtype=np.int64)
-    by_count = np.argsort(counts, kind="stable")
-    best[pairs[by_count] // len(values)] = pairs[by_count] % len(values)
-    if len(np.unique(best)) < len(best):
+    kept, became = (
+        _most_frequent(was[~differs], after[~differs]),
+        _most_frequent(was[differs], after[differs]),
+    )
+    codes, image = (np.array(side) for side in zip(*sorted(became.items()), strict=True))
+    if len(np.unique(image)) < len(image):
         return None
+    best = np.zeros(int(was.max()) + 1, dtype=np.int64)
+    best[codes] = image
     share = float((best[was[differs]] == after[differs]).mean())
-    return (values[best].astype(np.float64), share) if share >= ENOUGH else None
+    touched = float(differs[np.isin(was, moved)].mean())
+    rows = np.bincount(was)
+    # A code that only stays as it is, and that another one became: two codes are one now.
+    merged = [c for c, to in kept.items() if c not in became and to in image]
+    if any(rows[c] * touched >= _UNTOUCHED for c in merged) or share < ENOUGH:
+        return None
+    if touched < _MOST and _chance(was, after, differs) > _SELDOM:
+        return None
+    return codes, values[image].astype(np.float64), share
+
+
+def _most_frequent(was: Ints, after: Ints) -> dict[int, int]:
+    """Per code what most of its rows have; rows of shape (n,)."""
+    pairs, counts = np.unique(np.stack([was, after]), axis=1, return_counts=True)
+    by_count = np.argsort(counts, kind="stable")
+    return dict(pairs[:, by_count].T.tolist())
+
+
+def _chance(was: Ints, after: Ints, differs: Bools) -> float:
+    """How often values that are drawn anew in these rows are the same for the same code."""
+    common = np.bincount(after) / len(after)
+    own = np.bincount(was) / len(was)
+    one = np.fmin(common[after[differs]] / np.fmax(1.0 - own[was[differs]], _SELDOM), 1.0)
+    # The first row of each code says what it becomes.
+    _, first = np.unique(was[differs], return_index=True)
+    return float(np.delete(one, first).prod())
 
 
 def _permuted_text(moved: list[tuple[float, float]], vocabularies: Vocabularies) -> str:

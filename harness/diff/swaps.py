@@ -18,6 +18,9 @@ from harness.diff.whole import permuted_columns
 
 _ROWS = 30
 _DISTINCT = 4
+"""Distinct values of the differing rows, and so their least number."""
+_SELDOM = 1e-6
+"""Chance, of all columns asked together, below which fewer than `_ROWS` rows show whose values they are."""
 _FIRST = 64
 """Differing rows that rule out most columns, of a whole tensor at once."""
 _LOOSE = 4.0
@@ -46,8 +49,9 @@ def other_column(tally: TensorTally, index: int, others: Sequence[TensorTally]) 
     if comparison(before.dtype, after.dtype) is Comparison.IMPOSSIBLE or len(before) == 0:
         return None
     differs = compare_rows(before[:, None], after[:, None], tolerance, scale).mismatch[:, 0]
-    if differs.sum() < _ROWS or _distinct(after[differs]) < _DISTINCT:
+    if _distinct(after[differs]) < _DISTINCT:
         return None
+    columns = sum(len(other.labels) for other in others)
     for other in others:
         rows = tally.rows_shared(other)
         own, asked = after[:rows], differs[:rows]
@@ -55,7 +59,10 @@ def other_column(tally: TensorTally, index: int, others: Sequence[TensorTally]) 
             values = other.prefix(place)[0][:rows]
             missed = compare_rows(values[:, None], own[:, None], tolerance, scale).mismatch[:, 0]
             share = 1.0 - float(missed[asked].mean())
-            if share >= ENOUGH and (other is not tally or place != index):
+            if share < ENOUGH or (other is tally and place == index):
+                continue
+            few = asked.sum() < _ROWS
+            if not few or columns * _chance(values, own[asked], tolerance, scale) <= _SELDOM:
                 return _as(other, place, share)
     return None
 
@@ -118,7 +125,7 @@ def _possible(
 ) -> list[int]:
     """Columns of which the first differing rows may be the candidate's; `tolerance` is a loose one."""
     values, _ = other.sample.beginning()
-    if asked.sum() < _ROWS or not len(values):
+    if asked.sum() < _DISTINCT or not len(values):
         return []
     if comparison(values.dtype, after.dtype) is Comparison.IMPOSSIBLE:
         return []
@@ -132,6 +139,16 @@ def _possible(
             near = np.abs(there - wanted) <= tolerance * np.fmax(np.abs(wanted), scale)
         near |= (there == wanted) | (np.isnan(there) & np.isnan(wanted))
     return [int(i) for i in np.flatnonzero(near.mean(axis=0) >= _MOST)]
+
+
+def _chance(values: Array, own: Array, tolerance: float, scale: float) -> float:
+    """How often rows of a column that are drawn by chance hold these values, shape (n,), one after the other."""
+    shares = []
+    for value in own:
+        same = np.full(len(values), value, dtype=own.dtype)[:, None]
+        missed = compare_rows(values[:, None], same, tolerance, scale).mismatch
+        shares.append(1.0 - float(missed.mean()))
+    return float(np.prod(shares))
 
 
 def _distinct(values: Array) -> int:
