@@ -10,7 +10,7 @@ from gates import PLAIN
 HEAVY = """
 <ir_version: 8, opset_import: ["" : 17]>
 g (float[N] x) => (float[N] y) {
-  many = Constant<value = int64[1] {100000000}>()
+  many = Constant<value = int64[1] {40000000}>()
   zeros = ConstantOfShape(many)
   most = ReduceMax<keepdims = 0>(zeros)
   y = Add(x, most)
@@ -27,14 +27,14 @@ def given(tmp_path):
 
 
 def test_what_needs_more_memory_than_is_given_is_not_said_to_be_rejected(given, harness, tmp_path):
-    ran = harness(*given, "--sandbox", "memory=384MiB")
+    ran = harness(*given, "--sandbox", "memory=256MiB")
     assert ran.code == 2
     assert "neither version answers 3 requests, and not because both runtimes refuse" in ran.out
     assert "--sandbox, as in memory=4GiB" in ran.out
     assert "reject" not in ran.out
     policy = tmp_path / "policy.yaml"
     policy.write_text(
-        "version: 1\npreset: refactor\nsandbox: {memory: 384MiB, load_deadline: 20s}\n"
+        "version: 1\npreset: refactor\nsandbox: {memory: 256MiB, load_deadline: 20s}\n"
     )
     ran = harness(*given, "--sandbox", policy, "--sandbox", "memory=1GiB", "--json")
     told = json.loads(ran.out)
@@ -50,7 +50,7 @@ def test_a_model_that_loads_in_more_memory_only_has_that_as_its_remedy(given, ha
     model.graph.initializer.append(held)
     model.graph.node[1].CopyFrom(onnx.helper.make_node("Neg", ["held"], ["zeros"]))
     onnx.save(model, str(tmp_path / "heavy.onnx"))
-    ran = harness(*given, "--sandbox", "memory=384MiB")
+    ran = harness(*given, "--sandbox", "memory=256MiB")
     assert ran.code == 2
     assert "--sandbox memory=8GiB" in ran.err
 
