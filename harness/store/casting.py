@@ -16,6 +16,8 @@ from harness.core.errors import TrafficError
 from harness.core.tensors import NUMPY_DTYPES, Array, Bools, Strings
 
 _REFUSED = "Write the column as {want}, or round it yourself."
+_ANOTHER_KIND = {"O": "Write the column as text.", "b": "Write the column as booleans."}
+"""By what the model takes."""
 _SHOWN_DIGITS = 40
 _WHOLE = {2: 1 << 11, 4: 1 << 24, 8: 1 << 53}
 """Bytes of a float type → up to here it holds every whole number."""
@@ -52,7 +54,7 @@ def cast_lossless(where: str, name: str, values: Array, datatype: str) -> Array:
         raise TrafficError(
             where,
             f"column '{name}' holds {found} where the model takes {datatype}",
-            _REFUSED.format(want=datatype),
+            _ANOTHER_KIND.get(dtype.kind, f"Write the column as numbers, of type {datatype}."),
         )
     with np.errstate(all="ignore"):  # a value that does not fit is found by the comparison
         cast = values.astype(dtype)
@@ -99,14 +101,8 @@ def array_from_json(
     if list in kinds:
         raise RaggedError
     found = datatype_of_json(kinds)
-    if found is None and kinds:
-        shown = " and ".join(sorted({_SHOWN.get(k, k.__name__) for k in kinds}))
-        raise TrafficError(
-            where,
-            f"column '{name}' holds {shown}",
-            "Give only numbers, only booleans or only text.",
-        )
     want = NUMPY_DTYPES.get(datatype)
+    _check_kinds(where, name, kinds, datatype)
     if not kinds and want is not None:
         return np.empty(objects.shape, want)
     if found == "BYTES":
@@ -120,6 +116,24 @@ def array_from_json(
     plain = objects.astype(np.float64)
     rounded = _nearest(plain, want)
     return cast_lossless(where, name, plain, datatype) if rounded is None else rounded
+
+
+def _check_kinds(where: str, name: str, kinds: set[type], datatype: str) -> None:
+    """Refuses values that no one type holds, and null where the declared type has none."""
+    want = NUMPY_DTYPES.get(datatype)
+    if type(None) in kinds and want is not None and want.kind != "f":
+        raise TrafficError(
+            where,
+            f"column '{name}' holds null, which no value of {datatype} stands for",
+            "Fill it; only float columns have a value (NaN) for missing.",
+        )
+    if kinds and datatype_of_json(kinds) is None:
+        shown = " and ".join(sorted({_SHOWN.get(k, k.__name__) for k in kinds}))
+        raise TrafficError(
+            where,
+            f"column '{name}' holds {shown}",
+            "Give only numbers, only booleans or only text.",
+        )
 
 
 def _nearest(plain: Array, want: np.dtype[np.generic] | None) -> Array | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import TrafficError
-from harness.core.tensors import TensorSpec
+from harness.core.tensors import Array, TensorSpec
 from harness.store.casting import datatype_of_json
 from harness.store.table_pieces import PIECE_ROWS, Piece, Specs, check_names, nested, side_columns
 
@@ -22,10 +22,10 @@ _SHOWN = 40
 
 def jsonl_pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
     """The table in pieces; see `table_files.pieces`."""
-    waiting: list[dict[str, Any]] = []
+    waiting: list[tuple[int, dict[str, Any]]] = []
     names = list(next(_json_lines(path), (0, {}))[1])
     inputs = check_names(str(path), names, specs)
-    declared = specs or _inferred(path, inputs)
+    taken = specs or _inferred(path, inputs)
     for number, line in _json_lines(path):
         if line.keys() != set(names):
             odd = sorted(line.keys() ^ set(names))
@@ -34,23 +34,49 @@ def jsonl_pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
                 f"other columns than line 1: {', '.join(odd)}",
                 "Give every line the same columns.",
             )
-        waiting.append(line)
+        waiting.append((number, line))
         if len(waiting) == PIECE_ROWS:
-            yield _json_piece(str(path), waiting, inputs, declared)
+            yield _json_piece(path, waiting, inputs, taken, declared=specs is not None)
             waiting = []
     if waiting:
-        yield _json_piece(str(path), waiting, inputs, declared)
+        yield _json_piece(path, waiting, inputs, taken, declared=specs is not None)
 
 
 def _json_piece(
-    where: str, lines: Sequence[dict[str, Any]], inputs: Sequence[str], specs: Specs
+    path: Path,
+    lines: Sequence[tuple[int, dict[str, Any]]],
+    inputs: Sequence[str],
+    specs: Specs,
+    *,
+    declared: bool,
 ) -> Piece:
-    columns = {n: [line[n] for line in lines] for n in lines[0]}
+    columns = {n: [line[n] for _, line in lines] for n in lines[0][1]}
+    numbers = [number for number, _ in lines]
     return Piece(
         count=len(lines),
-        inputs={n: nested(where, n, columns[n], specs[n]) for n in inputs},
-        **side_columns(where, len(lines), columns, inputs),
+        inputs={n: _values(path, numbers, columns[n], specs[n], declared=declared) for n in inputs},
+        **side_columns(str(path), len(lines), columns, inputs),
     )
+
+
+def _values(
+    path: Path, numbers: Sequence[int], values: Sequence[Any], spec: TensorSpec, *, declared: bool
+) -> Array | list[Array]:
+    """One input's values; what is refused of a line by itself is told with its number.
+
+    Where the model did not declare the type, it was inferred from all lines, and what is odd is their mixture.
+    """
+    try:
+        return nested(str(path), spec.name, values, spec)
+    except TrafficError as refused:
+        for number, value in zip(numbers, values, strict=True):
+            where = f"{path}:{number}"
+            try:
+                nested(where, spec.name, [value], spec)
+            except TrafficError as alone:
+                told = alone if declared else refused
+                raise TrafficError(where, told.what, told.remedy) from None
+        raise
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -115,7 +141,11 @@ def _inferred(path: Path, inputs: Sequence[str]) -> Specs:
             depth.setdefault(name, values.ndim - 1)
     return {
         n: TensorSpec(
-            name=n, datatype=datatype_of_json(kinds[n]) or "FP64", shape=(None,) * depth.get(n, 0)
+            name=n,
+            datatype=datatype_of_json(kinds[n])
+            or datatype_of_json(kinds[n] - {type(None)})
+            or "FP64",
+            shape=(None,) * depth.get(n, 0),
         )
         for n in inputs
     }

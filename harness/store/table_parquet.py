@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,17 +37,51 @@ def parquet_pieces(path: Path, specs: Specs | None) -> Iterator[Piece]:
         names = check_names(str(path), parquet.schema_arrow.names, specs)
         start = 0
         for batch in parquet.iter_batches(PIECE_ROWS, use_threads=False):
-            for name in names:
-                _check_filled(str(path), name, _plain(batch.column(name)), parquet, start)
+            with _text_is_utf8(str(path), batch, start):
+                piece = _piece(str(path), batch, names, specs, (parquet, start))
             start += len(batch)
-            inputs = {
-                n: _column_values(str(path), n, batch.column(n), specs[n] if specs else None)
-                for n in names
-            }
-            side = {n: batch.column(n).to_pylist() for n in batch.schema.names if n not in names}
-            yield Piece(
-                count=len(batch), inputs=inputs, **side_columns(str(path), len(batch), side, names)
-            )
+            yield piece
+
+
+def _piece(
+    where: str,
+    batch: pa.RecordBatch,
+    names: Sequence[str],
+    specs: Specs | None,
+    counted_in: tuple[pq.ParquetFile, int],
+) -> Piece:
+    for name in names:
+        _check_filled(where, name, _plain(batch.column(name)), *counted_in)
+    inputs = {
+        n: _column_values(where, n, batch.column(n), specs[n] if specs else None) for n in names
+    }
+    side = {n: batch.column(n).to_pylist() for n in batch.schema.names if n not in names}
+    return Piece(count=len(batch), inputs=inputs, **side_columns(where, len(batch), side, names))
+
+
+@contextmanager
+def _text_is_utf8(where: str, batch: pa.RecordBatch, start: int) -> Iterator[None]:
+    """Where the body cannot read a piece: says which row holds bytes that are no text, if one does."""
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            row = next((i for i, cell in enumerate(column) if not _is_utf8(cell)), None)
+            if row is not None:
+                raise TrafficError(
+                    where,
+                    f"column '{name}' holds bytes that are no UTF-8 text, in row {start + row:,} (from 0)",
+                    "Write its text in UTF-8: decode it from the encoding it is in before it is written.",
+                ) from None
+        raise
+
+
+def _is_utf8(cell: pa.Scalar) -> bool:
+    try:
+        cell.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _column_values(

@@ -244,6 +244,30 @@ def test_empty_cells_are_counted_and_named_by_the_row_of_the_file(tmp_path):
     assert f"has 2 empty values, the first in row {PIECE_ROWS + 3:,} (from 0)" in message
 
 
+def as_text(words):
+    """Bytes in a column that says it is text; nothing but the reader looks at them."""
+    raw = pa.array(words, pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(words), raw.buffers())
+
+
+@pytest.mark.parametrize("name", ["x", "cx:user", "request_id"])
+@pytest.mark.parametrize("form", ["plain", "dictionary", "listed"])
+def test_bytes_that_are_no_text_are_named_by_column_and_row(tmp_path, name, form):
+    words = [b"a"] * (PIECE_ROWS + 5)
+    words[PIECE_ROWS + 3] = b"\xff\xfeA"
+    column = as_text(words)
+    if form == "dictionary":
+        places = pa.array([0] * (PIECE_ROWS + 3) + [1, 0], pa.int32())
+        column = pa.DictionaryArray.from_arrays(places, as_text([b"a", b"\xff\xfeA"]))
+    if form == "listed":
+        column = pa.ListArray.from_arrays(np.arange(len(words) + 1), column)
+    plain = pa.array(["a"] * len(words))
+    path = parquet(tmp_path, {"x": plain} | {name: column})
+    message = refused(path, [spec("x", "BYTES", *([1] if (form, name) == ("listed", "x") else []))])
+    said = f"column '{name}' holds bytes that are no UTF-8 text, in row {PIECE_ROWS + 3:,} (from 0)"
+    assert said in message
+
+
 # .jsonl
 
 
@@ -280,7 +304,17 @@ def test_jsonl_requests_of_several_rows(tmp_path):
     ("lines", "datatype", "said"),
     [
         ([{"x": 1}, {"y": 1}], "INT64", "t.jsonl:2: other columns than line 1: x, y"),
-        ([{"x": 1}, {"x": "a"}], "INT64", "'x' holds numbers and text"),
+        (
+            [{"x": 1}, {"x": "a"}],
+            "INT64",
+            "t.jsonl:2: column 'x' holds text where the model takes INT64",
+        ),
+        (
+            [{"x": "a"}, {"x": None}],
+            "BYTES",
+            "t.jsonl:2: column 'x' holds null, which no value of BYTES",
+        ),
+        ([{"x": 1}, {"x": None}], "INT64", "t.jsonl:2: column 'x' holds null"),
         ([{"x": {"a": 1}}], "INT64", "'x' holds objects"),
         ([{"x": 2**40}], "INT32", "'x' holds 1099511627776"),
         ([{"x": 1e300}], "FP32", "'x' holds 1e+300"),
@@ -290,6 +324,33 @@ def test_jsonl_requests_of_several_rows(tmp_path):
 )
 def test_json_that_does_not_fit_is_named(tmp_path, lines, datatype, said):
     assert said in refused(jsonl(tmp_path, *lines), [spec("x", datatype)])
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype", "remedy"),
+    [
+        ("a", "FP32", "Write the column as numbers, of type FP32."),
+        (1.5, "BYTES", "Write the column as text."),
+        (1.5, "BOOL", "Write the column as booleans."),
+        (2**60 + 1, "FP32", "Round it yourself, or write it with a decimal point"),
+    ],
+)
+def test_the_remedy_fits_what_is_wrong(tmp_path, value, datatype, remedy):
+    with pytest.raises(TrafficError) as caught:
+        opened(jsonl(tmp_path, {"x": value}), [spec("x", datatype)])
+    assert caught.value.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["a", "b", None], "t.jsonl:3: column 'x' holds null, which no value of BYTES"),
+        ([1, 2, "a"], "t.jsonl:3: column 'x' holds numbers and text"),
+        ([["a"], [None]], "t.jsonl:2: column 'x' holds null"),
+    ],
+)
+def test_the_odd_line_is_named_where_no_model_says_what_it_takes(tmp_path, values, said):
+    assert said in refused(jsonl(tmp_path, *({"x": v} for v in values)))
 
 
 def test_lines_that_are_no_objects_are_named(tmp_path):
