@@ -85,12 +85,18 @@ def _mount(source: bytes, target: str, flags: int, kind: bytes = b"", data: byte
         raise OSError(ctypes.get_errno(), "mount", target)
 
 
-def interpreter(folder: Path, *what: str) -> Path:
-    """A stand-in for the Python interpreter that starts the real one on such a machine."""
+def interpreter(folder: Path, *what: str, **environment: str) -> Path:
+    """A stand-in for the Python interpreter that starts the real one on such a machine.
+
+    Args:
+      folder: where it is put.
+      what: the machine lacks.
+      environment: variables that the program finds beside those that it was given.
+    """
     script = folder / ("-".join(what) or "python")
     here = Path(__file__)
     script.write_text(
-        f"#!{sys.executable}\nimport os, sys\n"
+        f"#!{sys.executable}\nimport os, sys\nos.environ.update({environment!r})\n"
         f"sys.path[:0] = [{str(here.parent)!r}, {str(here.parents[1])!r}]\n"
         f"import emulation\nemulation.run({what!r}, [sys.executable, *sys.argv[1:]])\n"
     )

@@ -52,9 +52,10 @@ def locked(
     Returns:
       The "load" frame: the parent accepts the lock.
     """
-    from harness.sandbox.child import sessions
+    from harness.sandbox.child import locales, sessions
 
     sessions.warm_up()
+    locales.hold()
     gc.freeze()
     gc.enable()
     tried = lockdown.stage_b(parent, layers)
