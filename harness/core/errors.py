@@ -5,7 +5,7 @@
     │   ├── PolicyError       the policy file
     │   ├── TrafficError      recorded traffic, labels, windows
     │   ├── ResolveError      a model reference, alias, registry or digest
-    │   ├── EnvironmentUnavailableError  a version's own runtime cannot be had on this machine
+    │   ├── EnvironmentUnavailableError  a version's own runtime, or its locale, cannot be had on this machine
     │   └── SignatureError    two versions whose signatures do not fit each other
     ├── SandboxError          the sandbox itself could not be made (not: the model failed in it)
     └── GateError             the gate broke one of its own rules
@@ -56,7 +56,7 @@ class SignatureError(UsageError):
 
 
 class EnvironmentUnavailableError(UsageError):
-    """The runtime that a version pins cannot be had here; no verdict about the version."""
+    """The runtime that a version pins, or a locale it asks for, cannot be had here; no verdict about the version."""
 
 
 class SandboxError(HarnessError):

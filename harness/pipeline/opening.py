@@ -21,7 +21,7 @@ from harness.sandbox.hello import LoadFailure
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.pool import Pool
 from harness.sandbox.process import Sandbox
-from harness.sandbox.starting import Start, refuse_broken_environment
+from harness.sandbox.starting import Start, refuse_broken_environment, refuse_lacking_locale
 
 ROLES = ("baseline", "candidate")
 ANCHOR = "anchor"
@@ -87,6 +87,7 @@ def look_at(
       UsageError: the isolation is weaker than required, a pinned file cannot be read, our look into its graph
         fails where onnxruntime loads it, or its metadata cannot be read: what a version says about
         itself is its author's mistake, and no verdict about what it answers.
+      EnvironmentUnavailableError: a version asks for a locale that this machine lacks.
     """
     seen = look(
         [
@@ -104,11 +105,15 @@ def look_at(
         allow_weaker=allow_weaker,
     )
     for model, found in zip(models, seen, strict=True):
-        if isinstance(found, LoadFailure) and found.kind == "metadata":
-            raise UsageError(f"model {model.given}", found.message, found.remedy)
-        if isinstance(found, LoadFailure) and found.kind == "look":
+        if isinstance(found, Looked):
+            continue
+        where = f"model {model.given}"
+        refuse_lacking_locale(found, where)
+        if found.kind == "metadata":
+            raise UsageError(where, found.message, found.remedy)
+        if found.kind == "look":
             raise UsageError(
-                f"model {model.given}",
+                where,
                 f"onnxruntime loads it, and our own look into its graph failed ({found.message})",
                 "That is a limit of this program and says nothing about the version: export it with its "
                 "functions inlined or its names mended, as the message says, or raise sandbox.memory.",
@@ -201,6 +206,7 @@ def open_legs(*recipes: LegRecipe, pool: Pool | None = None) -> Iterator[list[Le
 
     Raises:
       UsageError: a file cannot be read, or the isolation is weaker than required.
+      EnvironmentUnavailableError: a version's own runtime, or a locale that it asks for, cannot be had here.
       SandboxError: a process does not start at all.
     """
     with _openers(recipes, pool) as openers, ExitStack() as stack:
@@ -281,6 +287,7 @@ class _Opener:
         started = Sandbox.started(start, name=self.recipe.role)
         if isinstance(started, LoadFailure):
             refuse_broken_environment(started, self.recipe.python, start.limits)
+            refuse_lacking_locale(started, f"{self.recipe.role} model")
         return started
 
     def prepare_restart(self) -> None:

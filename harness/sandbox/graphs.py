@@ -18,12 +18,12 @@ from harness.core.policies import SandboxPolicy
 from harness.sandbox.bundle import GRAPHS
 from harness.sandbox.child.frames import FrameError, Header, header_from_bytes
 from harness.sandbox.child_process import ChildProcess
-from harness.sandbox.child_texts import expect_kind, reason_from, texts_from
+from harness.sandbox.child_texts import expect_kind, texts_from
 from harness.sandbox.deadlines import received
 from harness.sandbox.graph_answers import Own, graph_from_header
 from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.graph_values import pairs_from
-from harness.sandbox.hello import LoadFailure
+from harness.sandbox.hello import LoadFailure, refused
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
@@ -282,8 +282,7 @@ def received_graph(
         expect_kind(header, "graph")
         if header.get("ok") is not True:
             kind = "look" if header.get("ours") is True else "load"
-            failure = LoadFailure(kind=kind, message=reason_from(header.get("error")))
-            return with_limit(failure, limits)
+            return with_limit(refused(kind, header.get("error")), limits)
         told = header.get("told")
         if type(told) is not int or not 0 <= told <= frame.body.nbytes:
             msg = "an answer about a graph has no valid length"

@@ -18,6 +18,7 @@ from harness.sandbox.child_texts import (
     texts_from,
 )
 from harness.sandbox.graph_names import MAX_NAME
+from harness.sandbox.lacking_locale import lacking_locale
 from harness.sandbox.of_batch import Lengths
 
 _DATATYPES = {
@@ -44,14 +45,30 @@ class LoadFailure:
     """A version that cannot be run, as an observation."""
 
     kind: str
-    """load (onnxruntime refused it), look (ours at the graph failed), metadata (cannot be read), crash (also: an interpreter without the
-    packages), timeout or invalid (broke the protocol)."""
+    """load (onnxruntime refused it), look (ours at the graph failed), metadata (cannot be read), locale (this machine lacks one that
+    it asks for), crash (also: an interpreter without the packages), timeout or invalid (broke the protocol)."""
     message: str
     """What happened, in one or two sentences."""
     remedy: str = ""
-    """What to do, where the kind is metadata: the author's mistake, and no failure of the model's."""
+    """What to do, where the kind is metadata or locale: the author's mistake or the machine's lack, and no failure of the model's."""
     unseen: bool = False
     """The process ended before it was given the model, which cannot be to blame."""
+
+
+def refused(kind: str, error: object) -> LoadFailure:
+    """What a child says of a model that it does not load.
+
+    Args:
+      kind: whose refusal it is, load or look.
+      error: as it came.
+
+    Raises:
+      FrameError: the error is no text, or too long.
+    """
+    message = reason_from(error)
+    if lacking := lacking_locale(message):
+        return LoadFailure(kind="locale", message=lacking[0], remedy=lacking[1])
+    return LoadFailure(kind=kind, message=message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +163,7 @@ def hello_from_header(
     """
     expect_kind(header, "hello")
     if header.get("ok") is not True:
-        return LoadFailure(kind="load", message=reason_from(header.get("error")))
+        return refused("load", header.get("error"))
     signature, loose = signature_from_header(header)
     missing = texts_from(header.get("trace_missing", []), MAX_NAME)
     return Hello(

@@ -27,9 +27,10 @@ from harness.sandbox.pool import Pool, Waiting
 DESCRIPTION = "environment.json"
 """Says what the environment of a version holds; one without it is no environment."""
 OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Failed to allocate memory")
+_OF_THE_MODEL = frozenset({"load", "locale"})
+"""Kinds of failures that the model ends with, not what was to be loaded beside it."""
 NO_ROOM = (*OUT_OF_MEMORY, "sandbox.memory", "ailed to map segment", "annot allocate memory")
 """Signs of a failure for want of memory, of the interpreter's and the system's own, too."""
-"""Signs that a process wanted more memory than it may have, also before it is given a model."""
 _TOLD_VERSIONS = ("python", "numpy", "onnxruntime")
 _FRAME_LIMIT = "FrameError: a header of "
 PIPE_ERRORS = (ChannelClosed, ChannelFull, ChannelTimeout, FrameError)
@@ -139,8 +140,8 @@ class Start:
           SandboxError: a second process does not start.
         """
         result = self._finished()
-        if isinstance(result, LoadFailure) and result.kind != "load" and not self._trace_error:
-            if self._files.trace_fd == NOTHING:
+        if isinstance(result, LoadFailure) and not self._trace_error:
+            if self._files.trace_fd == NOTHING or result.kind in _OF_THE_MODEL:
                 return result
             # The probed copy may be what ends the process; the version must not be blamed for it.
             self._trace_error = result.message
@@ -250,6 +251,20 @@ def refuse_broken_environment(
         (python.parent.parent / DESCRIPTION).unlink(missing_ok=True)
         remedy = "Give the command again: a damaged environment is built anew."
     raise EnvironmentUnavailableError(str(python), what, remedy)
+
+
+def refuse_lacking_locale(failure: LoadFailure, where: str) -> None:
+    """A locale that this machine lacks is no verdict about the version that asks for it.
+
+    Args:
+      failure: how loading ended.
+      where: the model, as the user knows it.
+
+    Raises:
+      EnvironmentUnavailableError: a locale is lacking.
+    """
+    if failure.kind == "locale":
+        raise EnvironmentUnavailableError(where, failure.message, failure.remedy)
 
 
 def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:

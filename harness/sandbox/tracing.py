@@ -23,7 +23,7 @@ from harness.sandbox.deadlines import received
 from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.graph_values import graph_from_description, pairs_from
 from harness.sandbox.graphs import asked_graphs, received_graph
-from harness.sandbox.hello import LoadFailure
+from harness.sandbox.hello import LoadFailure, refused
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.nested_values import forms_from, nested_from
 from harness.sandbox.starting import (
@@ -223,8 +223,7 @@ class Tracer:
             expect_kind(header, "traced")
             if header.get("ok") is not True:
                 child.close()
-                refusal = LoadFailure(kind="load", message=reason_from(header.get("error")))
-                return with_limit(refusal, limits)
+                return with_limit(refused("load", header.get("error")), limits)
             return cls(child, limits, texts_from(header.get("tensors"), MAX_NAME))
         except PIPE_ERRORS as error:
             return load_failure_from_child(child, error)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import psutil
 import pytest
 from gates import tiny_model
 
-from harness.core.errors import UsageError
+from harness.core.errors import EnvironmentUnavailableError, UsageError
 from harness.core.models import PinnedModel
 from harness.core.observations import Outcome
 from harness.core.policies import SandboxPolicy
@@ -114,6 +115,17 @@ def test_a_version_that_does_not_load_is_a_leg_that_has_ended(tmp_path):
         assert bad.load_failure is not None
         assert bad.load_failure.kind == "load"
         assert good.ended == ""
+
+
+def test_a_version_whose_locale_is_lacking_is_no_leg_that_has_ended(tmp_path):
+    path = tmp_path / "m.onnx"
+    text = """<ir_version: 8, opset_import: ["" : 15]> m (string[N] x) => (string[N] y) {
+      y = StringNormalizer<locale = "xx_XX.UTF-8", case_change_action = "LOWER">(x)
+    }"""
+    onnx.save_model(onnx.parser.parse_model(text), str(path))
+    said = r"^candidate model: asks for the locale 'xx_XX\.UTF-8'"
+    with pytest.raises(EnvironmentUnavailableError, match=said), open_legs(recipe(path)):
+        pass
 
 
 def test_a_restart_runs_the_bytes_that_were_sealed(tmp_path):
