@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.diff.changes import (
     Cause,
@@ -80,7 +81,7 @@ def _first(report: GraphReport, first: FirstDivergence, *, parted: bool) -> Find
     # Graphs that come to the same answers and features do not part, whatever they make on the way.
     place = "the graphs part" if parted else "other values on the way,"
     parts = [
-        f"{place} at {named}: {state.differing:,} of {state.rows:,} rows differ, {after}",
+        f"{place} at {named}: {_how_many(report, state)}, {after}",
         *([first.relation] if first.relation else []),
         *_differing(report, state, d),
         *_proven(
@@ -109,6 +110,15 @@ def _first(report: GraphReport, first: FirstDivergence, *, parted: bool) -> Find
         else _REMEDIES[d.cause],
         requests=first.requests,
     )
+
+
+def _how_many(report: GraphReport, state: TensorState) -> str:
+    """Of how many rows how many differ; of batches where a tensor's first axis is something else."""
+    found = f"{state.differing:,} of {state.rows:,} {state.unit} differ"
+    if not state.by_batch:
+        return found
+    requests = counted(report.requests, "request")
+    return f"{found} (of {requests} in all; which of them, its first axis does not say)"
 
 
 def _differing(report: GraphReport, state: TensorState, d: Divergence) -> list[str]:
@@ -165,7 +175,7 @@ def _proven(report: GraphReport, first: FirstDivergence, *, mended: str) -> list
         if own is not None and own.restored:
             said.append(
                 f"with the baseline's values fed in there, {own.output} is equal in "
-                f"{_every(own.rows)}: {mended}"
+                f"{_every(own)}: {mended}"
             )
         elif len(joint.tensors) > 1:
             said.append(_fed_together(first, joint, own, unfed, again=together))
@@ -181,12 +191,12 @@ def _fed_alone(proof: PatchProof, unfed: int) -> str:
         why = _not_fed(unfed) or "there is another cause"
         return (
             f"with the baseline's values fed in there, {proof.after:,} instead of "
-            f"{proof.before:,} rows of {proof.output} differ: {why}"
+            f"{proof.before:,} {proof.unit} of {proof.output} differ: {why}"
         )
     why = _not_fed(unfed) or "what comes after differs, too"
     if proof.after > proof.before:
         return (
-            f"with the baseline's values fed in there, {proof.after:,} rows of {proof.output} differ "
+            f"with the baseline's values fed in there, {proof.after:,} {proof.unit} of {proof.output} differ "
             f"instead of {proof.before:,}: {why}"
         )
     return f"feeding the baseline's values in there does not mend {proof.output}: {why}"
@@ -213,12 +223,12 @@ def _fed_together(
         with_them = "fed in the same way"
     if joint.restored:
         return (
-            f"{with_them}, {joint.output} is equal in {_every(joint.rows)}: together these are "
+            f"{with_them}, {joint.output} is equal in {_every(joint)}: together these are "
             f"the whole cause ({alone})"
         )
     why = _not_fed(unfed) or "there is another cause"
     return (
-        f"{with_them}, {joint.after:,} instead of {joint.before:,} rows of {joint.output} differ: "
+        f"{with_them}, {joint.after:,} instead of {joint.before:,} {joint.unit} of {joint.output} differ: "
         f"{why} ({alone})"
     )
 
@@ -226,8 +236,8 @@ def _fed_together(
 def _alone(own: PatchProof) -> str:
     """What one tensor does alone: rows that it does not mend, or new ones that it makes differ."""
     if own.after > own.before:
-        return f"fed there alone, {own.after:,} rows differ instead of {own.before:,}"
-    return f"fed there alone, {own.after:,} of {own.before:,} differing rows still differ"
+        return f"fed there alone, {own.after:,} {own.unit} differ instead of {own.before:,}"
+    return f"fed there alone, {own.after:,} of {own.before:,} differing {own.unit} still differ"
 
 
 def _told_before(joint: PatchProof, own: PatchProof | None, unfed: int) -> str:
@@ -238,8 +248,9 @@ def _told_before(joint: PatchProof, own: PatchProof | None, unfed: int) -> str:
     return f"fed together with {joint.tensors[0]} and the others told there, {outcome}{why}{alone}"
 
 
-def _every(rows: int) -> str:
-    return f"all {rows:,} rows" if rows != 1 else "its only row"
+def _every(proof: PatchProof) -> str:
+    only = "its only batch" if proof.by_batch else "its only row"
+    return f"all {proof.rows:,} {proof.unit}" if proof.rows != 1 else only
 
 
 def _not_fed(count: int) -> str:

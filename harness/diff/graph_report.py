@@ -37,6 +37,8 @@ class TensorState:
     """Inputs and computed tensors that it is made from."""
     rows: int = 0
     """Rows compared; batches where rows are not known."""
+    by_batch: bool = False
+    """Batches were counted, not rows: its first axis is not the rows'."""
     differing: int = 0
     """Of these: beyond the tolerance."""
     relative: float = 0.0
@@ -57,6 +59,11 @@ class TensorState:
     """Why it was not compared, or is unlike."""
 
     @property
+    def unit(self) -> str:
+        """What `rows` and `differing` count."""
+        return "batches" if self.by_batch else "rows"
+
+    @property
     def small_values(self) -> bool:
         """No row is beyond the tolerance, and yet some small values may be another model's."""
         return self.verdict is TensorVerdict.EQUAL and self.small > 0
@@ -72,10 +79,17 @@ class PatchProof:
     """Baseline's output that was looked at."""
     rows: int
     """Rows of it; batches where rows are not known."""
+    by_batch: bool = False
+    """Batches were counted, not rows."""
     before: int
     """Rows that differed without."""
     after: int
     """Rows that still differ."""
+
+    @property
+    def unit(self) -> str:
+        """What `rows`, `before` and `after` count."""
+        return "batches" if self.by_batch else "rows"
 
     @property
     def restored(self) -> bool:

@@ -37,6 +37,8 @@ class TensorTrace:
     """Batches with values on both sides."""
     rows: int = 0
     """Rows of these; batches where rows are not known."""
+    by_batch: bool = False
+    """Rows are not known, in one batch of several rows at least."""
     empty: bool = True
     """No batch held a value."""
     differing: int = 0
@@ -154,6 +156,7 @@ class TensorTrace:
         self.empty &= not any(isinstance(v, Nested) or v.size for v in (baseline, candidate))
         self.compared += 1
         self.rows += len(found.rows)
+        self.by_batch |= len(found.rows) != rows
         self.differing += int(found.rows.sum())
         self.relative = max(self.relative, found.relative)
         self.columns = _largest_of_each(self.columns, found.columns)

@@ -98,7 +98,8 @@ class CompareResult:
         lines.append(f"  {self.graph.to_text()}")
         lines += [f"  {one.to_text()}" for one in self.alone if one.requests]
         for finding in self.findings:
-            lines += [f"- {finding.what}", f"    {finding.remedy}"]
+            lines.append(f"- {finding.what}")
+            lines += [f"    {finding.remedy}"] if finding.remedy else []
         if is_weaker(self.isolation, self.limits.require):
             lines.append(
                 f"  isolation {self.isolation.tier}, below {self.limits.require}: explicitly allowed"

@@ -244,7 +244,14 @@ class Closer:
             ]
             counts += [len(bad[0]), int(bad[0].sum()), int(bad[1].sum())]
         rows, without, still = (int(n) for n in counts)
-        return PatchProof(tensors=names, output=pair[0], rows=rows, before=without, after=still)
+        return PatchProof(
+            tensors=names,
+            output=pair[0],
+            rows=rows,
+            by_batch=trace.by_batch,
+            before=without,
+            after=still,
+        )
 
     def _run(
         self, side: int, tensors: Sequence[str], fed: Mapping[str, str] | None = None

@@ -61,7 +61,7 @@ def tensor_states(
             state = replace(
                 state,
                 verdict=TensorVerdict.DIFFERS if trace.differs else TensorVerdict.EQUAL,
-                rows=trace.rows, differing=trace.differing, relative=trace.relative,
+                rows=trace.rows, by_batch=trace.by_batch, differing=trace.differing, relative=trace.relative,
                 absolute=trace.absolute, floor=trace.floor, small=trace.small, empty=trace.empty,
                 ordered=float(trace.ordered.max(initial=0.0)), by_order=trace.by_order, why=trace.unlike,
             )  # fmt: skip

@@ -140,13 +140,19 @@ def _first(first: Doc, by_name: dict[str, Doc], together: Doc) -> tuple[Cell, ..
     return (
         Cell(text=name, note=f"now {theirs}" if theirs != name else "", mono=True),
         Cell(
-            text=f"{count(state.at('differing').whole())} of {count(state.at('rows').whole())}",
+            text=f"{count(state.at('differing').whole())} of {count(state.at('rows').whole())}"
+            + (" batches" if _by_batch(state) else ""),
             note=f"largest {number(state.at('absolute').number())}",
         ),
         Cell(text=listed(equal) or "nothing before it", mono=bool(equal)),
         Cell(text=_CAUSES.get(cause, cause), note=first.at("relation").text()),
         Cell(text=_unproven(first) or "; ".join(proofs) or "–"),
     )
+
+
+def _by_batch(counted_of: Doc) -> bool:
+    """Whether batches were counted, as a tensor or output has no rows; files of before do not say."""
+    return bool(counted_of.at("by_batch").flag(default=False))
 
 
 def _unproven(first: Doc) -> str:
@@ -160,7 +166,7 @@ def _unproven(first: Doc) -> str:
 def _proof(proof: Doc) -> str:
     before, after = proof.at("before").whole() or 0, proof.at("after").whole() or 0
     return (
-        f"{proof.at('output').text()}: {counted(before, 'row')} differed, {count(after)} with the "
+        f"{proof.at('output').text()}: {counted(before, 'batch' if _by_batch(proof) else 'row')} differed, {count(after)} with the "
         "baseline's values fed in"
     )
 

@@ -131,8 +131,9 @@ def _said(node: Node) -> tuple[tuple[str, ...], str]:
         return (head, ends, _furthest(node.members)), f"{head}: {', '.join(names[:40])}"
     state = node.members[0]
     made = state.at("operator").text()
+    unit = "batches" if state.at("by_batch").flag(default=False) else "rows"
     rows = (
-        f"{count(state.at('differing').whole())} of {count(state.at('rows').whole())} rows differ"
+        f"{count(state.at('differing').whole())} of {count(state.at('rows').whole())} {unit} differ"
     )
     why = state.at("why").text()
     far = _furthest(node.members)

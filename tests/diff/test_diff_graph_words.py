@@ -53,6 +53,17 @@ def said(*firsts, **rest):
     return [f.what for f in findings(*firsts, **rest)]
 
 
+def test_batches_are_not_told_as_rows():
+    batches = {"by_batch": True, "output": "y", "rows": 2, "before": 2}
+    whole, part = (PatchProof(tensors=("a",), after=after, **batches) for after in (0, 1))
+    (mended,) = said(first("a", whole), proofs=[whole], by_batch=True)
+    assert "50 of 50 batches differ (of 50 requests in all; which of them, its first axis" in mended
+    assert "y is equal in all 2 batches" in mended
+    (left,) = said(first("a", part), proofs=[part], by_batch=True)
+    assert "1 instead of 2 batches of y differ" in left
+    assert " rows" not in mended + left
+
+
 TOGETHER = "with the baseline's values fed in there and at b together"
 
 

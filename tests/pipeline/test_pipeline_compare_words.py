@@ -1,6 +1,7 @@
 """What a comparison says in its text and on its page: once, and in the right words."""
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -68,3 +69,37 @@ def test_small_values_are_counted_in_the_graph(compared):
 def test_graphs_whose_small_values_agree_say_nothing_of_them(compared):
     result = compared("0.5", "0.5", ["grown"])
     assert "small" not in result.to_text() + result.to_html().split("<main>")[-1]
+
+
+TURNED = """
+<ir_version: 8, opset_import: ["" : 15]>
+turns (float[N, 3] x) => (float[N, 3] y) {{
+  turned = Transpose<perm = [1, 0]>(x)
+  {copy}
+  factor = Constant<value = float {{{factor}}}>()
+  times = Mul({read}, factor)
+  y = Transpose<perm = [1, 0]>(times)
+}}
+"""
+
+
+def test_a_tensor_without_rows_is_counted_in_batches_and_every_finding_has_a_remedy(
+    tmp_path, windows
+):
+    np.savez(tmp_path / "in.npz", x=np.random.default_rng(3).normal(size=(120, 3)).astype("f4"))
+    paths = []
+    for factor, copy in (("1.5", ""), ("2.5", ""), ("1.5", "same = Identity(turned)")):
+        text = TURNED.format(factor=factor, copy=copy, read="same" if copy else "turned")
+        paths.append(str(tmp_path / f"{len(paths)}.onnx"))
+        onnx.save(onnx.parser.parse_model(text), paths[-1])
+    other, same = (
+        compare_models(paths[0], path, inputs=[tmp_path / "in.npz"], cache_dir=windows)
+        for path in paths[1:]
+    )
+    batches = r"the graphs part at times: (\d) of \1 batches differ \(of 120 requests in all; which"
+    assert re.search(batches, other.to_text())
+    assert re.search(r"(\d) of \1 batches", other.to_html())
+    assert "y is equal in all 120 rows" in other.to_text()
+    assert {f.kind for f in same.findings} == {"features_not_compared"}
+    assert all(f.remedy for f in (*other.findings, *same.findings))
+    assert "\n    \n" not in same.to_text()
