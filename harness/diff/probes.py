@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.core.counted import counted
 from harness.core.observations import Observations, Outcome, PairBatch
-from harness.core.tensors import Array, Bools, flat_rows, is_one_value, same_bits
+from harness.core.tensors import Array, Bools, Nested, flat_rows, is_one_value, same_bits
 from harness.core.traffic import RequestBatch
 
 _EXAMPLES = 5
@@ -34,6 +34,8 @@ class Guarded:
     """Answered by both, with an output in several shapes, which was not compared."""
     examples: list[str] = field(default_factory=list)
     """Ids of the first that differ."""
+    unseen: list[str] = field(default_factory=list)
+    """Sequences and optionals among the outputs: the session that returns the features hands none over."""
 
 
 class ProbeGuard:
@@ -51,7 +53,7 @@ class ProbeGuard:
     @property
     def alike(self) -> bool:
         """Whether every version was asked twice, and gave the same bits both times."""
-        return all(g.both and not (g.differing or g.left) for g in self.sides.values())
+        return all(g.both and not (g.differing or g.left or g.unseen) for g in self.sides.values())
 
     @property
     def differ(self) -> bool:
@@ -76,17 +78,24 @@ class ProbeGuard:
 
     def not_compared(self) -> tuple[str, ...]:
         """Of which answers nothing shows whether reading features changes them, as sentences."""
-        return tuple(
+        shapes = tuple(
             f"of {counted(g.left)} that the {side} answered in several shapes: whether reading features changes "
             "outputs that differ in shape"
             for side, g in self.sides.items()
             if g.left
         )
+        nested = tuple(
+            f"{side}: whether reading features changes {', '.join(g.unseen)}: a sequence or an optional, which "
+            "the session that returns features does not hand over"
+            for side, g in self.sides.items()
+            if g.unseen
+        )
+        return (*shapes, *nested)
 
     def state(self) -> dict[str, Any]:
         """Plain values from which `from_state` goes on."""
         return {
-            side: [g.alone, g.both, g.differing, g.examples, g.left]
+            side: [g.alone, g.both, g.differing, g.examples, g.left, g.unseen]
             for side, g in self.sides.items()
         }
 
@@ -94,10 +103,11 @@ class ProbeGuard:
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Continues from `state()`."""
         guard = cls()
-        for side, (alone, both, differing, examples, *left) in state.items():
+        for side, (alone, both, differing, examples, *more) in state.items():
             guard.sides[side] = Guarded(
-                alone=alone, both=both, differing=differing, examples=list(examples), left=sum(left)
-            )
+                alone=alone, both=both, differing=differing, examples=list(examples),
+                left=more[0] if more else 0, unseen=list(more[1]) if len(more) > 1 else [],
+            )  # fmt: skip
         return guard
 
     @staticmethod
@@ -106,8 +116,11 @@ class ProbeGuard:
         if seen.alone:
             guarded.alone += int(ok.sum())
             return
-        if seen.forms and (seen.trace_outputs or seen.features or seen.uneven):
+        traced = bool(seen.trace_outputs or seen.features or seen.uneven)
+        if seen.forms and traced:
             guarded.left += int(ok.sum())
+        nested = _not_handed_over(seen) if traced else []
+        guarded.unseen += [name for name in nested if name not in guarded.unseen]
         if seen.trace_outputs and ok.any():
             wrong = _unlike(requests, seen, ok)
             guarded.both += int(ok.sum())
@@ -119,14 +132,26 @@ class ProbeGuard:
 def _unlike(requests: RequestBatch, seen: Observations, ok: Bools) -> Array:
     """Indices of answered requests whose outputs are not the same bits in both sessions."""
     found = np.zeros(len(requests), np.bool_)
-    owner = requests.row_owner()
+    owner, nested = requests.row_owner(), _not_handed_over(seen)
     for name, plain in seen.outputs.items():
         traced = seen.trace_outputs.get(name)
         if traced is None:
-            found[:] = True
+            # One that has rows would have been handed over, were it the same.
+            found |= name not in nested
         elif not same_bits(plain, traced):
             found[owner[_rows_unlike(plain, traced)]] = True
     return np.flatnonzero(found & ok)
+
+
+def _not_handed_over(seen: Observations) -> list[str]:
+    """Outputs that are sequences or optionals, as far as the session that returns the features gave none."""
+    return [
+        name
+        for name, values in seen.outputs.items()
+        if name not in seen.trace_outputs
+        and values.dtype == object
+        and any(isinstance(v, Nested) for v in values.flat)
+    ]
 
 
 def _rows_unlike(plain: Array, traced: Array) -> Bools:

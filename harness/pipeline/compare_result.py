@@ -92,6 +92,11 @@ class CompareResult:
             lines.append(f"  {what}: {equal}; {differ:,} requests differ{others}")
         lines += [
             f"  {side}: {g['both'] - g['differing']:,} of {counted(g['both'])} answered alike while features are read"
+            + (
+                f", but for {', '.join(g['unseen'])} (not compared there)"
+                if g.get("unseen")
+                else ""
+            )
             for side, g in self.intermediates.get("observer", {}).items()
             if g["both"]
         ]

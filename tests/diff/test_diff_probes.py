@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.observations import Outcome, PairBatch
+from harness.core.tensors import Nested
 from harness.diff.probes import ProbeGuard
 
 
@@ -52,6 +53,38 @@ def test_words_are_compared_as_words():
 def test_an_output_that_one_session_lacks_differs():
     guard = guarded({"y": Y, "z": Y}, {"y": Y})
     assert guard.sides["candidate"].differing == len(Y)
+
+
+def sequences(n):
+    found = np.empty(n, object)
+    found[:] = [Nested(form="[t]", leaves=(np.float32([i]),)) for i in range(n)]
+    return found
+
+
+def test_a_sequence_that_the_session_does_not_hand_over_is_not_compared_and_shows_nothing():
+    guard = guarded({"y": Y, "s": sequences(4)}, {"y": Y.copy()})
+    assert (guard.sides["baseline"].both, guard.sides["baseline"].differing) == (4, 0)
+    assert not guard.differ
+    assert not guard.alike
+    assert guard.effect() == ""
+    assert guard.not_compared()[0].startswith(
+        "baseline: whether reading features changes s: a sequ"
+    )
+    again = ProbeGuard.from_state(guard.state())
+    assert again.state() == guard.state()
+    assert not again.alike
+
+
+def test_what_differs_beside_a_sequence_differs():
+    guard = guarded({"y": Y, "s": sequences(4)}, {"y": Y + 1})
+    assert guard.sides["baseline"].differing == 3
+    assert guard.differ
+
+
+def test_states_of_before_are_read():
+    guard = ProbeGuard.from_state({side: [1, 2, 0, []] for side in ("baseline", "candidate")})
+    assert guard.alike
+    assert not ProbeGuard.from_state({"baseline": [1, 2, 0, [], 3]}).alike
 
 
 @settings(deadline=None)

@@ -126,6 +126,20 @@ def test_the_graph_says_where_sequences_part(tmp_path, inputs):
     assert report.compared == len(report.states)
 
 
+def test_a_sequence_is_no_effect_of_reading_features(tmp_path, inputs):
+    path = model(tmp_path / "a.onnx", PAIR)
+    made = onnx.load(path)
+    onnx.helper.set_model_props(made, {"harness.features": json.dumps(["m"])})
+    onnx.save(made, path)
+    result = compared(tmp_path, inputs, path, path)
+    assert "observer_effect" not in {f.kind for f in result.findings}
+    assert (
+        "24 of 24 requests answered alike while features are read, but for s (" in result.to_text()
+    )
+    said = [t for t in result.not_compared if "whether reading features changes s" in t]
+    assert [t.partition(":")[0] for t in said] == ["baseline", "candidate"]
+
+
 def batch(x):
     n = len(x)
     return RequestBatch(
