@@ -32,7 +32,8 @@ from harness.diff.handed_on import handed_on_by_both
 from harness.diff.measures import floors_by_column
 from harness.diff.other_rows import asked_further
 from harness.diff.pairs import Vocabularies
-from harness.diff.refits import gained, refits, without_gained
+from harness.diff.refit_words import gained, without_gained
+from harness.diff.refits import refits
 from harness.diff.reports import (
     FeatureReport,
     Follow,

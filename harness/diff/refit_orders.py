@@ -60,6 +60,21 @@ def moved_columns(
     return moved if any(i in unknown for i, _, _ in moved) else []
 
 
+def flags_in_another_order(tally: TensorTally, columns: Collection[int]) -> list[Moved]:
+    """Columns of few values that hold each other's exactly: words in another order, which a fit may give them.
+
+    Args:
+      tally: of a fitted tensor.
+      columns: those that differ; [] unless these and no others changed places.
+    """
+    before, after = tally.sample.beginning()
+    if len(before) < _ROWS or len(columns) < 2 or not tally.sample.differing:  # noqa: PLR2004 - a pair at least
+        return []
+    order = permuted_columns(before, after, tolerance=0.0)
+    moved = [(i, tally.labels[i], tally.labels[j]) for i, j in enumerate(order) if i != j]
+    return moved if {i for i, _, _ in moved} == set(columns) else []
+
+
 def exchanged_values(before: Array, after: Array) -> str:
     """Which values of categories stand for each other, in words; "" = the column is no such one.
 

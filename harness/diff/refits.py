@@ -8,12 +8,11 @@ Each side's line is over its own raw values: a fault upstream does not look like
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.counted import counted
 from harness.core.tensors import Array, Bools, Floats
 from harness.diff.columns import column_name
 from harness.diff.refit_curves import Curve, curves_of, forms_held
@@ -35,13 +34,19 @@ from harness.diff.refit_lines import (
     read_off,
     sources_of,
 )
-from harness.diff.refit_orders import Moved, exchanged_values, moved_columns
+from harness.diff.refit_orders import (
+    Moved,
+    exchanged_values,
+    flags_in_another_order,
+    moved_columns,
+)
 from harness.diff.refit_shapes import distorted
+from harness.diff.refit_words import VOCABULARY, Words, gained_words
 from harness.diff.refit_zeros import dropped_categories, nearly_all
 from harness.diff.reports import Refit
 from harness.diff.tally import TensorTally
 
-FILL, OFFSET, SCALE, VOCABULARY = "fill", "offset", "scale", "vocabulary"
+FILL, OFFSET, SCALE = "fill", "offset", "scale"
 ORDER, FORM = "order", "form"
 VALUES = "values"
 _TOGETHER = (
@@ -52,7 +57,6 @@ _TOGETHER = (
 )
 """Constants that change places together, and whether each is a factor."""
 _WORDS = 4
-Words = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,35 +104,15 @@ def refits(
         others = _order(tally, moved_columns(tally, sources, unknown))
         others = others or _without_constants(tally, sources, left, raw)
         others += _dropped(tally)
+        if not others and not any(feature.mismatched for feature in raw):
+            # No fault for sure: what is unread of them stays so.
+            moved += _order(tally, flags_in_another_order(tally, left), doubt="")
         moved += others
         shown = {name for refit in others for name in refit.tensor.split(", ")}
         names = [column_name(tally.name, tally.labels[i]) for i in left]
         unread += [name for name in names if name not in shown]
-    constants = (*swapped.values(), *moved, *_moved(found.values()), *_vocabularies(pairs, words))
+    constants = (*swapped.values(), *moved, *_moved(found.values()), *gained_words(pairs, words))
     return Refits(constants=constants, unread=tuple(unread))
-
-
-def gained(old: tuple[str, ...] | None, new: tuple[str, ...] | None) -> tuple[int, int] | None:
-    """(words before, words after) where the candidate knows more words and every old code is as it was."""
-    if not old or not new or len(new) <= len(old) or new[: len(old)] != old:
-        return None
-    return len(old), len(new)
-
-
-def without_gained(baseline: Array, candidate: Array, counts: tuple[int, int]) -> Array:
-    """The candidate's codes, as the baseline's where only the baseline does not know the word.
-
-    Args:
-      baseline: codes, shape (R, …); outside [0, before) = an unknown word.
-      candidate: the same of the candidate.
-      counts: see `gained`.
-    """
-    before, after = counts
-    if baseline.shape != candidate.shape or "O" in (baseline.dtype.kind, candidate.dtype.kind):
-        return candidate
-    old, code = _floats(baseline), _floats(candidate)
-    new = ~((old >= 0) & (old < before)) & (code >= before) & (code < after)
-    return np.where(new, baseline, candidate) if new.any() else candidate
 
 
 def _of_column(
@@ -288,7 +272,9 @@ def _without_constants(
     return [refit for refits_of in found.values() for refit in refits_of]
 
 
-def _order(tally: TensorTally, moved: Sequence[Moved]) -> list[Refit]:
+def _order(
+    tally: TensorTally, moved: Sequence[Moved], *, doubt: str = "columns swapped?"
+) -> list[Refit]:
     """Columns that hold each other's values, if there are any."""
     if not moved:
         return []
@@ -299,7 +285,7 @@ def _order(tally: TensorTally, moved: Sequence[Moved]) -> list[Refit]:
             role=ORDER,
             baseline=_listed([old for _, old, _ in moved]),
             candidate=_listed([new for _, _, new in moved]),
-            suspicious="columns swapped?",
+            suspicious=doubt,
         )
     ]
 
@@ -360,24 +346,6 @@ def _moved(found: Iterable[Refit]) -> list[Refit]:
             > EXACT * max(abs(refit.baseline), abs(refit.candidate))
         )
     ]
-
-
-def _vocabularies(pairs: Sequence[tuple[str, str]], words: tuple[Words, Words]) -> list[Refit]:
-    found = []
-    for ours, theirs in pairs:
-        old, new = words[0].get(ours), words[1].get(theirs)
-        counts = gained(old, new)
-        if old is None or new is None or counts is None:
-            continue
-        more = new[counts[0] :]
-        some = ", ".join(more[:_WORDS]) + (" …" if len(more) > _WORDS else "")
-        found.append(
-            Refit(
-                tensor=ours, feature=ours, role=VOCABULARY, baseline=counted(counts[0], "word"),
-                candidate=f"{counted(counts[1], 'word')}, new: {some}", suspicious="",
-            )
-        )  # fmt: skip
-    return found
 
 
 def _fill(x: Floats, y: Floats, line: Line) -> float | None:

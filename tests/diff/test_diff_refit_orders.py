@@ -107,3 +107,16 @@ def test_means_follow_codes_that_are_permuted_upstream():
 def test_codes_and_ranks_may_be_given_out_in_another_order(values):
     values = np.asarray(values)
     assert exchanged_values(values[CODE], values[[1, 0, 3, 2, 5, 4]][CODE]) == ""
+
+
+def test_flags_in_another_order_are_listed_and_are_no_warning():
+    rng = np.random.default_rng(4)
+    flags = (rng.random((300, 5)) < 0.4).astype(np.float32)
+    raw = rng.normal(size=300)
+    (listed,) = findings(raw, flags, flags[:, [0, 2, 1, 3, 4]])
+    assert "refitted: 1 constant (fitted order 1, 2 → 2, 1)" in listed.what
+    assert "a fault in 2 columns (fitted[1], fitted[2]) cannot be told from a refit" in listed.what
+    assert listed.severity == "info"
+    noise = np.where(rng.random((300, 5)) < 0.02, 1 - flags, flags).astype(np.float32)
+    for after, upstream in ((noise, raw), (flags[:, [0, 2, 1, 3, 4]], raw + 1)):
+        assert not [f for f in findings(raw, flags, after, upstream) if " order " in f.what]
