@@ -141,7 +141,7 @@ def _bijection(was: Ints, now: Floats, differs: Bools) -> tuple[Ints, Floats, fl
     merged = [c for c, to in kept.items() if c not in became and to in image]
     if any(rows[c] * touched >= _UNTOUCHED for c in merged) or share < ENOUGH:
         return None
-    if touched < _MOST and _chance(was, after, differs) > _SELDOM:
+    if touched < _MOST and _chance(was, after, differs, kept, image) > _SELDOM:
         return None
     return codes, values[image].astype(np.float64), share
 
@@ -153,13 +153,30 @@ def _most_frequent(was: Ints, after: Ints) -> dict[int, int]:
     return dict(pairs[:, by_count].T.tolist())
 
 
-def _chance(was: Ints, after: Ints, differs: Bools) -> float:
-    """How often values that are drawn anew in these rows are the same for the same code."""
-    common = np.bincount(after) / len(after)
-    own = np.bincount(was) / len(was)
+def _chance(was: Ints, after: Ints, differs: Bools, kept: dict[int, int], image: Ints) -> float:
+    """How often values that are drawn anew in these rows are the same for the same code.
+
+    Drawn among the values of the codes that became others, as the candidate has them, but for a row's own: of
+    two codes each is the other's.
+
+    Args:
+      was: index of the baseline's distinct code, shape (r,).
+      after: index of the candidate's distinct value, shape (r,).
+      differs: rows to explain, shape (r,).
+      kept: code → its own value, where it still has it.
+      image: what the codes became.
+    """
+    moved, first = np.unique(was[differs], return_index=True)
+    among = np.union1d(image, [kept[c] for c in moved.tolist() if c in kept]).astype(np.int64)
+    common = np.zeros(int(after.max()) + 1)
+    counts = np.bincount(after)
+    common[among] = counts[among] / counts[among].sum()
+    own = np.zeros(int(was.max()) + 1)
+    for code in moved.tolist():
+        own[code] = common[kept[code]] if code in kept else 0.0
     one = np.fmin(common[after[differs]] / np.fmax(1.0 - own[was[differs]], _SELDOM), 1.0)
-    # The first row of each code says what it becomes.
-    _, first = np.unique(was[differs], return_index=True)
+    # What no rule explains shows none; and the first row of each code says what it becomes.
+    one[~np.isin(after[differs], among)] = 1.0
     return float(np.delete(one, first).prod())
 
 

@@ -69,20 +69,22 @@ def exchanged(fits: Sequence[Fit], asked: Sequence[tuple[str, bool]]) -> list[li
     spread = np.array([fits[i].spread for i in have])
     values = np.array([fits[i].values for i in have])
     apart, picked = np.zeros((len(have), len(have))), np.ones(len(have), np.bool_)
-    moved = np.zeros(len(have), np.int64)
+    moved, was = np.zeros(len(have), np.int64), np.zeros((len(have), len(have)))
     for role, factor in asked:
         before, after = (np.array([fits[i].constants[role][side] for i in have]) for side in (0, 1))
         one = _apart(before, after, spread, factor=factor)
         apart, picked = np.maximum(apart, one), picked & _is_picked(before)
+        was = np.maximum(was, _apart(before, before, spread, factor=factor))
         moved += np.diagonal(one) >= _APART
     own = np.diagonal(apart).copy()
-    near = apart * _CLEAR <= np.maximum(own, 0.0)[:, None]
+    near = np.isfinite(apart) & (apart * _CLEAR <= np.maximum(own, 0.0)[:, None])
     fitted = ~picked[:, None] | ~picked[None, :]
     values = np.minimum(values[:, None], values[None, :])
     shown_by_many = (values >= _MANY) & ((own >= _ALONE) | (moved > 1))[:, None]
     exact = (apart <= _EXACT) & (own >= _APART)[:, None] & (fitted | shown_by_many)
     far = (own >= _FAR)[:, None] & ((values >= _FEW) | (moved > 1)[:, None])
-    possible = np.asarray(near & (far | ((values >= _FEW) & exact)))
+    only = np.where(apart <= _EXACT, _no_third(was <= _EXACT), _no_third(was <= _APART))
+    possible = np.asarray(near & only & (far | ((values >= _FEW) & exact)))
     return [[have[i] for i in cycle] for cycle in _cycles(possible, apart)]
 
 
@@ -114,6 +116,18 @@ def _apart(before: Floats, after: Floats, spread: Floats, *, factor: bool) -> Fl
             unit = np.maximum(spread, _PART * np.abs(before))
             found = np.abs(after[:, None] - before[None, :]) / unit[None, :]
     return np.asarray(np.where(np.isfinite(found), found, np.inf))
+
+
+def _no_third(alike: Bools) -> Bools:
+    """Whether no column but i and j had what j had, at [i, j], shape (k, k).
+
+    What a third one had, too, as columns of one range without missing values have, shows nothing.
+
+    Args:
+      alike: whether j had what i had, at [i, j].
+    """
+    others = alike & ~np.eye(len(alike), dtype=np.bool_)
+    return np.asarray(others.sum(axis=1)[None, :] - others.T == 0)
 
 
 def _cycles(possible: Bools, apart: Floats) -> list[list[int]]:

@@ -109,3 +109,26 @@ def test_columns_with_nearly_the_same_constants_are_told_only_where_they_are_exa
     assert rings(before, before[[1, 0, 2]])[0] == [[0, 1]]
     assert rings(before, before[[1, 0, 2]] * 1.001) == [[], [], []]
     assert rings(np.repeat(before[:1], 3, 0), np.repeat(before[:1] * 1.05, 3, 0)) == [[], [], []]
+
+
+def test_what_a_third_column_had_too_shows_nothing():
+    # Columns of one range: one gained its first missing value, filled with -999, and another lost its only one.
+    plain, filled = [0.0, 100.0], [-999.0, 1099.0]
+    before = np.array([plain, filled, plain, plain])
+    after = before[[1, 0, 2, 3]]
+    assert rings(before, after) == [[], [], []]
+    rough = before + np.array([[0.3, -0.7], [0.0, 0.2], [0.6, 0.4], [0.1, -0.3]])
+    assert rings(rough, rough[[1, 0, 2, 3]] * 1.001) == [[], [], []]
+    assert rings(before[:2], after[:2])[0] != []
+
+
+@pytest.mark.parametrize("which", [[2], [2, 3], [0, 1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_columns_of_the_other_sign_are_no_exchange(which, seed):
+    fitted = constants(RAW, seed)
+    signs = np.ones(RAW.shape[1])
+    signs[which] = -1.0
+    fill, offset, scale = fitted
+    told = warnings(scaled(RAW, constants(RAW, 0)), scaled(RAW, [fill, offset, scale * signs]), RAW)
+    assert told
+    assert all("the other sign" in text for _, _, text in told)
