@@ -11,6 +11,7 @@ from harness.core.errors import UsageError
 _LAST_NS = 2**63 - 1
 """2262-04-11T23:47:16Z: times are 64-bit nanoseconds everywhere."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_S = 1e12
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -58,4 +59,7 @@ def seconds_from_duration(text: str, where: str) -> float:
     found = _DURATION.match(text)
     if not found:
         raise UsageError(where, f"'{text}' is no duration", "Write it like 500ms, 5s, 24h or 61d.")
-    return float(found[1]) * _SECONDS[found[2]]
+    value = float(found[1]) * _SECONDS[found[2]]
+    if value > _LONGEST_S:
+        raise UsageError(where, f"'{text}' is longer than anything lasts", "Give a shorter time.")
+    return value

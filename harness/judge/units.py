@@ -18,6 +18,9 @@ from harness.core.errors import TrafficError, UsageError
 from harness.core.tensors import Array, Bools, Floats, Ints
 from harness.judge.metrics import Values
 
+_ALL_TIME_S = 9e9
+"""Times are 64-bit nanoseconds: a longer block holds them all."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitMap:
@@ -64,7 +67,7 @@ def units_of_blocks(ts_ns: Ints, duration: str) -> UnitMap:
       UsageError: no duration.
       TrafficError: a duration of zero.
     """
-    length_ns = round(seconds_from_duration(duration, "unit") * 1e9)
+    length_ns = round(min(seconds_from_duration(duration, "unit"), _ALL_TIME_S) * 1e9)
     if length_ns <= 0:
         raise TrafficError("unit", f"a block of {duration} has no length", "Use 10m, 1h or 1d.")
     return units_of_column(np.asarray(ts_ns, np.int64) // length_ns)

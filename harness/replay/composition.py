@@ -214,7 +214,8 @@ def joined(pieces: Sequence[Observations]) -> Observations:
     rows = [_rows(piece) for piece in pieces]
     whole, beyond = _joined(plain, rows, answered, Spare(FREE))
     forms = {
-        name: _chunks(name, pieces, outputs, keys.get(name)) for name in sorted(several | beyond)
+        name: _chunks(name, pieces, outputs, keys.get(name))
+        for name in sorted(several | {n for n in beyond if all(n in part for part in plain)})
     }
     features, left_out = _joined([p.features for p in pieces], rows, answered, Spare(FREE_TRACED))
     messages: list[tuple[int, str]] = []

@@ -11,7 +11,7 @@ import re
 from harness.core.plain_text import one_line
 
 _SIGN = re.compile(
-    r"Failed to construct locale(?: with name:(.*?)(?::locale::|::?Please, install|$))?", re.DOTALL
+    r"Failed to construct locale with name:(.*?)(?::locale::|::?Please, install|$)", re.DOTALL
 )
 _USUAL_NAME = re.compile(r"([a-z]{2,3}_[A-Z]{2})\.([A-Za-z0-9-]{1,20})")
 _MOST_SHOWN = 60
@@ -26,7 +26,7 @@ def lacking_locale(message: str) -> tuple[str, str] | None:
     found = _SIGN.search(message)
     if found is None:
         return None
-    name = one_line(found[1] or "")
+    name = one_line(found[1])
     usual = _USUAL_NAME.fullmatch(name)
     how = "`locale -a` lists those that are there"
     if usual:
@@ -35,6 +35,7 @@ def lacking_locale(message: str) -> tuple[str, str] | None:
     what = f"asks for the locale '{shown}', which cannot be had on this machine"
     remedy = (
         f"Install that locale here ({how}), or, where production has none either, export the model with"
-        ' `locale` "C" in its StringNormalizer.'
+        ' `locale` "C" in its StringNormalizer. Of locales that are kept as folders the first 16 are held; an archive'
+        " is held whole."
     )
     return what, remedy

@@ -170,3 +170,47 @@ def test_what_nobody_answered_takes_no_more_of_many_features_than_of_one(peak):
     assert list(found.features) == names[:kept]
     assert found.uneven == tuple(names[kept:])
     assert peak() < 2 * FREE_TRACED
+
+
+def bare(rows, outcome, features=None, **changed):
+    """A request's answer with one output of its rows."""
+    return Observations(
+        outcome=np.array([outcome], np.int8), outputs={"y": np.full((rows, 2), 7.0)},
+        features=features or {}, trace_outputs={}, latency_s=np.zeros(1),
+    ) if not changed else replace(bare(rows, outcome, features), **changed)  # fmt: skip
+
+
+def test_a_request_without_rows_or_of_unknown_rows_that_lacks_a_feature():
+    known = bare(2, Outcome.OK, {"f": np.ones(2)})
+    assert joined([bare(0, Outcome.OK), known]).features["f"].tolist() == [1.0, 1.0]
+    # One that was answered and lacks it takes it from all.
+    assert joined([bare(1, Outcome.OK), known]).features == {}
+    told = bare(1, Outcome.ERROR, outputs={}, forms={"y": ((1, np.zeros((1, 9))),)})
+    assert np.isnan(joined([told, known]).features["f"]).tolist() == [True, False, False]
+    # Nothing says how many rows it has.
+    assert joined([bare(1, Outcome.ERROR, outputs={}), known]).features == {}
+
+
+def test_an_output_that_a_refused_request_lacks_is_filled_or_left_out():
+    wide = FREE // 8  # one row of it takes all that refused requests may take
+    answered = bare(1, Outcome.OK, outputs={"y": np.ones((1, 2)), "z": np.ones((1, wide))})
+    assert joined([bare(1, Outcome.ERROR), answered]).outputs["z"].shape == (2, wide)
+    found = joined([bare(2, Outcome.ERROR), answered])
+    assert (set(found.outputs), found.forms) == ({"y"}, {})
+
+
+def test_rows_that_are_fewer_than_the_answered_ones_take_nothing_from_what_others_may():
+    spare = Spare(0)
+    rows = np.ones((3, 5))
+    whole = in_one_array(rows, [rows, rows[:2]], [True, False], spare)
+    assert whole is not None
+    assert whole.shape == (5, 5)
+    assert in_one_array(rows, [rows[:1], rows], [True, False], spare) is None
+
+
+def test_traced_outputs_may_take_as_much_as_features():
+    rows = 1 + FREE // 80
+    of = [replace(bare(n, o), trace_outputs={"y": np.ones((n, 10))}) for n, o in (
+        (1, Outcome.OK), (rows, Outcome.ERROR),
+    )]  # fmt: skip
+    assert joined(of).trace_outputs["y"].shape == (1 + rows, 10)
