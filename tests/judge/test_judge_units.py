@@ -226,3 +226,10 @@ def test_a_window_claim_about_blocks_keeps_its_level_under_autocorrelation(sign)
         promotions += promoted
     assert rollbacks <= tolerated(120)
     assert promotions <= tolerated(120)
+
+
+def test_a_block_longer_than_all_time_holds_everything_and_one_without_end_is_refused():
+    found = units_of_blocks(np.array([0, 10**18], np.int64), "400000d")
+    assert found.n_units == 1
+    with pytest.raises(UsageError, match="longer than anything lasts"):
+        units_of_blocks(np.array([0], np.int64), "9" * 400 + "d")

@@ -13,6 +13,7 @@ from harness.core.policies import SandboxPolicy
 from harness.sandbox.child import locales
 from harness.sandbox.graphs import Look, Looked, look
 from harness.sandbox.hello import LoadFailure, refused
+from harness.sandbox.lacking_locale import lacking_locale
 from harness.sandbox.process import Sandbox
 from harness.sandbox.tracing import Tracer
 
@@ -120,3 +121,12 @@ def test_a_bounded_number_of_folders_is_held_those_of_utf8_first(tmp_path):
     assert held[:3] == [b"de_DE.utf8", b"en_US.utf8", b"a00.iso88591"]
     assert len(held) == locales.MOST
     assert locales.folders(bytes(tmp_path / "nowhere")) == []
+
+
+def test_a_node_that_goes_by_the_words_of_a_lacking_locale_is_none():
+    said = "Fatal error: ai.onnx:Nothing(-1) is not a registered function/op. Node:Failed to construct locale"
+    assert lacking_locale(said) is None
+    assert (
+        lacking_locale("Failed to construct locale with name:de_DE.UTF-8:Please, install")
+        is not None
+    )
