@@ -19,6 +19,8 @@ from harness.sandbox.child_process import ChildProcess
 
 PATIENCE = 3.0
 """Waiting for a processor is forgiven up to this many times the deadline."""
+LEAST_PATIENCE_S = 5.0
+"""Or up to this: a busy machine's pauses do not become shorter with the deadline."""
 _LEAST_S = 0.001
 _GLANCE_S = 0.02
 """The kernel counts a wait when it ends: a child that could run is looked at again after so long."""
@@ -46,6 +48,7 @@ class Deadline:
 
     def __init__(self, child: ChildProcess, limit_s: float) -> None:
         self.limit_s = limit_s
+        self._most_s = max(PATIENCE * limit_s, LEAST_PATIENCE_S)
         self._child = child
         self._began = time.perf_counter()
         self._cpu_s, self._waited_s = child.cpu_times_s()
@@ -56,11 +59,10 @@ class Deadline:
         """Seconds to add now for what the child has waited for a processor since the last call."""
         cpu, waited = self._child.cpu_times_s()
         stands, self._used_s = self._used_s in {-1.0, cpu}, cpu
-        most = PATIENCE * self.limit_s
-        owed = min(waited - self._waited_s, most) - self._granted_s
+        owed = min(waited - self._waited_s, self._most_s) - self._granted_s
         if owed < _LEAST_S:
             # It may be waiting right now, which nobody has counted yet.
-            glance = stands and self._granted_s < most and self._child.could_run()
+            glance = stands and self._granted_s < self._most_s and self._child.could_run()
             owed = _GLANCE_S if glance else 0.0
         self._granted_s += owed
         return owed

@@ -176,7 +176,10 @@ def counted(sandbox: Sandbox, times: int, timeout_s: float | None = None):
     return sandbox.collect(timeout_s)
 
 
-def test_a_child_without_a_processor_is_not_called_slow(tmp_path):
+def test_a_child_without_a_processor_is_not_called_slow(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        deadlines, "LEAST_PATIENCE_S", 0.0
+    )  # in which it would compute for its deadline
     with counting(tmp_path, 0.2) as sandbox, crowded(sandbox.pid, 9):
         fault = counted(sandbox, 1 << 40)
     assert isinstance(fault, BatchFault)
@@ -290,6 +293,16 @@ def test_a_child_that_runs_is_looked_at_once():
     child = Readings((0.9, 0.0, True), (0.92, 0.0, True))
     deadline = deadlines.Deadline(child, 1.0)
     assert [deadline.owed_s() > 0 for _ in range(2)] == [True, False]
+
+
+def test_a_short_deadline_waits_for_a_busy_host_as_long_as_a_longer_one():
+    child = SimpleNamespace(could_run=lambda: True, cpu_times_s=lambda: (0.0, waited_s))
+    waited_s = 0.0
+    deadline = deadlines.Deadline(child, 0.05)
+    waited_s = 4.0
+    assert deadline.owed_s() == 4.0
+    waited_s = 40.0
+    assert [deadline.owed_s() for _ in range(3)] == [1.0, 0.0, 0.0]
 
 
 def test_a_load_without_a_processor_is_the_machines_fault(tmp_path, monkeypatch):
