@@ -25,8 +25,8 @@ MARKS = dict.fromkeys(
     # weekday is one more cyclic shift, as the hour is. Of a crash, 40 processes are started, and every request is
     # looked into by itself: with a small model it stands in test_adversarial_gates.
     (
-        "candidate-crash", "category-order-refactor", "km-refactor", "leaky-refactor", "threshold-refactor",
-        "utc-hour-refactor", "weekday-refactor", "weekday-retrain",
+        "candidate-crash", "category-order-refactor", "float16-refactor", "km-refactor", "leaky-refactor",
+        "threshold-refactor", "utc-hour-refactor", "weekday-refactor", "weekday-retrain", "zero-fill-refactor",
     ),
     pytest.mark.long,
 )  # fmt: skip
