@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,8 @@ class Facts:
     """Why the candidate did not load; "" = it did."""
     anchor_load_failure: str = ""
     """Why the anchor did not load; "" = it did, or there is none."""
+    load_limits: Mapping[str, str] = field(default_factory=dict)
+    """Role → key of the policy whose limit kept that version from loading, where it was one."""
     baseline_not_golden: str = ""
     """How the baseline differs from its own golden rows; "" = it does not, or it has none."""
     candidate_not_golden: str = ""

@@ -42,6 +42,22 @@ class Answer:
     binding: str = ""
 
 
+def more_room(facts: Facts, role: str) -> str:
+    """What to do about a version that a limit of the policy kept from loading; "" = none did, as far as is known.
+
+    Args:
+      facts: the run's.
+      role: baseline, candidate or anchor.
+    """
+    key = facts.load_limits.get(role)
+    if not key:
+        return ""
+    return (
+        f"Raise {key} in the policy if the model is given more than that where it serves, and run the gate "
+        "again; if not, make it load with less."
+    )
+
+
 def baseline_loads(case: Case) -> Answer | None:
     """A version that serves now and does not load here leaves nothing to compare with."""
     why = case.facts.baseline_load_failure
@@ -50,7 +66,8 @@ def baseline_loads(case: Case) -> Answer | None:
     return hold(
         "baseline_does_not_load",
         f"The baseline does not load: {why.rstrip('.')}. Nothing can be compared, so nothing is decided.",
-        "Give the gate the version that serves now, with the requirements it was built with.",
+        more_room(case.facts, "baseline")
+        or "Give the gate the version that serves now, with the requirements it was built with.",
     )
 
 
@@ -59,11 +76,15 @@ def candidate_loads(case: Case) -> Answer | None:
     why = case.facts.candidate_load_failure
     if not why:
         return None
+    able = "It could not serve a single request"
+    if "candidate" in case.facts.load_limits:
+        able = "With no more than that it could not serve a single request"
     return Answer(
         decision=Decision.ROLLBACK,
         reason="candidate_does_not_load",
-        explanation=f"The candidate does not load: {why.rstrip('.')}. It could not serve a single request.",
-        next="Repair the model file or its requirements and register a new version.",
+        explanation=f"The candidate does not load: {why.rstrip('.')}. {able}.",
+        next=more_room(case.facts, "candidate")
+        or "Repair the model file or its requirements and register a new version.",
     )
 
 
@@ -76,7 +97,8 @@ def anchor_loads(case: Case) -> Answer | None:
     return hold(
         "anchor_does_not_load",
         f"The anchor does not load: {why.rstrip('.')}. {listed(users)} cannot be judged without it.",
-        "Name another version as `anchor:`, or its requirements as it was built with.",
+        more_room(case.facts, "anchor")
+        or "Name another version as `anchor:`, or its requirements as it was built with.",
         users[0] if users else "",
     )
 

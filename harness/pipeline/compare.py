@@ -81,7 +81,7 @@ from harness.resolve.pin import pin
 from harness.sandbox.graphs import Looked
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.isolation import weakest
-from harness.sandbox.starting import NO_ROOM
+from harness.sandbox.starting import limit_of
 from harness.store.tables import open_traffic
 
 ORDER_SEED = 0
@@ -181,11 +181,13 @@ def _loaded(
 def _remedy(failure: LoadFailure, limits: SandboxPolicy) -> str:
     """What to do about a model that does not load, by what is said of it."""
     message = failure.message
+    limit = limit_of(failure).removeprefix("sandbox.")
     if failure.kind == "timeout":
-        return "Give it more time: --sandbox start_deadline=5m --sandbox load_deadline=5m, say."
+        given_s = limits.start_deadline_s if failure.unseen else limits.load_deadline_s
+        return f"Give it more time: --sandbox {limit}={max(2 * given_s, 300):g}s, say."
     if "opset" in message.lower():
         return "Export it with an older opset, or pin an onnxruntime that knows this one in its requirements."
-    if any(sign in message for sign in NO_ROOM):
+    if limit:
         more = max(limits.memory_bytes >> 28, 8)
         return f"Give its process more than {limits.memory_bytes >> 20} MiB: --sandbox memory={more}GiB, say."
     return "Give a model that this onnxruntime can load."

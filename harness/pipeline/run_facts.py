@@ -11,20 +11,18 @@ from harness.replay.legs import Leg
 from harness.sandbox.graphs import Looked
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.isolation import is_weaker, weakest
+from harness.sandbox.starting import limit_of
 
 
 def load_facts(baseline: Looked | LoadFailure, candidate: Looked | LoadFailure) -> Facts:
     """Facts of a run in which a version did not load when it was looked at."""
-    return Facts(
-        windows=(),
-        baseline_load_failure=baseline.message if isinstance(baseline, LoadFailure) else "",
-        candidate_load_failure=candidate.message if isinstance(candidate, LoadFailure) else "",
-    )
+    old, new = (v if isinstance(v, LoadFailure) else None for v in (baseline, candidate))
+    return _loading(baseline=old, candidate=new)
 
 
 def anchor_facts(failure: LoadFailure) -> Facts:
     """Facts of a run whose anchor did not load."""
-    return Facts(windows=(), anchor_load_failure=failure.message)
+    return _loading(anchor=failure)
 
 
 def opening_failures(baseline: Leg, candidate: Leg, anchor: Leg | None) -> Facts | None:
@@ -34,10 +32,19 @@ def opening_failures(baseline: Leg, candidate: Leg, anchor: Leg | None) -> Facts
     old, new = baseline.load_failure, candidate.load_failure
     if old is None and new is None:
         return None
+    return _loading(baseline=old, candidate=new)
+
+
+def _loading(**failures: LoadFailure | None) -> Facts:
+    """Facts about versions that do not load, by role."""
+    failed = {role: failure for role, failure in failures.items() if failure is not None}
+    said = {role: failure.message for role, failure in failed.items()}
     return Facts(
         windows=(),
-        baseline_load_failure=old.message if old else "",
-        candidate_load_failure=new.message if new else "",
+        baseline_load_failure=said.get("baseline", ""),
+        candidate_load_failure=said.get("candidate", ""),
+        anchor_load_failure=said.get("anchor", ""),
+        load_limits={role: limit for role, f in failed.items() if (limit := limit_of(f))},
     )
 
 

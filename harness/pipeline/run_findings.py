@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.decide.facts import Facts
+from harness.decide.fitness import more_room
 from harness.replay.latency import LatencyLog
 
 
@@ -19,7 +20,8 @@ def load_findings(facts: Facts) -> list[Finding]:
             found.append(
                 Finding(
                     kind=f"{role}_does_not_load", severity=severity, where=role, what=why,
-                    remedy="Load the model with the runtime of its requirements and repair what it says.",
+                    remedy=more_room(facts, role)
+                    or "Load the model with the runtime of its requirements and repair what it says.",
                 )
             )  # fmt: skip
     return found

@@ -93,7 +93,7 @@ def received(child: ChildProcess, limit_s: float) -> Frame:
 
     Raises:
       SandboxError: the host gave the child no processor; the child was ended.
-      As `Channel.receive`.
+      As `Channel.receive`; a ChannelTimeout says what the child did meanwhile.
     """
     deadline = Deadline(child, limit_s)
     try:
@@ -101,7 +101,7 @@ def received(child: ChildProcess, limit_s: float) -> Frame:
     except ChannelTimeout:
         overdue = deadline.overdue()
         if overdue.cause is not Cause.HOST_STARVED:
-            raise
+            raise ChannelTimeout(overdue.words) from None
         child.close()
         raise SandboxError(
             "sandbox",

@@ -297,4 +297,4 @@ def received_graph(
             )
         return header_from_bytes(bytes(frame.body[:told])), frame.body[told:]
     except PIPE_ERRORS as error:
-        return load_failure_from_child(child, error)
+        return load_failure_from_child(child, error, limits)

@@ -31,6 +31,7 @@ _OF_THE_MODEL = frozenset({"load", "locale"})
 """Kinds of failures that the model ends with, not what was to be loaded beside it."""
 NO_ROOM = (*OUT_OF_MEMORY, "sandbox.memory", "ailed to map segment", "annot allocate memory")
 """Signs of a failure for want of memory, of the interpreter's and the system's own, too."""
+_START, _LOAD = "sandbox.start_deadline", "sandbox.load_deadline"
 _TOLD_VERSIONS = ("python", "numpy", "onnxruntime")
 _FRAME_LIMIT = "FrameError: a header of "
 PIPE_ERRORS = (ChannelClosed, ChannelFull, ChannelTimeout, FrameError)
@@ -126,7 +127,7 @@ class Start:
             )
             self._ready = isolation, versions
         except PIPE_ERRORS as error:
-            self._failure = replace(load_failure_from_child(self._child, error), unseen=True)
+            self._failure = load_failure_from_child(self._child, error, self.limits, unseen=True)
             self.close()
         except BaseException:
             self.close()
@@ -175,7 +176,7 @@ class Start:
             said = received(child, self.limits.load_deadline_s).header
             hello = hello_from_header(said, self._lengths, self._tables)
         except PIPE_ERRORS as error:
-            return load_failure_from_child(child, error)
+            return load_failure_from_child(child, error, self.limits)
         except BaseException:
             self.close()
             raise
@@ -217,7 +218,7 @@ def admitted(
         expect_kind(header, "ready")
         isolation = isolation_from_header(header, child.pid)
     except PIPE_ERRORS as error:
-        return load_failure_from_child(child, error)
+        return load_failure_from_child(child, error, limits, unseen=True)
     refuse_weaker(isolation, limits.require, allow_weaker=allow_weaker)
     child.channel.send({"kind": "load"})
     return None
@@ -243,9 +244,8 @@ def refuse_broken_environment(
         return
     what = f"the environment does not get as far as loading a model: {failure.message}"
     if failure.kind == "timeout":
-        what += f" (the policy's sandbox.start_deadline is {limits.start_deadline_s:g} s)"
         remedy = "Raise sandbox.start_deadline, or run it when the machine is less busy."
-    elif any(sign in failure.message for sign in NO_ROOM):
+    elif limit_of(failure):
         remedy = f"Raise sandbox.memory, which is {limits.memory_bytes >> 20} MiB."
     else:
         (python.parent.parent / DESCRIPTION).unlink(missing_ok=True)
@@ -275,8 +275,23 @@ def with_limit(failure: LoadFailure, limits: SandboxPolicy) -> LoadFailure:
     return replace(failure, message=f"{failure.message} ({limit})")
 
 
-def load_failure_from_child(child: ChildProcess, error: Exception) -> LoadFailure:
+def limit_of(failure: LoadFailure) -> str:
+    """Key of the policy whose limit ended a start, so that perhaps not the model is at fault; "" = none is known."""
+    if failure.kind == "timeout":
+        return _START if failure.unseen else _LOAD
+    return "sandbox.memory" if any(sign in failure.message for sign in NO_ROOM) else ""
+
+
+def load_failure_from_child(
+    child: ChildProcess, error: Exception, limits: SandboxPolicy, *, unseen: bool = False
+) -> LoadFailure:
     """Ends a child that did not get as far as loading; its last words tell of missing packages.
+
+    Args:
+      child: the process.
+      error: how waiting for it ended.
+      limits: what it was given.
+      unseen: it was not given the model yet.
 
     Raises:
       UsageError: it had more to say than a frame takes.
@@ -290,8 +305,14 @@ def load_failure_from_child(child: ChildProcess, error: Exception) -> LoadFailur
             f"the version's names do not fit a frame of the gate ({said})",
             "Shorten the names of its inputs, outputs and features.",
         )
+    if kind == "timeout":
+        key, limit_s = (
+            (_START, limits.start_deadline_s) if unseen else (_LOAD, limits.load_deadline_s)
+        )
+        meanwhile = f" ({error})" if str(error) else ""
+        message = f"no answer within {limit_s:g} s, its {key}{meanwhile}"
     last = spoken(child.last_words) if kind == "crash" else ""
-    return LoadFailure(kind=kind, message=f"{message}: {last}" if last else message)
+    return LoadFailure(kind=kind, message=f"{message}: {last}" if last else message, unseen=unseen)
 
 
 def _versions_from(header: Header) -> dict[str, str]:

@@ -226,7 +226,7 @@ class Tracer:
                 return with_limit(refused("load", header.get("error")), limits)
             return cls(child, limits, texts_from(header.get("tensors"), MAX_NAME))
         except PIPE_ERRORS as error:
-            return load_failure_from_child(child, error)
+            return load_failure_from_child(child, error, limits)
         except BaseException:
             child.close()
             raise

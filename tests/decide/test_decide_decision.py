@@ -175,6 +175,16 @@ def test_facts_come_before_a_proof(facts, decision, reason):
     assert record.next.endswith(".")
 
 
+@pytest.mark.parametrize("role", ["baseline", "candidate"])
+def test_a_limit_that_keeps_a_version_from_loading_is_what_to_raise(role):
+    facts = {f"{role}_load_failure": "no answer", "load_limits": {role: "sandbox.load_deadline"}}
+    record = decide(POLICY, READY, PASSED, with_facts(**facts))
+    assert record.reason == f"{role}_does_not_load"
+    assert record.next.startswith("Raise sandbox.load_deadline in the policy if ")
+    record = decide(POLICY, READY, PASSED, with_facts(**facts | {"load_limits": {}}))
+    assert "sandbox." not in record.next
+
+
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
