@@ -101,5 +101,3 @@ _UNEVEN = {
 """By side: baseline, candidate."""
 UNTRACED = frozenset(_LOST.values())
 """Reasons of a feature that both declare and that some trace does not return."""
-BASELINE_UNTRACED = frozenset(words for (ours, _), words in _LOST.items() if ours)
-"""Of these: those where the baseline's does not."""

@@ -311,15 +311,15 @@ def sentences_about_uncompared(
             what = "fitted tensor" if r.kind == "fitted" else "feature"
             reasons.setdefault((what, r.text), []).append(r.name)
     return tuple(
-        f"{what}{'s' if len(names) > 1 else ''} {_some(names)}: {why}"
+        f"{what}{'s' if len(names) > 1 else ''} {named_together(names)}: {why}"
         if kind
-        else f"{_some(names)}: {why}"
+        else f"{named_together(names)}: {why}"
         for (what, why), names in reasons.items()
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    """The first names and how many more there are."""
+def named_together(names: Sequence[str]) -> str:
+    """The first names and how many more there are, for a sentence."""
     shown = ", ".join(names[:_NAMED])
     return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
 

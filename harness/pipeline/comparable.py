@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from harness.core.counted import counted
 from harness.core.errors import UsageError
@@ -10,12 +10,10 @@ from harness.core.findings import Finding, Severity
 from harness.core.places import Place
 from harness.decide.facts import TrafficFacts
 from harness.decide.integrity import MOST_LOST, percent, reasons, unfit_traffic
-from harness.diff.absences import BASELINE_UNTRACED
 from harness.diff.reports import FeatureReport, OutputReport
 from harness.pipeline.alone import Alone
 from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.candidate_failures import NAN, CandidateFailures
-from harness.pipeline.opening import LegRecipe
 from harness.replay.legs import Leg
 from harness.store.windows import SealedWindow
 
@@ -192,21 +190,3 @@ def unbatched(mixing: Mixing) -> tuple[str, ...]:
         "baseline does: requests were compared one by one only"
     )
     return (text,)
-
-
-def lacking(baseline: LegRecipe, features: FeatureReport, random: Collection[str]) -> list[str]:
-    """Features that the old version computes and the new one does not show.
-
-    What the old version's own trace does not return is no difference: it would differ from itself.
-    """
-    shown = baseline.trace_tensors
-    there = {r.name for r in features.features if r.rows}
-    return [
-        n
-        for n, why in features.unproven
-        if why not in BASELINE_UNTRACED
-        and n in shown
-        and n not in random
-        and n not in there
-        and n not in features.uneven
-    ]

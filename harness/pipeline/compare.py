@@ -15,7 +15,6 @@ from harness.core.models import PinnedModel
 from harness.core.places import Place
 from harness.core.policies import GraphPolicy, SandboxPolicy
 from harness.decide.integrity import unfit_traffic
-from harness.diff.absences import UNTRACED
 from harness.diff.feature_match import match_features
 from harness.diff.features import FeatureDiff
 from harness.diff.findings import findings_from_features, findings_from_floor, findings_from_outputs
@@ -36,7 +35,6 @@ from harness.pipeline.comparable import (
     alone_only,
     candidate_stopped,
     check_requests,
-    lacking,
     lost_requests,
     never_known,
     never_run,
@@ -73,6 +71,7 @@ from harness.pipeline.renames import mapping_from_options
 from harness.pipeline.room import room_in
 from harness.pipeline.runtimes import environment_findings, runtimes
 from harness.pipeline.sandbox_options import sandbox_from_options
+from harness.pipeline.untraced import LOOKED_UP
 from harness.replay.forms import in_forms
 from harness.replay.legs import Leg
 from harness.replay.order import draw_order, schedule
@@ -341,7 +340,6 @@ def _result(
         or counters["candidate"].flaky + golden[1].flaky
         or asked_again.failed
         or golden[1].failure
-        or (outputs.requests and lacking(setup.recipes[0], features, setup.random))
     )
     judged = {a for a, _ in (*setup.match.outputs, *diffs[1].match.raw)}
     hidden = tuple(
@@ -349,8 +347,8 @@ def _result(
         for column in (*floor.outputs, *floor.features)
         if column.unprovable and column.tensor in judged - setup.random.keys()
     )
-    # What no trace returns is looked up in the graphs.
-    unproven = [name for name, why in features.unproven if why not in UNTRACED]
+    # What no trace returns, or one side alone declares, is looked up in the graphs.
+    unproven = [name for name, why in features.unproven if why not in LOOKED_UP]
     # So are outputs of a type that no session hands out.
     unproven += [n for n, _ in outputs.unproven if n not in setup.match.not_compared]
     unseen = bool(features.partly or features.uneven or unproven or unfit_traffic(given))

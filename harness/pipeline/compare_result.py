@@ -28,10 +28,11 @@ class CompareResult:
     """Whether two versions give the same answers."""
 
     equal: bool
-    """No output and no feature beyond the floor, none of the old version's features is missing from
-    the new one, and neither side failed alone."""
+    """No output and no feature beyond the floor, and neither side failed alone. Says nothing where they are
+    not comparable."""
     comparable: bool
-    """They differ, or something was compared and nothing that matters stayed out of sight."""
+    """They differ, or something was compared and nothing that matters stayed out of sight, as a feature
+    does that one version alone declares."""
     compared: int
     """Requests with rows that both versions answered."""
     asked: int

@@ -3,6 +3,10 @@
 Features that are sequences or scalars, outputs of a type that no session hands out (bfloat16, float8). The pass
 sees fewer requests than the comparison, and each tensor of a batch as a whole. Features that are inputs, outputs
 or constants need no trace.
+
+A feature that the baseline alone declares, or that the candidate computes under no such name, has the partner that
+the pass found for it only where both versions are one graph but for names: elsewhere that is a guess, and the
+feature is not compared.
 """
 
 from __future__ import annotations
@@ -14,9 +18,16 @@ from typing import Any
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.diff.absences import UNTRACED
+from harness.diff.features import ONLY_BASELINE
 from harness.diff.graph_match import Tier
 from harness.diff.graph_report import TensorState, TensorVerdict
-from harness.diff.reports import ParityVerdict, not_compared, sentences_about_uncompared
+from harness.diff.reports import (
+    ParityVerdict,
+    TensorReport,
+    named_together,
+    not_compared,
+    sentences_about_uncompared,
+)
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.compare_result import NO_FEATURE
 from harness.pipeline.graph_pass import GraphLook
@@ -44,9 +55,27 @@ class Untraced:
     """None of those that are equal in the graphs held a value."""
     unseen: tuple[str, ...] = ()
     """Not compared, or in some requests only: a sentence each."""
+    undeclared: tuple[str, ...] = ()
+    """Of those that are equal: the baseline alone declares them."""
 
     def findings(self) -> list[Finding]:
         """A warning for each that differs, and a word about those that do not."""
+        return [*self._undeclared(), *self._found()]
+
+    def _undeclared(self) -> list[Finding]:
+        names = self.undeclared
+        if not names:
+            return []
+        return [
+            Finding(
+                kind="features_not_declared", severity=Severity.WARNING, where=named_together(names),
+                what=f"{named_together(names)}: declared by the baseline alone, and equal: both versions are one "
+                f"graph but for names, whose identical nodes were compared in {counted(self.requests)}",
+                remedy="Declare the same in the candidate's metadata: a gate compares no feature without it.",
+            )
+        ]  # fmt: skip
+
+    def _found(self) -> list[Finding]:
         return [
             Finding(
                 kind=f"{self.what}_changed", severity=Severity.WARNING, where=state.baseline,
@@ -61,6 +90,7 @@ class Untraced:
                 remedy="Nothing: its values were compared there, where no trace returned them.",
             )
             for name in self.equal
+            if name not in self.undeclared
         ] + [
             Finding(
                 kind=f"{self.what}_equal", severity=Severity.INFO, where=name,
@@ -69,6 +99,7 @@ class Untraced:
                 remedy="Nothing: its values were compared there, where no trace returned them.",
             )
             for name in self.proven
+            if name not in self.undeclared
         ] + [
             Finding(
                 kind=f"{self.what}_equal", severity=Severity.INFO, where=name,
@@ -76,6 +107,7 @@ class Untraced:
                 remedy="Nothing: it is equal in every request, though no trace returned it.",
             )
             for name, why in self.given.items()
+            if name not in self.undeclared
         ]  # fmt: skip
 
     def intermediates(self, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,22 +153,38 @@ class Untraced:
         rest = [r for r in lost if r.name not in seen]
         if not seen:
             return list(findings), list(texts)
-        told, now = ("; ".join(sentences_about_uncompared(r, kind=False)) for r in (lost, rest))
+        now = {why: _sentence([r for r in rest if r.text == why]) for why in {r.text for r in lost}}
+        told = {_sentence([r for r in lost if r.text == why]): left for why, left in now.items()}
         gone = set(sentences_about_uncompared(lost))
         if self.equal or self.proven:
             gone.add(NO_FEATURE)
         names = {"baseline": seen, "candidate": {new for old, new in self.partners if old in seen}}
         return (
-            [
-                replace(f, what=now) if f.what == told else f
-                for f in findings
-                if now or f.what != told
-            ],
+            [f for finding in findings if (f := _without(finding, told)) is not None],
             [
                 *(t for t in texts if t not in gone and not _only_about(t, names)),
                 *sentences_about_uncompared(rest),
             ],
         )
+
+
+def _sentence(reports: Sequence[TensorReport]) -> str:
+    """What is said of tensors that were not compared for one reason; "" of none."""
+    return "; ".join(sentences_about_uncompared(reports, kind=False))
+
+
+def _without(finding: Finding, told: Mapping[str, str]) -> Finding | None:
+    """A finding with other sentences in the place of these; None where nothing is left of it.
+
+    Args:
+      finding: one of the comparison by traces.
+      told: sentence → what to say instead; "" = nothing.
+    """
+    said = finding.what.split("; ")
+    if not told.keys() & set(said):
+        return finding
+    left = "; ".join(now for text in said if (now := told.get(text, text)))
+    return replace(finding, what=left) if left else None
 
 
 def _only_about(text: str, names: Mapping[str, Collection[str]]) -> bool:
@@ -147,8 +195,8 @@ def _only_about(text: str, names: Mapping[str, Collection[str]]) -> bool:
 
 
 def _is_lost(report: Mapping[str, Any]) -> bool:
-    """A raw feature that no trace returns."""
-    return report["kind"] == "raw" and report["text"] in UNTRACED
+    """A raw feature that no trace returns, or that the candidate does not declare."""
+    return report["kind"] == "raw" and report["text"] in LOOKED_UP
 
 
 def untraced_features(
@@ -171,13 +219,46 @@ def untraced_features(
       identical: as for `untraced`.
     """
     lost = [f["name"] for f in content["features"] if _is_lost(f)]
-    pairs = [pair for pair in declared if pair[0] in lost]
-    given = _given(pairs, look, match, content["outputs"])
-    rest = untraced(
-        [n for n in lost if n not in given], "feature", look, compared, identical=identical
+    pairs = {ours: theirs for ours, theirs in declared if ours in lost}
+    undeclared = [name for name in lost if name not in pairs]
+    if identical:
+        served = dict(match.inputs) | dict(match.outputs)
+        pairs |= {name: served[name] for name in undeclared if name in served}
+    given = _given(tuple(pairs.items()), look, match, content["outputs"])
+    rest = [name for name in lost if name not in given]
+    guessed = [] if identical else _guessed(rest, pairs, look)
+    found = untraced(
+        [n for n in rest if n not in guessed], "feature", look, compared, identical=identical
     )
-    known = tuple(pair for pair in pairs if pair[0] in given)
-    return replace(rest, given=given, partners=(*rest.partners, *known))
+    equal = {*given, *found.equal, *found.proven}
+    known = tuple(pair for pair in pairs.items() if pair[0] in given)
+    return replace(
+        found,
+        given=given,
+        partners=(*found.partners, *known),
+        undeclared=tuple(name for name in undeclared if name in equal),
+        unseen=(*found.unseen, *_about_guessed(guessed)),
+    )
+
+
+def _guessed(names: Sequence[str], pairs: Mapping[str, str], look: GraphLook) -> list[str]:
+    """Those whose partner in the graphs is not the tensor that the candidate declares.
+
+    Args:
+      names: features of the baseline.
+      pairs: baseline's name → the candidate's, as both declare them.
+      look: what the graphs showed.
+    """
+    states = {s.baseline: s for s in look.report.states} if look.report else {}
+    return [n for n in names if n not in pairs or (n in states and states[n].candidate != pairs[n])]
+
+
+def _about_guessed(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (
+        f"{named_together(names)}: it is not known which of the candidate's tensors to compare",
+    )
 
 
 def _given(
@@ -252,5 +333,7 @@ def untraced(
     )
 
 
+LOOKED_UP = UNTRACED | {ONLY_BASELINE}
+"""Why a declared feature was not compared, where the graphs may show that it is equal."""
 AN_INPUT = "is an input: both versions are given the same values"
 _NOWHERE = (None, TensorVerdict.NOT_COMPARED)

@@ -16,7 +16,11 @@ from harness.report.words import count, short_digest
 _ANSWERS = {
     0: (Tone.GOOD, "EQUAL", "No output and no feature differs beyond the floor."),
     1: (Tone.BAD, "DIVERGED", "The two versions do not give the same answers."),
-    2: (Tone.WAIT, "NOT COMPARABLE", "Too little could be compared to say that they are equal."),
+    2: (
+        Tone.WAIT,
+        "NOT COMPARABLE",
+        "Something that counts could not be compared: nothing shows that they are equal.",
+    ),
 }
 
 

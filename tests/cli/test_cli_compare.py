@@ -107,16 +107,39 @@ def redeclared(model, path, features):
     return path
 
 
-@pytest.mark.parametrize("declared", [[], ["other"]])
-def test_a_feature_that_the_new_version_lacks_is_a_divergence(
+@pytest.mark.parametrize("declared", [[], ["raised"]])
+def test_a_feature_that_an_identical_graph_does_not_declare_is_equal(
     declared, model, x, harness, tmp_path
 ):
     other = redeclared(model, tmp_path / "new.onnx", declared)
-    ran = harness(*PLAIN, model, other, "-i", inputs("npz", tmp_path, x), "--json")
+    ran = harness("compare", model, other, "-i", inputs("npz", tmp_path, x), "--json")
     told = json.loads(ran.out)
-    assert (ran.code, told["equal"]) == (1, False)
-    found = [f["where"] for f in told["findings"] if f["kind"] == "features_not_compared"]
-    assert found == ["doubled", *declared]
+    assert (ran.code, told["equal"]) == (0, True)
+    kinds = {f["kind"]: f["where"] for f in told["findings"]}
+    assert kinds["features_not_declared"] == "doubled"
+    # What only the new version declares is a warning of its own.
+    assert kinds.get("features_not_compared", "raised") == "raised"
+
+
+def test_a_feature_that_another_graph_does_not_declare_is_not_comparable(
+    model, x, harness, tmp_path
+):
+    other = tiny_model(tmp_path / "other.onnx", raised="Max({x}, {x})")
+    bare = redeclared(other, tmp_path / "new.onnx", [])
+    page, given = tmp_path / "page.html", inputs("npz", tmp_path, x)
+    ran = harness("compare", model, bare, "-i", given, "--html", page)
+    assert ran.code == 2
+    assert ran.out.startswith("NOT COMPARABLE")
+    assert "- doubled: only the baseline declares it\n" in ran.out
+    assert "it is not known which of the candidate's tensors to compare" in ran.out
+    assert "Something that counts could not be compared" in page.read_text()
+    # Nor is it equal where nobody looked at the graphs.
+    same = redeclared(model, tmp_path / "same.onnx", [])
+    assert harness("compare", model, same, "-i", given, "--graph-requests", 0).code == 2
+    # A difference is one all the same.
+    neg = tiny_model(tmp_path / "neg.onnx", raised="Neg({x})")
+    off = redeclared(neg, tmp_path / "off.onnx", [])
+    assert harness("compare", model, off, "-i", given).code == 1
 
 
 def test_a_feature_that_only_the_new_version_has_is_a_warning(model, x, harness, tmp_path):
@@ -138,8 +161,9 @@ def test_a_feature_that_cannot_be_traced_does_not_differ_from_itself(model, x, h
 
 def test_many_features_that_were_not_compared_are_one_line(harness, tmp_path):
     bare = redeclared(MODELS / "v1.onnx", tmp_path / "bare.onnx", [])
-    ran = harness(*PLAIN, MODELS / "v1.onnx", bare, "-i", FLIGHTS, "--limit", 300, "-q")
-    assert ran.code == 1
+    words = (*PLAIN, MODELS / "v1.onnx", bare, "-i", FLIGHTS, "--limit", 300, "-q")
+    ran = harness(*words)
+    assert ran.code == 2
     assert ran.out.count("only the baseline declares it") == 2  # features, fitted tensors
     assert "features: 0 of 24 tensors equal; 0 requests differ" in ran.out
 
