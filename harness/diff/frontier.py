@@ -61,7 +61,8 @@ class Regions:
         known = {p.baseline: p.candidate for p in match.pairs if p.baseline in compared}
         self._anchors = {**known, **inputs}
         identical = {p.baseline for p in match.pairs if p.tier is Tier.IDENTICAL}
-        self._unsure = known.keys() - identical - inputs.keys() - set(same)
+        self._same = {*inputs, *same}
+        self._unsure = known.keys() - identical - self._same
         """Equal within a tolerance, perhaps, but not in every bit, and not the same computation."""
         self._anchored_new = {theirs: ours for ours, theirs in self._anchors.items()}
         self._constants: tuple[dict[str, Constant], dict[str, Constant]] = (
@@ -105,12 +106,48 @@ class Regions:
         chosen = (c for o in node.outputs for c in self._chosen_by.get(o, ()))
         return tuple(self._copies.get(c, c) for c in chosen)
 
-    def divergence(self, tensor: str, *, noisy: bool = False) -> Divergence:
+    def risen(self, frontier: Sequence[str], divergent: Collection[str]) -> tuple[str, ...]:
+        """Frontier tensors that merely show again what differs before them.
+
+        A difference may sink under the tolerance and rise above it again, which is no first divergence: between
+        these and divergent tensors before them, both versions compute the same of the same constants.
+
+        Args:
+          frontier: from `frontier`, of the same divergent tensors.
+          divergent: baseline's tensors beyond their tolerance.
+
+        Returns:
+          Some of the former, in their order.
+        """
+        after: set[str] = set()
+        for node in self._old.nodes:
+            if any(s in after or s in divergent for s in node.sources()):
+                after.update(filter(None, node.outputs))
+        sure = self._sure({*self._unsure, *(after - self._same)}, divergent)
+        found = []
+        for tensor in frontier:
+            theirs = self._anchors[tensor]
+            (ours_nodes, ours_ends), (theirs_nodes, theirs_ends) = self._farther(
+                tensor, theirs, sure
+            )
+            ends = {*ours_ends, *(self._anchored_new[e] for e in theirs_ends)}
+            if (
+                not ends.isdisjoint(divergent)
+                and not self._changes(ours_nodes, theirs_nodes)
+                and not self._other_opsets(ours_nodes, theirs_nodes)
+            ):
+                found.append(tensor)
+        return tuple(found)
+
+    def divergence(
+        self, tensor: str, *, noisy: bool = False, divergent: Collection[str] = ()
+    ) -> Divergence:
         """What lies between a frontier tensor and the last equal ones.
 
         Args:
           tensor: baseline's, from `frontier`.
           noisy: the region is random, or a version differs from itself here.
+          divergent: baseline's tensors that are told elsewhere; what differs before these is not told again.
         """
         theirs = self._anchors[tensor]
         origin = self._copies.get(tensor, tensor)
@@ -126,7 +163,8 @@ class Regions:
         )
         farther: tuple[Change, ...] = ()
         if not changes:
-            farther = self._farther_changes(tensor, theirs)
+            near = self._farther_changes(tensor, theirs, divergent)
+            farther = near or self._farther_changes(tensor, theirs, ())
             changes = farther or self._other_opsets(ours_nodes, theirs_nodes)
         return Divergence(
             baseline=tensor,
@@ -147,19 +185,32 @@ class Regions:
         known = {tensor, *ends}
         return tuple(n for node in nodes for n in node.outputs if n and n not in known)
 
-    def _farther_changes(self, tensor: str, theirs: str) -> tuple[Change, ...]:
+    def _farther_changes(
+        self, tensor: str, theirs: str, divergent: Collection[str]
+    ) -> tuple[Change, ...]:
         """What differs before equal tensors that are not the same computation on both sides.
 
         A change whose effect is within the tolerance there may be beyond it one operator later.
         """
-        passed = {self._anchors[ours] for ours in self._unsure}
-        sure = (
-            {a: b for a, b in self._anchors.items() if a not in self._unsure},
-            {b: a for b, a in self._anchored_new.items() if b not in passed},
+        ours, others = self._farther(tensor, theirs, self._sure(self._unsure, divergent))
+        return self._changes(ours[0], others[0])
+
+    def _sure(
+        self, unsure: Collection[str], divergent: Collection[str]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Compared tensors that a look farther back ends at, and their partners."""
+        sure = {a: b for a, b in self._anchors.items() if a not in unsure or a in divergent}
+        passed = {b for a, b in self._anchors.items() if a not in sure}
+        return sure, {b: a for b, a in self._anchored_new.items() if b not in passed}
+
+    def _farther(
+        self, tensor: str, theirs: str, sure: tuple[Mapping[str, str], Mapping[str, str]]
+    ) -> tuple[_Region, _Region]:
+        """Both sides' nodes back to what is sure, and the latter."""
+        return (
+            _region(self._old, self._copies.get(tensor, tensor), sure[0]),
+            _region(self._new, self._new_copies.get(theirs, theirs), sure[1]),
         )
-        ours_nodes, _ = _region(self._old, self._copies.get(tensor, tensor), sure[0])
-        theirs_nodes, _ = _region(self._new, self._new_copies.get(theirs, theirs), sure[1])
-        return self._changes(ours_nodes, theirs_nodes)
 
     def _other_opsets(self, ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[Change, ...]:
         """Operators that are the same on both sides, and yet may compute otherwise."""
@@ -168,7 +219,7 @@ class Regions:
         found = (other_opset(a, b, (old, new)) for a, b in pairs)
         return tuple(change for change in found if change is not None)
 
-    def _between(self, side: int, tensor: str) -> tuple[list[Node], tuple[str, ...]]:
+    def _between(self, side: int, tensor: str) -> _Region:
         """Nodes from the nearest compared tensors to this one, a mere copy only where there is no other, and the former."""
         graph = (self._old, self._new)[side]
         anchors = (self._anchors, self._anchored_new)[side]
@@ -259,9 +310,11 @@ class Regions:
         return "tensor", self._anchors.get(tensor, partner.get(tensor, tensor))
 
 
-def _region(
-    graph: Graph, tensor: str, anchors: Mapping[str, str]
-) -> tuple[list[Node], tuple[str, ...]]:
+_Region = tuple[list[Node], tuple[str, ...]]
+"""Nodes in topological order, and the tensors before them."""
+
+
+def _region(graph: Graph, tensor: str, anchors: Mapping[str, str]) -> _Region:
     """Nodes back to the nearest anchors, in topological order, and these anchors."""
     waiting, places, ends = [tensor], set(), dict[str, None]()
     while waiting:

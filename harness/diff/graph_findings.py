@@ -34,6 +34,8 @@ def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Fi
     features = (s for s in report.states if s.tier == Tier.DECLARED)
     parted = answers_differ or any(s.verdict is TensorVerdict.DIFFERS for s in features)
     found = [_first(report, d, parted=parted) for d in report.divergences]
+    if report.risen:
+        found.append(_risen(report))
     if report.later:
         found.append(_later(report.later))
     # Where chance is in the graphs, it is the nearer cause of answers that differ.
@@ -48,6 +50,18 @@ def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Fi
             )
         )  # fmt: skip
     return found
+
+
+def _risen(report: GraphReport) -> Finding:
+    """Places that no first difference is at, in one."""
+    names = report.risen
+    which = names[0] if len(names) == 1 else f"first {names[0]}, last {names[-1]}"
+    return Finding(
+        kind="risen_difference", severity=Severity.INFO, where=names[0],
+        what=f"at {counted(len(names), 'further place')} ({which}) a difference that sank under the tolerance rises above "
+        "it again: since the differing tensors before, both versions compute the same with the same constants",
+        remedy="Look at the first differences: these follow from them.",
+    )  # fmt: skip
 
 
 def _later(changes: Sequence[Change]) -> Finding:

@@ -152,7 +152,7 @@ class GraphReport:
     candidate_only: tuple[str, ...]
     """Computed tensors of the candidate without a partner."""
     divergences: tuple[FirstDivergence, ...]
-    """The frontier, in topological order."""
+    """The frontier, in topological order, without `risen`."""
     proofs: tuple[PatchProof, ...]
     """Feeding the whole frontier, per output that differs."""
     outputs_differ: bool
@@ -163,6 +163,9 @@ class GraphReport:
     """Whether every output was: of one that was not, nothing is known."""
     later: tuple[Change, ...] = ()
     """What differs after the frontier and is no weight, or a bound: a difference before it hides what it does."""
+    risen: tuple[str, ...] = ()
+    """Baseline's tensors of the frontier that merely show again what differs before them, in topological order: the
+    difference sinks under the tolerance and rises above it again, and nothing between is another one."""
     random: tuple[tuple[str, str], ...] = ()
     """(baseline's tensor, the operator) of matched tensors that are computed from a random operator: no
     two runs agree on these, so they are neither equal nor different."""

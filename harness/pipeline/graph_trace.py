@@ -17,7 +17,7 @@ from harness.core.policies import GraphPolicy
 from harness.core.tensors import Array, Tensors
 from harness.core.traffic import RequestBatch
 from harness.diff.carried import carried_on
-from harness.diff.changes import Change, Divergence
+from harness.diff.changes import Cause, Change, Divergence
 from harness.diff.equal_values import equal_values
 from harness.diff.frontier import Regions
 from harness.diff.graph_match import GraphMatch, TensorMatch, Tier
@@ -221,6 +221,9 @@ class _Tracing:
             if not self._regroup(found, divergent, closer):
                 break
             found = self._frontier(divergent, closer)
+        steady = [d.baseline for d in found if d.cause is not Cause.NONDETERMINISTIC]
+        risen = self._regions().risen(steady, divergent)
+        found = [d for d in found if d.baseline not in risen]
         closer.look(found)
         firsts = tuple(closer.first(d) for d in found)
         together = closer.together()
@@ -245,7 +248,8 @@ class _Tracing:
             proofs=together,
             outputs_differ=any(name in divergent for name in self._answers),
             outputs_compared=all(n in self._traces and n not in random for n in self._answers),
-            later=self._later(found, divergent),
+            later=self._later(found, divergent.difference(risen)),
+            risen=risen,
             random=tuple(sorted(random.items())),
             not_compared=(*self._not_compared(), *closer.problems),
             same_graph=same_graph(self._laid, self._match),
@@ -262,7 +266,7 @@ class _Tracing:
             regions = self._regions()
             reshaped = {name for name, trace in self._traces.items() if trace.reshaped}
             found = [
-                regions.divergence(name, noisy=self._traces[name].noisy)
+                regions.divergence(name, noisy=self._traces[name].noisy, divergent=divergent)
                 for name in regions.frontier(divergent, reshaped)
             ]
             about = self._about(found, regions) - asked

@@ -121,6 +121,7 @@ def _firsts(firsts: tuple[Doc, ...], states: tuple[Doc, ...], report: Doc) -> Ta
             text
             for text in (
                 _left_out(len(firsts), _MOST_FIRSTS),
+                _risen(report.at("risen").items()),
                 f"All fed at once: {'; '.join(_proof(p) for p in together.items())}."
                 if together and len(firsts) > 1
                 else "",
@@ -128,6 +129,14 @@ def _firsts(firsts: tuple[Doc, ...], states: tuple[Doc, ...], report: Doc) -> Ta
             if text
         ),
     )
+
+
+def _risen(names: tuple[Doc, ...]) -> str:
+    if not names:
+        return ""
+    where = listed(tuple(name.text() for name in names), _MOST_SMALL)
+    places = counted(len(names), "further tensor")
+    return f"At {places} a difference that sank under the tolerance rises above it again: {where}."
 
 
 def _first(first: Doc, by_name: dict[str, Doc], together: Doc) -> tuple[Cell, ...]:

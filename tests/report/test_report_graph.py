@@ -112,6 +112,15 @@ def test_the_table_of_changes_says_where_numbers_only_stand_elsewhere():
     assert "before tensors that are still equal" in note
 
 
+def test_the_table_of_first_ones_counts_places_where_a_difference_rises_again():
+    graph = small_graph()
+    assert graph_section(Doc(graph)).tables[0].note == ""
+    graph["report"]["risen"] = ["bent", "y"]
+    assert graph_section(Doc(graph)).tables[0].note == (
+        "At 2 further tensors a difference that sank under the tolerance rises above it again: bent, y."
+    )
+
+
 def test_what_was_not_looked_into_is_said_under_the_drawing():
     assert graph_section(Doc(small_graph())).notes == (
         "baseline Loop → z: its body was not looked into, only its outputs",
