@@ -101,7 +101,7 @@ def _first(report: GraphReport, first: FirstDivergence, *, parted: bool) -> Find
         *_proven(
             report,
             first,
-            mended="nothing after it differs" if _is_unsure(report, state, d) else _WHOLE,
+            mended="nothing after it differs" if is_unsure(report, state, d) else _WHOLE,
         ),
     ]
     emptied = any(map(_became_zero, d.changes))
@@ -155,7 +155,7 @@ def _differing(report: GraphReport, state: TensorState, d: Divergence) -> list[s
     return [*said, f"{moved}, and these are apart by up to {state.relative:.2g}: {much}"]
 
 
-def _is_unsure(report: GraphReport, state: TensorState, d: Divergence) -> bool:
+def is_unsure(report: GraphReport, state: TensorState, d: Divergence) -> bool:
     """Whether another order of the same sums may be all that is between the versions, or lies elsewhere."""
     weights = any(c.kind is ChangeKind.WEIGHTS for c in d.changes)
     return report.rearranged and (state.by_order or (weights and (d.farther or not state.ordered)))

@@ -47,6 +47,8 @@ class Described:
     unfaithful: str
     """How the replayed baseline differs from the same version's recorded answers, when that is more
     than rounding of another processor; "" otherwise."""
+    cause: str = ""
+    """The place in the graphs that is proven to be the whole cause, as a sentence; "" = none is."""
 
 
 def recorded_by(baseline: PinnedModel, window: WindowInfo) -> str:

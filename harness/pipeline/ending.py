@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.findings import Finding, Severity
+from harness.core.findings import Finding
 from harness.core.policies import Against, WindowName
 from harness.core.tensors import Floats
-from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status
+from harness.core.verdicts import Evidence, Status
 from harness.decide.decision import decide
 from harness.decide.facts import AnchorFailures, Facts, FailureCount
 from harness.judge.attempts import spent
@@ -21,6 +21,7 @@ from harness.pipeline.asked_again import AskedAgain
 from harness.pipeline.batch_mates import Mixing
 from harness.pipeline.describe import Described, batch_findings
 from harness.pipeline.evidence import Terms
+from harness.pipeline.first_cause import with_first_cause
 from harness.pipeline.golden_of_run import flaky_on_golden, golden_findings, not_golden
 from harness.pipeline.integrity import integrity_findings, label_facts, one_valued, traffic_facts
 from harness.pipeline.left_out import (
@@ -119,7 +120,8 @@ def ended(run: Ran) -> Outcome:
         *run.described.findings,
         *integrity_findings(run.manifest, *judged_by),
     ]
-    record = _with_cause(decide(prepared.policy, status, rows, facts), findings)
+    record = decide(prepared.policy, status, rows, facts)
+    record = with_first_cause(record, findings, proven=run.described.cause)
     return Outcome(
         record=record,
         evidence=rows,
@@ -252,13 +254,3 @@ def _anchor_failures(run: Ran) -> tuple[AnchorFailures, ...]:
             asked = evidence.judged[guardrail.window.value] - sum(left.values())
             found.append(AnchorFailures(guardrail=guardrail.name, failed=failed, asked=asked))
     return tuple(found)
-
-
-def _with_cause(record: DecisionRecord, findings: list[Finding]) -> DecisionRecord:
-    """Names the first harmful finding in a rollback's explanation: the cause people ask for."""
-    cause = next((f for f in findings if f.severity is Severity.HARM), None)
-    if record.decision is not Decision.ROLLBACK or cause is None or cause.kind == "candidate_crash":
-        return record
-    return replace(
-        record, explanation=f"{record.explanation} First cause found: {cause.what.rstrip('.')}."
-    )

@@ -16,6 +16,7 @@ from harness.core.models import Rearrangement
 from harness.core.observations import Outcome
 from harness.core.policies import Preset
 from harness.core.tensors import Array, Ints
+from harness.diff.proven import proven_cause
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.describe import Described
 from harness.pipeline.graph_pass import (
@@ -92,6 +93,7 @@ def with_graph(
         | {"graph": jsonable(look), "not_compared": list(not_compared)},
         findings=(*described.findings, *look.findings(answers_differ=differ)),
         not_compared=not_compared,
+        cause="" if look.report is None else proven_cause(look.report),
     )
 
 

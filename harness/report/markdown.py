@@ -16,7 +16,7 @@ MOST_BYTES = 60_000
 """Size of the summary at most."""
 _MOST_GUARDRAILS = 30
 _MOST_FINDINGS = 10
-_LONGEST_FINDING = 400
+_LONGEST_FINDING = 1_000
 _SIGNS = {"PROMOTE": "✅", "ROLLBACK": "❌", "HOLD": "⏸️", "ERROR": "⚠️"}
 _PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>|~#$&])")
 _LINKS = re.compile(r"(?i)(://|www\.)")

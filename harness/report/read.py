@@ -27,6 +27,8 @@ LONG = 4_000
 """Characters a paragraph may show."""
 BLOCK_LINES = 400
 """Lines a verbatim block may show."""
+_LAST_WORD = 0.1
+"""Part of a text that may be left out to end it with a whole word."""
 
 
 def visible(text: str, limit: int = SHORT) -> str:
@@ -34,7 +36,12 @@ def visible(text: str, limit: int = SHORT) -> str:
     # Cut first: a recorded value may be megabytes.
     cut = text[: limit + 1].replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
     shown = _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", cut)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    if len(shown) <= limit:
+        return shown
+    kept = shown[: limit - 1]
+    words = kept.rpartition(" ")[0]
+    # At a word's end, unless the text has none near.
+    return f"{words} …" if len(words) >= (1.0 - _LAST_WORD) * limit else f"{kept}…"
 
 
 def visible_block(text: str) -> str:

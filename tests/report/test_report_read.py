@@ -49,6 +49,11 @@ def test_a_long_value_is_cut_and_says_so():
     assert visible("x" * 10_000) == "x" * (SHORT - 1) + "…"
 
 
+def test_a_sentence_is_cut_between_words():
+    assert visible("this is the whole cause", 21) == "this is the whole …"
+    assert visible("this is the whole cause", 23) == "this is the whole cause"
+
+
 def test_a_block_keeps_its_lines_and_counts_those_left_out():
     lines = visible_block("\n".join(str(k) for k in range(1_000))).split("\n")
     assert (lines[0], lines[-1]) == ("0", "… 600 more lines")

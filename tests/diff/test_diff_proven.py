@@ -1,0 +1,90 @@
+"""Which place of the graphs is proven to be the whole cause, and when none is."""
+
+import pytest
+
+from harness.diff.changes import Cause, Change, ChangeKind, Divergence
+from harness.diff.graph_report import (
+    FirstDivergence,
+    GraphReport,
+    PatchProof,
+    TensorState,
+    TensorVerdict,
+)
+from harness.diff.proven import proven_cause
+
+FILL = Change(
+    kind=ChangeKind.WEIGHTS, node="Imputer → v", name="fills", baseline="[3]", candidate="[0]"
+)
+
+
+def proof(*tensors, output="y", after=0):
+    return PatchProof(tensors=tensors, output=output, rows=9, before=9, after=after)
+
+
+def first(name, *proofs, is_output=False, changes=(FILL,), cause=Cause.WEIGHTS):
+    region = Divergence(
+        baseline=name, candidate=name, last_equal=("x",), operators=((), ()), changes=changes,
+        cause=cause,
+    )  # fmt: skip
+    return FirstDivergence(
+        divergence=region, relation="", requests=(), proofs=proofs, is_output=is_output
+    )
+
+
+def cause(*firsts, proofs=(), rearranged=False):
+    states = tuple(
+        TensorState(
+            baseline=f.divergence.baseline, candidate=f.divergence.candidate, operator="Mul",
+            tier="identical", verdict=TensorVerdict.DIFFERS, rows=9, differing=9,
+        )
+        for f in firsts
+    )  # fmt: skip
+    report = GraphReport(
+        requests=9, coverage="", compared=1, equal=0, tiers={}, sketched=False, states=states,
+        candidate_only=(), divergences=firsts, proofs=tuple(proofs), outputs_differ=True,
+        not_compared=(), rearranged=rearranged,
+    )  # fmt: skip
+    return proven_cause(report)
+
+
+WHAT = "weights fills of Imputer → v: [3] → [0]"
+FED = "with the baseline's values fed in there"
+
+
+def test_one_place_that_mends_all_outputs():
+    found = cause(first("v"), proofs=[proof("v"), proof("v", output="z")])
+    assert found == f"v: {WHAT}; {FED}, y and z are equal"
+
+
+def test_one_of_several_that_does_it_alone():
+    firsts = first("v", proof("v")), first("w", proof("w", after=9))
+    assert cause(*firsts, proofs=[proof("v", "w")]) == f"v: {WHAT}; {FED}, y is equal"
+
+
+def test_several_that_do_it_together():
+    firsts = first("v", proof("v", after=2)), first("w", proof("w", after=9))
+    found = cause(*firsts, proofs=[proof("v", "w")])
+    assert found == f"v and w: {WHAT}; {WHAT}; {FED} together, y is equal"
+
+
+def test_an_output_that_is_a_first_difference_itself():
+    assert cause(first("y", is_output=True)) == f"y: {WHAT}"
+    found = cause(first("v"), first("y", is_output=True), proofs=[proof("v", output="z")])
+    assert found == f"v and y: {WHAT}; {WHAT}; {FED} together, z is equal"
+
+
+@pytest.mark.parametrize(
+    ("firsts", "rest"),
+    [
+        ([first("v")], {"proofs": [proof("v", after=1)]}),
+        ([first("v")], {"proofs": [proof("v"), proof("v", output="z", after=1)]}),
+        ([first("v")], {"proofs": [proof("v")], "rearranged": True}),
+        ([first("v", cause=Cause.NONDETERMINISTIC)], {"proofs": [proof("v")]}),
+        ([first("y", is_output=True, changes=(), cause=Cause.RUNTIME)], {}),
+        ([first("v")], {}),
+        ([], {}),
+    ],
+    ids=["some rows", "one output", "order", "chance", "runtime", "not fed", "nothing"],
+)
+def test_no_place_is_named_where_it_is_not_proven(firsts, rest):
+    assert cause(*firsts, **rest) == ""

@@ -1,0 +1,111 @@
+"""What a rollback names as its first cause: what lies behind the outputs, not what they do."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from gates import tiny_traffic
+
+from harness.core.findings import Finding, Severity
+from harness.core.verdicts import Decision, DecisionRecord
+from harness.pipeline.first_cause import with_first_cause
+from harness.pipeline.gate import run_gate
+
+POLICY = """
+version: 1
+preset: refactor
+sandbox: {require: S0}
+windows: {newest: {days: 3650}, min_requests: 100}
+drop: [outputs, features]
+guardrails:
+  - {name: same, metric: parity_mismatch, scope: outputs, margin: 0.05}
+"""
+FILLED = """
+<ir_version: 8, opset_import: ["" : 15, "ai.onnx.ml" : 3]>
+m (float[N] x) => (float[N] y) {{
+  c = Constant<value = int64[2] {{-1, 1}}>()
+  r = Reshape(x, c)
+  v = ai.onnx.ml.Imputer<imputed_value_floats = [{fill}], replaced_value_float = 0.5>(r)
+  w = Constant<value = float {{2.0}}>()
+  f = Constant<value = int64[1] {{-1}}>()
+  s = Sigmoid(v)
+  t = Mul(s, w)
+  y = Reshape(t, f)
+}}
+"""
+
+
+def test_a_rollback_names_the_fill_that_was_lost_and_no_output(tmp_path):
+    for name, fill in (("old", 1.5), ("new", 0.0)):
+        model = onnx.parser.parse_model(FILLED.format(fill=fill))
+        onnx.helper.set_model_props(model, {"harness.fitted": json.dumps(["v"])})
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    values = np.where(np.arange(200) % 3, np.linspace(-3, 3, 200), 0.5)
+    tiny_traffic(tmp_path / "traffic", values=values)
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    result = run_gate(
+        str(tmp_path / "old.onnx"), str(tmp_path / "new.onnx"), traffic=[tmp_path / "traffic"],
+        policy=tmp_path / "policy.yaml", out=tmp_path / "run", cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    assert result.decision is Decision.ROLLBACK
+    cause = result.record.explanation.partition("First cause found: ")[2]
+    assert cause == (
+        "v: candidate is 0 wherever the baseline is 1.5; "
+        "weights imputed_value_floats of ai.onnx.ml.Imputer → v: [1.5] → [0]; "
+        "with the baseline's values fed in there, y is equal."
+    )
+    assert "the whole cause" in (tmp_path / "run" / "summary.md").read_text()
+
+
+def record_of(decision):
+    return DecisionRecord(
+        decision=decision, reason="", explanation="Said.", binding_guardrail="", next="",
+        n_requests=0, n_window=0, alpha={}, attempt=1, not_compared=(),
+    )  # fmt: skip
+
+
+def found(kind, what, severity=Severity.HARM, relation=""):
+    return Finding(
+        kind=kind, severity=severity, where="", what=what, remedy="", relation=relation
+    )  # fmt: skip
+
+
+OUTPUT = found("output_changed", "output")
+UNNAMED = found("feature_changed", "unnamed", relation="other")
+NAMED = found("feature_changed", "named", relation="scaled")
+ZERO = found("filled_with_zero", "zero", Severity.WARNING, "filled_with_zero")
+REFIT = found("suspicious_refit", "refit", Severity.WARNING)
+RARE = found("feature_changed", "rare", Severity.WARNING, "other")
+FAILS = found("candidate_fails", "fails")
+
+
+@pytest.mark.parametrize(
+    ("findings", "proven", "expected"),
+    [
+        ([NAMED, OUTPUT], "place", "place"),
+        ([UNNAMED, NAMED, ZERO, OUTPUT], "", "named"),
+        ([ZERO, UNNAMED, OUTPUT], "", "unnamed"),
+        ([RARE, REFIT, OUTPUT], "", "refit"),
+        ([ZERO, REFIT, OUTPUT], "", "zero"),
+        ([RARE, OUTPUT], "", "output"),
+        ([FAILS, NAMED, OUTPUT], "place", "fails"),
+    ],
+)
+def test_what_lies_furthest_upstream_is_named_before_what_it_does(findings, proven, expected):
+    record = record_of(Decision.ROLLBACK)
+    said = with_first_cause(record, findings, proven=proven).explanation
+    assert said == f"Said. First cause found: {expected}."
+
+
+@pytest.mark.parametrize(
+    ("decision", "findings"),
+    [
+        (Decision.HOLD, [OUTPUT]),
+        (Decision.ROLLBACK, [ZERO]),
+        (Decision.ROLLBACK, [found("candidate_crash", "ended"), OUTPUT]),
+    ],
+)
+def test_no_cause_is_named_of_what_nothing_harmful_shows(decision, findings):
+    record = record_of(decision)
+    assert with_first_cause(record, findings, proven="place") == record
