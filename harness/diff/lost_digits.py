@@ -22,6 +22,8 @@ _LEFT = 0.2
 _DECIMALS = 5
 _STEPS = {10.0: "tens", 100.0: "hundreds", 1000.0: "thousands"}
 _HALF = 2.0 * float(np.finfo(np.float16).eps)
+_BEYOND_FLOAT16 = 0x1FFF
+"""Of a float32, the bits that float16 has no place for; nor has bfloat16, which has fewer."""
 _ROUNDINGS = 10.0
 """Float32 tolerances of a column's large values that sums in another order may be apart."""
 _CONFIRMED = 3
@@ -69,6 +71,8 @@ def loosely_equal(pairs: Pairs) -> Relation | None:
     A smaller number type changes large values by as large a part as small ones. Where all are within
     `_ROUNDINGS` tolerances of the large values, it is none: the small ones alone lost digits, as in sums.
     Nor is it where the differences follow the values: another constant moves near values alike, lost digits do not.
+    Scattered differences alone are no rounding either: a slightly different weight moves a sum of several inputs just
+    so. What was rounded shows it in its bits, the candidate's or the baseline's, and the other side's do not.
     """
     if pairs.whole:
         return None
@@ -79,8 +83,20 @@ def loosely_equal(pairs: Pairs) -> Relation | None:
     share = pairs.explained(pairs.baseline, _HALF * np.abs(pairs.baseline))
     if share < ENOUGH or not scattered(pairs.baseline, pairs.candidate):
         return None
-    text = "candidate = baseline to about three digits (lower precision?)"
+    kept = [_has_few_digits(side[pairs.differs]) for side in (pairs.baseline, pairs.candidate)]
+    if kept[0] == kept[1]:
+        return None
+    whose = "lower precision" if kept[1] else "higher precision"
+    text = f"candidate = baseline to about three digits ({whose}?)"
     return Relation(kind=RelationKind.PRECISION, value=None, share=share, text=text)
+
+
+def _has_few_digits(values: Floats) -> bool:
+    """Whether nearly all are written with as few significant bits as float16 has, or fewer."""
+    with np.errstate(over="ignore"):
+        short = values.astype(np.float32)
+    bits = short.view(np.uint32) & np.uint32(_BEYOND_FLOAT16)
+    return bool(((bits == 0) & (short == values)).mean() >= ENOUGH)
 
 
 def scattered(baseline: Floats, candidate: Floats) -> bool:
