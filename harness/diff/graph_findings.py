@@ -259,7 +259,9 @@ def _told_before(joint: PatchProof, own: PatchProof | None, unfed: int) -> str:
     outcome = f"{joint.output} is equal" if joint.restored else f"{joint.output} still differs"
     why = "" if joint.restored else f": {_not_fed(unfed) or 'there is another cause'}"
     alone = "" if own is None else f" ({_alone(own)})"
-    return f"fed together with {joint.tensors[0]} and the others told there, {outcome}{why}{alone}"
+    # Two are told by each other's names.
+    others = " and the others told there" if len(joint.tensors) > _TWO else ""
+    return f"fed together with {joint.tensors[0]}{others}, {outcome}{why}{alone}"
 
 
 def _every(proof: PatchProof) -> str:
@@ -337,6 +339,7 @@ def _some(names: Sequence[str]) -> str:
 
 _WHOLE = "this is the whole cause"
 _TOLD = 3
+_TWO = 2
 _SEVERAL = 3
 """Numbers that no fit makes 0 together."""
 
