@@ -288,7 +288,12 @@ def _figures(baseline: Floats, candidate: Floats, both: Bools, differs: Bools) -
     if moved.any():
         mean = float((candidate[moved] - baseline[moved]).mean())
         lines += [f"mean difference {mean:.4g} where they differ"] if np.isfinite(mean) else []
-    one_sided = int((differs & ~both).sum())
+    one_sided = int((differs & (np.isfinite(baseline) ^ np.isfinite(candidate))).sum())
     if one_sided:
         lines.append(f"{one_sided} sampled rows are NaN or infinite on one side only")
+    neither = int((differs & ~np.isfinite(baseline) & ~np.isfinite(candidate)).sum())
+    if neither:
+        lines.append(
+            f"{neither} sampled rows are NaN or infinite on both sides, and not the same (as NaN and −inf)"
+        )
     return lines

@@ -49,8 +49,8 @@ def leg_findings(
             kind=f"{role}_{words[kind][0]}",
             severity=severity,
             where=role,
-            what=f"{counted(count)}: {words[kind][1]}{_said(messages)}",
-            remedy="Run one of these requests by itself and look at the operator that the message names.",
+            what=f"{counted(count)}: {words[kind][1]}{'' if kind == 'NAN' else _said(messages)}",
+            remedy=_remedy(kind, messages),
             requests=tuple(ids[:5]),
         )
         for kind, count in failures.items()
@@ -82,6 +82,16 @@ def leg_findings(
         found.append(_untraced(role, counters))
     harm = severity if failures else Severity.WARNING
     return [*found, *_limits(role, counters, harm), *_poison(role, notes, harm)]
+
+
+def _remedy(kind: str, messages: Sequence[str]) -> str:
+    """An answer without numbers comes with no message, and a deadline that passed often with none."""
+    alone = "Run one of these requests by itself and look"
+    if kind == "NAN":
+        return f"{alone} for the first operator that gives no number."
+    if not _said(messages):
+        return f"{alone} at which operator it stops."
+    return f"{alone} at the operator that the message names."
 
 
 def _untraced(role: str, counters: LegCounters) -> Finding:

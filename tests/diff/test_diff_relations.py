@@ -556,3 +556,13 @@ def test_a_sum_in_float16_on_either_side_is_another_precision():
     half = (np.abs(x.astype(np.float16) @ weights.astype(np.float16)) + 10).astype(np.float32)
     assert "(lower precision?)" in name_relation(once, half).text
     assert "(higher precision?)" in name_relation(half, once).text
+
+
+def test_what_no_side_has_as_a_number_is_told_as_such():
+    before = np.random.default_rng(3).normal(size=400).astype(np.float32)
+    before[:90] = np.nan
+    after = np.where(np.isnan(before), np.float32(-np.inf), before)
+    after[90:100] = np.inf
+    text = name_relation(before, after).text
+    assert "10 sampled rows are NaN or infinite on one side only" in text
+    assert "90 sampled rows are NaN or infinite on both sides, and not the same" in text

@@ -1,5 +1,7 @@
 """What happened to a version's process, in words."""
 
+import pytest
+
 from harness.pipeline.leg_findings import leg_findings
 from harness.replay.leg_counters import Tally
 
@@ -18,3 +20,17 @@ def test_answers_that_came_without_features_say_why():
 
 def test_a_version_that_always_answers_with_its_features_has_no_such_finding():
     assert leg_findings("candidate", Tally().counters(), {}, (), ()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages", "end"),
+    [
+        ("NAN", ["Log: refused"], "the first operator that gives no number."),
+        ("TIMEOUT", [], "at which operator it stops."),
+        ("ERROR", ["Log: refused"], "the operator that the message names."),
+    ],
+)
+def test_a_message_is_referred_to_only_where_there_is_one(kind, messages, end):
+    (found,) = leg_findings("candidate", Tally().counters(), {kind: 3}, ["a"], messages)
+    assert found.remedy.endswith(end)
+    assert ("refused" in found.what) is end.endswith("message names.")
