@@ -13,9 +13,9 @@ from harness.core.traffic import RequestBatch
 from harness.diff.any_size import any_size
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
+from harness.diff.logged import is_served
 from harness.diff.measures import Floors, floors_by_column
 from harness.diff.reports import FaithfulReport, RequestMismatch
-from harness.diff.served import is_served
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.tally import TensorTally
 

@@ -17,12 +17,12 @@ import numpy as np
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.core.observations import Observations, Outcome
-from harness.core.tensors import Array, Bools, Floats, Strings
-from harness.core.traffic import LOGGED, RequestBatch
-from harness.core.words import coded
+from harness.core.tensors import Bools
+from harness.core.traffic import RequestBatch
 from harness.diff.any_size import any_size
 from harness.diff.columns import compared_rows
 from harness.diff.floor import Floor
+from harness.diff.logged import logged_features
 from harness.diff.measures import floors_by_column
 from harness.diff.other_rows import asked_further
 from harness.diff.reports import ParityVerdict, ServedReport, TensorReport
@@ -31,9 +31,6 @@ from harness.diff.sentences import remedy_for, sentence
 from harness.diff.state import State, bytes_from_value, inside, under, value_from_bytes
 from harness.diff.swaps import in_another_order
 from harness.diff.tally import TensorTally
-
-_TRUTH = {"true": 1.0, "false": 0.0}
-"""What a table of booleans holds as text."""
 
 
 class ServedDiff:
@@ -58,7 +55,7 @@ class ServedDiff:
     @any_size
     def update(self, requests: RequestBatch, baseline: Observations) -> None:
         """Takes one batch that was traced."""
-        logged, unread = _logged(requests, baseline)
+        logged, unread = logged_features(requests, baseline)
         for name, (count, example) in unread.items():
             before, first = self._unread.get(name, (0, example))
             self._unread[name] = (before + count, first)
@@ -146,59 +143,6 @@ class ServedDiff:
 
     def _tally(self, name: str) -> TensorTally:
         return TensorTally(name, "served", self._floors, (), coarse=name in self._coarse)
-
-
-def _logged(
-    requests: RequestBatch, baseline: Observations
-) -> tuple[dict[str, tuple[Array, Bools]], dict[str, tuple[int, str]]]:
-    """What was logged, and what of it cannot be read.
-
-    Returns:
-      Feature → its values, shape (R, …), and for which requests there is one, shape (n,); and
-      feature → how many of its texts are no numbers, and the first of these.
-    """
-    answered = np.asarray(requests.answered, dtype=np.bool_)
-    unread: dict[str, tuple[int, str]] = {}
-    found = {
-        n.removeprefix(LOGGED): (v, answered) for n, v in requests.recorded.items() if is_served(n)
-    }
-    alone = requests.rows == 1
-    for column in requests.context:
-        name = column.removeprefix(LOGGED)
-        if not is_served(column) or name in found:
-            continue
-        texts = requests.context[column]
-        there = np.asarray(alone & (texts != ""), dtype=np.bool_)
-        values: Array = texts
-        if name not in baseline.features or baseline.features[name].dtype != object:
-            values, wrong = _numbers(texts)
-            wrong &= there
-            if name in baseline.features and wrong.any():
-                unread[name] = int(wrong.sum()), str(texts[wrong][0])
-            there &= ~wrong
-        found[name] = np.repeat(values, requests.rows), there
-    return found, unread
-
-
-def _numbers(texts: Strings) -> tuple[Floats, Bools]:
-    """The numbers that texts hold, shape (n,), and which texts hold none, shape (n,)."""
-    unique, codes = coded(texts)
-    read = [_number(text) for text in unique]
-    wrong = np.array([value is None for value in read], dtype=np.bool_)
-    values = np.array([np.nan if value is None else value for value in read], np.float64)
-    return values[codes], wrong[codes]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return _TRUTH.get(text.strip().casefold())
-
-
-def is_served(name: str) -> bool:
-    """Whether a recorded tensor or a context column is a logged feature."""
-    return name.startswith(LOGGED)
 
 
 def findings_from_served(report: ServedReport) -> list[Finding]:

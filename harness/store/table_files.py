@@ -2,7 +2,7 @@
 
 Besides one array or column per input a table may have `ts_ns` (request time), `request_id`,
 `cx:<name>` (context columns to slice by) and `feature:<name>` (what the serving side logged of a feature,
-kept as context, too).
+kept as context, too; lists, or an array of shape (N, k), where it has several columns).
 """
 
 from __future__ import annotations

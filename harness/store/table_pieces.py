@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,16 +110,30 @@ def side_columns(
 
 
 def _single(where: str, name: str, value: object) -> object:
-    """A side column's value of a request; rows of one value, as of shape (N, 1), are that value."""
+    """A side column's value of a request; rows of one value, as of shape (N, 1), are that value.
+
+    A logged feature may have several columns: their values are a list, as JSON.
+    """
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
+    if name.startswith(LOGGED) and isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, list | dict):
         raise TrafficError(
             where,
-            f"column '{name}' holds {type(value).__name__}s, such as {str(value)[:_SHOWN]}",
+            f"column '{name}' holds {type(value).__name__}s, such as {_some(value)}",
             "Give one value a request: a number or a text.",
         )
     return value
+
+
+def _some(value: list[Any] | dict[Any, Any]) -> str:
+    """A value as text, whole or with as many of its first parts as there is room for."""
+    text = str(value)
+    if len(text) <= _SHOWN:
+        return text
+    parts = text[:_SHOWN].rpartition(", ")[0] or text[:_SHOWN]
+    return f"{parts}, …{text[-1]}"
 
 
 def _text(where: str, name: str, value: object) -> str:

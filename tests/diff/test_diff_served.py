@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from diff_streams import observed, requests
 
+from harness.core.errors import TrafficError
 from harness.diff.floor import Floor
 from harness.diff.served import ServedDiff
 
@@ -38,3 +40,58 @@ def test_a_logged_feature_that_is_never_there_is_said():
 
 def test_a_logged_feature_that_is_always_there_leaves_nothing_to_say():
     assert reported({"km": VALUES}, {"km": VALUES}).not_compared == ()
+
+
+def listed(texts, feature, batches=1):
+    """Requests with these texts of `km` in their context; the baseline's trace returns `feature`."""
+    diff = ServedDiff(Floor())
+    for _ in range(batches):
+        batch = replace(requests(len(texts)), context={"feature:km": np.array(texts, object)})
+        diff.update(batch, observed(len(texts), features={"km": feature}))
+        diff = ServedDiff.from_state(diff.state(), Floor())
+    return diff.finish()
+
+
+THREE = np.random.default_rng(0).normal(size=(50, 3))
+
+
+def test_a_logged_feature_of_several_columns_is_compared_column_by_column():
+    texts = [str([a, b, c * 1.609344]) for a, b, c in THREE.tolist()]
+    texts[7] = ""
+    report = listed(texts, THREE, batches=2)
+    assert [(r.name, r.mismatched_requests, r.rows) for r in report.features] == [
+        ("km[0]", 0, 98), ("km[1]", 0, 98), ("km[2]", 98, 98)
+    ]  # fmt: skip
+    assert "served = recomputed × 1.609344" in report.features[2].text
+    assert (report.requests, report.not_compared) == (98, ())
+
+
+def test_a_missing_number_of_a_list_is_one_and_a_word_is_left_out():
+    before = THREE.copy()
+    before[0, 1] = np.nan
+    texts = [str(row).replace("nan", "null") for row in before.tolist()]
+    texts[1] = '["far", 2, 3]'
+    report = listed(texts, before)
+    assert [r.mismatched_requests for r in report.features] == [0, 0, 0]
+    assert report.not_compared == (
+        "logged feature km: 1 values are no numbers, such as '[\"far\", 2, 3]'",
+    )
+
+
+def test_words_of_several_columns_are_compared_as_words():
+    words = np.array([["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"]], object)
+    texts = ['["a", "b"]', '["c", "d"]', '["e", "F"]', '["g", "h"]']
+    assert [r.mismatched_requests for r in listed(texts, words).features] == [0, 1]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "[]", "1", "[" * 900 + "1" + "]" * 900])
+def test_another_width_is_refused_with_both(text):
+    texts = ["[1, 2, 3]", text]
+    width = text.count(",") + any(c in "12" for c in text)
+    with pytest.raises(TrafficError, match=f"{width} values? a request where the feature has 3"):
+        listed(texts, THREE[:2])
+
+
+def test_text_that_looks_like_a_list_is_text_of_one_column():
+    words = np.array(["[1, 2]", "b", "c", "d"], object)
+    assert [r.mismatched_requests for r in listed(words.tolist(), words).features] == [0]

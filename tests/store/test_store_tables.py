@@ -113,8 +113,14 @@ def test_context_of_one_column_is_one_value_a_request(tmp_path):
 
 
 def test_context_of_several_values_a_request_is_refused(tmp_path):
-    message = refused(npz(tmp_path, x=np.zeros(2), **{"feature:km": np.ones((2, 3))}))
-    assert "column 'feature:km' holds lists, such as [1.0, 1.0, 1.0]" in message
+    message = refused(npz(tmp_path, x=np.zeros(2), **{"cx:km": np.full((2, 30), 1.25)}))
+    assert "column 'cx:km' holds lists, such as [1.25, 1.25, 1.25, 1.25, 1.25, 1.25, …]" in message
+
+
+def test_a_logged_feature_of_several_columns_is_a_list_a_request(tmp_path):
+    logged = np.array([[1.5, np.nan, 0.1], [2.5, np.inf, -0.0]])
+    _, batch = opened(npz(tmp_path, x=np.zeros(2), **{"feature:km": logged}))
+    assert batch.context["feature:km"].tolist() == ["[1.5, NaN, 0.1]", "[2.5, Infinity, -0.0]"]
 
 
 def test_npz_with_python_objects_is_refused_and_not_loaded(tmp_path):
