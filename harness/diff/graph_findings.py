@@ -14,6 +14,7 @@ from harness.diff.changes import (
     is_bound,
     is_one_number,
 )
+from harness.diff.floor import ROUNDED
 from harness.diff.graph_match import Tier
 from harness.diff.graph_report import (
     FirstDivergence,
@@ -33,11 +34,14 @@ def findings_from_graph(report: GraphReport, *, answers_differ: bool) -> list[Fi
     """
     features = (s for s in report.states if s.tier == Tier.DECLARED)
     parted = answers_differ or any(s.verdict is TensorVerdict.DIFFERS for s in features)
-    found = [_first(report, d, parted=parted) for d in report.divergences]
+    found = [_unlike_here(report)] if _agree(report, answers_differ) else []
+    found += [
+        _first(report, d, parted=parted, agree=not answers_differ) for d in report.divergences
+    ]
     if report.risen:
         found.append(_risen(report))
     if report.later:
-        found.append(_later(report.later))
+        found.append(_later(report.later, parted=parted))
     # Where chance is in the graphs, it is the nearer cause of answers that differ.
     known = report.compared and report.outputs_compared and not report.random
     if answers_differ and not report.outputs_differ and known:
@@ -64,13 +68,31 @@ def _risen(report: GraphReport) -> Finding:
     )  # fmt: skip
 
 
-def _later(changes: Sequence[Change]) -> Finding:
+def _agree(report: GraphReport, answers_differ: bool) -> bool:
+    """Whether outputs differ in this pass alone."""
+    return bool(not answers_differ and report.outputs_compared and report.differing_outputs)
+
+
+def _unlike_here(report: GraphReport) -> Finding:
+    """Outputs whose differences in this pass are none of the answers."""
+    names = report.differing_outputs
+    far = max(s.relative for s in report.states if s.baseline in names)
+    return Finding(
+        kind="outputs_agree", severity=Severity.INFO if far <= ROUNDED else Severity.WARNING, where=names[0],
+        what="all outputs that were compared are equal as production computes them, so that nothing told of the "
+        f"graphs is the cause of another answer: without graph optimisation, and with each batch measured by itself, "
+        f"{_some(names)} differ{'s' if len(names) == 1 else ''} by up to {far:.2g} of the scale",
+        remedy="Nothing is to be mended for these requests; more of them show whether the outputs stay equal.",
+    )  # fmt: skip
+
+
+def _later(changes: Sequence[Change], *, parted: bool) -> Finding:
     """What feeding the first differences says nothing about."""
     refitted = all(c.kind is ChangeKind.WEIGHTS for c in changes)
     return Finding(
         kind="later_difference", severity=Severity.WARNING, where=changes[0].node.partition(" → ")[2],
         what=f"after the first differences the graphs differ, too: {_told(changes)}",
-        remedy=_ONE_NUMBER if refitted else _REMEDIES[Cause.GRAPH],
+        remedy=_ONE_NUMBER if refitted else _REMEDIES[Cause.GRAPH] if parted else _MEANT,
     )  # fmt: skip
 
 
@@ -85,25 +107,23 @@ def _told(changes: Sequence[Change]) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def _first(report: GraphReport, first: FirstDivergence, *, parted: bool) -> Finding:
+def _first(report: GraphReport, first: FirstDivergence, *, parted: bool, agree: bool) -> Finding:
     d = first.divergence
     state = next(s for s in report.states if s.baseline == d.baseline)
     after = f"equal up to {_some(d.last_equal)}" if d.last_equal else "nothing before it to compare"
     named = d.baseline if d.baseline == d.candidate else f"{d.baseline} (now {d.candidate})"
     rounding = report.rearranged and state.by_order and d.cause is not Cause.NONDETERMINISTIC
-    harmless = not report.outputs_differ and report.outputs_compared
+    harmless = report.outputs_compared and (agree or not report.outputs_differ)
     # Graphs that come to the same answers and features do not part, whatever they make on the way.
     place = "the graphs part" if parted else "other values on the way,"
     parts = [
         f"{place} at {named}: {_how_many(report, state)}, {after}",
         *([first.relation] if first.relation else []),
         *_differing(report, state, d),
-        *_proven(
-            report,
-            first,
-            mended="nothing after it differs" if is_unsure(report, state, d) else _WHOLE,
-        ),
     ]
+    if not harmless:
+        whole = "nothing after it differs" if is_unsure(report, state, d) else _WHOLE
+        parts += _proven(report, first, mended=whole)
     emptied = any(map(_became_zero, d.changes))
     refitted = d.cause is Cause.WEIGHTS and not emptied
     if harmless:
@@ -121,6 +141,8 @@ def _first(report: GraphReport, first: FirstDivergence, *, parted: bool) -> Find
         if emptied
         else _ONE_NUMBER
         if refitted and _is_plain(first)
+        else _MEANT
+        if d.cause is Cause.GRAPH and not parted
         else _REMEDIES[d.cause],
         requests=first.requests,
     )
@@ -364,6 +386,9 @@ _ROUNDED = (
 
 
 _EMPTIED = "No fit makes them all 0: check that what was fitted was shipped with the model, and not its default."
+
+
+_MEANT = "Where this step is meant to be written otherwise, as a fusion writes it, there is nothing to mend."
 
 
 _REMEDIES = {

@@ -163,6 +163,8 @@ class GraphReport:
     """Whether every output was: of one that was not, nothing is known."""
     later: tuple[Change, ...] = ()
     """What differs after the frontier and is no weight, or a bound: a difference before it hides what it does."""
+    differing_outputs: tuple[str, ...] = ()
+    """Baseline's outputs that differ in this pass."""
     risen: tuple[str, ...] = ()
     """Baseline's tensors of the frontier that merely show again what differs before them, in topological order: the
     difference sinks under the tolerance and rises above it again, and nothing between is another one."""

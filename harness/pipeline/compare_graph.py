@@ -63,7 +63,12 @@ def with_graph(
         equal=result.equal and not differing,
         comparable=bool(result.comparable and not (result.equal and (lost.unseen or unseen)))
         or differing,
-        findings=(*found, *lost.findings(), *odd.findings(), *look.findings(answers_differ=differ)),
+        findings=(
+            *found,
+            *lost.findings(),
+            *odd.findings(),
+            *look.findings(answers_differ=differ, unseen=outputs),
+        ),
         not_compared=(
             *(t for t in left_out if not t.startswith(seen)),
             *lost.unseen,

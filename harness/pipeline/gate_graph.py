@@ -91,7 +91,10 @@ def with_graph(
         described,
         intermediates=described.intermediates
         | {"graph": jsonable(look), "not_compared": list(not_compared)},
-        findings=(*described.findings, *look.findings(answers_differ=differ)),
+        findings=(
+            *described.findings,
+            *look.findings(answers_differ=differ, unseen=match.not_compared),
+        ),
         not_compared=not_compared,
         cause="" if look.report is None else proven_cause(look.report),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +46,17 @@ class GraphLook:
     why: str = ""
     """Why there is no report."""
 
-    def findings(self, *, answers_differ: bool) -> list[Finding]:
-        """What the graphs say about a difference of the answers as production computes them."""
+    def findings(self, *, answers_differ: bool, unseen: Collection[str] = ()) -> list[Finding]:
+        """What the graphs say about a difference of the answers as production computes them.
+
+        Args:
+          answers_differ: whether they do.
+          unseen: baseline's outputs that the graphs alone show.
+        """
         if self.report is None:
             return []
-        return findings_from_graph(self.report, answers_differ=answers_differ)
+        differ = answers_differ or not set(unseen).isdisjoint(self.report.differing_outputs)
+        return findings_from_graph(self.report, answers_differ=differ)
 
     def not_compared(self) -> tuple[str, ...]:
         """What stayed out of sight, as sentences."""
