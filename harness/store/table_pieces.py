@@ -164,7 +164,14 @@ def is_flat(shape: tuple[int, ...], spec: TensorSpec) -> bool:
     return len(shape) == 1 and spec.shape == (1,)
 
 
-def check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: TensorSpec) -> None:
+def check_shape(
+    where: str,
+    name: str,
+    trailing: tuple[int, ...] | None,
+    spec: TensorSpec,
+    *,
+    filled: bool = True,
+) -> None:
     """Refuses rows of another shape than the input's.
 
     Args:
@@ -172,6 +179,7 @@ def check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: T
       name: the input's.
       trailing: shape of a row; None = a single value.
       spec: what the model takes.
+      filled: there are values that another shape could hold.
 
     Raises:
       TrafficError: says both shapes.
@@ -190,34 +198,55 @@ def check_shape(where: str, name: str, trailing: tuple[int, ...] | None, spec: T
         raise TrafficError(
             where,
             f"column '{name}' has {found} where the model takes {taken}",
-            f"Reshape it to [{', '.join(wanted)}{', …' if spec.any_rank else ''}]: its first axis is the table's rows.",
+            f"Reshape it to [{', '.join(wanted)}{', …' if spec.any_rank else ''}]: its first axis is the table's rows."
+            if filled
+            else "Leave this request out: lists without a value do not say the shape of its rows.",
         )
 
 
 def nested(where: str, name: str, values: Sequence[Any], spec: TensorSpec) -> Array | list[Array]:
-    """Scalars and nested lists: one row each where the depth is the input's, or not declared, else several rows."""
-    try:
-        joined = array_from_json(where, name, values, spec.datatype, exact=True)
-        if is_flat(joined.shape, spec):
-            return joined[:, np.newaxis]
-        if spec.any_rank or joined.ndim == len(spec.shape) + 1:
-            check_shape(where, name, joined.shape[1:], spec)
-            return joined
-    except RaggedError:
-        pass
-    arrays = []
-    for value in values:
+    """Scalars and nested lists: one row each where the depth is the input's, or not declared, else several rows.
+
+    An empty list is no row, where it can be nothing else.
+    """
+    if _without_rows(spec) is None or [] not in values:
         try:
-            array = array_from_json(where, name, [value], spec.datatype, exact=True)[0]
+            joined = array_from_json(where, name, values, spec.datatype, exact=True)
+            if is_flat(joined.shape, spec):
+                return joined[:, np.newaxis]
+            if spec.any_rank or joined.ndim == len(spec.shape) + 1:
+                check_shape(where, name, joined.shape[1:], spec, filled=joined.size > 0)
+                return joined
         except RaggedError:
-            raise TrafficError(
-                where, f"column '{name}' has lists of different lengths in one request", "Pad them."
-            ) from None
-        rows = np.asarray(array, object if spec.datatype == "BYTES" else None)
-        if is_flat(np.atleast_1d(rows).shape, spec):
-            rows = np.atleast_1d(rows)[:, np.newaxis]
-        elif spec.any_rank or rows.ndim == len(spec.shape):
-            rows = rows[np.newaxis]
-        check_shape(where, name, rows.shape[1:] if rows.ndim else None, spec)
-        arrays.append(rows)
-    return arrays
+            pass
+    return [_rows(where, name, value, spec) for value in values]
+
+
+def _rows(where: str, name: str, value: object, spec: TensorSpec) -> Array:
+    """The rows of one request, shape (rows, *trailing)."""
+    rowless = _without_rows(spec)
+    if rowless is not None and value == []:
+        return array_from_json(where, name, [], spec.datatype, exact=True).reshape(rowless)
+    try:
+        array = array_from_json(where, name, [value], spec.datatype, exact=True)[0]
+    except RaggedError:
+        raise TrafficError(
+            where, f"column '{name}' has lists of different lengths in one request", "Pad them."
+        ) from None
+    rows = np.asarray(array, object if spec.datatype == "BYTES" else None)
+    if is_flat(np.atleast_1d(rows).shape, spec):
+        rows = np.atleast_1d(rows)[:, np.newaxis]
+    elif spec.any_rank or rows.ndim == len(spec.shape):
+        rows = rows[np.newaxis]
+    trailing = rows.shape[1:] if rows.ndim else None
+    check_shape(where, name, trailing, spec, filled=rows.size > 0)
+    return rows
+
+
+def _without_rows(spec: TensorSpec) -> tuple[int, ...] | None:
+    """Shape of a request without a row, which an empty list cannot say; None = it is not known.
+
+    Where a row may itself be without values, an empty list is such a row, or nothing tells which of the two.
+    """
+    known = [d for d in spec.shape if d]
+    return None if spec.any_rank or len(known) < len(spec.shape) else (0, *known)

@@ -306,6 +306,52 @@ def test_jsonl_requests_of_several_rows(tmp_path):
     assert batch.inputs["v"].tolist() == [[1], [2], [3]]
 
 
+WITHOUT_ROWS = {"f": [], "s": [], "b": [], "m": []}
+ROWS = {"f": [[1, 2, 3, 4]], "s": ["a"], "b": [True], "m": [[[1], [2]]]}
+
+
+@pytest.mark.parametrize("lines", [[WITHOUT_ROWS, ROWS, WITHOUT_ROWS], [WITHOUT_ROWS]])
+@pytest.mark.parametrize("make", [jsonl, lambda folder, *lines: parquet(folder, rowwise(lines))])
+def test_empty_lists_are_a_request_without_a_row(tmp_path, lines, make):
+    """JSON cannot say a shape of (0, 4); the model's own says what the list leaves out."""
+    specs = [
+        spec("f", "FP32", 4),
+        spec("s", "BYTES"),
+        spec("b", "BOOL", 1),
+        spec("m", "INT64", 2, 1),
+    ]
+    window, batch = opened(make(tmp_path, *lines), specs)
+    assert window.info.count == len(lines)
+    assert batch.rows.tolist() == [len(line["f"]) for line in lines]
+    found = {name: (values.dtype, values.shape[1:]) for name, values in batch.inputs.items()}
+    assert found == {
+        "f": (np.float32, (4,)), "s": (object, ()), "b": (bool, (1,)), "m": (np.int64, (2, 1)),
+    }  # fmt: skip
+
+
+def rowwise(lines):
+    """One value a line of each column, with the types of columns that hold any."""
+    kinds = pa.Table.from_pylist([ROWS]).schema
+    return pa.Table.from_pylist(list(lines), kinds)
+
+
+def test_only_some_inputs_without_rows_are_unequal_rows(tmp_path):
+    path = jsonl(tmp_path, {"x": [], "y": [1.0]}, {"x": [[1, 2]], "y": [1.0]})
+    window, batch = opened(path, [spec("x", "FP32", 2), spec("y", "FP32")])
+    assert batch.rows.tolist() == [1]
+    assert window.info.not_sealed == (("tensors disagree on the number of rows: [0, 1]", 1),)
+
+
+@pytest.mark.parametrize(
+    ("shape", "value"), [((None, 4), []), ((2, None), []), ((4,), [[]]), ((None, 4), [[]])]
+)
+def test_lists_without_values_of_no_shape_are_left_out(tmp_path, shape, value):
+    row = np.ones([1, *(d or 3 for d in shape)], int).tolist()
+    with pytest.raises(TrafficError, match=r"t.jsonl:2: column 'x' has rows of shape") as caught:
+        opened(jsonl(tmp_path, {"x": row}, {"x": value}), [spec("x", "INT64", *shape)])
+    assert caught.value.remedy.startswith("Leave this request out")
+
+
 @pytest.mark.parametrize(
     ("lines", "datatype", "said"),
     [
