@@ -37,6 +37,9 @@ _LARGEST_BYTES = 8 << 30
 """Of a model with its external data."""
 _SMALL_BYTES = 64 << 20
 """A file up to this size may be as hollow as it likes."""
+_ORT_FORMAT = b"\0ORTM"
+"""How the first 8 bytes of a file in onnxruntime's own format end: a number's last byte, then the format's name. In
+ONNX that name may be the producer's, behind its length."""
 _MOST_HOLLOW = 16
 """Claimed bytes per byte that was written: weights with gaps between them stay below it."""
 
@@ -107,7 +110,7 @@ def model_source(path: Path, where: str) -> ModelSource:
             raise ResolveError(
                 where, "it is no .onnx file", "Export the model to ONNX and give that file."
             )
-        model = _not_empty(path.resolve(), where)
+        model = _checked(path.resolve(), where)
         return ModelSource(model=model, recorded=recorded_beside(model, where))
     except OSError as error:
         raise _unreadable(where, error) from error
@@ -172,7 +175,7 @@ def _folder_source(folder: Path, where: str) -> ModelSource:
     conda, python = _environment_files(folder, flavors.get("python_function"), where)
     extra = metadata.get("metadata")
     return ModelSource(
-        model=_not_empty(model, where),
+        model=_checked(model, where),
         recorded=recorded_in_folder(folder, where, conda_name=conda, python_name=python),
         metadata=tuple(sorted((str(k), str(v)) for k, v in extra.items()))
         if isinstance(extra, dict)
@@ -218,10 +221,18 @@ def _named_file(folder: Path, name: object, kind: str, where: str) -> Path:
     )
 
 
-def _not_empty(model: Path, where: str) -> Path:
-    """The model file, once it is known to hold something."""
+def _checked(model: Path, where: str) -> Path:
+    """The file, once it is known to hold something, and not onnxruntime's own format by ONNX's name."""
     if model.stat().st_size == 0:
         raise ResolveError(where, f"{model.name} is empty", "Export or download the model again.")
+    with model.open("rb") as file:
+        head = file.read(8)
+    if head.endswith(_ORT_FORMAT):
+        raise ResolveError(
+            where,
+            f"{model.name} is in ORT format and not in ONNX: its graph cannot be looked into",
+            "Give the .onnx file that it was converted from.",
+        )
     return model
 
 

@@ -7,6 +7,7 @@ quadratic time: MLflow writes none of them, so all are refused.
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,26 @@ _LONGEST_VALUE = 100
 _LONGEST_SHOWN = 200
 _TEXT = "tag:yaml.org,2002:str"
 _REMEDY = "Log the model again."
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""How a text begins that is not in UTF-8, as PowerShell writes it and pip reads it; the longer marks first."""
 
 
 def text_from_file(path: Path, where: str) -> str | None:
-    """A small text file, without the mark that some editors begin it with; None when there is none.
+    """A small text file, without the mark that it begins with; None when there is none.
+
+    It is in UTF-8, or in what its mark says.
 
     Args:
       path: the file.
       where: how errors name the model.
 
     Raises:
-      ResolveError: it is no plain file, larger than 1 MiB, or no text.
+      ResolveError: it is no plain file, larger than 1 MiB, or no text in its encoding.
     """
     if not path.is_file():
         # A pipe, a folder or a link to nothing would be a record that nobody reads.
@@ -42,10 +52,16 @@ def text_from_file(path: Path, where: str) -> str | None:
         return None
     if path.stat().st_size > _LIMIT_BYTES:
         raise ResolveError(where, f"{path.name} is larger than 1 MiB", _REMEDY)
+    with path.open("rb") as file:
+        head = file.read(4)
+    encoding = next((e for mark, e in _MARKS.items() if head.startswith(mark)), "utf-8-sig")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding=encoding)
     except UnicodeDecodeError as error:
-        raise ResolveError(where, f"{path.name} is no text", _REMEDY) from error
+        said = encoding.removesuffix("-sig").upper()
+        raise ResolveError(
+            where, f"{path.name} is no {said} text", "Save it as UTF-8 and log the model again."
+        ) from error
 
 
 def yaml_from_file(path: Path, where: str) -> object:

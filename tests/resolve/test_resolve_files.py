@@ -4,6 +4,8 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
 import yaml
 
@@ -110,6 +112,28 @@ def test_missing(tmp_path):
 def test_empty(tmp_path):
     (tmp_path / "empty.onnx").touch()
     assert refusal(tmp_path / "empty.onnx", tmp_path / "pins").what == "empty.onnx is empty"
+
+
+def test_a_file_in_ort_format(make_model, tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "v2.onnx")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(make_model("v1.onnx"), options)
+    error = refusal(tmp_path / "v2.onnx", tmp_path / "pins")
+    assert error.what.startswith("v2.onnx is in ORT format")
+    assert error.remedy == "Give the .onnx file that it was converted from."
+    folder = model_folder(make_model("v3/model.onnx"))
+    (folder / "model.onnx").write_bytes((tmp_path / "v2.onnx").read_bytes())
+    assert refusal(folder, tmp_path / "pins").what.startswith("model.onnx is in ORT format")
+
+
+def test_a_producer_called_as_that_format_is_none(make_model, tmp_path):
+    model = make_model("m.onnx")
+    changed = onnx.load(model, load_external_data=False)
+    changed.producer_name = "ORTModel"
+    onnx.save(changed, model)
+    assert model.read_bytes()[4:8] == b"ORTM"
+    assert pin(str(model), tmp_path / "pins").path.is_file()
 
 
 def test_another_kind_of_file(tmp_path):

@@ -1,5 +1,6 @@
 """What a version records of its runtime, wherever it is written."""
 
+import codecs
 import os
 
 import pytest
@@ -26,6 +27,37 @@ def test_requirements_txt_comes_first(tmp_path):
     found = folder(tmp_path, requirements__txt="onnxruntime==1.23.2\n", conda__yaml=conda)
     # Only what decides about the leg is taken from there, too.
     assert found == Recorded(requirements=("onnxruntime==1.23.2", "numpy==1.26.4"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [
+        ("utf-8", codecs.BOM_UTF8),
+        ("utf-16-le", codecs.BOM_UTF16_LE),
+        ("utf-16-be", codecs.BOM_UTF16_BE),
+        ("utf-32-le", codecs.BOM_UTF32_LE),
+        ("utf-32-be", codecs.BOM_UTF32_BE),
+    ],
+)
+def test_a_mark_says_the_encoding_as_it_does_to_pip(encoding, mark, tmp_path):
+    content = mark + "# für uns\r\nonnxruntime==1.23.2\r\nnumpy<2\r\n".encode(encoding)
+    (tmp_path / "requirements.txt").write_bytes(content)
+    assert folder(tmp_path).requirements == ("onnxruntime==1.23.2", "numpy<2")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("# für uns\nnumpy<2\n".encode("latin-1"), "requirements.txt is no UTF-8 text"),
+        (codecs.BOM_UTF16_LE + b"n\0u", "requirements.txt is no UTF-16 text"),
+        ("numpy<2\n".encode("utf-16-le"), "cannot be read"),
+    ],
+)
+def test_another_encoding_is_refused_with_a_way_out(content, said, tmp_path):
+    (tmp_path / "requirements.txt").write_bytes(content)
+    with pytest.raises(ResolveError, match=said) as caught:
+        folder(tmp_path)
+    assert ("Save it as UTF-8" in caught.value.remedy) == ("text" in said)
 
 
 def test_what_conda_repeats_changes_nothing(tmp_path):
