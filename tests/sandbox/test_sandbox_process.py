@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import psutil
 import pytest
 import sandbox_models as models
@@ -61,6 +62,16 @@ def test_numbers_come_back_bit_for_bit(tmp_path, kind, dtype):
     with started(models.identity(tmp_path / "m.onnx", kind)) as sandbox:
         found = answered(sandbox, 3, x=given).outputs["y"]
     assert (found.dtype, found.tolist()) == (given.dtype, given.tolist())
+
+
+def test_a_producers_name_is_no_format(tmp_path):
+    """Left to guess, onnxruntime takes bytes that hold ORTM in the fifth place for its own format."""
+    path = models.identity(tmp_path / "m.onnx", TensorProto.FLOAT)
+    model = onnx.load(path)
+    model.producer_name = "ORTModel"
+    onnx.save(model, path)
+    with started(path) as sandbox:
+        assert answered(sandbox, 1, x=np.ones((1, 2), np.float32)).outputs["y"].all()
 
 
 def test_strings_come_back_as_text(tmp_path):

@@ -21,6 +21,8 @@ CONFIG_ENTRIES = {
     "session.intra_op.allow_spinning": "0",
     "session.inter_op.allow_spinning": "0",
     "session.set_denormal_as_zero": "0",
+    # Left to guess, onnxruntime takes ONNX whose producer's name begins with ORTM for its own format.
+    "session.load_model_format": "ONNX",
 }
 MAX_BUILD = 900
 _ARRAY = {np.ndarray}
