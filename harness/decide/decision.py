@@ -43,7 +43,7 @@ from harness.decide.fitness import (
     traffic_is_whole,
     unfit,
 )
-from harness.decide.forecast import farthest, words
+from harness.decide.forecast import farthest, of_a_sample, sample_words, words
 from harness.decide.slices import (
     harm_in_small_slices,
     largest_without_claim,
@@ -250,7 +250,10 @@ def _not_enough(case: Case) -> Answer:
         )
     found = farthest(case.evidence, case.status)
     text = words(found) if found else "Read further looks: the tests disagree at this one."
-    if case.facts.exhausted and found and found.more > 0.0:
+    if found and found.more > 0.0 and of_a_sample(found):
+        newest = (w.selected for w in case.facts.windows if w.name == WindowName.NEWEST)
+        text += f" {sample_words(found, case.policy, sum(newest))}"
+    elif found and found.more > 0.0 and case.facts.exhausted:
         text += f" {_what_is_left(case)}"
     return hold(
         "not_enough_evidence",

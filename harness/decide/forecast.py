@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.core.policies import Metric
+from harness.core.policies import LATENCY_METRICS, Metric, Policy, WindowName
 from harness.core.scales import limit_on_scale, on_scale
 from harness.core.verdicts import Evidence, Status, Verdict
 
@@ -99,6 +99,38 @@ def _outlook(found: Forecast, subject: str) -> str:
         "So far the evidence grows towards neither answer, so how many more it takes cannot be told: "
         "`harness plan` says what is usual."
     )
+
+
+def of_a_sample(found: Forecast) -> bool:
+    """Whether its requests are those that a gate replays singly: a sample, however much traffic there is."""
+    evidence = found.evidence
+    return evidence.metric in LATENCY_METRICS and evidence.window == WindowName.NEWEST
+
+
+def sample_words(found: Forecast, policy: Policy, selected: int) -> str:
+    """Which key to raise for more requests of a test that `of_a_sample` is true of.
+
+    Args:
+      found: the test; a raised key is another policy, which begins without its evidence.
+      policy: the run's.
+      selected: requests that the policy selects from the traffic for the newest window.
+    """
+    sample, limit = policy.latency.sample, policy.windows.max_requests
+    here = min(selected, limit)
+    wanted = policy.latency.planning + found.evidence.n + found.more
+    known = math.isfinite(wanted)
+    said = []
+    if sample < here or (known and wanted > sample):
+        about = f" to about {_rounded(max(wanted, sample + 1.0))}" if known else ""
+        said.append(
+            f"A gate replays at most latency.sample ({sample:,}) requests singly, however much traffic "
+            f"there is: raise that key{about}, as another policy, judged anew."
+        )
+    if sample >= here or (known and wanted > here):
+        missing = ["record more"] if here == selected or (known and wanted > selected) else []
+        missing += ["raise windows.max_requests"] if here == limit else []
+        said.append(f"The newest window gives at most {here:,}: {' and '.join(missing)}.")
+    return " ".join(said)
 
 
 def _more(evidence: Evidence, logs: list[float], bar: float) -> float:

@@ -613,3 +613,53 @@ def test_a_window_that_no_deciding_guardrail_reads_holds_nothing():
     )
     facts = Facts(windows=(NEWEST,), baseline_failures=lost)
     assert decide(alone, READY, (evidence("score"),), facts).decision is Decision.PROMOTE
+
+
+TIMED = policy_from_yaml(
+    """
+version: 1
+preset: retrain
+decision: {output: p, rule: threshold, value: 0.3}
+drop: [features, rate, score, loss, flips]
+windows: {max_requests: 10000}
+latency: {sample: 2000, planning: 500}
+guardrails: [{name: slow, metric: latency_p99, margin: 0.5}]
+""",
+    "policy.yaml",
+)
+
+
+@pytest.mark.parametrize(
+    ("log_e", "selected", "says"),
+    [
+        # Half of log 20 after 1,500 requests: as many more, and those that plan.
+        (math.log(20) / 2, 20_000, "(2,000) requests singly, however much traffic there is: raise that key to about 3,500"),
+        (math.log(20) / 2, 3000, "The newest window gives at most 3,000: record more."),
+        (math.log(20) / 20, 40_000, "gives at most 10,000: raise windows.max_requests."),
+        (math.log(20) / 20, 12_000, "gives at most 10,000: record more and raise windows.max_requests."),
+        (-1.0, 20_000, "raise that key, as another policy, judged anew."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("exhausted", [False, True])
+def test_a_latency_hold_names_the_sample_that_must_grow(log_e, selected, says, exhausted):
+    slow = evidence(
+        "score", Verdict.INCONCLUSIVE, n=1500, log_e=log_e,
+        name="slow", guardrail="slow", metric="latency_p99", window="newest",
+    )  # fmt: skip
+    window = WindowFacts(name="newest", selected=selected, judged=2500, min_requests=2000)
+    record = decide(TIMED, OPEN, (slow,), Facts(windows=(window,), exhausted=exhausted))
+    assert (record.reason, record.binding_guardrail) == ("not_enough_evidence", "slow")
+    assert says in record.next
+    assert "have been read" not in record.next
+    assert ("record more" in record.next) == (selected in {3000, 12_000})
+
+
+def test_a_latency_hold_whose_sample_is_all_the_traffic_asks_for_traffic():
+    slow = evidence(
+        "score", Verdict.INCONCLUSIVE, n=500, log_e=math.log(20) / 2,
+        name="slow", guardrail="slow", metric="latency_p99", window="newest",
+    )  # fmt: skip
+    window = WindowFacts(name="newest", selected=1000, judged=1000, min_requests=500)
+    record = decide(TIMED, OPEN, (slow,), Facts(windows=(window,), exhausted=True))
+    assert "The newest window gives at most 1,000: record more." in record.next
+    assert "latency.sample" not in record.next
