@@ -70,6 +70,7 @@ def with_graph(
             prepared.policy.preset is Preset.REFACTOR
             or same_bytes((prepared.baseline, prepared.candidate))
         ),
+        compared=_compared(described.intermediates),
     )
     if why:
         look = GraphLook(why=why)
@@ -104,6 +105,12 @@ def _raw_differs(intermediates: dict[str, Any]) -> bool:
     return any(
         row["kind"] == "raw" and row["verdict"] == "differs" for row in intermediates["features"]
     )
+
+
+def _compared(intermediates: dict[str, Any]) -> bool:
+    """Whether any row was: of an output, or of a feature computed from raw fields."""
+    raw = [row for row in intermediates["features"] if row["kind"] == "raw"]
+    return any(row["rows"] for row in (*intermediates["outputs"], *raw))
 
 
 def _chosen(prepared: Prepared) -> Ints:

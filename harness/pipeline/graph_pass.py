@@ -253,7 +253,12 @@ def _version(recipe: LegRecipe) -> Version:
 
 
 def why_not(
-    policy: GraphPolicy, *, raw_differs: bool, answers_differ: bool, same_model: bool
+    policy: GraphPolicy,
+    *,
+    raw_differs: bool,
+    answers_differ: bool,
+    same_model: bool,
+    compared: bool,
 ) -> str:
     """Why a gate does not look into the versions; "" = it does.
 
@@ -262,11 +267,20 @@ def why_not(
       raw_differs: a feature computed from raw fields differs beyond its floor.
       answers_differ: an output does.
       same_model: both should answer alike: a refactor, or the same bytes.
+      compared: a row of an output, or of a feature computed from raw fields, was.
     """
     if policy.when is When.NEVER or not policy.requests:
         return "the policy asks for none (graph.when)"
     if policy.when is When.ALWAYS or raw_differs or (answers_differ and same_model):
         return ""
     if answers_differ:
-        return "all features computed from raw fields agree, and other answers are what a retrain is for"
-    return "nothing differs beyond the floor"
+        return (
+            "no feature computed from raw fields that was compared differs beyond its floor, "
+            "and other answers are what a retrain is for"
+        )
+    if not compared:
+        return "no row was compared, of an output or of a feature computed from raw fields"
+    return (
+        "of outputs and features computed from raw fields, nothing that was compared and counts "
+        "differs beyond the floor"
+    )

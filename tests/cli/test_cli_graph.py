@@ -135,7 +135,8 @@ def test_a_gate_in_which_nothing_differs_does_not_look(gated):
     code, run = gated("Neg({x})")
     graph = read(run, "intermediates")["graph"]
     assert code == 0
-    assert graph == {"report": None, "why": "nothing differs beyond the floor"}
+    assert graph["report"] is None
+    assert graph["why"].endswith("nothing that was compared and counts differs beyond the floor")
 
 
 def test_a_gate_that_always_looks_does(gated):

@@ -80,8 +80,8 @@ def test_boxes_do_not_overlap_and_wires_lead_down(graph):
 
 
 def test_a_run_without_a_look_says_why():
-    section = graph_section(Doc({"report": None, "why": "nothing differs beyond the floor"}))
-    assert section.lead == "Not looked into: nothing differs beyond the floor."
+    section = graph_section(Doc({"report": None, "why": "no row was compared"}))
+    assert section.lead == "Not looked into: no row was compared."
 
 
 def test_a_run_that_knows_nothing_of_graphs_has_no_such_section():
