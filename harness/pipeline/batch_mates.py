@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from harness.core.jsonable import jsonable
 from harness.core.policies import LATENCY_METRICS, Policy
 from harness.core.tensors import Ints
 from harness.core.traffic import RequestBatch
@@ -22,6 +24,11 @@ from harness.replay.order import Batch, generator
 from harness.store.runs import RunFolder
 
 BATCH_MATES_FILE = "batch_mates.json"
+_APART = {
+    True: "returns sequences or optionals, which are about a batch and not about its rows",
+    False: "takes batches of a fixed size only",
+}
+"""By whether a version returns such: why no batch says what it answers to one request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +163,37 @@ def together(legs: Sequence[Leg], mixing: Mixing) -> bool:
     for leg in legs:
         leg.singly = by_itself
     return by_itself
+
+
+def composition(legs: Sequence[Leg], mixing: Mixing) -> dict[str, Any]:
+    """For `manifest.json`, once `together` has decided: how requests ran, why, and what showed it.
+
+    Args:
+      legs: every version.
+      mixing: as for `together`.
+    """
+    by_itself = any(leg.singly for leg in legs)
+    return {
+        "composition": "recorded" if by_itself else "coalesced",
+        "composition_why": "; ".join(_reasons(legs, mixing) or [_sharing(mixing)]),
+        "alone": [jsonable(one) | {"said": one.to_text()} for one in mixing.alone],
+    }
+
+
+def _reasons(legs: Sequence[Leg], mixing: Mixing) -> list[str]:
+    """Why each request runs by itself, a sentence a version; [] where requests share batches."""
+    return [
+        *(f"the {leg.name} {_APART[leg.whole]}" for leg in legs if leg.apart),
+        *(f"what the {name} answers to a request depends on its batch" for name in mixing.answers),
+        *(
+            f"nothing shows that batches leave the {name}'s answers as they are, since too few were "
+            "answered or the answers change from run to run"
+            for name in mixing.unshown
+        ),
+    ]
+
+
+def _sharing(mixing: Mixing) -> str:
+    """What lets requests share batches."""
+    rounding = f", but for rounding ({', '.join(mixing.rounding)})" * bool(mixing.rounding)
+    return f"no answer was seen to depend on the batch of its request{rounding}"

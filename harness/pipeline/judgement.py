@@ -19,7 +19,7 @@ from harness.diff.signature import SignatureMatch, check_signatures
 from harness.judge.attempts import spent
 from harness.judge.plan import TestPlan
 from harness.pipeline.asked_again import AskedAgain, ask_again, failing_together
-from harness.pipeline.batch_mates import mixing_of_run, share_within_margins, together
+from harness.pipeline.batch_mates import composition, mixing_of_run, share_within_margins, together
 from harness.pipeline.batching import largest_batch
 from harness.pipeline.carried import planned_tests
 from harness.pipeline.chance import by_chance
@@ -187,8 +187,7 @@ def _replayed(
         )  # fmt: skip
         by_itself = together((baseline, *others), mixing)
         manifest["limits"] = jsonable(policy.sandbox)
-        manifest["composition"] = "recorded" if by_itself else "coalesced"
-        manifest["alone"] = [jsonable(one) | {"said": one.to_text()} for one in mixing.alone]
+        manifest |= composition((baseline, *others), mixing)
         proven = proven_features(
             prepared, window, match, pairs.raw,
             graphs=graphs, recipes=recipes, singly=by_itself, listener=listener,

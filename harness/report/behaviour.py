@@ -32,6 +32,8 @@ _OUTCOMES = {
     "INVALID": "malformed answer",
     "NOT_RUN": "never asked",
 }
+_NO_FAILURE = {"OK", "NOT_RUN"}
+"""What was never asked failed nothing; the version whose leg ended says why in its findings."""
 
 
 def behaviour(summary: Doc) -> Section:
@@ -49,14 +51,14 @@ def _flips(summary: Doc) -> tuple[Fact, ...]:
     flips = summary.at("flips")
     facts = []
     n, changed = flips.at("n").whole(), flips.at("changed").whole()
-    if n is None or changed is None:
+    if not n or changed is None:
         facts.append(Fact(label="Decisions changed", value="not measured"))
     else:
         up, down = flips.at("to_positive").whole(), flips.at("to_negative").whole()
         facts.append(
             Fact(
                 label="Decisions changed",
-                value=f"{count(changed)} of {count(n)}" + f" ({share(changed, n)})" * bool(n),
+                value=f"{count(changed)} of {count(n)} ({share(changed, n)})",
                 note=f"{count(up)} to positive, {count(down)} to negative",
             )
         )
@@ -99,7 +101,7 @@ def _outcomes(summary: Doc) -> Table:
             sides[role][name].whole() if name in sides[role] else 0
             for role in ("baseline", "candidate")
         ]
-        worse = name != "OK" and (counts[1] or 0) > (counts[0] or 0)
+        worse = name not in _NO_FAILURE and (counts[1] or 0) > (counts[0] or 0)
         rows.append(
             (
                 Cell(text=_OUTCOMES.get(name, name), note=name),

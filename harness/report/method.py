@@ -33,8 +33,8 @@ _CLAIMS = {
 }
 _DRAWN = "the rows of this table, drawn from it by units"
 _COMPOSITIONS = {
-    "coalesced": "many requests in a batch: it changes no answer",
-    "recorded": "each request by itself, as recorded: answers depend on the batch",
+    "coalesced": "requests shared batches",
+    "recorded": "each request by itself, as it was recorded",
 }
 _PRESETS = {
     "refactor": "the same model: any difference above the noise floor counts",
@@ -228,12 +228,14 @@ def _of_a_gate(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
     return (
         Fact(
             label="Composition",
-            value=_COMPOSITIONS.get(manifest.at("composition").text(), "unknown"),
+            value=_COMPOSITIONS.get(
+                manifest.at("composition").text(),
+                "unknown" if decision.at("n_requests").whole() else "no request was replayed",
+            ),
             note="; ".join(
-                [
-                    "as the baseline against itself, in other batches, allowed",
-                    *(one.at("said").text(limit=LONG) for one in manifest.at("alone").items()),
-                ]
+                said
+                for at in (manifest.at("composition_why"), *_alone(manifest))
+                if (said := at.text(limit=LONG))
             ),
         ),
         Fact(
@@ -251,6 +253,11 @@ def _of_a_gate(decision: Doc, manifest: Doc) -> tuple[Fact, ...]:
             mono=True,
         ),
     )
+
+
+def _alone(manifest: Doc) -> tuple[Doc, ...]:
+    """By version, how its requests were answered alone and in batches, as a sentence."""
+    return tuple(one.at("said") for one in manifest.at("alone").items())
 
 
 def _questions(manifest: Doc) -> tuple[Fact, ...]:

@@ -271,9 +271,14 @@ def _observed(observer: Doc) -> tuple[Fact, ...]:
 
 
 def _floor(rows: tuple[Doc, ...]) -> Table:
-    noisy = [row for row in rows if (row.at("largest").number() or 0.0) > 0]
+    noisy = [
+        row
+        for row in rows
+        if (row.at("largest").number() or 0.0) > 0 or row.at("nondeterministic").flag(default=False)
+    ]
     noisy.sort(key=lambda row: -(row.at("largest").number() or 0.0))
-    still = len(rows) - len(noisy)
+    still = sum(row not in noisy for row in rows if row.at("rows").whole())
+    same = f"no difference in {counted(still, 'column')}, a wide tensor counted as one"
     return Table(
         title="Noise floor: baseline against itself",
         columns=(
@@ -295,8 +300,8 @@ def _floor(rows: tuple[Doc, ...]) -> Table:
             )
             for row in noisy[:MOST_ROWS]
         ),
-        empty=f"The baseline repeats itself exactly in all {counted(still, 'tensor')}."
-        if rows
+        empty=f"The baseline repeats itself exactly: {same}."
+        if still
         else "The noise floor was not measured in this run.",
-        note=f"{counted(still, 'tensor')} repeat exactly." if noisy and still else "",
+        note=f"Besides, {same}." if noisy and still else "",
     )

@@ -23,6 +23,8 @@ _WORDS = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 SHORT = 300
 """Characters a single value may show."""
+MOST_DIGITS = 80
+"""Digits that a whole number keeps: as many as one of 256 bits has, and a few more."""
 LONG = 4_000
 """Characters a paragraph may show."""
 BLOCK_LINES = 400
@@ -82,7 +84,8 @@ class Doc:
                 return f"{self.value:.6g}"
             case int():
                 # A number of a thousand digits is refused by str().
-                return f"{self.value}" if abs(self.value) < 10**18 else f"{self.number():.6g}"
+                few = abs(self.value) < 10**MOST_DIGITS
+                return f"{self.value}" if few else f"{self.number():.6g}"
             case _:
                 return default
 

@@ -89,6 +89,7 @@ def _facts(window: Doc, labels: Doc) -> tuple[Fact, ...]:
                 value=short_digest(window.at("window_hash").text("unknown")),
                 mono=True,
             ),
+            *_without_answers(window),
         ]
     if labels:
         parts = [
@@ -117,13 +118,27 @@ def _facts(window: Doc, labels: Doc) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
+def _without_answers(window: Doc) -> tuple[Fact, ...]:
+    """How many requests have no recorded answer that the baseline's could be compared with, if any."""
+    reasons = window.at("not_answered").fields()
+    without = sum(n.whole() or 0 for _, n in reasons)
+    if not without:
+        return ()
+    told = listed(tuple(f"{plain_word(why)} ({count(n.whole())})" for why, n in reasons))
+    value = f"{count(without)} of {counted(window.at('count').whole(), 'request')}"
+    note = (
+        f"{told}: there the baseline's answers cannot be compared with production's; "
+        "such requests are replayed like the others"
+    )
+    return (Fact(label="Without a recorded answer", value=value, note=note),)
+
+
 def _left_out(decision: Doc, window: Doc) -> Table:
     reasons = [("not recorded", *pair) for pair in window.at("not_recorded").fields()]
     reasons += [("recorded, not usable", *pair) for pair in window.at("not_sealed").fields()]
     for name, selected in decision.at("windows").fields():
         words = f"not in the {name} window"
         reasons += [(words, *pair) for pair in selected.at("left_out").fields()]
-    reasons += [("no recorded answer", *pair) for pair in window.at("not_answered").fields()]
     return Table(
         title="Recorded but left out",
         columns=(

@@ -204,7 +204,7 @@ def count(value: float | None) -> str:
     """A count: 12,345."""
     if value is None:
         return "unknown"
-    return f"{value:,.0f}" if math.isfinite(value) else "unbounded"
+    return f"{round(value):,}" if math.isfinite(value) else "unbounded"
 
 
 def counted(value: float | None, noun: str, plural: str = "") -> str:

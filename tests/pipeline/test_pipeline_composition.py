@@ -305,11 +305,20 @@ def test_rounding_that_comes_with_the_batch_is_a_note_in_a_comparison(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "kind", "composition"),
-    [("refactor", "batch_dependent", "recorded"), ("retrain", "batch_rounding", "coalesced")],
-)
+    ("preset", "kind", "composition", "why"),
+    [
+        (
+            "refactor", "batch_dependent", "recorded",
+            "what the baseline answers to a request depends on its batch",
+        ),
+        (
+            "retrain", "batch_rounding", "coalesced",
+            "no answer was seen to depend on the batch of its request, but for rounding (baseline, candidate)",
+        ),
+    ],
+)  # fmt: skip
 def test_only_a_refactor_is_replayed_singly_for_the_sake_of_last_digits(
-    tmp_path, preset, kind, composition
+    tmp_path, preset, kind, composition, why
 ):
     policy = tmp_path / "policy.yaml"
     policy.write_text(
@@ -324,6 +333,7 @@ def test_only_a_refactor_is_replayed_singly_for_the_sake_of_last_digits(
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["composition"] == composition
     assert {f.kind for f in result.findings if f.kind.startswith("batch_")} == {kind}
+    assert manifest["composition_why"] == why
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 88, 256, 1024])
