@@ -74,8 +74,8 @@ class TensorReport:
     max_rel: float
     """Largest difference relative to the column's scale."""
     tolerance: float
-    """Relative tolerance: max(8 × floor, 1e-6), of features that are float64 on both sides
-    max(8 × floor, 1e-12); 0 = compared exactly."""
+    """Relative tolerance: max(8 × floor, 1e-6), of what is float16 on both sides max(8 × floor, 1.95e-3),
+    of features that are float64 on both sides max(8 × floor, 1e-12); 0 = compared exactly."""
     verdict: ParityVerdict
     """What became of it."""
     relation: str

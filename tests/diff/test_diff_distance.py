@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -221,3 +223,10 @@ def test_noise_of_the_baseline_explains_a_zero():
         before, after, 1e-6, scale, typical=typical_scale(before), noise=0.02 / scale
     )
     assert not (found.mismatch | found.small).any()
+
+
+def test_the_glossary_names_the_least_tolerance_of_each_float_type():
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    floor = next(line for line in readme.splitlines() if line.startswith("- **floor**"))
+    assert f"{HALF_TOLERANCE:.3g}" == "0.00195"
+    assert "at least 1e-6 (1.95e-3, two roundings of float16, for what is float16 on both" in floor
