@@ -40,6 +40,7 @@ from harness.pipeline.probes import (
     effect_findings,
 )
 from harness.pipeline.publish import Outcome
+from harness.pipeline.run_facts import isolation_of_look
 from harness.pipeline.run_findings import failures_of_reference, latency_findings, load_findings
 from harness.pipeline.runtimes import environment_findings
 from harness.pipeline.summary import COLUMNS, Summary
@@ -188,6 +189,12 @@ def not_run(
     judge: Judge | None = None,
 ) -> Outcome:
     """The outcome of a run in which nothing was replayed; `judge` holds what was carried over."""
+    seen = {
+        "baseline": prepared.baseline_seen, "candidate": prepared.candidate_seen,
+        "anchor": prepared.anchor_seen,
+    }  # fmt: skip
+    inside = isolation_of_look(seen, prepared.policy.sandbox.require)
+    manifest = {**manifest, "isolation": inside}
     facts = replace(
         facts, attempt=prepared.attempt,
         traffic=traffic_facts(manifest), labels=label_facts(manifest),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from harness.core.jsonable import jsonable
@@ -10,7 +11,7 @@ from harness.pipeline.prepare import Prepared
 from harness.replay.legs import Leg
 from harness.sandbox.graphs import Looked
 from harness.sandbox.hello import LoadFailure
-from harness.sandbox.isolation import is_weaker, weakest
+from harness.sandbox.isolation import Isolation, is_weaker, weakest
 from harness.sandbox.starting import limit_of
 
 
@@ -51,12 +52,38 @@ def _loading(**failures: LoadFailure | None) -> Facts:
 def isolation_json(prepared: Prepared, *legs: Leg) -> dict[str, Any]:
     """What was really obtained: the weakest of the versions' legs, with every layer."""
     found = weakest(leg.first.isolation for leg in legs if leg.first)
-    required = prepared.policy.sandbox.require
+    return _told(found, prepared.policy.sandbox.require) | {
+        "versions": {leg.name: leg.first.versions for leg in legs if leg.first},
+    }
+
+
+def isolation_of_look(
+    seen: Mapping[str, Looked | LoadFailure | None], required: str
+) -> dict[str, Any]:
+    """The weakest isolation in which the versions were looked at, of a run that replayed nothing.
+
+    Args:
+      seen: what the look gave by role; None where there is no such version.
+      required: the policy's tier.
+
+    Returns:
+      As `isolation_json`, without `versions` and with `looked`; why it is not known, where a process ended
+      before it said what it was closed in.
+    """
+    inside = {role: found.isolation for role, found in seen.items() if found is not None}
+    silent = [role for role, isolation in inside.items() if isolation is None]
+    if silent:
+        why = f"not known: the process of the {' and that of the '.join(silent)} ended before it said so"
+        return {"looked": True, "required": required, "why": why}
+    found = weakest(isolation for isolation in inside.values() if isolation is not None)
+    return _told(found, required) | {"looked": True}
+
+
+def _told(found: Isolation, required: str) -> dict[str, Any]:
     return {
         "tier": found.tier,
         "required": required,
         "layers": jsonable(found.layers),
         "self_tests": jsonable(found.self_tests),
         "allowed_below": is_weaker(found, required),
-        "versions": {leg.name: leg.first.versions for leg in legs if leg.first},
     }

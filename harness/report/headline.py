@@ -114,7 +114,7 @@ def _facts(decision: Doc, manifest: Doc, rows: tuple[Doc, ...]) -> tuple[Fact, .
         ),
         *(() if of_a_table else (traffic,)),
         Fact(label="Gating guardrails", value=tally(rows)),
-        Fact(label="Isolation", value=_isolation(decision, manifest)),
+        Fact(label="Isolation", value=obtained(decision, manifest)),
         *(() if of_a_table else (Fact(label="Attempt", value=_attempt(decision, manifest)),)),
     ]
     approval = manifest.at("policy", "approval")
@@ -142,9 +142,12 @@ def isolation_of(decision: Doc, manifest: Doc) -> Doc:
     return manifest.at("isolation") or decision.at("isolation")
 
 
-def _isolation(decision: Doc, manifest: Doc) -> str:
-    tier = isolation_of(decision, manifest).at("tier").text()
-    return f"{tier} – {TIERS[tier]}" if tier in TIERS else tier or "not recorded"
+def obtained(decision: Doc, manifest: Doc) -> str:
+    """The tier in words, or why it is not known."""
+    report = isolation_of(decision, manifest)
+    tier = report.at("tier").text()
+    unknown = report.at("why").text("not recorded")
+    return f"{tier} – {TIERS[tier]}" if tier in TIERS else tier or unknown
 
 
 def below_required(isolation: Doc) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.headline import below_required, isolation_of
+from harness.report.headline import below_required, isolation_of, obtained
 from harness.report.proofs import proofs
 from harness.report.read import LONG, Doc
 from harness.report.tones import Tone
@@ -36,6 +36,19 @@ _COMPOSITIONS = {
     "coalesced": "requests shared batches",
     "recorded": "each request by itself, as it was recorded",
 }
+_RAN = "Each version ran in its own process."
+_LOOKED = (
+    "No request was replayed. To look at it, each version was given to a process of its own: "
+    "what is told here is of the least isolated one."
+)
+_UNKNOWN = (
+    "No request was replayed. A process that was to look at a version ended before it was given the "
+    "model, and before it said what it was closed in."
+)
+_IN_FORCE = (
+    " These layers were in force, and the process tried these things on itself before it was given "
+    "the model; nothing here is assumed."
+)
 _PRESETS = {
     "refactor": "the same model: any difference above the noise floor counts",
     "retrain": "the model may differ, but must not be worse",
@@ -46,11 +59,10 @@ _PRESETS = {
 def isolation(decision: Doc, manifest: Doc) -> Section:
     """The tier really obtained, layer by layer."""
     report = isolation_of(decision, manifest)
-    tier, required = report.at("tier").text("not recorded"), report.at("required").text()
-    enough = not below_required(report)
-    obtained = f"{tier} – {TIERS[tier]}" if tier in TIERS else tier
+    required = report.at("required").text()
+    note = "below what is required" if below_required(report) else ""
     facts = (
-        Fact(label="Obtained", value=obtained, note="" if enough else "below what is required"),
+        Fact(label="Obtained", value=obtained(decision, manifest), note=note),
         Fact(
             label="Required by the policy",
             value=f"{required} – {TIERS[required]}" if required in TIERS else required or "unknown",
@@ -69,8 +81,7 @@ def isolation(decision: Doc, manifest: Doc) -> Section:
     return Section(
         anchor="isolation",
         title="Isolation",
-        lead="Each version ran in its own process. These layers were in force, and the process tried "
-        "these things on itself before it was given the model; nothing here is assumed.",
+        lead=_lead(report),
         facts=facts,
         tables=(
             Table(
@@ -82,6 +93,13 @@ def isolation(decision: Doc, manifest: Doc) -> Section:
             _self_tests(report),
         ),
     )
+
+
+def _lead(isolation: Doc) -> str:
+    """Which processes are told of."""
+    if isolation.at("why"):
+        return _UNKNOWN
+    return (_LOOKED if isolation.at("looked").flag(default=False) else _RAN) + _IN_FORCE
 
 
 def _self_tests(isolation: Doc) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.errors import UsageError
@@ -24,10 +24,12 @@ from harness.sandbox.graph_answers import Own, graph_from_header
 from harness.sandbox.graph_names import MAX_NAME
 from harness.sandbox.graph_values import pairs_from
 from harness.sandbox.hello import LoadFailure, refused
+from harness.sandbox.isolation import Isolation, weakest
 from harness.sandbox.model_files import ModelFiles
 from harness.sandbox.starting import (
     PIPE_ERRORS,
     Start,
+    admission,
     admitted,
     load_failure_from_child,
     refuse_broken_environment,
@@ -77,6 +79,8 @@ class Looked:
     """What is inside."""
     probe: ProbeResult | LoadFailure | None
     """The copy, or why there is none; None when none was asked for or the model declares nothing."""
+    isolation: Isolation
+    """The least that a process was closed in which was given the model to look at it."""
 
 
 def look(
@@ -96,10 +100,10 @@ def look(
     with ExitStack() as stack:
         children = [stack.enter_context(_asked(w, limits, None)) for w in looks]
         own = [_own_start(w, limits, stack, allow_weaker=allow_weaker) for w in looks]
-        refused = [admitted(child, limits, allow_weaker=allow_weaker) for child in children]
+        inside = [admission(child, limits, allow_weaker=allow_weaker) for child in children]
         return [
-            failure or _answered(w, child, start, limits)
-            for w, child, start, failure in zip(looks, children, own, refused, strict=True)
+            found if isinstance(found, LoadFailure) else _answered(w, child, start, limits, found)
+            for w, child, start, found in zip(looks, children, own, inside, strict=True)
         ]
 
 
@@ -199,8 +203,10 @@ def _own_start(
     return start
 
 
-def _own_answer(start: Start | None, python: Path | None) -> Own | LoadFailure | None:
-    """Its word on the model; None when there was nobody to ask."""
+def _own_answer(
+    start: Start | None, python: Path | None
+) -> tuple[Own, Isolation] | LoadFailure | None:
+    """Its word on the model, and what it is closed in; None when there was nobody to ask."""
     if start is None:
         return None
     loaded = start.finish()
@@ -208,16 +214,33 @@ def _own_answer(start: Start | None, python: Path | None) -> Own | LoadFailure |
         refuse_broken_environment(loaded, python, start.limits)
         return loaded
     loaded.child.close()
-    return Own(signature=loaded.hello.signature, runtime=loaded.versions["onnxruntime"])
+    own = Own(signature=loaded.hello.signature, runtime=loaded.versions["onnxruntime"])
+    return own, loaded.isolation
 
 
 def _answered(
-    wanted: Look, child: ChildProcess, start: Start | None, limits: SandboxPolicy
+    wanted: Look,
+    child: ChildProcess,
+    start: Start | None,
+    limits: SandboxPolicy,
+    isolation: Isolation,
 ) -> Looked | LoadFailure:
     """Both parts of an answer; a copy that cannot be made takes nothing from the first."""
-    own = _own_answer(start, wanted.python)
-    if isinstance(own, LoadFailure):
-        return own
+    answer = _own_answer(start, wanted.python)
+    if isinstance(answer, LoadFailure):
+        return answer
+    own, inside = answer or (None, isolation)
+    found = _graph_answered(wanted, child, own, limits)
+    if isinstance(found, LoadFailure):
+        return replace(found, isolation=isolation)
+    graph, copy = found
+    return Looked(graph=graph, probe=copy, isolation=weakest((isolation, inside)))
+
+
+def _graph_answered(
+    wanted: Look, child: ChildProcess, own: Own | None, limits: SandboxPolicy
+) -> tuple[ModelGraph, ProbeResult | LoadFailure | None] | LoadFailure:
+    """What the look gives, as `Looked` has it."""
     answer = received_graph(child, limits)
     if isinstance(answer, LoadFailure):
         return answer
@@ -231,8 +254,8 @@ def _answered(
         )
     declared = (*graph.features, *graph.fitted)
     if wanted.copy is None or not declared:
-        return Looked(graph=graph, probe=None)
-    return Looked(graph=graph, probe=_probed(child, declared, wanted.copy, limits))
+        return graph, None
+    return graph, _probed(child, declared, wanted.copy, limits)
 
 
 def _probed(

@@ -18,6 +18,7 @@ from harness.sandbox.child_texts import (
     texts_from,
 )
 from harness.sandbox.graph_names import MAX_NAME
+from harness.sandbox.isolation import Isolation
 from harness.sandbox.lacking_locale import lacking_locale
 from harness.sandbox.of_batch import Lengths
 
@@ -53,6 +54,8 @@ class LoadFailure:
     """What to do, where the kind is metadata or locale: the author's mistake or the machine's lack, and no failure of the model's."""
     unseen: bool = False
     """The process ended before it was given the model, which cannot be to blame."""
+    isolation: Isolation | None = None
+    """What the process was closed in when it was given the model; None where that is not known."""
 
 
 def refused(kind: str, error: object) -> LoadFailure:

@@ -171,19 +171,20 @@ class Start:
         self.load()
         if self._ready is None:
             return self._failure or LoadFailure(kind="crash", message="the process was ended")
+        isolation, versions = self._ready
         child = self._child
         try:
             said = received(child, self.limits.load_deadline_s).header
             hello = hello_from_header(said, self._lengths, self._tables)
         except PIPE_ERRORS as error:
-            return load_failure_from_child(child, error, self.limits)
+            failure = load_failure_from_child(child, error, self.limits)
+            return replace(failure, isolation=isolation)
         except BaseException:
             self.close()
             raise
         if isinstance(hello, LoadFailure):
             self.close()
-            return with_limit(hello, self.limits)
-        isolation, versions = self._ready
+            return replace(with_limit(hello, self.limits), isolation=isolation)
         return Loaded(
             child=child,
             hello=hello,
@@ -208,6 +209,14 @@ def isolation_from_header(header: Header, pid: int) -> Isolation:
 def admitted(
     child: ChildProcess, limits: SandboxPolicy, *, allow_weaker: bool = False
 ) -> LoadFailure | None:
+    """`admission`, for those who need not know what the child is closed in."""
+    found = admission(child, limits, allow_weaker=allow_weaker)
+    return found if isinstance(found, LoadFailure) else None
+
+
+def admission(
+    child: ChildProcess, limits: SandboxPolicy, *, allow_weaker: bool = False
+) -> Isolation | LoadFailure:
     """Waits for the child's word on its isolation, then lets it look at the model.
 
     Raises:
@@ -221,7 +230,7 @@ def admitted(
         return load_failure_from_child(child, error, limits, unseen=True)
     refuse_weaker(isolation, limits.require, allow_weaker=allow_weaker)
     child.channel.send({"kind": "load"})
-    return None
+    return isolation
 
 
 def refuse_broken_environment(

@@ -434,6 +434,11 @@ def test_a_candidate_that_does_not_load_is_a_rollback(gate, tmp_path):
     ran = gate(candidate=tmp_path / "broken.onnx")
     assert ran.code == 1
     assert reason(gate) == "candidate_does_not_load"
+    inside = json.loads((gate.out / "manifest.json").read_text())["isolation"]
+    assert inside["looked"]
+    assert inside["tier"] in {"S0", "S1", "S2", "S3"}
+    assert {"no_new_privs", "rlimit_as"} <= {layer["name"] for layer in inside["layers"]}
+    assert inside["self_tests"]
 
 
 def test_a_candidate_that_answers_with_nan_is_rolled_back(gate, tmp_path):

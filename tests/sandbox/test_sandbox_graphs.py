@@ -11,6 +11,7 @@ from harness.core.policies import SandboxPolicy
 from harness.sandbox.answers import BatchAnswer
 from harness.sandbox.graphs import Look, Looked, ProbeResult, look, probe
 from harness.sandbox.hello import LoadFailure
+from harness.sandbox.isolation import is_weaker
 from harness.sandbox.process import Sandbox
 
 LIMITS = SandboxPolicy()
@@ -227,6 +228,16 @@ def test_a_file_that_is_no_model_is_a_load_failure(tmp_path, ask):
     failure = ask(path, LIMITS)
     assert isinstance(failure, LoadFailure)
     assert failure.kind == "load"
+
+
+def test_what_the_process_was_closed_in_is_known_of_a_model_that_does_not_load(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\xff" * 100)
+    for failure in (looked_at(path, LIMITS), Sandbox.start(path, name="c", limits=LIMITS)):
+        assert isinstance(failure, LoadFailure)
+        assert failure.isolation is not None
+        assert not is_weaker(failure.isolation, LIMITS.require)
+        assert failure.isolation.self_tests
 
 
 def test_more_features_than_can_be_compared_are_refused(tmp_path):
