@@ -181,10 +181,15 @@ def test_a_probe_that_failed_is_told_and_the_leg_runs_without(tmp_path):
     assert made.untraced == ("no feature of the baseline could be traced: why",)
 
 
+def children():
+    return {p.pid for p in psutil.Process().children()}
+
+
 def test_while_no_process_is_lost_none_waits(tmp_path):
+    before = children()
     with open_legs(recipe(tiny_model(tmp_path / "m.onnx"))) as (leg,):
         assert leg.first is not None
-        assert {p.pid for p in psutil.Process().children()} == {leg.first.pid}
+        assert children() - before == {leg.first.pid}
 
 
 def test_a_leg_that_loses_another_process_gets_the_one_that_waits(tmp_path):
@@ -194,9 +199,10 @@ def test_a_leg_that_loses_another_process_gets_the_one_that_waits(tmp_path):
         leg.submit(batch([1.0, 2.0]), trace=False)
         assert leg.collect().outcome.tolist() == [Outcome.OK] * 2
         running = leg._processes.running.pid
-        (waiting,) = {p.pid for p in psutil.Process().children()} - {running}
+        (waiting,) = children() - before - {running}
         return running, waiting
 
+    before = children()
     with open_legs(recipe(tiny_model(tmp_path / "m.onnx"))) as (leg,):
         _, spare = lose()
         assert lose()[0] == spare
