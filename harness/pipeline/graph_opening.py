@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from harness.core.traffic import RequestBatch
 from harness.sandbox.hello import LoadFailure
 from harness.sandbox.reordering import reordered
 from harness.sandbox.tracing import Edit, Edited, Traced, Tracer, edit
+
+T = TypeVar("T")
 
 _MOST_ROUNDS = 16
 """Branches within branches that are laid open, at most."""
@@ -137,14 +139,29 @@ class TimeLimit:
         self._limit_s = limit_s
         self._until = time.perf_counter() + limit_s
 
-    def check(self) -> None:
-        """Raises GraphPassError when the time is over."""
-        if time.perf_counter() > self._until:
+    def check(self, ahead_s: float = 0.0) -> None:
+        """Raises GraphPassError when the time is over, or when so many seconds more do not fit what is left."""
+        left_s = self._until - time.perf_counter()
+        if left_s < ahead_s or left_s < 0:
+            took = "took" if left_s < 0 else "would take"
             msg = (
-                f"it took more than {self._limit_s:g} s (allow more: `graph: {{deadline: ...}}` in a policy, "
+                f"it {took} more than {self._limit_s:g} s (allow more: `graph: {{deadline: ...}}` in a policy, "
                 "`--graph-deadline` of compare)"
             )
             raise GraphPassError(msg)
+
+    def each(self, steps: Iterable[T]) -> Iterator[T]:
+        """Hands on steps one by one, as long as another that takes as long as the one before fits what is left.
+
+        Raises:
+          GraphPassError: it does not.
+        """
+        ahead_s = 0.0
+        for step in steps:
+            self.check(ahead_s)
+            began = time.perf_counter()
+            yield step
+            ahead_s = time.perf_counter() - began
 
 
 class Laid:
@@ -165,7 +182,8 @@ class Laid:
         self, version: Version, first: RequestBatch, scratch: Path, *, limit: TimeLimit, most: int
     ) -> None:
         self.version = version
-        self._limit = limit
+        self.limit = limit
+        """Of the whole look."""
         self._scratch = scratch
         self._copies = 0
         self.taken: dict[str, bool] = {}
@@ -194,7 +212,7 @@ class Laid:
         Raises:
           GraphPassError: it cannot be made, or the time is over.
         """
-        self._limit.check()
+        self.limit.check()
         self._copies += 1
         out = self._scratch / f"{self.version.role}-{self._copies}.onnx"
         wanted = Edit(
@@ -217,7 +235,7 @@ class Laid:
         Raises:
           GraphPassError: the copy does not load, or the time is over.
         """
-        self._limit.check()
+        self.limit.check()
         version = self.version
         tracer = version.opener.started(version, copy)
         if isinstance(tracer, LoadFailure):
@@ -231,7 +249,7 @@ class Laid:
         Raises:
           GraphPassError: they cannot be made, or the time is over.
         """
-        self._limit.check()
+        self.limit.check()
         made = self.version.opener.reordered(self.version, copy, self._scratch)
         if isinstance(made, LoadFailure):
             msg = f"the {self.version.role}'s sums cannot be put in another order: {made.message}"

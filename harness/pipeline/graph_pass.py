@@ -24,7 +24,7 @@ from harness.core.traffic import RequestBatch
 from harness.diff.graph_findings import findings_from_graph
 from harness.diff.graph_report import GraphReport
 from harness.diff.signature import SignatureMatch
-from harness.pipeline.graph_opening import GraphPassError, RunError, Version
+from harness.pipeline.graph_opening import GraphPassError, RunError, TimeLimit, Version
 from harness.pipeline.graph_trace import GraphPass, trace_graphs
 from harness.pipeline.opening import LegRecipe
 from harness.pipeline.progress import Listener, Progress
@@ -163,14 +163,15 @@ def look_into(
         listener(Progress(stage="graph", done=done, total=total))
 
     listener(Progress(stage="graph", done=0, total=len(batches), note="opening both graphs"))
+    limit = TimeLimit(policy.deadline_s)
     try:
         try:
-            return _traced(wanted, batches, heard)
+            return _traced(wanted, batches, heard, limit)
         except RunError:
             if max(map(len, batches)) == 1:
                 raise
             # A graph of fixed batches takes one request at a time, however many a batch should have.
-            return _traced(wanted, _one_by_one(batches), heard)
+            return _traced(wanted, _one_by_one(batches), heard, limit)
     except GraphPassError as error:
         return GraphLook(why=str(error))
     except (SandboxError, UsageError) as error:
@@ -178,10 +179,13 @@ def look_into(
 
 
 def _traced(
-    wanted: GraphPass, batches: Sequence[RequestBatch], heard: Callable[[int, int], None]
+    wanted: GraphPass,
+    batches: Sequence[RequestBatch],
+    heard: Callable[[int, int], None],
+    limit: TimeLimit,
 ) -> GraphLook:
     with tempfile.TemporaryDirectory(prefix="harness-graph-") as scratch:
-        return GraphLook(report=trace_graphs(wanted, batches, Path(scratch), heard))
+        return GraphLook(report=trace_graphs(wanted, batches, Path(scratch), heard, limit))
 
 
 def _one_by_one(batches: Sequence[RequestBatch]) -> list[RequestBatch]:

@@ -281,7 +281,9 @@ class Closer:
     ) -> list[Values]:
         """What a running copy returns for the batches that were compared."""
         found: list[Values] = []
-        for place, batch in enumerate(self._used):
+        # The proof may be missing, and nothing else is lost then.
+        steps = answering.laid.limit.each(self._used) if swaps else self._used
+        for place, batch in enumerate(steps):
             fed = {
                 theirs: fitting(self._ours[place][ours], self._theirs[place].get(theirs))
                 for theirs, ours in swaps.items()

@@ -76,6 +76,7 @@ def trace_graphs(
     batches: Sequence[RequestBatch],
     scratch: Path,
     heard: Callable[[int, int], None],
+    limit: TimeLimit | None = None,
 ) -> GraphReport:
     """Compares every tensor of two versions and finds the first place where they part.
 
@@ -84,11 +85,12 @@ def trace_graphs(
       batches: requests that both answer, at least one; whole batches are compared.
       scratch: folder for copies.
       heard: progress, in batches.
+      limit: of this look and others; None = its own.
 
     Raises:
       GraphPassError: a version cannot be opened, no batch could be traced on both sides, or the time is over.
     """
-    first, limit = batches[0], TimeLimit(wanted.deadline_s)
+    first, limit = batches[0], limit or TimeLimit(wanted.deadline_s)
     old, new = (
         Laid(v, first, scratch, limit=limit, most=wanted.most_whole)
         for v in (wanted.baseline, wanted.candidate)
@@ -96,8 +98,7 @@ def trace_graphs(
     tracing = _Tracing(wanted, old, new)
     with ExitStack() as stack:
         tracing.open(stack, first)
-        for done, batch in enumerate(batches):
-            limit.check()
+        for done, batch in enumerate(limit.each(batches)):
             tracing.batch(batch)
             heard(done + 1, len(batches))
         return tracing.report()
@@ -247,7 +248,7 @@ class _Tracing:
             divergences=firsts,
             proofs=together,
             outputs_differ=not divergent.isdisjoint(self._answers),
-            differing_outputs=tuple(name for name in self._answers if name in divergent),
+            differing_outputs=tuple(n for n in self._answers if n in divergent),
             outputs_compared=all(n in self._traces and n not in random for n in self._answers),
             later=self._later(found, divergent.difference(risen)),
             risen=risen,
