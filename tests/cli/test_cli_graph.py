@@ -139,6 +139,13 @@ def test_a_gate_in_which_nothing_differs_does_not_look(gated):
     assert graph["why"].endswith("nothing that was compared and counts differs beyond the floor")
 
 
+def test_a_gate_whose_candidate_answers_nothing_says_that_nothing_was_compared(gated):
+    code, run = gated("Range({x}, {x}, {x})")
+    graph = read(run, "intermediates")["graph"]
+    assert (code, read(run, "decision")["reason"]) == (1, "candidate_fails")
+    assert graph["why"].startswith("no row was compared")
+
+
 def test_a_gate_that_always_looks_does(gated):
     _, run = gated("Neg({x})", when="always", requests=10)
     report = read(run, "intermediates")["graph"]["report"]
