@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.core.tensors import Array, Nested
 from harness.core.traffic import RequestBatch
@@ -25,6 +25,8 @@ class Answering:
     """Its copy."""
     runner: Runner
     """What runs the copy."""
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Class names of ZipMap tensors that were returned so far."""
 
     def values(
         self, batch: RequestBatch, tensors: Sequence[str], fed: Mapping[str, Array | Nested]
@@ -45,6 +47,9 @@ class Answering:
         answer = self.runner.run(feeds, list(returned))
         if answer.failure:
             raise GraphPassError(answer.failure)
+        self.classes.update(
+            {returned[name]: keys for name, keys in answer.keys.items() if name in returned}
+        )
         made: Values = {**answer.tensors, **answer.nested}
         return {returned[name]: values for name, values in made.items()}
 

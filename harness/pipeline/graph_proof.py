@@ -61,6 +61,7 @@ class Closer:
         self._fed: list[Divergence] = []
         self._ours: list[Values] = []
         self._theirs: list[Values] = []
+        self._classes: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = {}, {}
 
     def whole(self, pairs: Mapping[str, str], floor: float) -> dict[str, TensorTrace]:
         """Compares tensors by their whole values.
@@ -180,7 +181,7 @@ class Closer:
     def _relation(self, divergence: Divergence) -> str:
         """How the values follow from the baseline's."""
         both = self._by_row(divergence)
-        if both is None:
+        if both is None or self._other_classes(divergence):
             return ""
         ours, theirs = both
         rows = len(self._ids)
@@ -197,6 +198,11 @@ class Closer:
         relation = name_relation(ours.reshape(-1), theirs.reshape(-1), tolerance=tolerance)
         plain = relation.kind not in (RelationKind.EQUAL, RelationKind.OTHER)
         return relation.text if plain else ""
+
+    def _other_classes(self, divergence: Divergence) -> bool:
+        """Whether these are scores of other classes: their columns, in the names' order, are not each other's."""
+        ours, theirs = self._classes
+        return set(ours.get(divergence.baseline, ())) != set(theirs.get(divergence.candidate, ()))
 
     def _proofs(self, fed: Sequence[Divergence]) -> tuple[PatchProof, ...]:
         """The candidate's outputs with the baseline's values in a few tensors; () when it cannot be done."""
@@ -268,16 +274,17 @@ class Closer:
         """
         laid, swaps = self._laid[side], fed or {}
         if self._running and not swaps:
-            return self._answers(self._running[side], tensors, swaps)
+            return self._answers(side, self._running[side], tensors, swaps)
         copy = laid.copy(Edit(tensors=tuple(tensors), patched=tuple(swaps)))
         if set(copy.fed) != set(swaps):
             msg = "a tensor of the frontier cannot be fed"
             raise GraphPassError(msg)
         with laid.tracer(copy) as runner:
-            return self._answers(Answering(laid=laid, copy=copy, runner=runner), tensors, swaps)
+            answering = Answering(laid=laid, copy=copy, runner=runner)
+            return self._answers(side, answering, tensors, swaps)
 
     def _answers(
-        self, answering: Answering, tensors: Sequence[str], swaps: Mapping[str, str]
+        self, side: int, answering: Answering, tensors: Sequence[str], swaps: Mapping[str, str]
     ) -> list[Values]:
         """What a running copy returns for the batches that were compared."""
         found: list[Values] = []
@@ -289,6 +296,7 @@ class Closer:
                 for theirs, ours in swaps.items()
             }
             found.append(answering.values(batch, tensors, fed))
+        self._classes[side].update(answering.classes)
         return found
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import NodeProto, TensorProto, helper, numpy_helper, save_model
+from onnx import NodeProto, TensorProto, helper, load_model, numpy_helper, save_model
 
 from harness.core.findings import Severity
 from harness.core.policies import SandboxPolicy
@@ -325,6 +325,32 @@ def test_permuted_columns_are_named_and_harmless_when_the_answers_agree(tmp_path
     (finding,) = findings_from_graph(report, answers_differ=False)
     assert finding.severity is Severity.INFO
     assert "the outputs agree all the same" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("classes", "relation"),
+    [("abC", ""), ("bac", "the candidate holds the baseline's columns in another order: 1, 0, 2")],
+)
+def test_another_name_of_a_class_is_no_other_order_of_columns(tmp_path, classes, relation):
+    def zipped(path: Path, names: str) -> Path:
+        weights = np.arange(K * len(names), dtype=np.float32).reshape(K, len(names))
+        made = load_model(model(path, [node("MatMul", ["x", "w"], "y")], {"w": weights}))
+        made.graph.node[0].output[0] = "p"
+        made.graph.node.append(
+            node("ZipMap", ["p"], "y", domain="ai.onnx.ml", classlabels_strings=list(names))
+        )
+        scores = helper.make_map_type_proto(
+            TensorProto.STRING, helper.make_tensor_type_proto(FLOAT, None)
+        )
+        made.graph.output[0].CopyFrom(
+            helper.make_value_info("y", helper.make_sequence_type_proto(scores))
+        )
+        save_model(made, str(path))
+        return path
+
+    old, new = zipped(tmp_path / "a.onnx", "abc"), zipped(tmp_path / "b.onnx", classes)
+    (first,) = traced(tmp_path, old, new).divergences
+    assert (first.divergence.baseline, first.relation) == ("y", relation)
 
 
 def test_a_difference_that_only_the_optimiser_makes_is_told(tmp_path):
