@@ -237,12 +237,14 @@ def _other_orders(floor: Floor) -> list[Finding]:
             kind="other_order",
             severity=Severity.WARNING if orders.problem else Severity.INFO,
             where="floor",
-            what=f"the candidate holds the baseline's numbers in another arrangement: {said}",
+            what=f"{_ARRANGED if orders.proven else _HELD}: {said}",
             remedy=_UNMEASURED if orders.problem else _MEASURED,
         )
     ]
 
 
+_ARRANGED = "the candidate holds the baseline's numbers in another arrangement"
+_HELD = "the candidate holds the baseline's numbers in a graph that is not the baseline's"
 _MEASURED = "No fault by itself: whatever differs by more than this is told by its own name."
 _UNMEASURED = "Look at small differences that are told with this in mind: they may be the order of sums, which nothing shows."
 

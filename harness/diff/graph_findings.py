@@ -119,7 +119,7 @@ def _first(report: GraphReport, first: FirstDivergence, *, parted: bool, agree: 
     parts = [
         f"{place} at {named}: {_how_many(report, state)}, {after}",
         *([first.relation] if first.relation else []),
-        *_differing(report, state, d),
+        *_differing(report, state, d, harmless=harmless),
     ]
     if not harmless:
         whole = "nothing after it differs" if is_unsure(report, state, d) else _WHOLE
@@ -139,6 +139,8 @@ def _first(report: GraphReport, first: FirstDivergence, *, parted: bool, agree: 
         if rounding
         else _EMPTIED
         if emptied
+        else _TAKEN_BACK
+        if harmless and report.rearranged and refitted
         else _ONE_NUMBER
         if refitted and _is_plain(first)
         else _MEANT
@@ -157,7 +159,9 @@ def _how_many(report: GraphReport, state: TensorState) -> str:
     return f"{found} (of {requests} in all; which of them, its first axis does not say)"
 
 
-def _differing(report: GraphReport, state: TensorState, d: Divergence) -> list[str]:
+def _differing(
+    report: GraphReport, state: TensorState, d: Divergence, *, harmless: bool
+) -> list[str]:
     """What differs before a first difference; of numbers in another arrangement, how far their order goes."""
     if not d.changes:
         return [_WORDS[d.cause]]
@@ -167,7 +171,9 @@ def _differing(report: GraphReport, state: TensorState, d: Divergence) -> list[s
         return [f"{where}{told(d)}"]
     how = "in another arrangement"
     if d.cause is Cause.WEIGHTS:
-        how = "in other places, and no operator here picks them in another order"
+        how = "in other places"
+        # Where the outputs agree, something after it does, as the names of a ZipMap.
+        how += "" if harmless else ", and no operator here picks them in another order"
     changes = _some([_without_numbers(c) for c in d.changes])
     said = [f"both versions hold the same numbers {how} ({where}{changes})"]
     if not state.ordered:
@@ -383,6 +389,9 @@ _ROUNDED = (
     "Where large terms nearly cancel, float32 keeps few digits in any order: take what is large off before the sum, or "
     "compute it in float64. It stays a difference, as nothing shows that no numbers changed places."
 )
+
+
+_TAKEN_BACK = "Nothing to do: the outputs agree, so that what comes after takes these numbers in their new places."
 
 
 _EMPTIED = "No fit makes them all 0: check that what was fitted was shipped with the model, and not its default."

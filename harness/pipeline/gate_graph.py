@@ -97,7 +97,7 @@ def with_graph(
             *look.findings(answers_differ=differ, unseen=match.not_compared),
         ),
         not_compared=not_compared,
-        cause="" if look.report is None else proven_cause(look.report),
+        cause=proven_cause(look.report) if differ and look.report else "",
     )
 
 

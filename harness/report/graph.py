@@ -18,7 +18,7 @@ _CAUSES = {
     "nondeterministic": "a version differs from itself here",
 }
 _REARRANGED = (
-    "Both versions hold the same numbers in another arrangement: those shown stand elsewhere, too."
+    "Both versions hold the same numbers, so that weights shown here stand elsewhere in the other."
 )
 _FARTHER = "Some of it stands before tensors that are still equal within their tolerance."
 _TITLE = "Where the graphs part"

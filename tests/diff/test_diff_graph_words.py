@@ -33,7 +33,7 @@ def first(name, *proofs, cause=Cause.GRAPH, changes=(), relation=""):
     )  # fmt: skip
 
 
-def findings(*firsts, proofs=(), rearranged=False, **measured):
+def findings(*firsts, proofs=(), rearranged=False, differ=True, **measured):
     states = tuple(
         TensorState(
             baseline=f.divergence.baseline, candidate=f.divergence.candidate, operator="Mul",
@@ -44,9 +44,9 @@ def findings(*firsts, proofs=(), rearranged=False, **measured):
     report = GraphReport(
         requests=ROWS, coverage="", compared=len(firsts), equal=0, tiers={}, sketched=False,
         states=states, candidate_only=(), divergences=firsts, proofs=tuple(proofs),
-        outputs_differ=True, not_compared=(), rearranged=rearranged,
+        outputs_differ=differ, not_compared=(), rearranged=rearranged,
     )  # fmt: skip
-    return findings_from_graph(report, answers_differ=True)
+    return findings_from_graph(report, answers_differ=differ)
 
 
 def said(*firsts, **rest):
@@ -128,6 +128,13 @@ def test_numbers_that_only_changed_places_are_told_so():
     found = first("a", cause=Cause.WEIGHTS, changes=[weights("MatMul → h")])
     (text,) = said(found, proofs=[proof("a")], rearranged=True, by_order=True, ordered=0.01)
     assert f"{SAME} in other places, and no operator here picks them in another order" in text
+
+
+def test_numbers_that_changed_places_and_are_taken_there_are_no_fault():
+    moved = first("a", cause=Cause.WEIGHTS, changes=[weights("MatMul → h")], relation="order 1, 0")
+    (found,) = findings(moved, rearranged=True, differ=False, ordered=0.01, relative=0.2)
+    assert f"{SAME} in other places (w of" in found.what
+    assert found.remedy.startswith("Nothing to do: the outputs agree")
 
 
 def test_other_numbers_stay_the_cause():
