@@ -50,8 +50,9 @@ def test_a_long_value_is_cut_and_says_so():
 
 
 def test_a_sentence_is_cut_between_words():
-    assert visible("this is the whole cause", 21) == "this is the whole …"
-    assert visible("this is the whole cause", 23) == "this is the whole cause"
+    sentence = f"{'fed there, ' * 10}this is the whole cause"
+    assert visible(sentence, len(sentence) - 2) == f"{'fed there, ' * 10}this is the whole …"
+    assert visible(sentence, len(sentence)) == sentence
 
 
 def test_a_block_keeps_its_lines_and_counts_those_left_out():
