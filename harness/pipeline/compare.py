@@ -129,7 +129,9 @@ def compare_models(
         weaker = allow_lower_isolation
         pythons = [runtime.python for runtime in runtimes(pinned, listener)]
         listener(Progress(stage="load", done=0, total=0, note="loading both versions"))
-        seen = look_at(pinned, limits, folder / "probes", pythons, allow_weaker=weaker)
+        seen = look_at(
+            pinned, limits, folder / "probes", pythons, mapping=renames, allow_weaker=weaker
+        )
         old_seen, new_seen = (
             _loaded(m, role, s, limits)
             for m, role, s in zip(pinned, ("old", "new"), seen, strict=True)

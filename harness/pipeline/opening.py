@@ -13,7 +13,8 @@ from pathlib import Path
 
 from harness.core.errors import UsageError
 from harness.core.models import ModelGraph, PinnedModel
-from harness.core.policies import SandboxPolicy
+from harness.core.policies import Mapping, SandboxPolicy
+from harness.pipeline.mapped_features import with_mapped_features
 from harness.replay.leg_counters import USUAL, LegCaps
 from harness.replay.legs import Leg
 from harness.sandbox.graphs import Look, Looked, ProbeResult, look
@@ -25,6 +26,7 @@ from harness.sandbox.starting import Start, refuse_broken_environment, refuse_la
 
 ROLES = ("baseline", "candidate")
 ANCHOR = "anchor"
+NO_MAPPING = Mapping()
 
 Seen = tuple[Looked | LoadFailure, ...]
 """What was seen of baseline, candidate and, where there is one, the anchor."""
@@ -72,6 +74,7 @@ def look_at(
     probes: Path,
     pythons: Sequence[Path | None] = (),
     *,
+    mapping: Mapping = NO_MAPPING,
     allow_weaker: bool = False,
 ) -> Seen:
     """Looks at all versions at the same time, and probes each for the tensors that it declares.
@@ -81,6 +84,7 @@ def look_at(
       limits: the policy's.
       probes: folder for the probed copies.
       pythons: interpreters of their own environments; None = the running one; () = all of them.
+      mapping: names that differ between baseline and candidate.
       allow_weaker: go on below the required isolation.
 
     Raises:
@@ -89,17 +93,12 @@ def look_at(
         itself is its author's mistake, and no verdict about what it answers.
       EnvironmentUnavailableError: a version asks for a locale that this machine lacks.
     """
+    pythons = pythons or [None] * len(models)
+    copies = [probes / f"{role}.onnx" for role in (*ROLES, ANCHOR)]
     seen = look(
         [
-            Look(
-                model=model.path,
-                external=model.external,
-                copy=probes / f"{role}.onnx",
-                python=python,
-            )
-            for role, model, python in zip(
-                (*ROLES, ANCHOR), models, pythons or [None] * len(models), strict=False
-            )
+            Look(model=model.path, external=model.external, copy=copy, python=python)
+            for copy, model, python in zip(copies, models, pythons, strict=False)
         ],
         limits,
         allow_weaker=allow_weaker,
@@ -118,7 +117,15 @@ def look_at(
                 "That is a limit of this program and says nothing about the version: export it with its "
                 "functions inlined or its names mended, as the message says, or raise sandbox.memory.",
             )
-    return tuple(seen)
+    match seen:
+        case [Looked() as old, Looked() as new, *others]:
+            both = with_mapped_features(
+                (old, new), models[:2], mapping, limits, copies[:2], pythons[:2],
+                allow_weaker=allow_weaker,
+            )  # fmt: skip
+            return (*both, *others)
+        case _:
+            return tuple(seen)
 
 
 def graph_of(seen: Looked | LoadFailure) -> ModelGraph | LoadFailure:

@@ -126,7 +126,7 @@ def prepare(request: GateRequest, run: RunFolder, listener: Listener, pool: Pool
     seen = look_at(
         (baseline, candidate, *anchors), policy.sandbox, models / _PROBES,
         [r.python for r in found],
-        allow_weaker=request.allow_lower_isolation,
+        mapping=policy.mapping, allow_weaker=request.allow_lower_isolation,
     )  # fmt: skip
     graphs = [graph_of(s) for s in seen]
     baseline, candidate, *anchors = (
@@ -241,7 +241,8 @@ def restore(
             check_same(found, manifest)
         seen = look_at(
             models, policy.sandbox, run.path / "models" / _PROBES,
-            [r.python for r in found], allow_weaker=request.allow_lower_isolation,
+            [r.python for r in found],
+            mapping=policy.mapping, allow_weaker=request.allow_lower_isolation,
         )  # fmt: skip
     else:
         seen, found = at_hand

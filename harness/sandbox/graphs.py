@@ -114,6 +114,8 @@ def probe(
     limits: SandboxPolicy,
     *,
     external: tuple[str, ...] = (),
+    python: Path | None = None,
+    allow_weaker: bool = False,
 ) -> ProbeResult | LoadFailure:
     """Writes a copy of a model that also returns the named tensors.
 
@@ -123,13 +125,16 @@ def probe(
       out: where the copy goes; it refers to the same external data.
       limits: memory, the deadlines and the isolation that is required.
       external: names of its external data files.
+      python: interpreter of the version's own environment, in which it is known to load; None = the running one.
+      allow_weaker: go on when less isolation than required was obtained.
 
     Raises:
       UsageError: the file cannot be read, or the isolation is weaker than required.
     """
-    wanted = Look(model=model, external=external, copy=out)
+    wanted = Look(model=model, external=external, copy=out, python=python)
     with _asked(wanted, limits, list(tensors)) as child:
-        answer = admitted(child, limits) or received_graph(child, limits)
+        refused = admitted(child, limits, allow_weaker=allow_weaker)
+        answer = refused or received_graph(child, limits)
         return answer if isinstance(answer, LoadFailure) else _probed(child, tensors, out, limits)
 
 

@@ -142,6 +142,23 @@ def test_a_feature_that_another_graph_does_not_declare_is_not_comparable(
     assert harness("compare", model, off, "-i", given).code == 1
 
 
+@pytest.mark.parametrize("bare", ["old", "new"])
+def test_a_mapped_feature_that_one_version_does_not_declare_is_compared(
+    bare, model, x, harness, tmp_path
+):
+    lost = redeclared(model, tmp_path / "bare.onnx", [])
+    given = ("-i", inputs("npz", tmp_path, x))
+    pair = (lost, model) if bare == "old" else (model, lost)
+    ran = harness(*PLAIN, *pair, *given, "--map", "tensors:doubled=doubled")
+    assert ran.code == 0
+    assert "features: 1 of 1 tensors equal" in ran.out
+    assert "only the" not in ran.out
+    tensors = "tensors:doubled=raised" if bare == "new" else "tensors:raised=doubled"
+    ran = harness(*PLAIN, *pair, *given, "--map", tensors)
+    assert ran.code == 1
+    assert "features: 0 of 1 tensors equal" in ran.out
+
+
 def test_a_feature_that_only_the_new_version_has_is_a_warning(model, x, harness, tmp_path):
     old = redeclared(model, tmp_path / "bare.onnx", [])
     ran = harness(*PLAIN, old, model, "-i", inputs("npz", tmp_path, x), "--json")

@@ -92,6 +92,17 @@ def test_a_mapped_tensor_is_compared(made, gated):
     assert record.decision is Decision.PROMOTE
 
 
+@pytest.mark.parametrize(
+    ("double", "decision"), [("Add(x, x)", Decision.PROMOTE), ("Mul(x, x)", Decision.ROLLBACK)]
+)
+def test_a_mapped_tensor_that_the_candidate_does_not_declare_is_compared(
+    double, decision, made, gated
+):
+    new = made("new", doubled="twice", double=double, features=("raised",))
+    record = gated(made("old"), new, mapping={"tensors": {"doubled": "twice"}}).record
+    assert record.decision is decision
+
+
 def test_a_policy_without_features_does_not_ask_for_them(made, gated):
     policy = {**REFACTOR, "guardrails": REFACTOR["guardrails"][:1], "drop": ["features"]}
     assert gated(made("old"), made("new", features=()), policy).record.decision is Decision.PROMOTE
