@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from harness.core.counted import counted
 from harness.core.policies import Claim, Policy, WindowName
 from harness.core.verdicts import Decision, DecisionRecord, Evidence, Status, Verdict
+from harness.decide.coverage import next_without_data
 from harness.decide.crossed import beyond, judged_as
 from harness.decide.facts import Facts, WindowFacts
 from harness.decide.fitness import (
@@ -241,11 +242,12 @@ def _not_enough(case: Case) -> Answer:
     missing = [g.name for g in gating(case) if g.name not in names]
     if without or missing or case.status is None:
         bare = [e.name for e in without] + missing
+        emptied = {e.guardrail for e in without} | {*missing}
         return hold(
             "no_data",
             f"Nothing could be measured for {listed(bare) if bare else 'any guardrail'}, "
             "and no data is no proof.",
-            "Find out why (findings, what was not compared), or drop the guardrail.",
+            next_without_data([g for g in gating(case) if g.name in emptied]),
             bare[0] if bare else "",
         )
     found = farthest(case.evidence, case.status)

@@ -87,16 +87,20 @@ class Section:
         """Given keys, in order."""
         return tuple(self._keys)
 
-    def only(self, known: Collection[str]) -> None:
+    def only(self, known: Collection[str], elsewhere: Mapping[str, str] | None = None) -> None:
         """Refuses every other key.
 
         Args:
           known: valid keys.
+          elsewhere: keys of other places → where they belong.
 
         Raises:
           PolicyError: names the key, its line and the nearest valid key.
         """
         for key, node in self._keys.items():
+            if key not in known and elsewhere and key in elsewhere:
+                what = f"is an unknown key here: it belongs {elsewhere[key]}"
+                raise self._error(node, self._at(key), what, "Write it there.")
             if key not in known:
                 raise self._error(
                     node, self._at(key), "is an unknown key", _sentence(nearest(key, known))

@@ -305,7 +305,7 @@ def shapes_are_kept(case: Case) -> Answer | None:
         "output_shape_changed",
         f"Clients would get outputs of another shape or form: {shown}{more}.",
         "Give the candidate the baseline's shapes, or, when the clients are ready for it, list the outputs "
-        "under expected_changes of a guardrail about outputs.",
+        "under `expected_changes` of a guardrail with `scope: outputs`.",
     )
 
 

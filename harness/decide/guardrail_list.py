@@ -38,7 +38,7 @@ def expanded_guardrails(
     document: Section, preset: Preset, decision: DecisionRule | None
 ) -> tuple[Guardrail, ...]:
     """The preset's guardrails, some replaced or dropped, then the file's own."""
-    own = own_guardrails(document, read_guardrail)
+    own = own_guardrails(document, lambda section: _read_whole(section, preset))
     dropped = _dropped(document, preset, own)
     names = {guardrail.name for guardrail in PRESETS[preset]}
     expanded = [own.get(g.name, g) for g in PRESETS[preset] if g.name not in dropped]
@@ -73,6 +73,22 @@ def own_guardrails(document: Section, read: Callable[[Section], Guardrail]) -> d
             raise section.error("name", f"'{guardrail.name}' is used twice", "Rename one of them.")
         own[guardrail.name] = guardrail
     return own
+
+
+def _read_whole(section: Section, preset: Preset) -> Guardrail:
+    """A guardrail of the file; one with a preset's name stands in place of that, and is written in full."""
+    name = section.maybe("name", section.text, "")
+    usual = next((g for g in PRESETS[preset] if g.name == name), None)
+    lacking = [key for key in ("metric", "margin") if key not in section]
+    if usual is not None and lacking:
+        scope = f", scope: {usual.scope.value}" if usual.scope else ""
+        raise section.error(
+            lacking[0],
+            f"is missing: it stands in place of the preset's '{name}' and takes nothing from it",
+            f"Write it in full, the preset's values with yours: {{name: {name}, metric: {usual.metric.value}{scope}, "
+            f"margin: {usual.margin:g}, ...}}.",
+        )
+    return read_guardrail(section)
 
 
 def some_decide(document: Section, guardrails: Sequence[Guardrail]) -> None:

@@ -18,7 +18,7 @@ from harness.core.policies import (
 )
 from harness.decide.document import Section
 
-_KEYS = (
+KEYS = (
     "name",
     "metric",
     "margin",
@@ -36,6 +36,7 @@ _KEYS = (
     "bins",
     "cutoff",
 )
+"""Of a guardrail."""
 _LABELLED = (Metric.LOSS_DIFFERENCE, Metric.CALIBRATION_SHIFT)
 _MOST_BINS = 50
 _OF_THE_POLICY = ("unit", "weight", "claim")
@@ -78,7 +79,7 @@ def read_guardrail(section: Section) -> Guardrail:
             "Keep this guardrail in a policy for `harness judge`.",
         )
     refuse_policy_keys(section)
-    section.only(_KEYS)
+    section.only(KEYS)
     name = read_name(section)
     metric = section.choice("metric", Metric, LATER_METRICS)
     if metric in (Metric.COLUMN, Metric.RATIO):

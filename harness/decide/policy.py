@@ -31,9 +31,11 @@ from harness.decide.guardrail_list import (
     own_guardrails,
     some_decide,
 )
+from harness.decide.guardrails import KEYS as GUARDRAIL_KEYS
 from harness.decide.integrity import MOST_LOST
 from harness.decide.live import read_live
 from harness.decide.policy_sections import (
+    KEYS,
     read_alphas,
     read_approval,
     read_decision,
@@ -219,10 +221,19 @@ def _anchor(document: Section, policy: Policy) -> str:
 
 def _document(text: str, where: str) -> Section:
     document = read_document(text, where)
-    document.only(_KEYS)
+    document.only(_KEYS, _belonging())
     if document.integer("version", least=0) != VERSION:
         raise document.error("version", "is not 1", "Write `version: 1`.")
     return document
+
+
+def _belonging() -> dict[str, str]:
+    """Keys of the sections and of guardrails → where they belong."""
+    places = dict.fromkeys(GUARDRAIL_KEYS, "to a guardrail, in the list under `guardrails:`")
+    for key in dict.fromkeys(key for keys in KEYS.values() for key in keys):
+        sections = [f"`{section}`" for section, keys in KEYS.items() if key in keys]
+        places[key] = f"under {' or '.join(sections)}"
+    return places
 
 
 def _can_fix_cutoffs(document: Section, policy: Policy, section: str, planning: int) -> None:

@@ -22,6 +22,19 @@ from harness.decide.document import Section
 TIERS = ("S0", "S1", "S2", "S3")
 """Isolation tiers, weakest first."""
 
+KEYS: dict[str, tuple[str, ...]] = {
+    "alpha": ("promote", "rollback"),
+    "decision": ("output", "rule", "value", "score", "positive"),
+    "windows": ("newest", "matured", "min_requests", "max_requests", "cover", "planning"),
+    "windows.newest": ("days",),
+    "windows.matured": ("maturity",),
+    "sandbox": ("require", "memory", "start_deadline", "load_deadline", "batch_deadline", "probes"),
+    "approval": ("required", "approvers", "expires"),
+    "mapping": ("inputs", "outputs", "tensors", "narrower"),
+    "latency": ("sample", "planning"),
+    "graph": ("requests", "memory", "when", "deadline"),
+}
+"""Section → its keys."""
 USUAL_SANDBOX = SandboxPolicy()
 """Of a policy that says nothing about it."""
 _LARGEST_ALPHA = 0.5
@@ -34,7 +47,7 @@ def read_alphas(document: Section) -> tuple[float, float]:
     if "alpha" not in document:
         return 0.05, 0.05
     section = document.section("alpha")
-    section.only(("promote", "rollback"))
+    section.only(KEYS["alpha"])
     found = []
     for key in ("promote", "rollback"):
         value = section.maybe(key, section.positive, 0.05)
@@ -48,7 +61,7 @@ def read_alphas(document: Section) -> tuple[float, float]:
 
 def read_decision(section: Section) -> DecisionRule:
     """How the answer becomes a decision."""
-    section.only(("output", "rule", "value", "score", "positive"))
+    section.only(KEYS["decision"])
     rule = section.choice("rule", Rule)
     if rule is Rule.THRESHOLD and "value" not in section:
         raise section.error("value", "is missing", "A threshold rule needs it: `value: 0.5`.")
@@ -65,16 +78,16 @@ def read_decision(section: Section) -> DecisionRule:
 
 def read_windows(section: Section) -> Windows:
     """Which exchanges are judged."""
-    section.only(("newest", "matured", "min_requests", "max_requests", "cover", "planning"))
+    section.only(KEYS["windows"])
     default = Windows()
     days, maturity = default.newest_days, default.maturity_s
     if "newest" in section:
         newest = section.section("newest")
-        newest.only(("days",))
+        newest.only(KEYS["windows.newest"])
         days = newest.maybe("days", newest.positive, days)
     if "matured" in section:
         matured = section.section("matured")
-        matured.only(("maturity",))
+        matured.only(KEYS["windows.matured"])
         maturity = matured.maybe("maturity", matured.seconds, maturity)
     least = section.maybe(
         "min_requests", lambda key: section.integer(key, least=1), default.min_requests
@@ -107,8 +120,7 @@ def read_windows(section: Section) -> Windows:
 
 def read_sandbox(section: Section, default: SandboxPolicy = USUAL_SANDBOX) -> SandboxPolicy:
     """What the legs run in; `default` counts for what is left out."""
-    deadlines = ("start_deadline", "load_deadline", "batch_deadline")
-    section.only(("require", "memory", *deadlines, "probes"))
+    section.only(KEYS["sandbox"])
     tier = section.maybe("require", section.text, default.require)
     if tier not in TIERS:
         raise section.error(
@@ -132,7 +144,7 @@ def read_sandbox(section: Section, default: SandboxPolicy = USUAL_SANDBOX) -> Sa
 
 def read_approval(section: Section) -> Approval:
     """Who must say yes."""
-    section.only(("required", "approvers", "expires"))
+    section.only(KEYS["approval"])
     default = Approval()
     return Approval(
         required=section.maybe("required", section.flag, default.required),
@@ -145,7 +157,7 @@ def read_approval(section: Section) -> Approval:
 
 def read_mapping(section: Section) -> Mapping:
     """Names that differ between the versions, and lengths that the candidate need not take."""
-    section.only(("inputs", "outputs", "tensors", "narrower"))
+    section.only(KEYS["mapping"])
     return Mapping(
         inputs=section.maybe("inputs", section.pairs, ()),
         outputs=section.maybe("outputs", section.pairs, ()),
@@ -156,7 +168,7 @@ def read_mapping(section: Section) -> Mapping:
 
 def read_latency(section: Section) -> LatencyPolicy:
     """How latency is measured."""
-    section.only(("sample", "planning"))
+    section.only(KEYS["latency"])
     default = LatencyPolicy()
     sample = section.maybe("sample", lambda key: section.integer(key, least=1), default.sample)
     planning = section.maybe(
@@ -173,7 +185,7 @@ def read_latency(section: Section) -> LatencyPolicy:
 
 def read_graph(section: Section) -> GraphPolicy:
     """How the graphs are searched for the first place where they part."""
-    section.only(("requests", "memory", "when", "deadline"))
+    section.only(KEYS["graph"])
     default = GraphPolicy()
     return GraphPolicy(
         requests=section.maybe(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
+from harness.diff import remedies
 from harness.diff.absences import UNTRACED
+from harness.diff.features import ONLY_BASELINE
 from harness.diff.floor import ROUNDED, SWALLOWED, Floor
 from harness.diff.refit_findings import (
     FEW,
@@ -15,6 +17,7 @@ from harness.diff.refit_findings import (
     suspicious,
     zero_filled,
 )
+from harness.diff.remedies import Asker
 from harness.diff.reports import (
     NO_ROWS,
     FaithfulReport,
@@ -27,43 +30,29 @@ from harness.diff.reports import (
 )
 from harness.diff.sentences import percent, remedy_for, sentence, tensor_of
 
-_UNPROVEN_REMEDY = (
-    "Declare the feature in the candidate's metadata (harness.features) under the name of a tensor that its "
-    "graph computes, map that name under mapping.tensors, or list the feature under expected_changes."
-)
-_UNTRACED_REMEDY = (
-    "A trace returns tensors with a row for each row of a request: what was not compared says why this one "
-    "does not come. Declare such a tensor in its place, or list the feature under expected_changes."
-)
 _UNITS_REMEDY = (
     "Where one of these is an identifier, let both versions hand it on as it came, or keep it as int64 or text: "
     "then it is compared exactly."
 )
 _UNIT = 1.0
-_LOST_REMEDY = "Declare the same features in both versions' metadata, or map their names."
-_RESHAPED_REMEDY = (
-    "Clients read the shape: give the candidate the baseline's, or, when they are ready for it, list the "
-    "output under expected_changes of a guardrail about outputs."
-)
-_SMALL_REMEDY = (
-    "Look at the requests with the smallest answers: rounding changes few of them by so much. What is meant "
-    "to change belongs under expected_changes; a score in its logarithm is compared at every size."
-)
 
 
-def findings_from_features(report: FeatureReport, margin: float | None) -> list[Finding]:
+def findings_from_features(
+    report: FeatureReport, margin: float | None, asker: Asker = Asker.GATE
+) -> list[Finding]:
     """Feature differences, causes first.
 
     Args:
       report: the finished feature diff.
       margin: largest tolerated share of mismatching requests; None = features do not gate.
+      asker: who compares, as remedies name what it can be told.
     """
     order = {name: i for i, name in enumerate((*report.roots, *(f.name for f in report.follows)))}
     # One that merely may follow is a change of its own until somebody has looked.
     followers = {f.name for f in report.follows if f.proven}
     raw = [r for r in report.features if r.verdict is ParityVerdict.DIFFERS]
     raw.sort(key=lambda r: order.get(tensor_of(r), len(order)))
-    found = [_changed(r, margin, follows=tensor_of(r) in followers) for r in raw]
+    found = [_changed(r, margin, asker, follows=tensor_of(r) in followers) for r in raw]
     found += zero_filled([r for r in report.features if is_zero_fill(r)])
     found += less_precise([r for r in report.features if is_less_precise(r)])
     found += suspicious(report)
@@ -81,16 +70,20 @@ def findings_from_features(report: FeatureReport, margin: float | None) -> list[
         )
         for name in report.unknown_expected
     ]
-    return [*found, *_units(report.features), *_small(report.features), *_uncompared(report)]
+    small = _small(report.features, asker)
+    return [*found, *_units(report.features), *small, *_uncompared(report, asker)]
 
 
-def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Finding]:
+def findings_from_outputs(
+    report: OutputReport, margin: float | None, asker: Asker = Asker.GATE
+) -> list[Finding]:
     """Output differences.
 
     Args:
       report: the finished output diff.
       margin: largest tolerated share of mismatching requests; None = outputs do not gate, as for
         a retrained model, whose outputs are meant to move.
+      asker: as for features.
     """
     found = [
         Finding(
@@ -117,18 +110,18 @@ def findings_from_outputs(report: OutputReport, margin: float | None) -> list[Fi
                     ),
                     where=output.name,
                     what=sentence(output),
-                    remedy=_RESHAPED_REMEDY
+                    remedy=remedies.reshaped(asker)
                     if tensor_of(output) in reshaped
-                    else remedy_for(output),
+                    else remedy_for(output, asker),
                     relation=output.relation,
                     value=output.value,
                     requests=output.examples,
                 )
             )
-    return [*found, *_units(report.outputs), *_small(report.outputs)]
+    return [*found, *_units(report.outputs), *_small(report.outputs, asker)]
 
 
-def _small(reports: tuple[TensorReport, ...]) -> list[Finding]:
+def _small(reports: tuple[TensorReport, ...], asker: Asker) -> list[Finding]:
     """Columns that no tolerance proves equal: their small values moved, and the large ones set it."""
     return [
         Finding(
@@ -136,7 +129,7 @@ def _small(reports: tuple[TensorReport, ...]) -> list[Finding]:
             severity=Severity.WARNING,
             where=report.name,
             what=f"{report.name}: {report.text}",
-            remedy=_SMALL_REMEDY,
+            remedy=remedies.small(asker),
         )
         for report in reports
         if report.verdict is ParityVerdict.SMALL_VALUES
@@ -265,13 +258,15 @@ def findings_from_observer(report: ObserverReport) -> list[Finding]:
     ]
 
 
-def _changed(report: TensorReport, margin: float | None, *, follows: bool) -> Finding:
+def _changed(report: TensorReport, margin: float | None, asker: Asker, *, follows: bool) -> Finding:
     return Finding(
         kind="feature_follows" if follows else "feature_changed",
         severity=_severity(report, margin, quiet=Severity.WARNING),
         where=report.name,
         what=sentence(report),
-        remedy=("Correct the feature it follows from first." if follows else remedy_for(report)),
+        remedy=(
+            "Correct the feature it follows from first." if follows else remedy_for(report, asker)
+        ),
         relation=report.relation,
         value=report.value,
         requests=report.examples,
@@ -325,7 +320,7 @@ def _expected(report: TensorReport) -> Finding:
     )
 
 
-def _uncompared(report: FeatureReport) -> list[Finding]:
+def _uncompared(report: FeatureReport, asker: Asker) -> list[Finding]:
     """Apart by what follows: unproven parity, then what only the candidate has or nobody counts."""
     if not report.features:
         return [
@@ -345,12 +340,14 @@ def _uncompared(report: FeatureReport) -> list[Finding]:
     fitted = [r for r in lost if r.kind == "fitted"]
     declared = [r for r in lost if r.name in unproven]
     untraced = [r for r in declared if r.text in UNTRACED]
-    declared = [r for r in declared if r.text not in UNTRACED]
+    undeclared = [r for r in declared if r.text == ONLY_BASELINE]
+    random = [r for r in declared if r.text not in UNTRACED and r.text != ONLY_BASELINE]
     parts = (
-        (declared, Severity.WARNING, _UNPROVEN_REMEDY),
-        (untraced, Severity.WARNING, _UNTRACED_REMEDY),
-        (raw, Severity.WARNING, _LOST_REMEDY),
-        (fitted, Severity.INFO, _LOST_REMEDY),
+        (undeclared, Severity.WARNING, remedies.undeclared([r.name for r in undeclared], asker)),
+        (random, Severity.WARNING, remedies.by_chance(asker)),
+        (untraced, Severity.WARNING, remedies.untraced(asker)),
+        (raw, Severity.WARNING, remedies.one_sided(asker)),
+        (fitted, Severity.INFO, remedies.one_sided(asker)),
         (empty, Severity.WARNING, "Give requests with rows that both versions answer."),
     )
     return [

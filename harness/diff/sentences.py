@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.core.counted import counted
 from harness.diff.pairs import RelationKind
+from harness.diff.remedies import Asker, rounding
 from harness.diff.reports import TensorReport
 
 REMEDIES: dict[str, str] = {
@@ -18,15 +19,16 @@ REMEDIES: dict[str, str] = {
     RelationKind.SIGN: "Look for a reversed difference or a lost sign.",
     RelationKind.CLIPPED: "Look for a bound or a smaller number type in the candidate's preprocessing.",
     RelationKind.PRECISION: "Look for a cast to a smaller number type or an early rounding.",
-    RelationKind.ROUNDING: "Where a sum is known to be taken in another order, list this under expected_changes; else compare how both versions compute it.",
     RelationKind.STALE: "Look for a cache or a join that reads the previous value.",
     RelationKind.OTHER_COLUMN: "Look for swapped columns or a wrong name in the candidate.",
 }
 _OTHER_REMEDY = "Compare how both versions compute it, starting from the example request."
 
 
-def remedy_for(report: TensorReport) -> str:
+def remedy_for(report: TensorReport, asker: Asker) -> str:
     """What to do about a tensor that differs in this way."""
+    if report.relation == RelationKind.ROUNDING:
+        return rounding(asker)
     return REMEDIES.get(report.relation, _OTHER_REMEDY)
 
 

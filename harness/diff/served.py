@@ -25,6 +25,7 @@ from harness.diff.floor import Floor
 from harness.diff.logged import logged_features
 from harness.diff.measures import floors_by_column
 from harness.diff.other_rows import asked_further
+from harness.diff.remedies import Asker
 from harness.diff.reports import ParityVerdict, ServedReport, TensorReport
 from harness.diff.row_order import RowOrder
 from harness.diff.sentences import remedy_for, sentence
@@ -153,7 +154,7 @@ def findings_from_served(report: ServedReport) -> list[Finding]:
             severity=Severity.WARNING,
             where=r.name,
             what=f"train/serve skew in {sentence(r)}",
-            remedy=f"Production computes it otherwise than the model's graph. {remedy_for(r)}",
+            remedy=f"Production computes it otherwise than the model's graph. {remedy_for(r, Asker.COMPARISON)}",
             relation=r.relation,
             value=r.value,
             requests=r.examples,

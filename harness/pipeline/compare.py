@@ -22,6 +22,7 @@ from harness.diff.floor import Floor
 from harness.diff.handed_on import handed_on_by_both
 from harness.diff.outputs import OutputDiff
 from harness.diff.probes import ProbeGuard
+from harness.diff.remedies import Asker
 from harness.diff.reports import sentences_about_small
 from harness.diff.served import ServedDiff, findings_from_served
 from harness.diff.signature import check_signatures, declared_by_either
@@ -54,11 +55,7 @@ from harness.pipeline.constant_lengths import tables_of
 from harness.pipeline.describe import batch_findings, intermediates_json
 from harness.pipeline.floorpass import measure_floor
 from harness.pipeline.golden import check_golden
-from harness.pipeline.graph_pass import (
-    DifferingFirst,
-    GraphLook,
-    check_mapped_tensors,
-)
+from harness.pipeline.graph_pass import DifferingFirst, GraphLook, check_mapped_tensors
 from harness.pipeline.integrity import empty_requests, fixed_batches
 from harness.pipeline.leg_findings import answered_by_neither, leg_findings
 from harness.pipeline.legs_of_run import sound_only
@@ -311,8 +308,8 @@ def _result(
         *lost_requests(given),
         *environment_findings(setup.models, versions, differ=differ),
         *(f for check in golden for f in check.findings()),
-        *findings_from_features(features, 0.0),
-        *findings_from_outputs(outputs, 0.0),
+        *findings_from_features(features, 0.0, Asker.COMPARISON),
+        *findings_from_outputs(outputs, 0.0, Asker.COMPARISON),
         *findings_from_chance(setup.random),
         *findings_from_floor(floor),
         *batch_findings(mixing),

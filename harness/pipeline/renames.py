@@ -12,6 +12,7 @@ from harness.pipeline.option_files import text_of_file
 
 _KINDS = ("inputs", "outputs", "tensors")
 _NARROWER = "narrower"
+_EXPECTED = "expected_changes"
 
 
 def mapping_from_options(options: Sequence[str]) -> Mapping:
@@ -25,9 +26,7 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
     for option in options:
         text = text_of_file(option, "--map")
         if text is not None:
-            document = read_document(text, option)
-            document.only(("mapping",))
-            named = read_mapping(document.section("mapping"))
+            named = _mapping_of_file(text, option)
             for kind in _KINDS:
                 found[kind] += getattr(named, kind)
             narrower += named.narrower
@@ -58,6 +57,20 @@ def mapping_from_options(options: Sequence[str]) -> Mapping:
         tensors=tuple(found["tensors"]),
         narrower=tuple(narrower),
     )
+
+
+def _mapping_of_file(text: str, where: str) -> Mapping:
+    """The `mapping:` of a file.
+
+    Raises:
+      PolicyError: it has another key, or none.
+    """
+    document = read_document(text, where)
+    if _EXPECTED in document:
+        what = "belongs to a gate's policy: a comparison tells every difference"
+        raise document.error(_EXPECTED, what, "Leave it out.")
+    document.only(("mapping",))
+    return read_mapping(document.section("mapping"))
 
 
 def _check_once(kind: str, pairs: Sequence[tuple[str, str]]) -> None:

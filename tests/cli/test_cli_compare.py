@@ -132,6 +132,12 @@ def test_a_feature_that_another_graph_does_not_declare_is_not_comparable(
     assert ran.out.startswith("NOT COMPARABLE")
     assert "- doubled: only the baseline declares it\n" in ran.out
     assert "it is not known which of the candidate's tensors to compare" in ran.out
+    # The remedy is one that a comparison has.
+    assert "--map 'tensors:doubled=TENSOR'" in ran.out
+    assert "expected_changes" not in ran.out
+    assert (
+        harness("compare", model, bare, "-i", given, "--map", "tensors:doubled=doubled").code == 0
+    )
     assert "Something that counts could not be compared" in page.read_text()
     # Nor is it equal where nobody looked at the graphs.
     same = redeclared(model, tmp_path / "same.onnx", [])

@@ -78,9 +78,11 @@ def test_a_model_that_does_not_load_in_time_has_more_time_as_its_remedy(given, h
 
 def test_wrong_limits_and_a_file_of_names_without_any_are_refused(given, harness, tmp_path):
     (tmp_path / "names.yaml").write_text("{}")
+    (tmp_path / "changes.yaml").write_text("mapping: {}\nexpected_changes: [x]")
     for options, said in (
         (["--sandbox", "memroy=1GiB"], "Did you mean 'memory'?"),
         (["--map", tmp_path / "names.yaml"], "mapping: is missing"),
+        (["--map", tmp_path / "changes.yaml"], "expected_changes: belongs to a gate's policy"),
     ):
         ran = harness(*given, *options)
         assert ran.code == 2

@@ -321,6 +321,22 @@ def test_a_guardrail_without_data_holds_and_is_named():
     assert record.binding_guardrail == "loss"
 
 
+def test_a_guardrail_whose_features_are_all_expected_to_change_is_to_be_dropped():
+    changed = tuple(
+        dataclasses.replace(g, expected_changes=("weekday",)) if g.name == "features" else g
+        for g in WITH_PARITY.guardrails
+    )
+    policy = dataclasses.replace(WITH_PARITY, guardrails=changed)
+    empty = dataclasses.replace(
+        evidence("score", Verdict.NO_DATA, n=0), name="features", guardrail="features"
+    )
+    seen = (dataclasses.replace(evidence("score"), name="outputs", guardrail="outputs"), empty)
+    record = decide(policy, OPEN, seen, Facts(windows=(NEWEST,)))
+    assert record.reason == "no_data"
+    assert "`drop: [features]`" in record.next
+    assert "drop: [" not in decide(WITH_PARITY, OPEN, seen, Facts(windows=(NEWEST,))).next
+
+
 def test_a_guardrail_without_evidence_holds_even_if_the_judge_is_ready():
     record = decide(POLICY, READY, (evidence("score"),), FACTS)
     assert (record.decision, record.reason) == (Decision.HOLD, "no_data")

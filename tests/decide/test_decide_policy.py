@@ -242,6 +242,19 @@ LOSS = "{name: loss, metric: loss_difference, loss: brier, margin: 0.1}"
         (rail("metric: parity_mismatch, margin: 0.1"), ["scope", "is missing"]),
         (rail("metric: score_shift, margin: 0.1, loss: brier"), ["belongs to metric"]),
         (rail("metric: score_shift, margin: 0.1, expected_changes: []"), ["belongs to metric"]),
+        (
+            f"{RETRAIN}expected_changes: [a]",
+            ["unknown key here", "belongs to a guardrail", "`guardrails:`"],
+        ),
+        (f"{RETRAIN}memory: 1GiB", ["unknown key here", "under `sandbox` or `graph`"]),
+        (f"{RETRAIN}days: 3", ["unknown key here", "under `windows.newest`"]),
+        (
+            f"{RETRAIN}guardrails: [{{name: features, expected_changes: [a]}}]",
+            [
+                "in place of the preset's 'features'",
+                "metric: parity_mismatch, scope: features, margin: 0.001",
+            ],
+        ),
         (rail("metric: score_shift, margin: 0.1, min_slice: 3"), ["without slice_by"]),
         (rail("metric: score_shift, margin: 0.1, slice_by: [1]"), ["slice_by[0]"]),
         (f"{RETRAIN}guardrails: [{{name: a b, metric: nan_rate, margin: 0.1}}]", ["is no name"]),

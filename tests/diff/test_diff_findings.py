@@ -25,6 +25,7 @@ from harness.diff.findings import (
 )
 from harness.diff.floor import Floor
 from harness.diff.outputs import OutputDiff
+from harness.diff.remedies import Asker
 from harness.diff.signature import SignatureMatch
 
 N = 2048
@@ -164,6 +165,12 @@ def test_what_the_candidate_lost_is_told_apart_from_what_only_it_has():
         diff.update(pair)
     lost, extra = findings_from_features(diff.finish(), 0.001)
     assert (lost.where, lost.severity) == ("hour", Severity.WARNING)
-    assert "expected_changes" in lost.remedy
+    assert "mapping: {tensors: {hour: TENSOR}}" in lost.remedy
+    assert "`expected_changes` of a guardrail with `scope: features`" in lost.remedy
     assert (extra.where, extra.severity) == ("minute", Severity.WARNING)
     assert "expected_changes" not in extra.remedy
+    # A comparison has options, and no policy.
+    told = findings_from_features(diff.finish(), 0.0, Asker.COMPARISON)
+    assert "--map 'tensors:hour=TENSOR'" in told[0].remedy
+    assert "--map tensors:OLD=NEW" in told[1].remedy
+    assert not any("expected_changes" in f.remedy or "mapping:" in f.remedy for f in told)
