@@ -71,7 +71,7 @@ class Untraced:
                 kind="features_not_declared", severity=Severity.WARNING, where=named_together(names),
                 what=f"{named_together(names)}: declared by the baseline alone, and equal: both versions are one "
                 f"graph but for names, whose identical nodes were compared in {counted(self.requests)}",
-                remedy="Declare the same in the candidate's metadata: a gate compares no feature without it.",
+                remedy="Declare the same in the candidate's metadata: a gate holds without it (or `mapping: {tensors: ...}`).",
             )
         ]  # fmt: skip
 
