@@ -138,6 +138,11 @@ class FeatureDiff:
         self._saved: State | None = None
         """The state, as long as no batch came after it: most come without features."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether a difference of any raw feature would count: one is declared by both, and may not change."""
+        return bool(self._counts.any())
+
     @any_size
     def update(self, pair: PairBatch) -> RequestMismatch:
         """Compares one batch; returns which of its n requests have a differing raw feature."""

@@ -228,7 +228,7 @@ class RunningEvidence:
         Parity that could not be compared speaks against both sides; a difference that was found is
         one, whatever else was not compared.
         """
-        comparable = bool(self.features.match.raw or self.terms.proven)
+        comparable = self.features.counts or bool(self.terms.proven)
         if guardrail.against is Against.ANCHOR:
             pair = _against_anchor(pair)
             sides = sides_of(pair)

@@ -86,6 +86,14 @@ def test_an_expected_change_need_not_be_compared(lacking, made, gated):
     assert record.decision is Decision.PROMOTE
 
 
+def test_features_that_may_all_change_prove_nothing(made, gated):
+    guardrails = [dict(g) for g in REFACTOR["guardrails"]]
+    guardrails[1]["expected_changes"] = ["doubled", "raised"]
+    record = gated(made("old"), made("new"), guardrails=guardrails).record
+    assert (record.decision, record.binding_guardrail) == (Decision.HOLD, "features")
+    assert "write `drop: [features]`" in record.next
+
+
 def test_a_mapped_tensor_is_compared(made, gated):
     new = made("new", doubled="twice", features=("twice", "raised"))
     record = gated(made("old"), new, mapping={"tensors": {"doubled": "twice"}}).record
