@@ -125,6 +125,14 @@ class Graph:
         """Nodes that read a tensor, in topological order."""
         return tuple(self.nodes[place] for place in self._consumers.get(tensor, ()))
 
+    def downstream_of(self, tensor: str) -> frozenset[str]:
+        """A tensor and everything that is computed from it."""
+        found = {tensor}
+        for node in self.nodes:
+            if not found.isdisjoint(node.sources()):
+                found.update(filter(None, node.outputs))
+        return frozenset(found)
+
     def is_read_once(self, tensor: str) -> bool:
         """Whether one node and no other reads a tensor."""
         return len(self._consumers.get(tensor, ())) == 1

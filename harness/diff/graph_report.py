@@ -129,6 +129,8 @@ class FirstDivergence:
     """Why its values were not fed in, as a sentence's end; "" = they were, or no output differs."""
     is_output: bool = False
     """It is an output itself: nothing comes after it that feeding could mend."""
+    reaches: tuple[str, ...] = ()
+    """Baseline's outputs that differ and are computed from it, in either graph; () where it was not looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

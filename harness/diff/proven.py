@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from harness.diff.changes import Cause
 from harness.diff.graph_findings import is_unsure, told
-from harness.diff.graph_report import FirstDivergence, GraphReport
+from harness.diff.graph_report import FirstDivergence, GraphReport, PatchProof
 
 
-def proven_cause(report: GraphReport) -> str:
+def proven_cause(report: GraphReport, *, expected: Collection[str] = ()) -> str:
     """Where the graphs part and what differs there, if that is proven to be all that lies behind the outputs.
 
     An output is explained where the baseline's values, fed in at the first differences, mend all of its rows, or
-    where it is a first difference itself and what makes it differs.
+    where it is a first difference itself and what makes it differs. A place that leads to no such output is no cause.
 
     Args:
       report: of the pass with graph optimisation off.
+      expected: baseline's outputs that are meant to change: they neither need a cause nor are one.
 
     Returns:
       The sentence without its full stop; "" = some output has another cause, too, or the order of sums may be all.
     """
-    ends = {f.divergence.baseline for f in report.divergences if f.is_output}
-    mended = [p for p in report.proofs if p.output not in ends]
-    if not (mended or ends) or not all(p.restored for p in mended):
+    ends = [f for f in report.divergences if f.is_output and f.divergence.baseline not in expected]
+    own = {f.divergence.baseline for f in ends}
+    mended = [p for p in report.proofs if p.output not in own and p.output not in expected]
+    if not all(p.restored for p in mended):
         return ""
     outputs = list(dict.fromkeys(p.output for p in mended))
-    chosen = _chosen(report, outputs, ends)
-    if not all(_is_sure(report, first) for first in chosen):
+    fed = _fed(report, mended, outputs)
+    chosen = [f for f in report.divergences if f in fed or f in ends]
+    if not chosen or bool(outputs) != bool(fed) or not all(_is_sure(report, f) for f in chosen):
         return ""
-    places = [first.divergence.baseline for first in chosen]
-    fed = ""
-    if outputs:
-        together = " together" if len(places) > 1 else ""
-        fed = (
-            f"; with the baseline's values fed in there{together}, {_listed(outputs)} "
-            f"{'are' if len(outputs) > 1 else 'is'} equal"
-        )
-    return f"{_listed(places)}: {'; '.join(map(_differing, chosen))}{fed}"
+    said = f"{_listed(_names(chosen))}: {'; '.join(map(_differing, chosen))}"
+    if not outputs:
+        return said
+    place = f"at {_listed(_names(fed))}" if ends else "there"
+    together = " together" if len(fed) > 1 else ""
+    be = "are" if len(outputs) > 1 else "is"
+    return f"{said}; with the baseline's values fed in {place}{together}, {_listed(outputs)} {be} equal"
 
 
-def _chosen(report: GraphReport, outputs: list[str], ends: set[str]) -> list[FirstDivergence]:
-    """The first difference that mends all by itself; else all that were fed, and outputs that are their own."""
-    fed = {name for proof in report.proofs for name in proof.tensors}
-    for first in report.divergences:
-        alone = {proof.output for proof in first.proofs if proof.restored}
-        if outputs and not ends and alone >= set(outputs):
+def _fed(
+    report: GraphReport, mended: Sequence[PatchProof], outputs: Sequence[str]
+) -> list[FirstDivergence]:
+    """The first difference that mends all by itself; else all that were fed and lead to what was mended."""
+    names = {name for proof in mended for name in proof.tensors}
+    fed = [
+        f
+        for f in report.divergences
+        if f.divergence.baseline in names and not set(f.reaches).isdisjoint(outputs)
+    ]
+    for first in fed:
+        if {proof.output for proof in first.proofs if proof.restored} >= set(outputs):
             return [first]
-    return [f for f in report.divergences if f.divergence.baseline in fed | ends]
+    return fed
+
+
+def _names(firsts: Sequence[FirstDivergence]) -> list[str]:
+    return [first.divergence.baseline for first in firsts]
 
 
 def _is_sure(report: GraphReport, first: FirstDivergence) -> bool:

@@ -14,11 +14,12 @@ import numpy as np
 from harness.core.jsonable import jsonable
 from harness.core.models import Rearrangement
 from harness.core.observations import Outcome
-from harness.core.policies import Preset
+from harness.core.policies import Preset, Scope
 from harness.core.tensors import Array, Ints
 from harness.diff.proven import proven_cause
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.describe import Described
+from harness.pipeline.evidence import expected_changes
 from harness.pipeline.graph_pass import (
     DifferingFirst,
     GraphLook,
@@ -88,6 +89,10 @@ def with_graph(
     # What nobody asked for is said in the section itself; what was asked for and failed, everywhere.
     unseen = () if why else look.not_compared()
     not_compared = (*described.not_compared, *unseen)
+    cause = ""
+    if differ and look.report:
+        meant = _meant(prepared, match, described.intermediates["outputs"])
+        cause = proven_cause(look.report, expected=meant)
     return replace(
         described,
         intermediates=described.intermediates
@@ -97,8 +102,22 @@ def with_graph(
             *look.findings(answers_differ=differ, unseen=match.not_compared),
         ),
         not_compared=not_compared,
-        cause=proven_cause(look.report) if differ and look.report else "",
+        cause=cause,
     )
+
+
+def _meant(
+    prepared: Prepared, match: SignatureMatch, columns: Sequence[dict[str, Any]]
+) -> frozenset[str]:
+    """Baseline's outputs that may change, or of which only such columns did."""
+    meant = set(expected_changes(prepared.policy, Scope.OUTPUTS))
+    for name, _ in match.outputs:
+        own = {
+            c["verdict"] for c in columns if c["name"] == name or c["name"].startswith(f"{name}[")
+        }
+        if "expected" in own and "differs" not in own:
+            meant.add(name)
+    return frozenset(meant)
 
 
 def _raw_differs(intermediates: dict[str, Any]) -> bool:

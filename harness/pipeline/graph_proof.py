@@ -139,7 +139,15 @@ class Closer:
             proofs=self._proofs([divergence]) if alone else (),
             unfed=self._unfed(divergence) if self._outputs else "",
             is_output=divergence.baseline in dict(self._outputs),
+            reaches=self._reaches(divergence) if looked else (),
         )
+
+    def _reaches(self, divergence: Divergence) -> tuple[str, ...]:
+        """The outputs that feeding it, or computing it otherwise, could change."""
+        old, new = (laid.graph for laid in self._laid)
+        ours = old.downstream_of(divergence.baseline)
+        theirs = new.downstream_of(divergence.candidate)
+        return tuple(a for a, b in self._outputs if a in ours or b in theirs)
 
     def _unfed(self, divergence: Divergence) -> str:
         """Why a tensor is not fed; "" = it is."""

@@ -21,17 +21,18 @@ def proof(*tensors, output="y", after=0):
     return PatchProof(tensors=tensors, output=output, rows=9, before=9, after=after)
 
 
-def first(name, *proofs, is_output=False, changes=(FILL,), cause=Cause.WEIGHTS):
+def first(name, *proofs, is_output=False, changes=(FILL,), cause=Cause.WEIGHTS, reaches=("y", "z")):
     region = Divergence(
         baseline=name, candidate=name, last_equal=("x",), operators=((), ()), changes=changes,
         cause=cause,
     )  # fmt: skip
     return FirstDivergence(
-        divergence=region, relation="", requests=(), proofs=proofs, is_output=is_output
-    )
+        divergence=region, relation="", requests=(), proofs=proofs, is_output=is_output,
+        reaches=reaches,
+    )  # fmt: skip
 
 
-def cause(*firsts, proofs=(), rearranged=False):
+def cause(*firsts, proofs=(), rearranged=False, expected=()):
     states = tuple(
         TensorState(
             baseline=f.divergence.baseline, candidate=f.divergence.candidate, operator="Mul",
@@ -44,10 +45,11 @@ def cause(*firsts, proofs=(), rearranged=False):
         candidate_only=(), divergences=firsts, proofs=tuple(proofs), outputs_differ=True,
         not_compared=(), rearranged=rearranged,
     )  # fmt: skip
-    return proven_cause(report)
+    return proven_cause(report, expected=expected)
 
 
 WHAT = "weights fills of Imputer → v: [3] → [0]"
+AT = "with the baseline's values fed in at"
 FED = "with the baseline's values fed in there"
 
 
@@ -70,7 +72,41 @@ def test_several_that_do_it_together():
 def test_an_output_that_is_a_first_difference_itself():
     assert cause(first("y", is_output=True)) == f"y: {WHAT}"
     found = cause(first("v"), first("y", is_output=True), proofs=[proof("v", output="z")])
-    assert found == f"v and y: {WHAT}; {WHAT}; {FED} together, z is equal"
+    assert found == f"v and y: {WHAT}; {WHAT}; {AT} v, z is equal"
+    several = first("v"), first("w"), first("y", is_output=True)
+    found = cause(*several, proofs=[proof("v", "w", output="z")])
+    three = f"{WHAT}; {WHAT}; {WHAT}"
+    assert found == f"v, w and y: {three}; {AT} v and w together, z is equal"
+
+
+def test_a_place_that_mends_alone_beside_an_output_that_is_a_first_difference_itself():
+    several = first("v", proof("v", output="z")), first("w"), first("y", is_output=True)
+    found = cause(*several, proofs=[proof("v", "w", output="z"), proof("v", "w", after=9)])
+    assert found == f"v and y: {WHAT}; {WHAT}; {AT} v, z is equal"
+
+
+def test_what_leads_to_no_differing_output_is_no_cause():
+    beside = first("f", reaches=())
+    end = first("y", is_output=True)
+    assert cause(beside, end, proofs=[proof("f", after=9)]) == f"y: {WHAT}"
+    several = beside, first("g"), first("e")
+    found = cause(*several, proofs=[proof("f", "g", "e")])
+    assert found == f"g and e: {WHAT}; {WHAT}; {FED} together, y is equal"
+    elsewhere = first("f", reaches=("y",))
+    found = cause(elsewhere, first("g"), end, proofs=[proof("f", "g", output="z")])
+    assert found == f"g and y: {WHAT}; {WHAT}; {AT} g, z is equal"
+    assert cause(beside, end, proofs=[proof("f", output="z")]) == ""
+
+
+def test_what_is_meant_to_change_neither_is_a_cause_nor_needs_one():
+    end, inner = first("v", is_output=True, reaches=("v",)), first("g", reaches=("y",))
+    proofs = [proof("g", output="v", after=9), proof("g")]
+    assert cause(end, inner, proofs=proofs, expected=["v"]) == f"g: {WHAT}; {FED}, y is equal"
+    late = first("u", reaches=("v",))
+    found = cause(inner, late, proofs=[proof("g", "u"), proof("g", "u", output="v", after=1)],
+                  expected=["v"])  # fmt: skip
+    assert found == f"g: {WHAT}; {FED}, y is equal"
+    assert cause(end, expected=["v"]) == ""
 
 
 @pytest.mark.parametrize(

@@ -36,26 +36,59 @@ m (float[N] x) => (float[N] y) {{
 """
 
 
-def test_a_rollback_names_the_fill_that_was_lost_and_no_output(tmp_path):
-    for name, fill in (("old", 1.5), ("new", 0.0)):
-        model = onnx.parser.parse_model(FILLED.format(fill=fill))
-        onnx.helper.set_model_props(model, {"harness.fitted": json.dumps(["v"])})
-        onnx.save(model, tmp_path / f"{name}.onnx")
+BESIDE = """
+<ir_version: 8, opset_import: ["" : 15]>
+m (float[N] x) => (float[N] v, float[N] y) <float k = {{{k}}}, float c = {{{c}}}> {{
+  v = Mul(x, k)
+  f = Sub(x, k)
+  h = Tanh(x)
+  g = Mul(h, c)
+  y = Abs(g)
+}}
+"""
+
+
+@pytest.fixture
+def rolled_back(tmp_path):
+    """Gates a version against another; what is said after "First cause found: "."""
+
+    def run(old, new, values, *, policy=POLICY, **declared):
+        for name, text in (("old", old), ("new", new)):
+            model = onnx.parser.parse_model(text)
+            held = {f"harness.{key}": json.dumps(names) for key, names in declared.items()}
+            onnx.helper.set_model_props(model, held)
+            onnx.save(model, tmp_path / f"{name}.onnx")
+        tiny_traffic(tmp_path / "traffic", values=values)
+        (tmp_path / "policy.yaml").write_text(policy)
+        result = run_gate(
+            str(tmp_path / "old.onnx"), str(tmp_path / "new.onnx"), traffic=[tmp_path / "traffic"],
+            policy=tmp_path / "policy.yaml", out=tmp_path / "run", cache_dir=tmp_path / "cache",
+        )  # fmt: skip
+        assert result.decision is Decision.ROLLBACK
+        return result.record.explanation.partition("First cause found: ")[2]
+
+    return run
+
+
+def test_a_rollback_names_the_fill_that_was_lost_and_no_output(rolled_back, tmp_path):
     values = np.where(np.arange(200) % 3, np.linspace(-3, 3, 200), 0.5)
-    tiny_traffic(tmp_path / "traffic", values=values)
-    (tmp_path / "policy.yaml").write_text(POLICY)
-    result = run_gate(
-        str(tmp_path / "old.onnx"), str(tmp_path / "new.onnx"), traffic=[tmp_path / "traffic"],
-        policy=tmp_path / "policy.yaml", out=tmp_path / "run", cache_dir=tmp_path / "cache",
-    )  # fmt: skip
-    assert result.decision is Decision.ROLLBACK
-    cause = result.record.explanation.partition("First cause found: ")[2]
-    assert cause == (
+    old, new = (FILLED.format(fill=fill) for fill in (1.5, 0.0))
+    assert rolled_back(old, new, values, fitted=["v"]) == (
         "v: candidate is 0 wherever the baseline is 1.5; "
         "weights imputed_value_floats of ai.onnx.ml.Imputer → v: [1.5] → [0]; "
         "with the baseline's values fed in there, y is equal."
     )
     assert "the whole cause" in (tmp_path / "run" / "summary.md").read_text()
+
+
+def test_a_rollback_names_neither_what_may_change_nor_what_leads_to_no_output(rolled_back):
+    policy = POLICY.replace("margin: 0.05", "margin: 0.05, expected_changes: [v]")
+    old, new = BESIDE.format(k=2.0, c=3.0), BESIDE.format(k=2.2, c=3.3)
+    said = rolled_back(old, new, np.linspace(-3, 3, 200), policy=policy, features=["f"])
+    assert said == (
+        "g: candidate = baseline × 1.1; constant c of Mul → g: float[] [3] → float[] [3.3]; "
+        "with the baseline's values fed in there, y is equal."
+    )
 
 
 def record_of(decision):

@@ -251,3 +251,21 @@ def test_a_last_copy_that_one_version_lacks_is_no_difference(compared, copied, w
     assert report.later == ()
     if wrong != "both":
         assert found.is_output or [proof.restored for proof in report.proofs] == [True]
+
+
+@pytest.mark.parametrize("rewired", [0, 1, None])
+def test_a_first_difference_reaches_what_either_version_computes_from_it(compared, rewired):
+    def version(side: int) -> ModelProto:
+        beside = "f" if side == rewired else "x"
+        made = model(
+            [node("Mul", ["x", "k"], "f"), node("Sin", ["f"], "z"), node("Sub", ["x", "c"], "g"),
+             node("Tanh", [beside], "t"), node("Add", ["g", "t"], "y")],
+            k=[2.0 + side] * 3, c=[3.0 + side],
+        )  # fmt: skip
+        made.graph.output.append(helper.make_tensor_value_info("z", FLOAT, None))
+        return made
+
+    report = compared(version(0), version(1))
+    reached = {found.divergence.baseline: found.reaches for found in report.divergences}
+    assert reached["f"] == (("z",) if rewired is None else ("y", "z"))
+    assert reached["g"] == ("y",)
