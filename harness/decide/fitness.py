@@ -52,6 +52,8 @@ def more_room(facts: Facts, role: str) -> str:
     key = facts.load_limits.get(role)
     if not key:
         return ""
+    if key == "sandbox.start_deadline":
+        return f"Raise {key} in the policy: its process was not ready in time, before it was given the model."
     return (
         f"Raise {key} in the policy if the model is given more than that where it serves, and run the gate "
         "again; if not, make it load with less."

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from harness.core.counted import counted
-from harness.core.errors import TrafficError
 from harness.core.observations import Observations
 from harness.core.tensors import Array, Bools, Floats, Strings
 from harness.core.traffic import LOGGED, RequestBatch
@@ -19,7 +18,6 @@ from harness.core.words import coded
 
 _TRUTH = {"true": 1.0, "false": 0.0}
 """What a table of booleans holds as text."""
-_REMEDY = "Log every column of the feature, in its order, or leave the column out."
 
 
 def is_served(name: str) -> bool:
@@ -34,10 +32,7 @@ def logged_features(
 
     Returns:
       Feature → its values, shape (R, …), and for which requests there is one, shape (n,); and
-      feature → how many of its texts are no numbers, and the first of these.
-
-    Raises:
-      TrafficError: lists of another width than the feature's.
+      feature → how many of its texts are not its values, and the first of these in words.
     """
     answered = np.asarray(requests.answered, dtype=np.bool_)
     unread: dict[str, tuple[int, str]] = {}
@@ -53,15 +48,15 @@ def logged_features(
         there = np.asarray(alone & (texts != ""), dtype=np.bool_)
         own = baseline.features.get(name)
         values: Array = texts
-        if own is not None and _is_list(texts, there) and (_width(own) > 1 or own.dtype != object):
-            values, wrong = _rows(column, texts, there, own)
+        if own is not None and _holds_rows(texts, there, own):
+            values, wrong = _rows(texts, there, own)
         elif own is None or own.dtype != object:
             values, wrong = _numbers(texts)
         else:
             wrong = np.zeros(len(texts), dtype=np.bool_)
         wrong &= there
         if own is not None and wrong.any():
-            unread[name] = int(wrong.sum()), str(texts[wrong][0])
+            unread[name] = int(wrong.sum()), _shown(str(texts[wrong][0]), own)
         found[name] = np.repeat(values, requests.rows, axis=0), there & ~wrong
     return found, unread
 
@@ -71,11 +66,15 @@ def _width(feature: Array) -> int:
     return int(np.prod(feature.shape[1:], dtype=np.int64))
 
 
-def _is_list(texts: Strings, there: Bools) -> bool:
-    return bool(there.any()) and isinstance(_read(str(texts[there][0])), list)
+def _holds_rows(texts: Strings, there: Bools, feature: Array) -> bool:
+    """Whether each text is a row: always of several columns; of one, where numbers stand in lists."""
+    if _width(feature) > 1:
+        return True
+    lists = (str(text).lstrip().startswith("[") for text in texts[there])
+    return feature.dtype != object and any(lists)
 
 
-def _rows(column: str, texts: Strings, there: Bools, feature: Array) -> tuple[Array, Bools]:
+def _rows(texts: Strings, there: Bools, feature: Array) -> tuple[Array, Bools]:
     """The rows that lists hold, shape (n, k), and which texts hold none, shape (n,)."""
     width = _width(feature)
     words = feature.dtype == object
@@ -84,14 +83,11 @@ def _rows(column: str, texts: Strings, there: Bools, feature: Array) -> tuple[Ar
     for i in np.flatnonzero(there).tolist():
         row = _flat(_read(str(texts[i])))
         if len(row) != width:
-            raise TrafficError(
-                f"column '{column}'",
-                f"holds {counted(len(row), 'value')} a request where the feature has {width}",
-                _REMEDY,
-            )
+            wrong[i] = True
+            continue
         try:
-            values[i] = row if words else [float(v) if v is not None else np.nan for v in row]
-        except (TypeError, ValueError):
+            values[i] = [_word(v) if words else _float(v) for v in row]
+        except (TypeError, ValueError, OverflowError):
             wrong[i] = True
     return values, wrong
 
@@ -101,6 +97,31 @@ def _read(text: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def _shown(text: str, feature: Array) -> str:
+    """A text that is none of a feature's rows, with how many values there should be and are."""
+    has, width = len(_flat(_read(text))), _width(feature)
+    return (
+        repr(text)
+        if has == width
+        else f"{text!r} ({counted(has, 'value')}, the feature has {width})"
+    )
+
+
+def _word(value: object) -> str:
+    """A value of a list as a word; TypeError where it is none."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _float(value: str | float | None) -> float:
+    """A value of a list as a number, null as a missing one; raises as `float` does."""
+    truth = _TRUTH.get(value.strip().casefold()) if isinstance(value, str) else None
+    if truth is not None:
+        return truth
+    return np.nan if value is None else float(value)
 
 
 def _flat(row: object) -> list[Any]:

@@ -97,7 +97,7 @@ class ServedDiff:
                     if count or name not in self._tallies
                 ),
                 *(
-                    f"logged feature {name}: {count:,} values are no numbers, such as {example!r}"
+                    f"logged feature {name}: {count:,} values cannot be read, such as {example}"
                     for name, (count, example) in self._unread.items()
                 ),
             ),

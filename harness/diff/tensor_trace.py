@@ -174,7 +174,7 @@ class TensorTrace:
 
 def _same_bits(baseline: Array | Nested, candidate: Array | Nested) -> bool:
     if isinstance(baseline, Nested) or isinstance(candidate, Nested):
-        return baseline == candidate
+        return type(baseline) is type(candidate) and bool(baseline == candidate)
     return same_bits(baseline, candidate)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from diff_streams import observed, requests
 
-from harness.core.errors import TrafficError
 from harness.diff.floor import Floor
 from harness.diff.served import ServedDiff
 
@@ -74,8 +73,30 @@ def test_a_missing_number_of_a_list_is_one_and_a_word_is_left_out():
     report = listed(texts, before)
     assert [r.mismatched_requests for r in report.features] == [0, 0, 0]
     assert report.not_compared == (
-        "logged feature km: 1 values are no numbers, such as '[\"far\", 2, 3]'",
+        "logged feature km: 1 values cannot be read, such as '[\"far\", 2, 3]'",
     )
+
+
+@pytest.mark.parametrize("text", ['["c", null]', '["c", 3]', "[1, 2]", '["c", ["d"], null]'])
+def test_what_is_no_word_of_a_list_is_left_out(text):
+    words = np.array([["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"]], object)
+    report = listed(['["a", "b"]', text, '["e", "F"]', '["g", "h"]'], words)
+    assert [(r.mismatched_requests, r.rows) for r in report.features] == [(0, 3), (1, 3)]
+    (said,) = report.not_compared
+    assert said.startswith(f"logged feature km: 1 values cannot be read, such as {text!r}")
+
+
+@pytest.mark.parametrize("text", [f"[1{'0' * 400}, 2, 3]", "null"])
+def test_what_is_no_number_of_any_size_is_left_out(text):
+    report = listed([text, *map(str, THREE[1:].tolist())], THREE)
+    assert [(r.mismatched_requests, r.rows) for r in report.features] == [(0, 49)] * 3
+
+
+def test_lists_of_one_are_read_alike_wherever_they_begin():
+    flat = np.arange(4.0)
+    for texts in (["0", "[1]", "[2.0]", "3"], ["[0]", "1", "2", "true"], ["0", "1", "2", "3"]):
+        report = listed(texts, flat)
+        assert [r.mismatched_requests for r in report.features] == [int(texts[3] == "true")]
 
 
 def test_words_of_several_columns_are_compared_as_words():
@@ -85,11 +106,16 @@ def test_words_of_several_columns_are_compared_as_words():
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "[]", "1", "[" * 900 + "1" + "]" * 900])
-def test_another_width_is_refused_with_both(text):
-    texts = ["[1, 2, 3]", text]
+@pytest.mark.parametrize("first", [False, True])
+def test_another_width_is_left_out_with_both_wherever_it_stands(text, first):
+    texts = [str(row) for row in THREE.tolist()]
+    texts[0 if first else 9] = text
+    report = listed(texts, THREE)
+    assert [(r.mismatched_requests, r.rows) for r in report.features] == [(0, 49)] * 3
     width = text.count(",") + any(c in "12" for c in text)
-    with pytest.raises(TrafficError, match=f"{width} values? a request where the feature has 3"):
-        listed(texts, THREE[:2])
+    (said,) = report.not_compared
+    assert said.startswith("logged feature km: 1 values cannot be read, such as ")
+    assert said.endswith(f"({width} value{'' if width == 1 else 's'}, the feature has 3)")
 
 
 def test_text_that_looks_like_a_list_is_text_of_one_column():

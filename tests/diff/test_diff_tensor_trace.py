@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from harness.core.tensors import Nested
 from harness.diff.tensor_trace import TensorTrace
 
 VALUES = np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32)
@@ -36,3 +37,12 @@ def test_where_only_the_order_is_between_the_versions_it_is_noise_of_any_size_to
     assert not traced((5e-3, 0, 0), proven=True).differs
     assert traced((0, 0, 1e-4), proven=True).differs
     assert traced((5e-2, 0, 0), moved=(4e-2, 0, 0), proven=True).differs
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_sequence_and_a_tensor_are_not_the_same(turned):
+    pair = (VALUES, Nested(form="[t]", leaves=(VALUES,)))
+    trace = TensorTrace()
+    trace.update(*(pair[::-1] if turned else pair), rows=len(VALUES))
+    assert trace.differs
+    assert not trace.same

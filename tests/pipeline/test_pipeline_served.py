@@ -185,5 +185,5 @@ def test_logged_text_that_is_no_number_is_not_compared_and_named(model, windows,
     result = compared(model, tmp_path / "t.parquet", windows)
     assert skews(result) == []
     assert result.intermediates["served"]["requests"] == N - 50
-    said = "logged feature doubled: 50 values are no numbers, such as 'none'"
+    said = "logged feature doubled: 50 values cannot be read, such as 'none'"
     assert said in result.not_compared
