@@ -98,13 +98,18 @@ class Section:
           PolicyError: names the key, its line and the nearest valid key.
         """
         for key, node in self._keys.items():
-            if key not in known and elsewhere and key in elsewhere:
-                what = f"is an unknown key here: it belongs {elsewhere[key]}"
-                raise self._error(node, self._at(key), what, "Write it there.")
-            if key not in known:
-                raise self._error(
-                    node, self._at(key), "is an unknown key", _sentence(nearest(key, known))
+            if key in known:
+                continue
+            what, remedy = "is an unknown key", _sentence(nearest(key, known))
+            if elsewhere and key in elsewhere:
+                what = f"{what} here: it belongs {elsewhere[key]}"
+                # A slip of the pen may be a key of another place.
+                remedy = (
+                    f"{remedy} If not, write it there."
+                    if remedy.endswith("?")
+                    else "Write it there."
                 )
+            raise self._error(node, self._at(key), what, remedy)
 
     def error(self, key: str, what: str, remedy: str = "Correct the value.") -> PolicyError:
         """An error at a key's value, or at the section when the key is missing."""

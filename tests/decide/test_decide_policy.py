@@ -246,6 +246,10 @@ LOSS = "{name: loss, metric: loss_difference, loss: brier, margin: 0.1}"
             f"{RETRAIN}expected_changes: [a]",
             ["unknown key here", "belongs to a guardrail", "`guardrails:`"],
         ),
+        (
+            f"{RETRAIN}window: {{}}",
+            ["unknown key here", "Did you mean 'windows'? If not, write it"],
+        ),
         (f"{RETRAIN}memory: 1GiB", ["unknown key here", "under `sandbox` or `graph`"]),
         (f"{RETRAIN}days: 3", ["unknown key here", "under `windows.newest`"]),
         (
