@@ -45,6 +45,9 @@ _UNKNOWN = (
     "No request was replayed. A process that was to look at a version ended before it was given the "
     "model, and before it said what it was closed in."
 )
+_NOT_RECORDED = (
+    "What the versions' processes were closed in was not recorded: nothing is known of it."
+)
 _IN_FORCE = (
     " These layers were in force, and the process tried these things on itself before it was given "
     "the model; nothing here is assumed."
@@ -99,6 +102,8 @@ def _lead(isolation: Doc) -> str:
     """Which processes are told of."""
     if isolation.at("why"):
         return _UNKNOWN
+    if not isolation.at("tier"):
+        return _NOT_RECORDED
     return (_LOOKED if isolation.at("looked").flag(default=False) else _RAN) + _IN_FORCE
 
 

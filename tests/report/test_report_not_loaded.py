@@ -31,6 +31,13 @@ def test_what_is_not_known_says_why(run):
     assert "in force" not in view.isolation.lead
 
 
+def test_an_isolation_that_was_not_recorded_is_not_told_as_in_force(run):
+    del run["manifest"]["isolation"], run["decision"]["isolation"]
+    lead = view_of(run).isolation.lead
+    assert "not recorded" in lead
+    assert "in force" not in lead
+
+
 def test_a_run_without_a_request_says_so_of_its_composition(run):
     facts = {fact.label: fact.value for fact in view_of(run).method.facts}
     assert facts["Composition"] == "no request was replayed"
