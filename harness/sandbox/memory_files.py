@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ _CHUNK = 1 << 20
 _ALIGNMENT = 64
 _SIZE_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _SEALS = _SIZE_SEALS | fcntl.F_SEAL_WRITE
+_MOST_BUSY_S = 10.0
+_LOOK_AGAIN_S = 0.01
 
 
 def sealed_from_bytes(name: str, data: bytes) -> int:
@@ -143,7 +146,30 @@ def _created(name: str) -> int:
 
 
 def _sealed(fd: int) -> int:
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    """Seals a memory file and goes back to its start.
+
+    The kernel refuses (EBUSY) while anything but the file holds one of its pages. It waits for a moment
+    itself, but on a busy machine its own housekeeping may hold one for longer.
+    """
+    until = time.monotonic() + _MOST_BUSY_S
+    while not _took_seals(fd):
+        if time.monotonic() > until:
+            raise SandboxError(
+                "sandbox",
+                f"memory that is to be sealed has been in use elsewhere for {_MOST_BUSY_S:.0f} s",
+                "Run it again when the machine is less busy, or on another one.",
+            )
+        time.sleep(_LOOK_AGAIN_S)
     # A reader opens it again through its descriptor; reading starts at the shared offset.
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def _took_seals(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
