@@ -10,7 +10,6 @@ import io
 import os
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -19,6 +18,8 @@ import click
 MOST_LINES = 1_000
 _LAST_WORDS_S = 2.0
 """So long the end waits for a reader."""
+_LOOKS = 20
+"""Parts of that time: where the machine lets this process stand still, that is one of them, however long."""
 
 
 class Printer:
@@ -52,19 +53,19 @@ class Printer:
         """Waits a little until all is printed.
 
         Args:
-          wait_s: at most so long.
+          wait_s: at most so long, besides what the whole process stands still.
 
         Returns:
           Lines that nobody will read.
         """
-        until = time.monotonic() + wait_s
         with self._changed:
-            while (self._lines or self._busy) and not self._gone:
-                left_s = until - time.monotonic()
-                if left_s <= 0.0:
+            for _ in range(_LOOKS):
+                if self._changed.wait_for(self._is_done, wait_s / _LOOKS):
                     break
-                self._changed.wait(left_s)
             return self._lost + len(self._lines) + self._busy
+
+    def _is_done(self) -> bool:
+        return self._gone or not (self._lines or self._busy)
 
     def _print(self) -> None:
         lost = 0

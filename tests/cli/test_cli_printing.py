@@ -1,6 +1,7 @@
 """Printing never waits for a reader."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,13 +22,24 @@ took = time.monotonic() - began
 unread = printer.close(0.2)
 sys.stderr.write(f"{took:.3f} {unread}")
 """
+PAUSED = """
+import os, signal, sys, threading
+from harness.cli.printing import Printer
+printer = Printer(lambda n: f"{n} dropped")
+for i in range(5):
+    printer.line(f"{i} " + "x" * 60_000)
+threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGSTOP)).start()
+sys.stderr.write(str(printer.close(1.0)))
+"""
+PATIENCE_S = 60.0
+"""The reader is this test: only the machine keeps it waiting."""
 
 
 def test_lines_come_in_order(capfd):
     printer = Printer(lambda n: f"{n} dropped")
     for i in range(50):
         printer.line(f"line {i}")
-    assert printer.close() == 0
+    assert printer.close(PATIENCE_S) == 0
     assert capfd.readouterr().out == "".join(f"line {i}\n" for i in range(50))
 
 
@@ -50,6 +62,19 @@ def test_a_reader_who_stands_still_stops_nobody_and_is_told_what_is_missing():
     assert told > 0
 
 
+def test_a_pause_of_the_machine_is_no_reader_who_stands_still():
+    with subprocess.Popen(
+        [sys.executable, "-c", PAUSED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:  # fmt: skip
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        time.sleep(1.1)
+        process.send_signal(signal.SIGCONT)
+        read, unread = process.communicate(timeout=PATIENCE_S)
+    assert [line.split()[0] for line in read.splitlines()] == list("01234")
+    assert unread == "0"
+
+
 def test_what_was_dropped_is_said_where_it_is_missing(capfd):
     printer = Printer(lambda n: f"{n} dropped", most=3)
     blocked, inside = threading.Event(), threading.Event()
@@ -57,16 +82,16 @@ def test_what_was_dropped_is_said_where_it_is_missing(capfd):
 
     def slow(text):
         inside.set()
-        blocked.wait(10)
+        blocked.wait(PATIENCE_S)
         write(text)
 
     printer._write = slow
     printer.line("a")
-    inside.wait(10)
+    assert inside.wait(PATIENCE_S)
     for i in range(8):
         printer.line(str(i))
     blocked.set()
-    assert printer.close() == 0
+    assert printer.close(PATIENCE_S) == 0
     assert capfd.readouterr().out == "a\n5 dropped\n5\n6\n7\n"
 
 
