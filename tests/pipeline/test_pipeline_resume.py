@@ -241,15 +241,27 @@ def test_ctrl_c_while_sealing_leaves_no_half_a_run(some_flights, tmp_path, write
 
 
 _COMMAND = f"""
-import sys
+import os, sys, threading
 from harness import cli
 from harness.pipeline import alone
 
 alone.WANTED = {FEW_ALONE}
-sys.argv = ["harness", *sys.argv[1:]]
+sign, held = sys.argv[1], []
+
+def hold(event, _):
+    if event not in ("open", "os.rename", "subprocess.Popen") or held or not os.path.exists(sign):
+        return
+    if threading.current_thread() is threading.main_thread():
+        held.append(event)
+        sys.stdin.readline()
+
+sys.addaudithook(hold)
+sys.argv = ["harness", *sys.argv[2:]]
 cli.main()
 """
-"""The command, asking as few requests alone as these tests do."""
+"""The command, asking as few requests alone as these tests do; it goes no further than the sign until it is told to."""
+PATIENCE_S = 120.0
+"""For a command that nothing is wrong with."""
 
 
 @pytest.mark.parametrize(
@@ -267,12 +279,12 @@ def test_ctrl_c_on_the_command_exits_4_and_can_be_resumed(
     run = copy_of(prepared, f"command-{number.name}-{Path(sign).stem}")
     (run / sign).unlink(missing_ok=True)  # what the command itself writes is the sign
     command = subprocess.Popen(
-        [sys.executable, "-c", _COMMAND, "gate", "--resume", run],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        [sys.executable, "-c", _COMMAND, run / sign, "gate", "--resume", run],
+        cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     wait_for(run / sign, command)
     os.killpg(command.pid, number)
-    _, said = command.communicate(timeout=30)
+    _, said = command.communicate("go on\n", timeout=PATIENCE_S)
     assert command.returncode == 4
     assert "interrupted" in said
     assert f"harness gate --resume {run}" in said
@@ -309,7 +321,7 @@ def test_an_interruption_that_python_swallowed_is_heard_before_the_verdict(
     run = copy_of(prepared, "swallowed")
     ran = subprocess.run(
         [sys.executable, "-c", _SWALLOWED, str(run)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert "Exception ignored in" in ran.stderr
     assert ran.returncode == 4
@@ -319,7 +331,7 @@ def test_an_interruption_that_python_swallowed_is_heard_before_the_verdict(
 
 
 def wait_for(path, process):
-    until = time.perf_counter() + 30
+    until = time.perf_counter() + PATIENCE_S
     while not path.exists() and process.poll() is None and time.perf_counter() < until:
         time.sleep(0.005)
     assert path.exists()
