@@ -40,8 +40,9 @@ _LEAST = FIRST_AHEAD
 _OF_A_KIND = 4
 """Further ones of each batch whose rows are unusual, as many whose rows are not, and as many without rows."""
 _LONGEST_S = 5.0
-"""For the requests of one batch: a version that takes longer is slow, and asked `_LEAST` of each from then on.
-Wide of what others take, so that what runs alone does not follow from the machine's mood."""
+"""For the requests of one batch: a version that takes longer, and as long again, is slow, and asked `_LEAST` of each
+from then on. Wide of what others take, and once it may be a pause of the machine's: what runs alone does not follow
+from its mood."""
 _FAILURES = 9
 """Batches and parts that may cost a process, and a deadline, before nothing more is asked."""
 _ENOUGH = 0.975
@@ -189,7 +190,7 @@ class _Look:
         """Drawn at random from what failed, and not made up for by others yet."""
         self._requests = self._further = self._failures = 0
         self._failed: list[str] = []
-        self._fails_alone = self._slow = False
+        self._fails_alone = self._late = self._slow = False
 
     @property
     def over(self) -> bool:
@@ -210,16 +211,17 @@ class _Look:
         for start, stop, whole in self._whole(batch):
             part = rows_of(batch, start, stop)
             longest_s = _LONGEST_S * max(len(drawn) * _SPREAD / WANTED, 1.0)
-            until = time.perf_counter() + longest_s * len(part) / len(batch)
             inside = [i for i in (*drawn.tolist(), *further.tolist()) if start <= i < stop]
             self.lost -= sum(i in chance for i in inside)
-            singles = self._singles(batch, inside, until)
+            singles = self._singles(batch, inside, longest_s * len(part) / len(batch))
             self._requests += sum(i in chance for i in singles)
             self._further += sum(i not in chance for i in singles)
             if singles:
                 self._compare(part, whole, np.array(list(singles)) - start, [*singles.values()])
 
-    def _singles(self, batch: RequestBatch, at: list[int], until: float) -> dict[int, Observations]:
+    def _singles(
+        self, batch: RequestBatch, at: list[int], longest_s: float
+    ) -> dict[int, Observations]:
         """What requests get by themselves, as far as there is time, up to the first that fails.
 
         One that is answered the second time proves nothing: the leg counts it, and no version that has
@@ -227,8 +229,9 @@ class _Look:
         """
 
         def wanted() -> Iterator[RequestBatch]:
+            until = time.perf_counter() + longest_s
             for count, index in enumerate(at):
-                self._slow = self._slow or time.perf_counter() > until
+                until = self._in_time(until, longest_s)
                 if self._slow and count >= _LEAST:
                     return
                 yield rows_of(batch, index, index + 1)
@@ -246,6 +249,14 @@ class _Look:
                 if self.over:
                     break
         return singles
+
+    def _in_time(self, until: float, longest_s: float) -> float:
+        """Until when requests are to be answered: anew the first time that it is too late, then the version is slow."""
+        now = time.perf_counter()
+        if self._slow or now <= until:
+            return until
+        self._slow, self._late = self._late, True
+        return now + longest_s
 
     def _whole(self, batch: RequestBatch) -> Iterator[tuple[int, int, Observations]]:
         """The batch as it is replayed; its parts where it fails, so that one request hides no others."""

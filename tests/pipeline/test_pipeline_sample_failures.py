@@ -1,5 +1,8 @@
 """What a candidate does not answer before the replay is told and never promoted."""
 
+from itertools import count
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from gates import tiny_model, tiny_traffic
@@ -8,6 +11,7 @@ from onnx import parser, save_model
 from harness.core.policies import SandboxPolicy
 from harness.core.traffic import RequestBatch
 from harness.core.verdicts import Decision
+from harness.pipeline import alone
 from harness.pipeline.alone import Alone, alone_from_json, run_alone
 from harness.pipeline.gate import run_gate
 from harness.pipeline.opening import LegRecipe, open_legs
@@ -92,6 +96,19 @@ def test_a_batch_that_fails_is_named_with_its_parts(tmp_path):
 def test_a_whole_model_fails_on_nothing(tmp_path):
     found = sample(tiny_model(tmp_path / "m.onnx"))
     assert (found.failed, found.fails_alone, found.requests) == ((), False, 1024)
+
+
+@pytest.mark.parametrize("pauses", [range(100, 101), range(100, 9999)], ids=["one", "many"])
+def test_one_pause_of_the_machine_makes_no_version_slow(tmp_path, monkeypatch, pauses):
+    looks, now = count(), [0.0]
+
+    def clock():
+        now[0] += 3600.0 if next(looks) in pauses else 0.0
+        return now[0]
+
+    monkeypatch.setattr(alone, "time", SimpleNamespace(perf_counter=clock))
+    found = sample(tiny_model(tmp_path / "m.onnx"))
+    assert (found.requests == 1024, found.requests < 150) == (len(pauses) == 1, len(pauses) > 1)
 
 
 def test_what_failed_is_read_back():
