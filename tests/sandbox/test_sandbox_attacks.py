@@ -10,7 +10,6 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import sandbox_models as models
 from test_sandbox_external import adding
@@ -53,7 +52,7 @@ USERS = [pytest.param(False, id="as_is"), pytest.param(True, id="unprivileged")]
 
 
 @pytest.fixture
-def attacked(tmp_path):
+def attacked(tmp_path, children):
     """Runs lines inside a locked process; what came of the start."""
 
     def run(lines: str, *, unprivileged: bool = False) -> LoadFailure:
@@ -65,7 +64,7 @@ def attacked(tmp_path):
         # The policy's tier is S2: a process that had less would not get as far as the attack.
         failure = Sandbox.start(model, name="c", limits=SandboxPolicy(), python=script)
         assert isinstance(failure, LoadFailure)
-        assert psutil.Process().children() == []
+        assert children() == set()
         return failure
 
     return run

@@ -169,16 +169,16 @@ def test_weights_over_the_memory_limit_do_not_load(tmp_path):
     assert failure.message.endswith("(the policy's sandbox.memory is 512 MiB)")
 
 
-def test_one_sealing_serves_several_processes(tmp_path):
+def test_one_sealing_serves_several_processes(tmp_path, descriptors):
     path = adding(tmp_path / "m.onnx", "weights.bin")
-    before = set(Path("/proc/self/fd").iterdir())
+    before = descriptors()
     with ModelFiles(path, external=("weights.bin",)) as files:
         starts = [Start(files, limits=LIMITS) for _ in range(3)]
         for start in starts:
             start.load()
         answers = [answered(Sandbox.started(start, name="c")) for start in starts]
     assert [a.outputs["y"].tolist() for a in answers] == [[[0, -1, -2, -3]]] * 3
-    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert descriptors() == before
 
 
 def test_an_onnxruntime_too_old_for_files_in_memory_is_told(tmp_path):

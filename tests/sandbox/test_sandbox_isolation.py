@@ -5,7 +5,6 @@ from pathlib import Path
 
 import emulation
 import numpy as np
-import psutil
 import pytest
 import sandbox_models as models
 
@@ -109,13 +108,15 @@ def status_of(sandbox) -> dict[str, str]:
     ],
     ids=["run", "look", "probe", "edit", "trace"],
 )
-def test_less_than_required_is_refused_before_the_model_is_read(tmp_path, monkeypatch, ask):
+def test_less_than_required_is_refused_before_the_model_is_read(
+    tmp_path, monkeypatch, children, ask
+):
     model = models.identity(tmp_path / "m.onnx")
     script = emulation.interpreter(tmp_path, "no-seccomp")
     monkeypatch.setattr("sys.executable", str(script))
     with pytest.raises(UsageError, match=r"requires S2, .* gives S1 .*seccomp: ENOSYS"):
         ask(model, SandboxPolicy())
-    assert psutil.Process().children() == []
+    assert children() == set()
 
 
 def test_less_can_be_allowed_for_a_look(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -25,14 +24,10 @@ def started(files: ModelFiles, pool: Pool) -> Sandbox:
     return sandbox
 
 
-def waiting() -> set[int]:
-    return {p.pid for p in psutil.Process().children()}
-
-
-def test_a_start_takes_the_process_that_waits(tmp_path):
+def test_a_start_takes_the_process_that_waits(tmp_path, children):
     with ModelFiles(models.identity(tmp_path / "m.onnx")) as files, Pool() as pool:
         pool.begin(2, LIMITS.memory_bytes)
-        there = waiting()
+        there = children()
         with started(files, pool) as one, started(files, pool) as two:
             assert {one.pid, two.pid} == there
             one.submit({"x": np.ones((1, 2), np.float32)}, 1, trace=False)
@@ -48,18 +43,18 @@ def test_no_process_serves_two_models(tmp_path):
             assert two.pid != first
 
 
-def test_a_process_with_another_memory_limit_is_not_taken(tmp_path):
+def test_a_process_with_another_memory_limit_is_not_taken(tmp_path, children):
     with ModelFiles(models.identity(tmp_path / "m.onnx")) as files, Pool() as pool:
         pool.begin(1, 2 * LIMITS.memory_bytes)
-        there = waiting()
+        there = children()
         with started(files, pool) as sandbox:
             assert sandbox.pid not in there
 
 
-def test_a_process_that_died_while_it_waited_is_not_taken(tmp_path):
+def test_a_process_that_died_while_it_waited_is_not_taken(tmp_path, children):
     with ModelFiles(models.identity(tmp_path / "m.onnx")) as files, Pool() as pool:
         pool.begin(1, LIMITS.memory_bytes)
-        (pid,) = waiting()
+        (pid,) = children()
         os.kill(pid, signal.SIGKILL)
         while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.001)
@@ -67,10 +62,10 @@ def test_a_process_that_died_while_it_waited_is_not_taken(tmp_path):
             assert sandbox.pid != pid
 
 
-def test_what_nobody_took_is_ended_and_leaves_nothing(tmp_path):
-    before = sorted(p.name for p in Path("/proc/self/fd").iterdir())
+def test_what_nobody_took_is_ended_and_leaves_nothing(children, descriptors):
+    before = descriptors()
     with Pool() as pool:
         pool.begin(2, LIMITS.memory_bytes)
-        assert len(waiting()) == 2
-    assert waiting() == set()
-    assert sorted(p.name for p in Path("/proc/self/fd").iterdir()) == before
+        assert len(children()) == 2
+    assert children() == set()
+    assert descriptors() == before

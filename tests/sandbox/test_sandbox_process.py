@@ -307,12 +307,7 @@ def test_collecting_nothing_is_the_gates_error(tmp_path):
             sandbox.submit({}, 0, trace=True)
 
 
-def descriptors() -> list[str]:
-    # The one that lists them takes the lowest free number, which is the same each time.
-    return sorted(p.name for p in Path("/proc/self/fd").iterdir())
-
-
-def test_nothing_is_left_behind(tmp_path, monkeypatch):
+def test_nothing_is_left_behind(tmp_path, monkeypatch, children, descriptors):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -327,7 +322,7 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch):
             sandbox.submit({"x": np.int32([1]), "d": np.int32([1])}, 1, trace=False)
         Sandbox.start(broken, name="c", limits=LIMITS)
     assert descriptors() == before
-    assert psutil.Process().children() == []
+    assert children() == set()
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
