@@ -35,8 +35,13 @@ ENVIRONMENT = {
 }
 NO_ROOM = "the machine had no memory left for its answer"
 _EXIT_GRACE_S = 0.5
+"""For a process that has closed its pipe, perhaps before it ends."""
+_EXITING_S = 10.0
+"""For one that is ending: its pipe closes first, and a busy machine may give it no processor for the rest."""
 _MOST_SHOWN = 3000
 """Characters of what broke the protocol: names in it are the model's."""
+_FLAGS, _EXITING = 6, 0x4
+"""Of /proc/PID/stat from the state on: the kernel's flags, and PF_EXITING among them."""
 _TICKS = slice(11, 13)
 """Of /proc/PID/stat from the state on: time in user and in system mode."""
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -160,8 +165,11 @@ class ChildProcess:
 
     def death(self) -> str:
         """After the pipe closed: how the process ended by itself."""
-        until = time.perf_counter() + _EXIT_GRACE_S
-        while not (dead := self.has_exited()) and time.perf_counter() < until:
+        since = time.perf_counter()
+        while not (dead := self.has_exited()):
+            grace_s = _EXITING_S if self._is_exiting() else _EXIT_GRACE_S
+            if time.perf_counter() - since > grace_s:
+                break
             time.sleep(0.001)
         self.last_words = self.channel.stderr_tail()
         ending = self.close()
@@ -218,6 +226,10 @@ class ChildProcess:
     def could_run(self) -> bool:
         """Whether its main thread runs or waits for a processor, and for nothing else."""
         return _stat(self.pid)[:1] == [b"R"]
+
+    def _is_exiting(self) -> bool:
+        """Whether its main thread is ending, or has ended before its other threads."""
+        return any(int(flags) & _EXITING for flags in _stat(self.pid)[_FLAGS : _FLAGS + 1])
 
     def has_exited(self) -> bool:
         """Whether it has ended by itself.

@@ -54,15 +54,17 @@ class Deadline:
         self._cpu_s, self._waited_s = child.cpu_times_s()
         self._granted_s = 0.0
         self._used_s = -1.0
+        self._stood = False
 
     def owed_s(self) -> float:
         """Seconds to add now for what the child has waited for a processor since the last call."""
         cpu, waited = self._child.cpu_times_s()
-        stands, self._used_s = self._used_s in {-1.0, cpu}, cpu
+        self._stood, first, self._used_s = self._used_s == cpu, self._used_s < 0, cpu
         owed = min(waited - self._waited_s, self._most_s) - self._granted_s
         if owed < _LEAST_S:
             # It may be waiting right now, which nobody has counted yet.
-            glance = stands and self._granted_s < self._most_s and self._child.could_run()
+            patient = (first or self._stood) and self._granted_s < self._most_s
+            glance = patient and self._child.could_run()
             owed = _GLANCE_S if glance else 0.0
         self._granted_s += owed
         return owed
@@ -75,6 +77,8 @@ class Deadline:
         # A main thread that waits for the process's own threads is not starved by the host.
         others = self._child.cpu_of_other_threads_s()
         used, waited = used + others, max(waited - others, 0.0)
+        if self._stood and self._child.could_run():
+            waited = elapsed - used  # still, which nobody has counted
         figures = f"{used:.1f} s of processor time"
         if max(elapsed - waited, used) < _WHOLE * self.limit_s:
             words = f"the host gave it no processor for {waited:.1f} of {elapsed:.1f} s"

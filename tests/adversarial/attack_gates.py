@@ -50,7 +50,7 @@ HONEST_START = opening.Start
 def resources() -> tuple[list[str], set[int], set[str]]:
     """Descriptors, children and threads of this process."""
     gc.collect()
-    until = time.perf_counter() + 2  # the memory watch ends a moment after its last process
+    until = time.perf_counter() + 30  # the memory watch ends a moment after its last process
     while WATCH in threads() and time.perf_counter() < until:
         time.sleep(0.01)
     links = [str(p.readlink()) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()]

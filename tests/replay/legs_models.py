@@ -81,13 +81,17 @@ class Opener:
 
     def __init__(self, model: Path, *, deadline_s: float = 5.0, **options) -> None:
         self.started = 0
+        self.first_pid = 0
         self._model = model
         self._limits = SandboxPolicy(require="S0", batch_deadline_s=deadline_s)
         self._options = options
 
     def __call__(self) -> Sandbox | LoadFailure:
         self.started += 1
-        return Sandbox.start(self._model, name="candidate", limits=self._limits, **self._options)
+        opened = Sandbox.start(self._model, name="candidate", limits=self._limits, **self._options)
+        if self.started == 1 and isinstance(opened, Sandbox):
+            self.first_pid = opened.pid
+        return opened
 
 
 def leg_on(model: Path, *, caps: LegCaps | None = None, **options) -> Leg:

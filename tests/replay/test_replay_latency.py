@@ -78,8 +78,8 @@ def test_the_order_within_a_pair_is_a_fair_coin_of_the_runs_seed(tmp_path, monke
     firsts = []
     for seed in (1, 1, 2):
         order.clear()
-        measured(model, model, 200, seed=seed)
-        baseline = min(order)  # started first
+        _, _, openers = measured(model, model, 200, seed=seed)
+        baseline = openers[0].first_pid
         firsts.append([pid == baseline for pid in order[::2]])
         assert all(a != b for a, b in zip(order[::2], order[1::2], strict=True))
     assert firsts[0] == firsts[1] != firsts[2]

@@ -6,21 +6,23 @@ import time
 
 import pytest
 
+from harness.sandbox import channel as channels
 from harness.sandbox.channel import Channel, ChannelClosed, ChannelTimeout
 from harness.sandbox.child import frames, kernel
-from harness.sandbox.pace import LOOKS, Pace, exact_timers
+from harness.sandbox.pace import Pace, exact_timers
 
 PR_GET_TIMERSLACK = 30
 
 
 class Sleeps:
-    """Passes on to a real poll and counts."""
+    """Passes on to a real poll, counts, and says when the first sleep begins."""
 
     def __init__(self, poll):
-        self._poll, self.count = poll, 0
+        self._poll, self.count, self.begun = poll, 0, threading.Event()
 
     def poll(self, wait_ms):
         self.count += 1
+        self.begun.set()
         return self._poll.poll(wait_ms)
 
     def __getattr__(self, name):
@@ -41,9 +43,9 @@ def ends():
         os.close(fd)
 
 
-def answer_after(seconds, fd):
+def answer_after(waited, fd):
     def write():
-        time.sleep(seconds)
+        waited()
         frames.write_all(fd, frames.packed({"kind": "answer"}))
         os.close(fd)
 
@@ -52,9 +54,10 @@ def answer_after(seconds, fd):
     return thread
 
 
-def test_an_answer_that_comes_between_two_looks_finds_nobody_asleep_on_the_pipe(ends):
+def test_an_answer_that_comes_between_two_looks_finds_nobody_asleep_on_the_pipe(ends, monkeypatch):
+    monkeypatch.setattr(channels, "LOOKS", 90)  # however late the other thread gets its processor
     channel, answers = ends
-    thread = answer_after(0.02, answers)
+    thread = answer_after(lambda: time.sleep(0.02), answers)
     assert channel.receive(30, nap_s=0.3).header == {"kind": "answer"}
     assert channel._poll.count == 0
     thread.join()
@@ -62,7 +65,7 @@ def test_an_answer_that_comes_between_two_looks_finds_nobody_asleep_on_the_pipe(
 
 def test_after_some_looks_it_sleeps_on_the_pipe(ends):
     channel, answers = ends
-    thread = answer_after((LOOKS + 1) * 0.02, answers)
+    thread = answer_after(lambda: channel._poll.begun.wait(20), answers)
     assert channel.receive(30, nap_s=1e-4).header == {"kind": "answer"}
     assert channel._poll.count >= 1
     thread.join()
@@ -70,7 +73,7 @@ def test_after_some_looks_it_sleeps_on_the_pipe(ends):
 
 def test_without_a_nap_it_sleeps_on_the_pipe_at_once(ends):
     channel, answers = ends
-    thread = answer_after(0.05, answers)
+    thread = answer_after(lambda: channel._poll.begun.wait(20), answers)
     assert channel.receive(30).header == {"kind": "answer"}
     assert channel._poll.count >= 1
     thread.join()
