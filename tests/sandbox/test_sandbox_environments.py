@@ -336,6 +336,7 @@ def test_time_limit_and_last_words_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(installing, "TIME_LIMIT_S", 0.2)
     assert "was not done after" in refused(PINS, tmp_path / "cache").what
+    monkeypatch.setattr(installing, "TIME_LIMIT_S", 60)
     uv.write_text("#!/bin/sh\necho 'error: the roof is on fire' >&2\nexit 7\n")
     assert "the roof is on fire" in refused(PINS, tmp_path / "cache").what
     assert Path(installing.uv_program()) == uv
