@@ -9,43 +9,43 @@ import uuid
 from contextlib import contextmanager
 
 import pytest
+from ports import reserved
 from pyarrow import fs
 
 from harness.core.places import ObjectPlace
+
+READY_WITHIN_S = 120.0
 
 
 @contextmanager
 def served(*options, scheme="http"):
     """Runs moto's server; gives its endpoint."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "moto.server",
-        "-H",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ]
-    process = subprocess.Popen(
-        [*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the S3 server ended"
-                time.sleep(0.05)
-        yield f"{scheme}://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1"]
+    with reserved() as port:
+        process = subprocess.Popen(
+            [*command, "-p", str(port), *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _wait_until_it_listens(port, process)
+            yield f"{scheme}://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_it_listens(port, process):
+    until = time.perf_counter() + READY_WITHIN_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            assert process.poll() is None, "the S3 server ended"
+            assert time.perf_counter() < until, "the S3 server does not listen"
+            time.sleep(0.05)
+        else:
+            return
 
 
 @pytest.fixture(scope="module")
