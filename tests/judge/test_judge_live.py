@@ -339,13 +339,18 @@ for number in range(60):
     fresh.write_bytes(canonical(judge.state()))
     os.replace(fresh, saved)
     print(number, flush=True)
+    if number == 50:
+        sys.stdin.readline()
 print(canonical(judge.evidence()).hex(), flush=True)
 """
 
 
 def worker(saved):
+    """Judges sixty batches; before the last nine it waits for a line, or for the end of its input."""
     code = textwrap.dedent(_WORKER).format(tests=os.path.dirname(__file__), saved=str(saved))  # noqa: PTH120
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_process_that_is_killed_goes_on_to_the_identical_answer(tmp_path):
@@ -360,7 +365,7 @@ def test_a_process_that_is_killed_goes_on_to_the_identical_answer(tmp_path):
     stopped_at = json.loads(saved.read_bytes())["next"]
     assert 20 < stopped_at < 60
     again = worker(saved)
-    out, _ = again.communicate(timeout=60)
+    out, _ = again.communicate(timeout=300)
     judge = LiveJudge(CANARY)
     for number in range(60):
         judge.update(batch(np.random.default_rng([7, number]), number, n=200))
