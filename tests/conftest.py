@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 pytest_plugins = ("forked", "gates", "looks", "s3_servers", "simulated")
 
@@ -30,6 +32,8 @@ pytest_plugins = ("forked", "gates", "looks", "s3_servers", "simulated")
 settings.register_profile("drawn anew", deadline=None)
 settings.register_profile("any machine", deadline=None, derandomize=True)
 settings.load_profile("any machine")
+# Nor from which modules a process happens to have imported before.
+providers.is_local_module_file = lambda _: False
 
 # Threads of one process's linear algebra would take the processor from the other processes of the run.
 for _threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -68,6 +72,8 @@ _THIRD_PARTY_WARNINGS = (
 )
 
 MakeModel = Callable[..., Path]
+_DRAWN: dict[str, Any] = {}
+"""Module → the state of its generator before its first test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +159,15 @@ def _attempts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     Most tests write no file: they get the name of a folder, and none is made for them.
     """
     monkeypatch.setenv("HARNESS_STATE_DIR", f"{_STATES}/{next(_NUMBERS)}")
+
+
+@pytest.fixture(autouse=True)
+def _draws_of_its_own(request: pytest.FixtureRequest) -> None:
+    """A module's generator RNG draws the same for a test whatever ran before: pytest-xdist divides modules."""
+    rng = getattr(request.module, "RNG", None)
+    if rng is not None:
+        state = _DRAWN.setdefault(request.module.__name__, rng.bit_generator.state)
+        rng.bit_generator.state = state
 
 
 @pytest.fixture
