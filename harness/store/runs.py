@@ -16,6 +16,7 @@ import fcntl
 import io
 import json
 import math
+import time
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -42,6 +43,7 @@ _FORMAT = b"harness-run 1\n"
 _STATE = "state.npz"
 _PAIRS = "pairs"
 _ARRAYS = "arrays"
+_LOOKED_AT_S, _LOOK_AGAIN_S = 10.0, 0.01
 _NEXT_CHUNK, _META = "next_chunk", "meta"
 _WRITE_BYTES = 1 << 16
 
@@ -326,12 +328,17 @@ def is_written(path: Path) -> bool:
 
 
 def _lock(path: Path) -> ExitStack:
-    stack = ExitStack()
-    if not stack.enter_context(locked(path / _LOCK, wait=False)):
+    until = time.monotonic() + _LOOKED_AT_S
+    while True:
+        stack = ExitStack()
+        if stack.enter_context(locked(path / _LOCK, wait=False)):
+            return stack
         stack.close()
-        raise UsageError(
-            str(path),
-            "another process is writing this run",
-            "Wait until it ends, or name another folder.",
-        )
-    return stack
+        # Somebody who only looks is in the way, too: for an instant, or a pause of the machine.
+        if is_written(path) or time.monotonic() > until:
+            raise UsageError(
+                str(path),
+                "another process is writing this run",
+                "Wait until it ends, or name another folder.",
+            )
+        time.sleep(_LOOK_AGAIN_S)

@@ -1,11 +1,13 @@
 """The run folder: every float comes back, a kill loses no saved step, one writer at a time."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from harness.core.errors import GateError, TrafficError, UsageError
 from harness.core.tensors import CodedText
-from harness.store.runs import RunFolder
+from harness.store.runs import RunFolder, is_written
 
 
 @pytest.fixture
@@ -199,6 +201,16 @@ def test_two_writers_are_refused_and_readers_are_not(run):
     assert RunFolder.open(run.path).read_json("manifest.json") == {"seed": 1}
 
 
+def test_who_looks_whether_a_run_is_written_is_in_no_writers_way(run):
+    run.close()
+    assert not is_written(run.path)
+    with (run.path / ".lock").open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with RunFolder.open(run.path, write=True):
+            assert is_written(run.path)
+
+
 def test_a_reader_cannot_write(run):
     with pytest.raises(GateError, match="not open for writing"):
         RunFolder.open(run.path).write_text("x", "y")
@@ -214,7 +226,7 @@ def test_a_killed_writer_leaves_a_run_that_goes_on(tmp_path):
     path = tmp_path / "run"
     code = textwrap.dedent("""
         import sys, pathlib, numpy as np
-        from harness.store.runs import RunFolder
+        from harness.store.runs import RunFolder, is_written
         run = RunFolder.create(pathlib.Path(sys.argv[1]))
         for chunk in range(10**6):
             with run.pairs_writer(chunk) as writer:
