@@ -44,7 +44,7 @@ class Batching:
     why: str
     """Why not more, or what shows that so many change nothing."""
     traced: int = FIRST_TRACED
-    """Of each window, where no guardrail judges features: as the versions' speed has it."""
+    """Of each window, as the versions' speed has it; where a guardrail judges features, all are traced."""
 
 
 def largest_batch(
@@ -53,6 +53,8 @@ def largest_batch(
     batches: Sequence[Batch],
     read: Callable[[Ints], RequestBatch],
     usual: int,
+    *,
+    all_traced: bool = False,
 ) -> Batching:
     """Finds it once a run: a resumed run keeps the batch borders of the interrupted one.
 
@@ -62,6 +64,7 @@ def largest_batch(
       batches: the run's schedule in batches of the usual size.
       read: gives the requests at storage positions.
       usual: requests in a batch that has not grown.
+      all_traced: a guardrail judges features: nothing follows from how long they take.
     """
     if run.has(BATCHING_FILE):
         return Batching(**run.read_json(BATCHING_FILE))
@@ -70,7 +73,9 @@ def largest_batch(
         sizes[batch.window] += len(batch)
     # Asked before larger batches are tried: what the floor took is what a traced batch takes, and trials
     # repeat the same few requests.
-    traced = first_traced(max(sizes.values()), max(leg.answered.mean_s for leg in legs))
+    traced = FIRST_TRACED
+    if not all_traced:
+        traced = first_traced(max(sizes.values()), max(leg.answered.mean_s for leg in legs))
     room = room_for(legs)
     if room.requests < usual:
         found = Batching(requests=room.requests, why=room.why)

@@ -51,7 +51,7 @@ from harness.pipeline.progress import Listener, Progress
 from harness.pipeline.publish import Outcome
 from harness.pipeline.room import room_of_run
 from harness.pipeline.run_facts import anchor_facts, isolation_json, load_facts, opening_failures
-from harness.pipeline.tracing import not_traced, with_traces
+from harness.pipeline.tracing import judges_features, not_traced, with_traces
 from harness.replay.latency import LatencyLog
 from harness.replay.leg_counters import DECISIVE
 from harness.replay.legs import Leg
@@ -350,7 +350,9 @@ def _scheduled(
     """The run with the batches that are replayed, and whose answers are judged; written into the manifest."""
     policy, usual = prepared.policy, int(manifest["batch_requests"])
     sound = sound_only(window.read, legs)
-    batching = largest_batch(prepared.run, legs, prepared.batches, sound, usual)
+    batching = largest_batch(
+        prepared.run, legs, prepared.batches, sound, usual, all_traced=judges_features(policy)
+    )
     manifest["batching"] = jsonable(batching)
     batches = with_traces(
         schedule(prepared.orders, min(usual, batching.requests), batching.requests),

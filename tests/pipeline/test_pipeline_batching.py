@@ -11,6 +11,7 @@ from harness.core.traffic import RequestBatch
 from harness.pipeline import batching as batching_module
 from harness.pipeline import room
 from harness.pipeline.batching import largest_batch
+from harness.pipeline.tracing import FIRST_TRACED
 from harness.replay.legs import Leg
 from harness.replay.order import GROWS_AFTER, schedule
 from harness.sandbox.process import Sandbox
@@ -60,7 +61,7 @@ def read(positions):
     )
 
 
-def found(tmp_path, baseline, candidate, n=N, size=read, floor=((0, 256),)):
+def found(tmp_path, baseline, candidate, *, n=N, size=read, floor=((0, 256),), pause_s=0.0, **more):
     batches = schedule([("newest", np.arange(n))], USUAL)
     limits = SandboxPolicy(require="S0")
     with RunFolder.create(tmp_path / "run") as run:
@@ -71,11 +72,12 @@ def found(tmp_path, baseline, candidate, n=N, size=read, floor=((0, 256),)):
         for leg in legs:  # as the floor does before
             for start, stop in floor:
                 leg.tried(size(np.arange(start, stop)))
-        first = largest_batch(run, legs, batches, size, USUAL)
+            leg.answered.seconds += pause_s
+        first = largest_batch(run, legs, batches, size, USUAL, **more)
         for leg in legs:
             leg.close()
         # Ended legs could not measure again: the answer is the run's.
-        assert largest_batch(run, legs, batches, size, USUAL) == first
+        assert largest_batch(run, legs, batches, size, USUAL, **more) == first
     return first
 
 
@@ -97,6 +99,14 @@ def test_a_version_that_depends_on_the_batch_keeps_the_usual_ones(tmp_path, plai
 def test_a_short_window_is_not_asked(tmp_path, plain):
     batching = found(tmp_path, plain, plain, n=GROWS_AFTER)
     assert (batching.requests, batching.why) == (USUAL, "too few requests for larger batches")
+
+
+@pytest.mark.parametrize("all_traced", [True, False])
+def test_a_pause_of_the_machine_changes_nothing_where_all_features_are_judged(
+    tmp_path, plain, all_traced
+):
+    batching = found(tmp_path, plain, plain, n=GROWS_AFTER, pause_s=3.0, all_traced=all_traced)
+    assert (batching.traced == FIRST_TRACED) is all_traced
 
 
 def test_heavy_requests_are_not_taken_by_the_thousand(tmp_path, plain):
