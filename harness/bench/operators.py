@@ -39,6 +39,8 @@ _MOST_TRIED = 150
 _MOST_FORKS = 4
 _RUNS = 20
 _OTHER_SEEDS = 10_000
+_LEFT_POWERS = 22
+"""Blocks of up to 2 MiB: an onnxruntime session takes its first memory as one of them."""
 _BRANCH = "no traced request took it"
 _BODY = "its body was not looked into, only its outputs"
 _NESTED = "holds what is neither tensor nor sequence: said not to be compared"
@@ -247,15 +249,23 @@ def changes_by_itself(model: onnx.ModelProto, feeds: Tensors, pairs: Pairs) -> b
     """Whether several runs of a model on the same inputs differ.
 
     An attribute that onnxruntime does not check (half a pair of a rotary embedding's dimensions) leaves
-    memory unwritten that may hold anything, also what the unaltered model made there.
+    memory unwritten that may hold anything, also what the unaltered model made there. A process that has
+    run it before may give it the same memory each time, so something else is left there before every run.
     """
     seen = set()
-    for _ in range(_RUNS):
+    for run in range(_RUNS):
+        _leave_in_memory(run)
         found = pairs.values(model, feeds)
         if isinstance(found, LoadFailure):
             return False
         seen.add(tuple(array.tobytes() for array in found.tensors.values()))
     return len(seen) > 1
+
+
+def _leave_in_memory(value: int) -> None:
+    """Fills blocks of all sizes that a small model asks for, and gives them back."""
+    blocks = [np.full(1 << power, value, np.uint8) for power in range(_LEFT_POWERS)]
+    del blocks
 
 
 def _at(altered: Alteration, divergence: Divergence) -> bool:
