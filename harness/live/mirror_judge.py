@@ -35,8 +35,10 @@ _HELD_BYTES = 64 << 20
 _PUBLISH_TURNS = 20
 REPORT = "mirror.json"
 """In the shadow's folder; the next start goes on from it."""
+MOST_TIMES = 3
+"""So often the candidate is asked at most for one request: again where nobody knows whether it was late."""
 _MARGIN_S = 5.0
-"""From the candidate's deadline until its silence is taken for an end of its own."""
+"""From the candidate's last deadline until its silence is taken for an end of its own."""
 
 REPORTING = Live(
     guardrails=(
@@ -167,7 +169,7 @@ class MirrorJudge:
         )  # fmt: skip
         text = "" if policy is None else policy.read_text(encoding="utf-8")
         # Nobody is split: every unit is in one arm, which paired tests do not look at.
-        patience_s = max(live.patience_s, deadline_s + _MARGIN_S)
+        patience_s = max(live.patience_s, MOST_TIMES * deadline_s + _MARGIN_S)
         unsplit = replace(live, steps=(0.0,), patience_s=patience_s)
         folder, canary = CanaryFolder.start(out, unsplit, identity, text)
         kept = Disagreements(out, keep_bytes, redaction)

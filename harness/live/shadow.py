@@ -43,8 +43,9 @@ _DRAIN_S = 4.0
 _STOP_S = 5.0
 """until then it does all that it was sent, and afterwards only what it has begun,"""
 _LEAST_S = 1.0
-_SILENT_S = 2.5
-"""as long as it gives signs of life so often,"""
+_SILENT_S, _SILENT_LOOKS = 0.25, 10
+"""as long as it gives a sign of life in so many looks, each so long: a machine that stands still makes one
+look longer and takes nothing from the others,"""
 _COMPARE_S = 30.0
 """and for so long beside the candidate's deadline."""
 _MOST = 50_000
@@ -303,16 +304,19 @@ class MirrorEnd:
     def _listen(self) -> None:
         """Until the process closes its end; kills it where it is silent, or takes too long."""
         until_s = time.perf_counter() + self._deadline_s + _COMPARE_S
-        while time.perf_counter() < until_s:
+        silent = 0
+        while time.perf_counter() < until_s and silent < _SILENT_LOOKS:
             try:
                 part = self._ours.recv(_PART)
-                if not part:
-                    return
-                self._heard += part
             except TimeoutError:
-                break
+                silent += 1
+                continue
             except OSError:
                 return
+            if not part:
+                return
+            self._heard += part
+            silent = 0
         self.killed = True
         self._process.kill()
 
