@@ -10,9 +10,9 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -208,16 +208,31 @@ class Client:
         self._channel.close()
 
 
-def free_address():
-    """An address nobody listens on, to be told to a process."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
+class Awake:
+    """The seconds of a body in which this machine ran: one that stands still lets nobody work or wait."""
+
+    def __enter__(self):
+        self.seconds = 0.0
+        self._ended = threading.Event()
+        self._counting = threading.Thread(target=self._count, daemon=True)
+        self._counting.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._counting.join()
+
+    def _count(self):
+        last = time.perf_counter()
+        while not self._ended.wait(0.05):
+            now = time.perf_counter()
+            self.seconds += min(now - last, 0.2)
+            last = now
 
 
-def metrics_of(address):
+def metrics_of(port):
     """(name, labels' values) → value, as Prometheus reads them."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         return {
             (sample.name, *sample.labels.values()): sample.value

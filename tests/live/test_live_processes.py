@@ -9,7 +9,8 @@ import time
 import grpc
 import numpy as np
 import pytest
-from live_peers import Client, canary, child, decided, events, free_address, metrics_of, model
+from live_peers import Client, canary, child, decided, events, metrics_of, model
+from ports import reserved
 
 from harness.wire import MODEL_INFER
 from harness.wire.canary_judge import OBSERVE, WATCH, bytes_from_watch, standing_from_bytes
@@ -60,8 +61,13 @@ def test_a_worse_candidate_is_rolled_back_through_a_kill_and_the_next_request_is
             first = {f"user-{i}": client.ask(f"user-{i}")[1] for i in range(40)}
             assert client.ask("")[0] == "OK"  # names no unit: the baseline
             proxy.stop(signal.SIGKILL)
-        shown = free_address()
-        with canary(policy, out, baseline, candidate, "--metrics", shown) as (proxy, address):
+        with (
+            reserved() as port,
+            canary(policy, out, baseline, candidate, "--metrics", f"127.0.0.1:{port}") as (
+                proxy,
+                address,
+            ),
+        ):
             client = Client(address, tag="later-")
             high = [user for user, answer in first.items() if answer and _score(answer) > 0.475]
             assert high  # the candidate's, by their scores
@@ -69,7 +75,7 @@ def test_a_worse_candidate_is_rolled_back_through_a_kill_and_the_next_request_is
             client.ask_until(lambda: decided(out))
             for _ in range(20):
                 assert _score(client.ask()[1]) < 0.475
-            seen = metrics_of(shown)
+            seen = metrics_of(port)
             code, shown, _ = proxy.stop()
         last = decided(out)
         assert seen["harness_canary_decision", "ROLLBACK"] == 1
@@ -201,7 +207,7 @@ def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_pa
         watched = watch(proxy.said)
         (out / "journal-000000000000.jsonl").unlink()
         (out / "journal-000000000000.jsonl").symlink_to("/dev/full")
-        client.ask_until(lambda: decided(out), most=400)
+        client.ask_until(lambda: decided(out))
         assert (decided(out)["decision"], decided(out)["reason"]) == ("HOLD", "state_not_saved")
         assert all(_score(client.ask()[1]) < 0.475 for _ in range(30))
         assert [standing_from_bytes(answer)[0].reason for answer in watched][
@@ -212,9 +218,9 @@ def test_a_disk_that_takes_nothing_more_sends_all_traffic_to_the_baseline(tmp_pa
 
 
 def blocked(file):
-    """Makes a file one that blocks whoever opens it."""
-    file.rename(file.with_suffix(".before"))
-    os.mkfifo(file)
+    """Makes a file one that blocks whoever opens it, in one step: others write to it."""
+    os.mkfifo(file.with_suffix(".blocks"))
+    file.with_suffix(".blocks").rename(file)
 
 
 def test_a_folder_that_blocks_stops_no_answer_and_no_end(tmp_path, policy):
