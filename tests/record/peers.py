@@ -63,9 +63,13 @@ def peer(*options):
         yield f"127.0.0.1:{line.split()[1]}"
 
 
-def outcome(address, request, *, method=INFER, timeout=60.0, metadata=(), options=OPTIONS):
-    """All that a client can see of one unary call."""
-    with grpc.insecure_channel(address, options=options) as channel:
+def outcome(address, request, *, method=INFER, timeout=60.0, metadata=(), ready=False):
+    """All that a client can see of one unary call.
+
+    With `ready` its time begins when the connection stands: it reaches the server, however short it is."""
+    with grpc.insecure_channel(address, options=OPTIONS) as channel:
+        if ready:
+            grpc.channel_ready_future(channel).result(60)
         call = channel.unary_unary(method)
         try:
             response, done = call.with_call(request, timeout=timeout, metadata=metadata)
@@ -184,7 +188,7 @@ def _serve(age_ms=None):
         options += [
             ("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", 0),
         ]  # fmt: skip
-    server = grpc.server(ThreadPoolExecutor(16), handlers=[_Any()], options=options)
+    server = grpc.server(ThreadPoolExecutor(64), handlers=[_Any()], options=options)
     sys.stdout.write(f"port {server.add_insecure_port('127.0.0.1:0')}\n")
     sys.stdout.flush()
     server.start()

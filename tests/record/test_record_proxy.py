@@ -80,7 +80,7 @@ def test_a_cancelled_call_is_cancelled_at_the_server_and_told(tmp_path, proxy, k
 
 
 def test_a_passed_deadline_is_told_as_such(proxy, kept):
-    seen = outcome(proxy.address, b"sleep=4;", timeout=1.0)
+    seen = outcome(proxy.address, b"sleep=15;", timeout=1.0, ready=True)
     assert seen["code"] is grpc.StatusCode.DEADLINE_EXCEEDED
     (told,) = kept.wait(1)
     assert (told.code, told.response) == (4, b"")
@@ -253,12 +253,12 @@ def test_health_says_serving_until_the_proxy_stops(server, relayed):
     with proxied(server, relayed=relayed) as running:
         assert checked(running.address)["response"] == health.SERVING
         with grpc.insecure_channel(running.address) as channel:
-            watch = channel.unary_stream(f"/{health.NAME}/Watch")(b"", timeout=10)
+            watch = channel.unary_stream(f"/{health.NAME}/Watch")(b"", timeout=60)
             assert next(watch) == health.SERVING
-            stopping = running.stop(3.0)
+            stopping = running.stop(30.0)
             assert next(watch) == health.NOT_SERVING
             watch.cancel()
-            stopping.result(10)
+            stopping.result(20)
 
 
 def test_health_says_not_serving_without_the_upstream(relayed):
@@ -310,7 +310,7 @@ def test_calls_that_the_end_cancels_are_told_before_it(server, relayed, tmp_path
         grpc.insecure_channel(running.address) as channel,
     ):
         begun = [tmp_path / str(i) for i in range(8)]
-        requests = [b"begun=%s;sleep=4;" % bytes(one) for one in begun]
+        requests = [b"begun=%s;sleep=15;" % bytes(one) for one in begun]
         calls = [channel.unary_unary(INFER).future(request) for request in requests]
         until(lambda: all(one.exists() for one in begun))
         running.stop(0.1).result(20)

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from peers import outcome
+from ports import reserved
 from recordings import adds_up, reasons, recorded, recording, request, until
 
 from harness.store.spool import spooled
@@ -188,7 +189,7 @@ def test_a_full_disk_is_counted_and_production_goes_on(server, tmp_path):
         assert running.ask([request(2)]) == 1
         totals = running.end()
     assert reasons(totals)["the disk refused them"] >= 1
-    assert "r1" in {e.request_id for e in recorded(out)}
+    assert "r2" in {e.request_id for e in recorded(out)}
     assert adds_up(totals)
 
 
@@ -317,15 +318,13 @@ def test_a_second_recorder_of_that_name_is_refused(server, tmp_path):
 
 
 def test_metrics_say_what_happened(server, tmp_path):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        metrics = f"127.0.0.1:{free.getsockname()[1]}"
-    with recording(server, tmp_path / "traffic", "--metrics", metrics) as running:
+    with (
+        reserved() as port,
+        recording(server, tmp_path / "traffic", "--metrics", f"127.0.0.1:{port}") as running,
+    ):
         running.ask([request(i) for i in range(5)])
         outcome(running.address, request(0, request_id="code=5;"))
-        with urllib.request.urlopen(f"http://{metrics}/metrics") as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
             shown = page.read().decode()
         running.end()
     method = 'method="/inference.GRPCInferenceService/ModelInfer"'
@@ -399,11 +398,11 @@ def test_what_a_server_says_of_a_failure_is_left_out_with_any_rule(server, tmp_p
 def test_a_client_that_goes_away_is_recorded(server, tmp_path):
     out = tmp_path / "traffic"
     with recording(server, out) as running:
-        seen = outcome(running.address, request(0, request_id="sleep=4;"), timeout=2.0)
+        seen = outcome(running.address, request(0, request_id="sleep=15;"), timeout=2.0, ready=True)
         assert seen["code"] is grpc.StatusCode.DEADLINE_EXCEEDED
         running.end()
     (found,) = recorded(out)
-    assert (found.request_id, found.code) == ("sleep=4;", 4)
+    assert (found.request_id, found.code) == ("sleep=15;", 4)
 
 
 def test_large_requests_count_in_the_sample_as_others_do(server, tmp_path):

@@ -25,6 +25,7 @@ from h2made import (
 from hypothesis import given
 from hypothesis import strategies as st
 from peers import INFER, OPTIONS, outcome
+from ports import reserved
 from proxies import proxied, relay
 from recordings import adds_up, reasons, recording, request, until
 
@@ -218,13 +219,12 @@ def test_the_proxy_in_here_serves_nobody_else(server, kept, method):
 
 
 def test_an_upstream_that_comes_back_is_used(kept):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with proxied(address, taps=[kept], relayed=True) as running:
+    with (
+        reserved() as port,
+        proxied(f"127.0.0.1:{port}", taps=[kept], relayed=True) as running,
+    ):
         assert outcome(running.address, b"x")["code"] is grpc.StatusCode.UNAVAILABLE
         sent, call, settings, answer = a_call()
-        port = int(address.split(":")[1])
         with (
             socket.create_server(("127.0.0.1", port)) as listening,
             connected(running) as asking,
@@ -242,7 +242,7 @@ def test_an_upstream_that_says_nothing_is_no_upstream(kept, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with proxied(address, taps=[kept], relayed=True) as running:
-            assert outcome(running.address, b"x", timeout=2)["code"] in (
+            assert outcome(running.address, b"x", timeout=2, ready=True)["code"] in (
                 grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED,
             )  # fmt: skip
             assert len(kept.wait(1)) == 1
@@ -328,12 +328,12 @@ def test_the_end_waits_for_calls_as_long_as_it_may_and_then_cuts_them(kept):
     ):
         asking.sendall(greeting + call)
         exactly(asking, len(settings) + 20)
-        stopping = running.begin_to_stop(2.0)
-        time.sleep(0.4)
-        assert not stopping.done()
+        begun = time.perf_counter()
+        stopping = running.begin_to_stop(1.5)
         with pytest.raises(ConnectionRefusedError):
             connected(running)
-        stopping.result(10)
+        stopping.result(20)
+        assert time.perf_counter() - begun > 1.4
         (told,) = kept.wait(1)
         assert (told.code, told.cancelled) == (14, False)
 
@@ -372,9 +372,9 @@ def no_links(running):
     return not running.proxy._links and not running.proxy._tasks
 
 
-def seconds_to_stop(running):
+def seconds_to_stop(running, grace_s=30.0):
     begun = time.perf_counter()
-    running.stop(20.0).result(30)
+    running.stop(grace_s).result(60)
     return time.perf_counter() - begun
 
 
@@ -385,7 +385,7 @@ def test_the_end_waits_for_nobody_who_watches_health(server):
     ):
         watching = channel.unary_stream(health.WATCH)(b"", timeout=30)
         assert next(watching) == health.SERVING
-        assert seconds_to_stop(running) < 5
+        assert seconds_to_stop(running) < 15
         assert list(watching) == [health.NOT_SERVING]
 
 
@@ -404,7 +404,7 @@ def test_the_end_waits_for_nobody_who_watches_the_upstream_s_health():
         # its own encoder: only what no table is needed for
         asking.sendall(watch)
         until(lambda: b"".join(read).endswith(watch))
-        assert seconds_to_stop(running) < 5
+        assert seconds_to_stop(running) < 15
 
 
 def test_what_an_upstream_said_before_it_went_arrives_though_it_takes_no_more(kept):
@@ -514,7 +514,7 @@ def test_the_end_waits_for_no_idle_connection_of_something_else():
     ):
         asking.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert exactly(asking, 19)
-        assert seconds_to_stop(running) < 5
+        assert seconds_to_stop(running) < 15
 
 
 def test_the_end_waits_for_an_answer_of_something_else():
@@ -525,10 +525,7 @@ def test_the_end_waits_for_an_answer_of_something_else():
     ):
         asking.sendall(b"GET / HTTP/1.1\r\n\r\n")
         until(lambda: read)
-        stopping = running.begin_to_stop(2.5)
-        time.sleep(1.0)
-        assert not stopping.done()
-        stopping.result(10)
+        assert seconds_to_stop(running, 2.0) > 1.9
 
 
 def test_the_end_waits_for_a_connection_that_is_not_followed():
@@ -541,10 +538,7 @@ def test_the_end_waits_for_a_connection_that_is_not_followed():
     ):
         asking.sendall(greeting + call)
         exactly(asking, len(settings) + len(unread))
-        stopping = running.begin_to_stop(2.5)
-        time.sleep(1.0)
-        assert not stopping.done()
-        stopping.result(10)
+        assert seconds_to_stop(running, 2.0) > 1.9
 
 
 def test_a_client_that_says_nothing_is_hung_up_at_the_end(server):
@@ -564,7 +558,7 @@ def test_pings_of_a_client_that_asks_nothing_are_answered(server):
         begun = time.perf_counter()
         while pong not in seen:
             seen += idle.recv(1 << 16)
-        assert time.perf_counter() - begun < 5
+        assert time.perf_counter() - begun < 10
 
 
 def flooded(to, flood, most=200_000_000):
@@ -623,7 +617,7 @@ def test_a_side_that_takes_nothing_is_not_waited_for_without_end(kept, monkeypat
                     connection.sendall(flood[:100_000])
                     time.sleep(0.002)
                 connection.close()
-            until(lambda: no_links(running), 8)
+            until(lambda: no_links(running), 30)
             connection.close()
 
 
@@ -682,6 +676,9 @@ def test_the_upstream_s_name_is_what_the_option_says(tmp_path):
         recording(address, tmp_path / "t", "--upstream-authority", "models.example") as running,
     ):
         assert running.child.stdout.readline().startswith(b"passing messages, not bytes")
-        outcome(running.address, b"x", timeout=1)
-        assert b"models.example" in b"".join(read)
+        until(
+            lambda: (
+                outcome(running.address, b"x", timeout=1) and b"models.example" in b"".join(read)
+            )
+        )
         running.end()
