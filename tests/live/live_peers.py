@@ -94,7 +94,7 @@ class Child:
     def __init__(self, *command):
         self.process = subprocess.Popen(
             [sys.executable, *map(str, command)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
