@@ -536,7 +536,7 @@ def test_unusable_records_of_equal_places_in_two_sources_are_both_kept(tmp_path)
 
 
 _KILLED = """
-import sys
+import sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
 import test_record_importers as t
@@ -549,12 +549,14 @@ def telling(file, limit):
     for number, found in enumerate(read(file, limit)):
         if number % 500 == 0:
             print(number, flush=True)
+            time.sleep(60 if str(number) == {moment!r} else 0)
         yield found
 
 
 def telling_write(*arguments, **options):
     print("writing", flush=True)
     write(*arguments, **options)
+    time.sleep(60)  # not at its end before the kill
 
 
 sagemaker.read = telling
@@ -567,10 +569,10 @@ def test_a_killed_import_goes_on_and_gives_the_same_traffic(tmp_path):
     recorded = [made.exchange(i) for i in range(5000)]
     (tmp_path / "x.jsonl").write_text("".join(made.capture(e) + "\n" for e in recorded))
     whole = imported("sagemaker", tmp_path / "x.jsonl", tmp_path / "whole")
-    script = textwrap.dedent(_KILLED).format(
-        tests=str(Path(__file__).parent), source=str(tmp_path / "x.jsonl"), to=str(tmp_path / "t")
-    )
     for moment in ("2500", "4500", "writing"):
+        script = textwrap.dedent(_KILLED).format(
+            tests=str(Path(__file__).parent), source=str(tmp_path / "x.jsonl"), to=str(tmp_path / "t"), moment=moment,
+        )  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
         )
