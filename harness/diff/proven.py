@@ -9,7 +9,9 @@ from harness.diff.graph_findings import is_unsure, told
 from harness.diff.graph_report import FirstDivergence, GraphReport, PatchProof
 
 
-def proven_cause(report: GraphReport, *, expected: Collection[str] = ()) -> str:
+def proven_cause(
+    report: GraphReport, *, expected: Collection[str] = (), behind: Collection[str] = ()
+) -> str:
     """Where the graphs part and what differs there, if that is proven to be all that lies behind the outputs.
 
     An output is explained where the baseline's values, fed in at the first differences, mend all of its rows, or
@@ -18,9 +20,11 @@ def proven_cause(report: GraphReport, *, expected: Collection[str] = ()) -> str:
     Args:
       report: of the pass with graph optimisation off.
       expected: baseline's outputs that are meant to change: they neither need a cause nor are one.
+      behind: baseline's features that need one, too.
 
     Returns:
-      The sentence without its full stop; "" = some output has another cause, too, or the order of sums may be all.
+      The sentence without its full stop; "" = some output, or one of these features, has another cause, too, or the
+      order of sums may be all.
     """
     ends = [f for f in report.divergences if f.is_output and f.divergence.baseline not in expected]
     own = {f.divergence.baseline for f in ends}
@@ -31,6 +35,11 @@ def proven_cause(report: GraphReport, *, expected: Collection[str] = ()) -> str:
     fed = _fed(report, mended, outputs)
     chosen = [f for f in report.divergences if f in fed or f in ends]
     if not chosen or bool(outputs) != bool(fed) or not all(_is_sure(report, f) for f in chosen):
+        return ""
+    # Where nothing could be fed, places that are no output may be the cause of others.
+    others = () if report.proofs else [f for f in report.divergences if f not in ends]
+    unshown = {name for f in others for name in f.reaches}.difference(own, expected)
+    if unshown or not _from(report, chosen).issuperset(behind):
         return ""
     said = f"{_listed(_names(chosen))}: {'; '.join(map(_differing, chosen))}"
     if not outputs:
@@ -55,6 +64,15 @@ def _fed(
         if {proof.output for proof in first.proofs if proof.restored} >= set(outputs):
             return [first]
     return fed
+
+
+def _from(report: GraphReport, chosen: Sequence[FirstDivergence]) -> set[str]:
+    """Baseline's tensors of these places, and what it computes from them."""
+    found = set(_names(chosen))
+    for state in report.states:
+        if not found.isdisjoint(state.reads):
+            found.add(state.baseline)
+    return found
 
 
 def _names(firsts: Sequence[FirstDivergence]) -> list[str]:

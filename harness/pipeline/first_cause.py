@@ -12,9 +12,10 @@ from dataclasses import replace
 from harness.core.findings import Finding, Severity
 from harness.core.verdicts import Decision, DecisionRecord
 
-_OF_FEATURES = ("feature_changed", "filled_with_zero", "lower_precision", "suspicious_refit")
+OF_FEATURES = ("feature_changed", "filled_with_zero", "lower_precision", "suspicious_refit")
 """Kinds of findings about features that name a change; each kind's come with the furthest upstream first."""
-_SYMPTOMS = ("output_changed", "class_on_one_side")
+SYMPTOMS = ("output_changed", "class_on_one_side")
+"""Kinds of findings about outputs."""
 _UNNAMED = ("", "other")
 
 
@@ -35,7 +36,7 @@ def with_first_cause(
     if first.kind == "candidate_crash":
         return record
     cause = first.what
-    if first.kind in (*_OF_FEATURES, "feature_follows", *_SYMPTOMS):
+    if first.kind in (*OF_FEATURES, "feature_follows", *SYMPTOMS):
         cause = proven or _upstream(findings, first).what
     return replace(
         record, explanation=f"{record.explanation} First cause found: {cause.rstrip('.')}."
@@ -44,7 +45,7 @@ def with_first_cause(
 
 def _upstream(findings: Sequence[Finding], first: Finding) -> Finding:
     """A feature's finding rather than an output's, one with a name rather than without, one that decides first."""
-    told = [f for f in findings if f.kind in _OF_FEATURES and f.severity is not Severity.INFO]
+    told = [f for f in findings if f.kind in OF_FEATURES and f.severity is not Severity.INFO]
     told.sort(key=lambda f: (f.severity is not Severity.HARM, not _is_named(f)))
     if told and (told[0].severity is Severity.HARM or _is_named(told[0])):
         return told[0]

@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.findings import Finding, Severity
 from harness.core.jsonable import jsonable
 from harness.core.models import Rearrangement
 from harness.core.observations import Outcome
-from harness.core.policies import Preset, Scope
+from harness.core.policies import LATENCY_METRICS, Metric, Policy, Preset, Scope
 from harness.core.tensors import Array, Ints
+from harness.core.verdicts import Evidence, Verdict
 from harness.diff.proven import proven_cause
 from harness.diff.signature import SignatureMatch
 from harness.pipeline.describe import Described
 from harness.pipeline.evidence import expected_changes
+from harness.pipeline.first_cause import OF_FEATURES, SYMPTOMS
 from harness.pipeline.graph_pass import (
     DifferingFirst,
     GraphLook,
@@ -33,6 +36,8 @@ from harness.pipeline.progress import Listener
 from harness.pipeline.runtimes import same_bytes
 from harness.store.windows import SealedWindow
 
+_OF_OTHER_THINGS = {Metric.PARITY_MISMATCH, Metric.FAILURE, Metric.NAN_RATE, *LATENCY_METRICS}
+"""Metrics that read neither decisions nor scores."""
 _COLUMNS = ("batch", "baseline_outcome", "candidate_outcome", "output_mismatch", "feature_mismatch")
 
 
@@ -46,6 +51,7 @@ def with_graph(
     rearranged: Rearrangement,
     singly: bool,
     recipes: tuple[LegRecipe, LegRecipe],
+    evidence: Sequence[Evidence],
     listener: Listener,
 ) -> Described:
     """Adds what the graphs say to what the replay found.
@@ -59,6 +65,7 @@ def with_graph(
       rearranged: as for `GraphPass`.
       singly: each request ran by itself.
       recipes: both versions.
+      evidence: what each guardrail has shown.
       listener: hears progress.
     """
     differ = bool(described.intermediates["compared"]["output_mismatches"])
@@ -92,7 +99,11 @@ def with_graph(
     cause = ""
     if differ and look.report:
         meant = _meant(prepared, match, described.intermediates["outputs"])
-        cause = proven_cause(look.report, expected=meant)
+        cause = proven_cause(
+            look.report,
+            expected=meant - _decisive(prepared.policy, evidence),
+            behind=_harmed_alone(described.findings),
+        )
     return replace(
         described,
         intermediates=described.intermediates
@@ -118,6 +129,24 @@ def _meant(
         if "expected" in own and "differs" not in own:
             meant.add(name)
     return frozenset(meant)
+
+
+def _decisive(policy: Policy, evidence: Sequence[Evidence]) -> frozenset[str]:
+    """Outputs with which a guardrail about decisions or scores may have failed, whatever parity expects of them."""
+    gating = [row for row in evidence if row.gating]
+    # Harm that only all of them together prove may be any one's.
+    failed = [row for row in gating if row.verdict is Verdict.FAIL] or gating
+    if policy.decision is None or {row.metric for row in failed} <= _OF_OTHER_THINGS:
+        return frozenset()
+    return frozenset(filter(None, (policy.decision.output, policy.decision.score)))
+
+
+def _harmed_alone(findings: Sequence[Finding]) -> frozenset[str]:
+    """Features beyond what is tolerated, where no output is."""
+    harmed = [f for f in findings if f.severity is Severity.HARM]
+    if any(f.kind in SYMPTOMS for f in harmed):
+        return frozenset()
+    return frozenset(f.where.split("[")[0] for f in harmed if f.kind in OF_FEATURES)
 
 
 def _raw_differs(intermediates: dict[str, Any]) -> bool:

@@ -234,6 +234,7 @@ def _replayed(
         rearranged=rearranged,
         singly=by_itself,
         recipes=recipes,
+        evidence=result.evidence.judge.evidence(),
         listener=listener,
     )
     return ended(

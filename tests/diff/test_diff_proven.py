@@ -32,7 +32,7 @@ def first(name, *proofs, is_output=False, changes=(FILL,), cause=Cause.WEIGHTS, 
     )  # fmt: skip
 
 
-def cause(*firsts, proofs=(), rearranged=False, expected=()):
+def cause(*firsts, proofs=(), rearranged=False, after=(), **asked):
     states = tuple(
         TensorState(
             baseline=f.divergence.baseline, candidate=f.divergence.candidate, operator="Mul",
@@ -41,11 +41,11 @@ def cause(*firsts, proofs=(), rearranged=False, expected=()):
         for f in firsts
     )  # fmt: skip
     report = GraphReport(
-        requests=9, coverage="", compared=1, equal=0, tiers={}, sketched=False, states=states,
+        requests=9, coverage="", compared=1, equal=0, tiers={}, sketched=False, states=(*states, *after),
         candidate_only=(), divergences=firsts, proofs=tuple(proofs), outputs_differ=True,
         not_compared=(), rearranged=rearranged,
     )  # fmt: skip
-    return proven_cause(report, expected=expected)
+    return proven_cause(report, **asked)
 
 
 WHAT = "weights fills of Imputer → v: [3] → [0]"
@@ -107,6 +107,25 @@ def test_what_is_meant_to_change_neither_is_a_cause_nor_needs_one():
                   expected=["v"])  # fmt: skip
     assert found == f"g: {WHAT}; {FED}, y is equal"
     assert cause(end, expected=["v"]) == ""
+
+
+def test_what_nothing_was_fed_of_may_be_another_cause():
+    end, other = first("y", is_output=True), first("v", reaches=("z",))
+    assert cause(other, end) == ""
+    assert cause(other, end, expected=["z"]) == f"y: {WHAT}"
+    assert cause(other, end, proofs=[proof("v", output="z")]) != ""
+
+
+def test_a_feature_that_needs_a_cause_is_one_or_computed_from_one():
+    after = [TensorState(
+        baseline="f", candidate="f", operator="Mul", tier="declared", reads=("x", "g"),
+        verdict=TensorVerdict.DIFFERS,
+    )]  # fmt: skip
+    said = f"g: {WHAT}; {FED}, y is equal"
+    for behind in ([], ["g"], ["f"], ["f", "g"]):
+        assert cause(first("g"), proofs=[proof("g")], after=after, behind=behind) == said
+    for behind in (["x"], ["f", "e"]):
+        assert cause(first("g"), proofs=[proof("g")], after=after, behind=behind) == ""
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,50 @@ def test_a_rollback_names_neither_what_may_change_nor_what_leads_to_no_output(ro
     )
 
 
+@pytest.mark.parametrize(
+    ("feature", "expected"),
+    [
+        ("f", "f: candidate = baseline − 0.2, in 100 % of 200 requests."),
+        ("g", "v and g: candidate = baseline × 1.1; constant k of Mul → v: "),
+    ],
+)
+def test_a_rollback_for_a_feature_names_what_is_behind_it(rolled_back, feature, expected):
+    """Not what is behind outputs that may differ."""
+    held = "  - {name: feat, metric: parity_mismatch, scope: features, margin: 0.05}\n"
+    policy = POLICY.replace("margin: 0.05", "margin: 0.05, gating: false") + held
+    old, new = BESIDE.format(k=2.0, c=3.0), BESIDE.format(k=2.2, c=3.3)
+    said = rolled_back(old, new, np.linspace(-3, 3, 200), policy=policy, features=[feature])
+    assert said.startswith(expected)
+
+
+SCORED = """
+<ir_version: 8, opset_import: ["" : 15]>
+m (float[N] x) => (float[N] p, float[N] y) <float k = {{{k}}}, float c = {{{c}}}> {{
+  f = Sub(x, k)
+  p = Sigmoid(f)
+  h = Tanh(x)
+  g = Mul(h, c)
+  y = Abs(g)
+}}
+"""
+RATE = """
+decision: {output: p, rule: threshold, value: 0.5}
+"""
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.9])
+def test_what_may_change_is_a_cause_where_decisions_failed_by_it(rolled_back, margin):
+    rate = f"  - {{name: rate, metric: decision_rate_shift, margin: {margin}, direction: both}}\n"
+    policy = POLICY.replace("margin: 0.05", "margin: 0.05, expected_changes: [p]") + rate + RATE
+    old, new = SCORED.format(k=-1.0, c=3.0), SCORED.format(k=1.0, c=3.3)
+    said = rolled_back(old, new, np.linspace(-3, 3, 200), policy=policy)
+    if margin < 0.5:
+        assert said.startswith("f and g: candidate = baseline − 2; constant k of Sub → f: ")
+        assert said.endswith("fed in there together, p and y are equal.")
+    else:
+        assert said.startswith("g: candidate = baseline × 1.1; constant c of Mul → g: ")
+
+
 def record_of(decision):
     return DecisionRecord(
         decision=decision, reason="", explanation="Said.", binding_guardrail="", next="",
