@@ -6,6 +6,7 @@ keys it keeps the last one in silence.
 
 from __future__ import annotations
 
+import difflib
 import enum
 import math
 import re
@@ -36,6 +37,8 @@ _SIZES = {
     "GiB": 2**30,
 }
 _LARGEST_SIZE = float(1 << 50)
+_SLIP = 0.9
+"""How close a key of another place is to one that it may be a slip of the pen for: window, windows."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -104,11 +107,8 @@ class Section:
             if elsewhere and key in elsewhere:
                 what = f"{what} here: it belongs {elsewhere[key]}"
                 # A slip of the pen may be a key of another place.
-                remedy = (
-                    f"{remedy} If not, write it there."
-                    if remedy.endswith("?")
-                    else "Write it there."
-                )
+                slip = difflib.get_close_matches(key, known, n=1, cutoff=_SLIP)
+                remedy = f"{remedy} If not, write it there." if slip else "Write it there."
             raise self._error(node, self._at(key), what, remedy)
 
     def error(self, key: str, what: str, remedy: str = "Correct the value.") -> PolicyError:

@@ -18,6 +18,8 @@ from harness.core.words import coded
 
 _TRUTH = {"true": 1.0, "false": 0.0}
 """What a table of booleans holds as text."""
+_MOST_SHOWN = 80
+"""Characters of a text that is told."""
 
 
 def is_served(name: str) -> bool:
@@ -102,11 +104,8 @@ def _read(text: str) -> object:
 def _shown(text: str, feature: Array) -> str:
     """A text that is none of a feature's rows, with how many values there should be and are."""
     has, width = len(_flat(_read(text))), _width(feature)
-    return (
-        repr(text)
-        if has == width
-        else f"{text!r} ({counted(has, 'value')}, the feature has {width})"
-    )
+    shown = repr(text) if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]!r}…"
+    return shown if has == width else f"{shown} ({counted(has, 'value')}, the feature has {width})"
 
 
 def _word(value: object) -> str:

@@ -250,6 +250,11 @@ LOSS = "{name: loss, metric: loss_difference, loss: brier, margin: 0.1}"
             f"{RETRAIN}window: {{}}",
             ["unknown key here", "Did you mean 'windows'? If not, write it"],
         ),
+        (
+            f"{RETRAIN}margin: 0.1",
+            ["to a guardrail, in the list under `guardrails:`. Write it there"],
+        ),
+        (f"{RETRAIN}expires: 24h", ["it belongs under `approval`. Write it there."]),
         (f"{RETRAIN}memory: 1GiB", ["unknown key here", "under `sandbox` or `graph`"]),
         (f"{RETRAIN}days: 3", ["unknown key here", "under `windows.newest`"]),
         (

@@ -94,9 +94,10 @@ def test_what_is_no_number_of_any_size_is_left_out(text):
 
 def test_lists_of_one_are_read_alike_wherever_they_begin():
     flat = np.arange(4.0)
-    for texts in (["0", "[1]", "[2.0]", "3"], ["[0]", "1", "2", "true"], ["0", "1", "2", "3"]):
-        report = listed(texts, flat)
-        assert [r.mismatched_requests for r in report.features] == [int(texts[3] == "true")]
+    for last in ("3", "true", "True"):
+        for first in (["0", "[1]", "[2.0]"], ["[0]", "1", "2"], ["0", "1", "2"]):
+            report = listed([*first, last], flat)
+            assert [(r.mismatched_requests, r.rows) for r in report.features] == [(last != "3", 4)]
 
 
 def test_words_of_several_columns_are_compared_as_words():
@@ -116,6 +117,13 @@ def test_another_width_is_left_out_with_both_wherever_it_stands(text, first):
     (said,) = report.not_compared
     assert said.startswith("logged feature km: 1 values cannot be read, such as ")
     assert said.endswith(f"({width} value{'' if width == 1 else 's'}, the feature has 3)")
+
+
+def test_of_a_long_row_its_begin_is_told_with_both_widths():
+    wide = np.tile(THREE, 100)
+    (said,) = listed([*map(str, wide[1:].tolist()), str(wide[0, 1:].tolist())], wide).not_compared
+    assert said.endswith("'… (299 values, the feature has 300)")
+    assert len(said) < 200
 
 
 def test_text_that_looks_like_a_list_is_text_of_one_column():
