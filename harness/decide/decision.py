@@ -20,15 +20,12 @@ from harness.decide.fitness import (
     Case,
     anchor_answers,
     anchor_is_golden,
-    anchor_loads,
     baseline_answers,
     baseline_is_golden,
-    baseline_loads,
     candidate_answers,
     candidate_answers_the_sample,
     candidate_is_golden,
     candidate_is_steady,
-    candidate_loads,
     floor_is_below,
     gating,
     hold,
@@ -45,6 +42,7 @@ from harness.decide.fitness import (
     unfit,
 )
 from harness.decide.forecast import farthest, of_a_sample, sample_words, words
+from harness.decide.loading import anchor_loads, baseline_loads, candidate_loads
 from harness.decide.slices import (
     harm_in_small_slices,
     largest_without_claim,

@@ -190,6 +190,9 @@ def test_a_child_that_hangs_at_its_start_ends_at_the_start_deadline(
         sandbox={"require": "S0", "memory": "1GiB", "start_deadline": "1s"},
     )  # fmt: skip
     code, decision, kinds, seconds = gate(tmp_path / "candidate.onnx")
-    assert (code, decision["reason"]) == (1, "candidate_does_not_load")
-    assert "within 1 s, its sandbox.start_deadline" in kinds["candidate_does_not_load"][0]["what"]
+    assert (code, decision["reason"]) == (3, "candidate_does_not_load")
+    assert "Its model was not tried" in decision["explanation"]
+    told = kinds["candidate_does_not_load"][0]
+    assert "within 1 s, its sandbox.start_deadline" in told["what"]
+    assert told["severity"] == "warning"
     assert seconds < 300  # it sleeps for twice as long
