@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 
@@ -148,6 +148,8 @@ class Facts:
     """Why the anchor did not load; "" = it did, or there is none."""
     load_limits: Mapping[str, str] = field(default_factory=dict)
     """Role → key of the policy whose limit kept that version from loading, where it was one."""
+    not_tried: Collection[str] = ()
+    """Roles of those that did not load whose process was late, or ended, before it was given the model."""
     baseline_not_golden: str = ""
     """How the baseline differs from its own golden rows; "" = it does not, or it has none."""
     candidate_not_golden: str = ""

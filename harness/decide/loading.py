@@ -7,22 +7,20 @@ from harness.core.verdicts import Decision
 from harness.decide.facts import Facts
 from harness.decide.fitness import Answer, Case, hold, listed
 
-START_LIMIT = "sandbox.start_deadline"
-"""What a process misses before it is given a model."""
-
 
 def more_room(facts: Facts, role: str) -> str:
-    """What to do about a version that a limit of the policy kept from loading; "" = none did, as far as is known.
+    """What to do about a version that perhaps not its model kept from loading; "" = nothing else did, as is known.
 
     Args:
       facts: the run's.
       role: baseline, candidate or anchor.
     """
     key = facts.load_limits.get(role)
+    if role in facts.not_tried:
+        what = f"Raise {key} in the policy" if key else "Run the gate again, or `harness doctor`"
+        return f"{what}: its process was not ready for the model."
     if not key:
         return ""
-    if key == START_LIMIT:
-        return f"Raise {key} in the policy: its process was not ready in time, before it was given the model."
     return (
         f"Raise {key} in the policy if the model is given more than that where it serves, and run the gate "
         "again; if not, make it load with less."
@@ -47,7 +45,7 @@ def candidate_loads(case: Case) -> Answer | None:
     why = case.facts.candidate_load_failure
     if not why:
         return None
-    if case.facts.load_limits.get("candidate") == START_LIMIT:
+    if "candidate" in case.facts.not_tried:
         return hold(
             "candidate_does_not_load",
             f"No process was ready for the candidate: {why.rstrip('.')}. Its model was not tried.",

@@ -46,6 +46,7 @@ def _loading(**failures: LoadFailure | None) -> Facts:
         candidate_load_failure=said.get("candidate", ""),
         anchor_load_failure=said.get("anchor", ""),
         load_limits={role: limit for role, f in failed.items() if (limit := limit_of(f))},
+        not_tried=tuple(role for role, failure in failed.items() if failure.unseen),
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from harness.core.counted import counted
 from harness.core.findings import Finding, Severity
 from harness.decide.facts import Facts
-from harness.decide.loading import START_LIMIT, more_room
+from harness.decide.loading import more_room
 from harness.replay.latency import LatencyLog
 
 
 def load_findings(facts: Facts) -> list[Finding]:
     """Versions that do not load."""
     found = []
-    tried = facts.load_limits.get("candidate") != START_LIMIT
+    tried = "candidate" not in facts.not_tried
     for role, why, severity in (
         ("baseline", facts.baseline_load_failure, Severity.WARNING),
         ("candidate", facts.candidate_load_failure, Severity.HARM if tried else Severity.WARNING),

@@ -172,13 +172,17 @@ def test_a_child_that_breaks_the_rules_is_not_promoted(gate, taken_over, tmp_pat
     ("before", "word"),
     [("sys.exit(3)", "exited with code 3"), ("os.kill(os.getpid(), 11)", "SIGSEGV")],
 )
-def test_a_child_that_never_starts_is_a_version_that_does_not_load(
+def test_a_child_that_ends_before_it_is_given_the_model_says_nothing_of_it(
     gate, taken_over, tmp_path, before, word
 ):
     taken_over("", before=before)
     code, decision, kinds, _ = gate(tmp_path / "candidate.onnx")
-    assert (code, decision["reason"]) == (1, "candidate_does_not_load")
-    assert word in kinds["candidate_does_not_load"][0]["what"]
+    assert (code, decision["reason"]) == (3, "candidate_does_not_load")
+    assert "Its model was not tried" in decision["explanation"]
+    assert decision["next"].startswith("Run the gate again, or `harness doctor`: ")
+    told = kinds["candidate_does_not_load"][0]
+    assert word in told["what"]
+    assert (told["severity"], told["remedy"]) == ("warning", decision["next"])
 
 
 def test_a_child_that_hangs_at_its_start_ends_at_the_start_deadline(

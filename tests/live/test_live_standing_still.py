@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from harness.core.calls import Call
+from harness.live.heartbeat import Heartbeat
+from harness.live.layouts import Answered
 from harness.live.mirror_judge import MirrorJudge
 from harness.live.mirror_process import MirrorOptions, _Mirror
 from harness.record.frames import frame_from_call
+from harness.record.outcomes import DEADLINE_EXCEEDED
 from harness.record.redaction import Redaction
 from harness.wire import MODEL_INFER
 from harness.wire.messages import request_bytes, response_bytes
@@ -98,6 +101,20 @@ def test_a_candidate_is_asked_again_when_the_mirror_stood_still_until_its_deadli
 def test_a_candidate_that_hangs_has_failed_however_often_the_mirror_stood_still(tmp_path):
     report = _mirrored(tmp_path / "a", hangs=True)
     assert (report.compared, report.candidate_failed) == (0, 1)
+
+
+@pytest.mark.usefixtures("ended_by_sigterm")
+def test_a_candidate_is_asked_three_times_at_most(tmp_path, monkeypatch):
+    asked = []
+
+    async def late(*_):
+        asked.append(1)
+        return Answered(b"", DEADLINE_EXCEEDED if len(asked) < 9 else 0, 0.0)
+
+    monkeypatch.setattr(_Mirror, "_answer", late)
+    monkeypatch.setattr(Heartbeat, "stood_since", lambda *_: True)
+    report = _mirrored(tmp_path / "a", hangs=True)
+    assert (len(asked), report.candidate_failed) == (3, 1)
 
 
 ENDS = """
