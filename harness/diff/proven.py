@@ -38,8 +38,9 @@ def proven_cause(
         return ""
     # Where nothing could be fed, places that are no output may be the cause of others.
     others = () if report.proofs else [f for f in report.divergences if f not in ends]
+    unchosen = [f for f in report.divergences if f not in chosen]
     unshown = {name for f in others for name in f.reaches}.difference(own, expected)
-    if unshown or not _from(report, chosen).issuperset(behind):
+    if unshown or not set(behind) <= _from(report, chosen) - _from(report, unchosen):
         return ""
     said = f"{_listed(_names(chosen))}: {'; '.join(map(_differing, chosen))}"
     if not outputs:

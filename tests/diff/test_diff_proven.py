@@ -126,6 +126,9 @@ def test_a_feature_that_needs_a_cause_is_one_or_computed_from_one():
         assert cause(first("g"), proofs=[proof("g")], after=after, behind=behind) == said
     for behind in (["x"], ["f", "e"]):
         assert cause(first("g"), proofs=[proof("g")], after=after, behind=behind) == ""
+    other = first("x", reaches=())
+    assert cause(first("g"), other, proofs=[proof("g")], after=after, behind=["g"]) == said
+    assert cause(first("g"), other, proofs=[proof("g")], after=after, behind=["f"]) == ""
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,26 @@ def test_a_rollback_for_a_feature_names_what_is_behind_it(rolled_back, feature, 
     assert said.startswith(expected)
 
 
+BOTH = """
+<ir_version: 8, opset_import: ["" : 15]>
+m (float[N] x) => (float[N] y) <float k = {{{k}}}, float c = {{{c}}}> {{
+  h = Sub(x, k)
+  t = Tanh(x)
+  g = Mul(t, c)
+  f = Mul(g, h)
+  y = Abs(g)
+}}
+"""
+
+
+def test_a_feature_that_has_another_cause_too_is_not_put_down_to_the_outputs_cause(rolled_back):
+    held = "  - {name: feat, metric: parity_mismatch, scope: features, margin: 0.05}\n"
+    policy = POLICY.replace("margin: 0.05", "margin: 0.05, gating: false") + held
+    old, new = BOTH.format(k=2.0, c=3.0), BOTH.format(k=4.0, c=3.3)
+    said = rolled_back(old, new, np.linspace(-3, 3, 200), policy=policy, features=["f"])
+    assert said.startswith("f: ")
+
+
 SCORED = """
 <ir_version: 8, opset_import: ["" : 15]>
 m (float[N] x) => (float[N] p, float[N] y) <float k = {{{k}}}, float c = {{{c}}}> {{
