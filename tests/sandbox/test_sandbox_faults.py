@@ -1,5 +1,6 @@
 """What ends a child, and what is said of it: memory from outside, and deadlines by the scheduler's word."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -330,6 +331,20 @@ def test_a_wait_that_is_not_over_when_patience_is_counts(used_s, could_run, caus
     while owed_s := deadline.owed_s():
         deadline._began -= owed_s
     assert deadline.overdue().cause == cause
+
+
+def test_a_child_that_runs_only_when_its_time_is_over_was_not_kept_from_it():
+    looks = itertools.count()
+    child = SimpleNamespace(
+        cpu_times_s=lambda: (0.001 * next(looks), 0.0),
+        could_run=lambda: True,
+        cpu_of_other_threads_s=lambda: 0.0,
+    )
+    deadline = deadlines.Deadline(child, 0.2)
+    deadline._began -= 0.2
+    while owed_s := deadline.owed_s():
+        deadline._began -= owed_s
+    assert deadline.overdue().cause == Cause.BLOCKED
 
 
 def test_a_load_without_a_processor_is_the_machines_fault(tmp_path, monkeypatch, children):
