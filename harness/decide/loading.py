@@ -47,7 +47,7 @@ def candidate_loads(case: Case) -> Answer | None:
         return None
     if "candidate" in case.facts.not_tried:
         return hold(
-            "candidate_does_not_load",
+            "candidate_not_tried",
             f"No process was ready for the candidate: {why.rstrip('.')}. Its model was not tried.",
             more_room(case.facts, "candidate"),
         )

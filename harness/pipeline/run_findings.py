@@ -13,14 +13,16 @@ def load_findings(facts: Facts) -> list[Finding]:
     """Versions that do not load."""
     found = []
     tried = "candidate" not in facts.not_tried
-    for role, why, severity in (
-        ("baseline", facts.baseline_load_failure, Severity.WARNING),
-        ("candidate", facts.candidate_load_failure, Severity.HARM if tried else Severity.WARNING),
+    harm = Severity.HARM if tried else Severity.WARNING
+    of_candidate = "candidate_does_not_load" if tried else "candidate_not_tried"
+    for role, why, severity, kind in (
+        ("baseline", facts.baseline_load_failure, Severity.WARNING, "baseline_does_not_load"),
+        ("candidate", facts.candidate_load_failure, harm, of_candidate),
     ):
         if why:
             found.append(
                 Finding(
-                    kind=f"{role}_does_not_load", severity=severity, where=role, what=why,
+                    kind=kind, severity=severity, where=role, what=why,
                     remedy=more_room(facts, role)
                     or "Load the model with the runtime of its requirements and repair what it says.",
                 )

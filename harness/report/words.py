@@ -21,6 +21,7 @@ REASONS = {
     "guardrail_failed": "harm beyond a margin is proven",
     "candidate_fails": "the candidate fails on requests that the baseline answers",
     "candidate_does_not_load": "the candidate does not load",
+    "candidate_not_tried": "no process was ready for the candidate's model",
     "anchor_does_not_load": "the anchor does not load, so what the releases since it changed is unknown",
     "anchor_fails": "the anchor does not answer enough of the requests to be compared with",
     "anchor_not_reproduced": "the anchor does not reproduce its own golden rows",

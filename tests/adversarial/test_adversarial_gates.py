@@ -177,10 +177,10 @@ def test_a_child_that_ends_before_it_is_given_the_model_says_nothing_of_it(
 ):
     taken_over("", before=before)
     code, decision, kinds, _ = gate(tmp_path / "candidate.onnx")
-    assert (code, decision["reason"]) == (3, "candidate_does_not_load")
+    assert (code, decision["reason"]) == (3, "candidate_not_tried")
     assert "Its model was not tried" in decision["explanation"]
     assert decision["next"].startswith("Run the gate again, or `harness doctor`: ")
-    told = kinds["candidate_does_not_load"][0]
+    told = kinds["candidate_not_tried"][0]
     assert word in told["what"]
     assert (told["severity"], told["remedy"]) == ("warning", decision["next"])
 
@@ -194,9 +194,9 @@ def test_a_child_that_hangs_at_its_start_ends_at_the_start_deadline(
         sandbox={"require": "S0", "memory": "1GiB", "start_deadline": "1s"},
     )  # fmt: skip
     code, decision, kinds, seconds = gate(tmp_path / "candidate.onnx")
-    assert (code, decision["reason"]) == (3, "candidate_does_not_load")
+    assert (code, decision["reason"]) == (3, "candidate_not_tried")
     assert "Its model was not tried" in decision["explanation"]
-    told = kinds["candidate_does_not_load"][0]
+    told = kinds["candidate_not_tried"][0]
     assert "within 1 s, its sandbox.start_deadline" in told["what"]
     assert told["severity"] == "warning"
     assert seconds < 300  # it sleeps for twice as long
