@@ -14,7 +14,8 @@ import numpy as np
 
 from harness.bench.figures import Figure, Figures
 from harness.bench.operator_cases import operator_cases
-from harness.bench.operators import OperatorCounts, check_operators, whole
+from harness.bench.operator_pairs import whole
+from harness.bench.operators import OperatorCounts, check_operators
 from harness.bench.probed import probed_replays
 from harness.core.graphs import Constant, Graph, Node
 from harness.core.policies import SandboxPolicy

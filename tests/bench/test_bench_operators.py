@@ -5,13 +5,8 @@ import onnx
 import pytest
 
 from harness.bench.operator_cases import OperatorCase, operator_cases
-from harness.bench.operators import (
-    OperatorCounts,
-    Pairs,
-    changes_by_itself,
-    check_operators,
-    clearly_apart,
-)
+from harness.bench.operator_pairs import Pairs, changes_by_itself
+from harness.bench.operators import OperatorCounts, check_operators, clearly_apart
 from harness.bench.parity import EVERY
 from harness.pipeline.graph_opening import Sandboxed
 

@@ -17,7 +17,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-import grpc
+import grpc.aio
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -86,6 +86,19 @@ def _serve(harm, seed):
     sys.stdout.flush()
     server.start()
     server.wait_for_termination()
+
+
+async def served_by(answer):
+    """A server in this loop that answers every request with what this returns, and its address."""
+    server = grpc.aio.server()
+    service, method = MODEL_INFER.strip("/").split("/")
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {method: handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    return server, f"127.0.0.1:{port}"
 
 
 class Child:

@@ -3,26 +3,14 @@
 import asyncio
 import time
 
-import grpc.aio
 import pytest
+from live_peers import served_by
 
 from harness.live.arms import ForgivingArm
 from harness.live.arrivals import Arrival
 from harness.live.heartbeat import Heartbeat
 from harness.record.upstream import Upstream
 from harness.wire import MODEL_INFER
-
-
-async def _server(answer):
-    server = grpc.aio.server()
-    service, method = MODEL_INFER.strip("/").split("/")
-    handler = grpc.unary_unary_rpc_method_handler(answer)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {method: handler}),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    return server, f"127.0.0.1:{port}"
 
 
 async def _hangs(*_):
@@ -36,7 +24,7 @@ async def _answers(*_):
 
 async def _asked(timeout, still):
     """What was answered and told, how long it took, and whether the process stood still meanwhile."""
-    slow, quick = await _server(_hangs), await _server(_answers)
+    slow, quick = await served_by(_hangs), await served_by(_answers)
     ups = Upstream(slow[1], name="candidate"), Upstream(quick[1], name="baseline")
     failed = []
     heart = Heartbeat()

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import grpc.aio
 import numpy as np
 import pytest
+from live_peers import served_by
 
 from harness.core.calls import Call
 from harness.live.heartbeat import Heartbeat
@@ -49,15 +49,7 @@ async def _served(hangs):
         await asyncio.sleep(30.0 if hangs else 0.0)
         return ANSWER
 
-    server = grpc.aio.server()
-    service, method = MODEL_INFER.strip("/").split("/")
-    handler = grpc.unary_unary_rpc_method_handler(answer)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {method: handler}),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    return server, f"127.0.0.1:{port}"
+    return await served_by(answer)
 
 
 def _mirrored(out, *, hangs):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from harness.bench.operators import Pairs
+from harness.bench.operator_pairs import Pairs
 from harness.diff.changes import ChangeKind
 from harness.diff.graph_findings import findings_from_graph
 from harness.diff.graph_report import GraphReport, TensorVerdict

@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from harness.bench.in_process import InProcess
-from harness.bench.operators import whole
+from harness.bench.operator_pairs import whole
 from harness.core.policies import SandboxPolicy
 from harness.diff.graph_findings import findings_from_graph
 from harness.diff.graph_report import GraphReport

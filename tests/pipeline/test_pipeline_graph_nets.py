@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
-from harness.bench.operators import Pairs
+from harness.bench.operator_pairs import Pairs
 from harness.core.tensors import Array, Tensors
 from harness.diff.changes import ChangeKind
 

@@ -13,7 +13,8 @@ from regrouped_models import regrouped
 from simulated import simulated
 
 from harness.bench.in_process import InProcess
-from harness.bench.operators import Pairs, clearly_apart
+from harness.bench.operator_pairs import Pairs
+from harness.bench.operators import clearly_apart
 from harness.diff.graph_report import TensorVerdict
 
 FLOAT = TensorProto.FLOAT
