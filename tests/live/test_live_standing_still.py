@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import pytest
 from live_peers import served_by
 
 from harness.core.calls import Call
+from harness.live import mirror_judge
+from harness.live.folder import CanaryFolder
 from harness.live.heartbeat import Heartbeat
 from harness.live.layouts import Answered
 from harness.live.mirror_judge import MirrorJudge
@@ -103,10 +106,20 @@ def test_a_candidate_is_asked_three_times_at_most(tmp_path, monkeypatch):
         asked.append(1)
         return Answered(b"", DEADLINE_EXCEEDED if len(asked) < 9 else 0, 0.0)
 
+    given = []
+    start = CanaryFolder.start
+    monkeypatch.setattr(
+        CanaryFolder,
+        "start",
+        lambda out, live, *rest: given.append(live) or start(out, live, *rest),
+    )
+    monkeypatch.setattr(mirror_judge, "_MARGIN_S", 0.0)
+    monkeypatch.setattr(mirror_judge, "REPORTING", replace(mirror_judge.REPORTING, patience_s=0.1))
     monkeypatch.setattr(_Mirror, "_answer", late)
     monkeypatch.setattr(Heartbeat, "stood_since", lambda *_: True)
     report = _mirrored(tmp_path / "a", hangs=True)
     assert (len(asked), report.candidate_failed) == (3, 1)
+    assert given[0].patience_s == pytest.approx(1.2), "three deadlines, and no silence before"
 
 
 ENDS = """

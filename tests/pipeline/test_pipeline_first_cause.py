@@ -1,6 +1,7 @@
 """What a rollback names as its first cause: what lies behind the outputs, not what they do."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -8,7 +9,9 @@ import pytest
 from gates import tiny_traffic
 
 from harness.core.findings import Finding, Severity
-from harness.core.verdicts import Decision, DecisionRecord
+from harness.core.verdicts import Decision, DecisionRecord, Verdict
+from harness.decide.policy import policy_from_yaml
+from harness.pipeline import gate_graph
 from harness.pipeline.first_cause import with_first_cause
 from harness.pipeline.gate import run_gate
 
@@ -153,6 +156,22 @@ def test_what_may_change_is_a_cause_where_decisions_failed_by_it(rolled_back, ma
         assert said.endswith("fed in there together, p and y are equal.")
     else:
         assert said.startswith("g: candidate = baseline × 1.1; constant c of Mul → g: ")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "decisive"),
+    [
+        ({"parity_mismatch": "FAIL", "decision_rate_shift": "PASS"}, set()),
+        ({"parity_mismatch": "INCONCLUSIVE", "decision_rate_shift": "INCONCLUSIVE"}, {"p"}),
+        ({"parity_mismatch": "INCONCLUSIVE"}, set()),
+    ],
+)
+def test_harm_that_only_all_guardrails_together_prove_may_be_that_of_decisions(verdicts, decisive):
+    policy = policy_from_yaml(POLICY + RATE, "p.yaml")
+    evidence = [
+        SimpleNamespace(gating=True, verdict=Verdict(v), metric=m) for m, v in verdicts.items()
+    ]
+    assert gate_graph._decisive(policy, evidence) == decisive
 
 
 def record_of(decision):

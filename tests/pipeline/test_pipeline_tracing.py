@@ -7,7 +7,7 @@ import pytest
 from gates import AS_OF, MODELS, REFACTOR
 
 from harness.decide.policy import policy_from_yaml
-from harness.pipeline import tracing
+from harness.pipeline import batching, tracing
 from harness.pipeline.gate import run_gate
 from harness.replay.order import schedule
 
@@ -39,8 +39,11 @@ def gated(tmp_path, windows, some_flights, write_policy, monkeypatch):
     return gate
 
 
-def test_a_policy_that_judges_features_has_all_of_them_compared(gated):
+def test_a_policy_that_judges_features_has_all_of_them_compared(gated, monkeypatch):
+    monkeypatch.setattr(batching, "first_traced", lambda *_: 7)
     result, seen, decision = gated()
+    manifest = json.loads((result.run / "manifest.json").read_text())
+    assert manifest["batching"]["traced"] != 7, "nothing follows from the versions' speed"
     assert seen["compared"]["feature_requests"] == result.record.n_requests > 3000
     assert not [text for text in decision["not_compared"] if "no guardrail asks" in text]
 
